@@ -1,0 +1,27 @@
+# Two commands: `make demo` (nothing to a report) and `make test`. Everything else is a part of them.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check wheel clean
+
+# torch goes first and alone: with a CPU build at hand the rest then finds it satisfied and pulls no CUDA build.
+.venv/.complete: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q -c constraints.txt torch
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
+	touch $@
+
+demo: .venv/.complete
+	@PATH="$(CURDIR)/$(BIN):$$PATH" bash demo.sh
+
+test: .venv/.complete
+	$(BIN)/python -m pytest
+
+check: .venv/.complete
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf .venv runs
