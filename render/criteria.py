@@ -1,0 +1,186 @@
+"""Clinical criteria as measurements on a noise-free beat.
+
+The simulator proposes a beat and keeps it only if these measurements agree with what it is said to show.
+Sources: A3, A4, A5 = AHA/ACCF/HRS recommendations 2009, parts III (conduction), IV (ST, T, QT) and V
+(hypertrophy); U = fourth universal definition of myocardial infarction, 2018.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from render.heart import STEP_MS, Array, Wave, frontal_axis, seen
+from render.record import LEADS
+
+_ROW = {name: i for i, name in enumerate(LEADS)}
+
+Q_LEADS: dict[str, tuple[str, ...]] = {
+    "ASMI": ("V1", "V2", "V3"),
+    "AMI": ("V2", "V3", "V4"),
+    "ALMI": ("V3", "V4", "V5", "I", "aVL"),
+    "LMI": ("I", "aVL"),
+    "IMI": ("II", "III", "aVF"),
+    "ILMI": ("II", "III", "aVF", "V5", "V6"),
+    "IPMI": ("II", "III", "aVF"),
+    "IPLMI": ("II", "III", "aVF", "V5", "V6"),
+}
+"""Infarcts and the leads in which a Q wave shows them."""
+
+SMALL_Q: dict[str, tuple[str, ...]] = {"IMI": ("III", "aVF"), "ASMI": ("V2", "V3"), "AMI": ("V3", "V4")}
+"""The two leads that suffice for a small infarct of the territory (two contiguous leads)."""
+
+TERRITORIES: dict[str, tuple[str, ...]] = {
+    "AL": ("I", "aVL", "V4", "V5", "V6"),
+    "LA": ("I", "aVL", "V5", "V6"),
+    "AS": ("V1", "V2", "V3"),
+    "AN": ("V2", "V3", "V4"),
+    "IN": ("II", "III", "aVF"),
+    "IL": ("II", "III", "aVF", "V5", "V6"),
+    "C_": ("I", "II", "V5", "V6"),
+}
+"""Suffix of ISC.. and INJ.. codes -> the leads of the territory."""
+
+_CONTIGUOUS = (
+    ("II", "III"), ("III", "aVF"), ("II", "aVF"), ("I", "aVL"),
+    ("V1", "V2"), ("V2", "V3"), ("V3", "V4"), ("V4", "V5"), ("V5", "V6"),
+)  # fmt: skip
+_T_LEADS = ("I", "II", "V4", "V5", "V6")
+
+
+@dataclass
+class Beat:
+    """One kind of beat: its waves from the onset of the QRS, the width of the QRS and the QT interval in
+    ms."""
+
+    waves: list[Wave]
+    qrs_ms: float
+    qt_ms: float
+
+    @cached_property
+    def leads(self) -> Array:
+        """(12, n) noise-free mV, every 2 ms from the onset of the QRS to the end of T."""
+        return seen(self.waves, int(self.qt_ms / STEP_MS) + 2)
+
+    def lead(self, name: str) -> Array:
+        """(n,) one lead of `leads`."""
+        return np.asarray(self.leads[_ROW[name]])
+
+    @cached_property
+    def _qrs_end(self) -> int:
+        return int(self.qrs_ms / STEP_MS) + 1
+
+    def r(self, name: str) -> float:
+        """Largest positive deflection of the QRS, mV, at least 0."""
+        return max(0.0, float(self.lead(name)[: self._qrs_end].max()))
+
+    def s(self, name: str) -> float:
+        """Depth of the largest negative deflection of the QRS, mV, at least 0."""
+        return max(0.0, -float(self.lead(name)[: self._qrs_end].min()))
+
+    def st(self, name: str) -> float:
+        """Level at J + 60 ms against the baseline, mV."""
+        return float(self.lead(name)[self._qrs_end + 30])
+
+    def j(self, name: str) -> float:
+        """Level at the J point, mV."""
+        return float(self.lead(name)[self._qrs_end + 4])
+
+    def t(self, name: str) -> float:
+        """Largest deflection of the T wave with its sign, mV."""
+        part = self.lead(name)[int((self.qrs_ms + 0.35 * (self.qt_ms - self.qrs_ms)) / STEP_MS) :]
+        return float(part[np.argmax(np.abs(part))])
+
+    @property
+    def axis(self) -> float:
+        """Frontal QRS axis in degrees without the delayed right ventricle."""
+        last = [w for w in self.waves if w.start < self.qrs_ms - 30 and w.name not in RECOVERY_NAMES | {"right"}]
+        return frontal_axis(last)
+
+    def q_ms(self, name: str, depth: float = 0.1) -> float:
+        """Width in ms of an initial negative deflection of at least `depth` mV; 0 when there is none."""
+        return q_width(self.lead(name)[: self._qrs_end], depth)
+
+    @property
+    def sokolow(self) -> float:
+        """Sokolow-Lyon 1949: S in V1 plus the larger R of V5 and V6, mV."""
+        return self.s("V1") + max(self.r("V5"), self.r("V6"))
+
+    @property
+    def cornell(self) -> float:
+        """Cornell (Casale 1985): R in aVL plus S in V3, mV."""
+        return self.r("aVL") + self.s("V3")
+
+    @property
+    def limb_peak(self) -> float:
+        """Largest peak-to-peak QRS of the six limb leads, mV."""
+        return max(self.r(name) + self.s(name) for name in LEADS[:6])
+
+    @property
+    def pathological_q(self) -> bool:
+        """Q >= 30 ms and >= 0.1 mV in two contiguous leads; >= 20 ms or QS in V2 and V3 (U)."""
+        return any(
+            self.q_ms(a) >= (20 if {a, b} <= {"V2", "V3"} else 30) <= self.q_ms(b)
+            for a, b in _CONTIGUOUS
+            if "V1" not in (a, b)
+        )
+
+    @property
+    def high_voltage(self) -> bool:
+        """R or S of a limb lead >= 2.0 mV, or S of V1-2 or R of V5-6 >= 3.0 mV (Romhilt and Estes 1968)."""
+        limb = max(max(self.r(n), self.s(n)) for n in LEADS[:6])
+        return limb >= 2.0 or max(self.s("V1"), self.s("V2"), self.r("V5"), self.r("V6")) >= 3.0
+
+    @property
+    def st_depressed(self) -> bool:
+        """ST at J + 60 ms <= -0.1 mV in two contiguous leads (U: 0.05; 0.1 is beyond doubt)."""
+        return self.in_neighbours({n for n in LEADS if self.st(n) <= -0.1})
+
+    @property
+    def st_elevated(self) -> bool:
+        """J >= 0.1 mV in two contiguous leads; V2-3: 0.25 in men below 40, 0.2 above, 0.15 in women (U; sex
+        apart)."""
+        return self.in_neighbours({n for n in LEADS if self.j(n) >= (0.2 if n in ("V2", "V3") else 0.1)})
+
+    @property
+    def t_inverted(self) -> bool:
+        """T <= -0.1 mV in two of I, II, aVL, V2-V6 (A4)."""
+        return sum(self.t(n) <= -0.1 for n in ("I", "II", "aVL", "V2", "V3", "V4", "V5", "V6")) >= 2
+
+    @property
+    def t_low(self) -> bool:
+        """|T| < 0.1 mV or less than a tenth of R in three of I, II, V4-V6 (A4)."""
+        return sum(abs(self.t(n)) < max(0.1, 0.1 * self.r(n)) for n in _T_LEADS) >= 3
+
+    @property
+    def t_normal(self) -> bool:
+        """T upright, > 0.1 mV and more than a tenth of R in I, II and V4-V6 (A4)."""
+        return all(self.t(n) > max(0.1, 0.1 * self.r(n)) for n in _T_LEADS)
+
+    @staticmethod
+    def in_neighbours(names: Collection[str]) -> bool:
+        """Whether two contiguous leads are among `names`."""
+        return any(a in names and b in names for a, b in _CONTIGUOUS)
+
+
+RECOVERY_NAMES = frozenset({"st", "t", "st+", "t+", "u"})
+
+
+def q_width(lead: Array, depth: float = 0.1) -> float:
+    """Width in ms of an initial negative deflection at least `depth` mV deep in a QRS (n,); 0 when there is
+    none.
+
+    A first positive deflection above 0.04 mV makes the following one an S wave.
+    """
+    below = lead < -0.02
+    if not below.any():
+        return 0.0
+    first = int(np.argmax(below))
+    if lead[: first + 1].max() > 0.04:
+        return 0.0
+    rest = ~below[first:]
+    last = first + int(np.argmax(rest)) if rest.any() else len(lead)
+    return float((last - first) * STEP_MS) if -lead[first:last].min() >= depth else 0.0

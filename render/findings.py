@@ -1,0 +1,235 @@
+"""Which statements can stand together, what follows from what, and how often the simulator draws each.
+
+Exclusions and implications follow from the criteria (`render.criteria`) and from what occurs together in
+PTB-XL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from itertools import combinations
+
+import numpy as np
+from numpy.random import Generator
+
+from render.files import InputError
+from render.statements import STATEMENTS
+
+SIMULATED_STATEMENTS: tuple[str, ...] = tuple(sorted(STATEMENTS))
+"""SCP codes that can be simulated, sorted."""
+
+SINUS = frozenset({"SR", "STACH", "SBRAD", "SARRH"})
+RHYTHMS = SINUS | {"AFIB", "AFLT", "SVTAC", "PSVT", "SVARR", "PACE"}
+Q_INFARCTS = frozenset({"ASMI", "AMI", "ALMI", "LMI", "IMI", "ILMI", "IPMI", "IPLMI"})
+_ANTERIOR, _INFERIOR = {"ASMI", "AMI", "ALMI", "LMI"}, {"IMI", "ILMI", "IPMI", "IPLMI", "PMI"}
+_POSTERIOR = {"PMI", "IPMI", "IPLMI"}
+_ISCHAEMIA = {"ISC_", "ISCAL", "ISCAN", "ISCAS", "ISCIL", "ISCIN", "ISCLA"}
+_INJURY = {"INJAL", "INJAS", "INJIL", "INJIN", "INJLA"}
+_MILD_T = {"NDT", "NT_", "LOWT"}
+_ST_T = _ISCHAEMIA | _INJURY | _MILD_T | {"STD_", "STE_", "NST_", "INVT", "TAB_", "DIG", "EL", "ANEUR"}
+_ECTOPY = {"PVC", "PAC", "PRC(S)", "BIGU", "TRIGU"}
+_WIDE = {"CLBBB", "WPW", "PACE"}
+_NORMAL_COMPANY = SINUS | {"PVC", "PAC", "PRC(S)", "IRBBB", "VCLVH", "HVOLT", "LVOLT"}
+
+# At most one of each of these.
+_ONE_OF: tuple[Iterable[str], ...] = (
+    ("SR", "STACH", "SBRAD", "SARRH", "AFIB", "AFLT", "SVTAC", "SVARR", "PACE"),
+    ("SR", "STACH", "SBRAD", "SARRH", "AFIB", "AFLT", "PSVT", "SVARR", "PACE"),
+    ("1AVB", "2AVB", "3AVB", "WPW"),
+    ("LPR", "2AVB", "3AVB", "WPW"),
+    ("CRBBB", "CLBBB", "IRBBB", "ILBBB", "IVCD", "WPW", "PACE"),
+    ("LAFB", "LPFB", "CLBBB", "ILBBB", "IVCD", "WPW", "PACE"),
+    ("LVH", "HVOLT", "LVOLT", "RVH", "SEHYP"),
+    ("VCLVH", "HVOLT", "LVOLT", "RVH", "SEHYP"),
+    _ANTERIOR,
+    _INFERIOR,
+    _ISCHAEMIA | _INJURY | {"ANEUR", "DIG", "EL", "STE_", "NST_"},
+    _ISCHAEMIA | _INJURY | {"ANEUR", "DIG", "EL", "STE_", "INVT"},
+    ("BIGU", "TRIGU"),
+)
+# None of the left with any of the right.
+_NOT_WITH: tuple[tuple[Collection[str], Collection[str]], ...] = (
+    (
+        {"1AVB", "LPR", "LAO/LAE", "RAO/RAE", "WPW", "2AVB", "3AVB"},
+        {"AFIB", "AFLT", "SVTAC", "PSVT", "SVARR", "PACE"},
+    ),
+    ({"2AVB", "3AVB"}, {"STACH", "SBRAD", "SARRH", *_ECTOPY}),
+    ({"STACH"}, {"1AVB", "LPR", "LNGQT"}),
+    (_ECTOPY, {"AFLT", "SVTAC", "PSVT", "PACE"}),
+    ({"PAC"}, {"AFIB", "SVARR"}),
+    ({"BIGU", "TRIGU"}, {"SARRH", "AFIB", "SVARR"}),
+    (
+        _WIDE,
+        _ANTERIOR | _INFERIOR | {"LVH", "VCLVH", "HVOLT", "LVOLT", "RVH", "SEHYP", "QWAVE", "LNGQT"} | _ST_T,
+    ),
+    ({"PACE", "CLBBB"}, {"ABQRS"}),
+    ({"PACE", "SVTAC", "PSVT", "AFLT"}, {"LNGQT"} | _ST_T),
+    ({"CRBBB"}, {"LVH", "VCLVH", "HVOLT", "LVOLT", "SEHYP"} | _POSTERIOR | _ST_T),
+    ({"IRBBB"}, {"SEHYP"} | _POSTERIOR | _INJURY),
+    ({"ILBBB"}, {"LMI", "ALMI", "ILMI", "IPLMI", "SEHYP", "RVH", "LVOLT"} | _POSTERIOR),
+    ({"IVCD"}, {"SEHYP", "LVOLT"} | _POSTERIOR),
+    ({"LAFB"}, _INFERIOR | {"RVH", "SEHYP", "LVOLT", "LMI"}),
+    ({"LPFB"}, _INFERIOR | {"LVH", "VCLVH", "HVOLT", "RVH", "SEHYP", "LVOLT", "LMI", "ALMI"}),
+    ({"RVH"}, _ANTERIOR | _INFERIOR | {"QWAVE"} | _ST_T),
+    ({"SEHYP"}, _ANTERIOR | _INFERIOR | {"QWAVE", "ABQRS"}),
+    (_ANTERIOR - {"LMI"}, _POSTERIOR),
+    ({"LMI", "ALMI", "AMI"}, {"ILMI", "IPLMI", "IPMI"}),
+    ({"LVOLT"}, _ANTERIOR | _INFERIOR | {"QWAVE"}),
+    (_ANTERIOR | _INFERIOR, {"STE_"}),
+    (_MILD_T, _ISCHAEMIA | _INJURY | {"INVT", "ANEUR", "EL", "STE_"}),
+    ({"LOWT"}, {"LVH"}),
+    ({"STD_"}, {"STE_", "NST_", "ANEUR", "EL"}),
+    ({"TAB_"}, {"STE_"}),
+    ({"STE_"}, {"LVH", "VCLVH", "HVOLT", "ILBBB", "LNGQT"}),
+    (
+        {"ANEUR"},
+        _WIDE | _POSTERIOR | {"LMI", "INVT", "LVOLT", "LNGQT", "SEHYP", "RVH", "CRBBB", "TAB_", "NST_"},
+    ),
+    ({"DIG"}, {"LNGQT", "NST_"}),
+    ({"NST_"}, {"LVH"}),
+    ({"PMI"}, _ISCHAEMIA | _INJURY | {"VCLVH", "HVOLT"}),
+    ({"NORM"}, set(STATEMENTS) - {"NORM"} - _NORMAL_COMPANY),
+)
+
+
+def _pairs() -> frozenset[frozenset[str]]:
+    found = {frozenset(pair) for group in _ONE_OF for pair in combinations(sorted(group), 2)}
+    for left, right in _NOT_WITH:
+        found |= {frozenset((a, b)) for a in left for b in right if a != b}
+    return frozenset(found)
+
+
+CONTRADICTIONS = _pairs()
+"""Pairs of codes that cannot hold on one record."""
+
+# code -> (one of these has to be there too, and when none is, the first that fits is added)
+_NEEDS: dict[str, tuple[str, ...]] = {
+    "PSVT": ("SVTAC",),
+    "BIGU": ("PVC", "PAC"),
+    "TRIGU": ("PVC", "PAC"),
+    "PRC(S)": ("PVC", "PAC"),
+    "ANEUR": ("ASMI", "AMI", "ALMI"),
+}
+# code -> codes that hold wherever it holds, by the same criterion
+IMPLIED: dict[str, tuple[str, ...]] = {
+    "1AVB": ("LPR",),
+    "LPR": ("1AVB",),
+    "LVH": ("VCLVH",),
+    "PVC": ("PRC(S)",),
+    "PAC": ("PRC(S)",),
+    "NDT": ("NT_", "TAB_"),
+    "NT_": ("NDT", "TAB_"),
+    "LOWT": ("NT_", "NDT", "TAB_"),
+    "INVT": ("TAB_",),
+    "WPW": ("ABQRS",),
+    **dict.fromkeys(Q_INFARCTS, ("QWAVE", "ABQRS")),
+}
+
+
+def compatible(code: str, others: Iterable[str]) -> bool:
+    """Whether `code` can stand with every one of `others`."""
+    return not any(frozenset((code, other)) in CONTRADICTIONS for other in others)
+
+
+def resolved(statements: Iterable[str], rng: Generator) -> frozenset[str]:
+    """Check the asked statements and add what has to stand with them: a rhythm, the ectopic beat of a
+    bigeminy.
+
+    Raises `InputError` for a code that cannot be simulated or for two that contradict each other.
+    """
+    findings = set(statements)
+    for code in sorted(findings):
+        if code not in STATEMENTS:
+            raise InputError(f"statements: {code!r} is not among the {len(SIMULATED_STATEMENTS)} simulated codes")
+    for a, b in combinations(sorted(findings), 2):
+        if frozenset((a, b)) in CONTRADICTIONS:
+            raise InputError(f"statements: {a} and {b} contradict each other; leave one of them out")
+    for code, choices in _NEEDS.items():
+        if code in findings and not findings & set(choices):
+            fitting = [c for c in choices if compatible(c, findings)]
+            if not fitting:
+                raise InputError(f"statements: {code} needs {' or '.join(choices)}, which the others exclude")
+            likely = fitting[0] if len(fitting) == 1 or rng.random() < 0.65 else fitting[1]
+            findings.add(likely)
+    if not findings & (RHYTHMS | {"2AVB", "3AVB"}):
+        findings.add("SR")
+    return frozenset(findings)
+
+
+# How often a code is tried, relative to the others: the common ones of a hospital somewhat more.
+_OFTEN = frozenset(
+    (
+        "AFIB",
+        "IMI",
+        "ASMI",
+        "LVH",
+        "LAFB",
+        "PVC",
+        "NDT",
+        "ISC_",
+        "CLBBB",
+        "CRBBB",
+        "IRBBB",
+        "1AVB",
+        "ISCAL",
+        "STD_",
+        "IVCD",
+        "AMI",
+        "ILMI",
+        "LAO/LAE",
+        "INJAL",
+        "ISCIN",
+        "STACH",
+        "SBRAD",
+    )
+)
+# These exclude almost everything else, so they come as companions seldom and have to be tried more often at
+# first.
+_LONELY = frozenset(
+    (
+        "PACE",
+        "AFLT",
+        "SVTAC",
+        "PSVT",
+        "WPW",
+        "2AVB",
+        "3AVB",
+        "STE_",
+        "EL",
+        "ANEUR",
+        "SEHYP",
+        "RVH",
+        "PMI",
+        "DIG",
+        "LPFB",
+        "IPMI",
+        "IPLMI",
+        "LMI",
+        "ALMI",
+        "SVARR",
+    )
+)
+_CODES = tuple(c for c in SIMULATED_STATEMENTS if c not in ("NORM", "SR"))
+_FIRST = np.array([1.6 if c in _OFTEN else 1.5 if c in _LONELY else 1.0 for c in _CODES])
+_FIRST /= _FIRST.sum()
+_COMPANION = np.array([2.0 if c in _OFTEN else 1.0 for c in _CODES])
+_COMPANION /= _COMPANION.sum()
+
+
+def drawn(rng: Generator) -> frozenset[str]:
+    """A plausible combination: about three in ten normal, the rest with one to four findings."""
+    if rng.random() < 0.30:
+        rhythm = str(rng.choice(["SR", "SBRAD", "STACH", "SARRH"], p=[0.74, 0.10, 0.07, 0.09]))
+        extra = rng.random() < 0.22
+        company = [str(rng.choice(["PVC", "PAC", "IRBBB", "VCLVH", "HVOLT", "LVOLT"]))] if extra else []
+        return frozenset({"NORM", rhythm, *company})
+    chosen = {str(rng.choice(_CODES, p=_FIRST))}
+    extras = int(rng.choice(4, p=[0.2, 0.37, 0.28, 0.15]))
+    for code in rng.choice(_CODES, size=9, replace=False, p=_COMPANION).tolist():
+        if extras and compatible(code, chosen):
+            chosen.add(code)
+            extras -= 1
+    try:
+        return resolved(chosen, rng)
+    except InputError:  # a need that the rest excludes: keep what is sound
+        return resolved([c for c in chosen if c not in _NEEDS], rng)

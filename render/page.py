@@ -1,0 +1,273 @@
+"""A record on paper, right to the millimetre, with the geometry to read it back.
+
+A sample t seconds after its column's start lies `mm_per_s` * t mm right of the column's left end; v mV lie
+`mm_per_mv` * v mm above the baseline. Nothing is resampled: straight lines join the record's own samples.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from render.files import InputError
+from render.ink import (
+    INK_LEVELS,
+    MOST_TONES,
+    compose,
+    draw_line,
+    draw_text,
+    draw_traces,
+    palette,
+    png_bytes,
+    text_width,
+)
+from render.layout import Layout, Trace, layout_named
+from render.record import LEADS, EcgRecord
+
+# Below 1 px per mm small boxes and waves are gone; above 16 (406 dpi) no scanner or model gains anything.
+_LEAST_PX_PER_MM, _MOST_PX_PER_MM = 1.0, 16.0
+
+_TRACE_MM, _LEAST_PX = 0.35, 1.0
+_SEPARATOR_MM = 0.25
+# Above and below the baseline, so that no one takes the tick for a pacemaker's spike or a QRS complex.
+_SEPARATOR_TICKS_MM = ((-7.5, -5.0), (5.0, 7.5))
+_NAME_MM, _HEADER_MM = 4.6, 4.0
+_HEADER_BASELINE_MM, _HEADER_GAP = 6.5, "    "
+_NAME_RIGHT_MM, _NAME_BASELINE_MM = 1.5, 5.0  # from the left end and the top of a trace
+_PULSE_S, _PULSE_MV, _PULSE_FOOT_MM = 0.2, 1.0, 1.5
+
+_PAPER = np.array([255.0, 251.0, 249.0])
+_LINE = np.array([234.0, 130.0, 130.0])
+_INK = np.array([18.0, 18.0, 24.0])
+# Width in mm and strength of the grid's lines: thin and pale every millimetre, wider and full every fifth.
+_MINOR, _MAJOR = (0.20, 0.45), (0.25, 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Page:
+    """A drawn page.
+
+    image: uint8 (height, width), indices into `palette`, uint8 (256, 3) RGB.
+    geometry: JSON-able; where every trace lies, in pixels from the centre of the top left pixel:
+        {layout, width, height, px_per_mm, mm_per_s, mm_per_mv, sampling_rate, homography (3x3, page to
+        image), leads: [{lead, box [x0, y0, x1, y1], name_box, start_s, start_sample, end_sample (excluded),
+        baseline_y, px_per_mm}]}.
+        Sample i lies at x = box[0] + (i / sampling_rate - start_s) * mm_per_s * px_per_mm, and v mV at
+        y = baseline_y - v * mm_per_mv * px_per_mm.
+    """
+
+    image: NDArray[np.uint8]
+    palette: NDArray[np.uint8]
+    geometry: dict[str, Any]
+
+    def png(self) -> bytes:
+        """The page as an 8-bit palette PNG with its true size (pixels per metre)."""
+        return png_bytes(self.image, self.palette, float(self.geometry["px_per_mm"]))
+
+    def to_pil(self) -> Image.Image:
+        """The page as an RGB image."""
+        return Image.fromarray(self.palette[self.image])
+
+
+@dataclass(frozen=True, eq=False)
+class _Sheet:
+    """What every record on the same layout and width shares. Arrays are read-only."""
+
+    bare: NDArray[np.uint8]
+    palette: NDArray[np.uint8]
+    ink: NDArray[np.uint8]
+    name_boxes: tuple[list[int], ...]
+
+
+def draw(record: EcgRecord, *, layout: str = "3x4+1R", width: int = 1120) -> Page:
+    """Draw the record's first 10 s on a page `width` pixels wide (1120: 4 px per mm); the height follows.
+
+    A shorter record draws what is there; a sample that is not finite leaves a gap.
+    Raises `InputError` for an unknown layout or a width out of range.
+    """
+    plan = layout_named(layout)
+    px_per_mm = _checked_scale(plan, width)
+    sheet = _sheet(plan, width)
+    ink = sheet.ink.copy()
+    _draw_header(ink, record, plan, px_per_mm)
+    spans = [_span(trace, record) for trace in plan.traces]
+    starts = [_sample_x(trace, span[0], record, plan) for trace, span in zip(plan.traces, spans, strict=True)]
+    draw_traces(
+        ink,
+        record.signal,
+        rows=np.array([LEADS.index(trace.lead) for trace in plan.traces]),
+        firsts=np.array([first for first, _ in spans]),
+        lasts=np.array([last for _, last in spans]),
+        x0s=np.array(starts) * px_per_mm,
+        x_step=plan.mm_per_s * px_per_mm / record.sampling_rate,
+        scales=np.full(len(spans), plan.mm_per_mv * px_per_mm),
+        baselines=np.array([trace.baseline for trace in plan.traces]) * px_per_mm,
+        width=_line_width(_TRACE_MM, px_per_mm),
+    )
+    return Page(compose(sheet.bare, ink), sheet.palette, _geometry(plan, sheet, spans, record, px_per_mm))
+
+
+def _line_width(mm: float, px_per_mm: float) -> float:
+    """Pixels; never below one, where a line would only be paler."""
+    return max(mm * px_per_mm, _LEAST_PX)
+
+
+def _checked_scale(plan: Layout, width: int) -> float:
+    """Pixels per mm."""
+    least, most = math.ceil(plan.width * _LEAST_PX_PER_MM), math.floor(plan.width * _MOST_PX_PER_MM)
+    if not least <= width <= most:
+        raise InputError(
+            f"page width {width} px: must lie between {least} and {most}; 1120 is 4 pixels per mm"
+        )
+    return width / plan.width
+
+
+def _span(trace: Trace, record: EcgRecord) -> tuple[int, int]:
+    """The samples of a trace that the record has: first, and last excluded."""
+    n = record.signal.shape[1]
+    # 2.5 s * 499.9999 Hz must not lose a sample to rounding.
+    first, last = (math.ceil(t * record.sampling_rate - 1e-6) for t in (trace.start, trace.end))
+    return min(first, n), min(last, n)
+
+
+def _sample_x(trace: Trace, sample: int, record: EcgRecord, plan: Layout) -> float:
+    """Where a sample lies, mm from the page's left edge."""
+    return trace.x0 + (sample / record.sampling_rate - trace.start) * plan.mm_per_s
+
+
+def _geometry(
+    plan: Layout, sheet: _Sheet, spans: list[tuple[int, int]], record: EcgRecord, px_per_mm: float
+) -> dict[str, Any]:
+    leads = [
+        {
+            "lead": trace.lead,
+            "box": [
+                round(mm * px_per_mm, 4) for mm in (trace.x0, trace.top, plan.trace_end(trace), trace.bottom)
+            ],
+            "name_box": list(name_box),
+            "start_s": trace.start,
+            "start_sample": first,
+            "end_sample": last,
+            "baseline_y": round(trace.baseline * px_per_mm, 4),
+            "px_per_mm": px_per_mm,
+        }
+        for trace, name_box, (first, last) in zip(plan.traces, sheet.name_boxes, spans, strict=True)
+    ]
+    return {
+        "layout": plan.name,
+        "width": sheet.ink.shape[1],
+        "height": sheet.ink.shape[0],
+        "px_per_mm": px_per_mm,
+        "mm_per_s": plan.mm_per_s,
+        "mm_per_mv": plan.mm_per_mv,
+        "sampling_rate": float(record.sampling_rate),
+        "homography": [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]],
+        "leads": leads,
+    }
+
+
+def _draw_header(ink: NDArray[np.uint8], record: EcgRecord, plan: Layout, px_per_mm: float) -> None:
+    """What a machine prints at the head; never statements or report, which would give the answer away."""
+    known = []
+    if record.age is not None and math.isfinite(record.age):
+        known.append(f"{record.age:.0f} years")
+    if record.sex:
+        known.append(record.sex)
+    known += [f"{name}: {text}" for name, text in record.header]
+    x, y, size = (mm * px_per_mm for mm in (plan.traces[0].x0, _HEADER_BASELINE_MM, _HEADER_MM))
+    room = _legend_x(plan, px_per_mm) - size - x
+    while known and text_width(_HEADER_GAP.join(known), size) > room:
+        known.pop()  # the last fields give way to the legend
+    if known:
+        draw_text(ink, _HEADER_GAP.join(known), x, y, size)
+
+
+def _legend(plan: Layout) -> str:
+    return f"{plan.mm_per_s:g} mm/s{_HEADER_GAP}{plan.mm_per_mv:g} mm/mV"
+
+
+def _legend_x(plan: Layout, px_per_mm: float) -> float:
+    """Where the legend of speed and gain begins, pixels: it ends where the traces end."""
+    right = max(plan.trace_end(trace) for trace in plan.traces) * px_per_mm
+    return right - text_width(_legend(plan), _HEADER_MM * px_per_mm)
+
+
+@lru_cache(maxsize=8)
+def _sheet(plan: Layout, width: int) -> _Sheet:
+    px_per_mm = width / plan.width
+    shape = (round(plan.height * px_per_mm), width)
+    ink = np.zeros(shape, dtype=np.uint8)
+    for baseline in plan.baselines:
+        draw_line(ink, _pulse(plan, baseline) * px_per_mm, _line_width(_TRACE_MM, px_per_mm))
+    for x, baseline in plan.separators:
+        for low, high in _SEPARATOR_TICKS_MM:
+            ends = np.array([[x, baseline + low], [x, baseline + high]]) * px_per_mm
+            draw_line(ink, ends, _line_width(_SEPARATOR_MM, px_per_mm))
+    names = tuple(
+        draw_text(
+            ink,
+            trace.lead,
+            (trace.x0 + _NAME_RIGHT_MM) * px_per_mm,
+            (trace.top + _NAME_BASELINE_MM) * px_per_mm,
+            _NAME_MM * px_per_mm,
+        )
+        for trace in plan.traces
+    )
+    legend_at = _legend_x(plan, px_per_mm), _HEADER_BASELINE_MM * px_per_mm
+    draw_text(ink, _legend(plan), *legend_at, _HEADER_MM * px_per_mm)
+    tones, colours = _grid(plan, shape, px_per_mm)
+    bare = tones * np.uint8(INK_LEVELS)
+    for array in (ink, bare):
+        array.setflags(write=False)
+    return _Sheet(bare, palette(colours, _INK), ink, names)
+
+
+def _pulse(plan: Layout, baseline: float) -> NDArray[np.float64]:
+    """The calibration pulse of a row, 1 mV high and 0.2 s long: (6, 2) mm."""
+    rise, fall = plan.pulse_x, plan.pulse_x + _PULSE_S * plan.mm_per_s
+    top = baseline - _PULSE_MV * plan.mm_per_mv
+    return np.array(
+        [
+            [rise - _PULSE_FOOT_MM, baseline],
+            [rise, baseline],
+            [rise, top],
+            [fall, top],
+            [fall, baseline],
+            [fall + _PULSE_FOOT_MM, baseline],
+        ]
+    )
+
+
+def _grid(
+    plan: Layout, shape: tuple[int, int], px_per_mm: float
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """The paper's grid: which tone each pixel has (height, width), and the tones' colours (tones, 3)."""
+    down = _rulings(shape[0], px_per_mm, plan.height, plan.grid_top)
+    across = _rulings(shape[1], px_per_mm, plan.width, 0.0)
+    # The header is bare: rows above the grid's first line carry no vertical lines either.
+    inside = np.arange(shape[0]) > plan.grid_top * px_per_mm - 0.5
+    strength = np.maximum(down[:, None], np.where(inside[:, None], across[None, :], 0.0))
+    levels = np.unique(np.round(strength, 3))
+    if levels.size > MOST_TONES:  # at odd widths every line falls between pixels in its own way
+        levels = np.linspace(0.0, strength.max(), MOST_TONES)
+    middles = (levels[1:] + levels[:-1]) / 2
+    tones = np.searchsorted(middles, strength).astype(np.uint8)
+    return tones, _PAPER + levels[:, None] * (_LINE - _PAPER)
+
+
+def _rulings(pixels: int, px_per_mm: float, length_mm: float, first_mm: float) -> NDArray[np.float64]:
+    """Strength 0-1 of the parallel lines from `first_mm` on, per pixel: by the share of it they cover."""
+    centre = np.arange(pixels)[:, None]
+    strength = np.zeros(pixels)
+    for step, (wide, full) in ((1.0, _MINOR), (5.0, _MAJOR)):
+        lines = np.arange(first_mm, length_mm + step, step)[None, :] * px_per_mm
+        half = wide * px_per_mm / 2
+        covered = np.minimum(centre + 0.5, lines + half) - np.maximum(centre - 0.5, lines - half)
+        strength = np.maximum(strength, np.clip(covered, 0.0, 1.0).sum(axis=1) * full)
+    return strength

@@ -1,0 +1,166 @@
+"""PTB-XL in its published layout: 21,799 12-lead ECGs of 10 s with their SCP statements.
+
+Source: Wagner et al., PTB-XL 1.0.3, https://physionet.org/content/ptb-xl/1.0.3/ (CC BY 4.0).
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import warnings
+from collections.abc import Collection
+from pathlib import Path
+
+from render.csv_file import CsvFile
+from render.files import InputError
+from render.record import EcgRecord, resample, sorted_statements
+from render.statements import STATEMENTS
+from render.wfdb_file import MissingRecordError, inside, read_wfdb
+
+LABELS_DIFFER = frozenset({"3796", "3797", "3799", "7778", "7783", "9822", "13798", "13803"})
+"""Record ids whose labels differ between PTB-XL's versions: leave them out of scoring."""
+
+OVER_89_YEARS = 90.0
+"""The age given to people over 89: PTB-XL hides theirs behind the number 300."""
+
+_MEND = "download it again from https://physionet.org/content/ptb-xl/1.0.3/"
+_FILE_COLUMN = {500: "filename_hr", 100: "filename_lr"}
+_COLUMNS = (
+    "ecg_id", "patient_id", "age", "sex", "report", "scp_codes", "validated_by_human", "strat_fold",
+    "filename_lr", "filename_hr",
+)  # fmt: skip
+
+
+class PtbXl:
+    """The records of a PTB-XL folder, in the order of `ptbxl_database.csv`.
+
+    folder: holds `ptbxl_database.csv`, `scp_statements.csv` and `records500` or `records100` or both.
+    folds: keep only these of the ten stratified folds; None keeps all.
+    sampling_rate: 500 or 100 hertz. A record that is on the disk at the other rate only is resampled
+    (`resample`).
+
+    Of a partial download all rows are offered, and `read` raises `MissingRecordError` where the files are not
+    there.
+    Raises `InputError` when the folder or a table is missing or damaged, and when no row is in `folds`.
+    """
+
+    name = "ptbxl"
+
+    def __init__(
+        self, folder: str | Path, folds: Collection[int] | None = None, sampling_rate: int = 500
+    ) -> None:
+        self.folder = Path(folder)
+        if sampling_rate not in _FILE_COLUMN:
+            raise InputError(f"PTB-XL: sampling rate {sampling_rate} Hz; it is published at 500 and 100 Hz")
+        self._rate = sampling_rate
+        self._table = CsvFile(self.folder / "ptbxl_database.csv", _COLUMNS, key="strat_fold", mend=_MEND)
+        _check_statements(self.folder / "scp_statements.csv")
+        self._rows = list(range(len(self._table)))
+        if folds is not None:
+            self._rows = [i for i in self._rows if self._fold(i) in folds]
+            if not self._rows:
+                held = sorted({self._fold(i) for i in range(len(self._table))})
+                raise InputError(
+                    f"{self._table.path}: no record in fold {', '.join(map(str, sorted(folds)))}; "
+                    f"strat_fold holds {', '.join(map(str, held))}"
+                )
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def read(self, i: int) -> EcgRecord:
+        """Record i. Statements are all codes of `scp_codes` that are among the 71, likelihood 0.0 included.
+
+        Raises `MissingRecordError` when it is on the disk at neither rate, `InputError` when it is damaged.
+        """
+        place = self._rows[i]
+        row = self._table.row(place)
+        where = f"{self._table.path}: ecg_id {row['ecg_id'][:20]}"
+        header, rate = self._header(row, where)
+        signal, found = read_wfdb(header)
+        if found != rate:
+            raise InputError(
+                f"{header}: {found:g} Hz, but PTB-XL's {_FILE_COLUMN[rate]} has {rate} Hz; {_MEND}"
+            )
+        return EcgRecord(
+            record_id=str(_whole(row["ecg_id"], where, "ecg_id")),
+            signal=resample(signal, rate, self._rate),
+            sampling_rate=float(self._rate),
+            source=self.name,
+            statements=codes_in(row["scp_codes"], where),
+            report=row["report"],
+            provenance="human" if row["validated_by_human"] == "True" else "machine",
+            patient_id=str(_whole(row["patient_id"], where, "patient_id")) if row["patient_id"] else "",
+            fold=self._fold(place),
+            age=_age(row["age"], where),
+            sex={"0": "male", "1": "female"}.get(row["sex"].removesuffix(".0"), ""),
+        )
+
+    def _fold(self, place: int) -> int:
+        fold = _whole(self._table.keys[place], f"{self._table.path}: row {place + 1}", "strat_fold")
+        if not 1 <= fold <= 10:
+            raise InputError(
+                f"{self._table.path}: row {place + 1}: strat_fold {fold} is not 1 to 10; {_MEND}"
+            )
+        return fold
+
+    def _header(self, row: dict[str, str], where: str) -> tuple[Path, int]:
+        """The header to read and its rate: the wanted rate where its files are there, else the other one."""
+        tried = []
+        for rate in sorted(_FILE_COLUMN, key=lambda rate: rate != self._rate):
+            column = _FILE_COLUMN[rate]
+            record = inside(self.folder, row[column], f"{where}: {column}")
+            header, signal_file = (record.with_name(record.name + suffix) for suffix in (".hea", ".dat"))
+            if header.is_file() and signal_file.is_file():
+                return header, rate
+            tried.append(str(record))
+        raise MissingRecordError(f"{where}: .hea or .dat of {' and of '.join(tried)} is missing; {_MEND}")
+
+
+def _check_statements(path: Path) -> None:
+    """Raise `InputError` unless `scp_statements.csv` has the 71 codes that `render.statements` ships."""
+    table = CsvFile(path, ("diagnostic_class",), key="", mend=_MEND)
+    unknown = set(STATEMENTS) - set(table.keys)
+    if unknown:
+        raise InputError(f"{path}: code {', '.join(sorted(unknown)[:3])} is missing from the 71; {_MEND}")
+
+
+def codes_in(text: str, where: str) -> tuple[str, ...]:
+    """Codes of a column `scp_codes`, "{'NORM': 100.0, 'SR': 0.0}", that are among the 71, sorted.
+
+    Raises `InputError` beginning with `where` when the text is not the literal of a dict.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # Python's parser comments on odd escapes; it is not the user's code
+            codes = ast.literal_eval(text)
+    # Beyond ValueError and SyntaxError, deep nesting raises MemoryError or RecursionError.
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        codes = None
+    if not isinstance(codes, dict):
+        raise InputError(f"{where}: scp_codes {text[:60]!r} is not a dict of codes; {_MEND}")
+    return sorted_statements(code for code in codes if code in STATEMENTS)
+
+
+def _number(text: str, where: str, column: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number) or number < 0:
+        raise InputError(f"{where}: {column} {text[:60]!r} is not a number; {_MEND}")
+    return number
+
+
+def _whole(text: str, where: str, column: str) -> int:
+    """The table writes some whole numbers as "15709.0"."""
+    return int(_number(text, where, column))
+
+
+def _age(text: str, where: str) -> float | None:
+    if not text:
+        return None
+    age = _number(text, where, "age")
+    return OVER_89_YEARS if age > 89 else age

@@ -1,0 +1,156 @@
+"""The ECG record: twelve leads in millivolts with what is known about them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from render.files import InputError
+
+LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+
+_BY_UPPER_NAME = {lead.upper(): lead for lead in LEADS}
+
+# An ECG page shows 10 s; two thirds of a second is the shortest trace that can hold one beat at 90/min.
+_SHORTEST_SECONDS = 0.66
+# Surface QRS complexes stay below 10 mV; beyond 100 mV the file's unit or gain is wrong (microvolts read as
+# mV).
+_LARGEST_MILLIVOLT = 100.0
+
+
+@dataclass(frozen=True)
+class EcgRecord:
+    """One 12-lead ECG.
+
+    signal: (12, n) float32, millivolts, rows in the order of `LEADS`.
+    sampling_rate: hertz.
+    statements: the SCP codes that hold for this record, sorted, each once (see `render.statements`).
+    report: the free text that came with the record, unchanged; "" when there is none.
+    provenance: who says the statements: "human", "machine" or "simulated".
+    fold: PTB-XL's stratified fold 1-10, or None.
+    age: years; sex: "male", "female" or "". None and "" mean unknown.
+    header: what a machine would print at the page's head (name -> text); free of findings.
+    """
+
+    record_id: str
+    signal: NDArray[np.float32]
+    sampling_rate: float
+    source: str
+    statements: tuple[str, ...] = ()
+    report: str = ""
+    provenance: str = "machine"
+    patient_id: str = ""
+    fold: int | None = None
+    age: float | None = None
+    sex: str = ""
+    header: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.signal.ndim != 2 or self.signal.shape[0] != len(LEADS) or self.signal.dtype != np.float32:
+            raise InputError(
+                f"record {self.record_id}: signal is {self.signal.dtype} {self.signal.shape}, "
+                f"expected float32 (12, samples)"
+            )
+        if not self.sampling_rate > 0:
+            raise InputError(
+                f"record {self.record_id}: sampling rate {self.sampling_rate} Hz is not positive"
+            )
+        if self.seconds < _SHORTEST_SECONDS:
+            raise InputError(
+                f"record {self.record_id}: {self.seconds:.2f} s of signal; {_SHORTEST_SECONDS} s are needed"
+            )
+        if tuple(sorted(set(self.statements))) != self.statements:
+            raise ValueError(
+                f"record {self.record_id}: statements must be sorted and unique: {self.statements}"
+            )
+        finite = np.isfinite(self.signal)
+        if not finite.any():
+            raise InputError(
+                f"record {self.record_id}: no finite sample in any lead; the signal file is damaged"
+            )
+        peak = float(np.abs(self.signal[finite]).max())
+        if peak > _LARGEST_MILLIVOLT:
+            raise InputError(
+                f"record {self.record_id}: peak of {peak:.0f} mV; the header's gain or unit (mV, uV) is wrong"
+            )
+
+    @property
+    def seconds(self) -> float:
+        """Duration in seconds."""
+        return float(self.signal.shape[1] / self.sampling_rate)
+
+    def lead(self, name: str) -> NDArray[np.float32]:
+        """The samples of one lead in millivolts, (n,). Raises KeyError for a name not in `LEADS`."""
+        samples: NDArray[np.float32] = self.signal[_INDEX[name]]
+        return samples
+
+    def dead_leads(self) -> tuple[str, ...]:
+        """Leads that are flat or hold a NaN: an electrode fault, drawn as a gap or a line, never hidden."""
+        return tuple(
+            name
+            for name, samples in zip(LEADS, self.signal, strict=True)
+            if not np.isfinite(samples).all() or float(np.ptp(samples)) == 0.0
+        )
+
+
+_INDEX = {name: i for i, name in enumerate(LEADS)}
+
+
+def in_lead_order(names: Sequence[str], samples: NDArray[np.floating], where: str) -> NDArray[np.float32]:
+    """Sort the rows of `samples` (channels, n) from the file's lead `names` into `LEADS`.
+
+    Files disagree about order (MIMIC-IV-ECG stores aVF before aVL) and case ("AVR", "avr"); names decide,
+    never positions. Further channels (a respiration trace, say) are left out.
+    Raises `InputError` naming `where` and the leads that are missing or stand twice.
+    """
+    rows: dict[str, int] = {}
+    for row, name in enumerate(names):
+        lead = _BY_UPPER_NAME.get(name.strip().upper().removeprefix("LEAD ").replace("-", ""))
+        if lead is None:
+            continue
+        if lead in rows:
+            raise InputError(f"{where}: lead {lead} stands twice; keep one channel of that name")
+        rows[lead] = row
+    missing = [lead for lead in LEADS if lead not in rows]
+    if missing:
+        raise InputError(
+            f"{where}: lead {', '.join(missing)} missing (channels: {', '.join(names)}); "
+            f"a 12-lead record is needed"
+        )
+    return np.ascontiguousarray(samples[[rows[lead] for lead in LEADS]], dtype=np.float32)
+
+
+def resample(signal: NDArray[np.float32], rate: float, wanted: float) -> NDArray[np.float32]:
+    """Bring (leads, n) samples from `rate` to `wanted` hertz with scipy's polyphase filter (no aliasing, no
+    delay).
+
+    Stretches of NaN are bridged by straight lines for the filter and are NaN again in the result, so that a
+    gap neither grows nor vanishes.
+    """
+    if rate == wanted:
+        return signal
+    from scipy.signal import resample_poly  # slow to load, and seldom needed
+
+    ratio = Fraction(wanted / rate).limit_denominator(1000)
+    gaps = ~np.isfinite(signal)
+    whole = signal.astype(np.float64)
+    time = np.arange(signal.shape[1])
+    for lead in np.flatnonzero(gaps.any(axis=1)):
+        held = ~gaps[lead]
+        whole[lead] = np.interp(time, time[held], whole[lead, held]) if held.any() else 0.0
+    # padtype "line": a trace that ends off zero would otherwise ring at its edge
+    result: NDArray[np.float64] = resample_poly(
+        whole, ratio.numerator, ratio.denominator, axis=1, padtype="line"
+    )
+    nearest = np.minimum(np.arange(result.shape[1]) * signal.shape[1] // result.shape[1], signal.shape[1] - 1)
+    result[gaps[:, nearest]] = np.nan
+    return result.astype(np.float32)
+
+
+def sorted_statements(codes: Iterable[str]) -> tuple[str, ...]:
+    """Codes sorted, each once: the order of the benchmark's label columns."""
+    return tuple(sorted(set(codes)))

@@ -1,0 +1,211 @@
+"""Simulated ECGs with known truth: a person, a rhythm, a heart and a noisy recorder, all drawn from a seed.
+
+The model is physiological rather than a drawing: rhythm (`render.rhythm`) says when the chambers fire,
+activation and repolarisation (`render.activation`, `render.repolarisation`) move dipoles in the chest, the
+chest turns them into leads (`render.heart`), the electrodes add noise (`render.recorder`). A beat is kept
+only when its noise-free leads meet the criteria of what it is said to show (`render.criteria`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.random import Generator
+
+from render.activation import activation, ectopic_qrs, p_wave
+from render.criteria import Beat
+from render.files import InputError
+from render.findings import Q_INFARCTS, RHYTHMS, SIMULATED_STATEMENTS, drawn, resolved
+from render.heart import DOWER, SITES, Array, Person, Wave, draw_person, shapes, twelve_leads, view
+from render.record import EcgRecord
+from render.recorder import electrode_noise, to_leads
+from render.repolarisation import changed, qt_interval, recovery
+from render.rhythm import LENGTH_S, Rhythm, rhythm
+from render.statements import STATEMENTS
+from render.verdict import holding, unmet
+
+__all__ = ["RATE_HZ", "SIMULATED_STATEMENTS", "Simulated", "simulate"]
+
+RATE_HZ = 500
+"""Sampling rate of simulated records, hertz."""
+_SAMPLES = int(LENGTH_S * RATE_HZ)
+_TRIES = 24
+
+
+def simulate(seed: int, statements: Sequence[str] | None = None) -> EcgRecord:
+    """One ECG of 10 s at 500 Hz, float32 mV, in which the statements hold.
+
+    statements: SCP codes out of `SIMULATED_STATEMENTS`, or None for a plausible combination drawn from the
+    seed. What has to stand with them (a rhythm, the other name of the same finding) is added to the record's
+    statements. The same seed and statements give the same bytes. Raises `InputError` for an unknown code, for
+    two codes that contradict each other, and for a negative seed.
+    """
+    return _record(_generator(seed), f"sim-{seed}", statements)
+
+
+class Simulated:
+    """The source "simulated": `size` records of which record i depends only on (seed, i)."""
+
+    name = "simulated"
+
+    def __init__(self, seed: int, size: int) -> None:
+        """seed: at least 0. size: number of records. Raises `InputError` when either is negative."""
+        if size < 0:
+            raise InputError(f"simulated: {size} records; the number must not be negative")
+        _generator(seed)
+        self.seed = seed
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def read(self, i: int) -> EcgRecord:
+        """Record i. Raises IndexError outside 0 <= i < size."""
+        if not 0 <= i < self.size:
+            raise IndexError(f"record {i} of {self.size} simulated records")
+        return _record(_generator(self.seed, i), f"sim-{self.seed}-{i}", None)
+
+
+def _generator(*seed: int) -> Generator:
+    if min(seed) < 0:
+        raise InputError(f"simulated: seed {seed[0]} is negative; use 0 or more")
+    return np.random.default_rng(seed)
+
+
+def _record(rng: Generator, record_id: str, statements: Sequence[str] | None) -> EcgRecord:
+    findings = drawn(rng) if statements is None else resolved(statements, rng)
+    person = draw_person(rng, "NORM" in findings)
+    timing = rhythm(findings, person.age, rng)
+    main = _verified_beat(findings, person, timing.rate, rng)
+    leads = _beats(findings, person, timing, main, rng)
+    leads += _atrial_activity(findings, person, timing, rng)
+    leads += to_leads(electrode_noise(_SAMPLES, RATE_HZ, rng))
+    return EcgRecord(
+        record_id=record_id,
+        signal=twelve_leads(leads).astype(np.float32),
+        sampling_rate=float(RATE_HZ),
+        source="simulated",
+        statements=holding(findings, main),
+        report=_report(findings, timing, main),
+        provenance="simulated",
+        patient_id=record_id,
+        age=person.age,
+        sex=person.sex,
+    )
+
+
+def _verified_beat(findings: frozenset[str], person: Person, rate: float, rng: Generator) -> Beat:
+    """Propose beats until one meets the criteria; of beats that all miss one, the best."""
+    best, misses = None, 1000
+    for _ in range(_TRIES):
+        qrs, normal, width = activation(findings, person, rng)
+        qt = qt_interval(findings, person, rate, width, rng)
+        beat = changed(recovery(findings, person, qrs, normal, (width, qt), rng), findings, person, rng)
+        wrong = len(unmet(findings, beat, person))
+        if wrong < misses:
+            best, misses = beat, wrong
+        if not wrong:
+            break
+    assert best is not None
+    return best
+
+
+def _beats(findings: frozenset[str], person: Person, timing: Rhythm, main: Beat, rng: Generator) -> Array:
+    """(8, n) mV: every P wave and every ventricular beat at its time."""
+    leads = np.zeros((8, _SAMPLES))
+    breath = (float(rng.uniform(0.17, 0.33)), float(rng.uniform(0, 6.28)), float(rng.uniform(0.02, 0.09)))
+    for kind in sorted({k for _, k in timing.ventricles}):
+        onsets = [t for t, k in timing.ventricles if k == kind and -1 < t < LENGTH_S]
+        waves = main.waves if kind == "normal" else _other_beat(kind, person, main, rng).waves
+        _place(leads, waves, onsets, breath, rng)
+    for focus in sorted({k for _, k in timing.atria}):
+        waves = p_wave(findings, person, rng, focus)
+        _place(leads, waves, [t for t, k in timing.atria if k == focus and -1 < t < LENGTH_S], breath, rng)
+    for spike in timing.spikes:
+        i = round(spike * RATE_HZ)
+        if 0 <= i < _SAMPLES:
+            leads[:, i] += timing.spike_mv * (DOWER @ np.array([0.5, 0.7, 0.25]))
+    return leads
+
+
+def _other_beat(kind: str, person: Person, main: Beat, rng: Generator) -> Beat:
+    """A ventricular, paced or aberrantly conducted beat; its T follows from its activation."""
+    if kind == "aberrant":
+        late = person.wave("right", (50, 95, 130), (-0.45, 0.0, -0.6), "activation", rng)
+        return Beat([*main.waves, late], 130, main.qt_ms)
+    qrs, width = ectopic_qrs(person, rng, kind)
+    nothing = [w.scaled(0.0) for w in qrs]
+    return recovery(frozenset(), person, qrs, nothing, (width, main.qt_ms + 0.6 * (width - main.qrs_ms) + 10), rng)
+
+
+def _place(
+    leads: Array, waves: list[Wave], onsets: list[float], breath: tuple[float, float, float], rng: Generator
+) -> None:
+    """Add one kind of beat at each onset; breathing and chance change the strength of every wave from beat to
+    beat."""
+    course = shapes(waves, int(max(w.end for w in waves) / 1000 * RATE_HZ) + 2)  # (K, w)
+    strength = view(waves)  # (K, 8)
+    hz, phase, depth = breath
+    # the beat itself, how it sways with breathing, and two ways in which it may differ by chance
+    weights = np.stack([np.ones(len(waves)), *(rng.standard_normal((3, len(waves))) * [[depth], [0.02], [0.02]])])
+    parts = np.stack([(strength * w[:, None]).T @ course for w in weights])  # (4, 8, w)
+    turn = 2 * np.pi * hz * np.array(onsets) + phase
+    amounts = np.stack([1 + depth * np.sin(turn), np.cos(turn), *rng.standard_normal((2, len(onsets)))], axis=1)
+    pieces = (amounts @ parts.reshape(4, -1)).reshape(len(onsets), *parts.shape[1:])  # (beats, 8, w)
+    for onset, piece in zip(onsets, pieces, strict=True):
+        start = round(onset * RATE_HZ)
+        first, last = max(start, 0), min(start + course.shape[1], _SAMPLES)
+        if first < last:
+            leads[:, first:last] += piece[:, first - start : last - start]
+
+
+def _atrial_activity(findings: frozenset[str], person: Person, timing: Rhythm, rng: Generator) -> Array:
+    """(8, n) or (8, 1) mV: the f waves of fibrillation (350-600/min) or the saw teeth of flutter
+    (240-350/min)."""
+    t = np.arange(_SAMPLES) / RATE_HZ
+    if "AFIB" in findings:
+        drift = 0.5 * np.sin(2 * np.pi * rng.uniform(0.2, 0.6) * t + rng.uniform(0, 6.28))
+        course = np.cumsum(rng.uniform(5.9, 8.5) + drift) * (2 * np.pi / RATE_HZ)
+        swell = 1 + 0.5 * np.sin(2 * np.pi * rng.uniform(0.3, 0.9) * t + rng.uniform(0, 6.28))
+        wave = swell * (np.sin(course) + 0.35 * np.sin(2 * course + 1.0)) + 0.45 * np.sin(0.71 * course + 2.0)
+        vector = np.array([-0.25, 0.55, -0.8]) * float(np.clip(0.032 * np.exp(rng.normal(0, 0.6)), 0.008, 0.10))
+    elif "AFLT" in findings:
+        turn = ((t - timing.flutter_phase) * timing.atrial_rate / 60) % 1.0
+        slope = rng.uniform(0.60, 0.75)  # slow descent, fast return
+        wave = np.where(turn < slope, 1 - 2 * turn / slope, -1 + 2 * (turn - slope) / (1 - slope))
+        wave = np.convolve(wave, np.ones(13) / 13, mode="same")
+        vector = np.array([0.01, 0.11, 0.05]) * rng.uniform(0.8, 1.8)
+    else:
+        return np.zeros((8, 1))
+    gain = SITES["activation"] * person.gains
+    return np.asarray(((DOWER @ vector) * gain)[:, None] * wave)
+
+
+# Said already by another finding's sentence.
+_SILENT_WITH: dict[str, frozenset[str]] = {
+    "LPR": frozenset({"1AVB"}),
+    "VCLVH": frozenset({"LVH"}),
+    "QWAVE": Q_INFARCTS,
+    "ABQRS": Q_INFARCTS | {"WPW"},
+    "SVTAC": frozenset({"PSVT"}),
+    "PRC(S)": frozenset({"PVC", "PAC"}),
+    "NT_": frozenset({"NDT"}),
+}
+
+
+def _report(findings: frozenset[str], timing: Rhythm, beat: Beat) -> str:
+    """A short English report of the findings with the measurements that belong to them."""
+    pr, qrs, axis = f"PR {timing.pr_ms:.0f} ms", f"QRS {beat.qrs_ms:.0f} ms", f"axis {beat.axis:.0f} degrees"
+    measures = {
+        "1AVB": pr, "LPR": pr, "CLBBB": qrs, "CRBBB": qrs, "IVCD": qrs, "LAFB": axis, "LPFB": axis,
+        "LNGQT": f"QT {beat.qt_ms:.0f} ms", "LVH": f"Sokolow-Lyon {beat.sokolow:.1f} mV",
+    }  # fmt: skip
+    said = {c for c in findings if not findings & _SILENT_WITH.get(c, frozenset())}
+    names = {c: STATEMENTS[c].name.removeprefix("an ").removeprefix("a ") for c in said}
+    rhythms = sorted(said & RHYTHMS)
+    first = " and ".join(names[c] for c in rhythms) or "ventricular response"
+    sentences = [f"{first}, rate {timing.rate:.0f}/min"]
+    others = sorted(said - RHYTHMS, key=lambda c: (c == "NORM", c))
+    sentences += [f"{names[c]}, {measures[c]}" if c in measures else names[c] for c in others]
+    return " ".join(f"{s[0].upper()}{s[1:]}." for s in sentences)

@@ -1,0 +1,55 @@
+"""Any WFDB records: a folder of them, searched through all its subfolders, or one .hea file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from render.files import InputError
+from render.record import EcgRecord
+from render.wfdb_file import read_wfdb
+
+
+class WfdbFolder:
+    """The 12-lead records below `path`, sorted by path; or the one record when `path` is a .hea file.
+
+    A record's id is its path below the folder without ".hea", so ids stay the same when the folder moves.
+    Nothing is known about statements, patient or fold: a WFDB header has no field for them.
+    Raises `InputError` when `path` is not there or holds no .hea file.
+    """
+
+    name = "wfdb"
+
+    def __init__(self, path: str | Path) -> None:
+        path = Path(path)
+        if path.is_dir():
+            self.folder = path
+            self._headers = _headers_below(path)
+        elif path.suffix == ".hea" and path.is_file():
+            self.folder = path.parent
+            self._headers = [path.name]
+        else:
+            raise InputError(f"{path}: no such folder or .hea file; check the path")
+        if not self._headers:
+            raise InputError(f"{path}: no .hea file in it or below; name the folder that holds the records")
+
+    def __len__(self) -> int:
+        return len(self._headers)
+
+    def read(self, i: int) -> EcgRecord:
+        """Record i. Raises `InputError` when it is damaged or not a 12-lead record."""
+        header = self._headers[i]
+        signal, rate = read_wfdb(self.folder / header)
+        name = header.removesuffix(".hea")
+        return EcgRecord(record_id=name, signal=signal, sampling_rate=rate, source=self.name)
+
+
+def _headers_below(folder: Path) -> list[str]:
+    """Sorted paths of the .hea files, relative to `folder`, with "/" on every system.
+
+    Linked folders are not entered: a link to a parent would never end.
+    """
+    found: list[Path] = []
+    for place, _, names in os.walk(folder):
+        found += [Path(place) / name for name in names if Path(name).suffix == ".hea"]
+    return sorted(path.relative_to(folder).as_posix() for path in found)

@@ -1,0 +1,85 @@
+"""What tests of several files share: a handful of real records, and made-up WFDB records."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from render.record import LEADS
+
+_REAL = Path(__file__).parents[2] / "shared" / "data" / "ptb-xl"
+
+
+@pytest.fixture(scope="session")
+def real_ptbxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A PTB-XL folder: whole tables, the first 8 records of fold 9 at 500 Hz, ids 1 to 10 (no 9) at 100 Hz.
+
+    Skips the test where the real data are not at hand.
+    """
+    if not (_REAL / "ptbxl_database.csv").is_file():
+        pytest.skip("no real records")
+    folder = tmp_path_factory.mktemp("real")
+    _unpack(_REAL / "records500_fold09.tar.xz", folder, records=8)
+    _unpack(_REAL / "records100.tar.xz", folder, records=9)
+    for table in ("ptbxl_database.csv", "scp_statements.csv"):
+        shutil.copy(_REAL / table, folder / "ptb-xl" / table)
+    return folder / "ptb-xl"
+
+
+def _unpack(archive: Path, folder: Path, records: int) -> None:
+    """The first records of an archive, which is read no further: the whole takes half a minute."""
+    signals = 0
+    with tarfile.open(archive, "r|xz") as tar:
+        for member in tar:
+            tar.extract(member, folder, filter="data")
+            signals += member.name.endswith(".dat")
+            if signals == records:
+                return
+
+
+@pytest.fixture(scope="session")
+def ecg_mv() -> NDArray[np.float64]:
+    """(12, 5000) millivolts at 500 Hz: 75 spikes a minute on a slow wave, each lead with its own height."""
+    seconds = np.arange(5000) / 500
+    beat = np.exp(-(((seconds % 0.8) - 0.4) ** 2) / (2 * 0.012**2)) + 0.1 * np.sin(2 * np.pi * 0.3 * seconds)
+    heights = np.linspace(0.3, 1.4, len(LEADS)) * np.where(np.arange(len(LEADS)) == 3, -1, 1)
+    return heights[:, None] * beat
+
+
+@pytest.fixture(scope="session")
+def write_wfdb() -> Callable[..., Path]:
+    """A function that writes one WFDB record; see `_write_wfdb`."""
+    return _write_wfdb
+
+
+def _write_wfdb(
+    folder: Path,
+    name: str,
+    signal_mv: NDArray[np.floating],
+    fs: float = 500,
+    *,
+    leads: Sequence[str] = LEADS,
+    units: str = "mV",
+    gain: float = 1000.0,
+) -> Path:
+    """Write `signal_mv`, (leads, n) millivolts in the order of `leads`; return the path of the .hea.
+
+    Format 16, one .dat beside the header. units: mV, uV or V, as the header shall say. gain: steps per
+    millivolt. NaN is stored as the format's "invalid sample". By hand, as wfdb.wrsamp takes 100 ms a record.
+    """
+    steps = np.where(np.isnan(signal_mv), -32768, np.round(np.asarray(signal_mv) * gain)).astype("<i2")
+    per_unit = gain * {"mV": 1.0, "uV": 1e-3, "V": 1e3}[units]
+    lines = [f"{name} {len(leads)} {fs:g} {steps.shape[1]}"]
+    for lead, row in zip(leads, steps, strict=True):
+        checksum = int(row.sum(dtype=np.int64)) & 0xFFFF
+        lines.append(f"{name}.dat 16 {per_unit}(0)/{units} 16 0 {row[0]} {checksum} 0 {lead}")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.dat").write_bytes(steps.T.tobytes())
+    (folder / f"{name}.hea").write_text("\n".join(lines) + "\n")
+    return folder / f"{name}.hea"
