@@ -1,0 +1,177 @@
+"""The model: base, 4-bit weights, LoRA. One way to load each, and `lm_head` and `embed_tokens` are never adapted."""
+
+from __future__ import annotations
+
+import json
+import logging
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    BitsAndBytesConfig,
+    MllamaForConditionalGeneration,
+)
+
+from recipes.schema import LoraPart, ModelPart
+from render.files import InputError
+
+log = logging.getLogger(__name__)
+
+NANO = "nano"
+NEVER_ADAPTED = ("lm_head", "embed_tokens")
+
+# Which module paths each choice of `lora.targets` reaches. "language" is every linear layer behind the vision tower,
+# the projector included, as the published recipe tunes it with the language side.
+_TARGETS = {
+    "all-linear": r".*",
+    "language": r"(?!.*vision_model).*",
+    "cross-attention": r".*\.cross_attn\..*",
+    "vision": r".*vision_model.*",
+}
+
+
+def nano_folder() -> Path:
+    """The folder of the nano that ships with this package."""
+    return Path(str(files("recipes"))) / "nano"
+
+
+def load_processor(base: str) -> Any:
+    """Tokenizer and image processor of a base."""
+    return _load(AutoProcessor.from_pretrained, base)
+
+
+def load_model(part: ModelPart, *, seed: int = 0) -> Any:
+    """The base model of a recipe, in eval mode.
+
+    Raises `InputError` when it is not there, is gated, or is no Mllama.
+    """
+    if part.from_scratch:
+        return _from_scratch(part, seed)
+    arguments: dict[str, Any] = {"dtype": getattr(torch, part.dtype), "attn_implementation": "sdpa"}
+    if part.quantization == "nf4":
+        arguments["quantization_config"] = _nf4(part.dtype)
+    if torch.cuda.is_available():
+        arguments["device_map"] = {"": torch.cuda.current_device()}
+    model = _load(AutoModelForImageTextToText.from_pretrained, part.base, **arguments)
+    if not isinstance(model, MllamaForConditionalGeneration):
+        raise InputError(f"model.base={part.base}: is a {type(model).__name__}; a Llama 3.2 Vision (Mllama) is needed")
+    return model.eval()
+
+
+def _from_scratch(part: ModelPart, seed: int) -> Any:
+    torch.manual_seed(seed)
+    config = AutoConfig.from_pretrained(nano_folder())
+    model = MllamaForConditionalGeneration(config).to(getattr(torch, part.dtype))
+    for name, parameter in model.named_parameters():
+        # A fresh Mllama has closed gates: the image has no effect, and closed gates open slowly. Start them open.
+        if name.endswith(("_gate", "gate_attn", "gate_ffn")):
+            torch.nn.init.ones_(parameter)
+        elif name.endswith(".gate"):
+            torch.nn.init.constant_(parameter, 0.5)
+    _place(model.model.vision_model)
+    return model.eval()
+
+
+@torch.no_grad()
+def _place(vision: Any) -> None:
+    """Start the position embeddings as large as the patches': where a wave stands says which lead it belongs to.
+
+    Their stock start is some 2 % of the patch embedding's size. Patches get two-dimensional sines (Vaswani et al.
+    2017, one half of the channels for each direction), tiles random vectors.
+    """
+    positions = vision.gated_positional_embedding
+    patches, width = positions.embedding.shape
+    side = round((patches - 1) ** 0.5)
+    quarter = width // 4
+    angles = torch.arange(side)[:, None] / 100.0 ** (torch.arange(quarter) / quarter)  # (side, quarter)
+    waves = torch.cat([angles.sin(), angles.cos()], dim=1)  # (side, 2 quarter)
+    grid = torch.cat([waves[:, None].expand(-1, side, -1), waves[None].expand(side, -1, -1)], dim=2)
+    positions.embedding[1:] = grid.reshape(side * side, -1)
+    torch.nn.init.normal_(positions.tile_embedding.weight, std=0.5)
+
+
+def _nf4(dtype: str) -> BitsAndBytesConfig:
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, dtype),
+        llm_int8_skip_modules=["lm_head"],
+    )
+
+
+def _load(loader: Any, base: str, **arguments: Any) -> Any:
+    """Call a `from_pretrained`; every way it fails becomes one line that says what to do."""
+    where: str | Path = nano_folder() if base == NANO else base
+    if base != NANO and (base.startswith((".", "/", "~")) or Path(base).exists()):
+        where = Path(base).expanduser()
+        if not (where / "config.json").is_file():
+            raise InputError(f"model {base}: no config.json there; name a folder saved by transformers, or a hub id")
+    try:
+        return loader(where, **arguments)
+    except (OSError, ValueError, KeyError, RuntimeError, json.JSONDecodeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if "gated" in str(error).lower():
+            raise InputError(
+                f"model {base}: is gated; accept its licence on huggingface.co, then run: hf auth login"
+            ) from error
+        raise InputError(
+            f"model {base}: cannot be loaded ({reason}); check the name, the folder or the network"
+        ) from error
+
+
+def linear_modules(model: torch.nn.Module, targets: str) -> list[str]:
+    """Paths of the linear layers that a choice of `lora.targets` adapts, sorted; never the head or the embedding."""
+    import re
+
+    pattern = re.compile(_TARGETS[targets])
+    return sorted(
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+        and pattern.fullmatch(name)
+        and not any(part in NEVER_ADAPTED for part in name.split("."))
+    )
+
+
+def add_lora(model: Any, part: LoraPart) -> PeftModel:
+    """Wrap `model` with a fresh adapter. The adapted layers are named one by one, so nothing is matched by accident."""
+    config = LoraConfig(
+        r=part.rank,
+        lora_alpha=part.alpha,
+        lora_dropout=part.dropout,
+        bias="none",
+        target_modules=linear_modules(model, part.targets),
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config)
+
+
+def load_adapter(model: Any, folder: Path, base: str) -> PeftModel:
+    """Put a saved adapter on `model`. Raises `InputError` when it was made for another base or does not fit."""
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise InputError(
+            f"{folder}: no readable adapter_config.json ({error}); name the folder of a finished run"
+        ) from error
+    made_for = str(config.get("base_model_name_or_path"))
+    if made_for != base:
+        raise InputError(f"{folder}: the adapter was made for base {made_for}, not {base}; load it on {made_for}")
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise InputError(
+            f"{folder}: adapter_model.safetensors is missing; the run did not finish, run it again with --resume"
+        )
+    try:
+        return PeftModel.from_pretrained(model, str(folder)).eval()
+    except (RuntimeError, ValueError, KeyError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"{folder}: the adapter does not fit {base} ({reason}); it was made for another version of the base"
+        ) from error
