@@ -116,7 +116,7 @@ def _conducted(
         width = float(rng.uniform(125, 158) if complete else rng.uniform(106, 118))
         return _right_bundle(waves, person, width, complete, rng), width
     if "IVCD" in findings:
-        wide = float(rng.uniform(116, 142))
+        wide = float(rng.uniform(113, 138))
         slow = [w.stretched(wide / width) for w in waves]
         return [*slow, *_notches(wide, person, rng)], wide
     if "WPW" in findings:

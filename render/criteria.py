@@ -67,7 +67,8 @@ class Beat:
 
     def lead(self, name: str) -> Array:
         """(n,) one lead of `leads`."""
-        return np.asarray(self.leads[_ROW[name]])
+        row: Array = self.leads[_ROW[name]]
+        return row
 
     @cached_property
     def _qrs_end(self) -> int:

@@ -128,9 +128,7 @@ def draw_line(layer: NDArray[np.uint8], points: NDArray[np.float64], width: floa
 def _font(size: float) -> ImageFont.FreeTypeFont:
     font = ImageFont.load_default(size)
     if not isinstance(font, ImageFont.FreeTypeFont):
-        raise RuntimeError(
-            "Pillow was built without FreeType and cannot draw text; install Pillow's own wheel"
-        )
+        raise RuntimeError("Pillow was built without FreeType and cannot draw text; install Pillow's own wheel")
     return font
 
 

@@ -122,9 +122,7 @@ def _checked_scale(plan: Layout, width: int) -> float:
     """Pixels per mm."""
     least, most = math.ceil(plan.width * _LEAST_PX_PER_MM), math.floor(plan.width * _MOST_PX_PER_MM)
     if not least <= width <= most:
-        raise InputError(
-            f"page width {width} px: must lie between {least} and {most}; 1120 is 4 pixels per mm"
-        )
+        raise InputError(f"page width {width} px: must lie between {least} and {most}; 1120 is 4 pixels per mm")
     return width / plan.width
 
 
@@ -147,9 +145,7 @@ def _geometry(
     leads = [
         {
             "lead": trace.lead,
-            "box": [
-                round(mm * px_per_mm, 4) for mm in (trace.x0, trace.top, plan.trace_end(trace), trace.bottom)
-            ],
+            "box": [round(mm * px_per_mm, 4) for mm in (trace.x0, trace.top, plan.trace_end(trace), trace.bottom)],
             "name_box": list(name_box),
             "start_s": trace.start,
             "start_sample": first,
@@ -244,9 +240,7 @@ def _pulse(plan: Layout, baseline: float) -> NDArray[np.float64]:
     )
 
 
-def _grid(
-    plan: Layout, shape: tuple[int, int], px_per_mm: float
-) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+def _grid(plan: Layout, shape: tuple[int, int], px_per_mm: float) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     """The paper's grid: which tone each pixel has (height, width), and the tones' colours (tones, 3)."""
     down = _rulings(shape[0], px_per_mm, plan.height, plan.grid_top)
     across = _rulings(shape[1], px_per_mm, plan.width, 0.0)

@@ -46,9 +46,7 @@ class PtbXl:
 
     name = "ptbxl"
 
-    def __init__(
-        self, folder: str | Path, folds: Collection[int] | None = None, sampling_rate: int = 500
-    ) -> None:
+    def __init__(self, folder: str | Path, folds: Collection[int] | None = None, sampling_rate: int = 500) -> None:
         self.folder = Path(folder)
         if sampling_rate not in _FILE_COLUMN:
             raise InputError(f"PTB-XL: sampling rate {sampling_rate} Hz; it is published at 500 and 100 Hz")
@@ -79,9 +77,7 @@ class PtbXl:
         header, rate = self._header(row, where)
         signal, found = read_wfdb(header)
         if found != rate:
-            raise InputError(
-                f"{header}: {found:g} Hz, but PTB-XL's {_FILE_COLUMN[rate]} has {rate} Hz; {_MEND}"
-            )
+            raise InputError(f"{header}: {found:g} Hz, but PTB-XL's {_FILE_COLUMN[rate]} has {rate} Hz; {_MEND}")
         return EcgRecord(
             record_id=str(_whole(row["ecg_id"], where, "ecg_id")),
             signal=resample(signal, rate, self._rate),
@@ -99,9 +95,7 @@ class PtbXl:
     def _fold(self, place: int) -> int:
         fold = _whole(self._table.keys[place], f"{self._table.path}: row {place + 1}", "strat_fold")
         if not 1 <= fold <= 10:
-            raise InputError(
-                f"{self._table.path}: row {place + 1}: strat_fold {fold} is not 1 to 10; {_MEND}"
-            )
+            raise InputError(f"{self._table.path}: row {place + 1}: strat_fold {fold} is not 1 to 10; {_MEND}")
         return fold
 
     def _header(self, row: dict[str, str], where: str) -> tuple[Path, int]:
@@ -132,9 +126,7 @@ def codes_in(text: str, where: str) -> tuple[str, ...]:
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # Python's parser comments on odd escapes; it is not the user's code
+            warnings.simplefilter("ignore")  # Python's parser comments on odd escapes; it is not the user's code
             codes = ast.literal_eval(text)
     # Beyond ValueError and SyntaxError, deep nesting raises MemoryError or RecursionError.
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):

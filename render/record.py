@@ -56,22 +56,16 @@ class EcgRecord:
                 f"expected float32 (12, samples)"
             )
         if not self.sampling_rate > 0:
-            raise InputError(
-                f"record {self.record_id}: sampling rate {self.sampling_rate} Hz is not positive"
-            )
+            raise InputError(f"record {self.record_id}: sampling rate {self.sampling_rate} Hz is not positive")
         if self.seconds < _SHORTEST_SECONDS:
             raise InputError(
                 f"record {self.record_id}: {self.seconds:.2f} s of signal; {_SHORTEST_SECONDS} s are needed"
             )
         if tuple(sorted(set(self.statements))) != self.statements:
-            raise ValueError(
-                f"record {self.record_id}: statements must be sorted and unique: {self.statements}"
-            )
+            raise ValueError(f"record {self.record_id}: statements must be sorted and unique: {self.statements}")
         finite = np.isfinite(self.signal)
         if not finite.any():
-            raise InputError(
-                f"record {self.record_id}: no finite sample in any lead; the signal file is damaged"
-            )
+            raise InputError(f"record {self.record_id}: no finite sample in any lead; the signal file is damaged")
         peak = float(np.abs(self.signal[finite]).max())
         if peak > _LARGEST_MILLIVOLT:
             raise InputError(
@@ -118,8 +112,7 @@ def in_lead_order(names: Sequence[str], samples: NDArray[np.floating], where: st
     missing = [lead for lead in LEADS if lead not in rows]
     if missing:
         raise InputError(
-            f"{where}: lead {', '.join(missing)} missing (channels: {', '.join(names)}); "
-            f"a 12-lead record is needed"
+            f"{where}: lead {', '.join(missing)} missing (channels: {', '.join(names)}); a 12-lead record is needed"
         )
     return np.ascontiguousarray(samples[[rows[lead] for lead in LEADS]], dtype=np.float32)
 
@@ -143,9 +136,7 @@ def resample(signal: NDArray[np.float32], rate: float, wanted: float) -> NDArray
         held = ~gaps[lead]
         whole[lead] = np.interp(time, time[held], whole[lead, held]) if held.any() else 0.0
     # padtype "line": a trace that ends off zero would otherwise ring at its edge
-    result: NDArray[np.float64] = resample_poly(
-        whole, ratio.numerator, ratio.denominator, axis=1, padtype="line"
-    )
+    result: NDArray[np.float64] = resample_poly(whole, ratio.numerator, ratio.denominator, axis=1, padtype="line")
     nearest = np.minimum(np.arange(result.shape[1]) * signal.shape[1] // result.shape[1], signal.shape[1] - 1)
     result[gaps[:, nearest]] = np.nan
     return result.astype(np.float32)

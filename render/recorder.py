@@ -50,14 +50,20 @@ def _burst(noise: Array, rate_hz: float, rng: Generator) -> None:
     noise[touched, start : start + length] *= rng.uniform(3, 7)
 
 
+def _sine_cosine(phase: Array) -> Array:
+    """(2, n) sine and cosine of an evenly growing phase that starts at 0, as products of coarse and fine steps."""
+    fine = 50
+    turns = np.exp(1j * phase[::fine])[:, None] * np.exp(1j * phase[:fine])
+    course = turns.ravel()[: len(phase)]
+    return np.stack([course.imag, course.real])
+
+
 def _wander(t: Array, rng: Generator) -> Array:
     """(9, n) breathing and slow drifts of the electrodes, mostly below 0.5 Hz, sometimes with a step."""
     strong = 2.8 if rng.random() < 0.08 else 1.0
     spread = strong * 0.021 * np.exp(rng.normal(0, 0.5))
     breath, slow, mid = rng.uniform(0.17, 0.36), rng.uniform(0.03, 0.12), rng.uniform(0.4, 0.7)
-    coarse = t[::20]  # so slow a course needs no 500 samples a second
-    rows = [f(2 * np.pi * hz * coarse) for hz in (breath, slow, mid) for f in (np.sin, np.cos)]
-    basis = np.stack([np.interp(t, coarse, row) for row in rows])
+    basis = np.concatenate([_sine_cosine(2 * np.pi * hz * t) for hz in (breath, slow, mid)])  # (6, n)
     sizes = np.repeat(np.array([0.8, 1.2, 0.25]), 2) * spread
     wander = (rng.standard_normal((9, 6)) * sizes) @ basis
     if rng.random() < 0.04:

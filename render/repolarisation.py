@@ -311,32 +311,10 @@ def _t_checked(beat: Beat, findings: frozenset[str], person: Person, rng: Genera
     return pushed(beat, [_t_wave(beat, person, vector, rng)], lambda b: b.t_normal, first=0.4)
 
 
-_T_EXPLAINED = _INFARCT_SITE.keys() | set(
-    [
-        "CLBBB",
-        "CRBBB",
-        "ILBBB",
-        "IRBBB",
-        "IVCD",
-        "WPW",
-        "PACE",
-        "LVH",
-        "RVH",
-        "SEHYP",
-        "DIG",
-        "EL",
-        "NDT",
-        "NT_",
-        "TAB_",
-        "LOWT",
-        "INVT",
-        "ANEUR",
-        "PMI",
-        "STD_",
-        "SVTAC",
-        "PSVT",
-    ]
-)
+_T_EXPLAINED = _INFARCT_SITE.keys() | {
+    "CLBBB", "CRBBB", "ILBBB", "IRBBB", "IVCD", "WPW", "PACE", "LVH", "RVH", "SEHYP", "DIG", "EL", "NDT", "NT_",
+    "TAB_", "LOWT", "INVT", "ANEUR", "PMI", "STD_", "SVTAC", "PSVT",
+}  # fmt: skip
 
 
 def t_should_be_normal(findings: Collection[str]) -> bool:

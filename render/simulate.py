@@ -45,15 +45,21 @@ def simulate(seed: int, statements: Sequence[str] | None = None) -> EcgRecord:
 
 
 class Simulated:
-    """The source "simulated": `size` records of which record i depends only on (seed, i)."""
+    """The source "simulated": `size` records of which record i depends only on (seed, i).
+
+    statements: the codes to go through in turn, one a record; () for plausible combinations of all.
+    """
 
     name = "simulated"
 
-    def __init__(self, seed: int, size: int) -> None:
-        """seed: at least 0. size: number of records. Raises `InputError` when either is negative."""
+    def __init__(self, seed: int, size: int, statements: tuple[str, ...] = ()) -> None:
+        """seed: at least 0. Raises `InputError` for a negative seed or size, or an unknown code."""
         if size < 0:
             raise InputError(f"simulated: {size} records; the number must not be negative")
         _generator(seed)
+        for code in statements:
+            resolved([code], _generator(seed))
+        self.statements = statements
         self.seed = seed
         self.size = size
 
@@ -64,7 +70,8 @@ class Simulated:
         """Record i. Raises IndexError outside 0 <= i < size."""
         if not 0 <= i < self.size:
             raise IndexError(f"record {i} of {self.size} simulated records")
-        return _record(_generator(self.seed, i), f"sim-{self.seed}-{i}", None)
+        wanted = [self.statements[i % len(self.statements)]] if self.statements else None
+        return _record(_generator(self.seed, i), f"sim-{self.seed}-{i}", wanted)
 
 
 def _generator(*seed: int) -> Generator:

@@ -15,7 +15,7 @@ from render.record import EcgRecord
 from render.wfdb_folder import WfdbFolder
 
 _SIMULATED_SIZE = 1000
-_KNOWN = "simulated, ptbxl:DIR, mimic:DIR, wfdb:DIR, or the path of a .hea file"
+_KNOWN = "simulated, simulated:CODE,CODE, ptbxl:DIR, mimic:DIR, wfdb:DIR, or the path of a .hea file"
 _WORDS = ("simulated", "ptbxl", "mimic", "wfdb")
 
 
@@ -52,10 +52,8 @@ class FirstRecords:
         return self._source.read(i)
 
 
-def open_source(
-    spec: str, *, seed: int = 0, limit: int | None = None, folds: Collection[int] | None = None
-) -> Source:
-    """The source that `spec` names: "simulated", "ptbxl:DIR", "mimic:DIR", "wfdb:DIR" or "path/to/x.hea".
+def open_source(spec: str, *, seed: int = 0, limit: int | None = None, folds: Collection[int] | None = None) -> Source:
+    """The source that `spec` names: one of the forms in `_KNOWN`.
 
     seed: of the simulated records; real ones ignore it.
     limit: the first so many records; of "simulated" the number to make (1000 without it).
@@ -64,13 +62,13 @@ def open_source(
     """
     if limit is not None and limit < 1:
         raise InputError(f"--limit {limit}: give at least 1 record")
-    if spec == "simulated":
+    word, _, codes = spec.partition(":")
+    if word == "simulated":
         _refuse_folds(spec, folds)
-        from render.simulate import (
-            Simulated,
-        )  # here: loads the simulator's tables, which real records do not need
+        from render.simulate import Simulated  # here: real records do not need the simulator's tables
 
-        return Simulated(seed, _SIMULATED_SIZE if limit is None else limit)
+        wanted = tuple(code.strip() for code in codes.split(",") if code.strip())
+        return Simulated(seed, _SIMULATED_SIZE if limit is None else limit, wanted)
     source = _real_source(spec, folds)
     return source if limit is None else FirstRecords(source, limit)
 
@@ -121,14 +119,10 @@ def parse_folds(text: str) -> tuple[int, ...]:
     for part in text.split(","):
         found = re.fullmatch(r"([0-9]{1,2})(?:-([0-9]{1,2}))?", part.strip())
         if found is None:
-            raise InputError(
-                f"--folds {text!r}: {part!r} is neither a fold nor a range; write 1-8, 9 or 1-3,5"
-            )
+            raise InputError(f"--folds {text!r}: {part!r} is neither a fold nor a range; write 1-8, 9 or 1-3,5")
         first = int(found[1])
         last = int(found[2] or first)
         if not 1 <= first <= last <= 10:
-            raise InputError(
-                f"--folds {text!r}: {part!r} is not an ascending range within 1 to 10; write 1-8"
-            )
+            raise InputError(f"--folds {text!r}: {part!r} is not an ascending range within 1 to 10; write 1-8")
         folds.update(range(first, last + 1))
     return tuple(sorted(folds))

@@ -50,9 +50,7 @@ _RECORD_LINE = re.compile(
 _FORMAT = re.compile(
     r"(?P<format>\d{1,3})(x(?P<per_frame>\d{1,9}))?(:(?P<skew>\d{1,9}))?(\+(?P<offset>\d{1,18}))?", re.ASCII
 )
-_GAIN = re.compile(
-    r"(?P<gain>-?\d+(\.\d*)?(e[+-]?\d+)?)(\((?P<baseline>-?\d{1,11})\))?(/(?P<unit>\S+))?", re.ASCII
-)
+_GAIN = re.compile(r"(?P<gain>-?\d+(\.\d*)?(e[+-]?\d+)?)(\((?P<baseline>-?\d{1,11})\))?(/(?P<unit>\S+))?", re.ASCII)
 
 
 class MissingRecordError(InputError):
@@ -118,9 +116,7 @@ def _read_header(path: Path) -> _Header:
         raise InputError(f"{path}: the header is empty; {_MEND}")
     found = _RECORD_LINE.fullmatch(lines[0])
     if found is None:
-        raise InputError(
-            f"{path}: record line {_short(lines[0])} is not 'name channels hertz samples'; {_MEND}"
-        )
+        raise InputError(f"{path}: record line {_short(lines[0])} is not 'name channels hertz samples'; {_MEND}")
     if found["segments"] is not None:
         raise InputError(
             f"{path}: a multi-segment record ({found['segments']} segments); name one segment's .hea instead"

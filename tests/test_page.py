@@ -66,9 +66,7 @@ def digitise(page: Page, lead: dict[str, Any]) -> tuple[NDArray[np.int64], NDArr
     return columns, (lead["baseline_y"] - middle) / (page.geometry["mm_per_mv"] * lead["px_per_mm"])
 
 
-def expected(
-    page: Page, lead: dict[str, Any], signal: NDArray[np.float64], columns: NDArray[np.int64]
-) -> Any:
+def expected(page: Page, lead: dict[str, Any], signal: NDArray[np.float64], columns: NDArray[np.int64]) -> Any:
     """The mean of the lead within each pixel column, mV."""
     per_second = page.geometry["mm_per_s"] * lead["px_per_mm"]
     inside = columns[:, None] + np.linspace(-0.5, 0.5, 41)[None, :]
@@ -232,9 +230,7 @@ def test_what_is_not_finite_leaves_a_gap() -> None:
     x = round(strip["box"][0])
     drawn = row[x : x + 1000] > 0.3
     assert not drawn[302:398].any() and drawn[:299].all() and drawn[402:].all()
-    assert not (
-        ink_share(page)[round(v1["baseline_y"]), round(v1["box"][0]) + 2 : round(v1["box"][2])] > 0.3
-    ).any()
+    assert not (ink_share(page)[round(v1["baseline_y"]), round(v1["box"][0]) + 2 : round(v1["box"][2])] > 0.3).any()
 
 
 def test_a_sample_between_gaps_is_a_dot() -> None:
@@ -309,9 +305,7 @@ def test_geometry_survives_json() -> None:
 
 def test_grid_lines_lie_on_every_millimetre() -> None:
     page = draw(record(flat()), width=1120)
-    row = np.asarray(page.to_pil(), dtype=int)[
-        round(136.5 * 4), :, 1
-    ]  # below the last trace, between two lines
+    row = np.asarray(page.to_pil(), dtype=int)[round(136.5 * 4), :, 1]  # below the last trace, between two lines
     assert set(np.nonzero(row < row.max())[0]) == set(range(0, 1120, 4))
     assert set(np.nonzero(row == row.min())[0]) == set(range(0, 1120, 20))
 

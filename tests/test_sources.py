@@ -47,9 +47,7 @@ def test_every_unit_and_gain_gives_the_same_millivolts(
 
 @pytest.mark.parametrize("unit", ["µV", "μV", "uV", "UV"])
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
-def test_micro_sign_is_never_lost(
-    tmp_path: Path, write_wfdb: Write, ecg_mv: Signal, unit: str, encoding: str
-) -> None:
+def test_micro_sign_is_never_lost(tmp_path: Path, write_wfdb: Write, ecg_mv: Signal, unit: str, encoding: str) -> None:
     header = write_wfdb(tmp_path, "x", ecg_mv, units="uV")
     text = header.read_text().replace("/uV", f"/{unit}")
     header.write_bytes(text.encode(encoding if unit != "μV" else "utf-8"))  # latin-1 has no Greek mu
@@ -92,18 +90,14 @@ def test_compressed_files_of_six_leads_each(tmp_path: Path, ecg_mv: Signal) -> N
         read_wfdb(header)
 
 
-def test_leads_go_by_name_and_spare_channels_are_left_out(
-    tmp_path: Path, write_wfdb: Write, ecg_mv: Signal
-) -> None:
+def test_leads_go_by_name_and_spare_channels_are_left_out(tmp_path: Path, write_wfdb: Write, ecg_mv: Signal) -> None:
     shuffled = [*reversed(LEADS), "RESP"]
     rows = np.vstack([ecg_mv[::-1], np.zeros(5000)])
     signal, _ = read_wfdb(write_wfdb(tmp_path, "x", rows, leads=[name.upper() for name in shuffled]))
     assert np.abs(signal - ecg_mv).max() < HALF_STEP
 
 
-def test_invalid_samples_are_nan_and_nothing_else_is(
-    tmp_path: Path, write_wfdb: Write, ecg_mv: Signal
-) -> None:
+def test_invalid_samples_are_nan_and_nothing_else_is(tmp_path: Path, write_wfdb: Write, ecg_mv: Signal) -> None:
     holed = ecg_mv.copy()
     holed[4, 1000:1010] = np.nan
     holed[7] = np.nan
@@ -130,9 +124,7 @@ def test_9_98_seconds_are_welcome(tmp_path: Path, write_wfdb: Write, ecg_mv: Sig
     assert WfdbFolder(tmp_path).read(0).seconds == 9.98
 
 
-def test_no_network(
-    tmp_path: Path, write_wfdb: Write, ecg_mv: Signal, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_network(tmp_path: Path, write_wfdb: Write, ecg_mv: Signal, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("the network was asked for")
 
@@ -217,9 +209,7 @@ def test_nothing_outside_the_folder_is_opened(tmp_path: Path, write_wfdb: Write,
 def test_truncated_signal_file(tmp_path: Path, write_wfdb: Write, ecg_mv: Signal, size: int) -> None:
     header = write_wfdb(tmp_path, "x", ecg_mv)
     (tmp_path / "x.dat").write_bytes((tmp_path / "x.dat").read_bytes()[:size])
-    with pytest.raises(
-        InputError, match=rf"x\.dat: {size} bytes hold \d+ samples per lead, x\.hea announces 5000"
-    ):
+    with pytest.raises(InputError, match=rf"x\.dat: {size} bytes hold \d+ samples per lead, x\.hea announces 5000"):
         read_wfdb(header)
 
 
@@ -240,9 +230,7 @@ def test_microvolts_called_millivolts_are_noticed(tmp_path: Path, write_wfdb: Wr
         WfdbFolder(header).read(0)
 
 
-@pytest.mark.parametrize(
-    "relative", ["", " ", "/etc/x", "../x", "a/../../x", r"..\x", "C:x", r"C:\x", r"\\h\x", "a\0"]
-)
+@pytest.mark.parametrize("relative", ["", " ", "/etc/x", "../x", "a/../../x", r"..\x", "C:x", r"C:\x", r"\\h\x", "a\0"])
 def test_paths_in_tables_stay_inside(tmp_path: Path, relative: str) -> None:
     with pytest.raises(InputError, match="does not stay inside"):
         inside(tmp_path, relative, "table.csv: row 1")
@@ -382,9 +370,7 @@ def test_ptbxl_partial_download(ptbxl: Callable[..., Path], write_wfdb: Write, e
     folder = ptbxl({"ecg_id": "7", "filename_hr": "records500/7", "filename_lr": "records100/7"}, {})
     source = PtbXl(folder)
     assert len(source) == 2
-    with pytest.raises(
-        MissingRecordError, match=r"ecg_id 7: \.hea or \.dat of .*records500/7 and of .*records100/7"
-    ):
+    with pytest.raises(MissingRecordError, match=r"ecg_id 7: \.hea or \.dat of .*records500/7 and of .*records100/7"):
         source.read(0)
     assert source.read(1).record_id == "1"
     write_wfdb(folder / "records100", "7", ecg_mv[:, ::5], fs=100)
@@ -422,9 +408,7 @@ def test_ptbxl_bad_fold(ptbxl: Callable[..., Path], fold: str) -> None:
 def test_ptbxl_missing_column(ptbxl: Callable[..., Path], column: str) -> None:
     folder = ptbxl()
     write_table(folder / "ptbxl_database.csv", [{k: v for k, v in PTBXL_ROW.items() if k != column}])
-    with pytest.raises(
-        InputError, match=rf"ptbxl_database\.csv: column '{column}' is missing; download it again"
-    ):
+    with pytest.raises(InputError, match=rf"ptbxl_database\.csv: column '{column}' is missing; download it again"):
         PtbXl(folder)
 
 
@@ -443,9 +427,7 @@ def test_ptbxl_bad_tables(ptbxl: Callable[..., Path]) -> None:
     table.write_bytes(good + b"2,3\r\n")
     with pytest.raises(InputError, match="row 2 has 2 of 10 fields"):
         PtbXl(folder).read(1)
-    table.write_bytes(
-        b"\xef\xbb\xbf" + good + b"\r\n\r\n"
-    )  # Excel's mark at the start, blank lines at the end
+    table.write_bytes(b"\xef\xbb\xbf" + good + b"\r\n\r\n")  # Excel's mark at the start, blank lines at the end
     assert len(PtbXl(folder)) == 1
     table.unlink()
     with pytest.raises(InputError, match="no such file"):
@@ -540,15 +522,9 @@ def mimic(tmp_path: Path, write_wfdb: Write, ecg_mv: Signal) -> Callable[..., Pa
         place = (tmp_path / STUDY).parent
         write_wfdb(place, "40689238", np.stack(list(rows.values())), leads=list(rows), gain=200.0)
         named = {"subject_id": "10000032", "study_id": "40689238", "file_name": "40689238"}
-        write_table(
-            tmp_path / "record_list.csv", [{**named, "ecg_time": "2180-07-23 08:44:00", "path": path}]
-        )
-        others = [
-            {**MIMIC_ROW, "study_id": other, "report_0": "Sinus bradycardia"} for other in ("5", "49036311")
-        ]
-        write_table(
-            tmp_path / "machine_measurements.csv", [others[1], {**MIMIC_ROW, **(change or {})}, others[0]]
-        )
+        write_table(tmp_path / "record_list.csv", [{**named, "ecg_time": "2180-07-23 08:44:00", "path": path}])
+        others = [{**MIMIC_ROW, "study_id": other, "report_0": "Sinus bradycardia"} for other in ("5", "49036311")]
+        write_table(tmp_path / "machine_measurements.csv", [others[1], {**MIMIC_ROW, **(change or {})}, others[0]])
         return tmp_path
 
     return write
@@ -609,9 +585,7 @@ def test_mimic_bad_input(mimic: Callable[..., Path]) -> None:
     with pytest.raises(InputError, match=r"machine_measurements\.csv: row 2: study_id 'x' is not a number"):
         MimicIvEcg(mimic({"study_id": "x"}))
     folder = mimic()
-    write_table(
-        folder / "machine_measurements.csv", [{k: v for k, v in MIMIC_ROW.items() if k != "report_17"}]
-    )
+    write_table(folder / "machine_measurements.csv", [{k: v for k, v in MIMIC_ROW.items() if k != "report_17"}])
     with pytest.raises(InputError, match=r"machine_measurements\.csv: column 'report_17' is missing"):
         MimicIvEcg(folder)
     (folder / "machine_measurements.csv").unlink()

@@ -84,9 +84,7 @@ def test_any_header(record: Path, good: dict[str, bytes], content: bytes) -> Non
 
 def field(*shapes: str) -> st.SearchStrategy[str]:
     """One of the shapes, with numbers of any size in its braces."""
-    number = st.one_of(
-        st.integers(0, 3), st.integers(0, 10**18), st.sampled_from(["", "1e99", "-5", "9" * 400])
-    )
+    number = st.one_of(st.integers(0, 3), st.integers(0, 10**18), st.sampled_from(["", "1e99", "-5", "9" * 400]))
     return st.builds(lambda shape, *n: shape.format(*n), st.sampled_from(shapes), number, number, number)
 
 
@@ -129,9 +127,7 @@ def test_every_format_on_any_bytes(
 
 @quick
 @given(changes=edits)
-def test_edited_samples(
-    record: Path, good: dict[str, bytes], changes: list[tuple[float, int, bytes]]
-) -> None:
+def test_edited_samples(record: Path, good: dict[str, bytes], changes: list[tuple[float, int, bytes]]) -> None:
     record.write_bytes(good[".hea"])
     record.with_suffix(".dat").write_bytes(edited(good[".dat"], changes))
     read_all(lambda: WfdbFolder(record))
