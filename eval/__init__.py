@@ -1,0 +1,1 @@
+"""What an answer is worth: text to statements, metrics with intervals, comparison systems, the report."""

@@ -1,0 +1,182 @@
+"""From words to statements: 500 answers written for this purpose, and the traps that other scorers fall into."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from eval.lexicon import expand, lexicon
+from eval.parse import Finding, parse, parse_yes_no
+from render.statements import STATEMENTS
+
+ANSWERS = Path(__file__).parent / "answers.csv"
+STATUSES = ("present", "absent", "uncertain")
+
+
+def _rows() -> list[dict[str, str]]:
+    with ANSWERS.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _wanted(row: dict[str, str]) -> set[tuple[str, str]]:
+    return {(status, code) for status in STATUSES for code in row[status].split()}
+
+
+def _got(answer: str) -> set[tuple[str, str]]:
+    parsed = parse(answer)
+    return {(status, code) for status in STATUSES for code in getattr(parsed, status)}
+
+
+def _figures(rows: list[dict[str, str]]) -> tuple[float, float, float, float]:
+    """Precision, recall and F1 over (answer, status, statement), and the share of answers with nothing read."""
+    hits = extra = missing = unparsed = 0
+    for row in rows:
+        wanted, got = _wanted(row), _got(row["answer"])
+        hits, extra, missing = hits + len(wanted & got), extra + len(got - wanted), missing + len(wanted - got)
+        unparsed += bool(wanted) and not got
+    precision, recall = hits / max(1, hits + extra), hits / max(1, hits + missing)
+    return precision, recall, 2 * hits / max(1, 2 * hits + extra + missing), unparsed / len(rows)
+
+
+def test_f1_on_written_answers(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = _rows()
+    assert len(rows) >= 400
+    lines = []
+    for style in [*sorted({row["style"] for row in rows}), "all"]:
+        chosen = [row for row in rows if style in (row["style"], "all")]
+        precision, recall, f1, unparsed = _figures(chosen)
+        figures = f"precision {precision:.3f}  recall {recall:.3f}  F1 {f1:.3f}  unparsed {unparsed:.3f}"
+        lines.append(f"{style:<8} {len(chosen):4d}  {figures}")
+        if style == "all":
+            assert f1 >= 0.97
+            assert unparsed <= 0.01
+        else:
+            assert f1 >= 0.93, style
+    with capsys.disabled():
+        print("\n" + "\n".join(lines))
+
+
+def test_the_measure_can_fail() -> None:
+    rows = [{"answer": "No LVH.", "present": "LVH", "absent": "", "uncertain": ""}]
+    assert _figures(rows)[2] == 0.0
+
+
+def test_the_answers_name_known_statements_and_cover_most() -> None:
+    named = {code for row in _rows() for _, code in _wanted(row)}
+    assert named <= set(STATEMENTS)
+    assert not set(STATEMENTS) - named
+
+
+@pytest.mark.parametrize("code", STATEMENTS)
+def test_every_statement_is_read_by_its_code_and_its_name(code: str) -> None:
+    name = STATEMENTS[code].name
+    assert code in parse(f"{code}, SR").present
+    assert parse(f"The ECG shows {name}.").present == (code,)
+    assert code in parse(f"There is no {name.removeprefix('an ').removeprefix('a ')}.").absent
+    assert code in parse(f"Possible {name.removeprefix('an ').removeprefix('a ')}.").uncertain
+
+
+def test_spans_point_at_the_words_that_say_so() -> None:
+    answer = "Größe egal: kein Vorhofflimmern, but LEFT-BUNDLE branch  block."
+    found = {f.code: answer[slice(*f.span)] for f in parse(answer).findings}
+    assert found == {"AFIB": "Vorhofflimmern", "CLBBB": "LEFT-BUNDLE branch  block"}
+    assert parse("No AFIB").findings == (Finding("AFIB", "absent", (3, 7)),)
+
+
+@pytest.mark.parametrize("answer", ["ABNORMAL ECG", "abnormal", "This is an abnormal tracing."])
+def test_normal_inside_abnormal_is_not_normal(answer: str) -> None:
+    assert parse(answer).present == ()
+
+
+def test_af_inside_lafb_is_not_atrial_fibrillation() -> None:
+    assert parse("LAFB").present == ("LAFB",)
+    assert parse("SUPRAVENTRICULAR TACHYCARDIA").present == ("SVTAC",)
+    assert parse("incomplete right bundle branch block").present == ("IRBBB",)
+
+
+def test_general_terms_set_no_statement() -> None:
+    for term in (
+        "myocardial infarction",
+        "AV block",
+        "bundle branch block",
+        "hypertrophy",
+        "arrhythmia",
+        "tachycardia",
+    ):
+        assert parse(f"There is {term}.").findings == ()
+
+
+def test_mentions_that_disagree() -> None:
+    assert parse("LVH. Later: no LVH.").uncertain == ("LVH",)
+    assert parse("ST elevation in II, no ST elevation in V1.").present == ("STE_",)
+    assert parse("Possible LVH. LVH with strain.").present == ("LVH",)
+    assert parse("Possible LVH. No LVH.").uncertain == ("LVH",)
+
+
+@pytest.mark.parametrize(
+    "answer", ["", " \n\t", "?", "...", "(((", "no " * 500, "\u0000\ud800 ß", "- \n- \n", "🫀", ":" * 99]
+)
+def test_odd_input_is_no_error(answer: str) -> None:
+    assert parse(answer).findings == ()
+    parse_yes_no(answer)
+
+
+def test_a_long_answer_takes_a_moment() -> None:
+    import time
+
+    start = time.perf_counter()
+    parse("Sinus rhythm, no ST elevation or Q waves in II, III and aVF; possible LVH. " * 200)
+    assert time.perf_counter() - start < 5
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("Yes", True),
+        ("yes.", True),
+        ("**Yes**, there is.", True),
+        ("No", False),
+        ("No, the rhythm is sinus.", False),
+        ("Nein.", False),
+        ("Ja, Vorhofflimmern.", True),
+        ("The answer is yes.", True),
+        ("Answer: No", False),
+        ("Atrial fibrillation is present.", True),
+        ("The ECG does not show atrial fibrillation.", False),
+        ("There is no evidence of LVH.", False),
+        ("Is there LVH? Yes.", True),
+        ("It is not present.", False),
+        ("Yes, no P waves are visible.", True),
+        ("No doubt about it, LVH.", True),
+        ("Yes. A right bundle branch block is possible, too.", True),
+        ("The answer is no.", False),
+        ("False", False),
+        ("Yes and no.", None),
+        ("I am not sure.", None),
+        ("It may be present.", None),
+        ("Possibly.", None),
+        ("Yes, possibly.", None),
+        ("I cannot tell from the image.", None),
+        ("", None),
+        ("The image shows a chart.", None),
+    ],
+)
+def test_yes_no(answer: str, said: bool | None) -> None:
+    assert parse_yes_no(answer) is said
+
+
+def test_patterns_expand() -> None:
+    assert expand("[old] inferior/diaphragmatic mi") == [
+        ("diaphragmatic", "mi"),
+        ("inferior", "mi"),
+        ("old", "diaphragmatic", "mi"),
+        ("old", "inferior", "mi"),
+    ]
+
+
+def test_no_general_phrase_carries_a_code() -> None:
+    book = lexicon().meanings
+    for phrase in ("av block", "bundle branch block", "mi", "hypertrophy", "abnormal ecg", "arrhythmia"):
+        assert book[tuple(phrase.split())].codes == (), phrase

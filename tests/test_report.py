@@ -1,0 +1,328 @@
+"""The kept files and the report made from them."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from eval.metrics import bootstrap, task_view
+from eval.protocol import Answer, System, read_answer, read_answers, read_scores, write_answers, write_scores
+from eval.published import PUBLISHED
+from eval.report import Evaluated, Example, Report, text_table, write_report
+from render.files import InputError
+from render.statements import STATEMENTS
+
+CODES = tuple(STATEMENTS)
+N = 80
+IDS = tuple(f"r{i:03d}" for i in range(N))
+
+
+def _labels() -> tuple[tuple[str, ...], ...]:
+    random = np.random.default_rng(0)
+    held = random.random((N, 71)) < np.geomspace(0.02, 0.4, 71)
+    held[:, CODES.index("SR")] = random.random(N) < 0.7
+    held[:, CODES.index("INJIN")] = False
+    held[:, CODES.index("NORM")] |= ~held.any(axis=1)
+    return tuple(tuple(code for code, has in zip(CODES, row, strict=True) if has) for row in held)
+
+
+LABELS = _labels()
+
+
+def _scores(strength: float, seed: int) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    held = np.array([[code in codes for code in CODES] for codes in LABELS])
+    return 1 / (1 + np.exp(-random.normal(size=held.shape) - strength * held))
+
+
+def _png() -> bytes:
+    file = BytesIO()
+    Image.new("RGB", (8, 8), "white").save(file, "PNG")
+    return file.getvalue()
+
+
+def _write(out: Path, systems: list[System], **options: object) -> Report:
+    arguments: dict[str, object] = {
+        "title": "a test",
+        "records": Evaluated(IDS, LABELS, "made-up records, seed 0"),
+        "meta": {"commit": "abc1234", "versions": {"numpy": np.__version__}},
+        "resamples": 60,
+        **options,
+    }
+    return write_report(out, systems=systems, **arguments)  # type: ignore[arg-type]
+
+
+BASE = System("base", IDS, _scores(0.0, 1))
+TUNED = System("tuned", IDS, _scores(1.0, 2), notes="LoRA")
+
+
+# --- kept files
+
+
+def test_scores_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "scores.parquet"
+    write_scores(path, IDS, TUNED.scores)
+    ids, scores = read_scores(path, known_ids=IDS)
+    assert ids == IDS
+    assert np.array_equal(scores, TUNED.scores)
+    assert pq.read_table(path).column_names == ["record_id", *CODES]
+
+
+def _table(**change: object) -> pa.Table:
+    columns: dict[str, object] = {"record_id": ["a", "b"], **{code: [0.1, 0.2] for code in CODES}}
+    columns.update(change)
+    return pa.table({k: v for k, v in columns.items() if v is not None})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"SR": None, "WPW": None}, "column SR, WPW missing"),
+        ({"record_id": None}, "column record_id missing"),
+        ({"SR": [0.1, float("nan")]}, "record 'b', column SR: nan"),
+        ({"SR": [0.1, None]}, "record 'b', column SR: nan"),
+        ({"SR": [1.5, 0.2]}, "record 'a', column SR: 1.5"),
+        ({"SR": [-0.1, 0.2]}, "record 'a', column SR: -0.1"),
+        ({"SR": ["x", "y"]}, "no numbers"),
+        ({"record_id": ["a", "a"]}, "'a' stands twice"),
+        ({"record_id": ["a", "zz"]}, "'zz' is not among"),
+    ],
+)
+def test_bad_scores_are_named(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    path = tmp_path / "scores.parquet"
+    pq.write_table(_table(**change), path)
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        read_scores(path, known_ids=["a", "b"])
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_and_foreign_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        read_scores(tmp_path / "none.parquet")
+    (tmp_path / "x.parquet").write_text("not parquet")
+    with pytest.raises(InputError, match="not a readable Parquet"):
+        read_scores(tmp_path / "x.parquet")
+    with pytest.raises(InputError, match="scores are"):
+        write_scores(tmp_path / "y.parquet", IDS, np.zeros((N, 70)))
+    assert not (tmp_path / "y.parquet").exists()
+
+
+def test_answers_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    answers = (
+        read_answer(
+            "r000", "What is it?", "Vorhofflimmern – no LVH.\nPossible WPW.\u2028", {"seed": 3, "do_sample": False}
+        ),
+        Answer("r001", "And here?", ""),
+    )
+    assert (answers[0].present, answers[0].absent, answers[0].uncertain) == (("AFIB",), ("LVH",), ("WPW",))
+    write_answers(path, answers)
+    assert read_answers(path, known_ids=IDS) == answers
+    assert json.loads(path.read_text(encoding="utf-8").splitlines()[0])["parsed"]["present"] == ["AFIB"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "line 2: not JSON"),
+        ("[1]", "line 2: expected a JSON object"),
+        ('{"record_id": "a", "question": "q"}', "line 2: field 'answer'"),
+        ('{"record_id": 7, "question": "q", "answer": "x"}', "line 2: field 'record_id' is 7"),
+        ('{"record_id": "zz", "question": "q", "answer": "x"}', "'zz' is not among"),
+        ('{"record_id": "a", "question": "q", "answer": "x", "parsed": {"present": ["XX"]}}', "holds 'XX'"),
+        ('{"record_id": "a", "question": "q", "answer": "x", "parsed": {"present": [["SR"]]}}', "not one of the 71"),
+        (
+            '{"record_id": "a", "question": "q", "answer": "x", "parsed": {"present": ["SR"], "absent": ["SR"]}}',
+            "twice",
+        ),
+    ],
+)
+def test_bad_answers_are_named_with_their_line(tmp_path: Path, line: str, message: str) -> None:
+    path = tmp_path / "answers.jsonl"
+    path.write_text('{"record_id": "a", "question": "q", "answer": "x"}\n' + line + "\n", encoding="utf-8")
+    with pytest.raises(InputError, match=re.escape(message)):
+        read_answers(path, known_ids=["a"])
+
+
+def test_a_system_checks_itself() -> None:
+    with pytest.raises(InputError, match="stands twice"):
+        System("s", ("a", "a"))
+    with pytest.raises(InputError, match="unknown record_id"):
+        System("s", ("a",), answers=(Answer("b", "q", "x"),))
+
+
+# --- figures
+
+
+def test_the_report_says_what_the_metrics_say(tmp_path: Path) -> None:
+    report = _write(tmp_path, [BASE, TUNED], compare=[("tuned", "base")], seed=4)
+    view = task_view(LABELS, "superdiagnostic")
+    y, s, b = view.labels, view.scores(TUNED.scores), view.scores(BASE.scores)
+    expected = bootstrap(y, s, view.classes, resamples=60, seed=4).macro
+    assert report.systems[1].macro_auc["superdiagnostic"] == expected
+    paired = bootstrap(y, s, view.classes, minus=b, resamples=60, seed=4).macro
+    assert report.differences[0].macro_auc["superdiagnostic"] == paired
+    assert report.tasks["all"].left_out == ("INJIN",)
+    assert report.positives["INJIN"] == 0
+    assert report.tasks["rhythm"].records == int(task_view(LABELS, "rhythm").kept.sum())
+
+
+def test_row_order_of_a_system_does_not_matter(tmp_path: Path) -> None:
+    back = System("tuned", IDS[::-1], TUNED.scores[::-1])
+    assert _write(tmp_path, [back]).systems[0].macro_auc == _write(tmp_path, [TUNED]).systems[0].macro_auc
+
+
+def test_recomputing_from_kept_files_gives_the_same_report(tmp_path: Path) -> None:
+    answers = tuple(
+        read_answer(i, "What is it?", "; ".join(codes) or "nothing") for i, codes in zip(IDS, LABELS, strict=True)
+    )
+    first = _write(tmp_path / "a", [BASE, System("tuned", IDS, TUNED.scores, answers)], compare=[("tuned", "base")])
+    for system in (BASE, TUNED):
+        write_scores(tmp_path / f"{system.name}.parquet", system.record_ids, system.scores)
+    write_answers(tmp_path / "answers.jsonl", answers)
+    again = [System(name, *read_scores(tmp_path / f"{name}.parquet")) for name in ("base", "tuned")]
+    again[1] = System("tuned", *read_scores(tmp_path / "tuned.parquet"), read_answers(tmp_path / "answers.jsonl"))
+    second = _write(tmp_path / "b", again, compare=[("tuned", "base")])
+    assert second == first
+    for name in ("report.json", "report.html"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert first.systems[1].hard is not None
+    assert first.systems[1].hard.balanced_accuracy["all"] > 0.99  # the answers are the labels
+    assert first.systems[0].hard is None
+
+
+def test_headlines(tmp_path: Path) -> None:
+    pair = [("tuned", "base")]
+    won = _write(tmp_path, [BASE, TUNED], compare=pair)
+    assert re.fullmatch(
+        r"tuned beats base by 0\.\d\d macro-AUC \(95 % interval 0\.\d\d to 0\.\d\d\) on 80 held-out pages\.",
+        won.headline,
+    )
+    lost = _write(tmp_path, [BASE, TUNED], compare=[("base", "tuned")])
+    assert lost.headline.startswith("base falls behind tuned by 0.")
+    same = _write(tmp_path, [BASE, System("tuned", IDS, _scores(0.0, 9))], compare=pair)
+    assert same.headline.startswith("No difference between tuned and base can be shown")
+    assert _write(tmp_path, [TUNED]).headline.startswith("tuned reaches a macro-AUC of 0.")
+    words_only = System("talker", IDS, None, (Answer("r000", "q", "AFIB", ("AFIB",)),))
+    assert "none gave probabilities" in _write(tmp_path, [words_only]).headline
+
+
+def test_bad_comparisons_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no system 'gone'"):
+        _write(tmp_path, [TUNED], compare=[("tuned", "gone")])
+    with pytest.raises(InputError, match="no scores for 1 of 80 records"):
+        _write(tmp_path, [System("short", IDS[1:], TUNED.scores[1:])])
+    with pytest.raises(InputError, match="one name"):
+        _write(tmp_path, [TUNED, TUNED])
+    with pytest.raises(InputError, match="nothing to judge"):
+        _write(tmp_path, [TUNED], records=Evaluated(IDS, ((),) * N, "empty"))
+    assert not list(tmp_path.iterdir())
+
+
+# --- the page
+
+
+class _Loads(HTMLParser):
+    """Collects tags, and every attribute through which a browser would load something."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.loaded: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.loaded += [v or "" for k, v in attrs if k in ("src", "href", "srcset", "data", "action", "poster")]
+
+
+def test_the_page_loads_nothing_and_runs_nothing(tmp_path: Path) -> None:
+    example = Example(_png(), "What is it?", "no idea", "AFIB", ("AFIB",), "r000")
+    _write(tmp_path, [BASE, TUNED], compare=[("tuned", "base")], examples=[example])
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    page = _Loads()
+    page.feed(html)
+    assert page.loaded
+    assert all(value.startswith("data:image/png;base64,") for value in page.loaded)
+    assert not {"script", "link", "iframe", "object", "embed", "form"} & set(page.tags)
+    assert "url(" not in html
+    assert "@import" not in html
+    assert "default-src 'none'" in html
+    assert not re.search(r"https?://", html)
+
+
+def test_answers_names_and_metadata_are_escaped(tmp_path: Path) -> None:
+    evil = '<script>alert("x")</script>{{ 7*7 }}'
+    example = Example(_png(), evil, evil, evil, (evil,), evil)
+    system = System(evil, IDS, TUNED.scores, (Answer("r000", "q", evil),), notes=evil)
+    _write(
+        tmp_path,
+        [BASE, system],
+        title=evil,
+        compare=[(evil, "base")],
+        examples=[example],
+        meta={evil: evil, "s": {evil: evil}},
+        records=Evaluated(IDS, LABELS, evil, noun=evil),
+    )
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<script" not in html
+    assert "&lt;script&gt;" in html
+    assert "{{ 7*7 }}" in html
+    page = _Loads()
+    page.feed(html)
+    assert "script" not in page.tags
+
+
+def test_the_page_holds_what_it_must(tmp_path: Path) -> None:
+    report = _write(tmp_path, [BASE, TUNED], compare=[("tuned", "base")])
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert report.headline in html
+    assert "Not a medical device" in html
+    assert "INJIN" in html  # the class left out is named
+    assert "abc1234" in html
+    for row in PUBLISHED:
+        assert row.name in html
+    assert "Not comparable with a sample" in html
+    assert html.count("<svg") >= 2
+    assert f"{report.systems[1].macro_auc['all'].value:.3f}" in html
+
+
+def test_report_json_holds_everything_and_no_nan(tmp_path: Path) -> None:
+    report = _write(tmp_path, [BASE, TUNED], examples=[Example(_png(), "q", "b", "a", ("SR",))])
+    data = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    assert data["format"] == 1
+    assert data["systems"][1]["macro_auc"]["all"]["value"] == report.systems[1].macro_auc["all"].value
+    assert set(data["systems"][0]["statement_auc"]) == set(CODES) - {"INJIN"}
+    assert data["meta"]["commit"] == "abc1234"
+    assert data["examples"] == [
+        {"question": "q", "answer_before": "b", "answer_after": "a", "statements": ["SR"], "record_id": ""}
+    ]
+
+
+def test_a_task_without_records_is_a_dash_and_no_error(tmp_path: Path) -> None:
+    labels = tuple(("AFIB",) if i % 2 else ("SR",) for i in range(N))
+    report = _write(tmp_path, [BASE, TUNED], compare=[("tuned", "base")], records=Evaluated(IDS, labels, "rhythm only"))
+    assert report.tasks["form"].records == 0
+    assert "form" not in report.systems[0].macro_auc
+    assert "–" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert text_table(report)
+
+
+def test_text_table_is_narrow_and_complete(tmp_path: Path) -> None:
+    report = _write(tmp_path, [BASE, TUNED], compare=[("tuned", "base")])
+    table = text_table(report)
+    assert max(len(line) for line in table.splitlines()) <= 120
+    assert table.splitlines()[0] == report.headline
+    for system in report.systems:
+        assert f"{system.macro_auc['all'].value:.3f}" in table
+    assert "tuned minus base" in table
+    assert "80 (70)" in table
