@@ -1,9 +1,8 @@
 """Simulated ECGs with known truth: a person, a rhythm, a heart and a noisy recorder, all drawn from a seed.
 
-The model is physiological rather than a drawing: rhythm (`render.rhythm`) says when the chambers fire,
-activation and repolarisation (`render.activation`, `render.repolarisation`) move dipoles in the chest, the
-chest turns them into leads (`render.heart`), the electrodes add noise (`render.recorder`). A beat is kept
-only when its noise-free leads meet the criteria of what it is said to show (`render.criteria`).
+The model is physiological rather than a drawing, and its parts lie in `render/physiology/`: `rhythm` says when the
+chambers fire, `activation` and `repolarisation` move dipoles in the chest, `heart` turns them into leads, `recorder`
+adds what electrodes do. A beat is kept only when its noise-free leads meet the `criteria` of what it is said to show.
 """
 
 from __future__ import annotations
@@ -13,17 +12,17 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.random import Generator
 
-from render.activation import activation, ectopic_qrs, p_wave
-from render.criteria import Beat
 from render.files import InputError
-from render.findings import Q_INFARCTS, RHYTHMS, SIMULATED_STATEMENTS, drawn, resolved
-from render.heart import DOWER, SITES, Array, Person, Wave, draw_person, shapes, twelve_leads, view
+from render.physiology.activation import activation, ectopic_qrs, p_wave
+from render.physiology.criteria import Beat
+from render.physiology.findings import Q_INFARCTS, RHYTHMS, SIMULATED_STATEMENTS, drawn, resolved
+from render.physiology.heart import DOWER, SITES, Array, Person, Wave, draw_person, shapes, twelve_leads, view
+from render.physiology.recorder import electrode_noise, to_leads
+from render.physiology.repolarisation import changed, qt_interval, recovery
+from render.physiology.rhythm import LENGTH_S, Rhythm, rhythm
+from render.physiology.verdict import holding, unmet
 from render.record import EcgRecord
-from render.recorder import electrode_noise, to_leads
-from render.repolarisation import changed, qt_interval, recovery
-from render.rhythm import LENGTH_S, Rhythm, rhythm
 from render.statements import STATEMENTS
-from render.verdict import holding, unmet
 
 __all__ = ["RATE_HZ", "SIMULATED_STATEMENTS", "Simulated", "simulate"]
 

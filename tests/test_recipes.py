@@ -86,7 +86,7 @@ def test_every_shipped_recipe_loads_and_survives_saving(name, tmp_path):
         ("lora.rank=2.5", "expected a whole number"),
         ("lora.targets=everything", "expected one of all-linear"),
         ("train.learning_rate=.nan", "must lie between"),
-        ("data.leave_out=[AFBI]", "did you mean AFIB"),
+        ("data.leave_out=[AFIBB]", r"did you mean AFIB\?"),
         ("model.from_scratch=true", "needs model.base=nano and lora: null"),
         ("lora.dropout", "section.key=value"),
         ("name.x=1", "is a value, not a section"),

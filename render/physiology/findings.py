@@ -1,6 +1,6 @@
 """Which statements can stand together, what follows from what, and how often the simulator draws each.
 
-Exclusions and implications follow from the criteria (`render.criteria`) and from what occurs together in
+Exclusions and implications follow from the criteria (`render.physiology.criteria`) and from what occurs together in
 PTB-XL.
 """
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.random import Generator
 from scipy.fft import irfft
 
-from render.heart import Array
+from render.physiology.heart import Array
 
 _FADE = 15.0  # Hz: muscle and electrode noise falls off from here, as in quiet parts of clinical records
 _BANDWIDTH = 150.0  # Hz: AHA recommendation for adults' recorders

@@ -1,7 +1,7 @@
 """Repolarisation: ST, T and U, the causes that change them, and the change that follows from a delayed
 activation.
 
-Criteria: see `render.criteria`.
+Criteria: see `render.physiology.criteria`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Callable, Collection, Sequence
 import numpy as np
 from numpy.random import Generator
 
-from render.activation import gradient
-from render.criteria import TERRITORIES, Beat
-from render.heart import Array, Person, Wave
+from render.physiology.activation import gradient
+from render.physiology.criteria import TERRITORIES, Beat
+from render.physiology.heart import Array, Person, Wave
 
 # The direction away from an ischaemic region; suffixes as in TERRITORIES.
 _AWAY: dict[str, tuple[float, float, float]] = {

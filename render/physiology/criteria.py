@@ -13,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
-from render.heart import STEP_MS, Array, Wave, frontal_axis, seen
+from render.physiology.heart import STEP_MS, Array, Wave, frontal_axis, seen
 from render.record import LEADS
 
 _ROW = {name: i for i, name in enumerate(LEADS)}

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from render.criteria import Q_LEADS, SMALL_Q, Beat
-from render.findings import IMPLIED, Q_INFARCTS
-from render.heart import Person
+from render.physiology.criteria import Q_LEADS, SMALL_Q, Beat
+from render.physiology.findings import IMPLIED, Q_INFARCTS
+from render.physiology.heart import Person
+from render.physiology.repolarisation import t_should_be_normal
 from render.record import sorted_statements
-from render.repolarisation import t_should_be_normal
 
 # Causes whose ST-T follows from the activation: descriptive ST-T statements are not made about them.
 _SECONDARY = frozenset({"CLBBB", "CRBBB", "IRBBB", "ILBBB", "IVCD", "WPW", "PACE", "RVH"})

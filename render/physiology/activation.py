@@ -1,7 +1,7 @@
 """Activation: the P wave and the QRS complex, and the causes that change them.
 
 Each cause takes the waves of a QRS and gives back others, so that causes can follow one another: a bundle
-branch block, then a scar, then hypertrophy. Criteria: see `render.criteria`.
+branch block, then a scar, then hypertrophy. Criteria: see `render.physiology.criteria`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.random import Generator
 
-from render.criteria import Q_LEADS, SMALL_Q, Beat
-from render.heart import STEP_MS, Array, Person, Wave, seen, to_axis
+from render.physiology.criteria import Q_LEADS, SMALL_Q, Beat
+from render.physiology.heart import STEP_MS, Array, Person, Wave, seen, to_axis
 
 # Normal activation: name, (start, peak, end) as parts of the QRS, mean dipole and its spread in mV.
 # The figures are fits of these five phases to healthy recordings through the lead transform.

@@ -1,0 +1,257 @@
+"""The command line: exit codes, one-line errors, nothing half-written."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from ecg_vlm.cli import main
+from ecg_vlm.reader import Reader, open_image
+from render.files import InputError
+
+
+def run(capsys, *words: object) -> tuple[int, str, str]:
+    code = main([str(word) for word in words])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def refused(capsys, *words: object) -> str:
+    """The one line of a command that must exit with 2."""
+    code, out, err = run(capsys, *words)
+    assert code == 2 and out == "", (code, out, err)
+    lines = [line for line in err.splitlines() if line.startswith("ecg-vlm: ")]
+    assert len(lines) == 1 and "Traceback" not in err, err
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("page") / "page.png"
+    assert main(["render", "simulated", str(path), "--seed", "3"]) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("pages") / "d"
+    words = [
+        "render",
+        "simulated",
+        str(folder),
+        "--limit",
+        "6",
+        "--width",
+        "672",
+        "--seed",
+        "5",
+        "--closed",
+        "4",
+    ]
+    assert main(words) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tuned(pages, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "r"
+    words = ["finetune", "quickstart", f"data.train={pages}", "--out", str(out), "--max-steps", "2"]
+    assert main([*words, "train.images_per_batch=3"]) == 0
+    return out
+
+
+def test_help_needs_no_heavy_import():
+    code = (
+        "import sys; from ecg_vlm.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit as e: assert e.code == 0\n"
+        "heavy = {'torch', 'transformers', 'numba', 'datasets', 'matplotlib', 'pyarrow'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    call = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert call.returncode == 0, call.stderr
+    for command in ("render", "finetune", "ask", "evaluate", "baseline", "parse"):
+        assert command in call.stdout
+
+
+def test_a_process_exits_with_the_code(tmp_path):
+    call = subprocess.run(
+        [sys.executable, "-m", "ecg_vlm.cli", "ask", str(tmp_path / "no.png")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert call.returncode == 2 and call.stderr.count("\n") == 1 and "no such image file" in call.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "required"),
+        (["finetun"], "invalid choice"),
+        (["render", "simulated"], "required: out"),
+        (["render", "simulatd", "x"], "simulated"),
+        (["render", "ptbxl:/nowhere", "x"], "/nowhere"),
+        (["render", "simulated", "x", "--folds", "0-3"], "0-3"),
+        (["render", "simulated", "x", "--limit", "0"], "'0' is not a whole number from 1"),
+        (["render", "simulated", "x", "--width", "7"], "'7' is not a whole number from 280"),
+        (["render", "simulated", "x", "--layout", "3x5"], "3x4"),
+        (["render", "simulated", "x", "--seed", "-1"], "'-1'"),
+        (["finetune", "quikstart"], "these ship: "),
+        (["finetune", "quickstart", "--speed"], "unknown argument --speed"),
+        (["finetune", "quickstart", "data.train=/nowhere"], "no such data set folder"),
+        (["ask", "/nowhere.png"], "no such image file"),
+        (["evaluate", "nano", "--data", "/nowhere", "--out", "x"], "no such data set folder"),
+        (["baseline", "train", "vgg", "--data", "simulated", "--out", "x"], "no such network"),
+        (["parse", "/nowhere.txt"], "cannot be read"),
+    ],
+)
+def test_wrong_words_are_one_line_and_write_nothing(words, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert message in refused(capsys, *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_render_refuses_to_overwrite(page, pages, capsys):
+    assert "already holds something" in refused(capsys, "render", "simulated", page)
+    assert "already holds something" in refused(capsys, "render", "simulated", pages)
+
+
+def test_ask_answers_and_scores(page, capsys):
+    code, out, _ = run(capsys, "ask", page, "Is this a normal ECG?")
+    assert code == 0 and out.strip()
+    code, out, _ = run(capsys, "ask", page, "Is this a normal ECG?", "What is the rhythm?", "--statements", "--json")
+    told = json.loads(out)
+    assert code == 0 and [a["question"] for a in told["answers"]] == [
+        "Is this a normal ECG?",
+        "What is the rhythm?",
+    ]
+    assert len(told["scores"]) == 71 and all(0 <= p <= 1 for p in told["scores"].values())
+
+
+def test_many_questions_from_one_look_answer_like_one_by_one(page):
+    reader, image = Reader.load(), open_image(page)
+    questions = ["What does this ECG show?", "What is the rhythm?", "Is there ST depression on this ECG?"]
+    assert reader.ask(image, questions) == [reader.ask(image, [q])[0] for q in questions]
+    assert reader.ask_many([image, image], questions[0]) == reader.ask(image, questions[:1]) * 2
+    one = reader.score(image, ["AFIB"])["AFIB"]
+    assert abs(reader.score(image)["AFIB"] - one) < 1e-4
+
+
+@pytest.mark.parametrize("size", [(1, 1), (30, 2000), (2000, 30), (672, 336), (1700, 2200)])
+def test_any_shape_of_image_is_answered(size, tmp_path, capsys):
+    Image.new("L", size, 200).save(tmp_path / "p.png")
+    assert run(capsys, "ask", tmp_path / "p.png")[0] == 0
+
+
+def test_a_decompression_bomb_is_refused(tmp_path, capsys):
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
+    assert "20000 x 20000 px" in refused(capsys, "ask", tmp_path / "bomb.png")
+
+
+@pytest.fixture(scope="module")
+def png_bytes() -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 80, 3), dtype=np.uint8)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cut=st.integers(0, 200), junk=st.binary(min_size=1, max_size=8), at=st.floats(0, 1))
+def test_damaged_images_are_read_or_refused(png_bytes, cut, junk, at, tmp_path):
+    body = bytearray(png_bytes[: len(png_bytes) - cut])
+    where = int(at * len(body))
+    body[where : where + len(junk)] = junk
+    (tmp_path / "x.png").write_bytes(bytes(body))
+    try:
+        assert open_image(tmp_path / "x.png").mode == "RGB"
+    except InputError as error:
+        assert "\n" not in str(error)
+
+
+def test_the_whole_road(pages, tuned, page, tmp_path, capsys):
+    held_out, cnn = tmp_path / "held", tmp_path / "cnn"
+    assert (
+        run(capsys, "render", "simulated", held_out, "--limit", 10, "--width", 672, "--seed", 6, "--closed", 4)[0] == 0
+    )
+    assert run(capsys, "ask", page, "--model", tuned)[0] == 0
+    same = ["--data", "simulated", "--limit", 10, "--seed", 6]
+    assert run(capsys, "baseline", "train", "resnet1d_wang", *same, "--epochs", 1, "--out", cnn)[0] == 0
+    assert run(capsys, "baseline", "predict", cnn, *same, "--out", tmp_path / "p")[0] == 0
+    words = [
+        "evaluate",
+        tuned,
+        "--compare",
+        "nano",
+        "--compare",
+        tmp_path / "p" / "scores.parquet",
+        "--data",
+        held_out,
+    ]
+    code, out, _ = run(capsys, *words, "--out", tmp_path / "report")
+    assert code == 0 and "report.html" in out
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert [s["name"] for s in report["systems"]] == ["r", "nano, untuned", "p"] and report["records"] == 10
+    assert (tmp_path / "report" / "scores.parquet").is_file() and (tmp_path / "report" / "answers.jsonl").is_file()
+    again = [
+        "evaluate",
+        tmp_path / "report" / "scores.parquet",
+        "--data",
+        held_out,
+        "--out",
+        tmp_path / "again",
+    ]
+    assert run(capsys, *again)[0] == 0
+    kept = json.loads((tmp_path / "again" / "report.json").read_text())
+    assert kept["systems"][0]["macro_auc"] == report["systems"][0]["macro_auc"]
+
+
+def test_judging_on_the_training_records_is_refused(pages, tuned, tmp_path, capsys):
+    line = refused(capsys, "evaluate", tuned, "--data", pages, "--out", tmp_path / "r")
+    assert "tuned on 6 of the records" in line and not (tmp_path / "r").exists()
+    assert run(capsys, "evaluate", tuned, "--data", pages, "--out", tmp_path / "r", "--force")[0] == 0
+    assert "tuned on 6 of the records" in (tmp_path / "r" / "report.json").read_text()
+
+
+def test_unfinished_or_damaged_runs_are_refused(tuned, page, tmp_path, capsys):
+    broken = tmp_path / "run"
+    broken.mkdir()
+    for file in ("recipe.yaml", "adapter_config.json", "adapter_model.safetensors"):
+        (broken / file).write_bytes((tuned / file).read_bytes())
+    assert "did not finish" in refused(capsys, "ask", page, "--model", broken)
+    facts = json.loads((tuned / "run.json").read_text())
+    (broken / "run.json").write_text(json.dumps({**facts, "base_sha256": "0"}))
+    assert "made for another nano" in refused(capsys, "ask", page, "--model", broken)
+    (broken / "run.json").write_text("{")
+    assert "run.json: cannot be read" in refused(capsys, "ask", page, "--model", broken)
+    (broken / "run.json").write_text(json.dumps(facts))
+    (broken / "adapter_model.safetensors").write_bytes(b"\x00" * 100)
+    assert "adapter" in refused(capsys, "ask", page, "--model", broken)
+
+
+def test_parse_reads_lines_and_jsonl(tmp_path, capsys):
+    (tmp_path / "a.txt").write_text('Atrial fibrillation. No LVH.\n{"answer": "Sinus rhythm."}\n\n')
+    code, out, _ = run(capsys, "parse", tmp_path / "a.txt")
+    told = [json.loads(line) for line in out.splitlines()]
+    assert code == 0 and len(told) == 3
+    assert told[0]["present"] == ["AFIB"] and told[0]["absent"] == ["LVH"] and told[1]["present"] == ["SR"]
+    (tmp_path / "b.txt").write_text('{"text": 1}\n')
+    assert "line 1" in refused(capsys, "parse", tmp_path / "b.txt")
+
+
+def test_one_record_as_a_page(write_wfdb, ecg_mv, tmp_path, capsys):
+    header = write_wfdb(tmp_path / "w", "rec", ecg_mv)
+    assert run(capsys, "render", header, tmp_path / "page.png")[0] == 0
+    with Image.open(tmp_path / "page.png") as image:
+        assert image.size == (1120, 560)
+    (tmp_path / "w" / "rec.dat").write_bytes((tmp_path / "w" / "rec.dat").read_bytes()[:1000])
+    line = refused(capsys, "render", header, tmp_path / "other.png")
+    assert "rec.dat" in line and not (tmp_path / "other.png").exists()
