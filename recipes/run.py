@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from recipes.model import add_lora, linear_modules, load_model, load_processor, nano_folder
@@ -70,6 +70,7 @@ def finetune(
         data_collator=PackingCollator(processor),
         callbacks=[_Reporter(report, recipe.train.images_per_batch * recipe.train.accumulate)],
     )
+    trainer.remove_callback(PrinterCallback)
     started = time.time()
     trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if resume and checkpoints else None)
     summary = {

@@ -28,7 +28,7 @@ class ModelPart:
     """Which model is tuned."""
 
     base: str = "nano"
-    """"nano" (ships with this package), a Hugging Face id such as meta-llama/Llama-3.2-11B-Vision-Instruct, or a folder."""
+    """"nano" (ships with this package), a hub id such as meta-llama/Llama-3.2-11B-Vision-Instruct, or a folder."""
     from_scratch: bool = False
     """True: nano's architecture with random weights, every parameter trained. For pre-training nano itself."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -215,9 +215,8 @@ def _value(hint: Any, value: Any, limits: Mapping[str, Any], where: str, key: st
         return _build(typing.cast(type[Any], hint), value, where, f"{key}.")
     if typing.get_origin(hint) is Literal:
         if value not in options:
-            raise InputError(
-                f"{where}: {key}={value!r}: expected one of {', '.join(map(str, options))}{_nearest(str(value), options)}"
-            )
+            known = ", ".join(map(str, options))
+            raise InputError(f"{where}: {key}={value!r}: expected one of {known}{_nearest(str(value), options)}")
         return value
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):

@@ -16,6 +16,7 @@ from PIL import Image
 
 from ecg_vlm.cli import main
 from ecg_vlm.reader import Reader, open_image
+from render.dataset import open_dataset
 from render.files import InputError
 
 
@@ -153,8 +154,9 @@ def test_any_shape_of_image_is_answered(size, tmp_path, capsys):
 
 
 def test_a_decompression_bomb_is_refused(tmp_path, capsys):
-    Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
-    assert "20000 x 20000 px" in refused(capsys, "ask", tmp_path / "bomb.png")
+    for side in (9_000, 20_000):  # beyond our limit, and beyond Pillow's own
+        Image.new("1", (side, side)).save(tmp_path / "bomb.png")
+        assert "more than 64 megapixels" in refused(capsys, "ask", tmp_path / "bomb.png")
 
 
 @pytest.fixture(scope="module")
@@ -245,6 +247,15 @@ def test_parse_reads_lines_and_jsonl(tmp_path, capsys):
     assert told[0]["present"] == ["AFIB"] and told[0]["absent"] == ["LVH"] and told[1]["present"] == ["SR"]
     (tmp_path / "b.txt").write_text('{"text": 1}\n')
     assert "line 1" in refused(capsys, "parse", tmp_path / "b.txt")
+
+
+def test_real_records_become_pages_and_are_judged(real_ptbxl, tmp_path, capsys):
+    words = ["render", f"ptbxl:{real_ptbxl}", tmp_path / "d", "--folds", 9, "--limit", 8, "--width", 672]
+    assert run(capsys, *words)[0] == 0
+    rows = open_dataset(tmp_path / "d")
+    assert len(rows) == 8 and set(rows["fold"]) == {9} and all(rows["statements"])
+    assert run(capsys, "evaluate", "nano", "--data", tmp_path / "d", "--out", tmp_path / "r")[0] == 0
+    assert json.loads((tmp_path / "r" / "report.json").read_text())["records"] == 8
 
 
 def test_one_record_as_a_page(write_wfdb, ecg_mv, tmp_path, capsys):

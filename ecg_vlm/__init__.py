@@ -1,0 +1,1 @@
+"""The product a person touches: the command line, the Reader, batch evaluation."""

@@ -1,0 +1,231 @@
+"""The command line. Heavy imports stand inside the commands, so that --help answers at once.
+
+Exit codes: 0 done, 1 the work failed, 2 the user's input is wrong (one line on stderr), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ecg_vlm import commands
+from render.files import InputError
+
+_EPILOG = "Not a medical device: nothing it prints is a diagnosis."
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with its usage errors in our one-line form."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{self.prog}: {message}; see {self.prog} --help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    try:
+        arguments = _parsed(argv)
+        _quiet(arguments.verbose)
+        arguments.run(arguments)
+    except InputError as error:
+        print(f"ecg-vlm: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(
+            "ecg-vlm: interrupted; finished shards and checkpoints are kept (--resume goes on)",
+            file=sys.stderr,
+        )
+        return 130
+    except BrokenPipeError:  # `ecg-vlm parse | head` closes our stdout; that is no failure
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.errno is None:
+            raise
+        print(f"ecg-vlm: {error.filename or 'disk'}: {error.strerror}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Arguments, with recipe overrides allowed after options too (argparse takes positionals in one place only)."""
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if rest and not (hasattr(arguments, "overrides") and all("=" in word and word[0] != "-" for word in rest)):
+        parser.error(f"unknown argument {rest[0]}")
+    if rest:
+        arguments.overrides += rest
+    return arguments
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="ecg-vlm", description=__doc__.split("\n")[0], epilog=_EPILOG)
+    parser.description = "Tune and ask vision-language models that read ECG images, and judge their answers."
+    parser.add_argument("--version", action="version", version=_version())
+    parser.add_argument("--verbose", action="store_true", help="show the log messages of the libraries")
+    sub = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
+    _add_render(sub)
+    _add_finetune(sub)
+    _add_ask(sub)
+    _add_evaluate(sub)
+    _add_baseline(sub)
+    _add_parse(sub)
+    return parser
+
+
+def _add_render(sub: Any) -> None:
+    p = sub.add_parser("render", help="ECG records -> pages and dialogues", description="Render a data set.")
+    p.add_argument(
+        "source", help="simulated | simulated:CODE,CODE | ptbxl:DIR | mimic:DIR | wfdb:DIR | path/to/record.hea"
+    )
+    p.add_argument("out", type=Path, help="folder of the new data set, or a .png for one page of one record")
+    p.add_argument("--limit", type=_positive, help="the first N records (simulated: how many, default 1000)")
+    p.add_argument("--folds", type=_folds, help="PTB-XL folds, for example 1-8")
+    p.add_argument("--layout", default="3x4+1R", help="page layout (default 3x4+1R)")
+    p.add_argument("--width", type=_width, default=1120, help="page width in pixels (default 1120; nano's own is 672)")
+    p.add_argument("--closed", type=_positive, default=16, help="yes/no questions per page (default 16)")
+    p.add_argument("--shard-size", type=_positive, default=500, help="pages per Parquet file (default 500)")
+    p.add_argument("--workers", type=_positive, default=1, help="processes (default 1)")
+    p.add_argument("--seed", type=_count, default=0, help="seed of simulated records, questions and wording")
+    p.add_argument(
+        "--lenient",
+        action="store_true",
+        help="draw dead leads and short records as they are, skip unreadable ones",
+    )
+    p.add_argument("--resume", action="store_true", help="go on with a data set that was interrupted")
+    p.set_defaults(run=commands.render)
+
+
+def _add_finetune(sub: Any) -> None:
+    p = sub.add_parser("finetune", help="recipe + data set -> adapter", description="Tune a model by a recipe.")
+    p.add_argument("recipe", help="a recipe file, or the name of one that ships (quickstart, nano)")
+    p.add_argument("overrides", nargs="*", metavar="section.key=value", help="override any key of the recipe")
+    p.add_argument("--out", type=Path, help="folder of the run (default runs/NAME)")
+    p.add_argument("--max-steps", type=_positive, help="stop after N optimizer steps")
+    p.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
+    p.set_defaults(run=commands.finetune)
+
+
+def _add_ask(sub: Any) -> None:
+    p = sub.add_parser("ask", help="image + question -> answer", description="Ask about an ECG image.", epilog=_EPILOG)
+    p.add_argument("image", type=Path, help="PNG or JPEG of an ECG page")
+    p.add_argument("questions", nargs="*", metavar="question", help="default: What does this ECG show?")
+    p.add_argument("--model", default="nano", help="nano (default), the folder of a run, or a hub id")
+    p.add_argument("--statements", action="store_true", help="print P(present) of all 71 statements instead")
+    p.add_argument("--max-new-tokens", type=_positive, default=128, help="longest answer in tokens (default 128)")
+    p.add_argument("--json", action="store_true", help="one JSON object")
+    p.set_defaults(run=commands.ask)
+
+
+def _add_evaluate(sub: Any) -> None:
+    p = sub.add_parser("evaluate", help="model + pages -> report.html", description="Judge a model.")
+    p.add_argument("model", help="nano, the folder of a run, a hub id, or a scores.parquet")
+    p.add_argument("--data", required=True, help="data set folder made by ecg-vlm render")
+    p.add_argument("--out", type=Path, required=True, help="folder of the report")
+    p.add_argument(
+        "--compare",
+        action="append",
+        default=[],
+        metavar="MODEL",
+        help="a model or scores.parquet to compare with (repeatable)",
+    )
+    p.add_argument("--folds", type=_folds, default=(), help="judge on these PTB-XL folds only")
+    p.add_argument("--limit", type=_positive, default=0, help="the first N pages only")
+    p.add_argument(
+        "--force",
+        action="store_true",
+        help="judge even on records the model was tuned on; the report says so",
+    )
+    p.set_defaults(run=commands.evaluate)
+
+
+def _add_baseline(sub: Any) -> None:
+    p = sub.add_parser(
+        "baseline", help="train a CNN on the waveforms, predict with it", description="The CNN comparison."
+    )
+    verbs = p.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
+    for verb, text in (("train", "records -> network"), ("predict", "records -> scores.parquet")):
+        v = verbs.add_parser(verb, help=text, description=text)
+        if verb == "train":
+            v.add_argument("name", help="resnet1d_wang")
+            v.add_argument(
+                "--epochs",
+                type=_positive,
+                default=50,
+                help="passes over the records (default 50, the benchmark's)",
+            )
+        else:
+            v.add_argument("name", type=Path, metavar="FOLDER", help="folder of a trained network")
+        v.add_argument("--data", required=True, help="simulated | ptbxl:DIR | mimic:DIR | wfdb:DIR")
+        v.add_argument("--out", type=Path, required=True, help="folder of the result")
+        v.add_argument("--folds", type=_folds, help="PTB-XL folds, for example 1-8")
+        v.add_argument("--limit", type=_positive, help="the first N records")
+        v.add_argument("--seed", type=_count, default=0, help="seed of weights, crops and simulated records")
+        v.set_defaults(run=commands.train_baseline if verb == "train" else commands.predict_baseline)
+
+
+def _add_parse(sub: Any) -> None:
+    p = sub.add_parser("parse", help="answers -> statement codes", description="Read statements from answers.")
+    p.add_argument("file", nargs="?", default="-", help="text lines, or JSONL with an answer key; - for standard input")
+    p.set_defaults(run=commands.parse)
+
+
+def _folds(text: str) -> tuple[int, ...]:
+    from render.source import parse_folds
+
+    try:
+        return parse_folds(text)
+    except InputError as error:  # argparse would replace the message of a ValueError by its own
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _whole(text: str, least: int, most: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = least - 1
+    if not least <= value <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most}")
+    return value
+
+
+def _positive(text: str) -> int:
+    return _whole(text, 1, 10_000_000)
+
+
+def _count(text: str) -> int:
+    return _whole(text, 0, 2**31 - 1)
+
+
+def _width(text: str) -> int:
+    return _whole(text, 280, 8960)
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return f"ecg-vlm {version('ecg-vlm')}"
+
+
+def _quiet(verbose: bool) -> None:
+    """Only our own words on the screen, unless the libraries' are asked for."""
+    if verbose:
+        return
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
+    # Read by libraries that are not imported yet: no progress bars and no hub traffic beside what the user asked for.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
