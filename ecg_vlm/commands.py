@@ -6,6 +6,7 @@ Heavy imports stand inside the functions, so that a command pays only for what i
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -190,12 +191,13 @@ def parse(a: argparse.Namespace) -> None:
 def _lines(file: str) -> Iterator[str]:
     try:
         if file == "-":
-            yield from sys.stdin
+            yield from io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8")  # whatever the locale says
         else:
             with open(file, encoding="utf-8") as stream:
                 yield from stream
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: cannot be read as UTF-8 text ({error})") from error
+        where = "standard input" if file == "-" else file
+        raise InputError(f"{where}: cannot be read as UTF-8 text ({error})") from error
 
 
 @contextmanager

@@ -32,7 +32,7 @@ def open_image(path: str | Path) -> Image.Image:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such image file")
-    too_large = f"{path}: more than {_MOST_PIXELS // 1_000_000} megapixels, which no ECG page needs; scale it down first"
+    too_large = f"{path}: more than {_MOST_PIXELS // 1_000_000} megapixels; scale the image down first"
     try:
         with Image.open(path) as image:
             if image.width * image.height > _MOST_PIXELS:
