@@ -7,10 +7,10 @@ began=$(date +%s)
 step() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 
 rm -rf "$out"
-new=PACE,AFLT,WPW,CLBBB
-step "1/5  Simulate ECGs and render pages (new to nano: pacemaker, atrial flutter, WPW)"
-ecg-vlm render "simulated:$new" "$out/train" --limit 700 --width 672 --seed 100 --workers 2
-ecg-vlm render "simulated:$new" "$out/held-out" --limit 240 --width 672 --seed 200 --workers 2
+new=PACE,AFLT,WPW,BIGU
+step "1/5  Simulate ECGs and render pages (new to nano: pacemaker, flutter, WPW, bigeminy)"
+ecg-vlm render "simulated:$new,NORM" "$out/train" --limit 700 --width 672 --seed 100 --workers 2
+ecg-vlm render "simulated:$new,NORM" "$out/held-out" --limit 240 --width 672 --seed 200 --workers 2
 ecg-vlm render simulated:AFLT "$out/page.png" --width 1120 --seed 300
 
 step "2/5  Tune nano with LoRA (recipes/quickstart.yaml)"
@@ -27,7 +27,7 @@ ecg-vlm evaluate "$out/run" --compare nano --data "$out/held-out" --out "$out/re
 
 step "5/5  Done in $(( ($(date +%s) - began) / 60 )) min $(( ($(date +%s) - began) % 60 )) s"
 cat <<TEXT
-  Nano, a small Llama-3.2-Vision-like model, had never heard of pacemakers, flutter or WPW. A LoRA adapter taught it.
+  Nano, a small model of the Llama 3.2 Vision kind, had never heard of these four. A LoRA adapter taught it.
   Look at it:    $out/report/report.html   (open in a browser)
   Ask yourself:  .venv/bin/ecg-vlm ask $out/page.png "Is there atrial flutter on this ECG?" --model $out/run
   Your data:     .venv/bin/ecg-vlm render ptbxl:DIR pages --folds 1-8      (README, "Real records")
