@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import json
 import math
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, features
 
 from render.files import InputError
 from render.ink import INK_LEVELS, _compiled, draw_line, draw_text, draw_traces
@@ -308,6 +309,34 @@ def test_grid_lines_lie_on_every_millimetre() -> None:
     row = np.asarray(page.to_pil(), dtype=int)[round(136.5 * 4), :, 1]  # below the last trace, between two lines
     assert set(np.nonzero(row < row.max())[0]) == set(range(0, 1120, 4))
     assert set(np.nonzero(row == row.min())[0]) == set(range(0, 1120, 20))
+
+
+# SHA-256 of the indices and the palette of `golden_record`'s pages: (width px, Hz, what the header knows) -> hash.
+# Made by this project at commit 9b7378f, before pages had options, with Pillow 13.0.0 (FreeType 2.14.3) and
+# numpy 2.4.6. The model shipped with the project was trained on these pages: they may not change by one pixel.
+GOLDEN = (
+    (672, 500.0, {}, "75316e64a46a3b6c6071cef0ce9a6d63e7a9b0eeea14808bf0d01d398346a3ea"),
+    (672, 100.0, {"age": 63.0, "sex": "female"}, "e1320264e201c14054e7762f5836c576da65c1fb7616e9a33f6a50648dcb29d5"),
+    (1120, 500.0, {}, "1651dbc286c31ff4cc89e1c5cfbcf7460fe5d20329dd181f708e4aa18964372e"),
+    (1120, 100.0, {"age": 63.0, "sex": "female"}, "5f09b3ea43bea99850c17dce83602b83b02633a85a0f6ba5415aa1efb654ef3c"),
+)
+
+
+def golden_record(rate: float, **known: Any) -> EcgRecord:
+    """Spikes on a slow zigzag, another height in every lead, in whole microvolts: the same on every machine."""
+    i = np.arange(round(10 * rate)) * 500 // round(rate)
+    beat = np.maximum(0, 90 - np.abs(i % 400 - 200) * 5)
+    drift = np.abs(i % 1700 - 850) // 17
+    return record(np.stack([(beat * (15 - 2 * k) + 3 * drift) / 1000 for k in range(12)]), rate, **known)
+
+
+@pytest.mark.skipif(features.version("freetype2") != "2.14.3", reason="another FreeType draws other letters")
+@pytest.mark.parametrize(("width", "rate", "known", "digest"), GOLDEN)
+def test_the_standard_page_is_the_one_models_were_trained_on(
+    width: int, rate: float, known: dict[str, Any], digest: str
+) -> None:
+    page = draw(golden_record(rate, **known), width=width)
+    assert hashlib.sha256(page.image.tobytes() + page.palette.tobytes()).hexdigest() == digest
 
 
 # --- the pen ---
