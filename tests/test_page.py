@@ -17,7 +17,7 @@ from PIL import Image, features
 
 from render.files import InputError
 from render.ink import INK_LEVELS, _compiled, draw_line, draw_text, draw_traces
-from render.layout import LAYOUTS, layout_named
+from render.layout import layout_named
 from render.page import Page, _sheet, draw
 from render.record import LEADS, EcgRecord
 
@@ -80,7 +80,7 @@ def expected(page: Page, lead: dict[str, Any], signal: NDArray[np.float64], colu
 
 
 def test_each_lead_stands_once_and_in_its_place() -> None:
-    plan = LAYOUTS["3x4+1R"]
+    plan = layout_named("3x4+1R")
     by_row = [[t for t in plan.traces if t.baseline == baseline] for baseline in plan.baselines]
     assert tuple(tuple(t.lead for t in row) for row in by_row) == ROWS
     assert sorted(t.lead for t in plan.traces[:12]) == sorted(LEADS)
@@ -90,15 +90,8 @@ def test_each_lead_stands_once_and_in_its_place() -> None:
             assert one.end == following.start and plan.trace_end(one) == following.x0
 
 
-def test_layouts_stay_on_their_page() -> None:
-    for plan in LAYOUTS.values():
-        for trace in plan.traces:
-            assert 0 < trace.x0 < plan.trace_end(trace) < plan.width
-            assert plan.grid_top <= trace.top < trace.baseline < trace.bottom <= plan.height
-
-
 def test_no_column_of_the_standard_page_is_cut_by_the_seam_of_two_square_tiles() -> None:
-    plan = LAYOUTS["3x4+1R"]
+    plan = layout_named("3x4+1R")
     assert plan.width == 2 * plan.height
     assert not [t for t in plan.traces[:12] if t.x0 < plan.height < plan.trace_end(t)]
 
@@ -392,9 +385,9 @@ def test_pen_equals_the_oracle(width: float, x_step: float) -> None:
 def test_page_equals_the_oracle() -> None:
     """A whole small page: the oracle's traces over the sheet without traces, in the palette's 32 shades."""
     signal = heartbeats(20.0)  # few samples: the oracle is slow
-    page, sheet = draw(record(signal, 20.0), width=280), _sheet(LAYOUTS["3x4+1R"], 280)
+    page, sheet = draw(record(signal, 20.0), width=280), _sheet(layout_named("3x4+1R"), 280)
     lines = []
-    for trace in LAYOUTS["3x4+1R"].traces:
+    for trace in layout_named("3x4+1R").traces:
         shown = slice(round(trace.start * 20), round(trace.end * 20))
         mv = signal[LEADS.index(trace.lead), shown].astype(np.float32)
         lines.append(np.stack([trace.x0 + 25 / 20 * np.arange(mv.size), trace.baseline - 10 * mv], axis=1))
