@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from render.dataset import check
+from render.dataset import Options, check, make_row
 from render.files import InputError
 from render.ink import INK_LEVELS, draw_text
 from render.layout import Layout, layout_named, make_layout
 from render.page import Page, draw
 from render.page_options import FORMATS, OPTION_WORDS, PageOptions, options_named
 from render.record import LEADS, EcgRecord
+from render.simulate import Simulated
 
 # What stands on the page, row by row, written out by hand from pages of real machines: the rule that fills the
 # grid is not repeated here.
@@ -215,6 +216,11 @@ def test_a_record_needs_as_much_time_as_its_page_shows(words: str, seconds: floa
     check(enough, words)
     with pytest.raises(InputError, match=f"the page shows {seconds:g} s"):
         check(dataclasses.replace(enough, signal=enough.signal[:, :-10]), words)
+
+
+def test_a_row_of_a_data_set_holds_the_layout_by_its_own_name() -> None:
+    row = make_row(Simulated(3, 1), 0, Options(layout="half-chest, 12x1", width=560))
+    assert row["layout"] == json.loads(row["geometry"])["layout"] == "12x1,half-chest"
 
 
 # --- what is printed ---
