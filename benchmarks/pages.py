@@ -19,7 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from render.layout import LAYOUTS, Layout
+from render.layout import Layout, layout_named
 from render.page import draw
 from render.record import EcgRecord
 
@@ -63,7 +63,7 @@ class MatplotlibPage:
             first, last = (round(t * record.sampling_rate) for t in (trace.start, trace.end))
             samples = record.lead(trace.lead)[first:last]
             x = trace.x0 + np.arange(samples.size) / record.sampling_rate * self.plan.mm_per_s
-            curve.set_data(x, trace.baseline - samples * self.plan.mm_per_mv)
+            curve.set_data(x, trace.baseline - samples * trace.mm_per_mv)
         out = io.BytesIO()
         self.canvas.print_png(out, pil_kwargs={"compress_level": 1})
         return out.getvalue()
@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=60, help="pages per contestant")
     parser.add_argument("--widths", type=int, nargs="+", default=[672, 1120, 2240], help="pixels")
     arguments = parser.parse_args()
-    plan = LAYOUTS["3x4+1R"]
+    plan = layout_named("3x4+1R")
     for rate in (100.0, 500.0):
         records = [noisy_heartbeats(number, rate) for number in range(8)]
         contestants: dict[str, Callable[[EcgRecord], bytes]] = {}

@@ -87,7 +87,7 @@ def _add_render(sub: Any) -> None:
     p.add_argument("out", type=Path, help="folder of the new data set, or a .png for one page of one record")
     p.add_argument("--limit", type=_positive, help="the first N records (simulated: how many, default 1000)")
     p.add_argument("--folds", type=_folds, help="PTB-XL folds, for example 1-8")
-    p.add_argument("--layout", default="3x4+1R", help="page layout (default 3x4+1R)")
+    p.add_argument("--layout", default="3x4+1R", help="page layout, such as 6x2+1R,cabrera,50mm/s (default 3x4+1R)")
     p.add_argument("--width", type=_width, default=1120, help="page width in pixels (default 1120; nano's own is 672)")
     p.add_argument("--closed", type=_positive, default=16, help="yes/no questions per page (default 16)")
     p.add_argument("--shard-size", type=_positive, default=500, help="pages per Parquet file (default 500)")

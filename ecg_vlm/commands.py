@@ -32,7 +32,7 @@ def render(a: argparse.Namespace) -> None:
         refuse_filled(a.out)
         record = source.read(0)
         if not a.lenient:
-            check(record)
+            check(record, a.layout)
         with whole_file(a.out) as partial:
             partial.write_bytes(draw(record, layout=a.layout, width=a.width).png())
         print(f"{a.out}: record {record.record_id}; {', '.join(record.statements) or 'no statements known'}")

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from render.dialogue import dialogues
 from render.files import InputError, refuse_filled, whole_file
+from render.layout import layout_named
 from render.page import draw
 from render.record import EcgRecord
 from render.simulate import SIMULATED_STATEMENTS
@@ -30,8 +31,6 @@ from render.statements import STATEMENTS
 
 if TYPE_CHECKING:
     import datasets
-
-_PAGE_SECONDS = 10.0
 
 # What `datasets` needs to know to show the bytes as pictures; stored in the Parquet schema under "huggingface".
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -80,7 +79,7 @@ _SCHEMA = pa.schema(
 class Options:
     """What decides the bytes of a data set, besides the source.
 
-    layout: name of a page layout (see `render.layout`). width: page width in pixels; height follows from the layout.
+    layout: a page layout in words (see `render.page_options`). width: page width in pixels; the height follows.
     closed: yes/no questions per page. seed: of questions and wording. shard_size: pages per Parquet file.
     lenient: draw dead leads and short records as they are, leave unreadable records out and list them; otherwise
     the first such record stops the work.
@@ -94,17 +93,18 @@ class Options:
     lenient: bool = False
 
 
-def check(record: EcgRecord) -> None:
-    """Raise `InputError` for a record that would be drawn with a gap: a dead lead, or less than a page of time."""
+def check(record: EcgRecord, layout: str) -> None:
+    """Raise `InputError` for a record that this layout would draw with a gap: a dead lead, or too little time."""
     dead = record.dead_leads()
     if dead:
         raise InputError(
             f"record {record.record_id}: lead {', '.join(dead)} is flat or holds NaN; mend or leave out the record, "
             f"or draw it as it is with --lenient"
         )
-    if record.seconds < _PAGE_SECONDS - 0.5 / record.sampling_rate:
+    shown = layout_named(layout).seconds
+    if record.seconds < shown - 0.5 / record.sampling_rate:
         raise InputError(
-            f"record {record.record_id}: {record.seconds:.2f} s of signal, a page shows {_PAGE_SECONDS:.0f} s; "
+            f"record {record.record_id}: {record.seconds:.2f} s of signal, the page shows {shown:g} s; "
             f"draw what is there with --lenient"
         )
 
@@ -113,7 +113,7 @@ def make_row(source: Source, i: int, options: Options) -> dict[str, Any]:
     """Row i of the data set: reads, draws and asks. Raises `InputError` for a record that cannot be used."""
     record = source.read(i)
     if not options.lenient:
-        check(record)
+        check(record, options.layout)
     page = draw(record, layout=options.layout, width=options.width)
     rng = np.random.default_rng([options.seed, i])
     return {
@@ -133,7 +133,7 @@ def make_row(source: Source, i: int, options: Options) -> dict[str, Any]:
         "fold": record.fold,
         "statements": list(record.statements),
         "report": record.report,
-        "layout": options.layout,
+        "layout": page.geometry["layout"],
         "geometry": json.dumps(page.geometry, separators=(",", ":")),
         "seed": options.seed,
     }

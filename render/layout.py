@@ -1,5 +1,7 @@
 """Where each lead stands on the paper, in millimetres and seconds; pixels appear only in `render.page`.
 
+What a page may look like, and the words for it, stand in `render.page_options`.
+
 Conventions of ECG paper (Kligfield et al. 2007, AHA/ACC/HRS recommendations on the electrocardiogram):
 25 mm/s and 10 mm/mV, so that a 1 mm box is 0.04 s and 0.1 mV. In the 3x4 format each lead has 2.5 s, columns
 follow each other in time, and a rhythm strip below runs through all 10 s.
@@ -7,12 +9,11 @@ follow each other in time, and a rhythm strip below runs through all 10 s.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
+from functools import lru_cache
 
 from render.files import InputError
+from render.page_options import CHEST_LEADS, PageOptions, options_named
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Trace:
     baseline: height of 0 mV in mm from the page's top edge.
     start, end: the time shown, seconds from the record's first sample, end excluded.
     top, bottom: the row that belongs to it, mm. The trace itself may leave its row, as on real paper.
+    mm_per_mv: gain. inverted: drawn upside down, with a minus before its name.
     """
 
     lead: str
@@ -32,81 +34,146 @@ class Trace:
     end: float
     top: float
     bottom: float
+    mm_per_mv: float
+    inverted: bool
+
+    @property
+    def label(self) -> str:
+        """The name printed at the trace."""
+        return f"-{self.lead}" if self.inverted else self.lead
+
+
+@dataclass(frozen=True)
+class Pulse:
+    """The calibration pulse of a row: 1 mV high, 0.2 s long.
+
+    x: where it rises, mm. baseline: mm. gains: mm per mV, of which each has its part of the 0.2 s: a row of two
+    gains has a stair of two steps, the sign of half standard (Garcia, 12-Lead ECG: The Art of Interpretation).
+    """
+
+    x: float
+    baseline: float
+    gains: tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class Layout:
     """A page of ECG paper.
 
-    width, height: mm. mm_per_s: paper speed. mm_per_mv: gain.
-    pulse_x: where the calibration pulse of every row rises, mm.
+    name: in words that `layout_named` understands. width, height: mm. mm_per_s: paper speed.
     grid_top: the paper's grid begins here, mm; the header stands above it.
     separators: (x mm, baseline mm) where one lead ends and the next begins.
+    lead_names: whether every trace carries its lead's name.
     """
 
     name: str
     width: float
     height: float
     mm_per_s: float
-    mm_per_mv: float
-    pulse_x: float
     grid_top: float
     traces: tuple[Trace, ...]
+    pulses: tuple[Pulse, ...]
     separators: tuple[tuple[float, float], ...]
+    lead_names: bool
 
     @property
     def baselines(self) -> tuple[float, ...]:
         """The rows' heights of 0 mV, mm, from top to bottom."""
         return tuple(sorted({trace.baseline for trace in self.traces}))
 
+    @property
+    def gains(self) -> tuple[float, ...]:
+        """The gains on the page, mm per mV, each once: one, or that of limb leads and that of chest leads."""
+        return tuple(dict.fromkeys(trace.mm_per_mv for trace in self.traces))
+
+    @property
+    def seconds(self) -> float:
+        """How much of a record the page shows, from its first sample on."""
+        return max(trace.end for trace in self.traces)
+
     def trace_end(self, trace: Trace) -> float:
         """The right end of a trace, mm."""
         return trace.x0 + (trace.end - trace.start) * self.mm_per_s
 
 
-# 280 x 140 mm is 2:1: two square tiles of a vision model without waste. 250 mm of trace in the middle put the
-# boundary between the second and third column at 140 mm, on the seam of the two tiles: no column is cut.
-# Baselines lie on 5 mm lines, so that pulse, waves and grid can be read together.
-_WIDTH, _HEIGHT = 280.0, 140.0
-_LEFT, _SECONDS, _SPEED, _GAIN = 15.0, 10.0, 25.0, 10.0
-_GRID_TOP, _FIRST_ROW, _ROW = 10.0, 15.0, 30.0
-_PULSE_X = 5.0
+_TRACE_MM = 250.0  # 10 s at 25 mm/s
+_GRID_TOP = 10.0
+# Rows further apart than the most look lost; closer than the least, names stand in the traces of the row above.
+_LEAST_ROW, _MOST_ROW = 15.0, 40.0
 
-_STANDARD_3X4 = (
-    ("I", "aVR", "V1", "V4"),
-    ("II", "aVL", "V2", "V5"),
-    ("III", "aVF", "V3", "V6"),
-)
+PULSE_S = 0.2
+"""How long a calibration pulse is, seconds."""
 
 
-def _grid_of_leads(name: str, rows: tuple[tuple[str, ...], ...]) -> Layout:
-    """Rows of leads that share the 10 s equally, one column after the other; a row of one lead is a strip."""
-    traces: list[Trace] = []
-    separators: list[tuple[float, float]] = []
-    for i, row in enumerate(rows):
-        top = _FIRST_ROW + i * _ROW
-        baseline = top + _ROW / 2
-        share = _SECONDS / len(row)
-        for k, lead in enumerate(row):
-            x0 = _LEFT + k * share * _SPEED
-            traces.append(Trace(lead, x0, baseline, k * share, (k + 1) * share, top, top + _ROW))
-            if k > 0:
-                separators.append((x0, baseline))
-    return Layout(name, _WIDTH, _HEIGHT, _SPEED, _GAIN, _PULSE_X, _GRID_TOP, tuple(traces), tuple(separators))
+@lru_cache(maxsize=256)
+def layout_named(words: str) -> Layout:
+    """The layout that `words` say: see `options_named`. Raises `InputError` when they say none."""
+    return make_layout(options_named(words))
 
 
-LAYOUTS: Mapping[str, Layout] = MappingProxyType(
-    {layout.name: layout for layout in (_grid_of_leads("3x4+1R", (*_STANDARD_3X4, ("II",))),)}
-)
-"""name -> Layout."""
+def make_layout(options: PageOptions) -> Layout:
+    """The layout of a page.
+
+    Raises `InputError` when the paper is too low for the format's rows.
+    """
+    width, height = options.size
+    left = 5.0 * round((width - _TRACE_MM) / 2 / 5.0)  # on a heavy line of the grid
+    first, pitch = _first_baseline_and_pitch(options)
+    rows = [_row(options, labels, left, first + i * pitch, pitch) for i, labels in enumerate(options.rows)]
+    return Layout(
+        name=options.name,
+        width=width,
+        height=height,
+        mm_per_s=options.mm_per_s,
+        grid_top=_GRID_TOP,
+        traces=tuple(trace for row in rows for trace in row),
+        pulses=() if options.pulse == "none" else tuple(_pulse(options, left, row) for row in rows),
+        separators=tuple((t.x0, t.baseline) for row in rows for t in row[1:]) if options.separators else (),
+        lead_names=options.lead_names,
+    )
 
 
-def layout_named(name: str) -> Layout:
-    """The layout of that name. Raises `InputError` naming the nearest known one."""
-    layout = LAYOUTS.get(name)
-    if layout is not None:
-        return layout
-    # Without a cutoff: a user who typed "4x3" is better served by the nearest name than by none.
-    nearest = difflib.get_close_matches(str(name), LAYOUTS, n=1, cutoff=0.0)[0]
-    known = ", ".join(LAYOUTS)
-    raise InputError(f"layout {name!r} is not known; the nearest is {nearest!r} (known: {known})")
+def _row(options: PageOptions, labels: tuple[str, ...], left: float, baseline: float, pitch: float) -> list[Trace]:
+    """Leads that share the page's time equally; a single one runs through all of it."""
+    share = _TRACE_MM / options.mm_per_s / len(labels)
+    traces = []
+    for k, label in enumerate(labels):
+        lead = label.removeprefix("-")
+        start = 0.0 if options.columns == "simultaneous" else k * share
+        halved = options.half_chest and lead in CHEST_LEADS
+        traces.append(
+            Trace(
+                lead=lead,
+                x0=left + k * share * options.mm_per_s,
+                baseline=baseline,
+                start=start,
+                end=start + share,
+                top=baseline - pitch / 2,
+                bottom=baseline + pitch / 2,
+                mm_per_mv=options.mm_per_mv / 2 if halved else options.mm_per_mv,
+                inverted=label != lead,
+            )
+        )
+    return traces
+
+
+def _first_baseline_and_pitch(options: PageOptions) -> tuple[float, float]:
+    """The top row's baseline and the rows' distance, mm, both on heavy lines: pulse, waves and grid read together."""
+    height, rows = options.size[1], len(options.rows)
+    room = height - _GRID_TOP
+    pitch = min(5.0 * (room / rows // 5.0), _MOST_ROW)
+    if pitch < _LEAST_ROW:
+        raise InputError(
+            f"layout {options.name!r}: {rows} rows do not fit on a page {height:g} mm high; "
+            f"take 280x280mm, A4 or Letter"
+        )
+    spare = room - rows * pitch
+    return 5.0 * round((_GRID_TOP + spare / 2 + pitch / 2) / 5.0), pitch
+
+
+def _pulse(options: PageOptions, left: float, row: list[Trace]) -> Pulse:
+    """The pulse of a row, in the middle of its margin as far as the grid's lines allow."""
+    long, right = PULSE_S * options.mm_per_s, left + _TRACE_MM
+    after = right + (options.size[0] - right - long) // 2
+    gains = tuple(dict.fromkeys(trace.mm_per_mv for trace in row))
+    return Pulse(after if options.pulse == "end" else (left - long) // 2, row[0].baseline, gains)

@@ -1,7 +1,8 @@
 """A record on paper, right to the millimetre, with the geometry to read it back.
 
 A sample t seconds after its column's start lies `mm_per_s` * t mm right of the column's left end; v mV lie
-`mm_per_mv` * v mm above the baseline. Nothing is resampled: straight lines join the record's own samples.
+`mm_per_mv` * v mm above the baseline (below, where a lead is drawn upside down). Nothing is resampled: straight
+lines join the record's own samples.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from render.ink import (
     png_bytes,
     text_width,
 )
-from render.layout import Layout, Trace, layout_named
+from render.layout import PULSE_S, Layout, Pulse, Trace, layout_named
 from render.record import LEADS, EcgRecord
 
 # Below 1 px per mm small boxes and waves are gone; above 16 (406 dpi) no scanner or model gains anything.
@@ -40,7 +41,8 @@ _SEPARATOR_TICKS_MM = ((-7.5, -5.0), (5.0, 7.5))
 _NAME_MM, _HEADER_MM = 4.6, 4.0
 _HEADER_BASELINE_MM, _HEADER_GAP = 6.5, "    "
 _NAME_RIGHT_MM, _NAME_BASELINE_MM = 1.5, 5.0  # from the left end and the top of a trace
-_PULSE_S, _PULSE_MV, _PULSE_FOOT_MM = 0.2, 1.0, 1.5
+_NAME_CLEAR_MM = 5.0  # a name stands at least so high above 0 mV, or P waves would run through it in low rows
+_PULSE_MV, _PULSE_FOOT_MM = 1.0, 1.5
 
 _PAPER = np.array([255.0, 251.0, 249.0])
 _LINE = np.array([234.0, 130.0, 130.0])
@@ -56,10 +58,11 @@ class Page:
     image: uint8 (height, width), indices into `palette`, uint8 (256, 3) RGB.
     geometry: JSON-able; where every trace lies, in pixels from the centre of the top left pixel:
         {layout, width, height, px_per_mm, mm_per_s, mm_per_mv, sampling_rate, homography (3x3, page to
-        image), leads: [{lead, box [x0, y0, x1, y1], name_box, start_s, start_sample, end_sample (excluded),
-        baseline_y, px_per_mm}]}.
-        Sample i lies at x = box[0] + (i / sampling_rate - start_s) * mm_per_s * px_per_mm, and v mV at
-        y = baseline_y - v * mm_per_mv * px_per_mm.
+        image), leads: [{lead, label, box [x0, y0, x1, y1], name_box, start_s, start_sample, end_sample (excluded),
+        baseline_y, px_per_mm, mm_per_s, mm_per_mv, inverted}]}.
+        Sample i of a lead lies at x = box[0] + (i / sampling_rate - start_s) * mm_per_s * px_per_mm, and v mV at
+        y = baseline_y - v * mm_per_mv * px_per_mm, or + where it is inverted. Each lead has its own gain; the page's
+        mm_per_mv is that of its first. name_box is None where names are left out; label is what they say ("-aVR").
     """
 
     image: NDArray[np.uint8]
@@ -82,12 +85,14 @@ class _Sheet:
     bare: NDArray[np.uint8]
     palette: NDArray[np.uint8]
     ink: NDArray[np.uint8]
-    name_boxes: tuple[list[int], ...]
+    name_boxes: tuple[list[int] | None, ...]
 
 
 def draw(record: EcgRecord, *, layout: str = "3x4+1R", width: int = 1120) -> Page:
-    """Draw the record's first 10 s on a page `width` pixels wide (1120: 4 px per mm); the height follows.
+    """Draw the record from its first sample on, as far as the page reaches.
 
+    layout: words of `render.page_options`, such as "6x2,cabrera". width: of the page in pixels; 1120 are 4 px per
+    mm on paper 280 mm wide. The height follows.
     A shorter record draws what is there; a sample that is not finite leaves a gap.
     Raises `InputError` for an unknown layout or a width out of range.
     """
@@ -106,7 +111,7 @@ def draw(record: EcgRecord, *, layout: str = "3x4+1R", width: int = 1120) -> Pag
         lasts=np.array([last for _, last in spans]),
         x0s=np.array(starts) * px_per_mm,
         x_step=plan.mm_per_s * px_per_mm / record.sampling_rate,
-        scales=np.full(len(spans), plan.mm_per_mv * px_per_mm),
+        scales=np.array([trace.mm_per_mv * (-1 if trace.inverted else 1) for trace in plan.traces]) * px_per_mm,
         baselines=np.array([trace.baseline for trace in plan.traces]) * px_per_mm,
         width=_line_width(_TRACE_MM, px_per_mm),
     )
@@ -122,7 +127,7 @@ def _checked_scale(plan: Layout, width: int) -> float:
     """Pixels per mm."""
     least, most = math.ceil(plan.width * _LEAST_PX_PER_MM), math.floor(plan.width * _MOST_PX_PER_MM)
     if not least <= width <= most:
-        raise InputError(f"page width {width} px: must lie between {least} and {most}; 1120 is 4 pixels per mm")
+        raise InputError(f"page width {width} px: must lie between {least} and {most}; 1120 is about 4 pixels per mm")
     return width / plan.width
 
 
@@ -145,13 +150,17 @@ def _geometry(
     leads = [
         {
             "lead": trace.lead,
+            "label": trace.label,
             "box": [round(mm * px_per_mm, 4) for mm in (trace.x0, trace.top, plan.trace_end(trace), trace.bottom)],
-            "name_box": list(name_box),
+            "name_box": name_box and list(name_box),
             "start_s": trace.start,
             "start_sample": first,
             "end_sample": last,
             "baseline_y": round(trace.baseline * px_per_mm, 4),
             "px_per_mm": px_per_mm,
+            "mm_per_s": plan.mm_per_s,
+            "mm_per_mv": trace.mm_per_mv,
+            "inverted": trace.inverted,
         }
         for trace, name_box, (first, last) in zip(plan.traces, sheet.name_boxes, spans, strict=True)
     ]
@@ -161,7 +170,7 @@ def _geometry(
         "height": sheet.ink.shape[0],
         "px_per_mm": px_per_mm,
         "mm_per_s": plan.mm_per_s,
-        "mm_per_mv": plan.mm_per_mv,
+        "mm_per_mv": plan.gains[0],
         "sampling_rate": float(record.sampling_rate),
         "homography": [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]],
         "leads": leads,
@@ -185,7 +194,10 @@ def _draw_header(ink: NDArray[np.uint8], record: EcgRecord, plan: Layout, px_per
 
 
 def _legend(plan: Layout) -> str:
-    return f"{plan.mm_per_s:g} mm/s{_HEADER_GAP}{plan.mm_per_mv:g} mm/mV"
+    gains = [f"{gain:g} mm/mV" for gain in plan.gains]
+    if len(gains) == 2:
+        gains = [f"limb {gains[0]}, chest {gains[1]}"]
+    return f"{plan.mm_per_s:g} mm/s{_HEADER_GAP}{gains[0]}"
 
 
 def _legend_x(plan: Layout, px_per_mm: float) -> float:
@@ -199,8 +211,8 @@ def _sheet(plan: Layout, width: int) -> _Sheet:
     px_per_mm = width / plan.width
     shape = (round(plan.height * px_per_mm), width)
     ink = np.zeros(shape, dtype=np.uint8)
-    for baseline in plan.baselines:
-        draw_line(ink, _pulse(plan, baseline) * px_per_mm, _line_width(_TRACE_MM, px_per_mm))
+    for pulse in plan.pulses:
+        draw_line(ink, _outline(pulse, plan) * px_per_mm, _line_width(_TRACE_MM, px_per_mm))
     for x, baseline in plan.separators:
         for low, high in _SEPARATOR_TICKS_MM:
             ends = np.array([[x, baseline + low], [x, baseline + high]]) * px_per_mm
@@ -208,11 +220,13 @@ def _sheet(plan: Layout, width: int) -> _Sheet:
     names = tuple(
         draw_text(
             ink,
-            trace.lead,
+            trace.label,
             (trace.x0 + _NAME_RIGHT_MM) * px_per_mm,
-            (trace.top + _NAME_BASELINE_MM) * px_per_mm,
+            min(trace.top + _NAME_BASELINE_MM, trace.baseline - _NAME_CLEAR_MM) * px_per_mm,
             _NAME_MM * px_per_mm,
         )
+        if plan.lead_names
+        else None
         for trace in plan.traces
     )
     legend_at = _legend_x(plan, px_per_mm), _HEADER_BASELINE_MM * px_per_mm
@@ -224,20 +238,16 @@ def _sheet(plan: Layout, width: int) -> _Sheet:
     return _Sheet(bare, palette(colours, _INK), ink, names)
 
 
-def _pulse(plan: Layout, baseline: float) -> NDArray[np.float64]:
-    """The calibration pulse of a row, 1 mV high and 0.2 s long: (6, 2) mm."""
-    rise, fall = plan.pulse_x, plan.pulse_x + _PULSE_S * plan.mm_per_s
-    top = baseline - _PULSE_MV * plan.mm_per_mv
-    return np.array(
-        [
-            [rise - _PULSE_FOOT_MM, baseline],
-            [rise, baseline],
-            [rise, top],
-            [fall, top],
-            [fall, baseline],
-            [fall + _PULSE_FOOT_MM, baseline],
-        ]
-    )
+def _outline(pulse: Pulse, plan: Layout) -> NDArray[np.float64]:
+    """The line of a calibration pulse: (4 + 2 for each of its gains, 2) mm."""
+    long = PULSE_S * plan.mm_per_s
+    edges = pulse.x + np.arange(len(pulse.gains) + 1) / len(pulse.gains) * long
+    points = [(edges[0] - _PULSE_FOOT_MM, pulse.baseline), (edges[0], pulse.baseline)]
+    for gain, left, right in zip(pulse.gains, edges[:-1], edges[1:], strict=True):
+        top = pulse.baseline - _PULSE_MV * gain
+        points += [(left, top), (right, top)]
+    points += [(edges[-1], pulse.baseline), (edges[-1] + _PULSE_FOOT_MM, pulse.baseline)]
+    return np.array(points)
 
 
 def _grid(plan: Layout, shape: tuple[int, int], px_per_mm: float) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
