@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
@@ -115,7 +116,7 @@ def _load(loader: Any, base: str, **arguments: Any) -> Any:
             raise InputError(f"model {base}: no config.json there; name a folder saved by transformers, or a hub id")
     try:
         return loader(where, **arguments)
-    except (OSError, ValueError, KeyError, RuntimeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if "gated" in str(error).lower():
             raise InputError(
@@ -170,7 +171,7 @@ def load_adapter(model: Any, folder: Path, base: str) -> PeftModel:
         )
     try:
         return PeftModel.from_pretrained(model, str(folder)).eval()
-    except (RuntimeError, ValueError, KeyError, OSError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(
             f"{folder}: the adapter does not fit {base} ({reason}); it was made for another version of the base"

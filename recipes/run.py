@@ -17,7 +17,7 @@ from peft import PeftModel
 from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
-from recipes.model import add_lora, linear_modules, load_model, load_processor, nano_folder
+from recipes.model import add_lora, load_model, load_processor, nano_folder
 from recipes.packing import PackingCollator
 from recipes.schema import DataPart, Recipe, save_recipe
 from render.dataset import open_dataset
@@ -172,7 +172,7 @@ def base_fingerprint(base: str) -> str:
 
 
 def _facts(recipe: Recipe, model: Any, pages: Any) -> dict[str, Any]:
-    adapted = [] if recipe.lora is None else linear_modules(model.get_base_model(), recipe.lora.targets)
+    adapted = sorted(model.targeted_module_names) if isinstance(model, PeftModel) else []
     parameters = [(p.numel(), p.requires_grad) for p in model.parameters()]
     return {
         "name": recipe.name,

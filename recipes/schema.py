@@ -229,6 +229,8 @@ def _scalar(hint: Any, value: Any, limits: Mapping[str, Any], where: str, key: s
     if hint is float and isinstance(value, str):  # YAML 1.1 reads 2e-4 as text
         with suppress(ValueError):
             value = float(value)
+    if hint is str and (value is None or type(value) is int):  # `data.folds=9`, `data.validation=`
+        value = "" if value is None else str(value)
     if hint is float and type(value) is int:
         value = float(value)
     if type(value) is not hint:

@@ -687,7 +687,7 @@ def test_open_source_simulated() -> None:
         ("PTBXL:x", {}, "did you mean ptbxl:DIR?"),
         ("mimik:x", {}, "did you mean mimic:DIR?"),
         ("", {}, "source '' is unknown"),
-        ("qqqq", {}, "known are simulated, ptbxl:DIR, mimic:DIR, wfdb:DIR"),
+        ("qqqq", {}, "known are simulated, simulated:CODE,CODE, ptbxl:DIR, mimic:DIR, wfdb:DIR"),
         ("ptbxl:", {}, "write ptbxl:DIR"),
         ("wfdb:/nowhere", {}, "/nowhere: no such folder"),
         ("/nowhere/x.hea", {}, "/nowhere/x.hea: no such"),
