@@ -10,7 +10,7 @@ rm -rf "$out"
 new=PACE,AFLT,WPW,BIGU
 step "1/5  Simulate ECGs and render pages (new to nano: pacemaker, flutter, WPW, bigeminy)"
 ecg-vlm render "simulated:$new,NORM" "$out/train" --limit 700 --width 672 --seed 100 --workers 2
-ecg-vlm render "simulated:$new,NORM" "$out/held-out" --limit 240 --width 672 --seed 200 --workers 2
+ecg-vlm render "simulated:$new,NORM" "$out/held-out" --limit 150 --width 672 --seed 200 --workers 2
 ecg-vlm render simulated:AFLT "$out/page.png" --width 1120 --seed 300
 
 step "2/5  Tune nano with LoRA (recipes/quickstart.yaml)"
@@ -22,7 +22,7 @@ before=$(ecg-vlm ask "$out/page.png" "$question")
 after=$(ecg-vlm ask "$out/page.png" "$question" --model "$out/run")
 printf '  %s\n  before tuning:  %s\n  after tuning:   %s\n' "$question" "$before" "$after"
 
-step "4/5  Judge both on 240 held-out pages"
+step "4/5  Judge both on 150 held-out pages"
 ecg-vlm evaluate "$out/run" --compare nano --data "$out/held-out" --out "$out/report"
 
 step "5/5  Done in $(( ($(date +%s) - began) / 60 )) min $(( ($(date +%s) - began) % 60 )) s"

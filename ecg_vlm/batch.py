@@ -154,15 +154,20 @@ def evaluate(
 
 
 def _names(specs: Sequence[str]) -> dict[str, str]:
-    """Model or file -> short name for tables; the folder's name where it says enough, the whole path otherwise."""
+    """Model or file -> its name in tables: short where that tells the systems apart, the whole path otherwise."""
     if len(set(specs)) != len(specs):
         raise InputError(f"--compare: {', '.join(specs)}: one system stands twice; name each once")
-    short = []
-    for spec in specs:
-        path = Path(spec)
-        name = path.parent.name if path.suffix == ".parquet" else path.name
-        short.append(f"{NANO}, untuned" if spec == NANO else name)
+    short = [_short_name(spec) for spec in specs]
     return {spec: name if short.count(name) == 1 else spec for spec, name in zip(specs, short, strict=True)}
+
+
+def _short_name(spec: str) -> str:
+    path = Path(spec)
+    if spec == NANO:
+        return f"{NANO}, untuned"
+    if (path / "run.json").is_file():
+        return f"{Path(read_run(path)['base']).name}, tuned"
+    return path.parent.name if path.suffix == ".parquet" else path.name
 
 
 def _gallery(systems: Sequence[System], pages: Pages) -> list[Example]:

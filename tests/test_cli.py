@@ -201,7 +201,7 @@ def test_the_whole_road(pages, tuned, page, tmp_path, capsys):
     code, out, _ = run(capsys, *words, "--out", tmp_path / "report")
     assert code == 0 and "report.html" in out
     report = json.loads((tmp_path / "report" / "report.json").read_text())
-    assert [s["name"] for s in report["systems"]] == ["r", "nano, untuned", "p"] and report["records"] == 10
+    assert [s["name"] for s in report["systems"]] == ["nano, tuned", "nano, untuned", "p"] and report["records"] == 10
     assert (tmp_path / "report" / "scores.parquet").is_file() and (tmp_path / "report" / "answers.jsonl").is_file()
     again = [
         "evaluate",
