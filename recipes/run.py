@@ -193,7 +193,8 @@ def _save(recipe: Recipe, model: Any, processor: Any, out: Path, summary: dict[s
     if isinstance(model, PeftModel):
         for config in model.peft_config.values():
             config.base_model_name_or_path = recipe.model.base
-        model.save_pretrained(str(out))
+        # Embeddings are never adapted; left to itself peft asks the hub for the base to find that out.
+        model.save_pretrained(str(out), save_embedding_layers=False)
     else:
         model.to(torch.bfloat16).save_pretrained(str(out))
         processor.save_pretrained(str(out))
