@@ -65,8 +65,8 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="ecg-vlm", description=__doc__.split("\n")[0], epilog=_EPILOG)
-    parser.description = "Tune and ask vision-language models that read ECG images, and judge their answers."
+    about = "Tune and ask vision-language models that read ECG images, and judge their answers."
+    parser = _Parser(prog="ecg-vlm", description=about, epilog=_EPILOG)
     parser.add_argument("--version", action="version", version=_version())
     parser.add_argument("--verbose", action="store_true", help="show the log messages of the libraries")
     sub = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from render.statements import STATEMENTS, task_classes, task_labels
+from render.statements import task_classes, task_labels
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -215,11 +215,6 @@ def balanced_accuracy(y: Bools, decided: Bools) -> float:
     sensitivity = (labels & decisions).sum(axis=0)[defined] / positives[defined]
     specificity = (~labels & ~decisions).sum(axis=0)[defined] / negatives[defined]
     return float(np.mean((sensitivity + specificity) / 2)) if defined.any() else float("nan")
-
-
-def statement_columns() -> tuple[str, ...]:
-    """The 71 codes in the column order of every (n, 71) array of this package."""
-    return tuple(STATEMENTS)
 
 
 def _checked(y: NDArray[np.bool_], s: NDArray[np.floating]) -> tuple[Bools, Floats]:

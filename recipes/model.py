@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
+import re
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,6 @@ from transformers import (
 
 from recipes.schema import LoraPart, ModelPart
 from render.files import InputError
-
-log = logging.getLogger(__name__)
 
 NANO = "nano"
 NEVER_ADAPTED = ("lm_head", "embed_tokens")
@@ -129,8 +127,6 @@ def _load(loader: Any, base: str, **arguments: Any) -> Any:
 
 def linear_modules(model: torch.nn.Module, targets: str) -> list[str]:
     """Paths of the linear layers that a choice of `lora.targets` adapts, sorted; never the head or the embedding."""
-    import re
-
     pattern = re.compile(_TARGETS[targets])
     return sorted(
         name

@@ -73,16 +73,16 @@ def finetune(
     trainer.remove_callback(PrinterCallback)
     started = time.time()
     trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if resume and checkpoints else None)
+    seconds = round(time.time() - started, 1)
+    if held_out is not None:
+        trainer.evaluate()  # its loss is the last line of the log
     summary = {
         **_facts(recipe, model, pages),
-        "seconds": round(time.time() - started, 1),
+        "seconds": seconds,
         "steps": trainer.state.global_step,
         "losses": [[e["step"], e["loss"]] for e in trainer.state.log_history if "loss" in e],
         "validation_losses": [[e["step"], e["eval_loss"]] for e in trainer.state.log_history if "eval_loss" in e],
     }
-    if held_out is not None:
-        final = {k: v for k, v in trainer.evaluate().items() if k == "eval_loss"}
-        summary["validation_losses"].append([trainer.state.global_step, final["eval_loss"]])
     _save(recipe, model, processor, out, summary)
     return summary
 

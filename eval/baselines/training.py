@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +17,12 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from scipy.signal import resample_poly
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eval.baselines.cnn import LEAD_COUNT, NETWORKS
 from render.files import InputError, whole_file
-from render.record import EcgRecord
+from render.record import EcgRecord, resample
 from render.statements import task_classes
 
 RATE = 100
@@ -72,11 +70,8 @@ def to_100_hz(record: EcgRecord) -> NDArray[np.float32]:
     Polyphase resampling; NaN samples become 0 mV first, since one NaN would spread over the filter's length.
     Shorter records are padded with 0 mV at the end, longer ones cut after 10 s.
     """
-    signal = np.nan_to_num(record.signal.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    ratio = Fraction(RATE) / Fraction(record.sampling_rate).limit_denominator(1000)
-    if ratio != 1:
-        # "line" takes each lead's trend out for the filter, so that an offset does not ring at both ends.
-        signal = resample_poly(signal, ratio.numerator, ratio.denominator, axis=1, padtype="line")
+    held = np.nan_to_num(record.signal, nan=0.0, posinf=0.0, neginf=0.0)
+    signal = resample(held, record.sampling_rate, RATE)
     out = np.zeros((LEAD_COUNT, SAMPLES), dtype=np.float32)
     kept = min(SAMPLES, signal.shape[1])
     out[:, :kept] = signal[:, :kept]
