@@ -1,27 +1,41 @@
-"""How long a page takes, from a record in memory to the bytes of a PNG: `python benchmarks/pages.py`.
+"""What a page costs, from a record in memory to the bytes of a PNG, and what reading a record costs:
+`python benchmarks/pages.py [--ptbxl DIR]` prints both as tables for the README.
 
-The yardstick is matplotlib drawing the same traces, names and grid on a figure that is kept from page to
-page. All contestants take turns on the same records, so that a busy machine slows all of them alike; the
-figures are medians of CPU time (user and system, all threads of the process). Trust the ratios.
+The yardsticks are matplotlib drawing the same traces, names and grid on a figure that is kept from page to page, and
+ecg_plot (PyPI), which draws the same leads, grid and rhythm strip anew for every record, here through its matplotlib
+backend; for reading, `wfdb.rdrecord`. All contestants take turns on the same records, so that a busy machine slows all
+of them alike; the figures are medians of CPU time (user and system, all threads of the process). Trust the ratios.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import io
 import statistics
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from render.layout import Layout, layout_named
-from render.page import draw
-from render.record import EcgRecord
+from render.pages.layout import Layout, layout_named
+from render.pages.page import draw
+from render.pages.wear import strengths, wear
+from render.record import LEADS, EcgRecord
+from render.sources.ptbxl import PtbXl
+from render.statements import STATEMENTS
+
+_RATES = (500, 100)
+_SIZES = (("3x4+1R", 1120), ("3x4+1R,Letter", 2200))  # 1120 x 560 and 2200 x 1700 px
+_SELDOM = 5  # ecg_plot takes a turn in every fifth round only: one of its pages takes as long as a hundred others
+
+Make = Callable[[EcgRecord], bytes]
 
 
 def noisy_heartbeats(number: int, sampling_rate: float) -> EcgRecord:
@@ -69,44 +83,144 @@ class MatplotlibPage:
         return out.getvalue()
 
 
-def render_page(width: int, record: EcgRecord) -> bytes:
+def clean_page(layout: str, width: int, record: EcgRecord) -> bytes:
     """The page's PNG, by this project."""
-    return draw(record, width=width).png()
+    return draw(record, layout=layout, width=width).png()
 
 
-def medians(
-    contestants: dict[str, Callable[[EcgRecord], bytes]], records: Sequence[EcgRecord], rounds: int
-) -> dict[str, tuple[float, float]]:
-    """Name -> (CPU milliseconds, kilobytes) per page, medians over `rounds` interleaved rounds."""
+def photo(layout: str, width: int, record: EcgRecord) -> bytes:
+    """The picture file of a photographed page, by this project. Every record has its own strengths and places."""
+    random = np.random.default_rng(int(record.record_id))
+    return wear(draw(record, layout=layout, width=width), strengths("photo", random), random).data
+
+
+def ecg_plot_page(width: int, record: EcgRecord) -> bytes:
+    """The same leads in the same grid with a rhythm strip, by ecg_plot, as wide as our page."""
+    import ecg_plot
+
+    chart = ecg_plot.plot(
+        record.signal,
+        sample_rate=record.sampling_rate,
+        lead_names=list(LEADS),
+        layout="12lead",
+        rhythm_lead="II",
+        time_mode="sequential",
+    )
+    figure, _ = chart.to_matplotlib()
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=width / figure.get_figwidth(), pil_kwargs={"compress_level": 1})
+    return out.getvalue()
+
+
+def milliseconds(
+    contestants: dict[str, Callable[[int], object]], rounds: int, seldom: Sequence[str] = ()
+) -> dict[str, float]:
+    """Name -> median CPU milliseconds over interleaved rounds; a contestant is called with the round's number."""
     spent: dict[str, list[float]] = {name: [] for name in contestants}
-    sizes: dict[str, list[float]] = {name: [] for name in contestants}
-    for make in contestants.values():  # compiles, loads fonts, draws the grids
-        make(records[0])
+    for make in contestants.values():  # compiles, loads fonts, draws the grids, fills the cache of the disk
+        make(0)
     for i in range(rounds):
         for name, make in contestants.items():
+            if name in seldom and i % _SELDOM:
+                continue
             start = time.process_time()
-            png = make(records[i % len(records)])
+            make(i)
             spent[name].append((time.process_time() - start) * 1e3)
-            sizes[name].append(len(png) / 1e3)
-    return {name: (statistics.median(spent[name]), statistics.median(sizes[name])) for name in contestants}
+    return {name: statistics.median(times) for name, times in spent.items()}
+
+
+def print_pages(rounds: int) -> None:
+    """One row for every size, rate and kind of page."""
+    print("| page | Hz | ours, ms | kB | matplotlib, ms | ratio | ecg_plot, ms | ratio |")
+    print("|---|---|---|---|---|---|---|---|")
+    for layout, width in _SIZES:
+        plan = layout_named(layout)
+        size = f"{width} × {round(width * plan.height / plan.width)}"
+        for rate in _RATES:
+            records = [noisy_heartbeats(number, rate) for number in range(8)]
+            pages: dict[str, Make] = {
+                "ours": partial(clean_page, layout, width),
+                "photo": partial(photo, layout, width),
+                "matplotlib": MatplotlibPage(plan, width).png,
+                "ecg_plot": partial(ecg_plot_page, width),
+            }
+            turns = {name: lambda i, make=make: make(records[i % 8]) for name, make in pages.items()}  # noqa: B023
+            cost = milliseconds(turns, rounds, seldom=["ecg_plot"])
+            others = " | ".join(
+                f"{cost[name]:.0f} | {cost[name] / cost['ours']:.0f}" for name in ("matplotlib", "ecg_plot")
+            )
+            for kind, name, rest in (("clean", "ours", others), ("photo", "photo", "– | – | – | –")):
+                kilobytes = statistics.median(len(pages[name](record)) for record in records) / 1e3
+                print(f"| {kind} {size} | {rate} | {cost[name]:.1f} | {kilobytes:.0f} | {rest} |", flush=True)
+
+
+def print_reading(folder: Path, rounds: int) -> None:
+    """One row for each of PTB-XL's two rates; records that are not in the folder at that rate are passed over."""
+    import wfdb
+
+    print("\n| reading a PTB-XL record | ours, ms | wfdb, ms | ratio |\n|---|---|---|---|")
+    for rate, column in ((500, "filename_hr"), (100, "filename_lr")):
+        source = PtbXl(folder, sampling_rate=rate)
+        held = list(_held(source, folder, column, rounds))
+        turns: dict[str, Callable[[int], object]] = {
+            "ours": lambda i: source.read(held[i % len(held)][0]),  # noqa: B023
+            "wfdb": lambda i: wfdb.rdrecord(str(held[i % len(held)][1])),  # noqa: B023
+        }
+        if held:
+            cost = milliseconds(turns, rounds)
+            ratio = cost["wfdb"] / cost["ours"]
+            print(f"| {rate} Hz | {cost['ours']:.2f} | {cost['wfdb']:.2f} | {ratio:.1f} |", flush=True)
+
+
+def _held(source: PtbXl, folder: Path, column: str, most: int) -> Iterator[tuple[int, Path]]:
+    """Number in the source and path of up to so many records that are on the disk; reads them into its cache."""
+    found = 0
+    with (folder / "ptbxl_database.csv").open(encoding="utf-8", newline="") as file:
+        for i, row in enumerate(csv.DictReader(file)):
+            path = folder / row[column]
+            if found < most and path.with_name(path.name + ".dat").is_file():
+                source.read(i)
+                found += 1
+                yield i, path
+
+
+def write_ptbxl(folder: Path) -> Path:
+    """Made-up records in PTB-XL's layout, at both rates; returns the folder."""
+    import wfdb
+
+    rows = []
+    for number in range(8):
+        row = {"ecg_id": str(number), "patient_id": "1.0", "age": "60.0", "sex": "0", "report": "sinusrhythmus"}
+        row |= {"scp_codes": "{'NORM': 100.0, 'SR': 0.0}", "validated_by_human": "True", "strat_fold": "1"}
+        for rate, column, suffix in ((500, "filename_hr", "hr"), (100, "filename_lr", "lr")):
+            place = folder / f"records{rate}" / "00000"
+            place.mkdir(parents=True, exist_ok=True)
+            name = f"{number:05d}_{suffix}"
+            row[column] = f"records{rate}/00000/{name}"
+            signal = noisy_heartbeats(number, rate).signal.T.astype(np.float64)
+            form = {"fmt": ["16"] * 12, "adc_gain": [1000.0] * 12, "baseline": [0] * 12}
+            names = [lead.upper() for lead in LEADS]
+            wfdb.wrsamp(name, rate, ["mV"] * 12, names, p_signal=signal, **form, write_dir=str(place))
+        rows.append(row)
+    with (folder / "ptbxl_database.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    codes = "".join(f"{code},{each.superclass}\n" for code, each in STATEMENTS.items())
+    (folder / "scp_statements.csv").write_text(f",diagnostic_class\n{codes}", encoding="utf-8")
+    return folder
 
 
 def main() -> None:
-    """Print one table per sampling rate."""
-    parser = argparse.ArgumentParser(description="Measure how long a page takes, in CPU time.")
-    parser.add_argument("--rounds", type=int, default=60, help="pages per contestant")
-    parser.add_argument("--widths", type=int, nargs="+", default=[672, 1120, 2240], help="pixels")
+    """Print both tables."""
+    parser = argparse.ArgumentParser(description="Measure what pages and reading cost, in CPU time.")
+    parser.add_argument("--rounds", type=int, default=40, help="turns of each contestant")
+    parser.add_argument("--ptbxl", type=Path, help="a PTB-XL folder to read from (default: made-up records)")
     arguments = parser.parse_args()
-    plan = layout_named("3x4+1R")
-    for rate in (100.0, 500.0):
-        records = [noisy_heartbeats(number, rate) for number in range(8)]
-        contestants: dict[str, Callable[[EcgRecord], bytes]] = {}
-        for width in arguments.widths:
-            contestants[f"render {width} px"] = partial(render_page, width)
-            contestants[f"matplotlib {width} px"] = MatplotlibPage(plan, width).png
-        print(f"{rate:g} Hz                  CPU ms    kB")
-        for name, (spent, size) in medians(contestants, records, arguments.rounds).items():
-            print(f"  {name:20s} {spent:7.1f} {size:6.0f}")
+    print_pages(arguments.rounds)
+    with tempfile.TemporaryDirectory() as place:
+        folder = arguments.ptbxl if arguments.ptbxl is not None else write_ptbxl(Path(place))
+        print_reading(folder, 5 * arguments.rounds)
 
 
 if __name__ == "__main__":

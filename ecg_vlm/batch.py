@@ -17,9 +17,9 @@ from ecg_vlm.reader import Reader, read_run
 from eval.protocol import System, read_answer, read_answers, read_scores, write_answers, write_scores
 from eval.report import Evaluated, Example, Report, write_report
 from recipes.model import NANO
-from render.dataset import open_dataset
+from render.data.dataset import open_dataset
 from render.files import InputError
-from render.ptbxl import LABELS_DIFFER
+from render.sources.ptbxl import LABELS_DIFFER
 from render.statements import STATEMENTS
 
 OPEN_QUESTION = "What does this ECG show?"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ecg_vlm import commands
-from render.files import InputError
+from render.files import InputError, WorkFailed
 
 _EPILOG = "Not a medical device: nothing it prints is a diagnosis."
 
@@ -36,6 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"ecg-vlm: {error}", file=sys.stderr)
         return 2
+    except WorkFailed as error:
+        print(f"ecg-vlm: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(
             "ecg-vlm: interrupted; finished shards and checkpoints are kept (--resume goes on)",
@@ -87,12 +90,29 @@ def _add_render(sub: Any) -> None:
     p.add_argument("out", type=Path, help="folder of the new data set, or a .png for one page of one record")
     p.add_argument("--limit", type=_positive, help="the first N records (simulated: how many, default 1000)")
     p.add_argument("--folds", type=_folds, help="PTB-XL folds, for example 1-8")
-    p.add_argument("--layout", default="3x4+1R", help="page layout, such as 6x2+1R,cabrera,50mm/s (default 3x4+1R)")
-    p.add_argument("--width", type=_width, default=1120, help="page width in pixels (default 1120; nano's own is 672)")
-    p.add_argument("--closed", type=_positive, default=16, help="yes/no questions per page (default 16)")
+    p.add_argument(
+        "--layout", default="3x4+1R", help="page layout, such as 6x2+1R,cabrera,50mm/s or mixed (default 3x4+1R)"
+    )
+    p.add_argument(
+        "--style", default="clean", help="look of the page, such as scan, photo,green,dots or mixed (default clean)"
+    )
+    size = p.add_mutually_exclusive_group()
+    size.add_argument(
+        "--width", type=_width, default=1120, help="page width in pixels (default 1120; nano's own is 672)"
+    )
+    size.add_argument("--dpi", type=_dpi, help="resolution instead of a width: the paper's true size at so many dpi")
+    p.add_argument("--per-record", type=_positive, default=1, help="pages of each record (default 1)")
+    p.add_argument("--mask", action="store_true", help="add a mask to each page: 0 paper, 1 grid, 2 print, 3 signal")
+    p.add_argument("--tasks", type=_names, help="of features, rhythm, morphology, report (default all)")
+    p.add_argument("--closed", type=_positive, help="yes/no questions per page (default: as many no as yes)")
+    p.add_argument("--dialogues", type=Path, help="ECGInstruct or LLaVA JSON whose dialogues the pages get instead")
+    p.add_argument(
+        "--format", choices=("parquet", "llava"), default="parquet", help="llava: llava.json and images (ECGInstruct)"
+    )
+    p.add_argument("--preview", action="store_true", help="draw twelve of the pages to OUT-preview.png, and stop")
     p.add_argument("--shard-size", type=_positive, default=500, help="pages per Parquet file (default 500)")
     p.add_argument("--workers", type=_positive, default=1, help="processes (default 1)")
-    p.add_argument("--seed", type=_count, default=0, help="seed of simulated records, questions and wording")
+    p.add_argument("--seed", type=_count, default=0, help="seed of simulated records, of drawn looks and questions")
     p.add_argument(
         "--lenient",
         action="store_true",
@@ -177,7 +197,7 @@ def _add_parse(sub: Any) -> None:
 
 
 def _folds(text: str) -> tuple[int, ...]:
-    from render.source import parse_folds
+    from render.sources.source import parse_folds
 
     try:
         return parse_folds(text)
@@ -204,7 +224,15 @@ def _count(text: str) -> int:
 
 
 def _width(text: str) -> int:
-    return _whole(text, 280, 8960)
+    return _whole(text, 300, 4470)  # 1 to 16 pixels per mm on every paper there is
+
+
+def _dpi(text: str) -> int:
+    return _whole(text, 30, 400)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(","))
 
 
 def _version() -> str:

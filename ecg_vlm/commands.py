@@ -8,48 +8,115 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from render.files import InputError
 
+if TYPE_CHECKING:
+    from render.data.rows import Options
+    from render.sources.source import Source
+
 
 def render(a: argparse.Namespace) -> None:
-    """Render a data set, or one page of the first record when `out` is a .png."""
-    from render.dataset import Options, check, write_dataset
-    from render.layout import layout_named
-    from render.source import open_source
+    """Render a data set, a preview of it, or one page of the first record when `out` is a .png or .jpg."""
+    from render.data.rows import Options
+    from render.sources.source import open_source
 
-    layout_named(a.layout)
+    options = Options(
+        layout=a.layout,
+        style=a.style,
+        width=a.width,
+        dpi=a.dpi,
+        per_record=a.per_record,
+        mask=a.mask,
+        closed=a.closed,
+        seed=a.seed,
+        shard_size=a.shard_size,
+        lenient=a.lenient,
+        **({"tasks": a.tasks} if a.tasks else {}),
+    )
     source = open_source(a.source, seed=a.seed, limit=a.limit, folds=a.folds)
-    if a.out.suffix.lower() == ".png":
-        from render.files import refuse_filled, whole_file
-        from render.page import draw
+    if a.preview:
+        _preview(a, source, options)
+    elif a.out.suffix.lower() in _PICTURES:
+        _render_one(a.out, source, options)
+    else:
+        _render_all(a, source, options)
 
-        refuse_filled(a.out)
-        record = source.read(0)
-        if not a.lenient:
-            check(record, a.layout)
-        with whole_file(a.out) as partial:
-            partial.write_bytes(draw(record, layout=a.layout, width=a.width).png())
-        print(f"{a.out}: record {record.record_id}; {', '.join(record.statements) or 'no statements known'}")
-        return
-    options = Options(a.layout, a.width, a.closed, a.seed, a.shard_size, a.lenient)
+
+_PICTURES = (".png", ".jpg", ".jpeg")
+
+
+def _render_one(out: Path, source: Source, options: Options) -> None:
+    """The first record as a picture of the kind that `out` is named for."""
+    from PIL import Image
+
+    from render.data.rows import make_picture
+    from render.files import refuse_filled, whole_file
+
+    refuse_filled(out)
+    record = source.read(0)
+    picture, style = make_picture(record, 0, options)
+    with whole_file(out) as partial:
+        if picture.suffix == out.suffix.lower().replace("jpeg", "jpg"):
+            partial.write_bytes(picture.data)
+        else:
+            Image.open(io.BytesIO(picture.data)).convert("RGB").save(partial)
+    print(f"{out}: record {record.record_id}; {', '.join(record.statements) or 'no statements known'}; {style}")
+
+
+def _preview(a: argparse.Namespace, source: Source, options: Options) -> None:
+    """Twelve pages from all over the data set that would be made, as one picture."""
+    from render.data.preview import contact_sheet
+    from render.data.rows import make_row
+    from render.files import whole_file
+
+    out = a.out if a.out.suffix.lower() == ".png" else a.out.with_name(f"{a.out.name}-preview.png")
+    pages = len(source) * options.per_record
+    shown = sorted({k * pages // _PREVIEWED for k in range(_PREVIEWED)})
+    with _bar("pages") as bar:
+        rows = []
+        for done, i in enumerate(shown, 1):
+            rows.append(make_row(source.read(i // options.per_record), i, options))
+            bar("pages", done, len(shown))
+    with whole_file(out) as partial:
+        partial.write_bytes(contact_sheet(rows))
+    print(f"{out}: {len(rows)} of {pages} pages; the same command without --preview makes them all")
+
+
+_PREVIEWED = 12
+
+
+def _render_all(a: argparse.Namespace, source: Source, options: Options) -> None:
+    from render.data.dataset import write_dataset
+    from render.data.llava import LlavaDialogues, export_llava
+
+    told = LlavaDialogues(a.dialogues, source.name) if a.dialogues else None
+    llava = a.out / "llava.json"
     with _bar("pages") as bar:
         manifest = write_dataset(
             source,
             a.out,
             options,
+            told=told,
             workers=a.workers,
             resume=a.resume,
             progress=lambda done, total: bar("pages", done, total),
         )
-    print(f"{a.out}: {manifest['pages']} pages, {sum(manifest['dialogue_counts'].values())} dialogues")
+        if a.format == "llava" and not llava.exists():
+            export_llava(a.out, a.out, lambda done, total: bar("images", done, total))
+    if a.format == "llava":
+        shutil.rmtree(a.out / "data", ignore_errors=True)
+    where = llava if a.format == "llava" else a.out
+    print(f"{where}: {manifest['pages']} pages, {sum(manifest['dialogue_counts'].values())} dialogues")
     if manifest["skipped"]:
-        print(f"{len(manifest['skipped'])} records left out; reasons in {a.out / 'manifest.json'}")
+        print(f"{len(manifest['skipped'])} pages left out; reasons in {a.out / 'manifest.json'}")
 
 
 def finetune(a: argparse.Namespace) -> None:
@@ -155,7 +222,7 @@ def _waveforms(a: argparse.Namespace) -> tuple[list[str], Any, Any]:
 
     from eval.baselines.training import to_100_hz
     from eval.metrics import label_matrix
-    from render.source import open_source
+    from render.sources.source import open_source
 
     source = open_source(a.data, seed=a.seed, limit=a.limit, folds=a.folds)
     ids, signals, statements = [], [], []
@@ -202,8 +269,13 @@ def _lines(file: str) -> Iterator[str]:
 
 @contextmanager
 def _bar(unit: str) -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar on stderr: call it with (what, done, in all)."""
+    """Progress on stderr, called with (what, done, in all): a bar on a screen, now and then a line elsewhere."""
     from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _progress_lines(unit)
+        return
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -218,19 +290,47 @@ def _bar(unit: str) -> Iterator[Callable[[str, int, int], None]]:
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn(unit),
+        TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=console) as progress:
         rows: list[Any] = []
         last = 0
 
         def show(what: str, done: int, total: int) -> None:
             nonlocal last
             if not rows or done < last:  # counting starts again: the next system, the next piece of work
-                rows.append(progress.add_task(what, total=total))
+                rows.append(progress.add_task(what, total=total, rate=""))
             last = done
-            progress.update(rows[-1], description=what, completed=done, total=total)
+            speed = progress.tasks[rows[-1]].speed
+            rate = f"{speed:.1f} {unit}/s" if speed else ""
+            progress.update(rows[-1], description=what, completed=done, total=total, rate=rate)
 
         yield show
+
+
+_LINE_EVERY_S = 15.0
+
+
+def _progress_lines(unit: str) -> Callable[[str, int, int], None]:
+    """For a log file: a line when enough time has gone by, and one at the end."""
+    began = said = time.monotonic()
+    first = last = -1
+
+    def show(what: str, done: int, total: int) -> None:
+        nonlocal began, said, first, last
+        now = time.monotonic()
+        if done < last or first < 0:
+            began = said = now
+            first = done
+        last = done
+        if done < total and now - said < _LINE_EVERY_S:
+            return
+        said = now
+        rate = (done - first) / max(now - began, 1e-9)
+        left = f", {(total - done) / rate:.0f} s left" if rate > 0 and done < total else ""
+        print(f"{what}: {done}/{total} {unit}, {rate:.1f}/s{left}", file=sys.stderr, flush=True)
+
+    return show

@@ -18,8 +18,8 @@ from recipes.model import NANO, load_adapter, load_model, load_processor
 from recipes.packing import Encoded, encode_prompt, look, pack, yes_probabilities
 from recipes.run import base_fingerprint
 from recipes.schema import ModelPart, load_recipe
-from render.dialogue import closed_question
 from render.files import InputError
+from render.questions.wording import closed_question
 from render.statements import STATEMENTS
 
 # 64 megapixels: an A3 page at 600 dpi is 70 Mpx, a phone photo 12-50. A larger "image" is a decompression bomb.

@@ -20,9 +20,9 @@ from trl import SFTConfig, SFTTrainer
 from recipes.model import add_lora, load_model, load_processor, nano_folder
 from recipes.packing import PackingCollator
 from recipes.schema import DataPart, Recipe, save_recipe
-from render.dataset import open_dataset
+from render.data.dataset import open_dataset
 from render.files import InputError, refuse_filled, whole_file
-from render.source import parse_folds
+from render.sources.source import parse_folds
 
 _PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "ecg-vlm")
 

@@ -20,6 +20,13 @@ class InputError(ValueError):
         super().__init__(" ".join(str(message).split()))
 
 
+class WorkFailed(RuntimeError):  # noqa: N818  # not an error of the program's either: the world got in the way
+    """The input was right, and the work could not be done. The message is one line: what happened and how to go on.
+
+    The command line prints it and exits with code 1.
+    """
+
+
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; move it into place only when the block succeeds.

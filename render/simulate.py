@@ -21,6 +21,7 @@ from render.physiology.recorder import electrode_noise, to_leads
 from render.physiology.repolarisation import changed, qt_interval, recovery
 from render.physiology.rhythm import LENGTH_S, Rhythm, rhythm
 from render.physiology.verdict import holding, unmet
+from render.questions.measure import steady_rate
 from render.record import EcgRecord
 from render.statements import STATEMENTS
 
@@ -98,7 +99,33 @@ def _record(rng: Generator, record_id: str, statements: Sequence[str] | None) ->
         patient_id=record_id,
         age=person.age,
         sex=person.sex,
+        measured=_measured(findings, timing, main),
+        measured_by="simulated",
     )
+
+
+# Rhythms without a PR interval, or with more than one; and rhythms in which the end of T is hidden by other waves.
+_NO_SINGLE_PR = frozenset({"AFIB", "AFLT", "SVTAC", "PSVT", "SVARR", "PACE", "2AVB", "3AVB"})
+_HIDDEN_T_END = frozenset({"AFIB", "AFLT", "SVTAC", "PSVT", "PACE"})
+
+
+def _measured(findings: frozenset[str], timing: Rhythm, beat: Beat) -> dict[str, float]:
+    """What the simulator itself knows of the record in numbers; see `EcgRecord.measured`."""
+    known: dict[str, float] = {}
+    rate = steady_rate([t for t, _ in timing.ventricles if 0 <= t < LENGTH_S])
+    if rate is not None:
+        known["rate_bpm"] = rate
+    if timing.pr_ms > 0 and not findings & _NO_SINGLE_PR:
+        known["pr_ms"] = timing.pr_ms
+    conducted = sum(kind == "normal" for _, kind in timing.ventricles)
+    if 2 * conducted < len(timing.ventricles):  # paced, or an escape rhythm from the ventricle: not this beat
+        return known
+    known["qrs_ms"] = beat.qrs_ms
+    if not findings & _HIDDEN_T_END:
+        known["qt_ms"] = beat.qt_ms
+    if not findings & {"CRBBB", "IRBBB"}:  # there the axis depends on how much of the late R' is counted
+        known["qrs_axis_deg"] = beat.axis
+    return known
 
 
 def _verified_beat(findings: frozenset[str], person: Person, rate: float, rng: Generator) -> Beat:

@@ -1,13 +1,13 @@
 """The 71 SCP-ECG statements of PTB-XL: code, name, groups, and the benchmark's six label tasks.
 
-Source of codes and groups: PTB-XL 1.0.3, `scp_statements.csv` (CC BY 4.0). Names are our own wording: each reads
-on after "Does this ECG show ...?".
+Source of codes and groups: PTB-XL 1.0.3, `scp_statements.csv` (CC BY 4.0). Counts of records are of
+11,987 records of its folds 1-9. Names are our own wording: each reads on after "Does this ECG show ...?".
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -20,6 +20,7 @@ class Statement:
 
     superclass: NORM, MI, STTC, CD or HYP for diagnostic statements, "" otherwise.
     subclass: one of the 23 diagnostic subclasses, "" for form and rhythm statements.
+    records: how many of 11,987 PTB-XL records carry it. simulated: how many of 10,000 simulated ones do.
     """
 
     code: str
@@ -29,6 +30,8 @@ class Statement:
     rhythm: bool
     superclass: str
     subclass: str
+    records: int
+    simulated: int
 
 
 @cache
@@ -44,6 +47,8 @@ def _load() -> MappingProxyType[str, Statement]:
                 rhythm=row["rhythm"] == "1",
                 superclass=row["superclass"],
                 subclass=row["subclass"],
+                records=int(row["records"]),
+                simulated=int(row["simulated"]),
             )
             for row in rows
         }
@@ -52,6 +57,14 @@ def _load() -> MappingProxyType[str, Statement]:
 
 STATEMENTS = _load()
 """code -> Statement, in the benchmark's column order (codes sorted)."""
+
+_COUNTED = 11_987
+
+PREVALENCE: Mapping[str, Mapping[str, float]] = {
+    "ptbxl": {s.code: s.records / _COUNTED for s in STATEMENTS.values()},
+    "simulated": {s.code: s.simulated / 10000 for s in STATEMENTS.values()},
+}
+"""Source -> code -> share of its records that carry the code."""
 
 TASKS = ("all", "diagnostic", "subdiagnostic", "superdiagnostic", "form", "rhythm")
 """The six label tasks of the PTB-XL benchmark (Strodthoff et al. 2020)."""

@@ -16,7 +16,7 @@ from PIL import Image
 
 from ecg_vlm.cli import main
 from ecg_vlm.reader import Reader, open_image
-from render.dataset import open_dataset
+from render.data.dataset import open_dataset
 from render.files import InputError
 
 
@@ -103,7 +103,7 @@ def test_a_process_exits_with_the_code(tmp_path):
         (["render", "ptbxl:/nowhere", "x"], "/nowhere"),
         (["render", "simulated", "x", "--folds", "0-3"], "0-3"),
         (["render", "simulated", "x", "--limit", "0"], "'0' is not a whole number from 1"),
-        (["render", "simulated", "x", "--width", "7"], "'7' is not a whole number from 280"),
+        (["render", "simulated", "x", "--width", "7"], "'7' is not a whole number from 300"),
         (["render", "simulated", "x", "--layout", "3x5"], "3x4"),
         (["render", "simulated", "x", "--seed", "-1"], "'-1'"),
         (["finetune", "quikstart"], "these ship: "),

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import os
 from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
-from render.dataset import Options, open_dataset, write_dataset
-from render.dialogue import CLOSED_FORMS, closed_question, dialogues, report_of
+from ecg_vlm.cli import main
+from render.data.dataset import open_dataset, write_dataset
+from render.data.rows import Options
 from render.files import InputError, whole_file, whole_folder
+from render.questions.dialogue import Dialogue
 from render.record import LEADS, EcgRecord, in_lead_order
 from render.simulate import Simulated, simulate
-from render.statements import STATEMENTS, TASKS, task_classes, task_labels
+from render.statements import TASKS, task_classes, task_labels
 
 SMALL = Options(width=560, closed=6, shard_size=4)
 
@@ -70,25 +75,6 @@ def test_leads_are_found_by_name_whatever_their_order_and_case():
         in_lead_order([*names, "II"], np.vstack([samples, samples[:1]]), "x")
 
 
-def test_every_statement_present_is_asked_and_answered_yes():
-    record = simulate(1, ["AFIB"])
-    made = dialogues(record, np.random.default_rng(0), closed=12)
-    closed = [d for d in made if d.task == "closed"]
-    assert len(closed) == 12 and len({d.statements for d in closed}) == 12
-    assert {d.statements[0] for d in closed if d.answer == "Yes."} == set(record.statements)
-    every = [d for seed in range(20) for d in dialogues(record, np.random.default_rng(seed), closed=4)]
-    assert {d.task for d in every} == {"closed", "open", "report"}
-
-
-def test_questions_differ_by_statement_in_every_form():
-    for form in range(len(CLOSED_FORMS)):
-        assert len({closed_question(code, form) for code in STATEMENTS}) == 71
-
-
-def test_report_names_each_statement_once():
-    assert report_of(["LVH", "SR"]) == "Sinus rhythm. Left ventricular hypertrophy."
-
-
 def test_same_seed_same_bytes_whatever_the_workers_and_after_an_interruption(tmp_path):
     source = Simulated(3, 10)
     write_dataset(source, tmp_path / "one", SMALL)
@@ -108,8 +94,91 @@ def test_same_seed_same_bytes_whatever_the_workers_and_after_an_interruption(tmp
         write_dataset(source, tmp_path / "three", SMALL)
     with pytest.raises(InputError, match="other options"):
         write_dataset(source, tmp_path / "three", dataclasses.replace(SMALL, seed=9), resume=True)
+    (tmp_path / "three" / "data" / ".train-00002-of-00003.parquet.x1.parquet").write_bytes(b"half a shard")  # kill -9
     write_dataset(source, tmp_path / "three", SMALL, resume=True)
     assert bytes_of(tmp_path / "one") == bytes_of(tmp_path / "two") == bytes_of(tmp_path / "three")
+
+
+def test_several_pages_of_each_record_differ_in_look_and_say_the_same(tmp_path):
+    options = dataclasses.replace(SMALL, per_record=3, layout="mixed", style="mixed", mask=True, tasks=("rhythm",))
+    manifest = write_dataset(Simulated(3, 3), tmp_path / "d", options)
+    rows = open_dataset(tmp_path / "d")
+    assert manifest["pages"] == len(rows) == 9
+    assert [row["record_id"] for row in rows][::3] == [row["record_id"] for row in rows][1::3]
+    assert len({(row["layout"], row["style"]) for row in rows}) > 4
+    assert set(manifest["dialogue_counts"]) == {"rhythm"}
+    for row in rows:
+        assert row["mask"].size == row["image"].size and set(np.unique(row["mask"])) <= {0, 1, 2, 3}
+    again = write_dataset(Simulated(3, 3), tmp_path / "other", dataclasses.replace(options, style="clean"))
+    other = open_dataset(tmp_path / "other")
+    assert [row["dialogues"] for row in rows] == [row["dialogues"] for row in other] and again["pages"] == 9
+    assert rows["layout"][:] == other["layout"][:], "the style changes the layout"
+
+
+@pytest.mark.parametrize(("layout", "dpi", "size"), [("3x4", 127, (1400, 700)), ("3x4,Letter", 200, (2200, 1700))])
+def test_a_resolution_gives_the_papers_true_size(tmp_path, layout, dpi, size):
+    write_dataset(Simulated(3, 1), tmp_path / "d", Options(layout=layout, dpi=dpi))
+    image = open_dataset(tmp_path / "d")[0]["image"]
+    assert image.size == size
+    assert image.info["dpi"][0] == pytest.approx(dpi, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"style": "fotocopy"},
+        {"style": "photo,blur=2"},
+        {"style": "bluur=0.2"},
+        {"layout": "4x3"},
+        {"tasks": ("rythm",)},
+    ],
+)
+def test_wrong_options_are_refused_before_any_work(options):
+    with pytest.raises(InputError):
+        Options(**options)
+
+
+class ToldSome:
+    """Dialogues of some records."""
+
+    name = "some.json"
+
+    def dialogues(self, record: EcgRecord) -> list[Dialogue]:
+        told = Dialogue("report", "open", "What is it?", "Sinus rhythm.", (), "machine")
+        return [told] if int(record.record_id.split("-")[-1]) % 2 else []
+
+
+def test_dialogues_from_elsewhere_take_the_place_of_composed_ones(tmp_path):
+    source = Simulated(3, 4)
+    odd = [i for i in range(4) if int(source.read(i).record_id.split("-")[-1]) % 2]
+    manifest = write_dataset(source, tmp_path / "d", SMALL, told=ToldSome())
+    assert manifest["pages"] == len(odd) and len(manifest["skipped"]) == 4 - len(odd)
+    assert all("no dialogue of it in some.json" in left["reason"] for left in manifest["skipped"])
+    assert open_dataset(tmp_path / "d")[0]["dialogues"][0]["messages"][1]["content"] == "Sinus rhythm."
+
+
+def test_lines_of_a_report_that_stand_for_nothing_are_counted(tmp_path):
+    good = simulate(4, ["SR"])
+    lines = ("Abnormal ECG", "Report made without knowing age")
+    source = Listed(dataclasses.replace(good, unmapped=lines), dataclasses.replace(good, unmapped=lines[:1]))
+    manifest = write_dataset(source, tmp_path / "d", SMALL)
+    assert manifest["unmapped_report_lines"] == 3
+    assert list(manifest["most_unmapped"].items()) == [(lines[0], 2), (lines[1], 1)]
+    assert "Abnormal ECG" in (tmp_path / "d" / "README.md").read_text()
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_half_shard(tmp_path, monkeypatch, capsys):
+    real = pq.write_table
+
+    def full(table, where, **kwargs):
+        real(table, where, **kwargs)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(where))
+
+    monkeypatch.setattr(pq, "write_table", full)
+    assert main(["render", "simulated", str(tmp_path / "d"), "--limit", "2", "--width", "560"]) == 1
+    said = capsys.readouterr().err.strip().splitlines()
+    assert "No space left on device" in said[-1] and "Traceback" not in "".join(said)
+    assert not list((tmp_path / "d" / "data").iterdir())
 
 
 def test_opens_with_plain_load_dataset(tmp_path):
@@ -139,7 +208,7 @@ def test_damaged_records_stop_the_work_or_are_listed(tmp_path):
     lenient = dataclasses.replace(SMALL, lenient=True)
     manifest = write_dataset(Listed(flat, gap, InputError("x.dat: truncated"), short), tmp_path / "d", lenient)
     assert manifest["pages"] == 3 and manifest["skipped"] == [{"index": 2, "reason": "x.dat: truncated"}]
-    with pytest.raises(InputError, match=r"none of 1 records could be read; x\.dat"):
+    with pytest.raises(InputError, match=r"none of 1 records could be used; x\.dat"):
         write_dataset(Listed(InputError("x.dat: truncated")), tmp_path / "nothing", lenient)
 
 

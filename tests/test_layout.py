@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from render.dataset import Options, check, make_row
+from render.data.rows import Options, check, make_row
 from render.files import InputError
-from render.ink import INK_LEVELS, draw_text
-from render.layout import Layout, layout_named, make_layout
-from render.page import Page, draw
-from render.page_options import FORMATS, OPTION_WORDS, PageOptions, options_named
+from render.pages.ink import INK_LEVELS, draw_text
+from render.pages.layout import Layout, layout_named, make_layout
+from render.pages.page import Page, draw
+from render.pages.page_options import FORMATS, OPTION_WORDS, PageOptions, options_named
 from render.record import LEADS, EcgRecord
 from render.simulate import Simulated
 
@@ -213,13 +213,13 @@ def test_a_record_needs_as_much_time_as_its_page_shows(words: str, seconds: floa
     whole = made_record(layout_named(words))
     assert layout_named(words).seconds == seconds
     enough = dataclasses.replace(whole, signal=whole.signal[:, : round(seconds * 500)])
-    check(enough, words)
+    check(enough, layout_named(words))
     with pytest.raises(InputError, match=f"the page shows {seconds:g} s"):
-        check(dataclasses.replace(enough, signal=enough.signal[:, :-10]), words)
+        check(dataclasses.replace(enough, signal=enough.signal[:, :-10]), layout_named(words))
 
 
 def test_a_row_of_a_data_set_holds_the_layout_by_its_own_name() -> None:
-    row = make_row(Simulated(3, 1), 0, Options(layout="half-chest, 12x1", width=560))
+    row = make_row(Simulated(3, 1).read(0), 0, Options(layout="half-chest, 12x1", width=560))
     assert row["layout"] == json.loads(row["geometry"])["layout"] == "12x1,half-chest"
 
 

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image, features
 
 from render.files import InputError
-from render.ink import INK_LEVELS, _compiled, draw_line, draw_text, draw_traces
-from render.layout import layout_named
-from render.page import Page, _sheet, draw
+from render.pages.ink import INK_LEVELS, compiled, draw_line, draw_text, draw_traces
+from render.pages.layout import layout_named
+from render.pages.page import Page, _sheet, draw
+from render.pages.paper import Paper
 from render.record import LEADS, EcgRecord
 
 ROWS = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V3", "V6"), ("II",))
@@ -385,7 +386,9 @@ def test_pen_equals_the_oracle(width: float, x_step: float) -> None:
 def test_page_equals_the_oracle() -> None:
     """A whole small page: the oracle's traces over the sheet without traces, in the palette's 32 shades."""
     signal = heartbeats(20.0)  # few samples: the oracle is slow
-    page, sheet = draw(record(signal, 20.0), width=280), _sheet(layout_named("3x4+1R"), 280)
+    bare = Paper(text="")
+    page = draw(record(signal, 20.0), width=280, paper=bare)
+    sheet = _sheet(layout_named("3x4+1R"), 280, bare.colours, bare.grid)
     lines = []
     for trace in layout_named("3x4+1R").traces:
         shown = slice(round(trace.start * 20), round(trace.end * 20))
@@ -418,16 +421,16 @@ def test_joints_are_no_darker_than_the_line() -> None:
 
 
 def test_the_pen_works_where_nothing_can_be_kept_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled: list[Any] = []
+    made: list[Any] = []
 
     def njit(*, nogil: bool, cache: bool = False) -> Any:
         if cache:
             raise RuntimeError("cannot cache function: no locator available")
-        return lambda function: compiled.append(function)
+        return lambda function: made.append(function)
 
-    monkeypatch.setattr("render.ink.njit", njit)
-    _compiled(print)
-    assert compiled == [print]
+    monkeypatch.setattr("render.pages.ink.njit", njit)
+    compiled(print)
+    assert made == [print]
 
 
 def test_text_is_clipped_at_the_page() -> None:

@@ -34,8 +34,9 @@ from recipes.packing import (
 )
 from recipes.run import finetune
 from recipes.schema import LoraPart, ModelPart, Recipe, load_recipe, save_recipe, shipped_recipes
-from render.dataset import Options, write_dataset
-from render.dialogue import closed_question
+from render.data.dataset import write_dataset
+from render.data.rows import Options
+from render.questions.wording import closed_question
 from render.files import InputError
 from render.simulate import Simulated
 

@@ -17,18 +17,16 @@ import wfdb
 from numpy.typing import NDArray
 
 from render.files import InputError
-from render.mimic import MimicIvEcg, statements_in
-from render.ptbxl import LABELS_DIFFER, OVER_89_YEARS, PtbXl
 from render.record import LEADS, resample
-from render.source import FirstRecords, open_source, parse_folds
+from render.sources.ptbxl import LABELS_DIFFER, OVER_89_YEARS, PtbXl
+from render.sources.source import FirstRecords, open_source, parse_folds
+from render.sources.wfdb_file import MissingRecordError, inside, read_wfdb
+from render.sources.wfdb_folder import WfdbFolder
 from render.statements import STATEMENTS
-from render.wfdb_file import MissingRecordError, inside, read_wfdb
-from render.wfdb_folder import WfdbFolder
 
 Write = Callable[..., Path]
 Signal = NDArray[np.float64]
 
-MIMIC_LEADS = ("I", "II", "III", "aVR", "aVF", "aVL", "V1", "V2", "V3", "V4", "V5", "V6")
 HALF_STEP = 0.0006  # mV: half a step at a gain of 1000/mV, and float32
 
 
@@ -59,6 +57,88 @@ def test_what_wfdb_writes(tmp_path: Path, ecg_mv: Signal, fmt: str) -> None:
     numbers: dict[str, Any] = {"fmt": [fmt] * 12, "adc_gain": [1000.0] * 12, "baseline": [7] * 12}
     wfdb.wrsamp("x", 500, ["mV"] * 12, list(LEADS), p_signal=ecg_mv.T, **numbers, write_dir=str(tmp_path))
     assert np.abs(read_wfdb(tmp_path / "x.hea")[0] - ecg_mv).max() < HALF_STEP
+
+
+def changed_line(header: Path, lead: str, old: str, new: str) -> None:
+    """Change one lead's line of a header; the change must find something."""
+    lines = header.read_text().splitlines()
+    at = next(i for i, line in enumerate(lines) if line.endswith(f" {lead}"))
+    assert old in lines[at]
+    lines[at] = lines[at].replace(old, new)
+    header.write_text("\n".join(lines))
+
+
+def by_wfdb(header: Path) -> NDArray[np.float32]:
+    """(12, n) float32: what the package itself makes of a record in millivolts, in the order of `LEADS`."""
+    record = wfdb.rdrecord(str(header.with_suffix("")))
+    names = [name.upper() for name in record.sig_name]
+    return record.p_signal.astype(np.float32).T[[names.index(lead.upper()) for lead in LEADS]]
+
+
+ODD = (("1000.0(0)", "1716(6)"), ("1000.0(0)", "204.8(-12345)"), ("1000.0(0)", "-200.37(32767)"), ("1000.0(0)", "3e2"))
+
+
+@pytest.mark.parametrize("gain", [1000.0, 333.3, 16384.0])
+@pytest.mark.parametrize("order", [LEADS, LEADS[::-1], (*LEADS[6:], *LEADS[:6])])
+def test_plain_records_are_read_as_wfdb_reads_them(
+    tmp_path: Path, write_wfdb: Write, gain: float, order: tuple[str, ...]
+) -> None:
+    random = np.random.default_rng(5)
+    noise = random.integers(-32767, 32768, (13, 1000)) / gain
+    noise[random.uniform(size=noise.shape) < 0.01] = np.nan
+    header = write_wfdb(tmp_path, "x", noise, fs=100, leads=["RESP", *order], gain=gain)
+    header.write_text(header.read_text().replace(f"{gain}(0)", "1000.0(0)"))
+    for lead, (old, new) in zip(("I", "aVR", "V2", "V6"), ODD, strict=True):
+        changed_line(header, lead, old, new)
+    signal, rate = read_wfdb(header)
+    assert rate == 100
+    assert np.isnan(signal).any()
+    assert np.array_equal(signal, by_wfdb(header), equal_nan=True)
+
+
+def test_zero_of_the_converter_is_the_baseline_where_none_is_given(
+    tmp_path: Path, write_wfdb: Write, ecg_mv: Signal
+) -> None:
+    header = write_wfdb(tmp_path, "x", ecg_mv)
+    changed_line(header, "V3", "1000.0(0)/mV 16 0", "1000.0/mV 16 250")
+    signal, _ = read_wfdb(header)
+    assert np.abs(signal[LEADS.index("V3")] + 0.25 - ecg_mv[LEADS.index("V3")]).max() < HALF_STEP
+    assert np.array_equal(signal, by_wfdb(header))
+
+
+@pytest.mark.parametrize("numbers", [5, 3, 2, 0])
+def test_checksums_may_be_left_out(tmp_path: Path, write_wfdb: Write, ecg_mv: Signal, numbers: int) -> None:
+    """A header line may stop short of any of its five numbers before the lead's name."""
+    header = write_wfdb(tmp_path, "x", ecg_mv)
+    first, *lines = header.read_text().splitlines()
+    fields = [line.split() for line in lines]
+    header.write_text("\n".join([first, *(" ".join([*f[:3], *f[3 : 3 + numbers], f[8]]) for f in fields)]))
+    if numbers < 4:  # nothing is left to notice it by
+        (tmp_path / "x.dat").write_bytes((tmp_path / "x.dat").read_bytes()[::-1])
+    assert np.array_equal(read_wfdb(header)[0], by_wfdb(header), equal_nan=True)
+
+
+@pytest.mark.parametrize("place", [0, 59_999, 119_999])
+def test_a_flipped_bit_is_noticed(tmp_path: Path, write_wfdb: Write, ecg_mv: Signal, place: int) -> None:
+    header = write_wfdb(tmp_path, "x", ecg_mv)
+    content = bytearray((tmp_path / "x.dat").read_bytes())
+    content[place] ^= 1
+    (tmp_path / "x.dat").write_bytes(content)
+    lead = LEADS[place // 2 % 12]
+    with pytest.raises(InputError, match=rf"x\.dat: the samples of lead {lead} have checksum \d+, x\.hea says \d+"):
+        read_wfdb(header)
+    for each in LEADS:  # the mend that the message names
+        line = next(line for line in header.read_text().splitlines() if line.endswith(f" {each}"))
+        changed_line(header, each, " ".join(line.split()[6:]), each)
+    assert np.isfinite(read_wfdb(header)[0]).all()
+
+
+def test_checksums_are_numbers_modulo_65536(tmp_path: Path, write_wfdb: Write, ecg_mv: Signal) -> None:
+    """Some writers store them signed."""
+    header = write_wfdb(tmp_path, "x", ecg_mv)
+    told = next(line for line in header.read_text().splitlines() if line.endswith(" I")).split()[6]
+    changed_line(header, "I", f" {told} 0 I", f" {int(told) - 65536} 0 I")
+    assert np.abs(read_wfdb(header)[0] - ecg_mv).max() < HALF_STEP
 
 
 def test_compressed_files_of_six_leads_each(tmp_path: Path, ecg_mv: Signal) -> None:
@@ -487,168 +567,6 @@ def test_real_table_loads_fast_and_travels_light(real_ptbxl: Path, tmp_path: Pat
     assert time.process_time() - start < 0.5
 
 
-# ---- MIMIC-IV-ECG
-
-STUDY = "files/p1000/p10000032/s40689238/40689238"
-MIMIC_ROW = {
-    "subject_id": "10000032",
-    "study_id": "40689238",
-    "cart_id": "6848296",
-    "ecg_time": "2180-07-23 08:44:00",
-    "report_0": "Sinus rhythm",
-    "report_1": "Possible left atrial abnormality",
-    "report_2": "Abnormal ECG",
-    **{f"report_{i}": "" for i in range(3, 18)},
-    "bandwidth": "0.005-150 Hz",
-    "filtering": "60 Hz notch Baseline filter",
-    "rr_interval": "800",
-    "p_onset": "40",
-    "p_end": "128",
-    "qrs_onset": "170",
-    "qrs_end": "258",
-    "t_end": "518",
-    "p_axis": "81",
-    "qrs_axis": "-12",
-    "t_axis": "79",
-}
-
-
-@pytest.fixture
-def mimic(tmp_path: Path, write_wfdb: Write, ecg_mv: Signal) -> Callable[..., Path]:
-    """A function that writes a MIMIC-IV-ECG folder of one study, its measurements with these changes."""
-
-    def write(change: dict[str, str] | None = None, path: str = STUDY) -> Path:
-        rows = {name: ecg_mv[LEADS.index(name)] for name in MIMIC_LEADS}
-        place = (tmp_path / STUDY).parent
-        write_wfdb(place, "40689238", np.stack(list(rows.values())), leads=list(rows), gain=200.0)
-        named = {"subject_id": "10000032", "study_id": "40689238", "file_name": "40689238"}
-        write_table(tmp_path / "record_list.csv", [{**named, "ecg_time": "2180-07-23 08:44:00", "path": path}])
-        others = [{**MIMIC_ROW, "study_id": other, "report_0": "Sinus bradycardia"} for other in ("5", "49036311")]
-        write_table(tmp_path / "machine_measurements.csv", [others[1], {**MIMIC_ROW, **(change or {})}, others[0]])
-        return tmp_path
-
-    return write
-
-
-def test_mimic_record(mimic: Callable[..., Path], ecg_mv: Signal) -> None:
-    source = MimicIvEcg(mimic())
-    record = pickle.loads(pickle.dumps(source)).read(0)
-    assert len(source) == 1
-    assert np.abs(record.signal - ecg_mv).max() < 0.003  # aVF stands before aVL in the file; 5 µV a step
-    assert (record.record_id, record.patient_id, record.source) == ("40689238", "10000032", "mimic")
-    assert record.report == "Sinus rhythm\nPossible left atrial abnormality\nAbnormal ECG"
-    assert (record.statements, record.provenance, record.fold) == (("SR",), "machine", None)
-    assert dict(record.header) == {
-        "Rate": "75 bpm",
-        "PR": "130 ms",
-        "QRS": "88 ms",
-        "QT": "348 ms",
-        "P axis": "81°",
-        "QRS axis": "-12°",
-        "T axis": "79°",
-        "Bandwidth": "0.005-150 Hz",
-        "Filter": "60 Hz notch Baseline filter",
-    }
-
-
-@pytest.mark.parametrize(
-    ("change", "gone"),
-    [
-        ({"rr_interval": "29999"}, {"Rate"}),
-        ({"rr_interval": "0"}, {"Rate"}),
-        ({"p_onset": "29999"}, {"PR"}),
-        ({"qrs_onset": "29999"}, {"PR", "QRS", "QT"}),
-        ({"t_end": "29999.0", "t_axis": "29999"}, {"QT", "T axis"}),
-        (
-            {"p_axis": "", "qrs_end": "nan", "bandwidth": "", "t_end": "1e999"},
-            {"P axis", "QRS", "Bandwidth", "QT"},
-        ),
-    ],
-)
-def test_mimic_prints_nothing_where_the_measurement_is_missing(
-    mimic: Callable[..., Path], change: dict[str, str], gone: set[str]
-) -> None:
-    whole = dict(MimicIvEcg(mimic()).read(0).header)
-    assert set(whole) - set(dict(MimicIvEcg(mimic(change)).read(0).header)) == gone
-
-
-def test_mimic_study_without_measurements(mimic: Callable[..., Path]) -> None:
-    record = MimicIvEcg(mimic({"study_id": "77"})).read(0)
-    assert (record.report, record.statements, record.header) == ("", (), ())
-
-
-def test_mimic_bad_input(mimic: Callable[..., Path]) -> None:
-    with pytest.raises(InputError, match=r"record_list\.csv: study_id 40689238: path '\.\./x' does not stay"):
-        MimicIvEcg(mimic(path="../x")).read(0)
-    with pytest.raises(MissingRecordError, match=r"files/p1/s1\.hea: no such header"):
-        MimicIvEcg(mimic(path="files/p1/s1")).read(0)
-    with pytest.raises(InputError, match=r"machine_measurements\.csv: row 2: study_id 'x' is not a number"):
-        MimicIvEcg(mimic({"study_id": "x"}))
-    folder = mimic()
-    write_table(folder / "machine_measurements.csv", [{k: v for k, v in MIMIC_ROW.items() if k != "report_17"}])
-    with pytest.raises(InputError, match=r"machine_measurements\.csv: column 'report_17' is missing"):
-        MimicIvEcg(folder)
-    (folder / "machine_measurements.csv").unlink()
-    with pytest.raises(InputError, match=r"machine_measurements\.csv: no such file"):
-        MimicIvEcg(folder)
-
-
-@pytest.mark.parametrize(
-    ("line", "codes"),
-    [
-        ("Sinus rhythm", {"SR"}),
-        ("Normal sinus rhythm.", {"SR"}),
-        ("Sinus rhythm with 1st degree A-V block", {"SR", "1AVB"}),
-        ("Sinus rhythm with PVC(s)", {"SR", "PVC"}),
-        ("Sinus rhythm with PACs", {"SR", "PAC"}),
-        ("Atrial fibrillation with rapid ventricular response", {"AFIB"}),
-        ("Atrial fibrillation/flutter", set()),
-        ("Atrial flutter/fibrillation", set()),
-        ("Normal ECG", {"NORM"}),
-        ("Summary: Normal ECG", {"NORM"}),
-        ("Abnormal ECG", set()),
-        ("Normal ECG except for rate", set()),
-        ("Otherwise normal ECG", set()),
-        ("Borderline ECG", set()),
-        ("Right bundle branch block", {"CRBBB"}),
-        ("RBBB with left anterior fascicular block", {"CRBBB", "LAFB"}),
-        ("Incomplete right bundle branch block", {"IRBBB"}),
-        ("Incomplete RBBB", {"IRBBB"}),
-        ("LBBB", {"CLBBB"}),
-        ("Inferior infarct - age undetermined", {"IMI"}),
-        ("Possible inferior infarct - age undetermined", set()),
-        ("Cannot rule out anterior infarct", set()),
-        ("Anteroseptal infarct, old", {"ASMI"}),
-        ("Inferior/lateral infarct", set()),
-        ("Infarct, age undetermined", set()),
-        ("Left ventricular hypertrophy", {"LVH"}),
-        ("Left ventricular hypertrophy by voltage only", {"VCLVH"}),
-        ("Probable left ventricular hypertrophy", set()),
-        ("Consider left atrial abnormality", set()),
-        ("Supraventricular premature complexes", set()),
-        ("Ventricular premature complex", {"PVC"}),
-        ("No evidence of atrial fibrillation", set()),
-        ("Atrial fibrillation is no longer present", set()),
-        ("Compared to previous tracing, atrial fibrillation is new", set()),
-        ("Sinus rhythm has replaced atrial fibrillation", set()),
-        ("LVH or pacing? Ventricular pacing", set()),
-        ("Ventricular-paced rhythm", {"PACE"}),
-        ("Borderline prolonged QT interval", set()),
-        ("Prolonged QT interval", {"LNGQT"}),
-        ("Pacemaker rhythm - no further analysis", set()),
-        ("Low QRS voltages in limb leads", {"LVOLT"}),
-        ("Lateral ST-T changes may be due to myocardial ischemia", set()),
-    ],
-)
-def test_mimic_report_lines(line: str, codes: set[str]) -> None:
-    assert set(statements_in([line])) == codes
-    assert set(statements_in([f"  {line.upper()}  "])) == codes
-
-
-def test_mimic_lines_are_judged_apart() -> None:
-    assert statements_in(["Possible anterior infarct", "Sinus rhythm", "Sinus rhythm"]) == ("SR",)
-
-
 # ---- the words that name a source
 
 
@@ -665,10 +583,6 @@ def test_open_source_real(ptbxl: Callable[..., Path]) -> None:
     assert isinstance(pickle.loads(pickle.dumps(first)), FirstRecords)
     with pytest.raises(IndexError):
         first.read(1)
-
-
-def test_open_source_mimic(mimic: Callable[..., Path]) -> None:
-    assert open_source(f"mimic:{mimic()}").read(0).source == "mimic"
 
 
 def test_open_source_simulated() -> None:

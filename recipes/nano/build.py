@@ -18,7 +18,14 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from render import dialogue
+from render.questions.wording import (
+    CLOSED_FORMS,
+    FINDING_QUESTIONS,
+    REPORT_QUESTIONS,
+    RHYTHM_QUESTIONS,
+    closed_question,
+    report_of,
+)
 from render.statements import STATEMENTS
 
 TILE = 336
@@ -57,12 +64,12 @@ _CHAT_TEMPLATE = (
 def corpus() -> Iterator[str]:
     """The texts that the tokenizer is fitted to: what our dialogues can say, and numbers with units."""
     for code in STATEMENTS:
-        for form in range(len(dialogue.CLOSED_FORMS)):
-            yield dialogue.closed_question(code, form)
+        for form in range(len(CLOSED_FORMS)):
+            yield closed_question(code, form)
         for _ in range(8):  # names count more than templates, so that a name is few tokens
-            yield dialogue.report_of([code])
+            yield report_of([code])
             yield STATEMENTS[code].name
-    for forms in (dialogue._RHYTHM_FORMS, dialogue._FINDING_FORMS, dialogue._REPORT_FORMS):
+    for forms in (RHYTHM_QUESTIONS, FINDING_QUESTIONS, REPORT_QUESTIONS):
         yield from forms
     yield from ("Yes.", "No.", "Yes", "No")
     for number in range(300):

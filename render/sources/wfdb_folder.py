@@ -7,7 +7,7 @@ from pathlib import Path
 
 from render.files import InputError
 from render.record import EcgRecord
-from render.wfdb_file import read_wfdb
+from render.sources.wfdb_file import read_wfdb
 
 
 class WfdbFolder:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Protocol
 
 from render.files import InputError
-from render.mimic import MimicIvEcg
-from render.ptbxl import PtbXl
 from render.record import EcgRecord
-from render.wfdb_folder import WfdbFolder
+from render.sources.mimic import MimicIvEcg
+from render.sources.ptbxl import PtbXl
+from render.sources.wfdb_folder import WfdbFolder
 
 _SIMULATED_SIZE = 1000
 _KNOWN = "simulated, simulated:CODE,CODE, ptbxl:DIR, mimic:DIR, wfdb:DIR, or the path of a .hea file"
@@ -34,6 +34,12 @@ class Source(Protocol):
         ...
 
 
+def prevalence_of(source: Source) -> Mapping[str, float] | None:
+    """Statement -> share of the source's records that carry it; None for one that cannot say without reading them."""
+    counted: Callable[[], Mapping[str, float]] | None = getattr(source, "prevalence", None)
+    return counted and counted()
+
+
 class FirstRecords:
     """The first `limit` records of a source."""
 
@@ -44,6 +50,10 @@ class FirstRecords:
 
     def __len__(self) -> int:
         return self._size
+
+    def prevalence(self) -> Mapping[str, float] | None:
+        """That of the whole source."""
+        return prevalence_of(self._source)
 
     def read(self, i: int) -> EcgRecord:
         """Record i of the source. Raises IndexError beyond the limit."""

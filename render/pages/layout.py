@@ -1,6 +1,6 @@
-"""Where each lead stands on the paper, in millimetres and seconds; pixels appear only in `render.page`.
+"""Where each lead stands on the paper, in millimetres and seconds; pixels appear only in `render.pages.page`.
 
-What a page may look like, and the words for it, stand in `render.page_options`.
+What a page may look like, and the words for it, stand in `render.pages.page_options`.
 
 Conventions of ECG paper (Kligfield et al. 2007, AHA/ACC/HRS recommendations on the electrocardiogram):
 25 mm/s and 10 mm/mV, so that a 1 mm box is 0.04 s and 0.1 mV. In the 3x4 format each lead has 2.5 s, columns
@@ -12,8 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
+
 from render.files import InputError
-from render.page_options import CHEST_LEADS, PageOptions, options_named
+from render.pages.page_options import CHEST_LEADS, PageOptions, options_drawn, options_named
 
 
 @dataclass(frozen=True)
@@ -105,12 +107,29 @@ PULSE_S = 0.2
 """How long a calibration pulse is, seconds."""
 
 
-@lru_cache(maxsize=256)
 def layout_named(words: str) -> Layout:
     """The layout that `words` say: see `options_named`. Raises `InputError` when they say none."""
     return make_layout(options_named(words))
 
 
+_MOST_DRAWS = 100
+
+
+def layout_drawn(words: str, rng: np.random.Generator) -> Layout:
+    """The layout of one page: `layout_named`, but the word "mixed" draws what is not said (see `options_drawn`).
+
+    Raises `InputError` when `words` say no layout, or none that any draw fits on the paper.
+    """
+    for _ in range(_MOST_DRAWS):
+        options = options_drawn(words, rng)
+        try:
+            return make_layout(options)
+        except InputError:  # twelve rows were drawn for a low paper that `words` ask for
+            continue
+    return make_layout(options)
+
+
+@lru_cache(maxsize=256)
 def make_layout(options: PageOptions) -> Layout:
     """The layout of a page.
 

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from render.files import InputError
-from render.ink import (
+from render.pages.header import lines
+from render.pages.ink import (
     INK_LEVELS,
     MOST_TONES,
     compose,
@@ -28,7 +29,8 @@ from render.ink import (
     png_bytes,
     text_width,
 )
-from render.layout import PULSE_S, Layout, Pulse, Trace, layout_named
+from render.pages.layout import PULSE_S, Layout, Pulse, Trace, layout_named
+from render.pages.paper import Colours, Paper
 from render.record import LEADS, EcgRecord
 
 # Below 1 px per mm small boxes and waves are gone; above 16 (406 dpi) no scanner or model gains anything.
@@ -36,19 +38,21 @@ _LEAST_PX_PER_MM, _MOST_PX_PER_MM = 1.0, 16.0
 
 _TRACE_MM, _LEAST_PX = 0.35, 1.0
 _SEPARATOR_MM = 0.25
+_USUAL = Paper()
 # Above and below the baseline, so that no one takes the tick for a pacemaker's spike or a QRS complex.
 _SEPARATOR_TICKS_MM = ((-7.5, -5.0), (5.0, 7.5))
-_NAME_MM, _HEADER_MM = 4.6, 4.0
-_HEADER_BASELINE_MM, _HEADER_GAP = 6.5, "    "
+_NAME_MM = 4.6
+_FIELD_GAP = "    "  # between the fields of a head
 _NAME_RIGHT_MM, _NAME_BASELINE_MM = 1.5, 5.0  # from the left end and the top of a trace
 _NAME_CLEAR_MM = 5.0  # a name stands at least so high above 0 mV, or P waves would run through it in low rows
 _PULSE_MV, _PULSE_FOOT_MM = 1.0, 1.5
 
-_PAPER = np.array([255.0, 251.0, 249.0])
-_LINE = np.array([234.0, 130.0, 130.0])
-_INK = np.array([18.0, 18.0, 24.0])
-# Width in mm and strength of the grid's lines: thin and pale every millimetre, wider and full every fifth.
-_MINOR, _MAJOR = (0.20, 0.45), (0.25, 1.0)
+# Width in mm and strength of the grid's lines: thin and pale every millimetre, wider and full every fifth. Dots stand
+# in for thin lines and must be darker to be seen as well.
+_MINOR, _MAJOR, _DOT = (0.20, 0.45), (0.25, 1.0), (0.30, 0.9)
+_MASKED_FROM = 128  # half of full ink: a pixel that a line covers by half belongs to it
+PAPER_CLASS, GRID_CLASS, PRINT_CLASS, SIGNAL_CLASS = 0, 1, 2, 3
+"""Values of a page's mask. Print is all that is drawn but the traces: text, names, calibration pulses, separators."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,11 +67,13 @@ class Page:
         Sample i of a lead lies at x = box[0] + (i / sampling_rate - start_s) * mm_per_s * px_per_mm, and v mV at
         y = baseline_y - v * mm_per_mv * px_per_mm, or + where it is inverted. Each lead has its own gain; the page's
         mm_per_mv is that of its first. name_box is None where names are left out; label is what they say ("-aVR").
+    mask: uint8 (height, width), what each pixel belongs to: the classes above; None where it was not asked for.
     """
 
     image: NDArray[np.uint8]
     palette: NDArray[np.uint8]
     geometry: dict[str, Any]
+    mask: NDArray[np.uint8] | None = None
 
     def png(self) -> bytes:
         """The page as an 8-bit palette PNG with its true size (pixels per metre)."""
@@ -80,31 +86,40 @@ class Page:
 
 @dataclass(frozen=True, eq=False)
 class _Sheet:
-    """What every record on the same layout and width shares. Arrays are read-only."""
+    """What every record on the same layout, paper and width shares. Arrays are read-only.
+
+    bare: the paper in palette indices; ruled: bool, where a line of the grid runs.
+    ink: names, pulses and separators; name_boxes: of each trace's name.
+    """
 
     bare: NDArray[np.uint8]
+    ruled: NDArray[np.bool_]
     palette: NDArray[np.uint8]
     ink: NDArray[np.uint8]
     name_boxes: tuple[list[int] | None, ...]
 
 
-def draw(record: EcgRecord, *, layout: str = "3x4+1R", width: int = 1120) -> Page:
+def draw(
+    record: EcgRecord, *, layout: str = "3x4+1R", width: int = 1120, paper: Paper = _USUAL, mask: bool = False
+) -> Page:
     """Draw the record from its first sample on, as far as the page reaches.
 
-    layout: words of `render.page_options`, such as "6x2,cabrera". width: of the page in pixels; 1120 are 4 px per
-    mm on paper 280 mm wide. The height follows.
+    layout: words of `render.pages.page_options`, such as "6x2,cabrera". width: of the page in pixels; 1120 are 4 px per
+    mm on paper 280 mm wide. The height follows. paper: colours, grid and printed text. mask: whether the page is to
+    carry its mask.
     A shorter record draws what is there; a sample that is not finite leaves a gap.
     Raises `InputError` for an unknown layout or a width out of range.
     """
     plan = layout_named(layout)
     px_per_mm = _checked_scale(plan, width)
-    sheet = _sheet(plan, width)
+    sheet = _sheet(plan, width, paper.colours, paper.grid)
     ink = sheet.ink.copy()
-    _draw_header(ink, record, plan, px_per_mm)
+    _draw_text(ink, record, plan, paper, px_per_mm)
+    traces = np.zeros_like(ink) if mask else ink
     spans = [_span(trace, record) for trace in plan.traces]
     starts = [_sample_x(trace, span[0], record, plan) for trace, span in zip(plan.traces, spans, strict=True)]
     draw_traces(
-        ink,
+        traces,
         record.signal,
         rows=np.array([LEADS.index(trace.lead) for trace in plan.traces]),
         firsts=np.array([first for first, _ in spans]),
@@ -115,7 +130,17 @@ def draw(record: EcgRecord, *, layout: str = "3x4+1R", width: int = 1120) -> Pag
         baselines=np.array([trace.baseline for trace in plan.traces]) * px_per_mm,
         width=_line_width(_TRACE_MM, px_per_mm),
     )
-    return Page(compose(sheet.bare, ink), sheet.palette, _geometry(plan, sheet, spans, record, px_per_mm))
+    classes = _classes(sheet.ruled, ink, traces) if mask else None
+    image = compose(sheet.bare, np.maximum(ink, traces) if mask else ink)
+    return Page(image, sheet.palette, _geometry(plan, sheet, spans, record, px_per_mm), classes)
+
+
+def _classes(ruled: NDArray[np.bool_], printed: NDArray[np.uint8], traces: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The mask; where things lie over each other the trace wins, then print."""
+    classes = np.where(ruled, np.uint8(GRID_CLASS), np.uint8(PAPER_CLASS))
+    classes[printed >= _MASKED_FROM] = PRINT_CLASS
+    classes[traces >= _MASKED_FROM] = SIGNAL_CLASS
+    return classes
 
 
 def _line_width(mm: float, px_per_mm: float) -> float:
@@ -177,37 +202,24 @@ def _geometry(
     }
 
 
-def _draw_header(ink: NDArray[np.uint8], record: EcgRecord, plan: Layout, px_per_mm: float) -> None:
-    """What a machine prints at the head; never statements or report, which would give the answer away."""
-    known = []
-    if record.age is not None and math.isfinite(record.age):
-        known.append(f"{record.age:.0f} years")
-    if record.sex:
-        known.append(record.sex)
-    known += [f"{name}: {text}" for name, text in record.header]
-    x, y, size = (mm * px_per_mm for mm in (plan.traces[0].x0, _HEADER_BASELINE_MM, _HEADER_MM))
-    room = _legend_x(plan, px_per_mm) - size - x
-    while known and text_width(_HEADER_GAP.join(known), size) > room:
-        known.pop()  # the last fields give way to the legend
-    if known:
-        draw_text(ink, _HEADER_GAP.join(known), x, y, size)
-
-
-def _legend(plan: Layout) -> str:
-    gains = [f"{gain:g} mm/mV" for gain in plan.gains]
-    if len(gains) == 2:
-        gains = [f"limb {gains[0]}, chest {gains[1]}"]
-    return f"{plan.mm_per_s:g} mm/s{_HEADER_GAP}{gains[0]}"
-
-
-def _legend_x(plan: Layout, px_per_mm: float) -> float:
-    """Where the legend of speed and gain begins, pixels: it ends where the traces end."""
+def _draw_text(ink: NDArray[np.uint8], record: EcgRecord, plan: Layout, paper: Paper, px_per_mm: float) -> None:
+    """Head and foot; a line's last fields give way where there is no room."""
+    left = plan.traces[0].x0 * px_per_mm
     right = max(plan.trace_end(trace) for trace in plan.traces) * px_per_mm
-    return right - text_width(_legend(plan), _HEADER_MM * px_per_mm)
+    for line in lines(record, plan, paper.text, paper.findings):
+        y, size = line.baseline * px_per_mm, line.size * px_per_mm
+        fields = list(line.fields)
+        until = right - text_width(line.right, size) - size if line.right else right
+        while fields and text_width(_FIELD_GAP.join(fields), size) > until - left:
+            fields.pop()
+        if fields:
+            draw_text(ink, _FIELD_GAP.join(fields), left, y, size)
+        if line.right:
+            draw_text(ink, line.right, right - text_width(line.right, size), y, size)
 
 
 @lru_cache(maxsize=8)
-def _sheet(plan: Layout, width: int) -> _Sheet:
+def _sheet(plan: Layout, width: int, colours: Colours, grid: str) -> _Sheet:
     px_per_mm = width / plan.width
     shape = (round(plan.height * px_per_mm), width)
     ink = np.zeros(shape, dtype=np.uint8)
@@ -229,13 +241,19 @@ def _sheet(plan: Layout, width: int) -> _Sheet:
         else None
         for trace in plan.traces
     )
-    legend_at = _legend_x(plan, px_per_mm), _HEADER_BASELINE_MM * px_per_mm
-    draw_text(ink, _legend(plan), *legend_at, _HEADER_MM * px_per_mm)
-    tones, colours = _grid(plan, shape, px_per_mm)
-    bare = tones * np.uint8(INK_LEVELS)
-    for array in (ink, bare):
+    strength = _grid_strength(plan, shape, px_per_mm, grid)
+    tones, levels = _tones(strength)
+    ground, line = np.array(colours.paper), np.array(colours.line)
+    sheet = _Sheet(
+        bare=tones * np.uint8(INK_LEVELS),
+        ruled=strength >= _MINOR[1] / 2,
+        palette=palette(ground + levels[:, None] * (line - ground), np.array(colours.ink)),
+        ink=ink,
+        name_boxes=names,
+    )
+    for array in (sheet.bare, sheet.ruled, sheet.palette, sheet.ink):
         array.setflags(write=False)
-    return _Sheet(bare, palette(colours, _INK), ink, names)
+    return sheet
 
 
 def _outline(pulse: Pulse, plan: Layout) -> NDArray[np.float64]:
@@ -250,28 +268,45 @@ def _outline(pulse: Pulse, plan: Layout) -> NDArray[np.float64]:
     return np.array(points)
 
 
-def _grid(plan: Layout, shape: tuple[int, int], px_per_mm: float) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """The paper's grid: which tone each pixel has (height, width), and the tones' colours (tones, 3)."""
-    down = _rulings(shape[0], px_per_mm, plan.height, plan.grid_top)
-    across = _rulings(shape[1], px_per_mm, plan.width, 0.0)
+def _grid_strength(plan: Layout, shape: tuple[int, int], px_per_mm: float, grid: str) -> NDArray[np.float64]:
+    """How strongly the paper's grid shows in each pixel (height, width), 0-1."""
     # The header is bare: rows above the grid's first line carry no vertical lines either.
     inside = np.arange(shape[0]) > plan.grid_top * px_per_mm - 0.5
-    strength = np.maximum(down[:, None], np.where(inside[:, None], across[None, :], 0.0))
+
+    def ruled(step: float, pen: tuple[float, float]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        down = _rulings(shape[0], px_per_mm, plan.height, plan.grid_top, step, pen)[:, None]
+        across = _rulings(shape[1], px_per_mm, plan.width, 0.0, step, pen)[None, :]
+        return down, np.where(inside[:, None], across, 0.0)
+
+    if grid == "no-grid":
+        return np.zeros(shape)
+    major = np.maximum(*ruled(5.0, _MAJOR))
+    if grid == "lines":
+        return np.maximum(np.maximum(*ruled(1.0, _MINOR)), major)
+    if grid == "dots":
+        return np.maximum(np.minimum(*ruled(1.0, _DOT)), major)
+    return major
+
+
+def _tones(strength: NDArray[np.float64]) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """Which tone each pixel has (height, width), and the tones' strengths (tones,)."""
     levels = np.unique(np.round(strength, 3))
     if levels.size > MOST_TONES:  # at odd widths every line falls between pixels in its own way
         levels = np.linspace(0.0, strength.max(), MOST_TONES)
     middles = (levels[1:] + levels[:-1]) / 2
-    tones = np.searchsorted(middles, strength).astype(np.uint8)
-    return tones, _PAPER + levels[:, None] * (_LINE - _PAPER)
+    return np.searchsorted(middles, strength).astype(np.uint8), levels
 
 
-def _rulings(pixels: int, px_per_mm: float, length_mm: float, first_mm: float) -> NDArray[np.float64]:
-    """Strength 0-1 of the parallel lines from `first_mm` on, per pixel: by the share of it they cover."""
+def _rulings(
+    pixels: int, px_per_mm: float, length_mm: float, first_mm: float, step: float, pen: tuple[float, float]
+) -> NDArray[np.float64]:
+    """Strength 0-1, per pixel, of parallel lines `step` mm apart from `first_mm` on: by the share of it they cover.
+
+    pen: width in mm and full strength of a line.
+    """
     centre = np.arange(pixels)[:, None]
-    strength = np.zeros(pixels)
-    for step, (wide, full) in ((1.0, _MINOR), (5.0, _MAJOR)):
-        lines = np.arange(first_mm, length_mm + step, step)[None, :] * px_per_mm
-        half = wide * px_per_mm / 2
-        covered = np.minimum(centre + 0.5, lines + half) - np.maximum(centre - 0.5, lines - half)
-        strength = np.maximum(strength, np.clip(covered, 0.0, 1.0).sum(axis=1) * full)
+    lines = np.arange(first_mm, length_mm + step, step)[None, :] * px_per_mm
+    half = pen[0] * px_per_mm / 2
+    covered = np.minimum(centre + 0.5, lines + half) - np.maximum(centre - 0.5, lines - half)
+    strength: NDArray[np.float64] = np.clip(covered, 0.0, 1.0).sum(axis=1) * pen[1]
     return strength

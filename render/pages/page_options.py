@@ -2,7 +2,8 @@
 
 A layout is said in words joined by commas, as on the command line: a format and, where it shall differ from the
 usual, options. "6x2+1R,cabrera,50mm/s,half-chest" are two columns of six rows and a rhythm strip, limb leads in
-Cabrera's order, 50 mm/s, chest leads at half the gain. `FORMATS` and `OPTION_WORDS` hold all words.
+Cabrera's order, 50 mm/s, chest leads at half the gain. `FORMATS` and `OPTION_WORDS` hold all
+words. With the word "mixed" among them, what is not said is drawn anew for every page: see `PROPORTIONS`.
 
 Cabrera's order (Kligfield et al. 2007, AHA/ACC/HRS recommendations on the electrocardiogram) goes round the
 frontal plane from aVL to III in steps of 30 degrees; aVR stands in it upside down, as -aVR.
@@ -10,13 +11,15 @@ frontal plane from aVL to III in steps of 30 degrees; aVR stands in it upside do
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
+import numpy as np
+
 from render.files import InputError
+from render.pages.words import MIXED, draw_words, meanings, said_of, split
 
 
 @dataclass(frozen=True)
@@ -134,14 +137,16 @@ class PageOptions:
     @property
     def name(self) -> str:
         """The shortest words that say these options."""
-        words = [self.format]
-        for field, choices in OPTION_WORDS.items():
-            usual = self._usual_paper() if field == "paper" else next(iter(choices.values()))
-            words += [word for word, value in choices.items() if value == getattr(self, field) != usual]
-        return ",".join(words)
+        values = {field: getattr(self, field) for field in OPTION_WORDS} | {"paper": self.size}
+        # The usual paper depends on the format.
+        papers = {"usual": self._usual_paper(), **OPTION_WORDS["paper"]}
+        return ",".join([self.format, *said_of(values, {**OPTION_WORDS, "paper": papers})])
 
     def _usual_paper(self) -> tuple[float, float]:
         return _HALF if len(self.rows) <= 6 else _SQUARE
+
+
+_MATTERS: Mapping[str, Mapping[str, Any]] = {"format": {name: name for name in FORMATS}, **OPTION_WORDS}
 
 
 def options_named(words: str) -> PageOptions:
@@ -149,24 +154,37 @@ def options_named(words: str) -> PageOptions:
 
     Raises `InputError` for an unknown word, naming the nearest known one, and for two words on the same matter.
     """
-    said: dict[str, tuple[str, Any]] = {}
-    for word in (part.strip() for part in str(words).split(",")):
-        field, value = _meaning(word, words)
-        if field in said:
-            raise InputError(f"layout {words!r} says both {said[field][0]!r} and {word!r}; keep one of them")
-        said[field] = word, value
-    return replace(PageOptions(), **{field: value for field, (_, value) in said.items()})
+    return replace(PageOptions(), **meanings("layout", words, _MATTERS))
 
 
-def _meaning(word: str, words: str) -> tuple[str, Any]:
-    """The field of `PageOptions` that a word sets, and to what."""
-    if word in _FORMATS:
-        return "format", word
-    for field, choices in OPTION_WORDS.items():
-        if word in choices:
-            return field, choices[word]
-    known = [*FORMATS, *(each for choices in OPTION_WORDS.values() for each in choices)]
-    # Without a cutoff: a user who typed "4x3" is better served by the nearest word than by none.
-    nearest = difflib.get_close_matches(word, known, n=1, cutoff=0.0)[0]
-    where = "" if word == words else f" in {words!r}"
-    raise InputError(f"layout {word!r}{where} is not known; the nearest is {nearest!r} (known: {', '.join(known)})")
+PROPORTIONS: Mapping[str, Mapping[str, float]] = MappingProxyType(
+    {
+        "format": {
+            "3x4+1R": 0.34, "3x4": 0.10, "3x4+2R": 0.04, "3x4+3R": 0.12, "6x2": 0.14, "6x2+1R": 0.10, "12x1": 0.08,
+            "6x1": 0.02, "6x1-chest": 0.02, "3x2": 0.01, "3x2-chest": 0.01, "3x1": 0.01, "3x1-rhythm": 0.01,
+        },
+        "order": {"standard": 0.92, "cabrera": 0.08},
+        "columns": {"sequential": 0.75, "simultaneous": 0.25},
+        "mm_per_s": {"25mm/s": 0.88, "50mm/s": 0.12},
+        "mm_per_mv": {"10mm/mV": 0.90, "5mm/mV": 0.06, "20mm/mV": 0.04},
+        "half_chest": {"full-chest": 0.95, "half-chest": 0.05},
+        "pulse": {"pulse-start": 0.62, "pulse-end": 0.13, "no-pulse": 0.25},
+        "separators": {"separators": 0.6, "no-separators": 0.4},
+        "lead_names": {"names": 0.98, "no-names": 0.02},
+        "paper": {"280x140mm": 0.6, "280x280mm": 0.1, "A4": 0.2, "Letter": 0.1},
+    }
+)  # fmt: skip
+"""What the word "mixed" draws from: matter -> word -> share. Our choice, no survey: the formats that most machines
+print come first, and every word comes often enough to be learnt."""
+
+
+def options_drawn(words: str, rng: np.random.Generator) -> PageOptions:
+    """The options of one page: what `words` say and, with "mixed" among them, drawn ones for the rest.
+
+    Raises `InputError` like `options_named`.
+    """
+    if MIXED not in split(words):
+        return options_named(words)
+    drawn = {matter: _MATTERS[matter][word] for matter, word in draw_words(PROPORTIONS, rng).items()}
+    drawn["paper"] = None if drawn["paper"] == _HALF else drawn["paper"]  # twelve rows want the square one instead
+    return replace(PageOptions(), **drawn | meanings("layout", words, _MATTERS))

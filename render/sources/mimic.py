@@ -1,0 +1,143 @@
+"""MIMIC-IV-ECG in its published layout: 800,035 12-lead ECGs of 10 s at 500 Hz with machine reports.
+
+Source: Gow et al., MIMIC-IV-ECG 1.0, https://physionet.org/content/mimic-iv-ecg/1.0/ (Open Database License).
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from render.files import InputError
+from render.record import EcgRecord
+from render.sources.csv_file import CsvFile
+from render.sources.mimic_report import codes_in_line, statements_in
+from render.sources.wfdb_file import inside, read_wfdb
+
+_MEND = "download it again from https://physionet.org/content/mimic-iv-ecg/1.0/"
+_REPORT_COLUMNS = tuple(f"report_{i}" for i in range(18))
+_TIMES = ("rr_interval", "p_onset", "p_end", "qrs_onset", "qrs_end", "t_end")
+_AXES = ("p_axis", "qrs_axis", "t_axis")
+_RECORD_COLUMNS = ("subject_id", "study_id", "path")
+_MEASURED_COLUMNS = ("study_id", *_REPORT_COLUMNS, "bandwidth", "filtering", *_TIMES, *_AXES)
+_MISSING = 29999
+
+# Outside these limits no heart beats: a mark has slipped, or the machine measured noise.
+_LIMITS = {"rate_bpm": (10, 400), "pr_ms": (40, 600), "qrs_ms": (30, 400), "qt_ms": (100, 900)}
+_INTERVALS = {"pr_ms": ("p_onset", "qrs_onset"), "qrs_ms": ("qrs_onset", "qrs_end"), "qt_ms": ("qrs_onset", "t_end")}
+_WIDEST_AXIS = 360
+_PRINTED = {
+    "rate_bpm": ("Rate", "bpm"),
+    "pr_ms": ("PR", "ms"),
+    "qrs_ms": ("QRS", "ms"),
+    "qt_ms": ("QT", "ms"),
+    "p_axis_deg": ("P axis", "°"),
+    "qrs_axis_deg": ("QRS axis", "°"),
+    "t_axis_deg": ("T axis", "°"),
+}
+
+
+class MimicIvEcg:
+    """The records of a MIMIC-IV-ECG folder, in the order of `record_list.csv`.
+
+    folder: holds `record_list.csv`, `machine_measurements.csv` and the folder `files`.
+
+    The report is the machine's lines `report_0` to `report_17`, joined with newlines; statements are what
+    `render.sources.mimic_report` finds in them, and the lines in which it finds none are the record's `unmapped`. Age
+    and sex are not part of the published module. A study without a row in `machine_measurements.csv` has neither
+    report, measurements nor header.
+    Raises `InputError` when the folder or a table is missing or damaged.
+    """
+
+    name = "mimic"
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        records, measured = self.folder / "record_list.csv", self.folder / "machine_measurements.csv"
+        self._records = CsvFile(records, _RECORD_COLUMNS, key="study_id", mend=_MEND)
+        self._measured = CsvFile(measured, _MEASURED_COLUMNS, key="study_id", mend=_MEND)
+        studies = _numbers(self._measured)
+        self._order = np.argsort(studies, kind="stable")
+        self._studies = studies[self._order]
+        self._wanted = _numbers(self._records)
+        self._records.forget_keys()
+        self._measured.forget_keys()
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def read(self, i: int) -> EcgRecord:
+        """Record i. Raises `MissingRecordError` when it is not on the disk, `InputError` when damaged."""
+        row = self._records.row(i)
+        where = f"{self._records.path}: study_id {row['study_id'][:20]}"
+        path = inside(self.folder, row["path"], f"{where}: path")
+        signal, rate = read_wfdb(path.with_name(path.name + ".hea"))
+        found = self._found(int(self._wanted[i]))
+        lines = [found[column].strip() for column in _REPORT_COLUMNS if found.get(column, "").strip()]
+        measured = measurements(found)
+        return EcgRecord(
+            record_id=row["study_id"].strip(),
+            signal=signal,
+            sampling_rate=rate,
+            source=self.name,
+            statements=statements_in(lines),
+            report="\n".join(lines),
+            provenance="machine",
+            patient_id=row["subject_id"].strip(),
+            header=_printed(measured, found),
+            measured=measured,
+            measured_by="machine" if measured else "",
+            unmapped=tuple(line for line in lines if not codes_in_line(line)),
+        )
+
+    def _found(self, study: int) -> dict[str, str]:
+        """The study's row of `machine_measurements.csv`, or nothing."""
+        place = int(np.searchsorted(self._studies, study))
+        if place == len(self._studies) or self._studies[place] != study:
+            return {}
+        return self._measured.row(int(self._order[place]))
+
+
+def measurements(row: dict[str, str]) -> dict[str, float]:
+    """What the machine measured (`EcgRecord.measured`) from a row of `machine_measurements.csv`.
+
+    Times in the row are milliseconds from the start of the mean beat. A number that is missing (29999 and beyond),
+    damaged or beyond belief is left out.
+    """
+    number = {name: _number(row.get(name, "")) for name in (*_TIMES, *_AXES)}
+    found = {"rate_bpm": 60_000 / number["rr_interval"] if number["rr_interval"] else math.nan}
+    found |= {name: number[end] - number[start] for name, (start, end) in _INTERVALS.items()}
+    known = {name: value for name, value in found.items() if _LIMITS[name][0] <= value <= _LIMITS[name][1]}
+    return known | {f"{axis}_deg": number[axis] for axis in _AXES if abs(number[axis]) <= _WIDEST_AXIS}
+
+
+def _printed(measured: dict[str, float], row: dict[str, str]) -> tuple[tuple[str, str], ...]:
+    """What the machine prints at the page's head: rate, intervals, axes, filters; each if known."""
+    printed = [
+        (label, f"{measured[name]:.0f}{unit if unit == '°' else ' ' + unit}")
+        for name, (label, unit) in _PRINTED.items()
+        if name in measured
+    ]
+    printed += [("Bandwidth", row.get("bandwidth", "").strip()), ("Filter", row.get("filtering", "").strip())]
+    return tuple((label, text) for label, text in printed if text)
+
+
+def _number(text: str) -> float:
+    """Milliseconds or degrees. NaN, for which every comparison is false, when missing or no number."""
+    try:
+        value = float(text)
+    except ValueError:
+        return math.nan
+    return value if abs(value) < _MISSING else math.nan
+
+
+def _numbers(table: CsvFile) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """The table's study_id column, (rows,) int64."""
+    numbers = np.empty(len(table), dtype=np.int64)
+    for i, text in enumerate(table.keys):
+        if not (text.isascii() and text.strip().isdigit() and len(text) < 19):
+            raise InputError(f"{table.path}: row {i + 1}: study_id {text[:60]!r} is not a number; {_MEND}")
+        numbers[i] = int(text)
+    return numbers

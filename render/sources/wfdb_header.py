@@ -1,0 +1,249 @@
+"""The header of one WFDB record, read strictly and compared with the size of its signal files.
+
+Format: WFDB header(5) and signal(5), https://physionet.org/physiotools/wag/header-5.htm.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import takewhile
+from pathlib import Path
+
+from render.files import InputError
+
+MEND = "download or export the record again"
+
+# Samples and the bytes they fill together, signal(5). The FLAC formats are compressed: their file size says nothing
+# about their length.
+_PACKED = {
+    "8": (1, 1), "16": (1, 2), "24": (1, 3), "32": (1, 4), "61": (1, 2), "80": (1, 1), "160": (1, 2),
+    "212": (2, 3), "310": (3, 4), "311": (3, 4),
+}  # fmt: skip
+_FLAC = {"508", "516", "524"}
+
+_MILLIVOLTS = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "v": 1e3, "nv": 1e-6}
+
+_LARGEST_HEADER = 1 << 16
+_LONGEST_LINE = 1000  # beyond the standard's 255; bounds the time that wfdb's regular expressions can take
+_MOST_CHANNELS = 256
+_MOST_VALUES = 50_000_000  # 12 leads at 500 Hz for 2.3 h; 400 MB once decoded
+_LEAST_GAIN = 1e-20  # no sample or baseline is beyond 1e12, so that none becomes infinite in 32 bits
+_SLOWEST_HZ, _FASTEST_HZ = 50.0, 50_000.0  # outside, no ECG can be read, so the header is damaged
+
+_RECORD_LINE = re.compile(
+    r"(?P<name>[-\w]+)(/(?P<segments>\d+))?[ \t]+(?P<channels>\d{1,9})"
+    r"[ \t]+(?P<hertz>\d+(\.\d*)?|\.\d+)(/\S*)?([ \t]+(?P<frames>\d{1,18})([ \t].*)?)?",
+    re.ASCII,
+)
+_INTEGER = re.compile(r"-?\d{1,18}", re.ASCII)
+_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_NO_FILE_NAME = re.compile(r"[/\\:]|[^\x00-\x7f]|^\.\.?$")
+_FORMAT = re.compile(
+    r"(?P<format>\d{1,3})(x(?P<per_frame>\d{1,9}))?(:(?P<skew>\d{1,9}))?(\+(?P<offset>\d{1,18}))?", re.ASCII
+)
+_GAIN = re.compile(r"(?P<gain>-?\d+(\.\d*)?(e[+-]?\d+)?)(\((?P<baseline>-?\d{1,11})\))?(/(?P<unit>\S+))?", re.ASCII)
+
+
+class MissingRecordError(InputError):
+    """The record's files are not on this disk, as in a partial download. Damage is a plain `InputError`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Coding:
+    """How the samples of a channel are stored, signal(5).
+
+    A sample s is worth (s - baseline) / gain physical units of `millivolts` each.
+    """
+
+    format: str
+    per_frame: int
+    skew: int
+    offset: int
+    gain: float
+    baseline: int
+    millivolts: float
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether a sample is one little-endian 16-bit number at its own time, from the file's start on."""
+        return (self.format, self.per_frame, self.skew, self.offset) == ("16", 1, 0, 0)
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One signal line of a header. checksum: the samples' sum modulo 65536; None where it is left out."""
+
+    file: str
+    coding: Coding
+    checksum: int | None
+    name: str
+
+
+@dataclass(frozen=True)
+class Header:
+    """A header whose signal files are there and long enough. frames: samples per channel."""
+
+    path: Path
+    hertz: float
+    frames: int
+    channels: tuple[Channel, ...]
+
+
+def read_header(path: Path) -> Header:
+    """Read `path` ("folder/x.hea").
+
+    Raises `MissingRecordError` when the header or a signal file is not there, and `InputError` for everything
+    else that is wrong.
+    """
+    lines = _header_lines(path)
+    if not lines:
+        raise InputError(f"{path}: the header is empty; {MEND}")
+    found = _RECORD_LINE.fullmatch(lines[0])
+    if found is None:
+        raise InputError(f"{path}: record line {_short(lines[0])} is not 'name channels hertz samples'; {MEND}")
+    if found["segments"] is not None:
+        raise InputError(
+            f"{path}: a multi-segment record ({found['segments']} segments); name one segment's .hea instead"
+        )
+    wanted, there = int(found["channels"]), len(lines) - 1
+    if wanted != there or there > _MOST_CHANNELS:
+        raise InputError(f"{path}: {wanted} channels announced, {there} signal lines, at most {_MOST_CHANNELS}; {MEND}")
+    hertz = float(found["hertz"])
+    if not _SLOWEST_HZ <= hertz <= _FASTEST_HZ:
+        limits = f"{_SLOWEST_HZ:g} to {_FASTEST_HZ:g} Hz"
+        raise InputError(f"{path}: sampling rate {_short(found['hertz'])} is not in {limits}; {MEND}")
+    channels = tuple(_channel(path, number, line) for number, line in enumerate(lines[1:], start=1))
+    return Header(path, hertz, _checked_frames(path, channels, int(found["frames"] or 0)), channels)
+
+
+def _header_lines(path: Path) -> list[str]:
+    """The header's lines without comments and blanks.
+
+    Control characters are refused, so that these lines are the very ones wfdb will see: it also splits at \\v
+    and \\f.
+    """
+    if path.suffix != ".hea":
+        raise InputError(f"{path}: not a WFDB header; name the record's .hea file")
+    try:
+        with path.open("rb", buffering=0) as file:
+            content = file.read(_LARGEST_HEADER + 1)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise MissingRecordError(f"{path}: no such header file; check the path, or download the record") from error
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        raise InputError(f"{path}: cannot be read ({error}); check its permissions") from error
+    if len(content) > _LARGEST_HEADER:
+        raise InputError(f"{path}: more than {_LARGEST_HEADER} bytes are too many for a header; {MEND}")
+    if _CONTROL.search(content):
+        raise InputError(f"{path}: holds control characters, so it is no WFDB header; {MEND}")
+    lines = [_text(line).strip(" \t") for line in content.splitlines()]
+    lines = [line for line in lines if line and not line.startswith("#")]
+    for line in lines:
+        if len(line) > _LONGEST_LINE:
+            raise InputError(f"{path}: line {_short(line)} has {len(line)} characters; {MEND}")
+    return lines
+
+
+def _text(line: bytes) -> str:
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError:
+        return line.decode("latin-1")  # older machines write the micro sign as one byte
+
+
+def _channel(path: Path, number: int, line: str) -> Channel:
+    fields = re.split(r"[ \t]+", line, maxsplit=8)
+    # Resolution, zero, initial value, checksum, block size: a writer may leave the last of them out
+    numbers = list(takewhile(_INTEGER.fullmatch, fields[3:8]))
+    name = " ".join(fields[3 + len(numbers) :]).strip()
+    try:
+        if not name or _INTEGER.fullmatch(name):
+            raise InputError(f"{_short(line)} has {len(fields)} of 9 fields, so no lead name; {MEND}")
+        if _NO_FILE_NAME.search(fields[0]):
+            raise InputError(
+                f"signal file {_short(fields[0])} is not a plain file name; put the file beside the header"
+            )
+        coding = _coding(fields[1], fields[2], int(numbers[1]) if len(numbers) > 1 else 0)
+    except InputError as error:
+        raise InputError(f"{path}: signal line {number}: {error}") from error
+    return Channel(fields[0], coding, int(numbers[3]) % 65536 if len(numbers) > 3 else None, name)
+
+
+@lru_cache(maxsize=256)  # the channels of a record are coded alike, and so are the records of a data set
+def _coding(form: str, gain: str, zero: int) -> Coding:
+    """zero: the ADC's, header(5): the baseline where none is given."""
+    stored = _FORMAT.fullmatch(form)
+    if stored is None or (stored["format"] not in _PACKED and stored["format"] not in _FLAC):
+        raise InputError(f"format {_short(form)} is none of {', '.join([*_PACKED, *sorted(_FLAC)])}; {MEND}")
+    found = _GAIN.fullmatch(gain)
+    if found is None:
+        raise InputError(f"gain {_short(gain)} is not 'number(baseline)/unit'; {MEND}")
+    steps = float(found["gain"])
+    if steps == 0 or not math.isfinite(steps):
+        raise InputError(f"gain {_short(found['gain'])} means uncalibrated; write the steps per millivolt there")
+    if abs(steps) < _LEAST_GAIN:
+        raise InputError(f"gain {_short(found['gain'])} makes samples infinite; {MEND}")
+    unit = found["unit"] or "mV"  # header(5): millivolts when no unit is given
+    if unit.lower() not in _MILLIVOLTS:
+        raise InputError(f"unit {_short(unit)} is unknown; voltages are in mV, uV, nV or V")
+    return Coding(
+        format=stored["format"],
+        per_frame=int(stored["per_frame"] or 1),
+        skew=int(stored["skew"] or 0),
+        offset=int(stored["offset"] or 0),
+        gain=steps,
+        baseline=int(found["baseline"] or zero),
+        millivolts=_MILLIVOLTS[unit.lower()],
+    )
+
+
+def _checked_frames(path: Path, channels: tuple[Channel, ...], announced: int) -> int:
+    """Frames (samples per channel) of the record; taken from the file size where the header leaves them out.
+
+    Raises `InputError` unless every signal file is there and holds as many.
+    """
+    frames = announced
+    for file in dict.fromkeys(channel.file for channel in channels):
+        group = [channel.coding for channel in channels if channel.file == file]
+        first = group[0]
+        if any(c is not first and (c.format, c.offset) != (first.format, first.offset) for c in group):
+            raise InputError(f"{path}: signal file {file} is given two formats or offsets; {MEND}")
+        signal_file = path.parent / file
+        try:
+            size = signal_file.stat().st_size
+        except OSError as error:
+            told = f"{signal_file}: no such signal file, but {path.name} names it; {MEND}"
+            raise MissingRecordError(told) from error
+        if first.format in _FLAC:
+            if not frames:
+                raise InputError(f"{path}: number of samples missing, and FLAC files do not tell it; {MEND}")
+            continue
+        samples, filled = _PACKED[first.format]
+        per_frame = sum(c.per_frame for c in group)
+        held = max((size - first.offset) * samples // (filled * per_frame), 0) if per_frame else 0
+        frames = frames or held
+        if held < frames:
+            raise InputError(
+                f"{signal_file}: {size} bytes hold {held} samples per lead, {path.name} announces {frames}; {MEND}"
+            )
+    _check_extent(path, channels, frames)
+    return frames
+
+
+def _check_extent(path: Path, channels: tuple[Channel, ...], frames: int) -> None:
+    values = frames * sum(channel.coding.per_frame for channel in channels)
+    if not 0 < values <= _MOST_VALUES:
+        raise InputError(
+            f"{path}: {frames} samples in each of {len(channels)} channels; "
+            f"1 to {_MOST_VALUES} values in all can be read; cut out the part to be read"
+        )
+    skew = max(channel.coding.skew for channel in channels)
+    if skew >= frames:
+        raise InputError(f"{path}: a skew of {skew} in a record of {frames} samples; {MEND}")
+
+
+def _short(text: str) -> str:
+    """A value as it is shown in a message: quoted, and cut before it floods the line."""
+    return repr(text if len(text) <= 60 else text[:57] + "...")
