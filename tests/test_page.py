@@ -396,7 +396,7 @@ def test_page_equals_the_oracle() -> None:
         lines.append(np.stack([trace.x0 + 25 / 20 * np.arange(mv.size), trace.baseline - 10 * mv], axis=1))
     ink = np.maximum(oracle(page.image.shape, lines, 1.0), sheet.ink)
     shade = ink * (INK_LEVELS - 1) / 255
-    assert np.array_equal(page.image // INK_LEVELS * INK_LEVELS, sheet.bare)
+    assert np.array_equal(page.image // INK_LEVELS * INK_LEVELS, sheet.paper.bare)
     assert np.abs(page.image % INK_LEVELS - shade).max() <= 0.5 + 2 * (INK_LEVELS - 1) / 255
 
 

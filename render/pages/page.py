@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from render.files import InputError
+from render.pages.grid import RuledPaper, ruled_paper
 from render.pages.header import lines
 from render.pages.ink import (
-    INK_LEVELS,
-    MOST_TONES,
     compose,
     draw_line,
     draw_text,
@@ -47,9 +46,6 @@ _NAME_RIGHT_MM, _NAME_BASELINE_MM = 1.5, 5.0  # from the left end and the top of
 _NAME_CLEAR_MM = 5.0  # a name stands at least so high above 0 mV, or P waves would run through it in low rows
 _PULSE_MV, _PULSE_FOOT_MM = 1.0, 1.5
 
-# Width in mm and strength of the grid's lines: thin and pale every millimetre, wider and full every fifth. Dots stand
-# in for thin lines and must be darker to be seen as well.
-_MINOR, _MAJOR, _DOT = (0.20, 0.45), (0.25, 1.0), (0.30, 0.9)
 _MASKED_FROM = 128  # half of full ink: a pixel that a line covers by half belongs to it
 PAPER_CLASS, GRID_CLASS, PRINT_CLASS, SIGNAL_CLASS = 0, 1, 2, 3
 """Values of a page's mask. Print is all that is drawn but the traces: text, names, calibration pulses, separators."""
@@ -88,12 +84,10 @@ class Page:
 class _Sheet:
     """What every record on the same layout, paper and width shares. Arrays are read-only.
 
-    bare: the paper in palette indices; ruled: bool, where a line of the grid runs.
-    ink: names, pulses and separators; name_boxes: of each trace's name.
+    paper: without ink. ink: names, pulses and separators. name_boxes: of each trace's name.
     """
 
-    bare: NDArray[np.uint8]
-    ruled: NDArray[np.bool_]
+    paper: RuledPaper
     palette: NDArray[np.uint8]
     ink: NDArray[np.uint8]
     name_boxes: tuple[list[int] | None, ...]
@@ -130,8 +124,8 @@ def draw(
         baselines=np.array([trace.baseline for trace in plan.traces]) * px_per_mm,
         width=_line_width(_TRACE_MM, px_per_mm),
     )
-    classes = _classes(sheet.ruled, ink, traces) if mask else None
-    image = compose(sheet.bare, np.maximum(ink, traces) if mask else ink)
+    classes = _classes(sheet.paper.lines(), ink, traces) if mask else None
+    image = compose(sheet.paper.bare, np.maximum(ink, traces) if mask else ink)
     return Page(image, sheet.palette, _geometry(plan, sheet, spans, record, px_per_mm), classes)
 
 
@@ -241,19 +235,12 @@ def _sheet(plan: Layout, width: int, colours: Colours, grid: str) -> _Sheet:
         else None
         for trace in plan.traces
     )
-    strength = _grid_strength(plan, shape, px_per_mm, grid)
-    tones, levels = _tones(strength)
+    ruled = ruled_paper(plan.width, plan.height, plan.grid_top, width, grid)
     ground, line = np.array(colours.paper), np.array(colours.line)
-    sheet = _Sheet(
-        bare=tones * np.uint8(INK_LEVELS),
-        ruled=strength >= _MINOR[1] / 2,
-        palette=palette(ground + levels[:, None] * (line - ground), np.array(colours.ink)),
-        ink=ink,
-        name_boxes=names,
-    )
-    for array in (sheet.bare, sheet.ruled, sheet.palette, sheet.ink):
+    colour_table = palette(ground + ruled.levels[:, None] * (line - ground), np.array(colours.ink))
+    for array in (ink, colour_table):
         array.setflags(write=False)
-    return sheet
+    return _Sheet(ruled, colour_table, ink, names)
 
 
 def _outline(pulse: Pulse, plan: Layout) -> NDArray[np.float64]:
@@ -266,47 +253,3 @@ def _outline(pulse: Pulse, plan: Layout) -> NDArray[np.float64]:
         points += [(left, top), (right, top)]
     points += [(edges[-1], pulse.baseline), (edges[-1] + _PULSE_FOOT_MM, pulse.baseline)]
     return np.array(points)
-
-
-def _grid_strength(plan: Layout, shape: tuple[int, int], px_per_mm: float, grid: str) -> NDArray[np.float64]:
-    """How strongly the paper's grid shows in each pixel (height, width), 0-1."""
-    # The header is bare: rows above the grid's first line carry no vertical lines either.
-    inside = np.arange(shape[0]) > plan.grid_top * px_per_mm - 0.5
-
-    def ruled(step: float, pen: tuple[float, float]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        down = _rulings(shape[0], px_per_mm, plan.height, plan.grid_top, step, pen)[:, None]
-        across = _rulings(shape[1], px_per_mm, plan.width, 0.0, step, pen)[None, :]
-        return down, np.where(inside[:, None], across, 0.0)
-
-    if grid == "no-grid":
-        return np.zeros(shape)
-    major = np.maximum(*ruled(5.0, _MAJOR))
-    if grid == "lines":
-        return np.maximum(np.maximum(*ruled(1.0, _MINOR)), major)
-    if grid == "dots":
-        return np.maximum(np.minimum(*ruled(1.0, _DOT)), major)
-    return major
-
-
-def _tones(strength: NDArray[np.float64]) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """Which tone each pixel has (height, width), and the tones' strengths (tones,)."""
-    levels = np.unique(np.round(strength, 3))
-    if levels.size > MOST_TONES:  # at odd widths every line falls between pixels in its own way
-        levels = np.linspace(0.0, strength.max(), MOST_TONES)
-    middles = (levels[1:] + levels[:-1]) / 2
-    return np.searchsorted(middles, strength).astype(np.uint8), levels
-
-
-def _rulings(
-    pixels: int, px_per_mm: float, length_mm: float, first_mm: float, step: float, pen: tuple[float, float]
-) -> NDArray[np.float64]:
-    """Strength 0-1, per pixel, of parallel lines `step` mm apart from `first_mm` on: by the share of it they cover.
-
-    pen: width in mm and full strength of a line.
-    """
-    centre = np.arange(pixels)[:, None]
-    lines = np.arange(first_mm, length_mm + step, step)[None, :] * px_per_mm
-    half = pen[0] * px_per_mm / 2
-    covered = np.minimum(centre + 0.5, lines + half) - np.maximum(centre - 0.5, lines - half)
-    strength: NDArray[np.float64] = np.clip(covered, 0.0, 1.0).sum(axis=1) * pen[1]
-    return strength
