@@ -15,8 +15,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, features
 
+from render.compiled import compiled
 from render.files import InputError
-from render.pages.ink import INK_LEVELS, compiled, draw_line, draw_text, draw_traces
+from render.pages.ink import INK_LEVELS, draw_line, draw_text, draw_traces
 from render.pages.layout import layout_named
 from render.pages.page import Page, _sheet, draw
 from render.pages.paper import Paper
@@ -428,7 +429,7 @@ def test_the_pen_works_where_nothing_can_be_kept_on_disk(monkeypatch: pytest.Mon
             raise RuntimeError("cannot cache function: no locator available")
         return lambda function: made.append(function)
 
-    monkeypatch.setattr("render.pages.ink.njit", njit)
+    monkeypatch.setattr("render.compiled.njit", njit)
     compiled(print)
     assert made == [print]
 

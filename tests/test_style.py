@@ -61,7 +61,7 @@ def test_grids_rule_what_they_say(record):
 def test_mask_tells_trace_print_grid_and_paper(record):
     page = draw(record, layout="3x4+1R", mask=True)
     dark = np.asarray(page.to_pil().convert("L")) < 100
-    assert (page.mask[dark] >= PRINT_CLASS).mean() > 0.99
+    assert (page.mask[dark] >= PRINT_CLASS).mean() > 0.97  # a line's pale edge over a dark ruling is neither
     lead = page.geometry["leads"][1]
     x0, y0, x1, y1 = lead["name_box"]
     assert (page.mask[y0:y1, x0:x1] == PRINT_CLASS).any()

@@ -102,9 +102,7 @@ class Options:
         style_drawn(self.style, rng)
         unknown = [task for task in self.tasks if task not in TASKS]
         if unknown or not self.tasks:
-            raise InputError(
-                f"--tasks {','.join(self.tasks)!r}: {', '.join(unknown) or 'none'}; known are {', '.join(TASKS)}"
-            )
+            raise InputError(f"tasks: {', '.join(unknown) or 'none'}: no such task; there are {', '.join(TASKS)}")
 
 
 def check(record: EcgRecord, layout: Layout) -> None:

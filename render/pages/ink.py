@@ -15,28 +15,19 @@ from __future__ import annotations
 import math
 import struct
 import zlib
-from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, cast
 
 import numpy as np
 from isal import isal_zlib
-from numba import njit
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+
+from render.compiled import compiled
 
 INK_LEVELS = 32
 """Shades from bare to full ink in a page's palette."""
 MOST_TONES = 8
 """Shades of the paper's grid in a page's palette; INK_LEVELS * MOST_TONES fill 8 bits."""
-
-
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiled by numba at the first call, and kept on disk for the next process if there is room."""
-    try:
-        return cast(Callable[..., Any], njit(cache=True, nogil=True)(function))
-    except RuntimeError:  # neither the package's folder nor the user's cache can be written to
-        return cast(Callable[..., Any], njit(nogil=True)(function))
 
 
 @compiled

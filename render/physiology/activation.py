@@ -6,14 +6,12 @@ branch block, then a scar, then hypertrophy. Criteria: see `render.physiology.cr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
-import numpy as np
-from numpy.random import Generator
-
+from render.physiology.chance import Chance
 from render.physiology.criteria import Q_LEADS, SMALL_Q, Beat
-from render.physiology.heart import STEP_MS, Array, Person, Wave, seen, to_axis
+from render.physiology.heart import STEP_MS, Person, Vector, Wave, clip, plus, scale, seen, to_axis
 
 # Normal activation: name, (start, peak, end) as parts of the QRS, mean dipole and its spread in mV.
 # The figures are fits of these five phases to healthy recordings through the lead transform.
@@ -26,42 +24,52 @@ _PHASES: tuple[tuple[str, tuple[float, float, float], tuple[float, float, float]
 )
 
 
-def normal_qrs(person: Person, width: float, rng: Generator) -> list[Wave]:
+def scattered(spread: Vector, rng: Chance) -> Vector:
+    """A vector of normal numbers with these standard deviations."""
+    x, y, z = rng.normals(3)
+    return scale(spread, (x, y, z))
+
+
+def varied(vector: Vector, spread: float, rng: Chance) -> Vector:
+    """The vector with each component varied by this share of itself."""
+    return plus(vector, scattered(scale(vector, spread), rng))
+
+
+def normal_qrs(person: Person, width: float, rng: Chance) -> list[Wave]:
     """The five phases of normal ventricular activation, `width` ms long, turned to the person's axis."""
-    c, s = np.cos(np.radians(person.rotation)), np.sin(np.radians(person.rotation))
-    back = np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]])
+    c, s = math.cos(math.radians(person.rotation)), math.sin(math.radians(person.rotation))
     waves = []
     for name, (start, peak, end), mean, spread in _PHASES:
-        vector = back @ (np.array(mean) + np.array(spread) * rng.standard_normal(3)) * person.size
+        x, y, z = scale(plus(mean, scattered(spread, rng)), person.size)
+        vector = (c * x - s * z, y, s * x + c * z)  # turned to the back
         if name == "septum":  # from left to right and to the front: the r of V1 and the q of V6
-            vector[2] = min(vector[2], -0.12)
+            vector = (vector[0], vector[1], min(vector[2], -0.12))
         peak += rng.uniform(-0.025, 0.025)
         waves.append(person.wave(name, (start * width, peak * width, end * width), vector, "activation", rng))
     return to_axis(waves, person.axis, keep=("septum",))
 
 
-def p_wave(findings: frozenset[str], person: Person, rng: Generator, focus: str = "p") -> list[Wave]:
+def p_wave(findings: frozenset[str], person: Person, rng: Chance, focus: str = "p") -> list[Wave]:
     """Right, then left atrium, from the onset of the P wave.
 
     focus: "p" the sinus node; "p1", "p2" other places in the atria; "retro" from below.
     LAO/LAE: P >= 120 ms with two humps, terminal part in V1 <= -0.1 mV; RAO/RAE: P > 0.25 mV in II, III or
     aVF (A5).
     """
-    width = float(rng.uniform(92, 112))
-    right = np.array([0.07, 0.080, -0.04]) * rng.uniform(0.75, 1.3) + 0.010 * rng.standard_normal(3)
-    left = np.array([0.10, 0.060, 0.030]) * rng.uniform(0.75, 1.3) + 0.012 * rng.standard_normal(3)
+    width = rng.uniform(92, 112)
+    right = plus(scale((0.07, 0.080, -0.04), rng.uniform(0.75, 1.3)), scattered((0.010, 0.010, 0.010), rng))
+    left = plus(scale((0.10, 0.060, 0.030), rng.uniform(0.75, 1.3)), scattered((0.012, 0.012, 0.012), rng))
     if "LAO/LAE" in findings:
-        width = float(rng.uniform(128, 150))
-        left = np.array([0.09, 0.075, 0.20]) * rng.uniform(0.9, 1.4)
+        width = rng.uniform(128, 150)
+        left = scale((0.09, 0.075, 0.20), rng.uniform(0.9, 1.4))
     if "RAO/RAE" in findings:
-        right = np.array([0.04, 0.30, -0.10]) * rng.uniform(1.0, 1.35)
+        right = scale((0.04, 0.30, -0.10), rng.uniform(1.0, 1.35))
     if focus == "p1":
-        right *= (1.0, rng.uniform(-1.6, 0.2), 1.0)
-        left *= (0.6, -0.6, -1.0)
+        right, left = scale(right, (1.0, rng.uniform(-1.6, 0.2), 1.0)), scale(left, (0.6, -0.6, -1.0))
     elif focus == "p2":
-        right, left = right * 0.5, left * (-0.5, 0.8, 0.6)
+        right, left = scale(right, 0.5), scale(left, (-0.5, 0.8, 0.6))
     elif focus == "retro":
-        right, left, width = np.array([0.0, -0.11, -0.03]), np.array([0.02, -0.10, 0.0]), 76.0
+        right, left, width = (0.0, -0.11, -0.03), (0.02, -0.10, 0.0), 76.0
     late = 0.42 if "LAO/LAE" in findings else 0.30
     return [
         person.wave("p-right", (0, 0.32 * width, 0.72 * width), right, "atria", rng),
@@ -69,12 +77,12 @@ def p_wave(findings: frozenset[str], person: Person, rng: Generator, focus: str 
     ]
 
 
-def activation(findings: frozenset[str], person: Person, rng: Generator) -> tuple[list[Wave], list[Wave], float]:
+def activation(findings: frozenset[str], person: Person, rng: Chance) -> tuple[list[Wave], list[Wave], float]:
     """The QRS for a set of findings: (its waves, the waves of the same heart activated normally, width in
     ms)."""
-    width = float(np.clip(rng.normal(87, 8), 72, 105))
+    width = clip(rng.normal(87, 8), 72, 105)
     if findings & {"LVH", "SEHYP", "RVH", "ABQRS", "EL"}:
-        width = float(rng.uniform(88, 106))
+        width = rng.uniform(88, 106)
     normal = normal_qrs(person, width, rng)
     waves, width = _conducted(normal, findings, person, width, rng)
     for code in ("ASMI", "AMI", "ALMI", "LMI", "IMI", "ILMI", "IPMI", "IPLMI", "PMI"):
@@ -95,28 +103,28 @@ def activation(findings: frozenset[str], person: Person, rng: Generator) -> tupl
 
 
 def _conducted(
-    waves: list[Wave], findings: frozenset[str], person: Person, width: float, rng: Generator
+    waves: list[Wave], findings: frozenset[str], person: Person, width: float, rng: Chance
 ) -> tuple[list[Wave], float]:
     """The waves as the bundle branches and fascicles let them pass, and the width of the QRS in ms (A3)."""
     if "LAFB" in findings:
-        waves = _fascicle(waves, person, (-0.26, 0.36, -0.10), float(rng.uniform(-74, -50)), rng)
+        waves = _fascicle(waves, person, (-0.26, 0.36, -0.10), rng.uniform(-74, -50), rng)
     if "LPFB" in findings:
-        waves = _fascicle(waves, person, (0.26, -0.34, -0.05), float(rng.uniform(99, 128)), rng)
+        waves = _fascicle(waves, person, (0.26, -0.34, -0.05), rng.uniform(99, 128), rng)
     if "RVH" in findings:
         start = (0.30 * rng.uniform(0.7, 1.2), -0.16, -0.08)  # an r in I and aVL before their deep S
         first = person.wave("first", (0, 0.18 * width, 0.36 * width), start, "activation", rng)
         late = [w.stretched(0.9, 0.1 * width) for w in waves if w.name != "septum"]
-        waves = to_axis([first, *late], float(rng.uniform(96, 118)), keep=("first",))
+        waves = to_axis([first, *late], rng.uniform(96, 118), keep=("first",))
     if "CLBBB" in findings or "ILBBB" in findings:
         complete = "CLBBB" in findings
-        width = float(rng.uniform(127, 164) if complete else rng.uniform(112, 118.5))
+        width = rng.uniform(127, 164) if complete else rng.uniform(112, 118.5)
         return _left_bundle(person, width, complete, rng), width
     if "CRBBB" in findings or "IRBBB" in findings:
         complete = "CRBBB" in findings
-        width = float(rng.uniform(125, 158) if complete else rng.uniform(106, 118))
+        width = rng.uniform(125, 158) if complete else rng.uniform(106, 118)
         return _right_bundle(waves, person, width, complete, rng), width
     if "IVCD" in findings:
-        wide = float(rng.uniform(113, 138))
+        wide = rng.uniform(113, 138)
         slow = [w.stretched(wide / width) for w in waves]
         return [*slow, *_notches(wide, person, rng)], wide
     if "WPW" in findings:
@@ -124,7 +132,7 @@ def _conducted(
     return waves, width
 
 
-def _right_bundle(waves: list[Wave], person: Person, width: float, complete: bool, rng: Generator) -> list[Wave]:
+def _right_bundle(waves: list[Wave], person: Person, width: float, complete: bool, rng: Chance) -> list[Wave]:
     """The right ventricle comes last: a slow terminal force to the right and front, R' in V1 and a broad S in
     I, V6."""
     early = width * (0.68 if complete else 0.90)
@@ -134,46 +142,44 @@ def _right_bundle(waves: list[Wave], person: Person, width: float, complete: boo
     # left
     less = {"posterior": 0.25, "base": 0.25, "wall": 0.6} if complete else {"posterior": 0.55, "base": 0.55}
     kept = [w.scaled(less.get(w.name, 0.85 if complete else 1.0)) for w in kept]
-    strength = float(rng.uniform(0.75, 1.5) if complete else rng.uniform(0.45, 0.75))
-    vector = np.array([rng.uniform(-0.50, -0.22), rng.uniform(-0.2, 0.15), rng.uniform(-0.85, -0.55)]) * strength
+    strength = rng.uniform(0.75, 1.5) if complete else rng.uniform(0.45, 0.75)
+    vector = scale((rng.uniform(-0.50, -0.22), rng.uniform(-0.2, 0.15), rng.uniform(-0.85, -0.55)), strength)
     start = early * 0.52
     late = person.wave("right", (start, start + (width - start) * 0.52, width), vector, "activation", rng)
     return [*kept, late]
 
 
 # In left bundle branch block two fronts run at once: one to the back under V1-V4, one along the lateral wall.
-_FRONTAL = np.array([0.95, 1.0, 1.25, 1.5, 1.3, 0.8, 1.0, 1.0])
-_LATERAL = np.array([1.0, 1.0, 0.8, 0.6, 0.7, 0.85, 1.25, 1.4])
+_FRONTAL = (0.95, 1.0, 1.25, 1.5, 1.3, 0.8, 1.0, 1.0)
+_LATERAL = (1.0, 1.0, 0.8, 0.6, 0.7, 0.85, 1.25, 1.4)
 
 
-def _left_bundle(person: Person, width: float, complete: bool, rng: Generator) -> list[Wave]:
+def _left_bundle(person: Person, width: float, complete: bool, rng: Chance) -> list[Wave]:
     """From right to left through the septum: no q in I, V5, V6, their R broad and notched; rS or QS in V1."""
-    size = person.size * float(rng.uniform(0.85, 1.2))
-    back = float(rng.uniform(0.75, 1.2)) * (1.0 if complete else 0.55)
-    parts: tuple[tuple[str, tuple[float, float, float], tuple[float, float, float], Array], ...] = (
-        ("first", (0.0, 0.16, 0.34), (0.20, 0.13, rng.uniform(-0.10, 0.15)), np.ones(8)),
+    size = person.size * rng.uniform(0.85, 1.2)
+    back = rng.uniform(0.75, 1.2) * (1.0 if complete else 0.55)
+    parts: tuple[tuple[str, tuple[float, float, float], Vector, tuple[float, ...]], ...] = (
+        ("first", (0.0, 0.16, 0.34), (0.20, 0.13, rng.uniform(-0.10, 0.15)), (1.0,) * 8),
         ("slow", (0.06, 0.42, 0.76), (0.72, 0.34, 0.10), _LATERAL),
         ("slow-back", (0.06, 0.42, 0.76), (0.0, 0.0, 1.45 * back), _FRONTAL),
         ("notch", (0.36, 0.68, 1.0), (0.78, 0.04, 0.10), _LATERAL),
         ("notch-back", (0.36, 0.68, 1.0), (0.0, 0.0, 0.95 * back), _FRONTAL),
     )
     waves = [
-        person.wave(name, [t * width for t in times], np.array(vector) * size, "activation", rng).near(gain)
+        person.wave(name, [t * width for t in times], scale(vector, size), "activation", rng).near(gain)
         for name, times, vector, gain in parts
     ]
-    return to_axis(waves, float(rng.uniform(-52, 48)), keep=("first",))
+    return to_axis(waves, rng.uniform(-52, 48), keep=("first",))
 
 
-def _fascicle(
-    waves: list[Wave], person: Person, first: tuple[float, float, float], axis: float, rng: Generator
-) -> list[Wave]:
+def _fascicle(waves: list[Wave], person: Person, first: Vector, axis: float, rng: Chance) -> list[Wave]:
     """A fascicle blocked: the first forces leave through the other one, the main forces follow to the blocked
     side.
 
     LAFB: axis -45 to -90, qR in aVL, rS in II, III, aVF. LPFB: axis +90 to 180, rS in I, aVL, qR in III, aVF.
     """
     width = max(w.end for w in waves)
-    start = np.array(first) * rng.uniform(0.25, 0.6)
+    start = scale(first, rng.uniform(0.25, 0.6))
     early = person.wave("first", (0, 0.18 * width, 0.36 * width), start, "activation", rng)
     late = [w.stretched(0.88, 0.12 * width) if w.name != "septum" else w.scaled((0.2, 0.2, 0.6)) for w in waves]
     # the last forces stay on the blocked side, which leaves an S up to V6
@@ -181,29 +187,29 @@ def _fascicle(
     return to_axis([early, *late, tail], axis, keep=("first", "septum", "tail"))
 
 
-def _preexcited(waves: list[Wave], person: Person, width: float, rng: Generator) -> tuple[list[Wave], float]:
+def _preexcited(waves: list[Wave], person: Person, width: float, rng: Chance) -> tuple[list[Wave], float]:
     """A delta wave before the rest: part of the ventricles is reached early over an accessory pathway
     (A3)."""
-    delta_ms = float(rng.uniform(38, 60))
+    delta_ms = rng.uniform(38, 60)
     side = rng.random()
     if side < 0.5:  # left pathway: positive in V1 (type A)
-        direction = np.array([rng.uniform(-0.1, 0.3), rng.uniform(-0.5, 0.5), rng.uniform(-0.6, -0.3)])
+        direction = (rng.uniform(-0.1, 0.3), rng.uniform(-0.5, 0.5), rng.uniform(-0.6, -0.3))
     else:  # right pathway: negative in V1 (type B)
-        direction = np.array([rng.uniform(0.4, 0.7), rng.uniform(-0.5, 0.35), rng.uniform(0.1, 0.4)])
-    direction *= rng.uniform(0.8, 1.3)
+        direction = (rng.uniform(0.4, 0.7), rng.uniform(-0.5, 0.35), rng.uniform(0.1, 0.4))
+    direction = scale(direction, rng.uniform(0.8, 1.3))
     total = delta_ms + width * 0.9
     rest = [w.stretched(0.9, delta_ms) for w in waves if w.name != "septum"]
     times = (0.0, delta_ms * 1.1, delta_ms * 1.3, delta_ms + 0.5 * width)
     return [person.wave("delta", times, direction, "activation", rng), *rest], total
 
 
-def _notches(width: float, person: Person, rng: Generator) -> list[Wave]:
+def _notches(width: float, person: Person, rng: Chance) -> list[Wave]:
     """Fragmented conduction: two or three short forces within the QRS."""
     made = []
-    for _ in range(int(rng.integers(2, 4))):
+    for _ in range(2 + rng.below(2)):
         middle, half = rng.uniform(0.3, 0.8) * width, rng.uniform(9, 14)
-        vector = rng.standard_normal(3)
-        vector *= rng.uniform(0.22, 0.42) * person.size / np.linalg.norm(vector)
+        vector = scattered((1.0, 1.0, 1.0), rng)
+        vector = scale(vector, rng.uniform(0.22, 0.42) * person.size / math.hypot(*vector))
         made.append(person.wave("notch", (middle - half, middle, min(middle + half, width)), vector, "activation", rng))
     return made
 
@@ -226,7 +232,7 @@ def grown(
 
 
 # The direction away from a scar.
-_AWAY: dict[str, tuple[float, float, float]] = {
+_AWAY: dict[str, Vector] = {
     "ASMI": (0.06, 0.0, 0.50),
     "AMI": (-0.20, 0.0, 0.46),
     "ALMI": (-0.55, 0.12, 0.26),
@@ -237,19 +243,17 @@ _AWAY: dict[str, tuple[float, float, float]] = {
 _AWAY["IPMI"], _AWAY["IPLMI"] = _AWAY["IMI"], _AWAY["ILMI"]
 
 
-def scar(waves: list[Wave], code: str, width: float, person: Person, rng: Generator) -> list[Wave]:
+def scar(waves: list[Wave], code: str, width: float, person: Person, rng: Chance) -> list[Wave]:
     """Silence a region: the first 45-65 ms point away from it, until its leads show a Q of >= 34 ms and depth
     (U)."""
-    length = float(rng.uniform(46, 66))
-    depth = float(0.11 + rng.gamma(1.3, 0.06))
+    length = rng.uniform(46, 66)
+    depth = 0.11 + rng.gamma(1.3, 0.06)
     inferior = code in ("IMI", "ILMI", "IPMI", "IPLMI")
     rest = (0.6, 0.2, 0.9) if inferior else (0.2, 0.2, 0.2)
     kept = [w.scaled(rest) if w.name in ("septum", "first") else w for w in waves]
     if code in ("ASMI", "AMI", "ALMI"):  # the front wall gives nothing: no R between the Q and the S
-        kept = [
-            replace(w, vector=np.maximum(0.75 * w.vector, [-9.0, -9.0, 0.10])) if w.name == "apex" else w for w in kept
-        ]
-    vector = np.array(_AWAY[code]) * (1 + 0.12 * rng.standard_normal(3))
+        kept = [_weak_apex(w) if w.name == "apex" else w for w in kept]
+    vector = varied(_AWAY[code], 0.12, rng)
     hole = person.wave("scar", (0, 0.40 * length, 0.60 * length, length), vector, "activation", rng)
     need = _q_leads(code, rng)
 
@@ -260,7 +264,12 @@ def scar(waves: list[Wave], code: str, width: float, person: Person, rng: Genera
     return grown(kept, [hole], width, shows, first=0.35)
 
 
-def _q_leads(code: str, rng: Generator) -> tuple[str, ...]:
+def _weak_apex(wave: Wave) -> Wave:
+    x, y, z = scale(wave.vector, 0.75)
+    return Wave(wave.name, wave.times, (x, y, max(z, 0.10)), wave.gain)
+
+
+def _q_leads(code: str, rng: Chance) -> tuple[str, ...]:
     """The leads that have to show the Q: all of the territory in extensive infarcts, two of three in small
     ones (U)."""
     leads = Q_LEADS[code]
@@ -269,7 +278,7 @@ def _q_leads(code: str, rng: Generator) -> tuple[str, ...]:
     return leads
 
 
-def posterior_loss(waves: list[Wave], width: float, person: Person, rng: Generator) -> list[Wave]:
+def posterior_loss(waves: list[Wave], width: float, person: Person, rng: Chance) -> list[Wave]:
     """A posterior scar: forces to the front are left over, R >= 40 ms and R >= S in V1 and V2 (U)."""
     kept = [w.scaled((1.0, 1.0, 0.3)) if w.vector[2] > 0 else w for w in waves]
     vector = (-0.05, 0.0, -0.5)
@@ -286,24 +295,24 @@ def posterior_loss(waves: list[Wave], width: float, person: Person, rng: Generat
     return grown(kept, [front], width, shows, first=0.3)
 
 
-def _lone_q(waves: list[Wave], findings: frozenset[str], width: float, person: Person, rng: Generator) -> list[Wave]:
+def _lone_q(waves: list[Wave], findings: frozenset[str], width: float, person: Person, rng: Chance) -> list[Wave]:
     """Q waves of >= 30 ms and >= 0.1 mV in two contiguous leads (V5-V6, V4-V5 or V2-V3), too few for an
     infarct's name."""
-    away, leads = (((-0.5, 0.0, -0.25), ("V5", "V6")), ((0.0, 0.0, 0.5), ("V2", "V3")))[int(rng.integers(0, 2))]
+    away, leads = (((-0.5, 0.0, -0.25), ("V5", "V6")), ((0.0, 0.0, 0.5), ("V2", "V3")))[rng.below(2)]
     if "ILBBB" in findings:
         away, leads = (0.0, 0.0, 0.5), ("V2", "V3")
     kept = [w.scaled(0.3) if w.name in ("septum", "first") else w for w in waves]
-    length = float(rng.uniform(40, 48))
+    length = rng.uniform(40, 48)
     hole = person.wave("scar", (0, 0.4 * length, 0.5 * length, length), away, "activation", rng)
     return grown(kept, [hole], width, lambda b: all(b.q_ms(n, 0.11) >= 31 for n in leads), first=0.3)
 
 
-def _right_ventricle(waves: list[Wave], width: float, person: Person, rng: Generator) -> list[Wave]:
+def _right_ventricle(waves: list[Wave], width: float, person: Person, rng: Chance) -> list[Wave]:
     """RVH: R in V1 >= 0.7 mV and larger than S, R V1 + S V5/6 > 1.05 mV, axis >= 90 degrees (A5)."""
     kept = [w.scaled((1.0, 1.0, 0.45)) if w.vector[2] > 0 else w for w in waves]
     vector = (-0.34, 0.15, -0.5)
     force = person.wave("right-wall", (0.15 * width, 0.52 * width, 0.94 * width), vector, "activation", rng)
-    aim = float(rng.uniform(0.75, 1.3))
+    aim = rng.uniform(0.75, 1.3)
 
     def shows(beat: Beat) -> bool:
         return (
@@ -313,11 +322,11 @@ def _right_ventricle(waves: list[Wave], width: float, person: Person, rng: Gener
     return grown(kept, [force], width, shows, first=0.5)
 
 
-def _thick_septum(waves: list[Wave], width: float, person: Person, rng: Generator) -> list[Wave]:
+def _thick_septum(waves: list[Wave], width: float, person: Person, rng: Chance) -> list[Wave]:
     """Septal hypertrophy: deep narrow q (>= 0.2 mV, < 40 ms) in I or aVL and V5-V6, tall r in V1-V2."""
     vector = (-0.62, -0.12, -0.5)
     force = person.wave("septum", (0, 0.17 * width, 0.36 * width), vector, "activation", rng)
-    depth = float(rng.uniform(0.2, 0.45))
+    depth = rng.uniform(0.2, 0.45)
     kept = [w for w in waves if w.name != "septum"]
     return grown(
         kept,
@@ -328,7 +337,7 @@ def _thick_septum(waves: list[Wave], width: float, person: Person, rng: Generato
     )
 
 
-def to_voltage(waves: list[Wave], findings: frozenset[str], width: float, rng: Generator) -> list[Wave]:
+def to_voltage(waves: list[Wave], findings: frozenset[str], width: float, rng: Chance) -> list[Wave]:
     """Scale the QRS so that voltage criteria hold or fail as the findings say.
 
     LVH and VCLVH: Sokolow-Lyon >= 3.5 mV. HVOLT: see `Beat.high_voltage`. LVOLT: peak-to-peak < 0.5 mV in all
@@ -337,47 +346,49 @@ def to_voltage(waves: list[Wave], findings: frozenset[str], width: float, rng: G
     """
     beat = Beat(waves, width, width + 80)
     if "LVOLT" in findings:
-        limb = float(rng.uniform(0.30, 0.46)) / max(beat.limb_peak, 0.1)
-        chest = limb if rng.random() < 0.3 else max(limb, float(rng.uniform(0.5, 0.9)))
+        limb = rng.uniform(0.30, 0.46) / max(beat.limb_peak, 0.1)
+        chest = limb if rng.random() < 0.3 else max(limb, rng.uniform(0.5, 0.9))
         return [w.scaled((limb, limb, chest)) for w in waves]
     if findings & {"CLBBB", "WPW", "CRBBB", "RVH"}:
         return waves
     if "LVH" in findings or "VCLVH" in findings:
-        aim = float(3.6 + rng.gamma(1.8, 0.45)) if "LVH" in findings else float(rng.uniform(3.55, 4.2))
+        aim = 3.6 + rng.gamma(1.8, 0.45) if "LVH" in findings else rng.uniform(3.55, 4.2)
         return [w.scaled(aim / max(beat.sokolow, 0.5)) for w in waves]
     if "HVOLT" in findings:
         top = max(*(max(beat.r(n), beat.s(n)) / 2.0 for n in ("I", "II", "III", "aVF", "aVL")),
                   *(x / 3.0 for x in (beat.s("V1"), beat.s("V2"), beat.r("V5"), beat.r("V6"))))  # fmt: skip
-        return [w.scaled(float(rng.uniform(1.02, 1.15)) / max(top, 0.1)) for w in waves]
+        return [w.scaled(rng.uniform(1.02, 1.15) / max(top, 0.1)) for w in waves]
     factor = 1.0
     if beat.sokolow > 3.3:
-        factor = float(rng.uniform(2.3, 3.25)) / beat.sokolow
+        factor = rng.uniform(2.3, 3.25) / beat.sokolow
     if beat.limb_peak * factor < 0.6:
-        factor = float(rng.uniform(0.62, 0.8)) / max(beat.limb_peak, 0.1)
+        factor = rng.uniform(0.62, 0.8) / max(beat.limb_peak, 0.1)
     return [w.scaled(factor) for w in waves] if factor != 1.0 else waves
 
 
-def ectopic_qrs(person: Person, rng: Generator, site: str) -> tuple[list[Wave], float]:
+def ectopic_qrs(person: Person, rng: Chance, site: str) -> tuple[list[Wave], float]:
     """The QRS of a ventricular focus ("pvc", "escape") or of pacing at the right apex ("paced"): (waves,
     width in ms).
 
     Wide (>= 120 ms) and slow from its onset, with either bundle branch's pattern.
     """
-    width = float(rng.uniform(134, 176))
+    width = rng.uniform(134, 176)
     side = 1.0 if site == "paced" or rng.random() < 0.5 else -1.0  # +1 from the right ventricle to the left and back
-    up = -0.9 if site == "paced" else float(rng.uniform(-1.0, 1.0))
-    main = np.array([side * rng.uniform(0.35, 0.9), up, side * rng.uniform(0.5, 1.1)]) * rng.uniform(1.0, 1.5)
-    second = main * rng.uniform(0.3, 0.7, 3) + 0.22 * rng.standard_normal(3)
+    up = -0.9 if site == "paced" else rng.uniform(-1.0, 1.0)
+    towards = (side * rng.uniform(0.35, 0.9), up, side * rng.uniform(0.5, 1.1))
+    main = scale(towards, rng.uniform(1.0, 1.5) * person.size)
+    share = (rng.uniform(0.3, 0.7), rng.uniform(0.3, 0.7), rng.uniform(0.3, 0.7))
+    second = plus(scale(main, share), scattered((0.22, 0.22, 0.22), rng), person.size)
     waves = [
-        person.wave("focus", (0, 0.40 * width, 0.84 * width), main * person.size, "activation", rng),
-        person.wave("spread", (0.30 * width, 0.66 * width, width), second * person.size, "activation", rng),
+        person.wave("focus", (0, 0.40 * width, 0.84 * width), main, "activation", rng),
+        person.wave("spread", (0.30 * width, 0.66 * width, width), second, "activation", rng),
     ]
     return waves, width
 
 
-def gradient(person: Person, rng: Generator) -> Array:
-    """(3,) mV: the T wave's dipole after a normal activation, within the spread of healthy recordings."""
-    size = np.exp(rng.normal(0, 0.26) - 0.008 * (person.age - 45))  # T grows smaller with age
-    vector = np.array([0.27, 0.15, -0.18]) * size + np.array([0.05, 0.04, 0.09]) * rng.standard_normal(3)
-    vector[2] *= 0.7 if person.sex == "female" else 1.15  # men's T in V2-V3 is taller
-    return np.asarray(np.maximum(vector, [0.10, 0.05, -1.0]))
+def gradient(person: Person, rng: Chance) -> Vector:
+    """The T wave's dipole in mV after a normal activation, within the spread of healthy recordings."""
+    size = math.exp(rng.normal(0, 0.26) - 0.008 * (person.age - 45))  # T grows smaller with age
+    x, y, z = plus(scale((0.27, 0.15, -0.18), size), scattered((0.05, 0.04, 0.09), rng))
+    z *= 0.7 if person.sex == "female" else 1.15  # men's T in V2-V3 is taller
+    return max(x, 0.10), max(y, 0.05), max(z, -1.0)

@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
+from operator import add
+from typing import NamedTuple
 
 import numpy as np
 
+from render.compiled import compiled
 from render.physiology.heart import STEP_MS, Array, Wave, frontal_axis, seen
 from render.record import LEADS
 
@@ -51,6 +54,18 @@ _CONTIGUOUS = (
 _T_LEADS = ("I", "II", "V4", "V5", "V6")
 
 
+class _Measures(NamedTuple):
+    """What a beat shows in each of `LEADS`: mV, and the width of Q in ms; see the methods of `Beat`."""
+
+    r: list[float]
+    s: list[float]
+    q_ms: list[float]
+    q_mv: list[float]
+    j: list[float]
+    st: list[float]
+    t: list[float]
+
+
 @dataclass
 class Beat:
     """One kind of beat: its waves from the onset of the QRS, the width of the QRS and the QT interval in
@@ -71,39 +86,40 @@ class Beat:
         return row
 
     @cached_property
-    def _qrs_end(self) -> int:
-        return int(self.qrs_ms / STEP_MS) + 1
+    def _read(self) -> _Measures:
+        t_from = int((self.qrs_ms + 0.35 * (self.qt_ms - self.qrs_ms)) / STEP_MS)
+        return _Measures(*read(self.leads, int(self.qrs_ms / STEP_MS) + 1, t_from).tolist())
 
     def r(self, name: str) -> float:
         """Largest positive deflection of the QRS, mV, at least 0."""
-        return max(0.0, float(self.lead(name)[: self._qrs_end].max()))
+        return self._read.r[_ROW[name]]
 
     def s(self, name: str) -> float:
         """Depth of the largest negative deflection of the QRS, mV, at least 0."""
-        return max(0.0, -float(self.lead(name)[: self._qrs_end].min()))
+        return self._read.s[_ROW[name]]
 
-    def st(self, name: str) -> float:
-        """Level at J + 60 ms against the baseline, mV."""
-        return float(self.lead(name)[self._qrs_end + 30])
+    def q_ms(self, name: str, depth: float = 0.1) -> float:
+        """Width in ms of an initial negative deflection of at least `depth` mV; 0 when there is none."""
+        row = _ROW[name]
+        return self._read.q_ms[row] if self._read.q_mv[row] >= depth else 0.0
 
     def j(self, name: str) -> float:
         """Level at the J point, mV."""
-        return float(self.lead(name)[self._qrs_end + 4])
+        return self._read.j[_ROW[name]]
+
+    def st(self, name: str) -> float:
+        """Level at J + 60 ms against the baseline, mV."""
+        return self._read.st[_ROW[name]]
 
     def t(self, name: str) -> float:
         """Largest deflection of the T wave with its sign, mV."""
-        part = self.lead(name)[int((self.qrs_ms + 0.35 * (self.qt_ms - self.qrs_ms)) / STEP_MS) :]
-        return float(part[np.argmax(np.abs(part))])
+        return self._read.t[_ROW[name]]
 
-    @property
+    @cached_property
     def axis(self) -> float:
         """Frontal QRS axis in degrees without the delayed right ventricle."""
         last = [w for w in self.waves if w.start < self.qrs_ms - 30 and w.name not in RECOVERY_NAMES | {"right"}]
         return frontal_axis(last)
-
-    def q_ms(self, name: str, depth: float = 0.1) -> float:
-        """Width in ms of an initial negative deflection of at least `depth` mV; 0 when there is none."""
-        return q_width(self.lead(name)[: self._qrs_end], depth)
 
     @property
     def sokolow(self) -> float:
@@ -118,33 +134,31 @@ class Beat:
     @property
     def limb_peak(self) -> float:
         """Largest peak-to-peak QRS of the six limb leads, mV."""
-        return max(self.r(name) + self.s(name) for name in LEADS[:6])
+        return float(max(map(add, self._read.r[:6], self._read.s[:6])))
 
     @property
     def pathological_q(self) -> bool:
         """Q >= 30 ms and >= 0.1 mV in two contiguous leads; >= 20 ms or QS in V2 and V3 (U)."""
-        return any(
-            self.q_ms(a) >= (20 if {a, b} <= {"V2", "V3"} else 30) <= self.q_ms(b)
-            for a, b in _CONTIGUOUS
-            if "V1" not in (a, b)
-        )
+        wide = {n for n in LEADS[:6] + LEADS[7:] if self.q_ms(n) >= 30}
+        return self.in_neighbours(wide) or self.q_ms("V2") >= 20 <= self.q_ms("V3")
 
     @property
     def high_voltage(self) -> bool:
         """R or S of a limb lead >= 2.0 mV, or S of V1-2 or R of V5-6 >= 3.0 mV (Romhilt and Estes 1968)."""
-        limb = max(max(self.r(n), self.s(n)) for n in LEADS[:6])
+        limb = max(*self._read.r[:6], *self._read.s[:6])
         return limb >= 2.0 or max(self.s("V1"), self.s("V2"), self.r("V5"), self.r("V6")) >= 3.0
 
     @property
     def st_depressed(self) -> bool:
         """ST at J + 60 ms <= -0.1 mV in two contiguous leads (U: 0.05; 0.1 is beyond doubt)."""
-        return self.in_neighbours({n for n in LEADS if self.st(n) <= -0.1})
+        return self.in_neighbours({n for n, st in zip(LEADS, self._read.st, strict=True) if st <= -0.1})
 
     @property
     def st_elevated(self) -> bool:
         """J >= 0.1 mV in two contiguous leads; V2-3: 0.25 in men below 40, 0.2 above, 0.15 in women (U; sex
         apart)."""
-        return self.in_neighbours({n for n in LEADS if self.j(n) >= (0.2 if n in ("V2", "V3") else 0.1)})
+        raised = {n for n, j in zip(LEADS, self._read.j, strict=True) if j >= (0.2 if n in ("V2", "V3") else 0.1)}
+        return self.in_neighbours(raised)
 
     @property
     def t_inverted(self) -> bool:
@@ -164,24 +178,41 @@ class Beat:
     @staticmethod
     def in_neighbours(names: Collection[str]) -> bool:
         """Whether two contiguous leads are among `names`."""
-        return any(a in names and b in names for a, b in _CONTIGUOUS)
+        return len(names) > 1 and any(a in names and b in names for a, b in _CONTIGUOUS)
 
 
 RECOVERY_NAMES = frozenset({"st", "t", "st+", "t+", "u"})
 
 
-def q_width(lead: Array, depth: float = 0.1) -> float:
-    """Width in ms of an initial negative deflection at least `depth` mV deep in a QRS (n,); 0 when there is
-    none.
+@compiled
+def read(leads, qrs_end, t_from):  # type: ignore[no-untyped-def]  # numba infers these
+    """(7, 12) of the leads (12, n) mV of a beat whose QRS ends and whose T begins at these samples; see `_Measures`."""
+    found = np.zeros((7, leads.shape[0]))
+    for k in range(leads.shape[0]):
+        lead = leads[k]
+        for level in lead[:qrs_end]:
+            found[0, k], found[1, k] = max(found[0, k], level), max(found[1, k], -level)
+        found[2, k], found[3, k] = _q(lead[:qrs_end])
+        found[4, k], found[5, k] = lead[min(qrs_end + 4, lead.size - 1)], lead[min(qrs_end + 30, lead.size - 1)]
+        for level in lead[t_from:]:
+            if abs(level) > abs(found[6, k]):
+                found[6, k] = level
+    return found
+
+
+@compiled
+def _q(qrs):  # type: ignore[no-untyped-def]
+    """Width in ms and depth in mV of an initial negative deflection of a QRS (n,); 0, 0 when there is none.
 
     A first positive deflection above 0.04 mV makes the following one an S wave.
     """
-    below = lead < -0.02
-    if not below.any():
-        return 0.0
-    first = int(np.argmax(below))
-    if lead[: first + 1].max() > 0.04:
-        return 0.0
-    rest = ~below[first:]
-    last = first + int(np.argmax(rest)) if rest.any() else len(lead)
-    return float((last - first) * STEP_MS) if -lead[first:last].min() >= depth else 0.0
+    first = 0
+    while first < qrs.size and qrs[first] >= -0.02:
+        if qrs[first] > 0.04:
+            return 0.0, 0.0
+        first += 1
+    last, depth = first, 0.0
+    while last < qrs.size and qrs[last] < -0.02:
+        depth = max(depth, -qrs[last])
+        last += 1
+    return (last - first) * STEP_MS, depth

@@ -7,12 +7,10 @@ PTB-XL.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from itertools import combinations
-
-import numpy as np
-from numpy.random import Generator
+from itertools import accumulate, combinations
 
 from render.files import InputError
+from render.physiology.chance import Chance
 from render.statements import STATEMENTS
 
 SIMULATED_STATEMENTS: tuple[str, ...] = tuple(sorted(STATEMENTS))
@@ -102,6 +100,7 @@ def _pairs() -> frozenset[frozenset[str]]:
 
 CONTRADICTIONS = _pairs()
 """Pairs of codes that cannot hold on one record."""
+_EXCLUDED = {code: frozenset(b for b in STATEMENTS if frozenset((code, b)) in CONTRADICTIONS) for code in STATEMENTS}
 
 # code -> (one of these has to be there too, and when none is, the first that fits is added)
 _NEEDS: dict[str, tuple[str, ...]] = {
@@ -129,10 +128,10 @@ IMPLIED: dict[str, tuple[str, ...]] = {
 
 def compatible(code: str, others: Iterable[str]) -> bool:
     """Whether `code` can stand with every one of `others`."""
-    return not any(frozenset((code, other)) in CONTRADICTIONS for other in others)
+    return _EXCLUDED[code].isdisjoint(others)
 
 
-def resolved(statements: Iterable[str], rng: Generator) -> frozenset[str]:
+def resolved(statements: Iterable[str], rng: Chance) -> frozenset[str]:
     """Check the asked statements and add what has to stand with them: a rhythm, the ectopic beat of a
     bigeminy.
 
@@ -142,8 +141,9 @@ def resolved(statements: Iterable[str], rng: Generator) -> frozenset[str]:
     for code in sorted(findings):
         if code not in STATEMENTS:
             raise InputError(f"statements: {code!r} is not among the {len(SIMULATED_STATEMENTS)} simulated codes")
-    for a, b in combinations(sorted(findings), 2):
-        if frozenset((a, b)) in CONTRADICTIONS:
+    for a in sorted(findings):
+        if not compatible(a, findings):
+            b = min(_EXCLUDED[a] & findings)
             raise InputError(f"statements: {a} and {b} contradict each other; leave one of them out")
     for code, choices in _NEEDS.items():
         if code in findings and not findings & set(choices):
@@ -170,36 +170,35 @@ _LONELY = {
     "INVT", "ISCAS", "LOWT", "ISCAN", "CLBBB", "CRBBB",
 }  # fmt: skip
 _CODES = tuple(c for c in SIMULATED_STATEMENTS if c not in ("NORM", "SR"))
-_FIRST = np.array(
-    [
-        2.4
-        if c in ("PACE", "WPW", "RVH", "STE_", "PSVT", "AFLT")
-        else 1.8
-        if c in _LONELY
-        else 1.4
-        if c in _OFTEN
-        else 1.0
-        for c in _CODES
-    ]
-)
-_FIRST /= _FIRST.sum()
-_COMPANION = np.array([2.0 if c in _OFTEN else 1.0 for c in _CODES])
-_COMPANION /= _COMPANION.sum()
 
 
-def drawn(rng: Generator) -> frozenset[str]:
+def _cumulative(weights: Iterable[float]) -> list[float]:
+    sums = list(accumulate(weights))
+    return [each / sums[-1] for each in sums]
+
+
+_OFTEN_ALONE = {"PACE", "WPW", "RVH", "STE_", "PSVT", "AFLT"}
+_FIRST = _cumulative(2.4 if c in _OFTEN_ALONE else 1.8 if c in _LONELY else 1.4 if c in _OFTEN else 1.0 for c in _CODES)
+_COMPANION = _cumulative(2.0 if c in _OFTEN else 1.0 for c in _CODES)
+_TRIED = 9  # companions, of which those that fit are taken until there are enough
+
+
+def drawn(rng: Chance) -> frozenset[str]:
     """A plausible combination: about three in ten normal, the rest with one to four findings."""
     if rng.random() < 0.30:
-        rhythm = str(rng.choice(["SR", "SBRAD", "STACH", "SARRH"], p=[0.74, 0.10, 0.07, 0.09]))
+        rhythm = rng.weighted(("SR", "SBRAD", "STACH", "SARRH"), (0.74, 0.84, 0.91, 1.0))
         extra = rng.random() < 0.22
-        company = [str(rng.choice(["PVC", "PAC", "IRBBB", "VCLVH", "HVOLT", "LVOLT"]))] if extra else []
+        company = [rng.choice(("PVC", "PAC", "IRBBB", "VCLVH", "HVOLT", "LVOLT"))] if extra else []
         return frozenset({"NORM", rhythm, *company})
-    chosen = {str(rng.choice(_CODES, p=_FIRST))}
-    extras = int(rng.choice(4, p=[0.2, 0.37, 0.28, 0.15]))
-    for code in rng.choice(_CODES, size=9, replace=False, p=_COMPANION).tolist():
-        if extras and compatible(code, chosen):
+    chosen = {rng.weighted(_CODES, _FIRST)}
+    extras = rng.weighted((0, 1, 2, 3), (0.2, 0.57, 0.85, 1.0))
+    tried: set[str] = set()
+    while extras and len(tried) < _TRIED:
+        code = rng.weighted(_CODES, _COMPANION)
+        if code not in tried and compatible(code, chosen):
             chosen.add(code)
             extras -= 1
+        tried.add(code)
     try:
         return resolved(chosen, rng)
     except InputError:  # a need that the rest excludes: keep what is sound

@@ -10,16 +10,22 @@ they appear after the transform. Times are milliseconds from the onset of the QR
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
-from numpy.random import Generator
 from numpy.typing import NDArray
 
-from render.record import LEADS
+from render.compiled import compiled
+from render.physiology.chance import Chance
 
 Array = NDArray[np.float64]
+Vector = tuple[float, float, float]
+"""(X, Y, Z) of a dipole. Plain numbers: numpy needs longer to start on three numbers than Python for the sum."""
 
 INDEPENDENT_LEADS = ("V1", "V2", "V3", "V4", "V5", "V6", "I", "II")
 """The leads that the transform gives, in its row order; the other four follow from I and II."""
@@ -45,97 +51,163 @@ Cardiol 1980;3:87.
 STEP_MS = 2.0
 """Time between two samples: the simulator works at 500 Hz."""
 
-# (12, 8): Einthoven and Goldberger, rows in the order of LEADS.
-_TWELVE = np.zeros((12, 8))
-_TWELVE[0, 6] = _TWELVE[1, 7] = 1.0
-_TWELVE[2, 6:] = -1.0, 1.0  # III = II - I
-_TWELVE[3, 6:] = -0.5, -0.5  # aVR = -(I + II) / 2
-_TWELVE[4, 6:] = 1.0, -0.5  # aVL = I - II / 2
-_TWELVE[5, 6:] = -0.5, 1.0  # aVF = II - I / 2
-_TWELVE[6:, :6] = np.eye(6)
-
 # The atria lie behind and above the ventricles, repolarisation is seen nearer to V2 and the lateral leads
 # than one central dipole would be: each generator has its own distance to the electrodes. The factors are
 # medians of what healthy recordings show beyond the transform (order of INDEPENDENT_LEADS).
 SITES = {
-    "atria": np.array([1.0, 0.9, 0.7, 0.5, 0.5, 0.55, 1.5, 1.0]),
-    "activation": np.array([0.88, 1.08, 0.98, 1.02, 0.97, 0.97, 1.10, 1.0]),
-    "recovery": np.array([0.75, 1.30, 0.95, 0.87, 0.94, 1.2, 1.5, 1.05]),
+    "atria": (1.0, 0.9, 0.7, 0.5, 0.5, 0.55, 1.5, 1.0),
+    "activation": (0.88, 1.08, 0.98, 1.02, 0.97, 0.97, 1.10, 1.0),
+    "recovery": (0.75, 1.30, 0.95, 0.87, 0.94, 1.2, 1.5, 1.05),
 }
-_ONES = np.ones(8)
 
 
-def twelve_leads(independent: Array) -> Array:
-    """(8, n) millivolts in the order of `INDEPENDENT_LEADS` -> (12, n) in the order of `render.record.LEADS`.
-
-    The other four leads follow from I and II, so that Einthoven's and Goldberger's laws hold to rounding.
-    """
-    return np.asarray(_TWELVE @ independent)
+def scale(vector: Vector, by: float | Vector) -> Vector:
+    """The vector multiplied, as a whole or per axis."""
+    a, b, c = by if isinstance(by, tuple) else (by, by, by)
+    return a * vector[0], b * vector[1], c * vector[2]
 
 
-@dataclass(frozen=True, eq=False)
-class Wave:
-    """A dipole of fixed direction: rises from `start` to `full`, holds to `hold`, falls to `end` (ms).
+def plus(one: Vector, other: Vector, share: float = 1.0) -> Vector:
+    """The first vector and a share of the other."""
+    return one[0] + share * other[0], one[1] + share * other[1], one[2] + share * other[2]
 
-    vector: (X, Y, Z) in mV. gain: (8,) how near each independent lead lies to this dipole.
+
+class Wave(NamedTuple):
+    """A dipole of fixed direction: rises from its start until it is full, holds, and falls to its end.
+
+    times: start, full, hold, end in ms. vector: mV. gain: how near each of `INDEPENDENT_LEADS` lies to this dipole.
     """
 
     name: str
-    start: float
-    full: float
-    hold: float
-    end: float
-    vector: Array
-    gain: Array = field(default_factory=lambda: _ONES)
+    times: tuple[float, float, float, float]
+    vector: Vector
+    gain: tuple[float, ...]
 
-    def scaled(self, factor: float | Array | tuple[float, float, float]) -> Wave:
+    def scaled(self, factor: float | Vector) -> Wave:
         """The same wave with its strength multiplied, as a whole or per axis."""
-        return replace(self, vector=self.vector * np.asarray(factor))
+        return Wave(self.name, self.times, scale(self.vector, factor), self.gain)
 
     def stretched(self, factor: float, shift: float = 0.0) -> Wave:
         """The same wave with its times multiplied, then moved by `shift` ms."""
-        start, full, hold, end = (t * factor + shift for t in (self.start, self.full, self.hold, self.end))
-        return replace(self, start=start, full=full, hold=hold, end=end)
+        a, b, c, d = self.times
+        times = (a * factor + shift, b * factor + shift, c * factor + shift, d * factor + shift)
+        return Wave(self.name, times, self.vector, self.gain)
 
-    def near(self, gain: Array) -> Wave:
-        """The same wave nearer to some leads: (8,) factors."""
-        return replace(self, gain=self.gain * gain)
+    def near(self, gain: Sequence[float]) -> Wave:
+        """The same wave nearer to some leads: 8 factors."""
+        nearer = tuple([a * b for a, b in zip(self.gain, gain, strict=True)])
+        return Wave(self.name, self.times, self.vector, nearer)
+
+    def turned(self, c: float, s: float) -> Wave:
+        """The same wave turned in the frontal plane by the angle of this cosine and sine, from the left to the feet."""
+        x, y, z = self.vector
+        return Wave(self.name, self.times, (c * x - s * y, s * x + c * y, z), self.gain)
 
     @property
-    def area(self) -> Array:
-        """(3,) time integral of the dipole, mV ms."""
-        return np.asarray(self.vector * ((self.end - self.start + self.hold - self.full) / 2))
+    def start(self) -> float:
+        """When it begins, ms."""
+        return self.times[0]
 
     @property
-    def leads(self) -> Array:
-        """(8,) mV in the independent leads while the wave is at its height."""
-        return np.asarray((DOWER @ self.vector) * self.gain)
+    def end(self) -> float:
+        """When it is over, ms."""
+        return self.times[3]
+
+    @property
+    def area(self) -> Vector:
+        """Time integral of the dipole, mV ms."""
+        (start, full, hold, end), (x, y, z) = self.times, self.vector
+        time = (end - start + hold - full) / 2
+        return x * time, y * time, z * time
 
 
-def shapes(waves: Sequence[Wave], width: int) -> Array:
-    """(K, width) courses of the waves between 0 and 1, one row each, sampled every 2 ms from time 0."""
-    times = np.array([(w.start, w.full, w.hold, w.end) for w in waves], dtype=np.float64)  # (K, 4)
-    t = np.arange(width) * STEP_MS
-    spans = np.maximum(times[:, 1::2] - times[:, ::2], 1e-3)  # (K, 2) of the rise and of the fall
-    phase = (t - times[:, ::2, None]) / spans[:, :, None]  # (K, 2, width)
-    bells = np.cos(np.pi * np.minimum(np.maximum(phase, 0.0), 1.0))
-    return np.asarray(0.25 * (1.0 - bells[:, 0]) * (1.0 + bells[:, 1]))
+def total_area(waves: Iterable[Wave]) -> Vector:
+    """Time integral of the waves' dipoles together, mV ms."""
+    whole = (0.0, 0.0, 0.0)
+    for wave in waves:
+        whole = plus(whole, wave.area)
+    return whole
 
 
-def view(waves: Sequence[Wave]) -> Array:
-    """(K, 8) millivolts of each wave at its height in the independent leads."""
-    gains = np.array([w.gain for w in waves])
-    return np.asarray((np.array([w.vector for w in waves]) @ DOWER.T) * gains)
+def table(waves: Sequence[Wave]) -> Array:
+    """(K, 15) of the waves: four times, three components, eight gains."""
+    numbers = chain.from_iterable([w.times + w.vector + w.gain for w in waves])
+    return np.fromiter(numbers, np.float64, 15 * len(waves)).reshape(-1, 15)
+
+
+@compiled
+def _ramp(course, start, end, sign):  # type: ignore[no-untyped-def]  # numba infers these
+    """Multiply `course` by half a cosine that rises (sign -1) or falls (1) from `start` to `end` ms."""
+    step = math.pi * STEP_MS / max(end - start, 1e-3)
+    first = max(0, math.ceil(start / STEP_MS))
+    last = min(course.size, math.ceil(end / STEP_MS))
+    angle = step * (first - start / STEP_MS)
+    now, before, twice = math.cos(angle), math.cos(angle - step), 2.0 * math.cos(step)
+    for i in range(first, last):
+        course[i] *= 0.5 + 0.5 * sign * now
+        now, before = twice * now - before, now  # cos(a + b) + cos(a - b) = 2 cos a cos b
+
+
+@compiled
+def _course(course, wave):  # type: ignore[no-untyped-def]
+    """Write the course of a wave (a row of `table`) between 0 and 1; the samples between which it is not 0."""
+    first = min(course.size, max(0, math.ceil(wave[0] / STEP_MS)))
+    last = max(first, min(course.size, math.ceil(wave[3] / STEP_MS)))
+    course[first:last] = 1.0
+    _ramp(course, wave[0], wave[1], -1.0)
+    _ramp(course, wave[2], wave[3], 1.0)
+    return first, last
+
+
+@compiled
+def _height(wave, lead):  # type: ignore[no-untyped-def]
+    """Millivolts of a wave (a row of `table`) at its height in one of `INDEPENDENT_LEADS`."""
+    return (DOWER[lead, 0] * wave[4] + DOWER[lead, 1] * wave[5] + DOWER[lead, 2] * wave[6]) * wave[7 + lead]
+
+
+@compiled
+def _seen(waves, width):  # type: ignore[no-untyped-def]
+    """(12, width) of `table`'s rows, summed; see `seen`."""
+    leads, course = np.zeros((12, width)), np.empty(width)
+    for wave in waves:
+        first, last = _course(course, wave)
+        part = course[first:last]
+        for lead in range(8):
+            row, height = leads[lead + 6 if lead < 6 else lead - 6, first:last], _height(wave, lead)
+            for i in range(part.size):
+                row[i] += height * part[i]
+    for i in range(width):
+        one, two = leads[0, i], leads[1, i]
+        leads[2, i] = two - one  # Einthoven
+        leads[3, i] = -(one + two) / 2  # Goldberger, this and the next two
+        leads[4, i] = one - two / 2
+        leads[5, i] = two - one / 2
+    return leads
 
 
 def seen(waves: Sequence[Wave], width: int) -> Array:
     """(12, width) noise-free millivolts of the waves in the order of `LEADS`, every 2 ms from time 0."""
-    return twelve_leads(view(waves).T @ shapes(waves, width))
+    return np.asarray(_seen(table(waves), width) if waves else np.zeros((12, width)))
 
 
-def rows(names: Iterable[str]) -> list[int]:
-    """Row numbers of leads in arrays of twelve."""
-    return [LEADS.index(name) for name in names]
+@compiled
+def superposed(waves, weights, width):  # type: ignore[no-untyped-def]
+    """(P, 8, width) float32: the sums of the waves (rows of `table`) in the independent leads under P sets of weights.
+
+    weights: (P, K) factors of the waves' strengths.
+    """
+    sums = np.zeros((weights.shape[0], 8, width), np.float32)
+    course, single = np.empty(width), np.empty(width, np.float32)
+    for k in range(len(waves)):
+        first, last = _course(course, waves[k])
+        part = single[first:last]
+        part[:] = course[first:last]
+        for p in range(weights.shape[0]):
+            for lead in range(8):
+                row, height = sums[p, lead, first:last], np.float32(weights[p, k] * _height(waves[k], lead))
+                for i in range(part.size):
+                    row[i] += height * part[i]
+    return sums
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,71 +221,102 @@ class Person:
 
     age: float
     sex: str
-    gains: Array
+    gains: tuple[float, ...]
     size: float
     axis: float
     rotation: float
 
-    def wave(
-        self, name: str, times: Sequence[float], vector: Sequence[float] | Array, site: str, rng: Generator
-    ) -> Wave:
+    @cached_property
+    def _sites(self) -> dict[str, tuple[float, ...]]:
+        return {site: tuple(a * b for a, b in zip(near, self.gains, strict=True)) for site, near in SITES.items()}
+
+    def wave(self, name: str, times: Sequence[float], vector: Vector, site: str, rng: Chance) -> Wave:
         """A wave of (start, peak, end) or (start, full, hold, end) ms in this chest.
 
         Every part of the heart lies at its own distance from the electrodes, so each wave gets gains of its
         own.
         """
         start, full, hold, end = times if len(times) == 4 else (times[0], times[1], times[1], times[2])
-        gain = SITES[site] * self.gains * (1 + 0.09 * rng.standard_normal(8))
-        return Wave(name, start, full, hold, end, np.array(vector, dtype=np.float64), gain)
+        gain = tuple([near * (1 + 0.09 * n) for near, n in zip(self._sites[site], rng.normals(8), strict=True)])
+        return Wave(name, (start, full, hold, end), vector, gain)
 
 
-def draw_person(rng: Generator, healthy: bool) -> Person:
+def draw_person(rng: Chance, healthy: bool) -> Person:
     """A person of a hospital's population: infarcts and blocks are diseases of the old; the axis turns left
     with age."""
-    age = float(round(np.clip(rng.normal(48 if healthy else 66, 17 if healthy else 13), 18, 95)))
-    axis = float(np.clip(rng.normal(78 - 0.75 * age, 27), -24, 86))
+    age = float(round(clip(rng.normal(48 if healthy else 66, 17 if healthy else 13), 18, 95)))
+    axis = clip(rng.normal(78 - 0.75 * age, 27), -24, 86)
     return Person(
         age=age,
         sex="male" if rng.random() < 0.52 else "female",
-        gains=np.exp(rng.normal(0, 0.13, 8)),
-        size=float(np.exp(rng.normal(0, 0.20))),
+        gains=tuple([math.exp(0.13 * n) for n in rng.normals(8)]),
+        size=math.exp(rng.normal(0, 0.20)),
         axis=axis,
-        rotation=float(rng.normal(4 + 0.45 * (age - 48), 15)),
+        rotation=rng.normal(4 + 0.45 * (age - 48), 15),
     )
 
 
-def turned(wave: Wave, degrees: float) -> Wave:
-    """The wave turned in the frontal plane, clockwise as seen from the front (from the left to the feet)."""
-    x, y, z = wave.vector
-    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    return replace(wave, vector=np.array([c * x - s * y, s * x + c * y, z]))
+def clip(number: float, low: float, high: float) -> float:
+    """The number, or the limit that it lies beyond."""
+    return min(max(number, low), high)
+
+
+_FRONTAL = DOWER[6:].tolist()
+_STEEP = 2 / math.sqrt(3)  # aVF is a smaller lead than I by this factor
 
 
 def frontal_axis(waves: Iterable[Wave]) -> float:
     """Mean frontal QRS axis in degrees, from the areas of I and aVF (aVF scaled by 2/sqrt 3)."""
-    leads = np.sum([(DOWER @ w.area) * w.gain for w in waves], axis=0)
-    i, ii = leads[6], leads[7]
-    return float(np.degrees(np.arctan2((ii - i / 2) * 2 / np.sqrt(3), i)))
+    limbs = [0.0, 0.0]
+    for wave in waves:
+        x, y, z = wave.area
+        for k, (a, b, c) in enumerate(_FRONTAL):
+            limbs[k] += (a * x + b * y + c * z) * wave.gain[6 + k]
+    return math.degrees(math.atan2((limbs[1] - limbs[0] / 2) * _STEEP, limbs[0]))
 
 
 def to_axis(waves: Sequence[Wave], target: float, keep: Iterable[str] = ()) -> list[Wave]:
     """Turn the waves (but those named in `keep`) in the frontal plane until the displayed axis is `target`
     degrees.
 
-    The transform distorts the frontal plane (a dipole at 0 degrees is displayed at -8, one at 60 at 84), so
-    the turn is found by looking at the leads.
+    The transform distorts the frontal plane (a dipole at 0 degrees is displayed at -8, one at 60 at 84), so the
+    turn is found by looking at the leads: what I and II see is still + c * cos(turn) + s * sin(turn).
     """
     kept = set(keep)
-    turns = np.arange(-180.0, 180.0, 3.0)
-    c, s = np.cos(np.radians(turns)), np.sin(np.radians(turns))
-    limbs = np.zeros((2, len(turns)))  # areas of I and II for each turn
+    limbs = [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
     for wave in waves:
         x, y, z = wave.area
-        still = wave.name in kept
-        turned_area = (
-            np.array([np.full_like(c, x), np.full_like(c, y)]) if still else np.array([c * x - s * y, s * x + c * y])
-        )
-        limbs += (DOWER[6:, :2] @ turned_area + DOWER[6:, 2:] * z) * wave.gain[6:, None]
-    axes = np.degrees(np.arctan2((limbs[1] - limbs[0] / 2) * 2 / np.sqrt(3), limbs[0]))
-    best = float(turns[np.argmin(np.abs((axes - target + 180) % 360 - 180))])
-    return [w if w.name in kept else turned(w, best) for w in waves]
+        turns = wave.name not in kept
+        for seen_by, (a, b, c), near in zip(limbs, _FRONTAL, wave.gain[6:], strict=True):
+            flat = (a * x + b * y) * near
+            seen_by[0] += c * z * near + (0.0 if turns else flat)
+            if turns:
+                seen_by[1] += flat
+                seen_by[2] += (b * x - a * y) * near
+    one = limbs[0]
+    best = _turn(one, [(second - first / 2) * _STEEP for first, second in zip(one, limbs[1], strict=True)], target)
+    c, s = math.cos(math.radians(best)), math.sin(math.radians(best))
+    return [w if w.name in kept else w.turned(c, s) for w in waves]
+
+
+def _turn(one: Sequence[float], avf: Sequence[float], target: float) -> float:
+    """The turn in degrees that brings the axis nearest to `target`.
+
+    one, avf: what the two leads see without a turn, and the factors of the turn's cosine and sine.
+    """
+
+    def miss(turn: float) -> float:
+        c, s = math.cos(math.radians(turn)), math.sin(math.radians(turn))
+        axis = math.degrees(math.atan2(avf[0] + avf[1] * c + avf[2] * s, one[0] + one[1] * c + one[2] * s))
+        return abs((axis - target + 180) % 360 - 180)
+
+    # at right angles to the target nothing may be seen: still + size * cos(turn - where) = 0
+    ct, st = math.cos(math.radians(target)), math.sin(math.radians(target))
+    still, cosine, sine = (b * ct - a * st for a, b in zip(one, avf, strict=True))
+    size, where = math.hypot(cosine, sine), math.degrees(math.atan2(sine, cosine))
+    if abs(still) < size:
+        away = math.degrees(math.acos(-still / size))
+        best = min(where - away, where + away, key=miss)
+        if miss(best) < 1:
+            return best
+    return float(min(range(-180, 180, 3), key=miss))  # the waves that are kept forbid it: the nearest

@@ -2,77 +2,145 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.random import Generator
-from scipy.fft import irfft
+import math
+from functools import lru_cache
 
-from render.physiology.heart import Array
+import numpy as np
+from numpy.typing import NDArray
+
+from render.compiled import compiled
+from render.physiology.chance import Chance
+
+Samples = NDArray[np.float32]
 
 _FADE = 15.0  # Hz: muscle and electrode noise falls off from here, as in quiet parts of clinical records
 _BANDWIDTH = 150.0  # Hz: AHA recommendation for adults' recorders
+_MAINS_HZ = 50.0
+_ELECTRODES = 9
 
 
-def electrode_noise(samples: int, rate_hz: float, rng: Generator) -> Array:
+def electrode_noise(samples: int, rate_hz: float, rng: Chance) -> Samples:
     """(9, samples) mV of RA, LA, LL, V1..V6: muscle, electrode and mains noise and the wandering baseline.
 
     Levels span clean to bad records; as in PTB-XL's quality columns, about one in seven hums, one in twelve
     drifts and one in thirty has bursts.
     """
-    noise = _coloured(samples, rate_hz, rng)
-    level = 0.0055 * np.exp(rng.normal(0, 0.55)) * np.exp(rng.normal(0, 0.35, 9))
-    level[:3] *= 1.4  # arms and legs carry more muscle than the chest
-    noise *= level[:, None]
+    usual = 0.0055 * math.exp(rng.normal(0, 0.55))
+    # arms and legs carry more muscle than the chest
+    level = [(1.4 if i < 3 else 1.0) * usual * math.exp(0.35 * n) for i, n in enumerate(rng.normals(_ELECTRODES))]
+    noise = _coloured(samples, rate_hz, level, rng)
     if rng.random() < 0.03:
         _burst(noise, rate_hz, rng)
-    t = np.arange(samples) / rate_hz
-    if rng.random() < 0.15:
-        strength = rng.exponential(0.006) * rng.standard_normal(9)
-        noise += strength[:, None] * np.sin(2 * np.pi * 50 * t + rng.uniform(0, 6.28))
-    return np.asarray(noise + _wander(t, rng))
+    _add_slow(noise, rate_hz, rng)
+    return noise
 
 
-def _coloured(samples: int, rate_hz: float, rng: Generator) -> Array:
-    """(9, samples) noise of unit spread whose amplitude falls as 1/f above 15 Hz, up to 150 Hz."""
-    f = np.fft.rfftfreq(samples, 1 / rate_hz)
-    f = f[f < _BANDWIDTH]
+def _coloured(samples: int, rate_hz: float, level: list[float], rng: Chance) -> Samples:
+    """(9, samples) noise with the spreads `level` whose amplitude falls as 1/f above 15 Hz, up to 150 Hz.
+
+    The spectrum is drawn from evenly spread bytes: a sample is a sum over a thousand lines of it and so is normal.
+    """
+    shape = _spectral_shape(samples, rate_hz)
+    count = _ELECTRODES * 2 * len(shape)
+    dice = rng.bulk.bit_generator.random_raw(-(-count // 8)).view(np.int8)[:count].reshape(_ELECTRODES, -1)
+    lines = spectrum(dice, shape, np.array(level, np.float32), samples // 2 + 1)
+    return np.asarray(np.fft.irfft(lines.view(np.complex64), samples, axis=1), dtype=np.float32)
+
+
+@lru_cache(maxsize=4)
+def _spectral_shape(samples: int, rate_hz: float) -> Samples:
+    """(m,) what the spectrum's lines below 150 Hz, drawn as bytes, have to be multiplied with for noise of unit
+    spread."""
+    f = np.arange(math.ceil(_BANDWIDTH * samples / rate_hz)) * (rate_hz / samples)
     shape = (f > 4) / (1 + (f / _FADE))
-    weights = (shape * samples / (2 * np.sqrt((shape**2).sum()))).astype(np.float32)
-    spectrum = np.zeros((9, samples // 2 + 1), dtype=np.complex64)
-    spectrum[:, : len(f)] = rng.standard_normal((9, 2 * len(f)), dtype=np.float32).view(np.complex64) * weights
-    return np.asarray(irfft(spectrum, samples, axis=1), dtype=np.float64)
+    bytes_spread = math.sqrt((256**2 - 1) / 12)
+    return np.asarray(shape * samples / (2 * math.sqrt(float(shape @ shape)) * bytes_spread), dtype=np.float32)
 
 
-def _burst(noise: Array, rate_hz: float, rng: Generator) -> None:
+@compiled
+def spectrum(dice, shape, level, count):  # type: ignore[no-untyped-def]  # numba infers these
+    """(rows, 2 * count) float32, real and imaginary parts in turn: int8 dice (rows, 2 * m) times shape (m,) and
+    level (rows,), then zeros."""
+    lines = np.zeros((dice.shape[0], 2 * count), np.float32)
+    half = np.float32(0.5)  # a byte's mean is -0.5
+    for r in range(dice.shape[0]):
+        for i in range(shape.size):
+            size = level[r] * shape[i]
+            lines[r, 2 * i] = (np.float32(dice[r, 2 * i]) + half) * size
+            lines[r, 2 * i + 1] = (np.float32(dice[r, 2 * i + 1]) + half) * size
+    return lines
+
+
+def _burst(noise: Samples, rate_hz: float, rng: Chance) -> None:
     """Make part of the record several times noisier on some electrodes: a movement."""
     start = int(rng.uniform(0, 8.5) * rate_hz)
     length = int(rng.uniform(0.4, 2.5) * rate_hz)
-    touched = rng.random(9) < 0.4
+    touched = rng.bulk.random(_ELECTRODES) < 0.4
     noise[touched, start : start + length] *= rng.uniform(3, 7)
 
 
-def _sine_cosine(phase: Array) -> Array:
-    """(2, n) sine and cosine of an evenly growing phase that starts at 0, as products of coarse and fine steps."""
-    fine = 50
-    turns = np.exp(1j * phase[::fine])[:, None] * np.exp(1j * phase[:fine])
-    course = turns.ravel()[: len(phase)]
-    return np.stack([course.imag, course.real])
-
-
-def _wander(t: Array, rng: Generator) -> Array:
-    """(9, n) breathing and slow drifts of the electrodes, mostly below 0.5 Hz, sometimes with a step."""
+def _add_slow(noise: Samples, rate_hz: float, rng: Chance) -> None:
+    """Add breathing and slow drifts of the electrodes, mostly below 0.5 Hz, sometimes with a step, and the mains."""
     strong = 2.8 if rng.random() < 0.08 else 1.0
-    spread = strong * 0.021 * np.exp(rng.normal(0, 0.5))
-    breath, slow, mid = rng.uniform(0.17, 0.36), rng.uniform(0.03, 0.12), rng.uniform(0.4, 0.7)
-    basis = np.concatenate([_sine_cosine(2 * np.pi * hz * t) for hz in (breath, slow, mid)])  # (6, n)
-    sizes = np.repeat(np.array([0.8, 1.2, 0.25]), 2) * spread
-    wander = (rng.standard_normal((9, 6)) * sizes) @ basis
+    spread = strong * 0.021 * math.exp(rng.normal(0, 0.5))
+    hz = [rng.uniform(0.17, 0.36), rng.uniform(0.03, 0.12), rng.uniform(0.4, 0.7)]
+    sizes = np.repeat(np.array([0.8, 1.2, 0.25]) * spread, 2)
+    heights = np.array(rng.normals(6 * _ELECTRODES)).reshape(_ELECTRODES, 6) * sizes
+    if rng.random() < 0.15:
+        phase, strength = rng.uniform(0, 6.28), float(rng.bulk.exponential(0.006))
+        hum = np.outer(rng.normals(_ELECTRODES), [strength * math.sin(phase), strength * math.cos(phase)])
+        hz, heights = [*hz, _MAINS_HZ], np.concatenate([heights, hum], axis=1)
+    add_oscillations(noise, np.array(hz) / rate_hz, heights)
     if rng.random() < 0.04:
-        moved, when = rng.integers(0, 9), rng.uniform(1, 9)
-        wander[moved] += rng.normal(0, 0.25) / (1 + np.exp(-(t - when) / 0.05))
-    return np.asarray(wander)
+        moved, when = rng.below(_ELECTRODES), rng.uniform(1, 9)
+        t = np.arange(noise.shape[1]) / rate_hz
+        noise[moved] += rng.normal(0, 0.25) / (1 + np.exp(-(t - when) / 0.05))
 
 
-def to_leads(electrodes: Array) -> Array:
-    """(9, n) potentials of RA, LA, LL, V1..V6 -> (8, n) V1..V6, I, II against Wilson's central terminal."""
+_FINE = 64  # samples of a block in which only the fine steps of a turn differ
+
+
+@compiled
+def add_oscillations(rows, turns, heights):  # type: ignore[no-untyped-def]
+    """Add to each row the cosine and sine of every turn, in whole turns a sample, with the heights (rows, 2 * turns).
+
+    A block's cosines and sines follow from those of its first sample by the addition theorem.
+    """
+    n = rows.shape[1]
+    fine = np.empty((2 * turns.size, _FINE), np.float32)
+    for k in range(turns.size):
+        for i in range(_FINE):
+            angle = 2.0 * math.pi * turns[k] * i
+            fine[2 * k, i], fine[2 * k + 1, i] = math.cos(angle), math.sin(angle)
+    for start in range(0, n, _FINE):
+        for k in range(turns.size):
+            angle = 2.0 * math.pi * ((turns[k] * start) % 1.0)
+            c, s = math.cos(angle), math.sin(angle)
+            even, odd = fine[2 * k], fine[2 * k + 1]
+            for r in range(rows.shape[0]):
+                a, b = heights[r, 2 * k], heights[r, 2 * k + 1]
+                p, q = np.float32(a * c + b * s), np.float32(b * c - a * s)
+                row = rows[r, start : start + _FINE]
+                for i in range(row.size):
+                    row[i] += p * even[i] + q * odd[i]
+
+
+@compiled
+def twelve_leads(heart, electrodes):  # type: ignore[no-untyped-def]
+    """(12, n) float32 mV in the order of `LEADS`: the heart's field and what the electrodes add.
+
+    heart: (8, n) float32 V1..V6, I, II. electrodes: (9, n) float32 RA, LA, LL, V1..V6, which become leads against
+    Wilson's central terminal. The other four leads follow from I and II, so that Einthoven's and Goldberger's laws
+    hold to rounding.
+    """
+    n, half, third = heart.shape[1], np.float32(0.5), np.float32(1 / 3)
+    leads = np.empty((12, n), np.float32)
     ra, la, ll = electrodes[0], electrodes[1], electrodes[2]
-    return np.concatenate([electrodes[3:] - (ra + la + ll) / 3, [la - ra, ll - ra]])
+    for i in range(n):
+        one, two = heart[6, i] + (la[i] - ra[i]), heart[7, i] + (ll[i] - ra[i])
+        leads[0, i], leads[1, i], leads[2, i] = one, two, two - one
+        leads[3, i], leads[4, i], leads[5, i] = -half * (one + two), one - half * two, two - half * one
+    for k in range(6):
+        for i in range(n):
+            leads[6 + k, i] = heart[k, i] + (electrodes[3 + k, i] - third * (ra[i] + la[i] + ll[i]))
+    return leads

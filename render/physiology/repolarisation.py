@@ -6,17 +6,16 @@ Criteria: see `render.physiology.criteria`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
 
-import numpy as np
-from numpy.random import Generator
-
-from render.physiology.activation import gradient
+from render.physiology.activation import gradient, varied
+from render.physiology.chance import Chance
 from render.physiology.criteria import TERRITORIES, Beat
-from render.physiology.heart import Array, Person, Wave
+from render.physiology.heart import Person, Vector, Wave, clip, plus, scale, total_area
 
 # The direction away from an ischaemic region; suffixes as in TERRITORIES.
-_AWAY: dict[str, tuple[float, float, float]] = {
+_AWAY: dict[str, Vector] = {
     "AL": (-1.0, 0.05, 0.30),
     "LA": (-0.9, 0.25, -0.15),
     "AS": (0.18, 0.0, 0.9),
@@ -31,18 +30,18 @@ _INFARCT_SITE = {
 }  # fmt: skip
 
 
-def qt_interval(findings: frozenset[str], person: Person, rate: float, qrs_ms: float, rng: Generator) -> float:
+def qt_interval(findings: frozenset[str], person: Person, rate: float, qrs_ms: float, rng: Chance) -> float:
     """QT in ms: QTc (Bazett) < 450 ms in men and < 460 ms in women unless a long QT is wanted (A4)."""
-    rr = 60.0 / float(np.clip(rate, 45.0, 170.0))
+    rr = 60.0 / clip(rate, 45.0, 170.0)
     late = max(0.0, qrs_ms - 105.0) * 0.75
     if "LNGQT" in findings:
-        return float(rng.uniform(470, 550) * np.sqrt(rr) + late)
-    corrected = float(np.clip(rng.normal(400 if person.sex == "male" else 412, 16), 362, 438))
+        return rng.uniform(470, 550) * math.sqrt(rr) + late
+    corrected = clip(rng.normal(400 if person.sex == "male" else 412, 16), 362, 438)
     if "DIG" in findings:
-        corrected = float(rng.uniform(340, 378))
-    qt = corrected * rr ** (1 / 3)
+        corrected = rng.uniform(340, 378)
+    qt: float = corrected * rr ** (1 / 3)
     limit = 442.0 if person.sex == "male" else 452.0
-    return float(min(qt, limit * np.sqrt(rr)) + late)
+    return min(qt, limit * math.sqrt(rr)) + late
 
 
 def recovery(
@@ -51,7 +50,7 @@ def recovery(
     qrs: list[Wave],
     normal: list[Wave],
     widths: tuple[float, float],
-    rng: Generator,
+    rng: Chance,
 ) -> Beat:
     """The whole beat: the QRS with its ST and T. widths: (QRS, QT) in ms.
 
@@ -60,31 +59,31 @@ def recovery(
     """
     qrs_ms, qt_ms = widths
     span = qt_ms - qrs_ms
-    peak = qrs_ms + float(rng.uniform(0.61, 0.72)) * span
-    start = qrs_ms + float(rng.uniform(0.02, 0.28)) * span
-    t, change = gradient(person, rng), np.zeros(3)
+    peak = qrs_ms + rng.uniform(0.61, 0.72) * span
+    start = qrs_ms + rng.uniform(0.02, 0.28) * span
+    t, change = gradient(person, rng), (0.0, 0.0, 0.0)
     if qrs_ms >= 122 or findings & {"WPW", "CRBBB", "IRBBB", "ILBBB"}:
-        change = np.sum([w.area for w in qrs], axis=0) - np.sum([w.area for w in normal], axis=0)
+        change = plus(total_area(qrs), total_area(normal), -1.0)
     # the part of the change that repolarisation mirrors, as it is found in either block
-    share = np.array([0.45, 0.6, 0.85]) if findings & {"CRBBB", "IRBBB"} else np.full(3, 0.55)
-    t = t - share * change / ((qt_ms - start) / 2)
-    st = -0.0017 * change + np.array([0.01, 0.008, -0.045]) * rng.uniform(0, 1.3)
+    share = (0.45, 0.6, 0.85) if findings & {"CRBBB", "IRBBB"} else (0.55, 0.55, 0.55)
+    t = plus(t, scale(change, share), -2 / (qt_ms - start))
+    st = plus(scale((0.01, 0.008, -0.045), rng.uniform(0, 1.3)), change, -0.0017)
     waves = [
         *qrs,
         person.wave("st", (qrs_ms - 20, qrs_ms + 8, qrs_ms + 0.25 * span, peak), st, "activation", rng),
         person.wave("t", (start, peak, qt_ms), t, "recovery", rng),
     ]
     if rng.random() < 0.35:
-        waves.append(_u_wave(person, qt_ms, float(rng.uniform(0.01, 0.04)), rng))
+        waves.append(_u_wave(person, qt_ms, rng.uniform(0.01, 0.04), rng))
     return Beat(waves, qrs_ms, qt_ms)
 
 
-def _u_wave(person: Person, qt_ms: float, size: float, rng: Generator) -> Wave:
-    vector = np.array([0.5, 0.2, -0.8]) * size
+def _u_wave(person: Person, qt_ms: float, size: float, rng: Chance) -> Wave:
+    vector = scale((0.5, 0.2, -0.8), size)
     return person.wave("u", (qt_ms - 10, qt_ms + 55, qt_ms + 150), vector, "recovery", rng)
 
 
-def changed(beat: Beat, findings: frozenset[str], person: Person, rng: Generator) -> Beat:
+def changed(beat: Beat, findings: frozenset[str], person: Person, rng: Chance) -> Beat:
     """The beat after every primary ST-T cause among the findings."""
     for code in sorted(findings):
         if code.startswith(("ISC", "INJ")):
@@ -122,7 +121,7 @@ def pushed(
     return Beat([*beat.waves, *(w.scaled(strength) for w in waves)], beat.qrs_ms, beat.qt_ms)
 
 
-def _st_wave(beat: Beat, person: Person, vector: Array, hold: float, rng: Generator) -> Wave:
+def _st_wave(beat: Beat, person: Person, vector: Vector, hold: float, rng: Chance) -> Wave:
     """An ST shift that lasts for the share `hold` of the time from J to the end of T."""
     span = beat.qt_ms - beat.qrs_ms
     times = (
@@ -134,14 +133,14 @@ def _st_wave(beat: Beat, person: Person, vector: Array, hold: float, rng: Genera
     return person.wave("st+", times, vector, "activation", rng)
 
 
-def _t_wave(beat: Beat, person: Person, vector: Array, rng: Generator) -> Wave:
+def _t_wave(beat: Beat, person: Person, vector: Vector, rng: Chance) -> Wave:
     """A T change between a quarter of the ST-T and its end."""
     span = beat.qt_ms - beat.qrs_ms
-    times = (beat.qrs_ms + 0.22 * span, beat.qrs_ms + float(rng.uniform(0.58, 0.72)) * span, beat.qt_ms)
+    times = (beat.qrs_ms + 0.22 * span, beat.qrs_ms + rng.uniform(0.58, 0.72) * span, beat.qt_ms)
     return person.wave("t+", times, vector, "recovery", rng)
 
 
-def ischaemia(beat: Beat, code: str, person: Person, rng: Generator) -> Beat:
+def ischaemia(beat: Beat, code: str, person: Person, rng: Chance) -> Beat:
     """ST down and T inverted in most leads of a territory.
 
     ISC..: ST <= -0.05 mV at J + 60 ms and/or T <= -0.1 mV (U). INJ..: subendocardial injury, ST <= -0.1 mV.
@@ -150,14 +149,14 @@ def ischaemia(beat: Beat, code: str, person: Person, rng: Generator) -> Beat:
     leads, injury = TERRITORIES[site], code.startswith("INJ")
     with_st = injury or rng.random() < 0.6
     with_t = not injury or rng.random() < 0.6
-    depth_st = float(rng.uniform(0.10, 0.20) if injury else rng.uniform(0.05, 0.11)) if with_st else 9.0
-    depth_t = float(rng.uniform(0.11, 0.32)) if with_t else 9.0
-    away = np.array(_AWAY[site]) * (1 + 0.1 * rng.standard_normal(3))
+    depth_st = (rng.uniform(0.10, 0.20) if injury else rng.uniform(0.05, 0.11)) if with_st else 9.0
+    depth_t = rng.uniform(0.11, 0.32) if with_t else 9.0
+    away = varied(_AWAY[site], 0.1, rng)
     waves = []
     if with_st:
-        waves.append(_st_wave(beat, person, 0.10 * away, 0.42, rng))
+        waves.append(_st_wave(beat, person, scale(away, 0.10), 0.42, rng))
     if with_t:
-        waves.append(_t_wave(beat, person, 0.18 * away, rng))
+        waves.append(_t_wave(beat, person, scale(away, 0.18), rng))
     need = max(2, round(0.6 * len(leads)))
 
     def shows(b: Beat) -> bool:
@@ -167,43 +166,43 @@ def ischaemia(beat: Beat, code: str, person: Person, rng: Generator) -> Beat:
     return pushed(beat, waves, shows, first=0.7)
 
 
-def _infarct_recovery(beat: Beat, site: str, person: Person, rng: Generator) -> Beat:
+def _infarct_recovery(beat: Beat, site: str, person: Person, rng: Chance) -> Beat:
     """After an infarct: T inverted over the scar (old), ST raised towards it (new), or nothing left."""
     stage = rng.random()
-    away, leads = np.array(_AWAY[site]), TERRITORIES[site]
+    away, leads = _AWAY[site], TERRITORIES[site]
     if stage < 0.45:
-        depth = float(rng.uniform(0.05, 0.3))
-        wave = _t_wave(beat, person, 0.15 * away, rng)
+        depth = rng.uniform(0.05, 0.3)
+        wave = _t_wave(beat, person, scale(away, 0.15), rng)
         return pushed(beat, [wave], lambda b: sum(b.t(n) <= -depth for n in leads) >= 2)
     if stage < 0.60:
-        height = float(rng.uniform(0.1, 0.3))
-        wave = _st_wave(beat, person, -0.12 * away, 0.45, rng)
+        height = rng.uniform(0.1, 0.3)
+        wave = _st_wave(beat, person, scale(away, -0.12), 0.45, rng)
         return pushed(beat, [wave], lambda b: sum(b.j(n) >= height for n in leads) >= 2)
     return beat
 
 
-def _aneurysm(beat: Beat, person: Person, rng: Generator) -> Beat:
+def _aneurysm(beat: Beat, person: Person, rng: Chance) -> Beat:
     """ST raised >= 0.1 mV, convex, in V1-V4 over an old anterior Q; the end of T inverted."""
-    height = float(rng.uniform(0.12, 0.3))
-    st = _st_wave(beat, person, np.array([0.03, 0.02, -0.15]), 0.45, rng)
-    t = _t_wave(beat, person, np.array([-0.10, 0.0, 0.12]), rng)
+    height = rng.uniform(0.12, 0.3)
+    st = _st_wave(beat, person, (0.03, 0.02, -0.15), 0.45, rng)
+    t = _t_wave(beat, person, (-0.10, 0.0, 0.12), rng)
     return pushed(beat, [st, t], lambda b: sum(b.st(n) >= height for n in ("V1", "V2", "V3", "V4")) >= 3)
 
 
-def _st_depression(beat: Beat, person: Person, rng: Generator) -> Beat:
+def _st_depression(beat: Beat, person: Person, rng: Chance) -> Beat:
     """ST <= -0.1 mV in two or more contiguous leads, mostly lateral and inferior (U)."""
-    away = np.array([-0.9, rng.uniform(-0.8, 0.1), rng.uniform(-0.1, 0.4)])
-    wave = _st_wave(beat, person, 0.1 * away, float(rng.uniform(0.25, 0.45)), rng)
+    away = (-0.9, rng.uniform(-0.8, 0.1), rng.uniform(-0.1, 0.4))
+    wave = _st_wave(beat, person, scale(away, 0.1), rng.uniform(0.25, 0.45), rng)
     return pushed(beat, [wave], lambda b: b.st_depressed, first=0.6)
 
 
-def _st_elevation(beat: Beat, person: Person, rng: Generator) -> Beat:
+def _st_elevation(beat: Beat, person: Person, rng: Chance) -> Beat:
     """J raised in contiguous leads beyond the limits for sex and age, concave, with tall T: early
     repolarisation (U)."""
     limit = 0.15 if person.sex == "female" else 0.2 if person.age >= 40 else 0.25
-    place = np.array([rng.uniform(0.4, 1.0), rng.uniform(0.1, 0.8), -rng.uniform(0.2, 0.9)])
-    st = _st_wave(beat, person, 0.1 * place, 0.15, rng)
-    t = _t_wave(beat, person, 0.05 * place, rng)
+    place = (rng.uniform(0.4, 1.0), rng.uniform(0.1, 0.8), -rng.uniform(0.2, 0.9))
+    st = _st_wave(beat, person, scale(place, 0.1), 0.15, rng)
+    t = _t_wave(beat, person, scale(place, 0.05), rng)
 
     def shows(b: Beat) -> bool:
         names = {n for n in ("II", "III", "aVF", "I", "aVL", "V4", "V5", "V6") if b.j(n) >= 0.11}
@@ -212,21 +211,21 @@ def _st_elevation(beat: Beat, person: Person, rng: Generator) -> Beat:
     return pushed(beat, [st, t], shows, first=0.8)
 
 
-def _st_unspecific(beat: Beat, person: Person, rng: Generator) -> Beat:
+def _st_unspecific(beat: Beat, person: Person, rng: Chance) -> Beat:
     """Small ST shifts, 0.03-0.08 mV below the baseline in some leads, without a territory."""
-    away = np.array([-rng.uniform(0.3, 1.0), rng.uniform(-0.9, 0.3), rng.uniform(-0.2, 0.4)])
-    wave = _st_wave(beat, person, 0.04 * away, float(rng.uniform(0.2, 0.4)), rng)
-    depth = float(rng.uniform(0.03, 0.06))
+    away = (-rng.uniform(0.3, 1.0), rng.uniform(-0.9, 0.3), rng.uniform(-0.2, 0.4))
+    wave = _st_wave(beat, person, scale(away, 0.04), rng.uniform(0.2, 0.4), rng)
+    depth = rng.uniform(0.03, 0.06)
     names = ("I", "II", "III", "aVF", "aVL", "V4", "V5", "V6")
     return pushed(beat, [wave], lambda b: sum(b.st(n) <= -depth for n in names) >= 2, first=0.5)
 
 
-def _digitalis(beat: Beat, person: Person, rng: Generator) -> Beat:
+def _digitalis(beat: Beat, person: Person, rng: Chance) -> Beat:
     """Sagging ST in lateral and inferior leads that ends in a flat or small upright T; the QT is short."""
     span = beat.qt_ms - beat.qrs_ms
-    away = np.array([-0.9, rng.uniform(-0.8, -0.2), 0.15])
+    away = (-0.9, rng.uniform(-0.8, -0.2), 0.15)
     times = (beat.qrs_ms - 10, beat.qrs_ms + 0.42 * span, beat.qrs_ms + 0.48 * span, beat.qrs_ms + 0.8 * span)
-    sag = person.wave("st+", times, 0.16 * away, "activation", rng)
+    sag = person.wave("st+", times, scale(away, 0.16), "activation", rng)
     names = ("I", "II", "V4", "V5", "V6")
     return pushed(
         _flat(beat, 0.7),
@@ -241,17 +240,17 @@ def _flat(beat: Beat, by: float) -> Beat:
     return Beat([w.scaled(1 - by) if w.name == "t" else w for w in beat.waves], beat.qrs_ms, beat.qt_ms)
 
 
-def _inverted(beat: Beat, person: Person, rng: Generator) -> Beat:
+def _inverted(beat: Beat, person: Person, rng: Chance) -> Beat:
     """T <= -0.1 mV in two or more of I, II, aVL, V2-V6 (A4)."""
-    site = str(rng.choice(["AL", "AN", "C_", "IL", "LA"]))
-    away = np.array(_AWAY[site]) * (1 + 0.2 * rng.standard_normal(3))
-    depth = float(rng.uniform(0.11, 0.4))
+    site = rng.choice(("AL", "AN", "C_", "IL", "LA"))
+    away = varied(_AWAY[site], 0.2, rng)
+    depth = rng.uniform(0.11, 0.4)
     names = ("I", "II", "aVL", "V2", "V3", "V4", "V5", "V6")
-    wave = _t_wave(beat, person, 0.2 * away, rng)
+    wave = _t_wave(beat, person, scale(away, 0.2), rng)
     return pushed(beat, [wave], lambda b: sum(b.t(n) <= -depth for n in names) >= 3, first=0.7)
 
 
-def _low_t(beat: Beat, person: Person, rng: Generator) -> Beat:
+def _low_t(beat: Beat, person: Person, rng: Chance) -> Beat:
     """|T| < 0.1 mV, or below a tenth of R, in three or more of I, II, V4-V6 (A4)."""
     made = beat
     for share in (0.6, 0.7, 0.8, 0.88, 0.94):
@@ -261,27 +260,27 @@ def _low_t(beat: Beat, person: Person, rng: Generator) -> Beat:
     return made
 
 
-def _unspecific_t(beat: Beat, person: Person, rng: Generator) -> Beat:
+def _unspecific_t(beat: Beat, person: Person, rng: Chance) -> Beat:
     """T flat, notched or slightly negative (above -0.1 mV) in some of I, II, aVL, V4-V6."""
-    away = np.array([-rng.uniform(0.5, 1.0), rng.uniform(-0.9, 0.2), rng.uniform(-0.1, 0.5)])
-    wave = _t_wave(beat, person, 0.08 * away, rng)
-    limit = float(rng.uniform(-0.05, 0.07))
+    away = (-rng.uniform(0.5, 1.0), rng.uniform(-0.9, 0.2), rng.uniform(-0.1, 0.5))
+    wave = _t_wave(beat, person, scale(away, 0.08), rng)
+    limit = rng.uniform(-0.05, 0.07)
     names = ("I", "II", "aVL", "V4", "V5", "V6")
     return pushed(beat, [wave], lambda b: sum(b.t(n) <= limit for n in names) >= 2, first=0.6, growth=1.12)
 
 
-def _abnormal_t(beat: Beat, person: Person, rng: Generator) -> Beat:
+def _abnormal_t(beat: Beat, person: Person, rng: Chance) -> Beat:
     """Any abnormal T: inverted, low or unspecific."""
     causes = (_inverted, _low_t, _unspecific_t)
-    return causes[int(rng.integers(0, 3))](beat, person, rng)
+    return rng.choice(causes)(beat, person, rng)
 
 
-def _electrolytes(beat: Beat, person: Person, rng: Generator) -> Beat:
+def _electrolytes(beat: Beat, person: Person, rng: Chance) -> Beat:
     """High potassium: tall, narrow, pointed T. Low potassium: ST down, flat T, a U wave that outgrows it."""
     span = beat.qt_ms - beat.qrs_ms
     if rng.random() < 0.5:
         low = _flat(beat, 0.8)
-        shift = _st_wave(low, person, np.array([-0.07, -0.04, 0.02]), 0.3, rng)
+        shift = _st_wave(low, person, (-0.07, -0.04, 0.02), 0.3, rng)
         u = person.wave("u", (beat.qt_ms - 45, beat.qt_ms + 50, beat.qt_ms + 150), (0.16, 0.06, -0.14), "recovery", rng)
         return Beat([*low.waves, shift, u], beat.qrs_ms, beat.qt_ms)
     peak = beat.qrs_ms + 0.66 * span
@@ -289,7 +288,7 @@ def _electrolytes(beat: Beat, person: Person, rng: Generator) -> Beat:
     return pushed(_flat(beat, 0.6), [tall], lambda b: b.t("V3") >= 1.0 or b.t("V4") >= 1.0, first=0.9)
 
 
-_CAUSES: dict[str, Callable[[Beat, Person, Generator], Beat]] = {
+_CAUSES: dict[str, Callable[[Beat, Person, Chance], Beat]] = {
     "ANEUR": _aneurysm,
     "STE_": _st_elevation,
     "DIG": _digitalis,
@@ -303,11 +302,11 @@ _CAUSES: dict[str, Callable[[Beat, Person, Generator], Beat]] = {
 }
 
 
-def _t_checked(beat: Beat, findings: frozenset[str], person: Person, rng: Generator) -> Beat:
+def _t_checked(beat: Beat, findings: frozenset[str], person: Person, rng: Chance) -> Beat:
     """Raise T until it is normal in I, II and V4-V6 where no finding explains another T."""
     if not t_should_be_normal(findings) or beat.t_normal:
         return beat
-    vector = np.array([0.10, 0.06, -0.02])
+    vector = (0.10, 0.06, -0.02)
     return pushed(beat, [_t_wave(beat, person, vector, rng)], lambda b: b.t_normal, first=0.4)
 
 

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from render.compiled import compiled
 from render.pages.imaging.optics import Pixels
 from render.pages.imaging.placing import Matrix
-from render.pages.ink import compiled
 
 Field = NDArray[np.float32]
 

@@ -16,8 +16,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from render.compiled import compiled
 from render.pages.imaging.optics import Pixels
-from render.pages.ink import compiled
 from render.pages.page import PRINT_CLASS, SIGNAL_CLASS
 
 Ink = NDArray[np.float32]

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.special import ive
 
+from render.compiled import compiled
 from render.pages.imaging.placing import Matrix, inverse_of, moved, placed
-from render.pages.ink import compiled
 
 Pixels = NDArray[np.uint8]
 

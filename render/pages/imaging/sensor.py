@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from render.compiled import compiled
 from render.pages.imaging.optics import Pixels
-from render.pages.ink import compiled
 
 _FEWEST = 2.5  # times fewer pixels a side at full strength
 _TILE = 512  # side of the tile of noise
