@@ -1,30 +1,40 @@
-"""Whole data sets: score and ask every page, keep what was said, write the report."""
+"""Whole data sets: score and ask every page, keep what was said, write the report.
+
+Nothing heavy is imported before a model is really needed: judging kept scores again takes no torch.
+"""
 
 from __future__ import annotations
 
-import io
-import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ecg_vlm.reader import Reader, read_run
-from eval.protocol import System, read_answer, read_answers, read_scores, write_answers, write_scores
-from eval.report import Evaluated, Example, Report, write_report
-from recipes.model import NANO
+from ecg_vlm import altered
+from ecg_vlm.frozen import calibration_place, frozen_calibrations
+from ecg_vlm.gallery import gallery
+from ecg_vlm.provenance import FILES, contamination, short_name, system_names, tuning, versions
+from eval.controls import Control
+from eval.folder import ANSWERS, Evaluation, keep_control, keep_system, read_back
+from eval.measures.calibration import Calibration, fit, write_calibration
+from eval.predictions import read_predictions
+from eval.protocol import read_answer, read_answers, read_scores
+from eval.records import Answer, Evaluated, System
+from eval.report import Report, write_report
 from render.data.dataset import open_dataset
 from render.files import InputError
 from render.sources.ptbxl import LABELS_DIFFER
 from render.statements import STATEMENTS
 
+if TYPE_CHECKING:
+    from ecg_vlm.reader import Reader
+
 OPEN_QUESTION = "What does this ECG show?"
 _BATCH = 8
-_GALLERY = 6
 _MAX_NEW_TOKENS = 96
 
 Show = Callable[[str, int, int], None]
@@ -33,10 +43,14 @@ Show = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Pages:
-    """The held-out pages of a data set: rows with `image`, `statements`, `record_id`, `patient_id`."""
+    """The held-out pages of a data set: rows with `image`, `statements`, `record_id`, `patient_id`.
+
+    places: number of each row in the data set.
+    """
 
     rows: Any
     folder: str
+    places: tuple[int, ...]
 
     @property
     def record_ids(self) -> tuple[str, ...]:
@@ -45,7 +59,17 @@ class Pages:
 
     def evaluated(self) -> Evaluated:
         """The labels, for the judge."""
-        return Evaluated(self.record_ids, tuple(tuple(s) for s in self.rows["statements"]), self.folder)
+        return Evaluated(
+            self.record_ids,
+            tuple(tuple(s) for s in self.rows["statements"]),
+            self.folder,
+            folds=tuple(self.rows["fold"]),
+            patients=tuple(patient or "" for patient in self.rows["patient_id"]),
+            references=tuple(
+                _reference(told, report or "")
+                for told, report in zip(self.rows["dialogues"], self.rows["report"], strict=True)
+            ),
+        )
 
 
 def held_out_pages(folder: str, folds: Sequence[int] = (), limit: int = 0) -> Pages:
@@ -63,27 +87,11 @@ def held_out_pages(folder: str, folds: Sequence[int] = (), limit: int = 0) -> Pa
         keep = keep[:limit]
     if not keep:
         raise InputError(f"{folder}: no page in fold {', '.join(map(str, folds))}; choose other --folds")
-    return Pages(rows.select(keep), folder)
+    return Pages(rows.select(keep), folder, tuple(keep))
 
 
-def refuse_overlap(model: str, pages: Pages, force: bool) -> str:
-    """Refuse to judge a model on records or patients it was tuned on; with `force`, return the line for the report."""
-    if not (Path(model) / "run.json").is_file():
-        return ""
-    facts = read_run(Path(model))
-    records = set(facts["records"]) & set(pages.record_ids)
-    patients = (set(facts["patients"]) & set(pages.rows["patient_id"])) - {""}
-    if not records and not patients:
-        return ""
-    line = f"{model}: tuned on {len(records)} of the records and {len(patients)} of the patients judged here"
-    if not force:
-        raise InputError(f"{line}; judge on other pages (--folds, --data), or say --force to have it in the report")
-    return line
-
-
-def run_system(model: str, name: str, pages: Pages, out: Path, show: Show) -> System:
-    """Score and ask every page with one model; `answers.jsonl` and `scores.parquet` are kept in `out`."""
-    reader = Reader.load(model)
+def run_system(reader: Reader, name: str, pages: Pages, records: Evaluated, show: Show) -> System:
+    """Score and ask every page with one model."""
     scores, answers = [], []
     decoding = {"do_sample": False, "max_new_tokens": _MAX_NEW_TOKENS}
     began = time.monotonic()
@@ -91,33 +99,33 @@ def run_system(model: str, name: str, pages: Pages, out: Path, show: Show) -> Sy
         part = pages.rows[start : start + _BATCH]
         scores.append(reader.score_many(part["image"]))
         texts = reader.ask_many(part["image"], OPEN_QUESTION, max_new_tokens=_MAX_NEW_TOKENS)
-        answers += [
-            read_answer(record, OPEN_QUESTION, text, decoding)
-            for record, text in zip(part["record_id"], texts, strict=True)
-        ]
+        answers += [_answer(records, start + k, text, decoding) for k, text in enumerate(texts)]
         show(name, len(answers), len(pages.rows))
     seconds = time.monotonic() - began
-    matrix = np.concatenate(scores)
-    write_scores(out / "scores.parquet", pages.record_ids, matrix)
-    write_answers(out / "answers.jsonl", answers)
-    notes = f"{model}; {len(answers) / seconds:.1f} pages/s (71 scores and one answer each)"
-    return System(name, pages.record_ids, matrix, tuple(answers), notes)
+    cost = {
+        "pages": len(answers),
+        "seconds": round(seconds, 1),
+        "pages_per_second": round(len(answers) / seconds, 2),
+        "per_page": f"{len(STATEMENTS)} scores and one answer",
+        "device": _device(reader),
+    }
+    return System(name, pages.record_ids, np.concatenate(scores), tuple(answers), reader.name, cost)
 
 
-def kept_system(file: Path, name: str, pages: Pages) -> System:
-    """A system whose `scores.parquet` is there already: a CNN's, an earlier run's, somebody else's."""
-    ids, matrix = read_scores(file)
+def kept_system(file: Path, name: str, records: Evaluated) -> System:
+    """A system whose scores lie in a `.parquet` or `.csv` file: a CNN's, an earlier run's, a stranger's."""
+    ids, matrix = read_predictions(file) if file.suffix == ".csv" else read_scores(file)
     row = {record: i for i, record in enumerate(ids)}
-    missing = [record for record in pages.record_ids if record not in row]
+    missing = [record for record in records.record_ids if record not in row]
     if missing:
         raise InputError(
             f"{file}: no scores for {len(missing)} of the pages, record {missing[0]} first; predict them all"
         )
-    order = [row[record] for record in pages.record_ids]
-    kept = file.with_name("answers.jsonl")
-    wanted = set(pages.record_ids)
+    order = [row[record] for record in records.record_ids]
+    kept = file.with_name(ANSWERS)
+    wanted = set(records.record_ids)
     answers = tuple(a for a in read_answers(kept) if a.record_id in wanted) if kept.is_file() else ()
-    return System(name, pages.record_ids, matrix[order], answers, f"kept scores of {file}")
+    return System(name, records.record_ids, matrix[order], answers, f"kept scores of {file}")
 
 
 def evaluate(
@@ -127,76 +135,156 @@ def evaluate(
     *,
     compare: Sequence[str] = (),
     force: bool = False,
+    controls: bool = False,
+    controls_source: str = "",
+    calibration: Path | None = None,
+    seed: int = 0,
     show: Show = lambda what, done, total: None,
 ) -> Report:
     """Judge `model` and the systems it is compared with on `pages`, and write the report into `out`.
 
-    compare: "nano", run folders, hub ids or `scores.parquet` files; the model's difference to each is reported.
+    model, compare: "nano", run folders, hub ids, `scores.parquet` or CSV files; the model's difference to each is
+    reported. controls: score altered pages too; controls_source: the records the pages were drawn from, for the
+    controls that draw them again. calibration: of `model`; without it `calibration.json` in its run, or beside its
+    scores, is taken if there is one. seed: of the bootstrap and of the shuffled pages.
     """
-    names = _names([model, *compare])
-    warnings = [refuse_overlap(m, pages, force) for m in (model, *compare)]
-    systems = []
-    for spec, name in names.items():
-        if spec.endswith(".parquet"):
-            systems.append(kept_system(Path(spec), name, pages))
+    records = pages.evaluated()
+    names = system_names([model, *compare])
+    checked = tuple(contamination(spec, records, force) for spec in names)
+    frozen = frozen_calibrations(names, records, given=calibration, force=force)
+    if controls and model.endswith(FILES):
+        raise InputError(f"--controls: {model} is a file of scores; altered pages need the model itself")
+    if controls_source and not controls:
+        raise InputError("--controls-source: is for --controls; say that too")
+    drawn = altered.altered_pages(pages, controls_source, seed) if controls else {}
+    systems: list[System] = []
+    done: tuple[Control, ...] = ()
+    for place, (spec, name) in enumerate(names.items()):
+        reader = None if spec.endswith(FILES) else _load(spec)
+        folder = out / "compared" / name.replace("/", "-") if place else out
+        if reader is None:
+            systems.append(kept_system(Path(spec), name, records))
         else:
-            folder = out if spec == model else out / "compared" / name.replace("/", "-")
-            systems.append(run_system(spec, name, pages, folder, show))
+            systems.append(run_system(reader, name, pages, records, show))
+        keep_system(folder, systems[-1], records, frozen.get(name), place)
+        if place == 0 and reader is not None:
+            done = tuple(_control(reader, key, page, name, pages, show) for key, page in drawn.items())
+    for control in done:
+        keep_control(out, control, records)
+    title = f"{names[model]} on {len(pages.rows)} ECG pages"
+    facts = _meta(model, pages, seed)
+    evaluation = Evaluation(title, records, tuple(systems), frozen, done, checked, facts)
+    return _report(out, evaluation, pages, seed)
+
+
+def judge_again(path: Path, out: Path, *, pages: Pages | None = None, seed: int = 0) -> Report:
+    """Make the report again from a report's folder, a `scores.parquet` or an `answers.jsonl`; no model, no torch.
+
+    pages: of the labels and of the gallery; without them the labels in the files count and there is no gallery.
+    """
+    evaluation = read_back(path, pages.evaluated() if pages else None)
+    if out.resolve() != path.resolve():
+        for place, system in enumerate(evaluation.systems):
+            folder = out / "compared" / system.name.replace("/", "-") if place else out
+            keep_system(folder, system, evaluation.records, evaluation.calibrations.get(system.name), place)
+        for control in evaluation.controls:
+            keep_control(out, control, evaluation.records)
+    return _report(out, evaluation, pages, seed)
+
+
+def calibrate(
+    model: str,
+    pages: Pages,
+    out: Path | None = None,
+    *,
+    force: bool = False,
+    show: Show = lambda what, done, total: None,
+) -> tuple[Path, Calibration]:
+    """Fit a model's calibration on validation pages and freeze it beside the model; returns the file and what is in it.
+
+    out: the file; without it `calibration.json` in the run's folder or beside the file of scores.
+    Raises `InputError` for records that the model was tuned on (unless forced), and when no place is known for it.
+    """
+    place = out or calibration_place(model)
+    if place is None:
+        raise InputError(f"{model}: has no folder to keep a calibration in; name a file with --out")
+    records = pages.evaluated()
+    contamination(model, records, force)
+    name = short_name(model)
+    if model.endswith(FILES):
+        system = kept_system(Path(model), name, records)
+    else:
+        scores = _score(_load(model), lambda i: pages.rows[i]["image"], len(pages.rows), name, show)
+        system = System(name, pages.record_ids, scores)
+    calibration = fit(system, records)
+    write_calibration(place, calibration)
+    return place, calibration
+
+
+def _report(out: Path, evaluation: Evaluation, pages: Pages | None, seed: int) -> Report:
     return write_report(
         out,
-        title=f"{names[model]} on {len(pages.rows)} ECG pages",
-        records=pages.evaluated(),
-        systems=systems,
-        compare=[(systems[0].name, other.name) for other in systems[1:]],
-        examples=_gallery(systems, pages),
-        meta=_meta(model, pages, [w for w in warnings if w]),
+        title=evaluation.title,
+        records=evaluation.records,
+        systems=evaluation.systems,
+        compare=evaluation.compare,
+        calibrations=evaluation.calibrations,
+        controls=evaluation.controls,
+        contamination=evaluation.contamination,
+        examples=gallery(evaluation.systems, evaluation.records, pages.rows) if pages else (),
+        meta=evaluation.meta,
+        seed=seed,
     )
 
 
-def _names(specs: Sequence[str]) -> dict[str, str]:
-    """Model or file -> its name in tables: short where that tells the systems apart, the whole path otherwise."""
-    if len(set(specs)) != len(specs):
-        raise InputError(f"--compare: {', '.join(specs)}: one system stands twice; name each once")
-    short = [_short_name(spec) for spec in specs]
-    return {spec: name if short.count(name) == 1 else spec for spec, name in zip(specs, short, strict=True)}
+def _load(model: str) -> Reader:
+    from ecg_vlm.reader import Reader
+
+    return Reader.load(model)
 
 
-def _short_name(spec: str) -> str:
-    path = Path(spec)
-    if spec == NANO:
-        return f"{NANO}, untuned"
-    if (path / "run.json").is_file():
-        return f"{Path(read_run(path)['base']).name}, tuned"
-    return path.parent.name if path.suffix == ".parquet" else path.name
+def _control(reader: Reader, key: str, page: altered.AlteredPages, name: str, pages: Pages, show: Show) -> Control:
+    scores = _score(reader, page.image, len(pages.rows), f"control {key}", show)
+    return Control(key, page.detail, System(name, pages.record_ids, scores))
 
 
-def _gallery(systems: Sequence[System], pages: Pages) -> list[Example]:
-    """Example pages with the answers of the first two speaking systems: the first pages, not chosen ones."""
-    speaking = [system for system in systems if system.answers]
-    if not speaking:
-        return []
-    after, before = speaking[0], (speaking[1] if len(speaking) > 1 else speaking[0])
-    examples = []
-    for i in range(min(_GALLERY, len(pages.rows))):
-        row = pages.rows[i]
-        png = io.BytesIO()
-        row["image"].convert("P", palette=1, colors=64).save(png, "PNG")
-        examples.append(
-            Example(
-                png.getvalue(),
-                OPEN_QUESTION,
-                before.answers[i].answer,
-                after.answers[i].answer,
-                tuple(row["statements"]),
-                row["record_id"],
-            )
-        )
-    return examples
+def _score(reader: Reader, image: Callable[[int], Any], count: int, what: str, show: Show) -> NDArray[np.float64]:
+    """(count, 71) scores of the images that `image` gives for each row."""
+    parts = []
+    for start in range(0, count, _BATCH):
+        stop = min(start + _BATCH, count)
+        parts.append(reader.score_many([image(i) for i in range(start, stop)]))
+        show(what, stop, count)
+    return np.concatenate(parts)
 
 
-def _meta(model: str, pages: Pages, warnings: Sequence[str]) -> dict[str, object]:
+def _answer(records: Evaluated, row: int, text: str, decoding: Mapping[str, object]) -> Answer:
+    return read_answer(
+        records.record_ids[row], OPEN_QUESTION, text, decoding, records.statements[row], records.references[row]
+    )
+
+
+def _reference(told: Sequence[Mapping[str, Any]], report: str) -> str:
+    """The reference for an answer in words: the data set's own English report of the page, else the record's report."""
+    for dialogue in told:
+        if dialogue["task"] == "report" and dialogue.get("language") in (None, "", "en"):
+            return str(dialogue["messages"][-1]["content"])
+    return report
+
+
+def _device(reader: Reader) -> str:
+    import torch
+
+    device = next(reader.model.parameters()).device
+    return (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{device.type}, {torch.get_num_threads()} threads"
+    )
+
+
+def _meta(model: str, pages: Pages, seed: int) -> dict[str, object]:
     """Everything needed to make the report again."""
-    packages = ("ecg-vlm", "torch", "transformers", "peft", "trl", "numpy")
     meta: dict[str, object] = {
         "data": {
             "folder": pages.folder,
@@ -207,24 +295,8 @@ def _meta(model: str, pages: Pages, warnings: Sequence[str]) -> dict[str, object
         "scores": {
             "P(present)": "softmax over the first tokens of Yes and No",
             "statements": len(STATEMENTS),
+            "seed": seed,
         },
-        "versions": {name: version(name) for name in packages} | {"commit": commit()},
+        "versions": versions(),
     }
-    if (Path(model) / "run.json").is_file():
-        facts = read_run(Path(model))
-        shown = ("base", "pages", "steps", "seconds", "parameters", "trained_parameters")
-        meta["tuning"] = {key: facts[key] for key in shown}
-    if warnings:
-        meta["warning"] = "; ".join(warnings)
-    return meta
-
-
-def commit() -> str:
-    """The commit of the checkout this code runs from, "-dirty" when changed; "installed" outside a checkout."""
-    here = Path(__file__).parent.parent
-    if not (here / ".git").exists():
-        return "installed"
-    call = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, check=False
-    )
-    return call.stdout.strip() or "unknown"
+    return meta | ({"tuning": facts} if (facts := tuning(model)) else {})

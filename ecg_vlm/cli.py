@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -39,11 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except WorkFailed as error:
         print(f"ecg-vlm: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print(
-            "ecg-vlm: interrupted; finished shards and checkpoints are kept (--resume goes on)",
-            file=sys.stderr,
-        )
+    except KeyboardInterrupt as error:
+        said = str(error) or "interrupted; finished shards and checkpoints are kept (--resume goes on)"
+        print(f"ecg-vlm: {said}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `ecg-vlm parse | head` closes our stdout; that is no failure
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -77,8 +76,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_finetune(sub)
     _add_ask(sub)
     _add_evaluate(sub)
+    _add_calibrate(sub)
+    _add_compare(sub)
     _add_baseline(sub)
     _add_parse(sub)
+    _add_export(sub)
+    _add_doctor(sub)
     return parser
 
 
@@ -127,7 +130,10 @@ def _add_finetune(sub: Any) -> None:
     p.add_argument("recipe", help="a recipe file, or the name of one that ships (quickstart, nano)")
     p.add_argument("overrides", nargs="*", metavar="section.key=value", help="override any key of the recipe")
     p.add_argument("--out", type=Path, help="folder of the run (default runs/NAME)")
-    p.add_argument("--max-steps", type=_positive, help="stop after N optimizer steps")
+    p.add_argument("--max-steps", type=_positive, help="take exactly N optimizer steps (train.max_steps=N)")
+    p.add_argument(
+        "--max-time", type=_minutes, help="end after so long, such as 90m or 2.5h; --resume goes on (train.max_minutes)"
+    )
     p.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     p.set_defaults(run=commands.finetune)
 
@@ -145,18 +151,34 @@ def _add_ask(sub: Any) -> None:
 
 def _add_evaluate(sub: Any) -> None:
     p = sub.add_parser("evaluate", help="model + pages -> report.html", description="Judge a model.")
-    p.add_argument("model", help="nano, the folder of a run, a hub id, or a scores.parquet")
-    p.add_argument("--data", required=True, help="data set folder made by ecg-vlm render")
+    p.add_argument("model", nargs="?", help="nano, the folder of a run, a hub id, or scores in a .parquet or .csv file")
+    p.add_argument("--data", help="data set folder made by ecg-vlm render")
     p.add_argument("--out", type=Path, required=True, help="folder of the report")
+    p.add_argument(
+        "--from",
+        dest="kept",
+        type=Path,
+        metavar="PATH",
+        help="judge again without a model: a report's folder, a scores.parquet or an answers.jsonl",
+    )
     p.add_argument(
         "--compare",
         action="append",
         default=[],
         metavar="MODEL",
-        help="a model or scores.parquet to compare with (repeatable)",
+        help="a model, or a file of scores, to compare with (repeatable)",
     )
     p.add_argument("--folds", type=_folds, default=(), help="judge on these PTB-XL folds only")
     p.add_argument("--limit", type=_positive, default=0, help="the first N pages only")
+    p.add_argument("--controls", action="store_true", help="score blank, shuffled and copied pages too")
+    p.add_argument(
+        "--controls-source",
+        default="",
+        metavar="SOURCE",
+        help="where the pages' records are: other layout and style too",
+    )
+    p.add_argument("--calibration", type=Path, help="calibration.json (default: the one beside the model)")
+    p.add_argument("--seed", type=_count, default=0, help="seed of resamples and of shuffled pages")
     p.add_argument(
         "--force",
         action="store_true",
@@ -165,21 +187,47 @@ def _add_evaluate(sub: Any) -> None:
     p.set_defaults(run=commands.evaluate)
 
 
+def _add_calibrate(sub: Any) -> None:
+    p = sub.add_parser("calibrate", help="validation pages -> calibration.json", description="Fit and freeze it.")
+    p.add_argument("model", help="the folder of a run, a hub id, or scores in a .parquet or .csv file")
+    p.add_argument("--data", required=True, help="data set folder of validation pages")
+    p.add_argument("--folds", type=_folds, default=(), help="these PTB-XL folds only")
+    p.add_argument("--limit", type=_positive, default=0, help="the first N pages only")
+    p.add_argument("--out", type=Path, help="the file (default: calibration.json beside the model)")
+    p.add_argument("--force", action="store_true", help="even on records the model was tuned on")
+    p.set_defaults(run=commands.calibrate)
+
+
+def _add_compare(sub: Any) -> None:
+    p = sub.add_parser("compare", help="reports side by side", description="Put evaluations side by side.")
+    p.add_argument("reports", nargs="+", type=Path, metavar="REPORT", help="folders written by ecg-vlm evaluate")
+    p.add_argument("--out", type=Path, help="an .html file of it")
+    p.add_argument("--seed", type=_count, default=0, help="seed of the resamples")
+    p.set_defaults(run=commands.compare)
+
+
 def _add_baseline(sub: Any) -> None:
+    from eval.baselines.recipe import BENCHMARK
+
     p = sub.add_parser(
-        "baseline", help="train a CNN on the waveforms, predict with it", description="The CNN comparison."
+        "baseline", help="train a network on the waveforms, predict with it", description="The comparison systems."
     )
     verbs = p.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
     for verb, text in (("train", "records -> network"), ("predict", "records -> scores.parquet")):
         v = verbs.add_parser(verb, help=text, description=text)
         if verb == "train":
-            v.add_argument("name", help="resnet1d_wang")
+            v.add_argument("name", help=", ".join(BENCHMARK))
             v.add_argument(
                 "--epochs",
                 type=_positive,
-                default=50,
-                help="passes over the records (default 50, the benchmark's)",
+                help="passes over the records (default: the benchmark's, 50, of wavelet_nn 30)",
             )
+            v.add_argument(
+                "--validate-folds",
+                type=_folds,
+                help="PTB-XL folds whose macro AUC is shown after each epoch; they choose nothing",
+            )
+            v.add_argument("--resume", action="store_true", help="go on where a stopped run left off")
         else:
             v.add_argument("name", type=Path, metavar="FOLDER", help="folder of a trained network")
         v.add_argument("--data", required=True, help="simulated | ptbxl:DIR | mimic:DIR | wfdb:DIR")
@@ -192,8 +240,40 @@ def _add_baseline(sub: Any) -> None:
 
 def _add_parse(sub: Any) -> None:
     p = sub.add_parser("parse", help="answers -> statement codes", description="Read statements from answers.")
-    p.add_argument("file", nargs="?", default="-", help="text lines, or JSONL with an answer key; - for standard input")
+    p.add_argument(
+        "file",
+        nargs="?",
+        default="-",
+        help="text lines, or JSONL with an answer and perhaps a question key; - for standard input",
+    )
     p.set_defaults(run=commands.parse)
+
+
+def _add_export(sub: Any) -> None:
+    p = sub.add_parser(
+        "export", help="run -> a folder that stock transformers and peft open", description="Export a run."
+    )
+    p.add_argument("run_folder", type=Path, metavar="RUN", help="folder of a finished run")
+    p.add_argument("out", type=Path, metavar="OUT", help="folder of the export")
+    p.add_argument("--merge", action="store_true", help="the whole model with the adapter in its weights")
+    p.add_argument("--report", type=Path, help="report.json of an evaluation, for the model card")
+    p.set_defaults(run=commands.export)
+
+
+def _add_doctor(sub: Any) -> None:
+    p = sub.add_parser("doctor", help="what this machine can run, and what a recipe needs", description="Count first.")
+    p.add_argument("recipe", nargs="?", help="a recipe file, or the name of one that ships")
+    p.add_argument("overrides", nargs="*", metavar="section.key=value", help="override any key of the recipe")
+    p.add_argument("--json", action="store_true", help="one JSON object")
+    p.set_defaults(run=commands.doctor)
+
+
+def _minutes(text: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h)", text.strip())
+    minutes = float(found[1]) * {"s": 1 / 60, "m": 1, "h": 60}[found[2]] if found else 0.0
+    if not 0 < minutes <= 100_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 90m, 2.5h or 600s")
+    return minutes
 
 
 def _folds(text: str) -> tuple[int, ...]:

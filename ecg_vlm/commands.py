@@ -123,18 +123,21 @@ def finetune(a: argparse.Namespace) -> None:
     """Tune a model by a recipe."""
     from recipes.schema import load_recipe
 
-    overrides = [*a.overrides, *([f"train.max_steps={a.max_steps}"] if a.max_steps else [])]
+    limits = {"train.max_steps": a.max_steps, "train.max_minutes": a.max_time}
+    overrides = [*a.overrides, *(f"{key}={value}" for key, value in limits.items() if value)]
     recipe = load_recipe(a.recipe, overrides)
     out = a.out or Path("runs") / recipe.name
+    from ecg_vlm.validation import validation
     from recipes import run
 
     with _bar("steps") as bar:
 
         def report(p: Any) -> None:
             loss = "" if p.loss is None else f"  loss {p.loss:.3f}"
-            bar(f"tuning  {p.images_per_second:.1f} pages/s{loss}", p.step, p.steps)
+            bar(f"tuning  {p.images_per_second:.1f} pages/s  {p.tokens_per_second:.0f} tokens/s{loss}", p.step, p.steps)
 
-        facts = run.finetune(recipe, out, resume=a.resume, report=report)
+        judge = validation(recipe.data.validation) if recipe.data.validation else None
+        facts = run.finetune(recipe, out, resume=a.resume, report=report, validate=judge)
     share = facts["trained_parameters"] / facts["parameters"]
     losses = [loss for _, loss in facts["losses"]]
     print(
@@ -142,6 +145,8 @@ def finetune(a: argparse.Namespace) -> None:
         f"{facts['trained_parameters']:,} of {facts['parameters']:,} parameters trained ({share:.0%})"
         + (f"; loss {losses[0]:.3f} -> {losses[-1]:.3f}" if losses else "")
     )
+    for found in facts["validation"][-1:]:
+        print("held out: " + ", ".join(f"{name} {value:.3f}" for name, value in found.items() if name != "step"))
 
 
 def ask(a: argparse.Namespace) -> None:
@@ -167,40 +172,95 @@ def ask(a: argparse.Namespace) -> None:
 
 
 def evaluate(a: argparse.Namespace) -> None:
-    """Judge a model on pages and write the report."""
+    """Judge a model on pages, or kept scores and answers again, and write the report."""
     from ecg_vlm import batch
     from eval.report import text_table
     from render.files import refuse_filled
 
+    if bool(a.model) == bool(a.kept):
+        raise InputError("evaluate: name a model, or with --from what was kept of an evaluation")
     refuse_filled(a.out)
-    pages = batch.held_out_pages(a.data, a.folds, a.limit)
-    with _bar("pages") as bar:
-        report = batch.evaluate(a.model, pages, a.out, compare=a.compare, force=a.force, show=bar)
+    pages = batch.held_out_pages(a.data, a.folds, a.limit) if a.data else None
+    if a.kept:
+        report = batch.judge_again(a.kept, a.out, pages=pages, seed=a.seed)
+    elif pages is None:
+        raise InputError("evaluate: --data is missing: the folder of the pages to judge on")
+    else:
+        with _bar("pages") as bar:
+            report = batch.evaluate(
+                a.model,
+                pages,
+                a.out,
+                compare=a.compare,
+                force=a.force,
+                controls=a.controls or bool(a.controls_source),
+                controls_source=a.controls_source,
+                calibration=a.calibration,
+                seed=a.seed,
+                show=bar,
+            )
     print(text_table(report))
     print(f"\nreport: {a.out / 'report.html'}")
 
 
+def calibrate(a: argparse.Namespace) -> None:
+    """Fit calibration and thresholds on validation pages and freeze them beside the model."""
+    from ecg_vlm import batch
+
+    pages = batch.held_out_pages(a.data, a.folds, a.limit)
+    with _bar("pages") as bar:
+        file, calibration = batch.calibrate(a.model, pages, a.out, force=a.force, show=bar)
+    print(f"{file}: {calibration.summary()}")
+
+
+def compare(a: argparse.Namespace) -> None:
+    """Put reports side by side."""
+    from eval.showing.compare import compare_reports, comparison_text, write_comparison
+
+    comparison = compare_reports(a.reports, seed=a.seed)
+    print(comparison_text(comparison))
+    if a.out:
+        write_comparison(a.out, comparison)
+        print(f"\n{a.out}")
+
+
 def train_baseline(a: argparse.Namespace) -> None:
-    """Train a CNN on waveforms."""
-    from eval.baselines import training
-    from eval.baselines.cnn import NETWORKS
+    """Train a comparison system on waveforms."""
+    from dataclasses import replace
+
+    from eval.baselines.recipe import BENCHMARK
     from render.files import refuse_filled
 
-    if a.name not in NETWORKS:
-        raise InputError(f"baseline {a.name}: no such network; there is {', '.join(NETWORKS)}")
-    refuse_filled(a.out)
-    _, signals, labels = _waveforms(a)
+    if a.name not in BENCHMARK:
+        raise InputError(f"baseline {a.name}: no such network; there is {', '.join(BENCHMARK)}")
+    if a.validate_folds and (not a.folds or set(a.folds) & set(a.validate_folds)):
+        raise InputError("--validate-folds: needs --folds without any of the same, for example --folds 1-8")
+    if not a.resume:
+        refuse_filled(a.out)
+    recipe = replace(BENCHMARK[a.name], seed=a.seed, **({"epochs": a.epochs} if a.epochs else {}))
+    _, signals, labels = _waveforms(a, a.folds)
+    held_out = _waveforms(a, a.validate_folds)[1:] if a.validate_folds else None
+    from eval.baselines import training
+
     with _bar("epochs") as bar:
+
+        def report(epoch: Any, speed: float) -> None:
+            auc = "" if epoch.validation_auc is None else f"  AUC {epoch.validation_auc:.3f}"
+            bar(f"{a.name}  {speed:.0f} records/s  loss {epoch.loss:.3f}{auc}", epoch.number, epoch.total)
+
         model = training.train(
             signals,
             labels,
             name=a.name,
-            epochs=a.epochs,
-            seed=a.seed,
-            progress=lambda done, total, loss: bar(f"{a.name}  loss {loss:.3f}", done, total),
+            recipe=recipe,
+            validation=held_out,
+            out=a.out,
+            resume=a.resume,
+            progress=report,
         )
-    training.save(model, a.out)
-    print(f"{a.out}: {a.name} trained on {len(signals)} records")
+    last = model.epochs[-1]
+    auc = "" if last.validation_auc is None else f"; macro AUC {last.validation_auc:.3f} on the validation records"
+    print(f"{a.out}: {a.name} trained on {len(signals)} records; loss {last.loss:.3f}{auc}")
 
 
 def predict_baseline(a: argparse.Namespace) -> None:
@@ -211,20 +271,20 @@ def predict_baseline(a: argparse.Namespace) -> None:
 
     model = training.load(a.name)
     refuse_filled(a.out)
-    ids, signals, _ = _waveforms(a)
+    ids, signals, _ = _waveforms(a, a.folds)
     write_scores(a.out / "scores.parquet", ids, training.predict(model, signals))
     print(f"{a.out / 'scores.parquet'}: {len(ids)} records")
 
 
-def _waveforms(a: argparse.Namespace) -> tuple[list[str], Any, Any]:
+def _waveforms(a: argparse.Namespace, folds: tuple[int, ...] | None) -> tuple[list[str], Any, Any]:
     """Record ids, (n, 12, 1000) millivolts at 100 Hz and (n, 71) labels of the records that are asked for."""
     import numpy as np
 
     from eval.baselines.training import to_100_hz
-    from eval.metrics import label_matrix
+    from eval.measures.tasks import label_matrix
     from render.sources.source import open_source
 
-    source = open_source(a.data, seed=a.seed, limit=a.limit, folds=a.folds)
+    source = open_source(a.data, seed=a.seed, limit=a.limit, folds=folds)
     ids, signals, statements = [], [], []
     with _bar("records") as bar:
         for i in range(len(source)):
@@ -242,15 +302,16 @@ def parse(a: argparse.Namespace) -> None:
     from eval import parse as parser
 
     for number, line in enumerate(_lines(a.file), 1):
-        text = line.rstrip("\n")
+        text, question = line.rstrip("\n"), ""
         if text.lstrip().startswith("{"):
             try:
-                text = json.loads(text)["answer"]
-                if not isinstance(text, str):
-                    raise TypeError("answer is not a text")
-            except (ValueError, KeyError, TypeError) as error:
+                row = json.loads(text)
+                text, question = row["answer"], row.get("question", "")
+                if not (isinstance(text, str) and isinstance(question, str)):
+                    raise TypeError("answer or question is not a text")
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise InputError(f'{a.file}, line {number}: needs JSON with a text under "answer" ({error})') from error
-        parsed = parser.parse(text)
+        parsed = parser.parse(text, question)
         found = {status: list(getattr(parsed, status)) for status in ("present", "absent", "uncertain")}
         print(json.dumps(found))
 
@@ -265,6 +326,38 @@ def _lines(file: str) -> Iterator[str]:
     except (OSError, UnicodeDecodeError) as error:
         where = "standard input" if file == "-" else file
         raise InputError(f"{where}: cannot be read as UTF-8 text ({error})") from error
+
+
+def export(a: argparse.Namespace) -> None:
+    """Write a run for stock transformers and peft, reload it with those, and compare."""
+    from recipes.export import export as export_run
+
+    facts = export_run(a.run_folder, a.out, merge=a.merge, report=a.report)
+    what = "the whole model" if facts["merged"] else "the adapter"
+    agreed = facts["agreement"]
+    print(
+        f"{a.out}: {what} in {facts['dtype']}; reloaded by stock transformers and peft: logits differ by at most "
+        f"{agreed['largest']:.2g} standard deviations, {agreed['same_token']:.0%} of {agreed['tokens']} tokens the same"
+    )
+    if "agreement_with_4bit" in facts:
+        agreed = facts["agreement_with_4bit"]
+        print(f"against the tuned 4-bit model: at most {agreed['largest']:.2g}, {agreed['same_token']:.0%} the same")
+
+
+def doctor(a: argparse.Namespace) -> None:
+    """Say what fits this machine before anything heavy starts."""
+    from dataclasses import asdict
+
+    from recipes.doctor import doctor as examine
+    from recipes.doctor import machine
+    from recipes.footprint import needs
+    from recipes.schema import load_recipe
+
+    recipe = load_recipe(a.recipe, a.overrides) if a.recipe else None
+    if a.json:
+        print(json.dumps({"machine": asdict(machine()), "needs": recipe and asdict(needs(recipe))}, default=str))
+        return
+    print("\n".join(examine(recipe)))
 
 
 @contextmanager

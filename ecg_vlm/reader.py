@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from transformers import DynamicCache
 
+from recipes import looking
+from recipes.bases import base_fingerprint
+from recipes.looking import Look
 from recipes.model import NANO, load_adapter, load_model, load_processor
-from recipes.packing import Encoded, encode_prompt, look, pack, yes_probabilities
-from recipes.run import base_fingerprint
 from recipes.schema import ModelPart, load_recipe
 from render.files import InputError
 from render.questions.wording import closed_question
@@ -82,76 +81,41 @@ class Reader:
             )
         return cls(load_adapter(load_model(recipe.model), folder, base), load_processor(base), str(folder))
 
-    def ask(self, image: Image.Image, questions: Sequence[str], *, max_new_tokens: int = 128) -> list[str]:
+    def look_at(self, images: Sequence[Image.Image]) -> Look:
+        """Show the model some images once, to be scored and asked any number of times."""
+        return looking.look_at(self.model, self.processor, images)
+
+    def ask(self, image: Image.Image | Look, questions: Sequence[str], *, max_new_tokens: int = 128) -> list[str]:
         """Answers to all questions about one image, greedy decoding. The image is encoded once for all of them."""
-        prompts = [encode_prompt(self.processor, question) for question in questions]
-        shared = _shared_prefix([p.input_ids for p in prompts], self.processor.image_token_id)
-        cache, tiles = self._read_prefix([image], shared)
+        seen = image if isinstance(image, Look) else self.look_at([image])
         return [
-            self._continue(copy.deepcopy(cache) if len(prompts) > 1 else cache, [prompt], tiles, max_new_tokens)[0]
-            for prompt in prompts
+            looking.answer(self.model, self.processor, seen, question, max_new_tokens=max_new_tokens)[0]
+            for question in questions
         ]
 
-    def ask_many(self, images: Sequence[Image.Image], question: str, *, max_new_tokens: int = 128) -> list[str]:
+    def ask_many(self, images: Sequence[Image.Image] | Look, question: str, *, max_new_tokens: int = 128) -> list[str]:
         """One question about many images, in one batch."""
-        prompt = encode_prompt(self.processor, question)
-        shared = _shared_prefix([prompt.input_ids], self.processor.image_token_id)
-        cache, tiles = self._read_prefix(images, shared)
-        return self._continue(cache, [prompt] * len(images), tiles, max_new_tokens)
+        seen = images if isinstance(images, Look) else self.look_at(images)
+        return looking.answer(self.model, self.processor, seen, question, max_new_tokens=max_new_tokens)
 
-    def score(self, image: Image.Image, statements: Sequence[str] = tuple(STATEMENTS)) -> dict[str, float]:
+    def score(self, image: Image.Image | Look, statements: Sequence[str] = tuple(STATEMENTS)) -> dict[str, float]:
         """P(present) for each statement code, from one look: all questions side by side, none seeing another."""
-        values = self.score_many([image], statements)[0]
+        values = self.score_many(image if isinstance(image, Look) else [image], statements)[0]
         return dict(zip(statements, (float(v) for v in values), strict=True))
 
     def score_many(
-        self, images: Sequence[Image.Image], statements: Sequence[str] = tuple(STATEMENTS)
+        self, images: Sequence[Image.Image] | Look, statements: Sequence[str] = tuple(STATEMENTS)
     ) -> NDArray[np.float64]:
         """P(present) for each image and statement code, (images, statements)."""
         questions = [closed_question(code) for code in statements]
-        parts = [
-            yes_probabilities(self.model, self.processor, images[i : i + _SCORE_BATCH], questions)
-            for i in range(0, len(images), _SCORE_BATCH)
-        ]
+        looks = (
+            [images]
+            if isinstance(images, Look)
+            else (self.look_at(images[i : i + _SCORE_BATCH]) for i in range(0, len(images), _SCORE_BATCH))
+        )
+        parts = [looking.yes_probabilities(self.model, self.processor, seen, questions) for seen in looks]
         scores: NDArray[np.float64] = torch.cat(parts).double().numpy()
         return scores
-
-    @torch.no_grad()
-    def _read_prefix(self, images: Sequence[Image.Image], shared: tuple[int, ...]) -> tuple[Any, list[int]]:
-        """Encode the images and the tokens that all prompts begin with into a cache: the one look."""
-        pixels, tiles = look(self.processor, images)
-        prefix = Encoded(shared, (-100,) * len(shared))
-        batch = {**pack([[prefix]] * len(images), tiles, self.processor), **pixels}
-        batch.pop("labels")
-        cache = DynamicCache(config=self.model.config.get_text_config())
-        self.model(**self._here(batch), past_key_values=cache, use_cache=True, logits_to_keep=1)
-        return cache, tiles
-
-    @torch.no_grad()
-    def _continue(self, cache: Any, prompts: Sequence[Encoded], tiles: Sequence[int], limit: int) -> list[str]:
-        """Greedy answers to prompts of one length whose beginning and image are in `cache`."""
-        batch = pack([[prompt] for prompt in prompts], tiles, self.processor)
-        inputs = {name: batch[name] for name in ("input_ids", "cross_attention_mask")}
-        inputs["attention_mask"] = torch.ones_like(batch["input_ids"])
-        out = self.model.generate(
-            **self._here(inputs), past_key_values=cache, max_new_tokens=limit, do_sample=False, use_cache=True
-        )
-        new = out[:, batch["input_ids"].shape[1] :]
-        texts: list[str] = self.processor.tokenizer.batch_decode(new, skip_special_tokens=True)
-        return [text.strip() for text in texts]
-
-    def _here(self, batch: dict[str, Any]) -> dict[str, Any]:
-        device = next(self.model.parameters()).device
-        return {name: value.to(device) for name, value in batch.items()}
-
-
-def _shared_prefix(prompts: Sequence[tuple[int, ...]], image_token: int) -> tuple[int, ...]:
-    """The tokens up to the image token, which every prompt of a chat template begins with."""
-    end = prompts[0].index(image_token) + 1
-    shared = prompts[0][:end]
-    if any(p[:end] != shared for p in prompts):
-        raise ValueError("prompts differ before their image token")
-    return shared
 
 
 def read_run(folder: Path) -> dict[str, Any]:

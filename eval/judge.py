@@ -1,72 +1,30 @@
-"""The figures of an evaluation: every system on every task, with intervals and paired differences.
+"""The figures of an evaluation: every system on every task, with intervals, paired differences and controls.
 
 Everything is recomputed from kept scores, answers and labels; no model is needed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from eval.metrics import Bootstrap, Draws, Interval, TaskView, balanced_accuracy, draw, label_matrix, task_view
-from eval.protocol import System
-from eval.published import CAVEAT, PUBLISHED, Published
+from eval.controls import Control, ControlFigures, control_figures
+from eval.measures.calibration import Calibration
+from eval.measures.figures import Sampling, SystemFigures, draw_tasks, system_figures
+from eval.measures.tasks import TaskView, task_view
+from eval.metrics import Interval, Rankings
+from eval.records import Evaluated, System
+from eval.showing.published import CAVEAT, PUBLISHED, Published
 from render.files import InputError
 from render.statements import STATEMENTS, TASKS
 
-JSON_FORMAT = 1
+JSON_FORMAT = 2
 """Version of the layout of `report.json`."""
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """The records that were judged, with their labels.
-
-    statements: per record the codes that hold. dataset: where they come from, one line.
-    noun: what one record is called in a sentence, in the plural.
-    """
-
-    record_ids: tuple[str, ...]
-    statements: tuple[tuple[str, ...], ...]
-    dataset: str
-    noun: str = "held-out pages"
-
-    def __post_init__(self) -> None:
-        if not self.record_ids or len(self.record_ids) != len(self.statements):
-            raise InputError(
-                f"{self.dataset}: {len(self.record_ids)} records with {len(self.statements)} label sets; "
-                "an evaluation needs at least one record and one label set for each"
-            )
-
-
-@dataclass(frozen=True)
-class HardFigures:
-    """Figures of yes/no decisions read from answers in words. Not comparable with any score metric.
-
-    records: records with at least one answer; unparsed: share of answers in which no statement was found.
-    balanced_accuracy: task -> mean of (sensitivity + specificity) / 2, NaN where undefined.
-    """
-
-    records: int
-    answers: int
-    unparsed: float
-    balanced_accuracy: dict[str, float]
-
-
-@dataclass(frozen=True)
-class SystemFigures:
-    """One system: task -> macro AUC, statement -> AUC (task "all"); None without scores."""
-
-    name: str
-    notes: str
-    macro_auc: dict[str, Interval] | None
-    statement_auc: dict[str, Interval] | None
-    hard: HardFigures | None
 
 
 @dataclass(frozen=True)
@@ -89,17 +47,27 @@ class Difference:
 
 @dataclass(frozen=True)
 class Report:
-    """All figures of an evaluation; what `report.json` holds."""
+    """All figures of an evaluation; what `report.json` holds.
+
+    records_sha256: of the judged records and their labels: two reports with one digest judged the same.
+    checked: one line per system: whether it was tuned on anything that is judged here. warnings: what makes figures
+    flatter, such as a calibration fitted on judged records, or a control that stays above chance.
+    controls: of the first system.
+    """
 
     title: str
     headline: str
     meaning: str
     dataset: str
     records: int
+    records_sha256: str
     positives: dict[str, int]
     tasks: dict[str, TaskFacts]
     systems: tuple[SystemFigures, ...]
     differences: tuple[Difference, ...]
+    controls: tuple[ControlFigures, ...]
+    checked: tuple[str, ...]
+    warnings: tuple[str, ...]
     published: tuple[Published, ...]
     published_caveat: str
     resamples: int
@@ -118,35 +86,46 @@ def judge(
     systems: Sequence[System],
     meta: Mapping[str, object],
     compare: Sequence[tuple[str, str]] = (),
+    calibrations: Mapping[str, Calibration] | None = None,
+    controls: Sequence[Control] = (),
+    contamination: Sequence[str] = (),
     published: Sequence[Published] = PUBLISHED,
     resamples: int = 1000,
     seed: int = 0,
 ) -> Report:
     """The figures alone, nothing written. See `eval.report.write_report` for the arguments."""
-    names = [system.name for system in systems]
-    if len(set(names)) != len(names):
-        raise InputError(f"systems {', '.join(names)}: two have one name; rename one")
+    _check_names(systems)
     views = {task: task_view(records.statements, task) for task in TASKS}
     if not views["all"].kept.any():
         raise InputError(
             f"{records.dataset}: no record carries any of the {len(STATEMENTS)} statements; nothing to judge"
         )
+    sampling, frozen = Sampling(resamples, seed), calibrations or {}
     drawn = {
-        system.name: _draws(system, records, views, resamples, seed) for system in systems if system.scores is not None
+        system.name: draw_tasks(system.scores_of(records.record_ids), views, sampling)
+        for system in systems
+        if system.scores is not None
     }
     differences = tuple(_difference(pair, drawn) for pair in compare)
-    figures = tuple(_system_figures(system, drawn.get(system.name), records) for system in systems)
-    noun = f"{len(records.record_ids):,} {records.noun}"
+    figures = tuple(
+        system_figures(system, records, views, drawn.get(system.name), frozen.get(system.name), sampling)
+        for system in systems
+    )
+    altered = tuple(_control(control, systems, records, views, drawn, sampling) for control in controls)
     return Report(
         title=title,
-        headline=headline(figures, differences, noun),
+        headline=headline(figures, differences, f"{len(records.record_ids):,} {records.noun}"),
         meaning=_meaning(figures, differences),
         dataset=records.dataset,
         records=len(records.record_ids),
+        records_sha256=_digest(records),
         positives={code: sum(code in codes for codes in records.statements) for code in STATEMENTS},
         tasks={task: _task_facts(view) for task, view in views.items()},
         systems=figures,
         differences=differences,
+        controls=altered,
+        checked=tuple(contamination),
+        warnings=(*_seen_in_fitting(frozen, records), *_not_looking(altered)),
         published=tuple(published),
         published_caveat=CAVEAT,
         resamples=resamples,
@@ -182,63 +161,52 @@ def headline(systems: Sequence[SystemFigures], differences: Sequence[Difference]
     )
 
 
-def _draws(
-    system: System, records: Evaluated, views: Mapping[str, TaskView], resamples: int, seed: int
-) -> dict[str, Draws]:
-    assert system.scores is not None
-    row = {record_id: i for i, record_id in enumerate(system.record_ids)}
-    missing = [record_id for record_id in records.record_ids if record_id not in row]
-    if missing:
-        raise InputError(
-            f"system {system.name!r}: no scores for {len(missing)} of {len(records.record_ids)} records, "
-            f"{missing[0]!r} among them; score every record that is judged"
-        )
-    scores = system.scores[[row[record_id] for record_id in records.record_ids]]
-    return {
-        task: draw(view.labels, view.scores(scores), view.classes, resamples=resamples, seed=seed)
-        for task, view in views.items()
-        if view.kept.any()
-    }
+def _check_names(systems: Sequence[System]) -> None:
+    names = [system.name for system in systems]
+    if not names:
+        raise InputError("no system to judge; name a model or a file of scores")
+    if len(set(names)) != len(names):
+        raise InputError(f"systems {', '.join(names)}: two have one name; rename one")
 
 
-def _difference(pair: tuple[str, str], drawn: Mapping[str, Mapping[str, Draws]]) -> Difference:
+def _digest(records: Evaluated) -> str:
+    rows = sorted((record, sorted(codes)) for record, codes in zip(records.record_ids, records.statements, strict=True))
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def _control(
+    control: Control,
+    systems: Sequence[System],
+    records: Evaluated,
+    views: Mapping[str, TaskView],
+    drawn: Mapping[str, Mapping[str, Rankings]],
+    sampling: Sampling,
+) -> ControlFigures:
+    if systems[0].name not in drawn:
+        raise InputError(f"control {control.name!r}: system {systems[0].name!r} gave no scores to compare with")
+    return control_figures(control, records, views, drawn[systems[0].name], sampling)
+
+
+def _seen_in_fitting(calibrations: Mapping[str, Calibration], records: Evaluated) -> tuple[str, ...]:
+    lines = (calibration.overlap(records) for calibration in calibrations.values())
+    return tuple(f"{line}; its calibrated figures flatter" for line in lines if line)
+
+
+def _difference(pair: tuple[str, str], drawn: Mapping[str, Mapping[str, Rankings]]) -> Difference:
     for name in pair:
         if name not in drawn:
             raise InputError(f"comparison {pair[0]!r} minus {pair[1]!r}: no system {name!r} with scores")
     first, second = drawn[pair[0]], drawn[pair[1]]
-    return Difference(*pair, {task: first[task].minus(second[task]).summary().macro for task in first})
+    return Difference(*pair, {task: first[task].auc.minus(second[task].auc).summary().macro for task in first})
 
 
-def _system_figures(system: System, drawn: Mapping[str, Draws] | None, records: Evaluated) -> SystemFigures:
-    hard = _hard_figures(system, records) if system.answers else None
-    if drawn is None:
-        return SystemFigures(system.name, system.notes, None, None, hard)
-    summaries: dict[str, Bootstrap] = {task: draws.summary() for task, draws in drawn.items()}
-    macro = {task: summary.macro for task, summary in summaries.items()}
-    return SystemFigures(system.name, system.notes, macro, summaries["all"].per_class, hard)
-
-
-def _hard_figures(system: System, records: Evaluated) -> HardFigures:
-    """Decisions per record: a statement is decided present when any answer of the record states it without doubt."""
-    stated: dict[str, set[str]] = {}
-    for answer in system.answers:
-        stated.setdefault(answer.record_id, set()).update(answer.present)
-    rows = [i for i, record_id in enumerate(records.record_ids) if record_id in stated]
-    truth = [records.statements[i] for i in rows]
-    decided = [stated[records.record_ids[i]] for i in rows]
-    unparsed = sum(not (a.present or a.absent or a.uncertain) for a in system.answers) / len(system.answers)
-    return HardFigures(
-        records=len(rows),
-        answers=len(system.answers),
-        unparsed=unparsed,
-        balanced_accuracy={task: _task_balanced_accuracy(truth, decided, task) for task in TASKS},
+def _not_looking(controls: Sequence[ControlFigures]) -> tuple[str, ...]:
+    return tuple(
+        f"control {c.name}: macro-AUC {c.macro_auc['all'].value:.3f} with nothing to read on the page; "
+        "part of the score comes from elsewhere"
+        for c in controls
+        if c.suspicious
     )
-
-
-def _task_balanced_accuracy(truth: Sequence[tuple[str, ...]], decided: Sequence[set[str]], task: str) -> float:
-    view = task_view(truth, task)
-    decisions: NDArray[np.bool_] = label_matrix(decided, task)[0][view.kept]
-    return balanced_accuracy(view.labels, decisions)
 
 
 def _task_facts(view: TaskView) -> TaskFacts:

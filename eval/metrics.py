@@ -1,22 +1,19 @@
-"""Score metrics with intervals: macro ROC AUC for the six label tasks of the PTB-XL benchmark.
+"""Metrics of rankings, with bootstrap intervals: ROC AUC and average precision of every class.
 
-Two kinds of number live here and never share a column: *score* metrics (`macro_auc`) judge probabilities,
-*hard* metrics (`balanced_accuracy`) judge yes/no decisions. A "ROC AUC" computed on 0/1 decisions is balanced
-accuracy under a wrong name: the same CNN has .928 by its scores and .842 by its decisions.
+They judge probabilities. Yes/no decisions are judged in `eval.measures.decisions`, and the two never share a column: a
+"ROC AUC" computed on 0/1 decisions is balanced accuracy under a wrong name. The same CNN has .928 by its scores and
+.842 by its decisions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from render.statements import task_classes, task_labels
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
+from eval.measures.tasks import Bools, Floats
 
 # Resamples are worked off in blocks of this many, so that 20,000 records need some 30 MB and not gigabytes.
 _BLOCK = 128
@@ -49,7 +46,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """Macro AUC and per-class AUCs of one system (or of the difference of two) with intervals."""
+    """A metric's mean over classes and per-class values, of one system or of the difference of two, with intervals."""
 
     macro: Interval
     per_class: dict[str, Interval]
@@ -60,7 +57,7 @@ class Bootstrap:
 
 @dataclass(frozen=True)
 class Draws:
-    """Per-class AUCs on the records as they are and on each bootstrap resample of them.
+    """Per-class values of a metric on the records as they are and on each bootstrap resample of them.
 
     point: (c,); resampled: (resamples, c); NaN where a class is undefined. Draws made with one seed over the same
     labels rest on the same resamples, so that their difference is a paired one.
@@ -77,69 +74,27 @@ class Draws:
             raise ValueError("a paired difference needs the same classes, seed and number of resamples")
         return Draws(self.classes, self.point - other.point, self.resampled - other.resampled, self.seed)
 
-    def summary(self) -> Bootstrap:
-        """Macro and per-class intervals; a class undefined on the records themselves is left out everywhere."""
+    def part(self, start: int, stop: int, classes: Sequence[str] | None = None) -> Draws:
+        """Columns start..stop-1 alone, under other names if given."""
+        names = self.classes[start:stop] if classes is None else tuple(classes)
+        return Draws(names, self.point[start:stop], self.resampled[:, start:stop], self.seed)
+
+    def summary(self, *, centred: bool = False) -> Bootstrap:
+        """Macro and per-class intervals; a class undefined on the records themselves is left out everywhere.
+
+        centred: move the draws so that their mean is the value itself: the bootstrap's own estimate of its bias taken
+        off (Efron and Tibshirani 1993, ch. 10). Average precision needs it: copies of a positive stand side by side
+        and lift each other's precision. So does F1: its mean rises when the rarest classes drop out of a resample.
+        """
         defined = np.isfinite(self.point)
         per_class = {
-            name: _interval(self.point[i], self.resampled[:, i]) for i, name in enumerate(self.classes) if defined[i]
+            name: _interval(self.point[i], self.resampled[:, i], centred)
+            for i, name in enumerate(self.classes)
+            if defined[i]
         }
-        macro = _interval(_mean(self.point[None, defined])[0], _mean(self.resampled[:, defined]))
+        macro = _interval(_mean(self.point[None, defined])[0], _mean(self.resampled[:, defined]), centred)
         left_out = tuple(name for name in self.classes if name not in per_class)
         return Bootstrap(macro, per_class, left_out, len(self.resampled), self.seed)
-
-
-@dataclass(frozen=True)
-class TaskView:
-    """The part of an evaluation that one task sees.
-
-    labels: (m, c) bool; kept: (n,) bool, the records that carry a label of the task; m = kept.sum().
-    """
-
-    task: str
-    classes: tuple[str, ...]
-    labels: Bools
-    kept: Bools
-
-    def scores(self, scores: Floats) -> Floats:
-        """This task's (m, c) scores from (n, 71) statement scores."""
-        return task_scores(scores, self.task)[self.kept]
-
-
-def label_matrix(statement_sets: Sequence[Collection[str]], task: str) -> tuple[Bools, tuple[str, ...]]:
-    """Labels of n records for a task: ((n, c) bool, the c class names in column order).
-
-    The rule is the benchmark's (Strodthoff et al. 2020): every statement counts whatever its likelihood, 0.0
-    included. Rows without any label are kept here; `task_view` drops them. Raises KeyError for an unknown task.
-    """
-    classes = task_classes(task)
-    column = {name: i for i, name in enumerate(classes)}
-    labels = np.zeros((len(statement_sets), len(classes)), dtype=np.bool_)
-    for row, codes in enumerate(statement_sets):
-        for name in task_labels(codes, task):
-            labels[row, column[name]] = True
-    return labels, classes
-
-
-def task_view(statement_sets: Sequence[Collection[str]], task: str) -> TaskView:
-    """Labels of a task without the records that carry none of its classes (the benchmark drops them)."""
-    labels, classes = label_matrix(statement_sets, task)
-    kept = labels.any(axis=1)
-    return TaskView(task, classes, labels[kept], np.asarray(kept))
-
-
-def task_scores(scores: NDArray[np.floating], task: str) -> Floats:
-    """(n, 71) statement scores -> (n, c) class scores of `task`, all n rows kept.
-
-    A sub- or superclass scores as high as its highest diagnostic statement, which is how the class itself is
-    defined: it holds as soon as one of its statements holds. The other tasks are a choice of columns.
-    Raises ValueError when `scores` does not have one column per statement.
-    """
-    codes = task_classes("all")
-    values = np.asarray(scores, dtype=np.float64)
-    if values.ndim != 2 or values.shape[1] != len(codes):
-        raise ValueError(f"scores are {values.shape}, expected (records, {len(codes)})")
-    members = [[i for i, code in enumerate(codes) if name in task_labels([code], task)] for name in task_classes(task)]
-    return np.stack([values[:, columns].max(axis=1) for columns in members], axis=1)
 
 
 def roc_auc(y: Bools, s: NDArray[np.floating]) -> float:
@@ -147,38 +102,68 @@ def roc_auc(y: Bools, s: NDArray[np.floating]) -> float:
 
     y: (n,) bool; s: (n,) finite scores. NaN when there is no positive or no negative record.
     """
-    labels, values = _checked(np.asarray(y)[:, None], np.asarray(s)[:, None])
-    return float(_weighted_auc(labels[:, 0], values[:, 0], np.ones((len(labels), 1)))[0])
+    labels, values = checked(np.asarray(y)[:, None], np.asarray(s)[:, None])
+    return float(_weighted_ranking(labels[:, 0], values[:, 0], np.ones((len(labels), 1)))[0][0])
 
 
 def macro_auc(y: Bools, s: NDArray[np.floating], classes: Sequence[str] | None = None) -> MacroAuc:
     """Macro ROC AUC of (n, c) labels and scores; `classes` names the columns (numbers when absent)."""
-    labels, values = _checked(y, s)
+    labels, values = checked(y, s)
     names = _names(labels, classes)
-    each = _class_aucs(labels, values, np.ones((len(labels), 1)))[0]
+    each = [roc_auc(labels[:, i], values[:, i]) for i in range(len(names))]
     defined = {name: float(auc) for name, auc in zip(names, each, strict=True) if np.isfinite(auc)}
     value = float(np.mean(list(defined.values()))) if defined else float("nan")
     return MacroAuc(value, defined, tuple(name for name in names if name not in defined))
 
 
-def draw(
+Statistic = Callable[[Floats], Floats]
+"""Record weights, one resample a column, (n, b) -> one row of class values for each, (b, c)."""
+
+
+def resample(statistic: Statistic, classes: Sequence[str], n: int, *, resamples: int = 1000, seed: int = 0) -> Draws:
+    """Values of `statistic` on n records and on resamples of them, drawn with replacement (Efron 1979).
+
+    A resample is a column of weights: how often each record stands in it. The same n and seed give the same
+    resamples, whatever the statistic, which is what makes differences paired.
+    """
+    random = np.random.default_rng(seed)
+    blocks = [statistic(_resampled(random, n, min(_BLOCK, resamples - start))) for start in range(0, resamples, _BLOCK)]
+    return Draws(tuple(classes), statistic(np.ones((n, 1)))[0], np.concatenate(blocks), seed)
+
+
+@dataclass(frozen=True)
+class Rankings:
+    """Both metrics of a ranking, over the same resamples."""
+
+    auc: Draws
+    average_precision: Draws
+
+
+def draw_rankings(
     y: Bools, s: NDArray[np.floating], classes: Sequence[str] | None = None, *, resamples: int = 1000, seed: int = 0
-) -> Draws:
-    """Resample n records with replacement and take every class's AUC each time; y, s: (n, c).
+) -> Rankings:
+    """ROC AUC and average precision of every class on n records and on resamples of them; y, s: (n, c).
 
     A class that loses its last positive (or negative) in a resample is left out of that resample's mean; the
     benchmark redraws instead, which does not end in reasonable time when a dozen classes have one positive each.
     The same seed gives the same figures.
     """
-    labels, values = _checked(y, s)
+    labels, values = checked(y, s)
     names = _names(labels, classes)
-    n = len(labels)
-    random = np.random.default_rng(seed)
-    blocks = [
-        _class_aucs(labels, values, _resampled(random, n, min(_BLOCK, resamples - start)))
-        for start in range(0, resamples, _BLOCK)
-    ]
-    return Draws(names, _class_aucs(labels, values, np.ones((n, 1)))[0], np.concatenate(blocks), seed)
+
+    def statistic(weights: Floats) -> Floats:
+        pairs = [_weighted_ranking(labels[:, i], values[:, i], weights) for i in range(len(names))]
+        return np.stack([auc for auc, _ in pairs] + [precision for _, precision in pairs], axis=1)
+
+    both = resample(statistic, (*names, *names), len(labels), resamples=resamples, seed=seed)
+    return Rankings(both.part(0, len(names)), both.part(len(names), 2 * len(names)))
+
+
+def draw(
+    y: Bools, s: NDArray[np.floating], classes: Sequence[str] | None = None, *, resamples: int = 1000, seed: int = 0
+) -> Draws:
+    """The ROC AUC alone; see `draw_rankings`."""
+    return draw_rankings(y, s, classes, resamples=resamples, seed=seed).auc
 
 
 def bootstrap(
@@ -201,23 +186,8 @@ def bootstrap(
     return drawn.summary()
 
 
-def balanced_accuracy(y: Bools, decided: Bools) -> float:
-    """Mean over classes of (sensitivity + specificity) / 2 of hard decisions; (n, c) bool each.
-
-    ECGBench publishes this number under the name AUC. Never set it beside a score metric. NaN when no class has
-    both a positive and a negative record.
-    """
-    labels, decisions = np.asarray(y, dtype=np.bool_), np.asarray(decided, dtype=np.bool_)
-    if labels.shape != decisions.shape or labels.ndim != 2:
-        raise ValueError(f"labels {labels.shape} and decisions {decisions.shape} must both be (records, classes)")
-    positives, negatives = labels.sum(axis=0), (~labels).sum(axis=0)
-    defined = (positives > 0) & (negatives > 0)
-    sensitivity = (labels & decisions).sum(axis=0)[defined] / positives[defined]
-    specificity = (~labels & ~decisions).sum(axis=0)[defined] / negatives[defined]
-    return float(np.mean((sensitivity + specificity) / 2)) if defined.any() else float("nan")
-
-
-def _checked(y: NDArray[np.bool_], s: NDArray[np.floating]) -> tuple[Bools, Floats]:
+def checked(y: NDArray[np.bool_], s: NDArray[np.floating]) -> tuple[Bools, Floats]:
+    """Labels and scores as (n, c) arrays. Raises ValueError when they do not fit, or a score is not finite."""
     labels, values = np.asarray(y, dtype=np.bool_), np.asarray(s, dtype=np.float64)
     if labels.shape != values.shape or labels.ndim != 2:
         raise ValueError(f"labels {labels.shape} and scores {values.shape} must have one shape")
@@ -241,24 +211,19 @@ def _resampled(random: np.random.Generator, n: int, count: int) -> Floats:
     return np.ascontiguousarray(counts.T, dtype=np.float64)
 
 
-def _class_aucs(labels: Bools, values: Floats, weights: Floats) -> Floats:
-    """AUC of each class under each column of record weights: (columns of weights, c), NaN where undefined."""
-    columns = range(labels.shape[1])
-    return np.stack([_weighted_auc(labels[:, i], values[:, i], weights) for i in columns], axis=1)
+def _weighted_ranking(y: Bools, s: Floats, weights: Floats) -> tuple[Floats, Floats]:
+    """ROC AUC and average precision of one class for every column of `weights` (n, b) at once: (b,) each.
 
-
-def _weighted_auc(y: Bools, s: Floats, weights: Floats) -> Floats:
-    """AUC of one class for every column of `weights` (n, b) at once: (b,).
-
-    Records with an integer weight w count as w copies, so one sort serves all resamples. Between two tie groups
-    that hold a positive the negatives are only summed, never touched one by one: the cost is one pass over
-    (n, b) a class.
+    Average precision: the sum of precision times the step of recall over the distinct scores, ties taken together
+    (no interpolation; as in scikit-learn). Records with an integer weight w count as w copies, so one sort serves all
+    resamples. Between two tie groups that hold a positive the negatives are only summed, never touched one by one:
+    the cost is one pass over (n, b) a class. NaN where there is no positive or no negative.
     """
     positive = np.flatnonzero(y)
+    if len(positive) in (0, len(y)):
+        return np.full(weights.shape[1], np.nan), np.full(weights.shape[1], np.nan)
     total_pos = weights[positive].sum(axis=0)  # (b,)
     total_neg = weights.sum(axis=0) - total_pos
-    if len(positive) in (0, len(y)):
-        return np.full(weights.shape[1], np.nan)
     positive = positive[np.argsort(s[positive], kind="stable")]
     levels, first = np.unique(s[positive], return_index=True)  # (g,) distinct scores of positives
     pos = np.add.reduceat(weights[positive], first, axis=0)  # (g, b)
@@ -271,8 +236,13 @@ def _weighted_auc(y: Bools, s: Floats, weights: Floats) -> Floats:
     lower = cumulative[np.searchsorted(edges, below)]
     upper = cumulative[np.searchsorted(edges, upto)]
     wins = np.einsum("gb,gb->b", pos, (lower + upper) / 2)
+    found = np.cumsum(pos[::-1], axis=0)[::-1]  # positives at or above each level
+    called = found + total_neg - lower
+    np.maximum(called, 1, out=called)  # called is 0 only where found is: no step of recall there
+    steps = np.einsum("gb,gb->b", pos, found / called)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(wins / (total_pos * total_neg), dtype=np.float64)
+        auc, precision = wins / (total_pos * total_neg), steps / total_pos
+    return np.asarray(auc), np.asarray(np.where(total_neg > 0, precision, np.nan))
 
 
 def _sums_up_to(weights: Floats, order: NDArray[np.intp], edges: NDArray[np.intp]) -> Floats:
@@ -285,16 +255,18 @@ def _sums_up_to(weights: Floats, order: NDArray[np.intp], edges: NDArray[np.intp
     return np.cumsum(pieces, axis=0)
 
 
-def _mean(aucs: Floats) -> Floats:
+def _mean(values: Floats) -> Floats:
     """Row means over the defined classes, NaN for a row without any."""
-    counts = np.isfinite(aucs).sum(axis=1)
+    counts = np.isfinite(values).sum(axis=1)
     with np.errstate(invalid="ignore"):
-        return np.asarray(np.nansum(aucs, axis=1) / counts, dtype=np.float64)
+        return np.asarray(np.nansum(values, axis=1) / counts, dtype=np.float64)
 
 
-def _interval(value: float, drawn: Floats) -> Interval:
+def _interval(value: float, drawn: Floats, centred: bool = False) -> Interval:
     finite = drawn[np.isfinite(drawn)]
     if not np.isfinite(value) or not len(finite):
         return Interval(float(value), *[float("nan")] * 4)
+    if centred:
+        finite = finite - finite.mean() + value
     low95, low90, high90, high95 = (float(q) for q in np.quantile(finite, [0.025, 0.05, 0.95, 0.975]))
     return Interval(float(value), low90, high90, low95, high95)

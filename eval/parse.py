@@ -1,17 +1,22 @@
 """From an answer in words to statements: present, absent, uncertain, or not mentioned.
 
 A pure function of the text. What names a statement stands in `phrases.csv`, what denies or doubts it in `cues.csv`, how
-far a cue reaches in `eval.scope`. A general term ("myocardial infarction") sets no specific statement.
+far a cue reaches in `eval.reading.scope`. A general term ("myocardial infarction") sets no specific statement.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
-from eval.scan import Item, scan
-from eval.scope import NO, YES, Mention, Status, is_question, opener, read_sentence
-from eval.text import words
+from eval.reading.choices import Option, options_in, picks, without_options
+from eval.reading.openings import Status, is_question
+from eval.reading.replies import parse_yes_no, stance
+from eval.reading.scan import Item, scan
+from eval.reading.scope import Mention, read_sentence
+from eval.reading.sentences import sentences, tidy
+from eval.reading.text import words
 
 __all__ = ["Finding", "Parsed", "parse", "parse_yes_no"]
 
@@ -44,13 +49,36 @@ class Parsed:
     findings: tuple[Finding, ...]
 
 
-def parse(answer: str) -> Parsed:
-    """Read all statements out of `answer`. Never raises; an answer without any gives empty tuples."""
-    items = _tidy(_unambiguous(scan(answer)))
+def parse(answer: str, question: str = "") -> Parsed:
+    """Read all statements out of `answer`. Never raises; an answer without any gives empty tuples.
+
+    question: what was asked, where the answer leans on it: the statement of a yes/no question ("No."), the options of
+    a multiple choice ("B", "A and D", "none of the above"), the sentence of a gap ("The rhythm is ____."). An option
+    that is not picked is not mentioned. What the answer itself says of a statement goes before what it says by "yes".
+    """
+    options = options_in(question) or (options_in(answer) if without_options(answer) != answer else ())
+    if options:
+        return _picked(answer, options)
+    if gap := _GAP.search(question):
+        filled = _filled(answer, question, gap)
+        if filled.findings:
+            return filled
+    mentions, items = _read(without_options(answer))
+    if question and not gap:
+        mentions += _replied(answer, question, {c for m in mentions for c in m.item.meaning.codes})
+    return _summary(mentions, items)
+
+
+_GAP = re.compile(r"_{2,}|\.{4,}")
+
+
+def _read(text: str) -> tuple[list[Mention], list[Item]]:
+    """All mentions of a text, and its items."""
+    items = tidy(_unambiguous(scan(text)))
     mentions: list[Mention] = []
     header: Status | None = None
     asked: list[Mention] = []
-    for sentence in _sentences(items):
+    for sentence in sentences(items):
         if asked:
             mentions += _answered(asked, sentence)
             asked = []
@@ -59,32 +87,67 @@ def parse(answer: str) -> Parsed:
             asked = found
         else:
             mentions += found
-    return _summary(mentions + _answered(asked, []), items)
+    return mentions + _answered(asked, []), items
 
 
-def parse_yes_no(answer: str) -> bool | None:
-    """Read a yes/no answer: True, False, or None for "could not tell" (hedged, contradictory, off the point).
+def _answered(asked: Sequence[Mention], sentence: Sequence[Item]) -> list[Mention]:
+    """Statements asked about take the status of the reply that follows; "LVH?" without one is a doubt."""
+    status = stance(sentence) if sentence else None
+    if status:
+        return [replace(m, status=status) for m in asked]
+    return [m for m in asked if m.status == "uncertain"]
 
-    The first sentence that is not a question decides: by its first word, by "the answer is ...", or by whether it
-    states or denies anything.
-    """
-    first = next((s for s in _sentences(scan(answer)) if not is_question(s)), [])
-    cues = [item.cue.kind for item in first if item.kind == "cue"]
-    said = [item for item in first if item.kind not in ("open", "close", "bullet")][:5]
-    plain = {item.text for item in said}
-    if "uncertain" in cues or (plain & YES and plain & NO and opener(first) not in YES | NO):
-        return None
-    if said and said[0].kind == "cue" and said[0].cue.kind == "present":  # "No doubt ..."
-        return True
-    if opener(first) in YES:
-        return None if len(said) > 2 and said[1].kind == "and" and said[2].text in NO else True
-    if opener(first) in NO or plain & NO:
-        return False
-    if plain & YES:
-        return True
-    if "absent" in cues or any(item.inner == "absent" for item in first):
-        return False
-    return True if "present" in cues or any(item.kind == "term" for item in first) else None
+
+def _replied(answer: str, question: str, spoken: Collection[str]) -> list[Mention]:
+    """What a yes, a no or a doubt says of the statements that the question asks about."""
+    asked, items = _asked(question)
+    said = next((s for s in sentences(scan(answer)) if not is_question(s)), [])
+    status = stance(said) if said else None
+    either = any(item.kind == "or" for item in items) and len(asked) > 1
+    if not status or (either and status == "present"):
+        return []
+    start, end = said[0].start, said[-1].end if said[-1].kind != "break" else said[-1].start
+    flipped: dict[Status, Status] = {"present": "absent", "absent": "present", "uncertain": "uncertain"}
+    return [
+        Mention(replace(m.item, start=start, end=end), flipped[status] if m.status == "absent" else status)
+        for m in asked
+        if not set(m.item.meaning.codes) & set(spoken)
+    ]
+
+
+def _asked(question: str) -> tuple[list[Mention], list[Item]]:
+    """The statements that the last closed question of a text is about."""
+    items = _unambiguous(scan(question))
+    closed = [s for s in sentences(items) if is_question(s)]
+    return (read_sentence(closed[-1], None)[0], closed[-1]) if closed else ([], [])
+
+
+def _picked(answer: str, options: Sequence[Option]) -> Parsed:
+    """What the picked and refused options of a multiple choice say; without any pick, what the answer's words say."""
+    mentions: list[Mention] = []
+    text = without_options(answer)
+    texts = {option.letter: option.text for option in options}
+    for pick in picks(text, options):
+        said, _ = _read(texts[pick.letter])
+        if not pick.picked:
+            said = [replace(m, status="absent") for m in said if m.status == "present"]
+        mentions += [replace(m, item=replace(m.item, start=pick.start, end=pick.end)) for m in said]
+    named = {c for m in mentions for c in m.item.meaning.codes}
+    spoken, items = _read(text)
+    return _summary(mentions + [m for m in spoken if not set(m.item.meaning.codes) & named], items)
+
+
+def _filled(answer: str, question: str, gap: re.Match[str]) -> Parsed:
+    """The answer read in its place in the sentence with the gap; spans are moved back to the answer."""
+    put = answer.strip().rstrip(".")
+    shift = gap.start() - (len(answer) - len(answer.lstrip()))
+    mentions, items = _read(question[: gap.start()] + put + question[gap.end() :])
+    moved = [
+        replace(m, item=replace(m.item, start=max(0, m.item.start - shift), end=min(len(answer), m.item.end - shift)))
+        for m in mentions
+        if m.item.end > gap.start() and m.item.start < gap.start() + len(put)
+    ]
+    return _summary(moved, items)
 
 
 def _unambiguous(items: list[Item]) -> list[Item]:
@@ -96,53 +159,14 @@ def _unambiguous(items: list[Item]) -> list[Item]:
     return [Item("term", i.text, i.start, i.end) if i in codes else i for i in items]
 
 
-def _tidy(items: Sequence[Item]) -> list[Item]:
-    """Take out "age undetermined" and its like with the commas around it: it doubts the age, not the finding."""
-    out: list[Item] = []
-    aside = False
-    for item in items:
-        if aside and item.kind == "comma":
-            aside = False
-            continue
-        aside = item.kind == "cue" and item.cue.kind == "ignore" and "age" in item.text.split()
-        if aside and out and out[-1].kind == "comma":
-            out.pop()
-        elif not aside:
-            out.append(item)
-    return out
-
-
-def _sentences(items: Sequence[Item]) -> list[list[Item]]:
-    """Cut items at sentence ends, line ends, list marks and question marks."""
-    out: list[list[Item]] = [[]]
-    for n, item in enumerate(items):
-        doubting = n + 1 < len(items) and items[n + 1].start == item.end  # "?LVH" doubts what follows it
-        if item.kind == "break":
-            out.append([])
-        elif item.kind == "bullet":
-            out.append([item])
-        else:
-            out[-1].append(item)
-            if item.kind == "question" and not doubting:
-                out.append([])
-    return [sentence for sentence in out if sentence]
-
-
-def _answered(asked: list[Mention], sentence: Sequence[Item]) -> list[Mention]:
-    """Statements asked about take the status of the yes or no that follows; "LVH?" without either is a doubt."""
-    first = opener(sentence)
-    if first in YES:
-        return [Mention(m.item, "present") for m in asked]
-    if first in NO:
-        return [Mention(m.item, "absent") for m in asked]
-    return [m for m in asked if m.status == "uncertain"]
-
-
 def _summary(mentions: Sequence[Mention], items: Sequence[Item]) -> Parsed:
     findings: list[Finding] = []
+    named = {code for m in mentions for code in m.item.meaning.codes}
     said: dict[str, list[tuple[Status, bool]]] = {}
     for n, mention in enumerate(mentions):
         codes, denied = mention.item.meaning.codes, mention.item.meaning.denied
+        if mention.item.meaning.unless in named:
+            continue
         if mention.heading and any(set(codes) & set(m.item.meaning.codes) for m in mentions[n + 1 : n + 4]):
             continue  # "Atrial fibrillation: there is no atrial fibrillation": the heading says nothing itself
         pairs = [(code, mention.status) for code in codes]

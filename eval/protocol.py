@@ -1,8 +1,8 @@
-"""The two kept files of an evaluation, and the system that they describe.
+"""The two kept files of an evaluation: a report is recomputed from them without a model and without the data set.
 
 `scores.parquet` holds one probability per record and statement, `answers.jsonl` every question and answer with what
-the parser read in it. A report is recomputed from these two without a model, and a stranger's predictions become
-comparable by being written in the same form.
+the parser read in it; both may hold the labels. A stranger's predictions become comparable by being written in the same
+form.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,77 +19,99 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from eval.parse import parse
+from eval.records import ID, Answer, Evaluated, System, check_ids, check_scores
 from render.files import InputError, whole_file
 from render.statements import STATEMENTS
 
-ID = "record_id"
+__all__ = [
+    "Answer",
+    "Evaluated",
+    "KeptScores",
+    "System",
+    "read_answer",
+    "read_answers",
+    "read_kept",
+    "read_scores",
+    "write_answers",
+    "write_scores",
+]
+
 _LINE_ENDS = "\x85\u2028\u2029"
 _STATUSES = ("present", "absent", "uncertain")
+_ABOUT = b"ecg_vlm"
+_LABELS = "statements"
+_EXTRAS = {
+    "folds": ("fold", pa.int32()),
+    "patients": ("patient_id", pa.string()),
+    "references": ("reference", pa.string()),
+}
 
 
 @dataclass(frozen=True)
-class Answer:
-    """One question put to a system, its raw answer, and the statements read from it.
+class KeptScores:
+    """A `scores.parquet`: ids and (n, 71) probabilities in row order; the records' labels when they were kept.
 
-    present, absent, uncertain: sorted statement codes; a code stands in one of them at most.
-    decoding: what the generation was run with (temperature, token limit, seed ...).
+    about: what else was kept of the system: "name", "notes", "cost".
     """
 
-    record_id: str
-    question: str
-    answer: str
-    present: tuple[str, ...] = ()
-    absent: tuple[str, ...] = ()
-    uncertain: tuple[str, ...] = ()
-    decoding: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
-
-
-@dataclass(frozen=True)
-class System:
-    """One system on one set of records.
-
-    scores: (n, 71) probabilities, rows as in `record_ids`, columns as in `render.statements.STATEMENTS`; None for a
-    system that only answers in words.
-    notes: one line for the report: what the system is and what it was trained on.
-    """
-
-    name: str
     record_ids: tuple[str, ...]
-    scores: NDArray[np.float64] | None = None
-    answers: tuple[Answer, ...] = ()
-    notes: str = ""
-
-    def __post_init__(self) -> None:
-        where = f"system {self.name!r}"
-        _check_ids(self.record_ids, None, where)
-        if self.scores is not None:
-            _check_scores(self.scores, self.record_ids, where)
-        known = set(self.record_ids)
-        for answer in self.answers:
-            if answer.record_id not in known:
-                raise InputError(
-                    f"{where}: answer for unknown record_id {answer.record_id!r}; drop it or add the record"
-                )
+    scores: NDArray[np.float64]
+    records: Evaluated | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read_answer(record_id: str, question: str, answer: str, decoding: Mapping[str, object] | None = None) -> Answer:
+def read_answer(
+    record_id: str,
+    question: str,
+    answer: str,
+    decoding: Mapping[str, object] | None = None,
+    statements: tuple[str, ...] | None = None,
+    reference: str = "",
+) -> Answer:
     """An `Answer` with the statements that `eval.parse.parse` finds in the text."""
-    parsed = parse(answer)
-    return Answer(record_id, question, answer, parsed.present, parsed.absent, parsed.uncertain, dict(decoding or {}))
+    found = parse(answer, question)
+    return Answer(
+        record_id,
+        question,
+        answer,
+        found.present,
+        found.absent,
+        found.uncertain,
+        dict(decoding or {}),
+        statements,
+        reference,
+    )
 
 
-def write_scores(path: Path, record_ids: Sequence[str], scores: NDArray[np.floating]) -> None:
+def write_scores(
+    path: Path,
+    record_ids: Sequence[str],
+    scores: NDArray[np.floating],
+    records: Evaluated | None = None,
+    about: Mapping[str, object] | None = None,
+) -> None:
     """Write `scores.parquet`: `record_id` and one float64 column per statement code; whole or not at all.
 
-    scores: (n, 71) probabilities. Raises InputError for a duplicate id or a value outside [0, 1].
+    scores: (n, 71) probabilities. records: their labels, in the same order, to be kept beside the scores.
+    about: see `KeptScores`. Raises InputError for a duplicate id or a value outside [0, 1].
     """
     values = np.asarray(scores, dtype=np.float64)
-    _check_ids(record_ids, None, str(path))
-    _check_scores(values, record_ids, str(path))
+    check_ids(record_ids, None, str(path))
+    check_scores(values, record_ids, str(path))
     columns: dict[str, object] = {ID: pa.array(list(record_ids), pa.string())}
     columns.update({code: values[:, i] for i, code in enumerate(STATEMENTS)})
+    kept: dict[str, object] = {"about": dict(about or {})}
+    if records is not None:
+        if records.record_ids != tuple(record_ids):
+            raise ValueError("the labels are of other records than the scores, or in another order")
+        columns[_LABELS] = pa.array([list(codes) for codes in records.statements], pa.list_(pa.string()))
+        for name, (column, kind) in _EXTRAS.items():
+            if getattr(records, name):
+                columns[column] = pa.array(list(getattr(records, name)), kind)
+        kept |= {"dataset": records.dataset, "noun": records.noun}
+    table = pa.table(columns).replace_schema_metadata({_ABOUT: json.dumps(kept).encode()})
     with whole_file(path) as partial:
-        pq.write_table(pa.table(columns), partial)
+        pq.write_table(table, partial)
 
 
 def read_scores(path: Path, known_ids: Iterable[str] | None = None) -> tuple[tuple[str, ...], NDArray[np.float64]]:
@@ -98,11 +120,7 @@ def read_scores(path: Path, known_ids: Iterable[str] | None = None) -> tuple[tup
     known_ids: the records of the evaluation; an id outside them is an error. Further columns are ignored.
     Raises InputError that names the file and the column, record or value at fault.
     """
-    _check_is_file(path)
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a readable Parquet file ({error})") from error
+    table = _table(path)
     missing = [name for name in (ID, *STATEMENTS) if name not in table.column_names]
     if missing:
         shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
@@ -113,9 +131,30 @@ def read_scores(path: Path, known_ids: Iterable[str] | None = None) -> tuple[tup
     except pa.ArrowException as error:
         raise InputError(f"{path}: a statement column holds no numbers ({error})") from error
     scores = np.stack(columns, axis=1).astype(np.float64)
-    _check_ids(ids, known_ids, str(path))
-    _check_scores(scores, ids, str(path))
+    check_ids(ids, known_ids, str(path))
+    check_scores(scores, ids, str(path))
     return ids, scores
+
+
+def read_kept(path: Path) -> KeptScores:
+    """Read `scores.parquet` with the labels and whatever else was kept in it; see `read_scores` for errors."""
+    ids, scores = read_scores(path)
+    table = _table(path)
+    try:
+        kept = json.loads((table.schema.metadata or {}).get(_ABOUT, b"{}"))
+        about = dict(kept.get("about", {}))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: metadata {_ABOUT.decode()!r} is damaged ({error}); score the pages again") from error
+    if _LABELS not in table.column_names:
+        return KeptScores(ids, scores, None, about)
+    labels = tuple(_codes(codes, f"{path}: column {_LABELS!r}") for codes in table[_LABELS].to_pylist())
+    extras = {
+        name: tuple(table[column].to_pylist()) for name, (column, _) in _EXTRAS.items() if column in table.column_names
+    }
+    for name in {"patients", "references"} & extras.keys():
+        extras[name] = tuple("" if value is None else str(value) for value in extras[name])
+    noun = str(kept.get("noun", "held-out pages"))
+    return KeptScores(ids, scores, Evaluated(ids, labels, str(kept.get("dataset", path)), noun, **extras), about)
 
 
 def write_answers(path: Path, answers: Iterable[Answer]) -> None:
@@ -128,6 +167,8 @@ def write_answers(path: Path, answers: Iterable[Answer]) -> None:
                 "answer": answer.answer,
                 "parsed": {status: list(getattr(answer, status)) for status in _STATUSES},
                 "decoding": dict(answer.decoding),
+                **({_LABELS: list(answer.statements)} if answer.statements is not None else {}),
+                **({"reference": answer.reference} if answer.reference else {}),
             }
             line = json.dumps(row, ensure_ascii=False)
             for end in _LINE_ENDS:  # legal in JSON, but many readers would split the line there
@@ -153,37 +194,59 @@ def read_answers(path: Path, known_ids: Iterable[str] | None = None) -> tuple[An
     return tuple(answers)
 
 
+def labels_of(answers: Sequence[Answer], where: str) -> Evaluated:
+    """The records of a file of answers, from the labels kept in its lines.
+
+    Raises InputError when a line has none, or two lines of a record disagree.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    references: dict[str, str] = {}
+    for answer in answers:
+        if answer.statements is None:
+            raise InputError(
+                f"{where}: {ID} {answer.record_id!r} has no field {_LABELS!r}; put its true codes there, "
+                "or lay the evaluation's scores.parquet beside the file"
+            )
+        if found.setdefault(answer.record_id, answer.statements) != answer.statements:
+            raise InputError(f"{where}: {ID} {answer.record_id!r} has two different {_LABELS!r}; keep the right ones")
+        references.setdefault(answer.record_id, answer.reference)
+    if not found:
+        raise InputError(f"{where}: holds no answer")
+    return Evaluated(tuple(found), tuple(found.values()), where, references=tuple(references.values()))
+
+
 def _answer(line: str, where: str) -> Answer:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise InputError(f"{where}: not JSON ({error.msg} at column {error.colno})") from error
+    except (RecursionError, ValueError) as error:
+        raise InputError(f"{where}: not JSON that can be read ({error})") from error
     if not isinstance(row, dict):
         raise InputError(f"{where}: expected a JSON object, found {type(row).__name__}")
     for name in (ID, "question", "answer"):
         if not isinstance(row.get(name), str):
-            raise InputError(f"{where}: field {name!r} is {row.get(name)!r}, expected text")
-    decoding = row.get("decoding", {})
+            raise InputError(f"{where}: field {name!r} is {row.get(name)!r:.60}, expected text")
+    decoding, reference = row.get("decoding", {}), row.get("reference", "")
     if not isinstance(decoding, dict):
-        raise InputError(f"{where}: field 'decoding' is {decoding!r}, expected an object")
+        raise InputError(f"{where}: field 'decoding' is {decoding!r:.60}, expected an object")
+    if not isinstance(reference, str):
+        raise InputError(f"{where}: field 'reference' is {reference!r:.60}, expected text")
+    labels = _codes(row[_LABELS], f"{where}: field {_LABELS!r}") if _LABELS in row else None
     if "parsed" not in row:
-        return read_answer(row[ID], row["question"], row["answer"], decoding)
-    present, absent, uncertain = _parsed(row["parsed"], where)
-    return Answer(row[ID], row["question"], row["answer"], present, absent, uncertain, decoding)
+        return read_answer(row[ID], row["question"], row["answer"], decoding, labels, reference)
+    parsed = _parsed(row["parsed"], where)
+    return Answer(row[ID], row["question"], row["answer"], *parsed, decoding, labels, reference)
 
 
 def _parsed(value: object, where: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     if not isinstance(value, dict):
-        raise InputError(f"{where}: field 'parsed' is {value!r}, expected an object")
+        raise InputError(f"{where}: field 'parsed' is {value!r:.60}, expected an object")
     seen: set[str] = set()
     found: list[tuple[str, ...]] = []
     for status in _STATUSES:
-        codes = value.get(status, [])
-        if not isinstance(codes, list):
-            raise InputError(f"{where}: field 'parsed.{status}' is {codes!r}, expected a list of codes")
+        codes = _codes(value.get(status, []), f"{where}: field 'parsed.{status}'")
         for code in codes:
-            if not isinstance(code, str) or code not in STATEMENTS:
-                raise InputError(f"{where}: field 'parsed.{status}' holds {code!r}, not one of the 71 statement codes")
             if code in seen:
                 raise InputError(f"{where}: field 'parsed' holds {code!r} twice; a statement has one status")
             seen.add(code)
@@ -191,31 +254,23 @@ def _parsed(value: object, where: str) -> tuple[tuple[str, ...], tuple[str, ...]
     return found[0], found[1], found[2]
 
 
+def _codes(value: object, where: str) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise InputError(f"{where} is {value!r:.60}, expected a list of codes")
+    for code in value:
+        if not isinstance(code, str) or code not in STATEMENTS:
+            raise InputError(f"{where} holds {code!r:.60}, not one of the 71 statement codes")
+    return tuple(value)
+
+
+def _table(path: Path) -> pa.Table:
+    _check_is_file(path)
+    try:
+        return pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path}: not a readable Parquet file ({error})") from error
+
+
 def _check_is_file(path: Path) -> None:
     if not path.is_file():
         raise InputError(f"{path}: no such file; name one that an evaluation wrote")
-
-
-def _check_ids(record_ids: Sequence[str], known_ids: Iterable[str] | None, where: str) -> None:
-    if not record_ids:
-        raise InputError(f"{where}: holds no record")
-    seen: set[str] = set()
-    known = None if known_ids is None else set(known_ids)
-    for record_id in record_ids:
-        if record_id in seen:
-            raise InputError(f"{where}: {ID} {record_id!r} stands twice; keep one row per record")
-        if known is not None and record_id not in known:
-            raise InputError(f"{where}: {ID} {record_id!r} is not among the evaluated records")
-        seen.add(record_id)
-
-
-def _check_scores(scores: NDArray[np.float64], record_ids: Sequence[str], where: str) -> None:
-    if scores.shape != (len(record_ids), len(STATEMENTS)):
-        raise InputError(f"{where}: scores are {scores.shape}, expected ({len(record_ids)}, {len(STATEMENTS)})")
-    wrong = np.argwhere(~((scores >= 0) & (scores <= 1)))  # NaN fails both comparisons
-    if len(wrong):
-        row, column = (int(i) for i in wrong[0])
-        raise InputError(
-            f"{where}: record {record_ids[row]!r}, column {tuple(STATEMENTS)[column]}: {scores[row, column]} is not "
-            f"a probability; every score must lie in [0, 1] ({len(wrong)} do not)"
-        )

@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from eval.judge import Evaluated, Report, judge, plain
+from eval.controls import Control
+from eval.judge import Report, judge, plain
+from eval.measures.calibration import Calibration
 from eval.metrics import Interval
-from eval.page import TASK_LABELS, Example, report_html
-from eval.protocol import System
-from eval.published import PUBLISHED, Published
+from eval.records import Evaluated, System
+from eval.showing.page import TASK_LABELS, Example, report_html
+from eval.showing.published import PUBLISHED, Published
 from render.files import whole_file
 from render.statements import TASKS
 
@@ -27,6 +29,9 @@ def write_report(
     systems: Sequence[System],
     meta: Mapping[str, object],
     compare: Sequence[tuple[str, str]] = (),
+    calibrations: Mapping[str, Calibration] | None = None,
+    controls: Sequence[Control] = (),
+    contamination: Sequence[str] = (),
     examples: Sequence[Example] = (),
     published: Sequence[Published] = PUBLISHED,
     resamples: int = 1000,
@@ -35,6 +40,8 @@ def write_report(
     """Judge `systems` on `records` and write `out/report.html` and `out/report.json`.
 
     compare: pairs (tuned, base) of system names whose difference is shown; the first makes the headline.
+    calibrations: system name -> its frozen calibration; calibrated figures and decisions are shown for these only.
+    controls: the first system's scores on altered pages. contamination: one line per system, see `Report`.
     meta: section -> {key: value} or section -> value: versions, seeds, commit, decoding, data set ...
     Raises InputError when a system lacks a record, or `compare` names a system that is not there.
     """
@@ -44,6 +51,9 @@ def write_report(
         systems=systems,
         meta=meta,
         compare=compare,
+        calibrations=calibrations,
+        controls=controls,
+        contamination=contamination,
         published=published,
         resamples=resamples,
         seed=seed,
@@ -60,30 +70,38 @@ def write_report(
 
 def text_table(report: Report) -> str:
     """The headline and the table systems x tasks for a terminal, plain text, at most 100 columns wide."""
-    wide = max([len(s.name) for s in report.systems] + [len("records (classes)")])
-    wide = min(wide, 34)
-    lines = [report.headline, "", "Macro-AUC, 95 % interval below (0.5 = chance, 1 = perfect)", ""]
-    lines.append(" " * wide + "".join(f"{label:>11}" for label in TASK_LABELS.values()))
+    wide = min(max([len(s.name) for s in report.systems] + [len("records (classes)")]), 34)
+    lines = [report.headline, "", "Macro-AUC, 95 % interval below (0.5 = chance, 1 = perfect)", "", heads(wide)]
     for system in report.systems:
-        if system.macro_auc is None:
-            lines.append(f"{system.name[:wide]:<{wide}}  answers in words only, no probabilities")
-            continue
-        lines.append(
-            f"{system.name[:wide]:<{wide}}" + "".join(f"{_three(i.value):>11}" for i in _by_task(system.macro_auc))
-        )
-        lines.append(" " * wide + "".join(f"{_span(i):>11}" for i in _by_task(system.macro_auc)))
+        lines += interval_lines(system.name, system.macro_auc, wide)
     for difference in report.differences:
-        lines += ["", f"{difference.first} minus {difference.second}"]
-        lines.append(" " * wide + "".join(f"{_three(i.value, '+'):>11}" for i in _by_task(difference.macro_auc)))
-        lines.append(" " * wide + "".join(f"{_span(i, '+'):>11}" for i in _by_task(difference.macro_auc)))
+        title = f"{difference.first} minus {difference.second}"
+        lines += ["", title, *interval_lines("", difference.macro_auc, wide, "+")]
+    if report.controls:
+        lines += ["", f"{report.systems[0].name} on altered pages"]
+    for control in report.controls:
+        lines += interval_lines(control.name, control.macro_auc, wide)
     sizes = [f"{t.records} ({t.classes - len(t.left_out)})" for t in report.tasks.values()]
     lines += ["", f"{'records (classes)':<{wide}}" + "".join(f"{size:>11}" for size in sizes)]
+    lines += [f"\n! {line}" for line in report.warnings]
     return "\n".join(lines)
 
 
-def _by_task(figures: Mapping[str, Interval]) -> list[Interval]:
+def heads(wide: int) -> str:
+    """The heading of a table of tasks; wide: columns of the names."""
+    return " " * wide + "".join(f"{label:>11}" for label in TASK_LABELS.values())
+
+
+def interval_lines(title: str, figures: Mapping[str, Interval] | None, wide: int, sign: str = "") -> list[str]:
+    """Two lines of a table of tasks: the values, and their 95 % limits; one for a system without any."""
+    if not figures:
+        return [f"{title[:wide]:<{wide}}  answers in words only, no probabilities"]
     nothing = Interval(*[math.nan] * 5)
-    return [figures.get(task, nothing) for task in TASKS]
+    intervals = [figures.get(task, nothing) for task in TASKS]
+    return [
+        f"{title[:wide]:<{wide}}" + "".join(f"{_three(i.value, sign):>11}" for i in intervals),
+        " " * wide + "".join(f"{_span(i, sign):>11}" for i in intervals),
+    ]
 
 
 def _three(value: float, sign: str = "") -> str:

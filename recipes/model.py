@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,15 @@ from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
     AutoProcessor,
-    BitsAndBytesConfig,
     MllamaForConditionalGeneration,
 )
 
+from recipes.bases import NANO as NANO
+from recipes.bases import RANDOM, keep_unpacked, load_from, nf4_config, random_model, random_processor
+from recipes.bases import nano_folder as nano_folder
 from recipes.schema import LoraPart, ModelPart
 from render.files import InputError
 
-NANO = "nano"
 NEVER_ADAPTED = ("lm_head", "embed_tokens")
 
 # Which module paths each choice of `lora.targets` reaches. "language" is every linear layer behind the vision tower,
@@ -35,14 +35,9 @@ _TARGETS = {
 }
 
 
-def nano_folder() -> Path:
-    """The folder of the nano that ships with this package."""
-    return Path(str(files("recipes"))) / "nano"
-
-
 def load_processor(base: str) -> Any:
     """Tokenizer and image processor of a base."""
-    return _load(AutoProcessor.from_pretrained, base)
+    return random_processor(base) if base.startswith(RANDOM) else load_from(AutoProcessor.from_pretrained, base)
 
 
 def load_model(part: ModelPart, *, seed: int = 0) -> Any:
@@ -52,14 +47,17 @@ def load_model(part: ModelPart, *, seed: int = 0) -> Any:
     """
     if part.from_scratch:
         return _from_scratch(part, seed)
+    if part.base.startswith(RANDOM):
+        return random_model(part.base, part.dtype, part.quantization)
     arguments: dict[str, Any] = {"dtype": getattr(torch, part.dtype), "attn_implementation": "sdpa"}
     if part.quantization == "nf4":
-        arguments["quantization_config"] = _nf4(part.dtype)
+        arguments["quantization_config"] = nf4_config(part.dtype)
     if torch.cuda.is_available():
         arguments["device_map"] = {"": torch.cuda.current_device()}
-    model = _load(AutoModelForImageTextToText.from_pretrained, part.base, **arguments)
+    model = load_from(AutoModelForImageTextToText.from_pretrained, part.base, **arguments)
     if not isinstance(model, MllamaForConditionalGeneration):
         raise InputError(f"model.base={part.base}: is a {type(model).__name__}; a Llama 3.2 Vision (Mllama) is needed")
+    keep_unpacked(model)
     return model.eval()
 
 
@@ -93,36 +91,6 @@ def _place(vision: Any) -> None:
     grid = torch.cat([waves[:, None].expand(-1, side, -1), waves[None].expand(side, -1, -1)], dim=2)
     positions.embedding[1:] = grid.reshape(side * side, -1)
     torch.nn.init.normal_(positions.tile_embedding.weight, std=0.5)
-
-
-def _nf4(dtype: str) -> BitsAndBytesConfig:
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=getattr(torch, dtype),
-        llm_int8_skip_modules=["lm_head"],
-    )
-
-
-def _load(loader: Any, base: str, **arguments: Any) -> Any:
-    """Call a `from_pretrained`; every way it fails becomes one line that says what to do."""
-    where: str | Path = nano_folder() if base == NANO else base
-    if base != NANO and (base.startswith((".", "/", "~")) or Path(base).exists()):
-        where = Path(base).expanduser()
-        if not (where / "config.json").is_file():
-            raise InputError(f"model {base}: no config.json there; name a folder saved by transformers, or a hub id")
-    try:
-        return loader(where, **arguments)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if "gated" in str(error).lower():
-            raise InputError(
-                f"model {base}: is gated; accept its licence on huggingface.co, then run: hf auth login"
-            ) from error
-        raise InputError(
-            f"model {base}: cannot be loaded ({reason}); check the name, the folder or the network"
-        ) from error
 
 
 def linear_modules(model: torch.nn.Module, targets: str) -> list[str]:

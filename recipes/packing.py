@@ -15,6 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from render.files import InputError
+
 IGNORED = -100
 """Label of tokens that carry no loss (the ignore_index of torch's cross entropy)."""
 
@@ -49,6 +51,8 @@ def encode(processor: Any, messages: Sequence[Message]) -> Encoded:
 
     The chat is rendered up to and with each answer; what the answer added is the answer. The template writes the
     begin-of-text token itself, so the tokenizer must not add a second one.
+    Raises `InputError` for a dialogue without an answer, and for a text that holds the image token: that token is
+    no row of the head, and a second one would be a second image.
     """
     ids: list[int] = []
     labels: list[int] = []
@@ -61,6 +65,10 @@ def encode(processor: Any, messages: Sequence[Message]) -> Encoded:
             raise ValueError("the chat template rewrites the prompt when an answer follows; labels would be wrong")
         labels += [IGNORED] * (len(asked) - len(ids)) + answered[len(asked) :]
         ids = answered
+    if not ids:
+        raise InputError("a dialogue without an assistant's turn; there is nothing in it to learn")
+    if ids.count(processor.image_token_id) != 1:
+        raise InputError(f"a dialogue's text holds the image token {processor.image_token}; take it out")
     return Encoded(tuple(ids), tuple(labels))
 
 
@@ -125,55 +133,18 @@ def pack(rows: Sequence[Sequence[Encoded]], tiles: Sequence[int], processor: Any
     }
 
 
-class PackingCollator:
-    """Rows of a data set (`image`, `dialogues`) -> a batch: each image once, all its dialogues behind it."""
+class Encoder:
+    """Encodes dialogues, and remembers: closed questions recur on thousands of pages."""
 
     def __init__(self, processor: Any) -> None:
         self.processor = processor
-        self._encoded: dict[tuple[str, ...], Encoded] = {}  # closed questions recur on thousands of pages
+        self._known: dict[tuple[str, ...], Encoded] = {}
 
-    def __call__(self, rows: Sequence[dict[str, Any]]) -> Batch:
-        """Encode and pack `rows`."""
-        pixels, tiles = look(self.processor, [row["image"] for row in rows])
-        texts = [[self._encode(d["messages"]) for d in row["dialogues"]] for row in rows]
-        return {**pack(texts, tiles, self.processor), **pixels}
-
-    def _encode(self, messages: Sequence[Message]) -> Encoded:
+    def __call__(self, messages: Sequence[Message]) -> Encoded:
+        """`encode`, from memory where possible."""
         key = tuple(part for message in messages for part in (message["role"], message["content"]))
-        if key not in self._encoded:
-            if len(self._encoded) >= _CACHED_DIALOGUES:
-                self._encoded.clear()
-            self._encoded[key] = encode(self.processor, messages)
-        return self._encoded[key]
-
-
-@torch.no_grad()
-def yes_probabilities(model: Any, processor: Any, images: Sequence[Image.Image], questions: Sequence[str]) -> Tensor:
-    """P(yes) of every question about every image, (images, questions), float32, from one look at each image.
-
-    P(yes) = softmax over the first tokens of "Yes." and "No." alone where the answer begins. The questions stand
-    side by side and none sees another.
-    """
-    yes, no = answer_tokens(processor)
-    prompts = [encode_prompt(processor, question) for question in questions]
-    ends = torch.tensor([len(p.input_ids) for p in prompts]).cumsum(0) - 1
-    pixels, tiles = look(processor, images)
-    batch = {**pack([prompts] * len(images), tiles, processor), **pixels}
-    batch.pop("labels")
-    device = next(model.parameters()).device
-    logits = model(**{name: value.to(device) for name, value in batch.items()}, logits_to_keep=ends.to(device)).logits
-    scores: Tensor = (logits[..., yes].float() - logits[..., no].float()).sigmoid().cpu()
-    return scores
-
-
-def answer_tokens(processor: Any) -> tuple[int, int]:
-    """The ids of the first token in which the answers "Yes." and "No." differ in the model's own chat."""
-    ids = []
-    for answer in ("Yes.", "No."):
-        messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]
-        encoded = encode(processor, messages)
-        ids.append([label for label in encoded.labels if label != IGNORED])
-    for yes, no in zip(*ids, strict=False):
-        if yes != no:
-            return yes, no
-    raise ValueError("the tokenizer does not tell 'Yes.' from 'No.'")
+        if key not in self._known:
+            if len(self._known) >= _CACHED_DIALOGUES:
+                self._known.clear()
+            self._known[key] = encode(self.processor, messages)
+        return self._known[key]

@@ -1,40 +1,52 @@
-"""The training run: recipe and data in, adapter (or nano's weights) out, through TRL's SFTTrainer."""
+"""The training run: recipe and data in, adapter (or nano's weights) out, through TRL's SFTTrainer.
+
+Under `accelerate launch` the same call runs in every process. Each plans the same batches and takes its share of them;
+only the first one writes and reports. Two GPUs, the model on each:
+
+    accelerate launch --multi_gpu --num_processes 2 -m ecg_vlm.cli finetune RECIPE
+
+and the model shared out over them, in 4 bits too (one dtype for all weights of a layer, hence `model.dtype=bfloat16`):
+
+    accelerate launch --use_fsdp --num_processes 2 --mixed_precision bf16 --fsdp_version 1
+        --fsdp_auto_wrap_policy TRANSFORMER_BASED_WRAP --fsdp_state_dict_type FULL_STATE_DICT
+        --fsdp_use_orig_params false --fsdp_cpu_ram_efficient_loading true --fsdp_sync_module_states true
+        -m ecg_vlm.cli finetune RECIPE
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import time
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from peft import PeftModel
-from transformers import PrinterCallback, TrainerCallback
-from trl import SFTConfig, SFTTrainer
+from transformers import PrinterCallback
+from trl import SFTConfig
 
-from recipes.model import add_lora, load_model, load_processor, nano_folder
-from recipes.packing import PackingCollator
+from recipes.bases import base_fingerprint
+from recipes.batches import Budget, Collator, Plan, in_order, plan, split_pages
+from recipes.checkpoint import checkpoints
+from recipes.ending import Interrupted, plain_endings, refuse_changed_plan, refuse_early
+from recipes.model import add_lora, load_model, load_processor
+from recipes.packing import Encoder
 from recipes.schema import DataPart, Recipe, save_recipe
+from recipes.tower import spare_memory
+from recipes.trainer import Progress, Trainer, Validate, Watch
 from render.data.dataset import open_dataset
-from render.files import InputError, refuse_filled, whole_file
+from render.files import InputError, whole_file
 from render.sources.source import parse_folds
 
+__all__ = ["Interrupted", "Progress", "Validate", "finetune", "training_pages"]
+
 _PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "ecg-vlm")
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a run stands: optimizer steps, pages per second over the whole run, last logged loss (None before)."""
-
-    step: int
-    steps: int
-    images_per_second: float
-    loss: float | None
 
 
 def finetune(
@@ -43,48 +55,99 @@ def finetune(
     *,
     resume: bool = False,
     report: Callable[[Progress], None] = lambda progress: None,
+    validate: Validate | None = None,
 ) -> dict[str, Any]:
     """Tune the recipe's model on the recipe's data and write the result into `out`.
 
     `out` then holds the adapter in stock peft layout (or the whole model for a run from scratch), `recipe.yaml` as
-    resolved, and `run.json`: losses, adapted layers, parameters, versions, data. Returns the content of `run.json`.
-    Raises `InputError` for a filled `out` without `resume`, missing data, or a base that cannot be loaded.
+    resolved, and `run.json`: losses, adapted layers, parameters, versions, data. Returns the content of `run.json`;
+    with `resume`, that of a finished run at once.
+    validate: figures to be had at each evaluation, see `recipes.trainer.Validate`.
+    Raises `InputError` for a filled `out` without `resume`, another recipe than the run was begun with, missing data,
+    or a base that cannot be loaded; `WorkFailed` for a full disk, full memory or a loss that is no number;
+    `Interrupted` after Ctrl-C, SIGTERM or `train.max_minutes`, with a checkpoint to go on from.
     """
-    checkpoints = sorted(out.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]))
-    if not resume:
-        refuse_filled(out)
-    pages = training_pages(recipe.data)
-    held_out = open_dataset(recipe.data.validation) if recipe.data.validation else None
+    processes = PartialState(cpu=not torch.cuda.is_available())  # chooses this process's GPU, before anything is loaded
+    with plain_endings(out, processes.is_local_main_process):
+        finished = refuse_early(recipe, out, resume)
+        return finished or _run(recipe, out, processes, report, validate)
+
+
+def _run(
+    recipe: Recipe, out: Path, processes: PartialState, report: Callable[[Progress], None], validate: Validate | None
+) -> dict[str, Any]:
+    with processes.main_process_first():  # the first one filters the data, the others find the result cached
+        pages = training_pages(recipe.data)
     processor = load_processor(recipe.model.base)
+    encoder = Encoder(processor)
+    budget = Budget(recipe.train.images_per_batch, recipe.train.tokens_per_batch)
+    batches = _plan(recipe, split_pages(pages, encoder, budget.tokens), budget, processes.num_processes)
+    begun = checkpoints(out)  # none without `resume`: `out` is empty then
+    refuse_changed_plan(out, begun, batches)
+    sets = {"train": (pages, batches)}
+    if recipe.data.validation:
+        held_out = open_dataset(recipe.data.validation)
+        sets["held out"] = (held_out, in_order(split_pages(held_out, encoder, budget.tokens), budget))
+    model = _prepared_model(recipe)
+    facts = _facts(recipe, model, pages)
+    if processes.is_main_process:
+        out.mkdir(parents=True, exist_ok=True)
+        save_recipe(recipe, out / "recipe.yaml")
+    watch = Watch(batches, report, recipe.train, evaluates="held out" in sets or validate is not None)
+    tables = {name: batches.table(name) for name, (_, batches) in sets.items()}
+    trainer = Trainer(
+        model=model,
+        args=_arguments(recipe, out, batches.steps),
+        train_dataset=tables["train"],
+        eval_dataset=tables.get("held out"),
+        processing_class=processor,
+        data_collator=Collator({name: (rows, batches.pieces) for name, (rows, batches) in sets.items()}, encoder),
+        callbacks=[watch],
+        validate=validate,
+    )
+    watch.trainer = trainer
+    trainer.remove_callback(PrinterCallback)
+    started = time.monotonic()
+    with watch.signals():
+        trainer.train(resume_from_checkpoint=str(begun[-1]) if begun else None)
+    if watch.stopped:
+        raise Interrupted(
+            f"{out}: stopped after step {trainer.state.global_step} of {batches.steps} ({watch.stopped}), which is "
+            f"saved; go on with the same command and --resume"
+        )
+    seconds = round(time.monotonic() - started, 1)
+    summary = {**facts, "seconds": seconds, **_course(trainer, batches)}
+    _save(trainer, processor, out, summary)
+    return summary
+
+
+def _plan(recipe: Recipe, pieces: Any, budget: Budget, processes: int) -> Plan:
+    train = recipe.train
+    made = plan(
+        pieces,
+        budget,
+        seed=train.seed,
+        per_step=train.accumulate * processes,
+        epochs=train.epochs,
+        steps=train.max_steps,
+    )
+    if made.steps == 0:
+        raise InputError(f"recipe: train.epochs={train.epochs} and train.max_steps=0: no step to take; raise one")
+    return made
+
+
+def _prepared_model(recipe: Recipe) -> Any:
+    """The model to be trained: base, fresh adapter, and as little memory as the recipe allows."""
     base = load_model(recipe.model, seed=recipe.train.seed)
     torch.manual_seed(recipe.train.seed)
     model = base if recipe.lora is None else add_lora(base, recipe.lora)
-    out.mkdir(parents=True, exist_ok=True)
-    save_recipe(recipe, out / "recipe.yaml")
-    trainer = SFTTrainer(
-        model=model,
-        args=_arguments(recipe, out),
-        train_dataset=pages,
-        eval_dataset=held_out,
-        processing_class=processor,
-        data_collator=PackingCollator(processor),
-        callbacks=[_Reporter(report, recipe.train.images_per_batch * recipe.train.accumulate)],
-    )
-    trainer.remove_callback(PrinterCallback)
-    started = time.time()
-    trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if resume and checkpoints else None)
-    seconds = round(time.time() - started, 1)
-    if held_out is not None:
-        trainer.evaluate()  # its loss is the last line of the log
-    summary = {
-        **_facts(recipe, model, pages),
-        "seconds": seconds,
-        "steps": trainer.state.global_step,
-        "losses": [[e["step"], e["loss"]] for e in trainer.state.log_history if "loss" in e],
-        "validation_losses": [[e["step"], e["eval_loss"]] for e in trainer.state.log_history if "eval_loss" in e],
-    }
-    _save(recipe, model, processor, out, summary)
-    return summary
+    if isinstance(model, PeftModel):
+        for config in model.peft_config.values():
+            config.base_model_name_or_path = recipe.model.base
+        # Embeddings are never adapted; left to itself peft asks the hub for the base to find that out.
+        model.save_pretrained = partial(model.save_pretrained, save_embedding_layers=False)
+    spare_memory(model, checkpointing=recipe.train.gradient_checkpointing)
+    return model
 
 
 def training_pages(data: DataPart) -> Any:
@@ -111,69 +174,52 @@ def training_pages(data: DataPart) -> Any:
     return pages
 
 
-def _arguments(recipe: Recipe, out: Path) -> SFTConfig:
-    train, bf16 = recipe.train, recipe.model.dtype == "bfloat16"
+def _arguments(recipe: Recipe, out: Path, steps: int) -> SFTConfig:
+    train = recipe.train
+    renamed = "activation_checkpointing" in SFTConfig.__dataclass_fields__  # since transformers 5.2x
     return SFTConfig(
         output_dir=str(out),
-        num_train_epochs=train.epochs,
-        max_steps=train.max_steps or -1,
-        per_device_train_batch_size=train.images_per_batch,
-        per_device_eval_batch_size=train.images_per_batch,
+        run_name=recipe.name,
+        project="ecg-vlm",
+        max_steps=steps,
+        # One item is one batch of the plan, and the plan has its own order.
+        per_device_train_batch_size=1,
+        per_device_eval_batch_size=1,
+        train_sampling_strategy="sequential",
         gradient_accumulation_steps=train.accumulate,
         learning_rate=train.learning_rate,
         lr_scheduler_type=train.schedule,
         warmup_steps=train.warmup,
         weight_decay=train.weight_decay,
+        optim=train.optimizer,
         max_grad_norm=train.max_grad_norm,
-        gradient_checkpointing=train.gradient_checkpointing,
         seed=train.seed,
         data_seed=train.seed,
-        bf16=bf16,
+        bf16=recipe.model.dtype == "bfloat16",
         use_cpu=not torch.cuda.is_available(),
+        ddp_find_unused_parameters=False,  # every row has an image, so every adapter has a gradient
         logging_steps=train.log_every,
+        logging_nan_inf_filter=False,  # it would show the mean of earlier losses instead
         save_steps=train.save_every,
-        save_total_limit=1,
         dataloader_num_workers=train.workers,
         disable_tqdm=True,
-        report_to="none",
+        report_to=train.log_to,
         remove_unused_columns=False,
         # Our collator tokenizes and packs; TRL must neither tokenize nor truncate (a cut answer is a wrong label).
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
+        # `recipes.tower` has seen to it; TRL's default would trace a frozen tower.
+        **{"activation_checkpointing" if renamed else "gradient_checkpointing": False},
     )
 
 
-class _Reporter(TrainerCallback):  # type: ignore[misc]
-    """Hands the run's state on to whoever shows it."""
-
-    def __init__(self, report: Callable[[Progress], None], images_per_step: int) -> None:
-        self._report, self._images_per_step = report, images_per_step
-        self._loss: float | None = None
-        self._began: tuple[float, int] | None = None
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-        self._loss = (logs or {}).get("loss", self._loss)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self._began is None:  # the first step pays for compilation and caches: the rate counts from its end
-            self._began = (time.monotonic(), state.global_step)
-        began, first = self._began
-        seconds = max(time.monotonic() - began, 1e-9)
-        rate = (state.global_step - first) * self._images_per_step / seconds
-        self._report(Progress(state.global_step, state.max_steps, rate, self._loss))
-
-
-def base_fingerprint(base: str) -> str:
-    """SHA-256 of nano's weights, so that an adapter is not put on another nano; "" for other bases."""
-    weights = nano_folder() / "model.safetensors"
-    if base != "nano" or not weights.is_file():
-        return ""
-    return hashlib.sha256(weights.read_bytes()).hexdigest()
-
-
 def _facts(recipe: Recipe, model: Any, pages: Any) -> dict[str, Any]:
-    adapted = sorted(model.targeted_module_names) if isinstance(model, PeftModel) else []
-    parameters = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    trained = {n: p.numel() for n, p in model.named_parameters() if p.requires_grad}
+    adapted: Counter[str] = Counter()
+    for name, count in trained.items():
+        layer, adapter, _ = name.removeprefix("base_model.model.").partition(".lora_")
+        if adapter:
+            adapted[layer] += count
     return {
         "name": recipe.name,
         "base": recipe.model.base,
@@ -181,22 +227,53 @@ def _facts(recipe: Recipe, model: Any, pages: Any) -> dict[str, Any]:
         "pages": len(pages),
         "records": sorted(set(pages["record_id"])),
         "patients": sorted(set(pages["patient_id"])),
-        "parameters": sum(n for n, _ in parameters),
-        "trained_parameters": sum(n for n, trained in parameters if trained),
-        "adapted_layers": adapted,
+        "parameters": _parameters(model),
+        "trained_parameters": sum(trained.values()),
+        "adapted_layers": dict(sorted(adapted.items())),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
     }
 
 
-def _save(recipe: Recipe, model: Any, processor: Any, out: Path, summary: dict[str, Any]) -> None:
-    """Weights first, `run.json` last: a folder without it is an unfinished run."""
+def _parameters(model: Any) -> int:
+    """All parameters; peft knows that a byte of 4-bit weights holds two."""
     if isinstance(model, PeftModel):
-        for config in model.peft_config.values():
-            config.base_model_name_or_path = recipe.model.base
-        # Embeddings are never adapted; left to itself peft asks the hub for the base to find that out.
-        model.save_pretrained(str(out), save_embedding_layers=False)
-    else:
-        model.to(torch.bfloat16).save_pretrained(str(out))
+        return int(model.get_nb_trainable_parameters()[1])
+    return sum(p.numel() for p in model.parameters())
+
+
+def _course(trainer: Trainer, batches: Plan) -> dict[str, Any]:
+    """How the run went: steps, images and tokens seen, losses as logged, what each evaluation found."""
+    history, steps = trainer.state.log_history, trainer.state.global_step
+    validation: dict[int, dict[str, Any]] = {}
+    for entry in history:
+        found = {k.removeprefix("eval_"): v for k, v in entry.items() if k.startswith("eval_") and k not in _SPEEDS}
+        if found:
+            validation.setdefault(entry["step"], {"step": entry["step"]}).update(found)
+    return {
+        "steps": steps,
+        "images": batches.rows(steps),
+        "tokens": batches.tokens(steps),
+        "losses": [[e["step"], e["loss"]] for e in history if "loss" in e],
+        "validation_losses": [[e["step"], e["eval_loss"]] for e in history if "eval_loss" in e],
+        "validation": list(validation.values()),
+    }
+
+
+# What Trainer adds to an evaluation.
+_SPEEDS = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
+
+
+def _save(trainer: Trainer, processor: Any, out: Path, summary: dict[str, Any]) -> None:
+    """Weights first, `run.json` last: a folder without it is an unfinished run."""
+    accelerator = trainer.accelerator
+    state = accelerator.get_state_dict(trainer.model_wrapped)  # gathers sharded weights: every process takes part
+    if not accelerator.is_main_process:
+        return
+    model = accelerator.unwrap_model(trainer.model_wrapped)
+    if not isinstance(model, PeftModel):
+        state = {name: t.to(torch.bfloat16) if t.is_floating_point() else t for name, t in state.items()}
+        model.config.dtype = torch.bfloat16
         processor.save_pretrained(str(out))
-    with whole_file(out / "run.json") as partial:
-        partial.write_text(json.dumps(summary, indent=1), encoding="utf-8")
+    model.save_pretrained(str(out), state_dict=state)
+    with whole_file(out / "run.json") as partial_file:
+        partial_file.write_text(json.dumps(summary, indent=1), encoding="utf-8")

@@ -28,7 +28,8 @@ class ModelPart:
     """Which model is tuned."""
 
     base: str = "nano"
-    """"nano" (ships with this package), a hub id such as meta-llama/Llama-3.2-11B-Vision-Instruct, or a folder."""
+    """"nano" (ships with this package), a hub id such as meta-llama/Llama-3.2-11B-Vision-Instruct, a folder, or
+    random:11b (its shapes with random weights, to measure with)."""
     from_scratch: bool = False
     """True: nano's architecture with random weights, every parameter trained. For pre-training nano itself."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -72,11 +73,15 @@ class TrainPart:
     epochs: float = field(default=1.0, metadata={"min": 0.0, "max": 10000.0})
     """Passes over the training pages."""
     max_steps: int = field(default=0, metadata={"min": 0, "max": 10_000_000})
-    """Stop after this many optimizer steps; 0 for no limit. Learning-rate schedule ends there too."""
+    """Exactly this many optimizer steps, whatever `epochs` says; 0: `epochs` decides. The schedule ends there too."""
+    max_minutes: float = field(default=0.0, metadata={"min": 0.0, "max": 10_000_000.0})
+    """Stop after this time with a checkpoint, as Ctrl-C does; --resume goes on. 0 for no limit."""
     images_per_batch: int = field(default=8, metadata={"min": 1, "max": 4096})
-    """Pages per device and step."""
+    """Most pages in one forward pass of one device."""
+    tokens_per_batch: int = field(default=0, metadata={"min": 0, "max": 10_000_000})
+    """Most text tokens in one forward pass, padding included; 0 for no limit. Longer pages are looked at repeatedly."""
     accumulate: int = field(default=1, metadata={"min": 1, "max": 4096})
-    """Steps whose gradients are summed before the optimizer moves."""
+    """Batches whose gradients are summed before the optimizer moves."""
     learning_rate: float = field(default=2e-4, metadata={"min": 1e-8, "max": 1.0})
     """Peak learning rate (AdamW)."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -85,16 +90,23 @@ class TrainPart:
     """Share of the steps over which the learning rate rises from 0."""
     weight_decay: float = field(default=0.0, metadata={"min": 0.0, "max": 1.0})
     """AdamW weight decay."""
+    optimizer: Literal["adamw_torch", "paged_adamw_8bit"] = "adamw_torch"
+    """paged_adamw_8bit (bitsandbytes): moments in 8 bits, moved to main memory when the GPU's runs out."""
     max_grad_norm: float = field(default=1.0, metadata={"min": 0.0, "max": 1000.0})
     """Gradients are clipped to this norm."""
     seed: int = field(default=0, metadata={"min": 0, "max": 2**31 - 1})
     """Seed of initial weights, data order and dropout."""
     gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: slower, far less memory. For the 11 B model."""
+    """Recompute activations in the backward pass: slower, far less memory. For the 11 B model. The vision tower's too,
+    where it is trained; a frozen one has none."""
     save_every: int = field(default=500, metadata={"min": 1, "max": 1_000_000})
     """Steps between two checkpoints, from which --resume goes on."""
     log_every: int = field(default=10, metadata={"min": 1, "max": 100_000})
     """Steps between two lines of the log."""
+    log_to: Literal["tensorboard", "wandb", "trackio", "none"] = "tensorboard"
+    """Where losses and figures are shown; the names but the first are packages to be installed."""
+    validate_every: int = field(default=0, metadata={"min": 0, "max": 1_000_000})
+    """Steps between two looks at the held-out pages; 0 for one at the end."""
     workers: int = field(default=0, metadata={"min": 0, "max": 64})
     """Processes that decode pages beside the training process."""
 

@@ -1,20 +1,37 @@
-"""The comparison CNN: its size, its recipe, and that it learns, repeats itself, and survives the disk."""
+"""The comparison systems: their sizes, their recipe, and that they learn, repeat themselves, and survive a kill."""
 
 from __future__ import annotations
 
+import itertools
 import json
+import signal
+import subprocess
+import sys
+import textwrap
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import pywt
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import nn
 
-from eval.baselines.cnn import parameter_count, resnet1d_wang
-from eval.baselines.training import SAMPLES, load, predict, save, to_100_hz, train
-from render.files import InputError
+from eval.baselines import files
+from eval.baselines.cnn import LEAD_COUNT, NETWORKS, Standardise, parameter_count
+from eval.baselines.files import Epoch, Request, TrainedBaseline
+from eval.baselines.recipe import BENCHMARK, Recipe
+from eval.baselines.training import SAMPLES, _optimizer, _rate, load, predict, to_100_hz, train
+from eval.baselines.wavelet import FEATURES, features
+from eval.metrics import macro_auc
+from render.files import InputError, WorkFailed
 from render.record import EcgRecord
 
 CLASSES = ("slow", "fast")
+CONVOLUTIONAL = [name for name in NETWORKS if name != "wavelet_nn"]
 
 
 @pytest.fixture(autouse=True)
@@ -34,56 +51,252 @@ def _two_kinds(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return signals, np.stack([~fast, fast], axis=1)
 
 
-def test_parameter_count_is_the_published_one() -> None:
-    count = parameter_count(resnet1d_wang(71))
-    assert count == 481_863
-    assert abs(count - 482_000) < 0.01 * 482_000
+def _train(name: str = "fcn_wang", *, n: int = 12, records: int = 0, **more: object) -> TrainedBaseline:
+    """A short run on n records of two kinds; `epochs`, `batch`, `seed` and `lr` change the recipe."""
+    signals, labels = _two_kinds(n, seed=records)
+    changes = {key: more.pop(key) for key in ("epochs", "batch", "seed", "lr") if key in more}
+    recipe = replace(BENCHMARK[name], **{"epochs": 1, "batch": 6, **changes})
+    return train(signals, labels, name=name, recipe=recipe, classes=CLASSES, **more)
 
 
-def test_network_takes_any_length_and_gives_one_logit_a_class() -> None:
-    network = resnet1d_wang(71).eval()
+def _same(a: TrainedBaseline, b: TrainedBaseline) -> bool:
+    first, second = a.network.state_dict(), b.network.state_dict()
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    ("name", "exact", "published"),
+    [
+        ("xresnet1d101", 1_880_775, 1_880_000),
+        ("inception1d", 516_167, 516_000),
+        ("resnet1d_wang", 481_863, 482_000),
+        ("fcn_wang", 318_279, 318_000),
+        ("wavelet_nn", 119_879, 120_000),
+    ],
+)
+def test_parameter_counts_are_the_published_ones(name: str, exact: int, published: int) -> None:
+    """exact: counted in the definitions that the benchmark published; published: its rounded figure."""
+    assert parameter_count(NETWORKS[name](71)) == exact
+    assert abs(exact - published) < 0.002 * published
+
+
+def test_xresnet1d101_has_33_blocks_of_three_layers() -> None:
+    convolutions = [m for m in NETWORKS["xresnet1d101"](71).modules() if isinstance(m, nn.Conv2d)]
+    assert len(convolutions) == 3 + 33 * 3 + 1  # the stem, the blocks, the one shortcut that changes the width
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONAL)
+def test_networks_take_any_length_and_give_one_logit_a_class(name: str) -> None:
+    network = NETWORKS[name](71).eval()
     with torch.inference_mode():
-        assert network(torch.zeros(3, 12, 250)).shape == (3, 71)
-        assert network(torch.zeros(1, 12, 1000)).shape == (1, 71)
+        assert network(torch.zeros(3, LEAD_COUNT, 250)).shape == (3, 71)
+        assert network(torch.zeros(1, LEAD_COUNT, 333)).shape == (1, 71)
 
 
-def test_it_learns_and_comes_back_from_disk(tmp_path: Path) -> None:
-    signals, labels = _two_kinds(32, seed=0)
-    test, truth = _two_kinds(10, seed=1)
-    seen: list[tuple[int, int, float]] = []
-    model = train(signals, labels, classes=CLASSES, epochs=4, batch=8, seed=7, progress=lambda *step: seen.append(step))
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_parameter_learns(name: str) -> None:
+    torch.manual_seed(0)
+    network = NETWORKS[name](3).train()
+    x = torch.randn(4, FEATURES) if name == "wavelet_nn" else torch.randn(4, LEAD_COUNT, 60)
+    network(x).square().sum().backward()
+    idle = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not idle
+
+
+@pytest.mark.parametrize(("name", "lr"), [("fcn_wang", 1e-2), ("wavelet_nn", 1e-2)])
+def test_it_learns_and_comes_back_from_disk(name: str, lr: float, tmp_path: Path) -> None:
+    test, truth = _two_kinds(6, seed=1)
+    seen: list[tuple[Epoch, float]] = []
+    model = _train(
+        name,
+        n=24,
+        epochs=3,
+        batch=8,
+        seed=7,
+        lr=lr,
+        validation=(test, truth),
+        out=tmp_path,
+        progress=lambda epoch, speed: seen.append((epoch, speed)),
+    )
     scores = predict(model, test)
-    assert scores.shape == (10, 2)
+    assert scores.shape == (6, 2)
     assert ((scores >= 0) & (scores <= 1)).all()
     assert scores[truth[:, 1], 1].min() > scores[~truth[:, 1], 1].max()
-    assert [step[:2] for step in seen] == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert seen[-1][2] < seen[0][2]
+    assert [(epoch.number, epoch.total) for epoch, _ in seen] == [(1, 3), (2, 3), (3, 3)]
+    assert all(speed > 0 for _, speed in seen)
+    assert seen[-1][0].loss < seen[0][0].loss
+    assert seen[-1][0].validation_auc == macro_auc(truth, scores).value == 1.0
 
-    save(model, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.json", "weights.safetensors"]
-    assert np.array_equal(predict(load(tmp_path), test), scores)
+    back = load(tmp_path)
+    assert np.array_equal(predict(back, test), scores)
+    assert back.request == model.request
+    assert back.epochs == model.epochs == tuple(epoch for epoch, _ in seen)
 
 
 def test_the_same_seed_gives_the_same_weights_and_leaves_the_callers_chance_alone() -> None:
-    signals, labels = _two_kinds(12, seed=0)
     before = torch.get_rng_state()
-    first, again, other = (
-        train(signals, labels, classes=CLASSES, epochs=1, batch=6, seed=seed).network.state_dict() for seed in (3, 3, 4)
-    )
+    first, again, other = (_train(seed=seed) for seed in (3, 3, 4))
     assert torch.equal(before, torch.get_rng_state())
-    assert all(torch.equal(first[name], again[name]) for name in first)
-    assert not torch.equal(first["0.weight"], other["0.weight"])
+    assert _same(first, again)
+    assert not _same(first, other)
+
+
+def test_validation_records_change_nothing() -> None:
+    assert _same(_train(epochs=2), _train(epochs=2, validation=_two_kinds(4, seed=9)))
 
 
 def test_prediction_is_the_maximum_over_seven_windows() -> None:
-    signals, labels = _two_kinds(12, seed=2)
-    model = train(signals, labels, classes=CLASSES, epochs=1, batch=6)
-    scores = predict(model, signals[:3], batch=2)
-    x = torch.from_numpy((signals[:3] - np.float32(model.mean)) / np.float32(model.std))
+    signals, _ = _two_kinds(3, seed=2)
+    model = _train()
     with torch.inference_mode():
-        windows = [torch.sigmoid(model.network(x[:, :, s : s + 250])) for s in range(0, 751, 125)]
+        windows = [
+            torch.sigmoid(model.network(torch.from_numpy(signals[:, :, s : s + 250]))) for s in range(0, 751, 125)
+        ]
     assert len(windows) == 7
-    np.testing.assert_allclose(scores, torch.stack(windows).amax(dim=0).numpy(), atol=1e-5)
+    np.testing.assert_allclose(predict(model, signals), torch.stack(windows).amax(dim=0).numpy(), atol=1e-5)
+
+
+def test_signals_are_standardised_by_the_training_records_alone() -> None:
+    signals, _ = _two_kinds(12, seed=0)
+    first = _train().network[0]
+    np.testing.assert_allclose(first.mean, [signals.mean(dtype=np.float64)], rtol=1e-5)
+    np.testing.assert_allclose(first.std, [signals.std(dtype=np.float64)], rtol=1e-6)
+
+    table = features(signals).astype(np.float64)
+    first = _train("wavelet_nn").network[0]
+    varies = table.std(axis=0) > 0
+    np.testing.assert_allclose(first.mean, table.mean(axis=0), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(first.std[varies], table.std(axis=0)[varies], rtol=1e-4)
+    assert (first.std[~varies] == 1).all()
+
+
+def test_what_never_varies_is_not_scaled() -> None:
+    layer = Standardise(2)
+    layer.fit(torch.tensor([[5.0, 1.0], [5.0, 3.0]]))
+    assert torch.equal(layer(torch.tensor([[5.0, 2.0], [6.0, 3.0]])), torch.tensor([[0.0, 0.0], [1.0, 1.0]]))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 7, 900])
+def test_the_rate_is_that_of_one_cycle(steps: int) -> None:
+    optimizer = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], betas=(0.95, 0.99))
+    # Runs of 1 to 3 steps have no rise, and torch's schedule refuses or starts them elsewhere: only their end is held.
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-2, total_steps=max(steps, 4), pct_start=0.3)
+    for step in range(steps):
+        lr, momentum = _rate(step, steps, Recipe())
+        assert 0 < lr <= 1e-2
+        assert 0.85 <= momentum <= 0.95
+        if steps >= 4:
+            assert lr == pytest.approx(schedule.get_last_lr()[0])
+            assert momentum == pytest.approx(optimizer.param_groups[0]["betas"][0])
+            optimizer.step()
+            schedule.step()
+    assert lr == pytest.approx(1e-2 / 25e4)
+
+
+def _plain_features(lead: np.ndarray) -> list[float]:
+    values: list[float] = []
+    for band in pywt.wavedec(lead.astype(np.float64), "db6", level=5):
+        shares = np.array(list(Counter(band.tolist()).values())) / len(band)
+        crossings = [sum(a != b for a, b in itertools.pairwise(band > level)) for level in (0, band.mean())]
+        values += [float(-(shares * np.log(shares)).sum()), *crossings, *np.percentile(band, [5, 25, 75, 95, 50])]
+        values += [band.mean(), band.std(), band.var(), np.abs(band).mean()]
+    return values
+
+
+def test_wavelet_features_are_those_of_each_lead() -> None:
+    signals, _ = _two_kinds(70, seed=0)  # more than one part
+    signals[69, 3] = 0
+    signals[69, 4] = np.round(signals[69, 4] * 4)
+    signals[69, 5, 200:] = 0.25
+    out = features(signals)
+    assert out.shape == (70, FEATURES)
+    for record, lead in [(0, 0), (64, 11), (69, 3), (69, 4), (69, 5)]:
+        expected = _plain_features(signals[record, lead])
+        np.testing.assert_allclose(out[record].reshape(12, 72)[lead], expected, rtol=1e-5, atol=1e-6)
+    assert np.abs(out[69].reshape(12, 72)[3]).max() < 1e-12  # a flat lead says nothing
+
+
+@pytest.mark.parametrize("name", ["fcn_wang", "wavelet_nn"])
+def test_a_resumed_run_ends_with_the_same_bytes(name: str, tmp_path: Path) -> None:
+    def stop(epoch: Epoch, _: float) -> None:
+        if epoch.number == 2:
+            raise KeyboardInterrupt
+
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    _train(name, epochs=3, out=whole)
+    with pytest.raises(KeyboardInterrupt):
+        _train(name, epochs=3, out=broken, progress=stop)
+    assert [path.name for path in broken.iterdir()] == ["checkpoint.safetensors"]
+    with pytest.raises(InputError, match="go on with --resume"):
+        load(broken)
+    seen: list[int] = []
+    _train(name, epochs=3, out=broken, resume=True, progress=lambda epoch, _: seen.append(epoch.number))
+    assert seen == [3]
+    for file in ("weights.safetensors", "model.json"):
+        assert (broken / file).read_bytes() == (whole / file).read_bytes()
+
+    before = (broken / "weights.safetensors").stat().st_mtime_ns
+    finished = _train(name, epochs=3, out=broken, resume=True)
+    assert (broken / "weights.safetensors").stat().st_mtime_ns == before
+    assert len(finished.epochs) == 3
+
+
+_KILLED = """
+    import os, signal, sys
+    from pathlib import Path
+    sys.path[:0] = sys.argv[2:]
+    from eval.baselines import files
+    from test_baselines import _train, torch
+
+    torch.set_num_threads(1)
+    write, calls = files.save_file, []
+
+    def half(tensors, path, **more):
+        write(tensors, path, **more)
+        calls.append(path)
+        if len(calls) == 2:
+            os.truncate(path, 1000)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    files.save_file = half
+    _train("fcn_wang", epochs=3, out=Path(sys.argv[1]))
+"""
+
+
+def test_a_kill_in_the_middle_of_a_checkpoint_costs_one_epoch(tmp_path: Path) -> None:
+    here = Path(__file__).parent
+    words = [sys.executable, "-c", textwrap.dedent(_KILLED), tmp_path / "killed", here, here.parent]
+    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert len(list((tmp_path / "killed").iterdir())) == 2  # a whole checkpoint and half of the next
+    seen: list[int] = []
+    _train(
+        "fcn_wang", epochs=3, out=tmp_path / "killed", resume=True, progress=lambda epoch, _: seen.append(epoch.number)
+    )
+    _train("fcn_wang", epochs=3, out=tmp_path / "whole")
+    assert seen == [2, 3]
+    for file in ("weights.safetensors", "model.json"):
+        assert (tmp_path / "killed" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+    assert len(list((tmp_path / "killed").iterdir())) == 2
+
+
+def test_only_the_same_run_is_resumed(tmp_path: Path) -> None:
+    _train("wavelet_nn", out=tmp_path)
+    with pytest.raises(InputError, match="already holds something"):
+        _train("wavelet_nn", out=tmp_path)
+    for change, said in [({"seed": 5}, "seed 0, not 5"), ({"epochs": 2}, "epochs 1, not 2"), ({"records": 3}, "data ")]:
+        with pytest.raises(InputError, match=said):
+            _train("wavelet_nn", out=tmp_path, resume=True, **change)
+    with pytest.raises(InputError, match="name wavelet_nn, not fcn_wang"):
+        _train("fcn_wang", out=tmp_path, resume=True)
+
+
+def test_a_run_whose_loss_is_no_number_stops_with_one_line(tmp_path: Path) -> None:
+    with pytest.raises(WorkFailed, match=r"fcn_wang: .* epoch 1 at learning rate 1e\+30") as caught:
+        _train("fcn_wang", epochs=3, lr=1e30, out=tmp_path)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
 
 
 def test_bad_training_data_is_named() -> None:
@@ -96,6 +309,10 @@ def test_bad_training_data_is_named() -> None:
         train(signals, labels)
     with pytest.raises(InputError, match="at least 2"):
         train(signals[:1], labels[:1], classes=CLASSES)
+    with pytest.raises(InputError, match="no records"):
+        train(signals, labels, classes=CLASSES, validation=(signals[:0], labels[:0]))
+    with pytest.raises(InputError, match="sgd"):
+        train(signals, labels, classes=CLASSES, name="wavelet_nn", recipe=Recipe(optimizer="sgd"))
     signals[0, 0, 0] = np.nan
     with pytest.raises(InputError, match="NaN"):
         train(signals, labels, classes=CLASSES)
@@ -108,6 +325,58 @@ def test_a_damaged_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "weights.safetensors").write_bytes(b"not weights")
     with pytest.raises(InputError, match="not a trained baseline"):
         load(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes, Request]:
+    """A folder with a checkpoint, the checkpoint's bytes, and what was asked for."""
+    folder = tmp_path_factory.mktemp("begun")
+    signals, labels = _two_kinds(4, seed=0)
+    request = Request.of("wavelet_nn", CLASSES, BENCHMARK["wavelet_nn"], signals, labels)
+    network = NETWORKS["wavelet_nn"](2)
+    optimizer = _optimizer(network, request.recipe)
+    network(torch.randn(4, FEATURES)).sum().backward()
+    optimizer.step()
+    files.write_checkpoint(folder, request, network, optimizer, [Epoch(1, 30, 0.5, None)])
+    return folder, (folder / "checkpoint.safetensors").read_bytes(), request
+
+
+_QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@_QUICK
+@given(at=st.integers(0, 3000), byte=st.integers(0, 255), cut=st.one_of(st.none(), st.integers(0, 5000)))
+def test_a_damaged_checkpoint_is_refused_or_read(
+    begun: tuple[Path, bytes, Request], at: int, byte: int, cut: int | None
+) -> None:
+    folder, content, request = begun
+    damaged = bytearray(content)
+    damaged[at] = byte
+    (folder / "checkpoint.safetensors").write_bytes(bytes(damaged[:cut]))
+    network = NETWORKS["wavelet_nn"](2)
+    try:
+        assert len(files.restore(folder, request, network, _optimizer(network, request.recipe))) == 1
+    except InputError as error:
+        assert "\n" not in str(error)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder of a finished network, and its model.json."""
+    folder = tmp_path_factory.mktemp("kept")
+    _train("wavelet_nn", out=folder)
+    return folder, (folder / "model.json").read_text()
+
+
+@_QUICK
+@given(at=st.integers(0, 600), put=st.text(max_size=3), cut=st.integers(0, 20))
+def test_a_damaged_model_json_is_refused_or_read(kept: tuple[Path, str], at: int, put: str, cut: int) -> None:
+    folder, text = kept
+    (folder / "model.json").write_text(text[:at] + put + text[at + cut :], encoding="utf-8", errors="replace")
+    try:
+        assert load(folder).name == "wavelet_nn"
+    except InputError as error:
+        assert "\n" not in str(error)
 
 
 def _record(rate: float, seconds: float) -> EcgRecord:

@@ -1,4 +1,4 @@
-"""Macro AUC and its intervals against scikit-learn and by hand."""
+"""Every metric and its intervals against scikit-learn and by hand."""
 
 from __future__ import annotations
 
@@ -7,9 +7,25 @@ import time
 
 import numpy as np
 import pytest
-from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    balanced_accuracy_score,
+    brier_score_loss,
+    f1_score,
+    hamming_loss,
+    roc_auc_score,
+    roc_curve,
+)
 
-from eval.metrics import balanced_accuracy, bootstrap, draw, label_matrix, macro_auc, roc_auc, task_scores, task_view
+from eval.controls import chance_range, shuffled
+from eval.measures.curves import curve_classes, neighbours, roc_points
+from eval.measures.decisions import balanced_accuracy, draw_decisions
+from eval.measures.figures import Sampling
+from eval.measures.probability import calibration_error, draw_brier, draw_fmax, reliability
+from eval.measures.tasks import label_matrix, task_scores, task_view
+from eval.metrics import bootstrap, draw, draw_rankings, macro_auc, roc_auc
+from eval.showing.misses import worst_misses
 from render.statements import STATEMENTS, TASKS, task_classes
 
 CODES = tuple(STATEMENTS)
@@ -151,3 +167,202 @@ def test_balanced_accuracy_is_what_others_call_auc_on_hard_labels() -> None:
     assert balanced_accuracy(y, hard) == pytest.approx(expected, abs=1e-12)
     assert balanced_accuracy(y, hard) == pytest.approx(roc_auc_score(y, hard, average="macro"), abs=1e-12)
     assert balanced_accuracy(y, hard) < macro_auc(y, s).value - 0.02
+
+
+NAMES = tuple("abcdef")
+
+
+@pytest.mark.parametrize("decimals", [None, 1])
+def test_average_precision_equals_scikit_learn_on_the_records_and_on_resamples(decimals: int | None) -> None:
+    y, s = _random(80, 6, seed=7, decimals=decimals)
+    drawn = draw_rankings(y, s, NAMES, resamples=20, seed=3).average_precision
+    random = np.random.default_rng(3)
+    for i in range(6):
+        assert drawn.point[i] == pytest.approx(average_precision_score(y[:, i], s[:, i]), abs=1e-12)
+    for b in range(20):
+        rows = random.integers(0, 80, size=80)
+        for i in range(6):
+            if y[rows, i].any():
+                expected = average_precision_score(y[rows, i], s[rows, i])
+                assert drawn.resampled[b, i] == pytest.approx(expected, abs=1e-12)
+            else:
+                assert math.isnan(drawn.resampled[b, i])
+
+
+def test_average_precision_is_centred_because_copies_of_a_positive_lift_it() -> None:
+    y, s = _random(150, 6, seed=3)
+    drawn = draw_rankings(y, np.random.default_rng(0).random(s.shape), NAMES, resamples=300).average_precision
+    plain, centred = drawn.summary().macro, drawn.summary(centred=True).macro
+    assert plain.value == centred.value
+    assert (plain.low95 + plain.high95) / 2 > plain.value + 0.01
+    assert centred.low95 < centred.value < centred.high95
+    assert centred.high95 - centred.low95 == pytest.approx(plain.high95 - plain.low95)
+
+
+def test_decision_metrics_equal_scikit_learn_on_the_records_and_on_resamples() -> None:
+    y, s = _random(90, 6, seed=8)
+    d = s > 0.55
+    drawn = draw_decisions(y, d, NAMES, resamples=10, seed=4)
+    random = np.random.default_rng(4)
+    samples = [np.arange(90), *(random.integers(0, 90, size=90) for _ in range(10))]
+    for b, rows in enumerate(samples):
+        f1, balanced, hamming, exact = (
+            of.point if b == 0 else of.resampled[b - 1]
+            for of in (drawn.f1, drawn.balanced_accuracy, drawn.hamming_loss, drawn.exact_match)
+        )
+        for i in range(6):
+            if 0 < y[rows, i].sum() < 90:
+                assert f1[i] == pytest.approx(f1_score(y[rows, i], d[rows, i]), abs=1e-12)
+                expected = balanced_accuracy_score(y[rows, i], d[rows, i])
+                assert balanced[i] == pytest.approx(expected, abs=1e-12)
+            else:
+                assert math.isnan(f1[i])
+        assert hamming[0] == pytest.approx(hamming_loss(y[rows], d[rows]), abs=1e-12)
+        assert exact[0] == pytest.approx(accuracy_score(y[rows], d[rows]), abs=1e-12)
+
+
+def test_brier_equals_scikit_learn_and_undefined_classes_are_left_out() -> None:
+    y, s = _random(90, 6, seed=9)
+    y[:, 0] = False
+    drawn = draw_brier(y, s, NAMES, resamples=10, seed=1)
+    rows = np.random.default_rng(1).integers(0, 90, size=90)
+    for i in range(1, 6):
+        assert drawn.point[i] == pytest.approx(brier_score_loss(y[:, i], s[:, i]), abs=1e-12)
+        assert drawn.resampled[0, i] == pytest.approx(np.mean((s[rows, i] - y[rows, i]) ** 2), abs=1e-12)
+    assert drawn.summary().left_out == ("a",)
+
+
+def test_calibration_error_and_reliability_by_hand() -> None:
+    y = np.array([[1], [0], [0], [0]], bool)
+    s = np.array([[0.9], [0.9], [0.02], [0.02]])
+    # One bin holds .9 twice and one positive: gap .4; the other .02 twice and none: gap .02; half of the records each.
+    assert calibration_error(y, s)[0] == pytest.approx(0.5 * 0.4 + 0.5 * 0.02)
+    low, high = reliability(y, s)
+    assert (low.predicted, low.observed, low.count) == (pytest.approx(0.02), 0.0, 2)
+    assert (high.predicted, high.observed, high.count) == (pytest.approx(0.9), 0.5, 2)
+    assert reliability(y, np.ones((4, 1)))[0].count == 4  # a probability of exactly 1 has a bin
+
+
+def _fmax_by_hand(y: np.ndarray, s: np.ndarray) -> float:
+    best = 0.0
+    for k in range(101):
+        precisions, recalls = [], []
+        for held, given in zip(y, s, strict=True):
+            called = [p >= k / 100 for p in given]
+            hits = sum(c and h for c, h in zip(called, held, strict=True))
+            if any(called):
+                precisions.append(hits / sum(called))
+            recalls.append(hits / sum(held))
+        p, r = (float(np.mean(v)) if v else 0.0 for v in (precisions, recalls))
+        best = max(best, 2 * p * r / (p + r) if p + r else 0.0)
+    return best
+
+
+def test_fmax_is_sample_centric_and_equals_the_definition() -> None:
+    y, s = _random(25, 5, seed=10)
+    y[:, 4] |= ~y.any(axis=1)
+    drawn = draw_fmax(y, s, resamples=5, seed=2)
+    assert drawn.point[0] == pytest.approx(_fmax_by_hand(y, s), abs=1e-12)
+    random = np.random.default_rng(2)
+    for b in range(5):
+        rows = random.integers(0, 25, size=25)
+        assert drawn.resampled[b, 0] == pytest.approx(_fmax_by_hand(y[rows], s[rows]), abs=1e-12)
+    # One record is silent at every useful threshold: precision forgets it, recall does not.
+    silent = draw_fmax(np.array([[True], [True]]), np.array([[0.9], [0.0]]), resamples=1).point[0]
+    assert silent == 1.0  # threshold 0 calls everything
+    mixed = draw_fmax(np.eye(2, dtype=bool), np.array([[0.9, 0.0], [0.0, 0.0]]), resamples=1).point[0]
+    assert mixed == pytest.approx(2 / 3)
+
+
+def test_all_intervals_of_the_whole_test_fold_are_fast() -> None:
+    random = np.random.default_rng(0)
+    y = random.random((2198, 71)) < np.geomspace(0.002, 0.4, 71)
+    y[:, 70] |= ~y.any(axis=1)
+    s = random.random((2198, 71))
+    start = time.process_time()
+    draw_decisions(y, s > 0.5, CODES)
+    draw_brier(y, s, CODES)
+    draw_fmax(y, s)
+    assert time.process_time() - start < 5  # 0.6 s where this was written
+
+
+def test_roc_points_lie_on_scikit_learns_curve() -> None:
+    y, s = _random(60, 1, seed=11, decimals=1)
+    y[:5] = True
+    found = roc_points(y[:, 0], s[:, 0])
+    false, true, _ = roc_curve(y[:, 0], s[:, 0], drop_intermediate=False)
+    assert np.allclose(found.false_positive_rate, false, atol=1e-5)
+    assert np.allclose(found.true_positive_rate, true, atol=1e-5)
+    many = roc_points(*(v[:, 0] for v in _random(3000, 1, seed=12)))
+    assert len(many.true_positive_rate) <= 80
+    assert (many.true_positive_rate[-1], many.false_positive_rate[-1]) == (1.0, 1.0)
+
+
+def test_curves_of_superclasses_come_first_then_common_rhythms() -> None:
+    sets = [("IMI", "SR"), ("NORM", "SR"), ("AFIB",), ("SR", "NORM"), ("SR", "ABQRS")]
+    # Sinus rhythm stands on most records: its absence is the finding, so it gets no curve. CD, HYP, STTC are not there.
+    assert curve_classes(sets) == [
+        ("superdiagnostic", "MI"),
+        ("superdiagnostic", "NORM"),
+        ("all", "AFIB"),
+        ("all", "ABQRS"),
+        ("all", "IMI"),
+    ]
+
+
+def _swapped_neighbours() -> tuple[list[tuple[str, ...]], np.ndarray, np.ndarray]:
+    """Eight pages with AFIB, eight with AFLT; every AFIB page is scored as flutter, and called so."""
+    sets = [("AFIB",)] * 8 + [("AFLT",)] * 8 + [("SR",)] * 4
+    scores = np.full((20, 71), 0.1)
+    scores[:16, CODES.index("AFLT")] = 0.8
+    scores[8:16, CODES.index("AFIB")] = 0.3
+    return sets, scores, scores > 0.5
+
+
+def test_neighbours_that_are_swapped_are_found() -> None:
+    pair = neighbours(*_swapped_neighbours())[0]
+    assert (pair.first, pair.second, pair.first_only, pair.second_only) == ("AFIB", "AFLT", 8, 8)
+    assert pair.told_apart == 0.0
+    assert (pair.first_swapped, pair.second_swapped) == (1.0, 0.0)
+    sets, scores, _ = _swapped_neighbours()
+    assert neighbours(sets, scores)[0].first_swapped is None
+    assert neighbours(sets[4:], scores[4:]) == ()  # four pages with AFIB are too few
+
+
+def test_the_worst_misses_are_found_by_rank() -> None:
+    random = np.random.default_rng(0)
+    sets = [("AFIB",) if i % 4 == 0 else ("SR",) for i in range(40)]
+    held = np.array([[code in codes for code in CODES] for codes in sets])
+    scores = 0.4 * random.random((40, 71)) + 0.5 * held
+    scores[8, CODES.index("AFIB")] = 0.0  # a missed one
+    scores[5, CODES.index("AFIB")] = 0.99  # a false alarm
+    scores[12, CODES.index("SR")] = 0.98  # another
+    missed, alarm = worst_misses(sets, scores, 6)  # no statement twice: the alarm for AFIB gives way
+    assert (missed.row, missed.code, missed.present, missed.beyond) == (8, "AFIB", True, 1.0)
+    assert (alarm.row, alarm.code, alarm.present, alarm.beyond) == (12, "SR", False, 1.0)
+    assert worst_misses(sets, 0.5 * random.random((40, 71)) + 0.5 * held, 6) == []
+    assert "false alarm for SR: scores higher than 100 %" in alarm.sentence()
+    assert "missed AFIB: 100 %" in missed.sentence()
+
+
+def test_shuffling_gives_everybody_another_page() -> None:
+    for n in (2, 3, 50):
+        pages = shuffled(n, seed=n)
+        assert sorted(pages) == list(range(n))
+        assert not (pages == np.arange(n)).any()
+    assert list(shuffled(1)) == [0]
+
+
+def test_chance_range_holds_shuffled_scores_and_not_real_ones() -> None:
+    random = np.random.default_rng(1)
+    sets = [tuple(c for c in ("AFIB", "LVH", "SR") if random.random() < 0.4) or ("NORM",) for _ in range(120)]
+    view = task_view(sets, "all")
+    held = np.array([[code in codes for code in CODES] for codes in sets])
+    scores = 0.7 * random.random((120, 71)) + 0.3 * held
+    low, high = chance_range(view, scores, Sampling(400))
+    assert 0.38 < low < 0.48 < 0.52 < high < 0.62
+    assert macro_auc(view.labels, view.scores(scores)).value > high
+    inside = sum(
+        low <= macro_auc(view.labels, view.scores(scores[random.permutation(120)])).value <= high for _ in range(60)
+    )
+    assert inside >= 50  # 57 expected

@@ -1,44 +1,25 @@
-"""Recipes, the nano Mllama, LoRA, packing, and a whole small run."""
+"""Recipes, the nano Mllama and LoRA."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 
 import pytest
 import torch
-from PIL import Image
 from safetensors import safe_open
 
 from recipes.model import (
     NEVER_ADAPTED,
     add_lora,
     linear_modules,
-    load_adapter,
     load_model,
     load_processor,
     nano_folder,
 )
 from recipes.nano.build import build_tokenizer
 from recipes.nano.build import main as build_nano
-from recipes.packing import (
-    IGNORED,
-    PackingCollator,
-    answer_tokens,
-    encode,
-    encode_prompt,
-    look,
-    pack,
-    render_chat,
-    yes_probabilities,
-)
-from recipes.run import finetune
-from recipes.schema import LoraPart, ModelPart, Recipe, load_recipe, save_recipe, shipped_recipes
-from render.data.dataset import write_dataset
-from render.data.rows import Options
-from render.questions.wording import closed_question
+from recipes.schema import LoraPart, ModelPart, load_recipe, save_recipe, shipped_recipes
 from render.files import InputError
-from render.simulate import Simulated
 
 
 @pytest.fixture(scope="module")
@@ -49,22 +30,6 @@ def processor():
 @pytest.fixture(scope="module")
 def nano():
     return load_model(ModelPart())
-
-
-@pytest.fixture(scope="module")
-def pages(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pages") / "d"
-    write_dataset(Simulated(5, 8), folder, Options(width=672, closed=4))
-    return folder
-
-
-def talk(question: str, answer: str) -> list[dict[str, str]]:
-    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-
-
-def noise_page(seed: int) -> Image.Image:
-    pixels = torch.randint(0, 256, (336, 672, 3), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
-    return Image.fromarray(pixels.numpy())
 
 
 # Recipes
@@ -86,6 +51,10 @@ def test_every_shipped_recipe_loads_and_survives_saving(name, tmp_path):
         ("lora.rank=0", "must lie between 1 and 1024"),
         ("lora.rank=2.5", "expected a whole number"),
         ("lora.targets=everything", "expected one of all-linear"),
+        ("lora.targets=lm_head", "expected one of all-linear, language, cross-attention, vision"),
+        ("lora.targets=[q_proj, embed_tokens]", "expected one of all-linear"),
+        ("train.log_to=tensorbord", r"did you mean tensorboard\?"),
+        ("train.tokens_per_batch=-1", "must lie between 0"),
         ("train.learning_rate=.nan", "must lie between"),
         ("data.leave_out=[AFIBB]", r"did you mean AFIB\?"),
         ("model.from_scratch=true", "needs model.base=nano and lora: null"),
@@ -181,177 +150,6 @@ def test_adapters_never_touch_head_or_embedding(targets):
     assert bool(vision) == (targets in ("all-linear", "vision"))
     if targets == "cross-attention":
         assert all(".cross_attn." in n for n in trained)
-
-
-# Packing
-
-
-def test_loss_falls_on_the_answers_alone(processor):
-    encoded = encode(processor, talk("Is this a normal ECG?", "No."))
-    tokenizer = processor.tokenizer
-    learnt = [i for i, label in zip(encoded.input_ids, encoded.labels, strict=True) if label != IGNORED]
-    assert tokenizer.decode(learnt) == "No.<|eot_id|>"
-    assert tokenizer.decode(encoded.input_ids).count("<|begin_of_text|>") == 1
-    two = encode(processor, [*talk("Is this a normal ECG?", "No."), *talk("Why?", "Sinus bradycardia.")])
-    learnt = [i for i, label in zip(two.input_ids, two.labels, strict=True) if label != IGNORED]
-    assert tokenizer.decode(learnt) == "No.<|eot_id|>Sinus bradycardia.<|eot_id|>"
-
-
-def loss_and_gradients(model, batch, denominator):
-    model.zero_grad()
-    loss = model(**batch, num_items_in_batch=denominator).loss
-    loss.backward()
-    return loss.detach(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-
-
-def test_packed_dialogues_equal_separate_rows(processor):
-    model = load_model(ModelPart())
-    texts = [
-        talk("Is this a normal ECG?", "No."),
-        talk("What is the rhythm?", "Atrial fibrillation."),
-        talk("Report this ECG.", "Sinus rhythm. Left ventricular hypertrophy. Low amplitude T waves."),
-    ]
-    encoded = [encode(processor, t) for t in texts]
-    pixels, tiles = look(processor, [noise_page(0)])
-    count = sum(label != IGNORED for e in encoded for label in e.labels)
-    packed = loss_and_gradients(model, {**pack([encoded], tiles, processor), **pixels}, count)
-    separate, gradients = torch.tensor(0.0), {}
-    for one in encoded:
-        loss, part = loss_and_gradients(model, {**pack([[one]], tiles, processor), **pixels}, count)
-        separate += loss
-        gradients = {n: gradients.get(n, 0) + g for n, g in part.items()}
-    torch.testing.assert_close(packed[0], separate, atol=1e-5, rtol=1e-5)
-    for name, gradient in gradients.items():
-        torch.testing.assert_close(packed[1][name], gradient, atol=1e-5, rtol=1e-4, msg=name)
-
-
-@torch.no_grad()
-def test_no_dialogue_sees_another(nano, processor):
-    pixels, tiles = look(processor, [noise_page(0)])
-    first = encode(processor, talk("Is this a normal ECG?", "No."))
-    others = [encode(processor, talk("What is the rhythm?", a)) for a in ("Sinus rhythm.", "Trigeminy.")]
-    logits = []
-    for other in others:
-        batch = {**pack([[first, other]], tiles, processor), **pixels}
-        batch.pop("labels")
-        logits.append(nano(**batch).logits[0, : len(first.input_ids)])
-    assert torch.equal(logits[0], logits[1])
-
-
-@torch.no_grad()
-def test_padding_and_neighbouring_images_change_nothing(nano, processor):
-    short = encode(processor, talk("Is this a normal ECG?", "No."))
-    long = encode(processor, talk("Report this ECG.", "Sinus rhythm. Left ventricular hypertrophy."))
-    pixels, tiles = look(processor, [noise_page(0), noise_page(1)])
-    batch = {**pack([[short], [long, short]], tiles, processor), **pixels}
-    batch.pop("labels")
-    together = nano(**batch).logits[0, : len(short.input_ids)]
-    pixels, tiles = look(processor, [noise_page(0)])
-    batch = {**pack([[short]], tiles, processor), **pixels}
-    batch.pop("labels")
-    torch.testing.assert_close(together, nano(**batch).logits[0], atol=1e-4, rtol=1e-4)
-
-
-@torch.no_grad()
-def test_scores_packed_equal_scores_one_by_one_and_stock_transformers(nano, processor):
-    image = noise_page(2)
-    questions = [closed_question(code) for code in ("AFIB", "NORM", "LVH")]
-    packed = yes_probabilities(nano, processor, [image], questions)[0]
-    yes, no = answer_tokens(processor)
-    for value, question in zip(packed, questions, strict=True):
-        alone = yes_probabilities(nano, processor, [image], [question])[0, 0]
-        text = render_chat(processor, [{"role": "user", "content": question}], prompt=True)
-        stock = nano(**processor(images=image, text=text, add_special_tokens=False, return_tensors="pt")).logits[0, -1]
-        torch.testing.assert_close(value, alone, atol=1e-4, rtol=0)
-        torch.testing.assert_close(value, (stock[yes] - stock[no]).sigmoid(), atol=1e-4, rtol=0)
-
-
-def test_collator_keeps_every_dialogue_and_one_image_a_row(processor):
-    rows = [
-        {"image": noise_page(k), "dialogues": [{"messages": talk("Is this a normal ECG?", "No.")}] * (k + 1)}
-        for k in range(2)
-    ]
-    batch = PackingCollator(processor)(rows)
-    ends = (batch["labels"] == processor.tokenizer.eos_token_id).sum(1)
-    assert ends.tolist() == [1, 2] and batch["pixel_values"].shape[:2] == (2, 1)
-    assert batch["attention_mask"].dtype == torch.bool and batch["attention_mask"].any(-1).all()
-
-
-def test_prompt_ends_where_the_answer_begins(processor):
-    prompt, whole = encode_prompt(processor, "Why?"), encode(processor, talk("Why?", "No."))
-    assert whole.input_ids[: len(prompt.input_ids)] == prompt.input_ids
-    assert whole.labels[len(prompt.input_ids)] != IGNORED == whole.labels[len(prompt.input_ids) - 1]
-
-
-# The run
-
-
-def tiny(pages, **train) -> Recipe:
-    recipe = load_recipe("quickstart", [f"data.train={pages}", f"data.validation={pages}"])
-    settings = {"images_per_batch": 4, "log_every": 1, "max_steps": 4, **train}
-    return dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, **settings))
-
-
-def test_a_run_learns_saves_and_reloads(pages, tmp_path, processor):
-    out = tmp_path / "run"
-    facts = finetune(tiny(pages, max_steps=12, learning_rate=5e-3, epochs=6), out)
-    assert facts["losses"][-1][1] < facts["losses"][0][1]
-    assert facts["validation_losses"] and len(facts["adapted_layers"]) == len(
-        linear_modules(load_model(ModelPart()), "all-linear")
-    )
-    assert facts == json.loads((out / "run.json").read_text())
-    image, questions = noise_page(0), [closed_question("AFIB")]
-    tuned = load_adapter(load_model(ModelPart()), out, "nano")
-    before = yes_probabilities(load_model(ModelPart()), processor, [image], questions)
-    after = yes_probabilities(tuned, processor, [image], questions)
-    assert not torch.allclose(before, after, atol=1e-4)
-    with pytest.raises(InputError, match="already holds something"):
-        finetune(tiny(pages), out)
-
-
-def test_resumed_run_ends_with_the_losses_of_an_undisturbed_one(pages, tmp_path):
-    whole = finetune(tiny(pages, max_steps=4, save_every=2), tmp_path / "whole")
-
-    def stop(progress) -> None:
-        if progress.step == 3:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        finetune(tiny(pages, max_steps=4, save_every=2), tmp_path / "halved", report=stop)
-    resumed = finetune(tiny(pages, max_steps=4, save_every=2), tmp_path / "halved", resume=True)
-    assert dict(map(tuple, resumed["losses"]))[4] == dict(map(tuple, whole["losses"]))[4]
-
-
-def test_adapter_for_another_base_is_refused(pages, tmp_path):
-    out = tmp_path / "run"
-    finetune(tiny(pages, max_steps=1), out)
-    config = json.loads((out / "adapter_config.json").read_text())
-    (out / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "meta-llama/X"}))
-    with pytest.raises(InputError, match="made for base meta-llama/X, not nano"):
-        load_adapter(load_model(ModelPart()), out, "nano")
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        ("data.train=", "data.train is empty"),
-        ("data.train=/nowhere", "no such data set folder"),
-        ("data.folds=9", "no page is left"),
-    ],
-)
-def test_missing_data_is_said_before_the_model_is_loaded(data, message, pages, tmp_path):
-    recipe = load_recipe("quickstart", [f"data.train={pages}", data])
-    with pytest.raises(InputError, match=message):
-        finetune(recipe, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
-def test_left_out_statements_are_never_spoken_of(pages):
-    from recipes.run import training_pages
-
-    rows = training_pages(load_recipe("quickstart", [f"data.train={pages}", "data.leave_out=[SR, NORM]"]).data)
-    spoken = {code for row in rows["dialogues"] for d in row for code in d["statements"]}
-    assert spoken and not spoken & {"SR", "NORM"}
 
 
 @pytest.mark.parametrize("base", ["/nowhere/at/all", "./missing"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
@@ -14,10 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from eval.metrics import bootstrap, task_view
-from eval.protocol import Answer, System, read_answer, read_answers, read_scores, write_answers, write_scores
-from eval.published import PUBLISHED
-from eval.report import Evaluated, Example, Report, text_table, write_report
+from eval.controls import Control, shuffled
+from eval.measures.calibration import fit
+from eval.measures.tasks import task_view
+from eval.metrics import bootstrap
+from eval.protocol import read_answer, read_answers, read_kept, read_scores, write_answers, write_scores
+from eval.records import Answer, Evaluated, System
+from eval.report import Example, Report, text_table, write_report
+from eval.showing.published import PUBLISHED
 from render.files import InputError
 from render.statements import STATEMENTS
 
@@ -50,10 +55,13 @@ def _png() -> bytes:
     return file.getvalue()
 
 
+RECORDS = Evaluated(IDS, LABELS, "made-up records, seed 0")
+
+
 def _write(out: Path, systems: list[System], **options: object) -> Report:
     arguments: dict[str, object] = {
         "title": "a test",
-        "records": Evaluated(IDS, LABELS, "made-up records, seed 0"),
+        "records": RECORDS,
         "meta": {"commit": "abc1234", "versions": {"numpy": np.__version__}},
         "resamples": 60,
         **options,
@@ -104,6 +112,23 @@ def test_bad_scores_are_named(tmp_path: Path, change: dict[str, object], message
         read_scores(path, known_ids=["a", "b"])
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_labels_kept_beside_the_scores_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "scores.parquet"
+    records = replace(
+        RECORDS,
+        folds=(9, None) * (N // 2),
+        patients=tuple(f"p{i}" for i in range(N)),
+        references=("", "Sinus rhythm.") * (N // 2),
+    )
+    write_scores(path, IDS, TUNED.scores, records, {"name": "tuned", "cost": {"seconds": 3}})
+    kept = read_kept(path)
+    assert kept.records == records
+    assert kept.about == {"name": "tuned", "cost": {"seconds": 3}}
+    assert read_scores(path)[0] == IDS
+    write_scores(path, IDS, TUNED.scores)
+    assert read_kept(path).records is None
 
 
 def test_missing_and_foreign_files_are_named(tmp_path: Path) -> None:
@@ -196,8 +221,10 @@ def test_recomputing_from_kept_files_gives_the_same_report(tmp_path: Path) -> No
     assert second == first
     for name in ("report.json", "report.html"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-    assert first.systems[1].hard is not None
-    assert first.systems[1].hard.balanced_accuracy["all"] > 0.99  # the answers are the labels
+    hard = first.systems[1].hard
+    assert hard.decisions.balanced_accuracy["all"].value > 0.99  # the answers are the labels
+    assert hard.decisions.f1["all"].value > 0.99
+    assert hard.decisions.exact_match["rhythm"].value > 0.9
     assert first.systems[0].hard is None
 
 
@@ -229,6 +256,37 @@ def test_bad_comparisons_are_named(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_figures_of_decisions_and_of_probabilities_never_share_a_place(tmp_path: Path) -> None:
+    calibration = fit(TUNED, RECORDS)
+    report = _write(tmp_path, [TUNED, BASE], calibrations={"tuned": calibration})
+    tuned, base = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["systems"]
+    hard = {"f1", "balanced_accuracy", "hamming_loss", "exact_match", "statement_f1"}
+    assert set(tuned["thresholded"]) == hard
+    assert not hard & (set(tuned) | set(tuned["probabilities"]))
+    assert not {"macro_auc", "brier", "fmax", "average_precision"} & set(tuned["thresholded"])
+    assert base["thresholded"] is None and base["calibrated"] is None
+    # Fitted on the very records that are judged: it must be said, and the calibrated figures come out better.
+    assert any("fitted on 80 of the records" in line for line in report.warnings)
+    assert tuned["calibrated"]["brier"]["all"]["value"] < tuned["probabilities"]["brier"]["all"]["value"]
+    assert tuned["macro_auc"] == json.loads(_write(tmp_path, [TUNED]).to_json())["systems"][0]["macro_auc"]
+
+
+def test_controls_say_whether_anything_is_read_without_a_page(tmp_path: Path) -> None:
+    blank = System("tuned", IDS, np.full((N, 71), 0.5))
+    dealt = System("tuned", IDS, TUNED.scores[shuffled(N, 1)])
+    controls = [Control("blank", "", blank), Control("shuffled", "seed 1", dealt), Control("copied", "", TUNED)]
+    report = _write(tmp_path, [TUNED], controls=controls)
+    assert [c.macro_auc["all"].value == 0.5 for c in report.controls] == [True, False, False]
+    assert not any(c.suspicious for c in report.controls)
+    assert report.controls[2].difference["all"].value == 0.0
+    lost = report.controls[0].difference["all"].value
+    assert lost == pytest.approx(0.5 - report.systems[0].macro_auc["all"].value, abs=1e-12)
+    peeking = _write(tmp_path, [TUNED], controls=[Control("shuffled", "", TUNED)])
+    assert peeking.controls[0].suspicious
+    assert "part of the score comes from elsewhere" in peeking.warnings[0]
+    assert peeking.warnings[0] in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
 # --- the page
 
 
@@ -246,7 +304,7 @@ class _Loads(HTMLParser):
 
 
 def test_the_page_loads_nothing_and_runs_nothing(tmp_path: Path) -> None:
-    example = Example(_png(), "What is it?", "no idea", "AFIB", ("AFIB",), "r000")
+    example = Example(_png(), "What is it?", (("base", "no idea"), ("tuned", "AFIB")), ("AFIB",), "r000")
     _write(tmp_path, [BASE, TUNED], compare=[("tuned", "base")], examples=[example])
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     page = _Loads()
@@ -262,8 +320,8 @@ def test_the_page_loads_nothing_and_runs_nothing(tmp_path: Path) -> None:
 
 def test_answers_names_and_metadata_are_escaped(tmp_path: Path) -> None:
     evil = '<script>alert("x")</script>{{ 7*7 }}'
-    example = Example(_png(), evil, evil, evil, (evil,), evil)
-    system = System(evil, IDS, TUNED.scores, (Answer("r000", "q", evil),), notes=evil)
+    example = Example(_png(), evil, ((evil, evil),), (evil,), evil, evil)
+    system = System(evil, IDS, TUNED.scores, (Answer("r000", "q", evil, reference=evil),), evil, {evil: evil})
     _write(
         tmp_path,
         [BASE, system],
@@ -272,6 +330,9 @@ def test_answers_names_and_metadata_are_escaped(tmp_path: Path) -> None:
         examples=[example],
         meta={evil: evil, "s": {evil: evil}},
         records=Evaluated(IDS, LABELS, evil, noun=evil),
+        calibrations={evil: replace(fit(system, RECORDS), data=evil)},
+        controls=[Control("shuffled", evil, system)],
+        contamination=[evil],
     )
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "<script" not in html
@@ -297,14 +358,15 @@ def test_the_page_holds_what_it_must(tmp_path: Path) -> None:
 
 
 def test_report_json_holds_everything_and_no_nan(tmp_path: Path) -> None:
-    report = _write(tmp_path, [BASE, TUNED], examples=[Example(_png(), "q", "b", "a", ("SR",))])
+    report = _write(tmp_path, [BASE, TUNED], examples=[Example(_png(), "q", (("base", "b"),), ("SR",), why="w")])
     data = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
-    assert data["format"] == 1
+    assert data["format"] == 2
+    assert data["records_sha256"] == report.records_sha256
     assert data["systems"][1]["macro_auc"]["all"]["value"] == report.systems[1].macro_auc["all"].value
     assert set(data["systems"][0]["statement_auc"]) == set(CODES) - {"INJIN"}
     assert data["meta"]["commit"] == "abc1234"
     assert data["examples"] == [
-        {"question": "q", "answer_before": "b", "answer_after": "a", "statements": ["SR"], "record_id": ""}
+        {"question": "q", "answers": [["base", "b"]], "statements": ["SR"], "record_id": "", "why": "w"}
     ]
 
 

@@ -1,27 +1,34 @@
-"""Train and apply a comparison CNN with the recipe of the PTB-XL benchmark (Strodthoff et al. 2020).
+"""Train and apply a comparison system with the recipe of the PTB-XL benchmark (Strodthoff et al. 2020).
 
 100 Hz; one scalar mean and standard deviation over the training records; a fresh random crop of 2.5 s per record and
 epoch; binary cross-entropy; one-cycle schedule; the weights of the last epoch. At test time 7 windows of 2.5 s,
-1.25 s apart, and the highest probability of the seven.
+1.25 s apart, and the highest probability of the seven. The wavelet features are of the whole 10 s, each standardised.
+
+Two things differ from the benchmark: all records are used in each epoch (it drops the last incomplete batch), and
+the wavelet network too keeps its last epoch (it kept the one of the lowest validation loss), so that validation
+records choose nothing.
 """
 
 from __future__ import annotations
 
-import json
+import math
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eval.baselines.cnn import LEAD_COUNT, NETWORKS
-from render.files import InputError, whole_file
+from eval.baselines import files
+from eval.baselines.cnn import LEAD_COUNT, NETWORKS, Standardise
+from eval.baselines.files import Epoch, Request, TrainedBaseline, load
+from eval.baselines.recipe import BENCHMARK, Recipe
+from eval.baselines.wavelet import features
+from eval.metrics import macro_auc
+from render.files import InputError, WorkFailed, refuse_filled
 from render.record import EcgRecord, resample
 from render.statements import task_classes
 
@@ -31,37 +38,12 @@ SAMPLES = 10 * RATE
 WINDOW = 5 * RATE // 2
 STRIDE = WINDOW // 2
 
-Progress = Callable[[int, int, float], None]
-"""Called after each epoch with (epochs done, epochs in all, mean training loss of the epoch)."""
+Progress = Callable[[Epoch, float], None]
+"""Called after each epoch with it and the training records per second that it took in, validation left out."""
+Labelled = tuple[NDArray[np.float32], NDArray[np.bool_]]
+"""Signals (n, 12, 1000) in millivolts at 100 Hz, and labels (n, classes)."""
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """What a training run was asked for; kept beside the weights."""
-
-    epochs: int = 50
-    batch: int = 128
-    lr: float = 1e-2
-    """Highest learning rate of the one-cycle schedule."""
-    weight_decay: float = 1e-2
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class TrainedCnn:
-    """A network with the normalisation it was trained under.
-
-    mean, std: millivolts, one scalar each over all leads and records of the training set.
-    """
-
-    name: str
-    network: nn.Module
-    mean: float
-    std: float
-    classes: tuple[str, ...]
-    recipe: Recipe
-    records: int
-    """Number of training records."""
+__all__ = ["Epoch", "TrainedBaseline", "load", "predict", "to_100_hz", "train"]
 
 
 def to_100_hz(record: EcgRecord) -> NDArray[np.float32]:
@@ -83,123 +65,164 @@ def train(
     labels: NDArray[np.bool_],
     *,
     name: str = "resnet1d_wang",
+    recipe: Recipe | None = None,
     classes: tuple[str, ...] | None = None,
-    epochs: int = 50,
-    batch: int = 128,
-    lr: float = 1e-2,
-    weight_decay: float = 1e-2,
-    seed: int = 0,
+    validation: Labelled | None = None,
+    out: Path | None = None,
+    resume: bool = False,
     progress: Progress | None = None,
-) -> TrainedCnn:
+) -> TrainedBaseline:
     """Train network `name` on (n, 12, 1000) millivolts at 100 Hz and (n, c) labels; `classes` default to all 71.
 
-    The same seed, data and number of torch threads give the same weights. The caller's random state is untouched.
-    Raises InputError for an unknown name or arrays that do not fit together.
+    recipe: the benchmark's for this network when None. validation: records whose macro AUC is reported after each
+    epoch; they change nothing in the weights. out: folder that has a checkpoint after each epoch, and in the end what
+    `load` reads. resume: go on from the checkpoint in `out`, with the weights as if it had never stopped; a finished
+    run comes back as it is, and an empty folder is begun.
+
+    The same seed, data, machine and number of torch threads give the same weights. The caller's random state is
+    untouched. Raises InputError for an unknown name, arrays that do not fit together, and a folder that was begun
+    with something else; WorkFailed when loss or weights are no longer numbers.
     """
+    if out is not None and not resume:
+        refuse_filled(out)
     classes = task_classes("all") if classes is None else classes
     _check_training_data(signals, labels, classes, name)
-    recipe = Recipe(epochs, batch, lr, weight_decay, seed)
-    mean, std = float(signals.mean(dtype=np.float64)), float(signals.std(dtype=np.float64)) or 1.0
-    x = torch.from_numpy((signals - np.float32(mean)) / np.float32(std))
-    y = torch.from_numpy(np.asarray(labels, dtype=np.float32))
+    if validation is not None:
+        _check_arrays("validation", *validation, classes)
+    request = Request.of(name, classes, recipe or BENCHMARK[name], signals, labels)
+    if resume and out is not None and (finished := files.finished(out, request)):
+        return finished
+    inputs, y = _inputs(name, signals), torch.from_numpy(np.asarray(labels, dtype=np.float32))
+    held_out = None if validation is None else (_inputs(name, validation[0]), validation[1])
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = NETWORKS[name](len(classes))
-        _fit(network, x, y, recipe, progress)
-    return TrainedCnn(name, network.eval(), mean, std, classes, recipe, len(signals))
+        torch.manual_seed(request.recipe.seed)
+        network = _fresh(name, len(classes), inputs)
+        optimizer = _optimizer(network, request.recipe)
+        epochs = files.restore(out, request, network, optimizer) if resume and out is not None else []
+        while len(epochs) < request.recipe.epochs:
+            began = time.monotonic()
+            loss = _one_epoch(network, optimizer, inputs, y, request, len(epochs))
+            speed = len(y) / max(time.monotonic() - began, 1e-9)
+            epochs.append(Epoch(len(epochs) + 1, request.recipe.epochs, loss, _validate(network, held_out)))
+            if out is not None:
+                files.write_checkpoint(out, request, network, optimizer, epochs)
+            if progress is not None:
+                progress(epochs[-1], speed)
+    trained = TrainedBaseline(network.eval(), request, tuple(epochs))
+    if out is not None:
+        files.save(trained, out)
+    return trained
 
 
-def predict(model: TrainedCnn, signals: NDArray[np.float32], *, batch: int = 128) -> NDArray[np.float64]:
-    """(n, 12, 1000) millivolts at 100 Hz -> (n, c) probabilities, the maximum over 7 windows of 2.5 s."""
-    out = np.empty((len(signals), len(model.classes)))
-    model.network.eval()
-    with torch.inference_mode():
-        for start in range(0, len(signals), batch):
-            part = signals[start : start + batch]
-            x = torch.from_numpy((part - np.float32(model.mean)) / np.float32(model.std))
-            windows = x.unfold(2, WINDOW, STRIDE)  # (B, 12, 7, 250)
-            count = windows.shape[2]
-            flat = windows.permute(0, 2, 1, 3).reshape(-1, LEAD_COUNT, WINDOW)  # (B * 7, 12, 250)
-            logits = model.network(flat).reshape(len(part), count, -1)  # (B, 7, c)
-            out[start : start + len(part)] = torch.sigmoid(logits.amax(dim=1).double()).numpy()
-    return out
+def predict(model: TrainedBaseline, signals: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(n, 12, 1000) millivolts at 100 Hz -> (n, c) probabilities, of a CNN the maximum over 7 windows of 2.5 s.
+
+    Raises InputError for signals of another shape, and for NaN or infinite samples.
+    """
+    _check_signals("signals", signals)
+    return _scores(model.network, _inputs(model.name, signals))
 
 
-def save(model: TrainedCnn, folder: Path) -> None:
-    """Write `weights.safetensors` and `model.json` into `folder`; nothing is pickled."""
-    about = {
-        "name": model.name,
-        "mean_mv": model.mean,
-        "std_mv": model.std,
-        "classes": list(model.classes),
-        "recipe": asdict(model.recipe),
-        "records": model.records,
-    }
-    with whole_file(folder / "weights.safetensors") as path:
-        save_file({k: v.contiguous() for k, v in model.network.state_dict().items()}, path)
-    with whole_file(folder / "model.json") as path:
-        path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+def _fresh(name: str, classes: int, inputs: Tensor) -> nn.Sequential:
+    network = NETWORKS[name](classes)
+    first = network[0]
+    assert isinstance(first, Standardise)
+    first.fit(inputs)
+    return network
 
 
-def load(folder: Path) -> TrainedCnn:
-    """Read what `save` wrote. Raises InputError naming the file when a part is missing or does not fit."""
-    about_path, weights_path = folder / "model.json", folder / "weights.safetensors"
-    for path in (about_path, weights_path):
-        if not path.is_file():
-            raise InputError(f"{path}: not found; name a folder that a baseline training wrote")
-    try:
-        about = json.loads(about_path.read_text(encoding="utf-8"))
-        network = NETWORKS[about["name"]](len(about["classes"]))
-        network.load_state_dict(load_file(weights_path))
-        return TrainedCnn(
-            name=about["name"],
-            network=network.eval(),
-            mean=float(about["mean_mv"]),
-            std=float(about["std_mv"]),
-            classes=tuple(about["classes"]),
-            recipe=Recipe(**about["recipe"]),
-            records=int(about["records"]),
-        )
-    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"{folder}: not a trained baseline of this version ({error}); train it again") from error
+def _inputs(name: str, signals: NDArray[np.float32]) -> Tensor:
+    """What network `name` is given: (n, 12, 1000) millivolts as they are, or (n, 864) wavelet features."""
+    return torch.from_numpy(features(signals) if name == "wavelet_nn" else signals)
 
 
-def _check_training_data(
-    signals: NDArray[np.float32], labels: NDArray[np.bool_], classes: tuple[str, ...], name: str
-) -> None:
-    if name not in NETWORKS:
-        raise InputError(f"baseline {name!r} is not known; choose one of {', '.join(sorted(NETWORKS))}")
-    if signals.ndim != 3 or signals.shape[1:] != (LEAD_COUNT, SAMPLES) or signals.dtype != np.float32:
-        raise InputError(f"signals are {signals.dtype} {signals.shape}, expected float32 (records, 12, {SAMPLES})")
-    if labels.shape != (len(signals), len(classes)):
-        raise InputError(f"labels are {labels.shape}, expected ({len(signals)}, {len(classes)})")
-    if len(signals) < 2:
-        raise InputError(f"{len(signals)} training records; batch normalisation needs at least 2")
-    if not np.isfinite(signals).all():
-        raise InputError("a training signal holds NaN or infinite samples; pass records through to_100_hz")
-
-
-def _fit(network: nn.Module, x: Tensor, y: Tensor, recipe: Recipe, progress: Progress | None) -> None:
-    steps = _batch_count(len(x), recipe.batch)
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=recipe.lr, betas=(0.95, 0.99), weight_decay=recipe.weight_decay
-    )
-    # OneCycleLR swings the first beta against the rate (.95 -> .85 -> .95), as the benchmark's fastai does.
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=recipe.lr, total_steps=steps * recipe.epochs, pct_start=0.3, div_factor=25
-    )
+def _one_epoch(
+    network: nn.Module, optimizer: torch.optim.Optimizer, inputs: Tensor, y: Tensor, request: Request, epoch: int
+) -> float:
+    """Train once over all records; the mean loss. Its chance depends on seed and epoch alone, so no state is kept."""
+    recipe = request.recipe
+    torch.manual_seed(int(np.random.SeedSequence([recipe.seed, epoch]).generate_state(1, np.uint64)[0]))
+    count = _batch_count(len(y), recipe.batch)
+    total = 0.0
     network.train()
-    for epoch in range(recipe.epochs):
-        total = 0.0
-        for rows in _batches(len(x), recipe.batch):
-            loss = F.binary_cross_entropy_with_logits(network(_crop(x[rows])), y[rows])
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
-            total += float(loss.detach()) * len(rows)
-        if progress is not None:
-            progress(epoch + 1, recipe.epochs, total / len(x))
+    for step, rows in enumerate(_batches(len(y), recipe.batch), epoch * count):
+        lr, momentum = _rate(step, count * recipe.epochs, recipe)
+        optimizer.param_groups[0].update(lr=lr, betas=(momentum, optimizer.param_groups[0]["betas"][1]))
+        loss = F.binary_cross_entropy_with_logits(network(_crop(inputs[rows])), y[rows])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise _diverged(request, f"the loss became {value} in step {step + 1 - epoch * count} of", epoch)
+        total += value * len(rows)
+    if not all(bool(values.isfinite().all()) for values in network.state_dict().values()):
+        raise _diverged(request, "a weight became infinite in", epoch)
+    return total / len(y)
+
+
+def _diverged(request: Request, what: str, epoch: int) -> WorkFailed:
+    return WorkFailed(
+        f"{request.name}: {what} epoch {epoch + 1} at learning rate {request.recipe.lr:g}; "
+        f"going on would end the same, so train anew with another seed and a new folder, or check the records"
+    )
+
+
+def _validate(network: nn.Module, held_out: tuple[Tensor, NDArray[np.bool_]] | None) -> float | None:
+    """Macro AUC on the validation records; None without records, or without a class that has both kinds."""
+    if held_out is None:
+        return None
+    value = macro_auc(held_out[1], _scores(network, held_out[0])).value
+    return value if math.isfinite(value) else None
+
+
+def _scores(network: nn.Module, inputs: Tensor, batch: int = 32) -> NDArray[np.float64]:
+    """(n, ...) inputs -> (n, c) probabilities, of inputs with a time axis the maximum over the windows.
+
+    batch: records at a time; on a CPU 16 to 64 take the same, 128 a third more.
+    """
+    network.eval()
+    with torch.inference_mode():
+        parts = [torch.sigmoid(_highest_logits(network, part).double()) for part in torch.split(inputs, batch)]
+    return np.asarray(torch.cat(parts).numpy())
+
+
+def _highest_logits(network: nn.Module, x: Tensor) -> Tensor:
+    if x.ndim == 2:
+        return network(x)  # type: ignore[no-any-return]
+    windows = x.unfold(2, WINDOW, STRIDE).transpose(1, 2)  # (B, 7, 12, 250)
+    return network(windows.flatten(0, 1)).unflatten(0, windows.shape[:2]).amax(dim=1)  # type: ignore[no-any-return]
+
+
+def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW with fastai's second beta, or Adamax with Keras' epsilon: the libraries that the benchmark was run with."""
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(
+            network.parameters(), lr=recipe.lr, betas=(0.95, 0.99), weight_decay=recipe.weight_decay
+        )
+    if recipe.optimizer == "adamax":
+        return torch.optim.Adamax(network.parameters(), lr=recipe.lr, eps=1e-7, weight_decay=recipe.weight_decay)
+    raise InputError(f"recipe: optimizer {recipe.optimizer!r} is not known; choose adamw or adamax")
+
+
+def _rate(step: int, steps: int, recipe: Recipe) -> tuple[float, float]:
+    """Learning rate and first beta of a step (counted from 0) of a run of `steps`.
+
+    One-cycle (Smith 2018) as in fastai: over the first 30 % from lr / 25 up to lr and the beta from .95 to .85, then
+    down to lr / 250,000 and back to .95, along half cosines.
+    """
+    if recipe.schedule == "constant":
+        return recipe.lr, 0.9
+    top = 0.3 * steps - 1
+    if step <= top:
+        return _between(recipe.lr / 25, recipe.lr, step / top), _between(0.95, 0.85, step / top)
+    along = (step - top) / max(steps - 1 - top, 1e-9)
+    return _between(recipe.lr, recipe.lr / 25e4, along), _between(0.85, 0.95, along)
+
+
+def _between(start: float, end: float, along: float) -> float:
+    """From `start` (along 0) to `end` (along 1) on half a cosine."""
+    return end + (start - end) * (1 + math.cos(math.pi * along)) / 2
 
 
 def _batches(n: int, batch: int) -> Iterator[Tensor]:
@@ -208,11 +231,40 @@ def _batches(n: int, batch: int) -> Iterator[Tensor]:
 
 
 def _batch_count(n: int, batch: int) -> int:
-    return max(1, round(n / batch))
+    return max(1, min(round(n / batch), n // 2))
 
 
 def _crop(x: Tensor) -> Tensor:
-    """(B, 12, 1000) -> (B, 12, 250), each record cut at its own random start."""
+    """(B, 12, 1000) -> (B, 12, 250), each record cut at its own random start; features are left as they are."""
+    if x.ndim == 2:
+        return x
     start = torch.randint(0, x.shape[2] - WINDOW + 1, (len(x), 1, 1))
     index = (start + torch.arange(WINDOW)).expand(-1, x.shape[1], -1)  # (B, 12, 250)
     return x.gather(2, index)
+
+
+def _check_training_data(
+    signals: NDArray[np.float32], labels: NDArray[np.bool_], classes: tuple[str, ...], name: str
+) -> None:
+    if name not in NETWORKS:
+        raise InputError(f"baseline {name!r} is not known; choose one of {', '.join(NETWORKS)}")
+    _check_arrays("training", signals, labels, classes)
+    if len(signals) < 2:
+        raise InputError(f"{len(signals)} training records; batch normalisation needs at least 2")
+
+
+def _check_arrays(
+    which: str, signals: NDArray[np.float32], labels: NDArray[np.bool_], classes: tuple[str, ...]
+) -> None:
+    _check_signals(f"{which} signals", signals)
+    if labels.shape != (len(signals), len(classes)):
+        raise InputError(f"{which} labels are {labels.shape}, expected ({len(signals)}, {len(classes)})")
+
+
+def _check_signals(which: str, signals: NDArray[np.float32]) -> None:
+    if signals.ndim != 3 or signals.shape[1:] != (LEAD_COUNT, SAMPLES) or signals.dtype != np.float32:
+        raise InputError(f"{which} are {signals.dtype} {signals.shape}, expected float32 (records, 12, {SAMPLES})")
+    if not len(signals):
+        raise InputError(f"{which}: no records; name folds or a folder that hold some")
+    if not np.isfinite(signals).all():
+        raise InputError(f"{which} hold NaN or infinite samples; pass records through to_100_hz")

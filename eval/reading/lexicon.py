@@ -3,7 +3,8 @@
 Patterns in both tables: `[word]` may be missing, `one/other` are alternatives for one word. A phrase without a code
 names something more general than any statement ("myocardial infarction", "abnormal ECG"): it is recognised, takes part
 in lists, and sets nothing. A code with a leading `!` says the opposite ("normal PR interval" denies LPR).
-`^` at the head of a phrase: only at the start of a sentence; `$` at its end: only at the end of one.
+`IRBBB unless CRBBB`: a sign that only names the first where the second is not named ("rSr' in V1").
+`^` at the head of a phrase: only at the start of a sentence; `$` at its end: only at the end of one, or of a clause.
 """
 
 from __future__ import annotations
@@ -12,16 +13,16 @@ import csv
 import itertools
 from collections import defaultdict
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 
-from eval.text import words
+from eval.reading.text import words
 from render.statements import STATEMENTS
 
 
 @dataclass(frozen=True)
 class Cue:
-    """kind: absent, uncertain, present, ignore, drop or stop; side: before, after, both, or "" where it has none."""
+    """kind: one of those explained at the head of cues.csv; side: before, after, both, or "" where it has none."""
 
     kind: str
     side: str
@@ -36,6 +37,7 @@ class Meaning:
     cue: Cue | None = None
     at_start: bool = False
     at_end: bool = False
+    unless: str = ""
 
 
 GENERAL = Meaning()
@@ -60,7 +62,7 @@ class Lexicon:
         if old and not old.cue:
             codes = tuple(sorted({*old.codes, *meaning.codes}))
             denied = tuple(sorted({*old.denied, *meaning.denied}))
-            meaning = Meaning(codes, denied, None, meaning.at_start, meaning.at_end)
+            meaning = Meaning(codes, denied, None, meaning.at_start, meaning.at_end, meaning.unless)
         self.meanings[sequence] = meaning
 
     def index(self) -> None:
@@ -81,12 +83,12 @@ def lexicon() -> Lexicon:
     out = Lexicon()
     for row in _rows("phrases.csv"):
         at_start, at_end = row["phrase"].startswith("^"), row["phrase"].endswith("$")
-        name = row["code"].removeprefix("!")
-        if name and name not in STATEMENTS:
+        name, _, unless = row["code"].removeprefix("!").partition(" unless ")
+        if (name and name not in STATEMENTS) or (unless and unless not in STATEMENTS):
             raise ValueError(f"phrases.csv: unknown code {name!r} for {row['phrase']!r}")
         codes = (name,) if name else ()
         denies = row["code"].startswith("!")
-        meaning = Meaning(() if denies else codes, codes if denies else (), None, at_start, at_end)
+        meaning = Meaning(() if denies else codes, codes if denies else (), None, at_start, at_end, unless)
         for sequence in expand(row["phrase"].strip("^$")):
             out.add(sequence, meaning)
     for row in _rows("cues.csv"):
@@ -98,7 +100,8 @@ def lexicon() -> Lexicon:
     return out
 
 
-_KINDS = ("absent", "uncertain", "present", "ignore", "drop", "stop")
+_LONGEST = 40  # letters; longer words are no words
+_KINDS = ("absent", "uncertain", "present", "ignore", "drop", "void", "ask", "claim", "past", "echo", "stop")
 _SIDES = ("before", "after", "both", "")
 
 
@@ -114,13 +117,14 @@ def expand(pattern: str) -> list[tuple[str, ...]]:
     return sorted(sequence for sequence in found if sequence)
 
 
+@lru_cache(maxsize=1 << 14)
 def corrected(text: str) -> str:
     """A word that is one slip away from exactly one word of the tables, put right.
 
-    From 8 letters on a slip is a letter too many, missing, wrong, or two swapped; at 6 and 7 letters only the swap.
+    From 8 letters on a slip is a letter too many, missing, wrong, or two swapped; at 5 to 7 letters only the swap.
     Shorter words are left alone: "bundel" is "bundle", but "left" and "lift" are two words.
     """
-    if len(text) < 6 or text in lexicon().vocabulary or not text.isalpha():
+    if not 5 <= len(text) <= _LONGEST or text in lexicon().vocabulary or not text.isalpha():
         return text
     swapped = {text[:k] + text[k + 1] + text[k] + text[k + 2 :] for k in range(len(text) - 1)}
     near = [w for w in _long_words() if w in swapped or (min(len(w), len(text)) >= 8 and _one_slip(text, w))]
@@ -129,7 +133,7 @@ def corrected(text: str) -> str:
 
 @cache
 def _long_words() -> tuple[str, ...]:
-    return tuple(sorted(w for w in lexicon().vocabulary if len(w) >= 6 and w.isalpha()))
+    return tuple(sorted(w for w in lexicon().vocabulary if len(w) >= 5 and w.isalpha()))
 
 
 def _one_slip(a: str, b: str) -> bool:
@@ -145,5 +149,5 @@ def _one_slip(a: str, b: str) -> bool:
 
 
 def _rows(name: str) -> list[dict[str, str]]:
-    with (files("eval") / name).open(encoding="utf-8") as file:
+    with (files("eval.reading") / name).open(encoding="utf-8") as file:
         return list(csv.DictReader(row for row in file if not row.startswith("#")))

@@ -8,11 +8,12 @@ bundle branch block", "atrial fibrillation or flutter").
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from eval.leads import lead_runs
-from eval.lexicon import GENERAL, Cue, Meaning, corrected, lexicon
-from eval.text import BREAK, BULLET, Token, tokens, words
+from eval.reading.leads import lead_runs
+from eval.reading.lexicon import GENERAL, Cue, Meaning, corrected, lexicon
+from eval.reading.match import Match, longest
+from eval.reading.text import BREAK, BULLET, Token, tokens, words
 
 
 @dataclass(frozen=True)
@@ -38,29 +39,14 @@ class Item:
         return self.meaning.cue
 
 
-@dataclass(frozen=True)
-class _Match:
-    sequence: tuple[str, ...]
-    start: int
-    end: int
-    inner: str = ""
-    verb: bool = False
-
-
-_VERBS = set(words("is are was were be been being appear show remain look seem become demonstrate have has"))
-_FILL = _VERBS | set(
+# A word that says something of the wave or interval named before it in the sentence.
+_TOPICS = set(words("st t p q r qrs qt qtc pr pq axis voltage"))
+_STATES = set(
     words(
-        "the a an of to very mild mildly moderate moderately marked markedly slight slightly minor minimal minimally "
-        "significant significantly deep deeply diffuse diffusely widespread symmetric symmetrical symmetrically subtle "
-        "small clear clearly also both old new acute subacute recent chronic prior previous evolving early global "
-        "ist sind die der das ms mv mm some any typical frequent occasional isolated single multiple rare few "
-        "approximately about by segment wave upright interval noted alter alte akuter frischer all quite somewhat "
-        "abnormally"
+        "elevation elevated raised depression depressed inverted inversion flipped flat flattened flattening prolonged "
+        "lengthened long low negative verlaengert abgeflacht negativ negativiert invertiert gesenkt gehoben angehoben"
     )
 )
-_DENY = set(words("not no neither never without nor kein keine nicht"))
-_DOUBT = set(words("possible possibly probable probably likely maybe perhaps borderline questionable may might could"))
-_MAX_FILL = 6
 _JOIN = {"and": "and", "plus": "and", "/": "and", "or": "or", "nor": "or", "versus": "or", ",": "comma"}
 _MARKS = {
     **_JOIN, ":": "colon", "=": "colon", "|": "colon", "→": "colon", "(": "open", "[": "open", "{": "open",
@@ -73,9 +59,10 @@ def scan(answer: str) -> list[Item]:
     found = [Token(corrected(t.text), t.start, t.end, t.code) for t in tokens(answer)]
     runs = lead_runs(found)
     items: list[Item] = []
+    topic = ""
     i = 0
     while i < len(found):
-        best = _longest(found, i, runs)
+        best = longest(found, i, runs) or _of_topic(found, i, topic)
         shared = _shared_tail(found, i, len(best.sequence) if best else 0)
         if shared:
             items += shared[0]
@@ -92,10 +79,28 @@ def scan(answer: str) -> list[Item]:
         else:
             items.append(_single(found[i]))
             i += 1
+        topic = _topic(topic, items[-1], found[i].text if i < len(found) else BREAK)
     return items
 
 
-def _item(match: _Match, found: Sequence[Token]) -> Item:
+def _topic(topic: str, item: Item, following: str) -> str:
+    """The wave or interval spoken of after `item`; it ends with the sentence, unless "they" or a heading carries it."""
+    if item.kind in ("break", "bullet") and following not in ("they", "these", "it"):
+        return ""
+    named = [w for w in item.text.split() if w in _TOPICS] if item.kind in ("term", "word") else []
+    return named[-1] if named else topic
+
+
+def _of_topic(found: Sequence[Token], i: int, topic: str) -> Match | None:
+    """ "T waves upright in I but inverted in III": the second state is said of the T waves, too."""
+    text = found[i].text
+    sequence = (topic, text)
+    if text not in _STATES or sequence not in lexicon().meanings:
+        return None
+    return Match(sequence, i, i + 1)
+
+
+def _item(match: Match, found: Sequence[Token]) -> Item:
     meaning = lexicon().meanings[match.sequence]
     kind = "term"
     if meaning.cue:
@@ -110,60 +115,14 @@ def _single(token: Token) -> Item:
     return Item(_MARKS.get(token.text, "word"), token.text, token.start, token.end)
 
 
-def _longest(found: Sequence[Token], i: int, runs: dict[int, int]) -> _Match | None:
-    """The phrase or cue with the most words that starts at token i."""
-    book = lexicon()
-    for sequence in book.by_first.get(found[i].text, ()):
-        match = _match(sequence, found, i, runs, loose=book.meanings[sequence].cue is None)
-        if match and _allowed(book.meanings[sequence], found, match):
-            return match
-    return None
-
-
-def _match(
-    sequence: tuple[str, ...], found: Sequence[Token], i: int, runs: dict[int, int], loose: bool = True
-) -> _Match | None:
-    """Match `sequence` from token i on; when `loose`, small words may stand between its words."""
-    j, inner, verb = i, "", False
-    for wanted in sequence:
-        skipped = 0
-        while j < len(found) and found[j].text != wanted:
-            text = found[j].text
-            if not loose or j == i or skipped >= _MAX_FILL:
-                return None
-            if j in runs:
-                j = runs[j]
-            elif text in _DENY:
-                inner, j = "absent", j + 1
-            elif text in _DOUBT:
-                inner, j = inner or "uncertain", j + 1
-            elif text in _FILL or text.isdigit() or text == ":":
-                verb, j = verb or text in _VERBS, j + 1
-            else:
-                return None
-            skipped += 1
-        if j >= len(found):
-            return None
-        j += 1
-    return _Match(sequence, i, j, inner, verb)
-
-
-def _allowed(meaning: Meaning, found: Sequence[Token], match: _Match) -> bool:
-    """Phrases for a whole sentence ("Normal.") only count at its start, or at its end."""
-    before = found[match.start - 1].text if match.start else BREAK
-    after = found[match.end].text if match.end < len(found) else BREAK
-    if meaning.at_start and before not in (BREAK, BULLET, '"'):
-        return False
-    return not meaning.at_end or after in (BREAK, BULLET, '"')
-
-
 def _shared_tail(found: Sequence[Token], i: int, longer_than: int) -> tuple[list[Item], int] | None:
     """ "left and right bundle branch block", "low or inverted T waves": heads A, B ... with one common tail."""
     book = lexicon()
     for length in (1, 2, 3):
         head = tuple(t.text for t in found[i : i + length])
         tails = book.by_prefix.get(head)
-        if not tails or i + length >= len(found) or found[i + length].text not in _JOIN:
+        at = i + length
+        if not tails or at >= len(found) or not (found[at].text in _JOIN or _contrast(found, at)):
             continue
         for tail in sorted(tails, key=len, reverse=True):
             if len(head + tail) <= longer_than:
@@ -180,9 +139,10 @@ def _chain(found: Sequence[Token], i: int, length: int, tail: tuple[str, ...]) -
     heads = [(i, i + length)]
     joins: list[Token] = []
     at = i + length
-    while at < len(found) and found[at].text in _JOIN and len(heads) < 5:
-        joins.append(found[at])
-        at += 1
+    while at < len(found) and (found[at].text in _JOIN or _contrast(found, at)) and len(heads) < 5:
+        against = _contrast(found, at)
+        joins.append(replace(found[at], text="not") if against else found[at])
+        at = against or at + 1
         if at < len(found) and found[at].text in ("and", "or"):  # "A, B, or C"
             joins[-1] = found[at]
             at += 1
@@ -194,10 +154,21 @@ def _chain(found: Sequence[Token], i: int, length: int, tail: tuple[str, ...]) -
                 break
         else:
             return None
+        if joins[-1].text in (",", "but", "not", "rather") and at < len(found) and found[at].text == ",":
+            at += 1  # "left, but not right, ventricular hypertrophy"
         rest = tuple(t.text for t in found[at : at + len(tail)])
         if rest == tail:
             return _chain_items(found, heads, joins, tail, at + len(tail))
     return None
+
+
+def _contrast(found: Sequence[Token], i: int) -> int:
+    """The end of "rather than a" or "not" from token i on, or 0: what follows it is denied."""
+    while i + 1 < len(found) and found[i].text in (",", "but") and found[i + 1].text in ("but", "not", "rather"):
+        i += 1
+    plain = [t.text for t in found[i : i + 3]]
+    end = i + 2 if plain[:2] == ["rather", "than"] else i + 1 if plain[:1] == ["not"] else 0
+    return end + 1 if end and end < len(found) and found[end].text in ("a", "an", "the") else end
 
 
 def _chain_items(
@@ -206,14 +177,16 @@ def _chain_items(
     items: list[Item] = []
     for n, (first, last) in enumerate(heads):
         if n:
-            items.append(_single(joins[n - 1]))
+            join = joins[n - 1]
+            meaning = lexicon().meanings.get((join.text,), GENERAL)
+            items.append(Item("cue", "not", join.start, join.end, meaning) if meaning.cue else _single(join))
         sequence = tuple(t.text for t in found[first:last]) + tail
         stop = found[end - 1].end if n == len(heads) - 1 else found[last - 1].end
         items.append(Item("term", " ".join(sequence), found[first].start, stop, lexicon().meanings[sequence]))
     return items, end
 
 
-def _shared_head(found: Sequence[Token], first: _Match, runs: dict[int, int]) -> tuple[list[Item], int]:
+def _shared_head(found: Sequence[Token], first: Match, runs: dict[int, int]) -> tuple[list[Item], int]:
     """ "atrial fibrillation or flutter", "ST elevation, depression": tails that borrow the first phrase's head."""
     book = lexicon()
     items: list[Item] = []
@@ -226,7 +199,7 @@ def _shared_head(found: Sequence[Token], first: _Match, runs: dict[int, int]) ->
         at += 1
         if found[at].text in ("and", "or") and at + 1 < len(found):
             join, at = at, at + 1
-        alone = _longest(found, at, runs)
+        alone = longest(found, at, runs)
         matched = None
         for cut in range(len(first.sequence) - 1, 0, -1):
             tails = sorted(book.by_prefix.get(first.sequence[:cut], ()), key=len, reverse=True)
@@ -247,6 +220,6 @@ def _shared_head(found: Sequence[Token], first: _Match, runs: dict[int, int]) ->
     return items, end
 
 
-def _general(match: _Match | None) -> bool:
+def _general(match: Match | None) -> bool:
     meaning = lexicon().meanings[match.sequence] if match else Meaning()
     return not (meaning.codes or meaning.denied or meaning.cue)

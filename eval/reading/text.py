@@ -30,8 +30,10 @@ BULLET = "\x07"
 """Text of the token that opens a list item."""
 
 _LETTERS = {"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "æ": "ae", "ø": "oe", "å": "a"}
-_MARKS = {"’": "'", "‘": "'", "´": "'", "`": "'", "“": '"', "”": '"', "‐": "-", "‑": "-", "−": "-", "–": "-", "—": "-"}
-_TICKS = "°☐☑☒✓✔✗✘❌✅→"
+_MARKS = {"’": "'", "‘": "'", "´": "'", "`": "'", "“": '"', "”": '"', "‐": "-", "‑": "-", "−": "-", "–": "-", "—": "-",
+          **dict.fromkeys("·▪▫‣◦●○⁃∙", "•"), "✖": "✗", "❎": "❌", "☓": "✗"}  # fmt: skip
+_TICKS = "°☐☑☒✓✔✗✘❌✅→•"
+_CHECKED = {"[x]": "☑", "[ ]": "☐", "(+)": "✓", "(-)": "✗"}
 
 # Written as one word, as two, or with a hyphen.
 _PREFIXES = {"infero", "antero", "postero", "sub", "supra", "intra", "micro", "hoch"}
@@ -48,21 +50,33 @@ _SAME = {
     "electrocardiogram": "ecg", "ekg": "ecg", "elektrokardiogramm": "ecg",
     "w/o": "without", "w/": "with", "c/w": "consistent with", "r/o": "rule out", "s/o": "suggestive of",
     "h/o": "history of", "cannot": "can not", "cant": "can not",
-    "vs": "versus", "&": "and", "+": "and", "und": "and", "oder": "or",
+    "vs": "versus", "&": "and", "und": "and", "oder": "or", "o/w": "otherwise", "deg": "degree",
+    "inf": "inferior", "ant": "anterior", "lat": "lateral", "sept": "septal",
+    "nonspec": "nonspecific", "abn": "abnormality", "abnl": "abnormal", "nl": "normal", "repol": "repolarization",
+    "hx": "history", "prev": "previous", "w": "with", "compl": "complete", "inkompl": "inkompletter",
+    "unvollst": "unvollstaendiger", "unspez": "unspezifische", "incompl": "incomplete", "chg": "change",
+    "elev": "elevation", "dep": "depression", "depr": "depression", "rythm": "rhythm", "rhythym": "rhythm",
+    "recip": "reciprocal", "bifasc": "bifascicular", "indet": "indeterminate", "freq": "frequent",
+    "tachy": "tachycardia", "brady": "bradycardia", "ts": "t", "hyperk": "hyperkalemia", "hypok": "hypokalemia",
 }  # fmt: skip
 _ABBREVIATIONS = {
     "v.a", "z.n", "moegl", "vs", "approx", "incl", "ca", "bzw", "evtl", "li", "re", "e.g", "i.e", "unspez", "unbest",
-    "poss", "prob", "resp", "intraventr",
+    "poss", "prob", "resp", "intraventr", "inf", "ant", "lat", "sept", "nonspec", "abn", "repol", "compl", "inkompl",
+    "incompl", "unvollst", "pos", "neg", "prev", "st.p", "freq", "elev", "dep", "pat", "path", "indet", "dr",
 }  # fmt: skip
 # A line shorter than this is an item of its own; a longer one that goes on in lower case was wrapped.
 _WRAPPED_AT = 50
+_NEAR = 60  # characters looked at on either side of a mark
+# "1." or "b)" or a star at the head of a line; "1. Grades" is an ordinal.
+_LIST_MARK = re.compile(r"(?:^|\n)[ \t>#*_]*(\(?(?:\d{1,2}|[a-h])[.)](?=\s)(?!\s*(?:grad|degree))|[*+](?=\s)|•)")
 _CODE = re.compile(
     r"(?<![A-Za-z0-9_])(?:"
     + "|".join(re.escape(code) for code in sorted(STATEMENTS, key=len, reverse=True))
     + r")(?![A-Za-z0-9_])"
 )
 _WORD = re.compile(
-    r"\b(?:w/o|c/w|r/o|s/o|h/o|w/)|[a-z0-9]+(?:'[a-z]+)*|°|[&+]|\.{2,}|[,.;:?!()\[\]{}/|=\"→>☐☑☒✓✔✗✘❌✅-]|\n"
+    r"\b(?:w/o|c/w|r/o|s/o|h/o|o/w|w/)|[a-z0-9]+(?:'[a-z]+)*|\[[ x]\]|\([+-]\)|°"
+    r"|[&+]|\.{2,}|[,.;:?!()\[\]{}/|=\"→>•☐☑☒✓✔✗✘❌✅-]|\n"
 )
 
 
@@ -73,9 +87,14 @@ def tokens(answer: str) -> list[Token]:
     out: list[Token] = []
     position = 0
     breaks = _line_ends(answer)
+    heads = {m.start(1): m.end(1) for m in _LIST_MARK.finditer(folded)}
     while match := _WORD.search(folded, position):
         position = match.end()
         start, end = place[match.start()], place[match.end() - 1] + 1
+        if match.start() in heads:
+            position = heads[match.start()]
+            out.append(Token(BULLET, start, place[position - 1] + 1))
+            continue
         if start in codes:
             found = codes[start]
             out.append(Token(word(found.group().casefold()), start, found.end(), found.group()))
@@ -140,7 +159,11 @@ def _pieces(text: str, start: int, end: int, folded: str, at: int, after: int) -
         return [Token(":", start, end)]
     if text == ".":
         return [Token(BREAK, start, end)] if _ends_sentence(folded, at, after) else []
-    if text in ";!":
+    if text in _CHECKED:
+        return [Token(_CHECKED[text], start, end)]
+    if text == "+":  # "LVH +, RVH -" are values, "LVH + RVH" is a list
+        return [Token("and" if re.match(r"\s*\w", folded[after : after + _NEAR]) else "✓", start, end)]
+    if text in ";!•":
         return [Token(BREAK, start, end)]
     if text.endswith("n't"):
         stem = {"ca": "can", "wo": "will"}.get(text[:-3], text[:-3])
@@ -151,12 +174,18 @@ def _pieces(text: str, start: int, end: int, folded: str, at: int, after: int) -
 
 def _dash(start: int, end: int, folded: str, at: int, after: int) -> list[Token]:
     """A hyphen inside a word is a space; at the head of a line a list mark; with spaces around it a colon."""
-    before = folded[:at].rpartition("\n")[2]
+    before = folded[max(folded.rfind("\n", 0, at) + 1, at - _NEAR) : at]
     if not before.strip():
         return [Token(BULLET, start, end)]
     if before.endswith(" ") and folded[after : after + 1] == " ":
         return [Token(":", start, end)]
-    return [Token("-", start, end)] if before[-1:].isdigit() or before[-1:] == " " else []
+    if before.endswith(" ") and re.match(r"\s*([,;.)|]|$)", folded[after : after + _NEAR]):
+        return [Token("✗", start, end)]
+    return (
+        [Token("-", start, end)]
+        if re.match(r"\d", folded[after : after + _NEAR]) and before[-1:] in "0123456789 "
+        else []
+    )
 
 
 def _line_ends(answer: str) -> set[int]:
@@ -178,14 +207,17 @@ def _ends_sentence(folded: str, at: int, after: int) -> bool:
     following = folded[after : after + 1]
     if following and not following.isspace() and following not in ")\"'*]":
         return False
-    before = re.search(r"[a-z0-9.]+$", folded[:at])
+    left = folded[max(0, at - _NEAR) : at]
+    before = re.search(r"[a-z0-9.]+$", left)
     if before and before.group().strip(".") in _ABBREVIATIONS:
         return False
-    if re.search(r"\b[vz]\.?( ?[an])?$", folded[:at]) and re.match(r"\s*([an]\.|[a-z])", folded[after:]):
+    if re.search(r"\b[vz]\.?( ?[an])?$", left) and re.match(r"\s*([an]\.|[a-z])", folded[after : after + _NEAR]):
         return False  # "V. a.", "Z. n."
     # "AV-Block 1. Grades", "2. degree": an ordinal, not an end
     return not (
-        before and re.fullmatch(r"[1-3]|i{1,3}", before.group()) and re.match(r"\s*(grad|degree)", folded[after:])
+        before
+        and re.fullmatch(r"[1-3]|i{1,3}", before.group())
+        and re.match(r"\s*(grad|degree)", folded[after : after + _NEAR])
     )
 
 
@@ -204,6 +236,8 @@ def _joined(found: list[Token]) -> list[Token]:
 
 def _joint(left: str, right: str) -> str:
     """The one word that two make, or "" when they stay two."""
+    if (left, right) == ("non", "spec"):
+        return "nonspecific"
     if left in _PREFIXES or left.endswith(("infero", "antero", "postero")):
         return left + right if right.isalpha() and len(right) > 3 else ""
     if (left, right) in _WALLS:

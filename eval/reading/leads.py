@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from eval.text import Token, words
+from eval.reading.text import Token, words
 
 _LEAD = re.compile(r"i{1,3}|av[rlf]|v[1-9]r?")
 _SURE_LEAD = re.compile(r"i{2,3}|av[rlf]|v[1-9]r?")

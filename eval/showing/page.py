@@ -12,9 +12,12 @@ from textwrap import shorten
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from eval.charts import Row, axis_low, interval_chart, legend_mark
-from eval.judge import Report, SystemFigures
+from eval.judge import Report
+from eval.measures.ecgbench import NAME as ECGBENCH
+from eval.measures.figures import SystemFigures
 from eval.metrics import Interval
+from eval.showing.charts import Row, axis_low, interval_chart, legend_mark
+from eval.showing.sections import BARE, decision_metrics, neighbour_rows, reliability_panels, roc_panels, score_metrics
 from render.statements import STATEMENTS, TASKS, Statement
 
 FEW_POSITIVES = 10
@@ -44,38 +47,52 @@ _GROUPS = {
 
 @dataclass(frozen=True)
 class Example:
-    """One page of the gallery: a PNG, a question, the answer before and after tuning, and the true statements."""
+    """One page of the gallery: a PNG, a question, (system, answer) pairs, the true statements, and why it is shown."""
 
     image_png: bytes
     question: str
-    answer_before: str
-    answer_after: str
+    answers: tuple[tuple[str, str], ...]
     statements: tuple[str, ...]
     record_id: str = ""
+    why: str = ""
 
 
 def report_html(report: Report, examples: Sequence[Example] = ()) -> str:
     """The whole page as text. All words from outside (answers, names, metadata) are escaped."""
     environment = Environment(
-        loader=PackageLoader("eval", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader("eval.showing", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters.update(three=three, signed=signed, span=span, cell=_cell, direction=_direction)
+    environment.filters.update(
+        three=three, signed=signed, percent=percent, span=span, cell=_cell, direction=_direction, state=_state
+    )
     scored = [system for system in report.systems if system.macro_auc]
     mark_of = {system.name: Markup(legend_mark(i)) for i, system in enumerate(scored)}
+    costs = [system for system in report.systems if system.cost]
     return environment.get_template("report.html.j2").render(
         report=report,
         scored=scored,
+        decided=[system for system in scored if system.thresholded],
         mark_of=mark_of,
         spoken=[system for system in report.systems if system.hard],
         tasks=TASKS,
         labels=TASK_LABELS,
+        ecgbench=ECGBENCH,
         names={code: statement.name for code, statement in STATEMENTS.items()},
         task_chart=Markup(_task_chart(report, scored)),
         statement_chart=Markup(_statement_chart(report, scored)),
+        roc_panels=[Markup(svg) for svg in roc_panels(scored)],
+        reliability_panels=[Markup(svg) for svg in reliability_panels(scored)],
+        score_metrics=score_metrics(scored),
+        without_interval=BARE,
+        decision_metrics=decision_metrics(scored),
+        neighbour_rows=neighbour_rows(scored),
         statement_rows=_statement_rows(report),
         few=FEW_POSITIVES,
         too_few=TOO_FEW_POSITIVES,
         statement_cell=partial(_statement_cell, report),
+        precision_cell=partial(_precision_cell, report),
+        costs=costs,
+        cost_keys=list(dict.fromkeys(key for system in costs for key in system.cost)),
         meta=_sections(report.meta),
         examples=[(example, _data_uri(example.image_png)) for example in examples],
     )
@@ -91,11 +108,18 @@ def signed(value: float | None) -> str:
     return "–" if value is None or math.isnan(value) else f"{value:+.3f}".replace("-", "−")
 
 
+def percent(value: float | None) -> str:
+    """A share in whole per cent, or a dash."""
+    return "–" if value is None or math.isnan(value) else f"{100 * value:.0f} %"
+
+
 def span(interval: Interval | None, show_sign: bool = False) -> str:
-    """The 95 % limits in words: "0.71 to 0.83"; empty when undefined."""
+    """The 95 % limits in words: "0.71 to 0.83"; a third digit for small figures; empty when undefined."""
     if interval is None or math.isnan(interval.low95):
         return ""
-    low, high = (f"{v:+.2f}" if show_sign else f"{v:.2f}" for v in (interval.low95, interval.high95))
+    digits = 3 if not show_sign and interval.high95 < 0.2 else 2
+    sign = "+" if show_sign else ""
+    low, high = (f"{v:{sign}.{digits}f}" for v in (interval.low95, interval.high95))
     return f"{low} to {high}".replace("-", "−")
 
 
@@ -108,6 +132,11 @@ def _direction(interval: Interval | None) -> str:
     if interval is None or math.isnan(interval.low95):
         return ""
     return "up" if interval.low95 > 0 else "down" if interval.high95 < 0 else ""
+
+
+def _state(line: str) -> str:
+    """Style class of a line about contamination."""
+    return "bad" if line.startswith("WARNING") else "open" if "not checked" in line else "fine"
 
 
 def _task_chart(report: Report, scored: Sequence[SystemFigures]) -> str:
@@ -143,7 +172,15 @@ def _statement_chart(report: Report, scored: Sequence[SystemFigures]) -> str:
 
 def _statement_cell(report: Report, system: SystemFigures, code: str) -> Interval | None:
     """A statement's AUC, without limits when too few positives stand behind them."""
-    interval = _cell(system.statement_auc, code)
+    return _sure(report, code, _cell(system.statement_auc, code))
+
+
+def _precision_cell(report: Report, system: SystemFigures, code: str) -> Interval | None:
+    """A statement's average precision, likewise."""
+    return _sure(report, code, _cell(system.statement_precision, code))
+
+
+def _sure(report: Report, code: str, interval: Interval | None) -> Interval | None:
     if interval is None or report.positives[code] >= TOO_FEW_POSITIVES:
         return interval
     return Interval(interval.value, *[math.nan] * 4)

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from eval.scan import Item
-from eval.text import words
-
-Status = Literal["present", "absent", "uncertain"]
+from eval.reading.openings import NO, Status, is_question, status_of
+from eval.reading.scan import Item
+from eval.reading.text import words
 
 _VALUES: dict[str, Status] = {
     **dict.fromkeys(words("yes present 1 true positive ja confirmed detected seen ✓ ✔ ✅ ☑ ☒ x"), "present"),
@@ -23,13 +21,11 @@ _VALUES: dict[str, Status] = {
     **dict.fromkeys(words("maybe possible possibly uncertain unclear probable likely equivocal borderline ? moeglich"),
                     "uncertain"),
 }  # fmt: skip
-_TICKS = set("✓✔✅✗✘❌")
+_TICKS = set("✓✔✅✗✘❌☐☑☒")
+_NOW = set(words("now currently today presently jetzt aktuell heute"))
+_OPEN_LISTS = set(words("consider ddx dd"))
+_TURNS = set(words("but however yet whereas while"))
 _PRONOUNS = set(words("this there it that which we"))
-_ASKING = set(words("is are does do did can could was has have what which any should would ist sind gibt liegt zeigt"))
-YES = set(words("yes yeah yep correct true affirmative positive ja"))
-"""First words that say yes."""
-NO = set(words("no not nope incorrect false negative nein"))
-"""First words that say no."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +45,8 @@ def read_sentence(sentence: Sequence[Item], header: Status | None) -> tuple[list
     """Mentions of one sentence, and the status that a heading ("Not seen:") gives to the list items after it."""
     if sentence[0].kind != "bullet":
         header = None
+    if _void(sentence):
+        return [], header
     status: dict[int, Status | None] = {}
     _before_cues(sentence, header, status)
     _after_cues(sentence, status)
@@ -57,8 +55,18 @@ def read_sentence(sentence: Sequence[Item], header: Status | None) -> tuple[list
     terms = [n for n, item in enumerate(sentence) if item.kind == "term"]
     mentions = [_mention(sentence, n, found) for n in terms if (found := status.get(n)) is not None]
     if not terms and sentence[-1].kind == "colon":
-        return [], next((_status(i) for i in sentence if i.kind == "cue"), None)
+        return [], next((status_of(i) for i in sentence if i.kind == "cue"), None)
     return mentions, header
+
+
+def _void(sentence: Sequence[Item]) -> bool:
+    """Whether a sentence speaks of ECGs at large or of what would be ("In general ...", "If this were ...")."""
+    for n, item in enumerate(sentence):
+        if item.kind == "cue" and item.cue.kind == "void":
+            named = any(i.kind == "term" for i in sentence[:n])
+            if named == (item.cue.side == "after"):
+                return True
+    return False
 
 
 def _mention(sentence: Sequence[Item], n: int, status: Status) -> Mention:
@@ -66,40 +74,42 @@ def _mention(sentence: Sequence[Item], n: int, status: Status) -> Mention:
     return Mention(sentence[n], status, limited=following == "lead", heading=following == "colon")
 
 
-def _status(item: Item) -> Status | None:
-    kind = item.cue.kind
-    if kind == "absent":
-        return "absent"
-    if kind == "uncertain":
-        return "uncertain"
-    return "present" if kind == "present" else None
-
-
 def _before_cues(sentence: Sequence[Item], header: Status | None, status: dict[int, Status | None]) -> None:
     """Give every term the status of the cue that reaches it from the left."""
     base: Status | None = header
     cue: Status | None = None
-    dropped = False
+    dropped = past = False
     outside: list[Status | None] = []
     for n, item in enumerate(sentence):
         if item.kind == "term":
-            status[n] = None if dropped else _join(item.inner, cue or base)
+            status[n] = None if dropped or past else _join(item.inner, cue or base)
             cue = "absent" if item.inner == "absent" else cue
         elif item.kind == "cue":
             if _heads_list(sentence, n):
-                base, cue = _status(item), None
-            elif item.cue.kind == "drop":
+                base, cue, past = status_of(item), None, item.cue.kind == "drop"
+            elif item.cue.kind == "drop" and item.cue.side == "before":
                 dropped = True
+            elif item.cue.kind == "past":
+                dropped = any(i.text in _NOW for i in sentence[n:])
+            elif item.cue.kind == "echo":
+                cue = next((s for i in reversed(sentence[:n]) if i.kind == "cue" and (s := status_of(i))), cue)
+            elif item.cue.kind == "claim":
+                turned = any(i.kind == "stop" and i.text in _TURNS for i in sentence[n:])
+                cue = "absent" if turned else "uncertain"
             elif _looks_right(sentence, n) and not _interjection(sentence, n):
-                cue = cue if cue == "absent" and item.cue.kind != "absent" else (_status(item) or cue)
+                cue = cue if cue == "absent" and item.cue.kind != "absent" else (status_of(item) or cue)
         elif item.kind == "open":
             outside.append(cue)
         elif item.kind == "close" and outside:
             cue = outside.pop()
         elif item.kind == "question" and n + 1 < len(sentence):
             cue = "uncertain"
+        elif item.kind == "colon" and cue and not _untouched(sentence, n):
+            cue = None  # "without flutter waves: SVT"
         elif item.kind == "stop" and cue == "uncertain" and item.text in _PRONOUNS and _untouched(sentence, n):
             continue  # "not sure whether this is ...", "suggests that there is ..."
+        elif item.kind == "stop" and cue == "absent" and item.text == "that" and _untouched(sentence, n):
+            continue  # "no indication that the patient has ..."
         elif item.kind == "stop" or (item.kind in ("comma", "and") and not _goes_on(sentence, n)):
             cue, dropped = None, False
 
@@ -125,7 +135,9 @@ def _heads_list(sentence: Sequence[Item], n: int) -> bool:
     k = n + 1
     while k < len(sentence) and sentence[k].kind == "word" and k - n <= 3:
         k += 1
-    if k >= len(sentence) or sentence[k].kind != "colon":
+    if sentence[n].text.split()[0] in _OPEN_LISTS:
+        return True
+    if k >= len(sentence) or sentence[k].kind != "colon" or _interjection(sentence, n):
         return False
     return not any(item.kind == "term" for item in sentence[max(0, n - 2) : n])
 
@@ -147,7 +159,7 @@ def _looks_right(sentence: Sequence[Item], n: int) -> bool:
 
 def _interjection(sentence: Sequence[Item], n: int) -> bool:
     """ "No, the rhythm is ...": the no answers a question and denies nothing that follows."""
-    return sentence[n].text in NO and n + 1 < len(sentence) and sentence[n + 1].kind == "comma"
+    return sentence[n].text in NO and n + 1 < len(sentence) and sentence[n + 1].kind in ("comma", "colon")
 
 
 def _goes_on(sentence: Sequence[Item], n: int) -> bool:
@@ -195,8 +207,12 @@ def _after_cues(sentence: Sequence[Item], status: dict[int, Status | None]) -> N
         new: Status | None = None
         if item.kind == "question" and n == len(sentence) - 1 and not is_question(sentence):
             new = "uncertain"
+        elif item.kind == "cue" and item.cue.kind == "drop" and item.cue.side == "after":
+            status.update(dict.fromkeys(_subjects(sentence, n)[:1], None))
         elif item.kind == "cue" and item.cue.side != "before" and not _looks_right(sentence, n):
-            new = _status(item)
+            new = status_of(item)
+        if new == "present" and sentence[n - 1].kind == "stop":  # "absent in V1 but present in V2"
+            status.update((k, new) for k in [k for k in status if k < n][-1:] if status[k])
         if new is None or new == "present":
             continue
         for k in _subjects(sentence, n):
@@ -212,19 +228,25 @@ def _subjects(sentence: Sequence[Item], n: int) -> list[int]:
     for k in range(n - 2 if apart else n - 1, -1, -1):
         kind = sentence[k].kind
         if kind == "term":
-            if out and not joined:
+            alias = out and sentence[k + 1].kind == "open" and sentence[k].meaning == sentence[out[-1]].meaning
+            if out and not (joined or alias):
                 break
             out.append(k)
             joined, words_between = False, 0
         elif kind in ("and", "or") or (kind == "comma" and len(out) > 1):
             joined = True
-        elif kind in ("word", "lead", "open", "close"):
+        elif kind in ("word", "lead", "open", "close") or (kind == "stop" and _back(sentence[n])):
             words_between += kind == "word"
             if words_between > 6:
                 break
         elif not (kind == "cue" and sentence[k].cue.kind in ("ignore", "present")):
             break
     return out
+
+
+def _back(item: Item) -> bool:
+    """Whether a cue points back past a "but": "I looked for AF but could not find it"."""
+    return item.kind == "cue" and item.text.split()[-1] in ("it", "any", "one", "them")
 
 
 def _alternatives(sentence: Sequence[Item], status: dict[int, Status | None]) -> None:
@@ -245,41 +267,36 @@ def _alternatives(sentence: Sequence[Item], status: dict[int, Status | None]) ->
 
 def _values(sentence: Sequence[Item], status: dict[int, Status | None]) -> None:
     """ "LVH: no", "AFIB = 1", "PVC (absent)", "| WPW | yes |": the value after a term is its status."""
+    lead = next((i.text for i in sentence if i.kind not in ("bullet", "open", "close")), "")
+    tick: Status | None = None
     for n, item in enumerate(sentence):
+        if lead in _TICKS and item.text in _TICKS:  # "[x] LVH [ ] RVH": the ticks stand before
+            tick = _VALUES[item.text]
         if item.kind != "term":
             continue
+        status[n] = tick or status[n]
         k = n + 1
         while k < len(sentence) and sentence[k].text == '"':
             k += 1
-        if k < len(sentence) and sentence[k].text in _TICKS:
+        if k < len(sentence) and sentence[k].text in _TICKS and lead not in _TICKS:
             status[n] = _VALUES[sentence[k].text]
         if k + 1 >= len(sentence) or sentence[k].kind not in ("colon", "open"):
             continue
-        while k + 1 < len(sentence) and sentence[k + 1].text in ('"', "|"):
+        while k + 1 < len(sentence) and sentence[k + 1].text in ('"', "|", "both", "all", "each"):
             k += 1
         if k + 1 >= len(sentence):
             continue
         value = _VALUES.get(sentence[k + 1].text) or _value_cue(sentence[k + 1])
         if sentence[k].kind == "open" and sentence[k + 1].text in ("0", "1"):
             continue  # "SR (0)": a likelihood; in PTB-XL 0 means present without one
-        after = sentence[k + 2].kind if k + 2 < len(sentence) else "break"
-        if value and after in ("break", "comma", "close", "colon", "stop", "open", "question"):
-            status[n] = value
+        rest = [i for i in sentence[k + 2 :] if i.text != '"'][:1]
+        after = rest[0].kind if rest else "break"
+        packed = after == "term" and sentence[k].text == "="  # "SR=0 AFIB=1"
+        dated = bool(rest) and rest[0].text in _NOW  # "not seen today"
+        if value and (packed or dated or after in ("break", "comma", "close", "colon", "stop", "open", "question")):
+            status.update(dict.fromkeys(_subjects(sentence, n + 1), value))
 
 
 def _value_cue(item: Item) -> Status | None:
     """The status of a cue that can stand as a value: "not seen", "possible"; not "no evidence of"."""
-    return _status(item) if item.kind == "cue" and item.cue.side in ("both", "after") else None
-
-
-def is_question(sentence: Sequence[Item]) -> bool:
-    """Whether a sentence asks: it opens with a question word or a verb, and ends with a question mark."""
-    return sentence[-1].kind == "question" and opener(sentence) in _ASKING
-
-
-def opener(sentence: Sequence[Item]) -> str:
-    """The first word of a sentence, past list marks and labels such as "Question:"."""
-    said = [i for i in sentence if i.kind not in ("bullet", "open", "close")]
-    if len(said) > 2 and said[1].kind == "colon" and said[0].kind == "word":
-        said = said[2:]
-    return said[0].text.split()[0] if said and said[0].text.strip() else ""
+    return status_of(item) if item.kind == "cue" and item.cue.side in ("both", "after") else None

@@ -1,0 +1,146 @@
+"""What this machine has, whether a recipe fits, and what to change where it does not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+import torch
+
+from recipes.bases import is_downloaded, on_hub
+from recipes.footprint import Footprint, needs
+from recipes.schema import LoraPart, ModelPart, Recipe, TrainPart
+
+GB = 1e9
+"""All sizes here are in gigabytes of 10^9 bytes, as in the names of GPUs' memory sizes and of files."""
+
+_ALLOWANCE = 0.8 * GB
+"""Not counted, but taken: CUDA's own context and kernels, scratch space, gaps between allocations. A rule of thumb."""
+
+_SUSTAINED = {"a consumer card at 30 TFLOP/s": 30e12, "a data-centre card at 200 TFLOP/s": 200e12}
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU: its name, and bytes of memory in all and not taken."""
+
+    name: str
+    total: int
+    free: int
+
+
+@dataclass(frozen=True)
+class Machine:
+    """CPU cores, bytes of main memory not taken, bytes of disk not taken, GPUs that torch can use."""
+
+    cores: int
+    memory: int
+    disk: int
+    gpus: tuple[Gpu, ...]
+
+    @property
+    def room(self) -> float:
+        """Bytes that a training run can have: of the emptiest GPU, or of main memory where there is none."""
+        return max(gpu.free for gpu in self.gpus) - _ALLOWANCE if self.gpus else float(self.memory)
+
+
+def machine(folder: Path = Path()) -> Machine:
+    """This machine; the disk is that of `folder`."""
+    gpus = []
+    for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        free, total = torch.cuda.mem_get_info(i)
+        gpus.append(Gpu(torch.cuda.get_device_name(i), total, free))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Machine(cores, psutil.virtual_memory().available, shutil.disk_usage(folder).free, tuple(gpus))
+
+
+def doctor(recipe: Recipe | None = None, here: Machine | None = None) -> list[str]:
+    """Lines to print: what this machine can do and, given a recipe, what it needs, whether it fits, and what to change.
+
+    here: the machine to judge for; this one by default. Raises `InputError` when the recipe's base is not known.
+    """
+    here = here or machine()
+    lines = [f"machine: {here.cores} CPU cores, {_gb(here.memory)} of main memory and {_gb(here.disk)} of disk free"]
+    lines += [f"GPU {i}: {gpu.name}, {_gb(gpu.free)} of {_gb(gpu.total)} free" for i, gpu in enumerate(here.gpus)]
+    if not here.gpus:
+        lines.append("no GPU that torch can use: nano works here; the 11 B needs a GPU")
+    if find_spec("bitsandbytes") is None:
+        lines.append("bitsandbytes is not installed: no 4-bit weights, no 8-bit optimizer (ecg-vlm[quantized])")
+    if recipe is not None:
+        lines += _about(recipe, here)
+    return lines
+
+
+def _about(recipe: Recipe, here: Machine) -> list[str]:
+    need = needs(recipe)
+    parts = ("weights", "adapter", "gradients", "optimizer", "activations", "working")
+    lines = [
+        f"{recipe.name}: {need.parameters:,} parameters, {need.trained:,} of them trained",
+        f"counted, not measured: {', '.join(f'{name} {_gb(getattr(need, name))}' for name in parts)}",
+        f"{need.flops_per_image / 1e12:.3g} TFLOP an image: "
+        + ", ".join(f"{need.flops_per_image / rate:.2g} s on {card}" for card, rate in _SUSTAINED.items()),
+        _verdict(need, here),
+    ]
+    if need.total > here.room:
+        lines.append(advice(recipe, here.room))
+    base = recipe.model.base
+    if on_hub(base) and not is_downloaded(base):
+        size = 2 * (need.parameters - (need.trained if recipe.lora else 0))  # published in bfloat16
+        lines.append(f"{_gb(size)} to download" + ("" if size < here.disk else f": the disk has {_gb(here.disk)} only"))
+    return lines
+
+
+def _verdict(need: Footprint, here: Machine) -> str:
+    kind = "GPU memory" if here.gpus else "main memory"
+    aside = f", {_gb(_ALLOWANCE)} set aside for CUDA" if here.gpus else ""
+    spare = here.room - need.total
+    if spare >= 0:
+        return f"needs {_gb(need.total)} of {kind}: fits with {_gb(spare)} to spare{aside}"
+    return f"needs {_gb(need.total)} of {kind}: {_gb(-spare)} more than there is{aside}"
+
+
+def advice(recipe: Recipe, room: float) -> str:
+    """The overrides, added one by one, with which a recipe fits into `room` bytes, and what it then needs."""
+    need, keys = needs(recipe).total, []
+    for key, smaller in _savings(recipe):
+        if need <= room:
+            break
+        need = needs(smaller).total
+        keys.append(key)
+    if not keys:
+        return "it fits as it is" if need <= room else "no override makes it smaller; take a larger GPU"
+    return f"change: {' '.join(keys)}; then it needs {_gb(need)}" + ("" if need <= room else "; take a larger GPU")
+
+
+def _savings(recipe: Recipe) -> list[tuple[str, Recipe]]:
+    """Overrides that save memory, in the order of what they cost in quality; each with all before it applied."""
+    model, lora, train = recipe.model, recipe.lora, recipe.train
+    steps: list[tuple[str, Recipe]] = []
+
+    def then(key: str, **parts: ModelPart | LoraPart | TrainPart) -> None:
+        steps.append((key, replace(steps[-1][1] if steps else recipe, **parts)))  # type: ignore[arg-type]
+
+    if model.dtype == "float32":
+        then("model.dtype=bfloat16", model=(model := replace(model, dtype="bfloat16")))
+    if not train.gradient_checkpointing:
+        then("train.gradient_checkpointing=true", train=(train := replace(train, gradient_checkpointing=True)))
+    if train.images_per_batch > 1:
+        key = f"train.images_per_batch=1 train.accumulate={train.accumulate * train.images_per_batch}"
+        tokens = train.tokens_per_batch // train.images_per_batch
+        key += f" train.tokens_per_batch={tokens}" if tokens else ""
+        accumulate = train.accumulate * train.images_per_batch
+        train = replace(train, images_per_batch=1, accumulate=accumulate, tokens_per_batch=tokens)
+        then(key, train=train)
+    if lora is not None and model.quantization == "none":
+        then("model.quantization=nf4", model=replace(model, quantization="nf4"))
+    if lora is not None and lora.targets == "all-linear":
+        then("lora.targets=language", lora=replace(lora, targets="language"))
+    return steps
+
+
+def _gb(size: float) -> str:
+    return f"{size / GB:.1f} GB" if size >= 0.05 * GB else f"{size / 1e6:.1f} MB"

@@ -1,0 +1,203 @@
+"""Export of a finished run: the adapter or the merged model, proven to answer like the run, with a model card.
+
+What is written opens with transformers and peft alone. It is opened so here, and shown a page and several questions
+beside the run's own model; when their logits differ by more than rounding explains, nothing is left behind.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import PeftModel
+from PIL import Image, ImageDraw
+from torch import Tensor
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from recipes.bases import NANO, RANDOM, as_folder, base_fingerprint, nano_folder, nf4_config
+from recipes.card import model_card
+from recipes.model import load_adapter, load_model, load_processor
+from recipes.packing import render_chat
+from recipes.schema import ModelPart, Recipe, load_recipe
+from render.files import InputError, WorkFailed, refuse_filled, whole_folder
+
+QUESTIONS = (
+    "Is there atrial fibrillation in this ECG?",
+    "Is this a normal ECG?",
+    "What is the heart rhythm?",
+    "Report this ECG.",
+)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far two models' logits lie apart on the same tokens.
+
+    largest: the largest difference, as a share of the logits' standard deviation. same_token: share of positions at
+    which both think the same token most likely. tokens: positions compared.
+    """
+
+    largest: float
+    same_token: float
+    tokens: int
+
+
+# What rounding explains: the exported model adds the same numbers in another order (adapter), or rounds the sum of
+# weight and update to the weight's type once more (merged). 16-bit weights keep 8 bits, so near-ties may fall over.
+_MOST = {"float32": Agreement(1e-3, 0.99, 0), "bfloat16": Agreement(0.3, 0.9, 0)}
+
+
+def export(run: Path, out: Path, *, merge: bool, report: Path | None = None) -> dict[str, Any]:
+    """Write the adapter of `run` (stock peft layout), or with `merge` the whole model, into the new folder `out`.
+
+    A run from scratch has no adapter: its whole model is written. With nano as the base, the adapter's base is copied
+    to `out/base`, and the adapter's config names it as ./base. An adapter trained on 4-bit weights is merged into the
+    base in 16 bits: what `merge_and_unload` of 4-bit weights gives is rounded to 4 bits again.
+    report: a report.json of `ecg-vlm evaluate`, whose figures go into the model card.
+    Returns the agreement with the run's own model: {"merged", "dtype", "agreement"} and, for an adapter trained on
+    4-bit weights and merged, "agreement_with_4bit", which no limit is set for. Raises `InputError` for a run that is
+    unfinished or does not fit, `WorkFailed` when the logits differ by more than `_MOST`; then `out` is not there.
+    """
+    refuse_filled(out)
+    recipe, facts = _read_run(run)
+    figures = _read_json(report) if report else None
+    whole = merge or recipe.lora is None
+    part, four_bit = recipe.model, None
+    images, texts, processor = _asked(part.base if recipe.lora else str(run))
+    if merge and part.quantization == "nf4":
+        four_bit = _logits(_tuned(run, recipe), processor, images, texts)
+        part = replace(part, quantization="none")
+    with whole_folder(out) as folder:
+        model = _tuned(run, replace(recipe, model=part))
+        own = _logits(model, processor, images, texts)
+        _write(model, processor, folder, part.base, whole)
+        del model
+        gc.collect()
+        stock = _logits(_stock(folder, part, whole), AutoProcessor.from_pretrained(folder), images, texts)
+        agreement = _compare(own, stock)
+        _refuse_unlike(agreement, part.dtype, run)
+        result = {"merged": whole, "dtype": part.dtype, "agreement": agreement}
+        if four_bit is not None:
+            result["agreement_with_4bit"] = _compare(four_bit, stock)
+        (folder / "README.md").write_text(model_card(recipe, facts, result, figures), encoding="utf-8")
+    return {k: vars(v) if isinstance(v, Agreement) else v for k, v in result.items()}
+
+
+def _refuse_unlike(found: Agreement, dtype: str, run: Path) -> None:
+    most = _MOST[dtype]
+    if not (found.largest <= most.largest and found.same_token >= most.same_token):  # NaN is unlike, too
+        raise WorkFailed(
+            f"{run}: the exported model does not answer like the run: logits differ by {found.largest:.2g} standard "
+            f"deviations (at most {most.largest:g} in {dtype}), the same token is most likely at "
+            f"{found.same_token:.1%} of positions (at least {most.same_token:.0%}); nothing was written; update "
+            f"transformers and peft, then export again"
+        )
+
+
+def _read_run(run: Path) -> tuple[Recipe, dict[str, Any]]:
+    """Recipe and `run.json` of a finished run. Raises `InputError`."""
+    if not (run / "run.json").is_file():
+        raise InputError(f"{run}: no run.json; name the folder of a finished run of ecg-vlm finetune")
+    facts, recipe = _read_json(run / "run.json"), load_recipe(run / "recipe.yaml")
+    if recipe.model.base.startswith(RANDOM):
+        raise InputError(
+            f"{run}: its base {recipe.model.base} has random weights, for measuring; there is no use in it"
+        )
+    if recipe.lora is not None and facts.get("base_sha256", "") != base_fingerprint(recipe.model.base):
+        raise InputError(f"{run}: the adapter was made for another {recipe.model.base} than the one installed here")
+    return recipe, facts
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: holds no JSON object but a {type(found).__name__}")
+    return found
+
+
+def _tuned(run: Path, recipe: Recipe) -> Any:
+    """The run's own model, as `ecg-vlm ask` loads it."""
+    if recipe.lora is None:
+        return load_model(ModelPart(base=str(run), dtype=recipe.model.dtype))
+    return load_adapter(load_model(recipe.model), run, recipe.model.base)
+
+
+def _write(model: Any, processor: Any, folder: Path, base: str, whole: bool) -> None:
+    """The files of the export. A merge changes `model`."""
+    if whole:
+        (model.merge_and_unload(safe_merge=True) if isinstance(model, PeftModel) else model).save_pretrained(folder)
+    else:
+        if base == NANO:
+            shutil.copytree(nano_folder(), folder / "base", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+        for config in model.peft_config.values():
+            config.base_model_name_or_path = "./base" if base == NANO else base
+        model.save_pretrained(folder, save_embedding_layers=False)
+    processor.save_pretrained(folder)
+
+
+def _stock(folder: Path, part: ModelPart, whole: bool) -> Any:
+    """The export, opened as anybody would: with transformers and peft."""
+    arguments: dict[str, Any] = {"dtype": getattr(torch, part.dtype), "attn_implementation": "sdpa"}
+    if torch.cuda.is_available():
+        arguments["device_map"] = {"": torch.cuda.current_device()}
+    if whole:
+        return AutoModelForImageTextToText.from_pretrained(folder, **arguments).eval()
+    if part.quantization == "nf4":
+        arguments["quantization_config"] = nf4_config(part.dtype)
+    where = folder / "base" if part.base == NANO else as_folder(part.base) or part.base
+    base = AutoModelForImageTextToText.from_pretrained(where, **arguments)
+    return PeftModel.from_pretrained(base, folder).eval()
+
+
+# The page, the questions, and what the models make of them
+
+
+def _asked(base: str) -> tuple[Image.Image, list[str], Any]:
+    """The page, the questions as the base's chat, and its processor."""
+    processor = load_processor(base)
+    texts = [render_chat(processor, [{"role": "user", "content": q}], prompt=True) for q in QUESTIONS]
+    return _page(), texts, processor
+
+
+def _page() -> Image.Image:
+    """A drawn strip on millimetre paper, 1120 x 560 pixels, the same for ever."""
+    page = Image.new("RGB", (1120, 560), (255, 240, 238))
+    pen = ImageDraw.Draw(page)
+    for k in range(0, 1120, 20):
+        pen.line([(k, 0), (k, 560)], fill=(240, 180, 175))
+        pen.line([(0, k), (1120, k)], fill=(240, 180, 175))
+    x = np.arange(1120)
+    for row, height in enumerate((60, 90, -40, 120)):
+        beat = np.exp(-((((x + 30 * row) % 150) - 60.0) ** 2) / 18) + 0.2 * np.exp(-(((x % 150) - 110.0) ** 2) / 200)
+        pen.line(
+            list(zip(x.tolist(), (100 + 125 * row - height * beat).tolist(), strict=True)), fill=(20, 20, 30), width=2
+        )
+    return page
+
+
+@torch.no_grad()
+def _logits(model: Any, processor: Any, image: Image.Image, texts: list[str]) -> list[Tensor]:
+    """Logits at every position of every question, (tokens, vocabulary) each, float32, on the CPU."""
+    found = []
+    for text in texts:
+        inputs = processor(images=image, text=text, add_special_tokens=False, return_tensors="pt").to(model.device)
+        found.append(model(**inputs).logits[0].float().cpu())
+    return found
+
+
+def _compare(first: list[Tensor], second: list[Tensor]) -> Agreement:
+    a, b = torch.cat(first), torch.cat(second)
+    return Agreement(
+        largest=float((a - b).abs().max() / a.std()),
+        same_token=float((a.argmax(-1) == b.argmax(-1)).float().mean()),
+        tokens=len(a),
+    )

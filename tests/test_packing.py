@@ -1,0 +1,168 @@
+"""Packing: dialogues behind one image are as good as apart; and what is asked after one look."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from PIL import Image
+
+from recipes.looking import answer, answer_tokens, look_at, yes_probabilities
+from recipes.model import load_model, load_processor
+from recipes.packing import IGNORED, Encoder, encode, encode_prompt, look, pack, render_chat
+from recipes.schema import ModelPart
+from render.files import InputError
+from render.questions.wording import closed_question
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return load_processor("nano")
+
+
+@pytest.fixture(scope="module")
+def nano():
+    return load_model(ModelPart())
+
+
+def talk(question: str, answer: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def noise_page(seed: int) -> Image.Image:
+    pixels = torch.randint(0, 256, (336, 672, 3), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+    return Image.fromarray(pixels.numpy())
+
+
+def test_loss_falls_on_the_answers_alone(processor):
+    encoded = encode(processor, talk("Is this a normal ECG?", "No."))
+    tokenizer = processor.tokenizer
+    learnt = [i for i, label in zip(encoded.input_ids, encoded.labels, strict=True) if label != IGNORED]
+    assert tokenizer.decode(learnt) == "No.<|eot_id|>"
+    assert tokenizer.decode(encoded.input_ids).count("<|begin_of_text|>") == 1
+    two = encode(processor, [*talk("Is this a normal ECG?", "No."), *talk("Why?", "Sinus bradycardia.")])
+    learnt = [i for i, label in zip(two.input_ids, two.labels, strict=True) if label != IGNORED]
+    assert tokenizer.decode(learnt) == "No.<|eot_id|>Sinus bradycardia.<|eot_id|>"
+
+
+def loss_and_gradients(model, batch, denominator):
+    model.zero_grad()
+    loss = model(**batch, num_items_in_batch=denominator).loss
+    loss.backward()
+    return loss.detach(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def test_packed_dialogues_equal_separate_rows(processor):
+    model = load_model(ModelPart())
+    texts = [
+        talk("Is this a normal ECG?", "No."),
+        talk("What is the rhythm?", "Atrial fibrillation."),
+        talk("Report this ECG.", "Sinus rhythm. Left ventricular hypertrophy. Low amplitude T waves."),
+    ]
+    encoded = [encode(processor, t) for t in texts]
+    pixels, tiles = look(processor, [noise_page(0)])
+    count = sum(label != IGNORED for e in encoded for label in e.labels)
+    packed = loss_and_gradients(model, {**pack([encoded], tiles, processor), **pixels}, count)
+    separate, gradients = torch.tensor(0.0), {}
+    for one in encoded:
+        loss, part = loss_and_gradients(model, {**pack([[one]], tiles, processor), **pixels}, count)
+        separate += loss
+        gradients = {n: gradients.get(n, 0) + g for n, g in part.items()}
+    torch.testing.assert_close(packed[0], separate, atol=1e-5, rtol=1e-5)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(packed[1][name], gradient, atol=1e-5, rtol=1e-4, msg=name)
+
+
+@torch.no_grad()
+def test_no_dialogue_sees_another(nano, processor):
+    pixels, tiles = look(processor, [noise_page(0)])
+    first = encode(processor, talk("Is this a normal ECG?", "No."))
+    others = [encode(processor, talk("What is the rhythm?", a)) for a in ("Sinus rhythm.", "Trigeminy.")]
+    logits = []
+    for other in others:
+        batch = {**pack([[first, other]], tiles, processor), **pixels}
+        batch.pop("labels")
+        logits.append(nano(**batch).logits[0, : len(first.input_ids)])
+    assert torch.equal(logits[0], logits[1])
+
+
+@torch.no_grad()
+def test_padding_and_neighbouring_images_change_nothing(nano, processor):
+    short = encode(processor, talk("Is this a normal ECG?", "No."))
+    long = encode(processor, talk("Report this ECG.", "Sinus rhythm. Left ventricular hypertrophy."))
+    pixels, tiles = look(processor, [noise_page(0), noise_page(1)])
+    batch = {**pack([[short], [long, short]], tiles, processor), **pixels}
+    batch.pop("labels")
+    together = nano(**batch).logits[0, : len(short.input_ids)]
+    pixels, tiles = look(processor, [noise_page(0)])
+    batch = {**pack([[short]], tiles, processor), **pixels}
+    batch.pop("labels")
+    torch.testing.assert_close(together, nano(**batch).logits[0], atol=1e-4, rtol=1e-4)
+
+
+def test_prompt_ends_where_the_answer_begins(processor):
+    prompt, whole = encode_prompt(processor, "Why?"), encode(processor, talk("Why?", "No."))
+    assert whole.input_ids[: len(prompt.input_ids)] == prompt.input_ids
+    assert whole.labels[len(prompt.input_ids)] != IGNORED == whole.labels[len(prompt.input_ids) - 1]
+
+
+@pytest.mark.parametrize(
+    ("messages", "message"),
+    [
+        (talk("What is this?", "A page <|image|>."), "holds the image token"),
+        (talk("And <|image|> this?", "No."), "holds the image token"),
+        ([{"role": "user", "content": "Well?"}], "without an assistant's turn"),
+    ],
+)
+def test_dialogues_that_cannot_be_learnt_are_refused(messages, message, processor):
+    with pytest.raises(InputError, match=message):
+        encode(processor, messages)
+
+
+def test_encoder_remembers(processor, monkeypatch):
+    encoder = Encoder(processor)
+    first = encoder(talk("Why?", "No."))
+    assert first == encode(processor, talk("Why?", "No."))
+    monkeypatch.setattr("recipes.packing.encode", None)
+    assert encoder(talk("Why?", "No.")) is first
+
+
+# One look
+
+
+@torch.no_grad()
+def test_scores_of_one_look_equal_scores_one_by_one_and_stock_transformers(nano, processor):
+    images = [noise_page(2), noise_page(3).crop((0, 0, 336, 336))]  # two tiles and one
+    questions = [closed_question(code) for code in ("AFIB", "NORM", "LVH")]
+    packed = yes_probabilities(nano, processor, look_at(nano, processor, images), questions)
+    yes, no = answer_tokens(processor)
+    for row, image in zip(packed, images, strict=True):
+        seen = look_at(nano, processor, [image])
+        for value, question in zip(row, questions, strict=True):
+            alone = yes_probabilities(nano, processor, seen, [question])[0, 0]
+            text = render_chat(processor, [{"role": "user", "content": question}], prompt=True)
+            inputs = processor(images=image, text=text, add_special_tokens=False, return_tensors="pt")
+            stock = nano(**inputs).logits[0, -1]
+            torch.testing.assert_close(value, alone, atol=1e-4, rtol=0)
+            torch.testing.assert_close(value, (stock[yes] - stock[no]).sigmoid(), atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_answers_of_one_look_are_those_of_stock_transformers(nano, processor):
+    image, questions = noise_page(4), ["What is the rhythm?", "Report this ECG."]
+    seen = look_at(nano, processor, [image])
+    for question in questions * 2:  # asked again, behind scores and answers: a look is never used up
+        yes_probabilities(nano, processor, seen, questions)
+        text = render_chat(processor, [{"role": "user", "content": question}], prompt=True)
+        inputs = processor(images=image, text=text, add_special_tokens=False, return_tensors="pt")
+        ids = nano.generate(**inputs, max_new_tokens=12, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+        stock = processor.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        assert answer(nano, processor, seen, question, max_new_tokens=12) == [stock]
+
+
+def test_scoring_neither_looks_nor_encodes_again(nano, processor, monkeypatch):
+    questions = ["Is this a normal ECG?", "Is there sinus rhythm?"]
+    seen = look_at(nano, processor, [noise_page(5)])
+    first = yes_probabilities(nano, processor, seen, questions)
+    monkeypatch.setattr("recipes.looking.encode_prompt", None)
+    monkeypatch.setattr(nano.model.vision_model, "forward", None)
+    assert torch.equal(yes_probabilities(nano, processor, seen, questions), first)
