@@ -139,7 +139,7 @@ def _count_step(recipe: Recipe, model: Any, text_tokens: int) -> tuple[int, int,
         if parameter.requires_grad:
             parameter.grad = torch.empty_like(parameter)
     spare_memory(model, checkpointing=recipe.train.gradient_checkpointing)  # as the training run does
-    count = _Count()
+    count = Count()
     with count, _on_gpu(bf16=recipe.model.dtype == "bfloat16"):
         hidden = base.model(**inputs, use_cache=False).last_hidden_state
         loss = _Head.apply(hidden.flatten(0, 1), base.lm_head.weight).sum()  # type: ignore[no-untyped-call]
@@ -165,7 +165,7 @@ def _inputs(config: Any, images: int, text_tokens: int) -> dict[str, Tensor]:
     }
 
 
-class _Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Bytes of living tensors made while the mode is on, now and at most, and floating-point operations."""
 
     def __init__(self) -> None:

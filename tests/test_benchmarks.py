@@ -1,0 +1,54 @@
+"""The yardsticks of the benchmarks: what is compared is the same work."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from recipes.model import load_model, load_processor
+from render.data.dataset import open_dataset, write_dataset
+from render.data.rows import Options
+from render.simulate import Simulated
+
+
+@pytest.fixture(scope="module")
+def tuning():
+    path = Path(__file__).parents[1] / "benchmarks" / "tuning.py"
+    spec = importlib.util.spec_from_file_location("tuning_benchmark", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("tower", ["frozen", "trained"])
+def test_stock_trl_learns_what_the_packed_row_learns(tuning, tower, tmp_path):
+    write_dataset(Simulated(5, 2), tmp_path / "all", Options(width=672, closed=8))
+    tuning.cut_pages(tmp_path / "all", tmp_path / "3", 3)
+    assert [len(told) for told in open_dataset(tmp_path / "3")["dialogues"]] == [3, 3]
+    recipe = tuning.recipe_for(False, "random:nano", "lora.dropout=0")
+    recipe = tuning.retargeted(recipe, tuning._TOWERS[tower])
+    base, processor = load_model(recipe.model), load_processor("random:nano")
+    made = tuning.contestants(base, processor, recipe, tmp_path / "3", 3)
+    ours, stock = ([each.step() for _ in range(2)] for each in made.values())
+    assert ours == pytest.approx(stock, abs=1e-5)
+    assert ours[0] != pytest.approx(ours[1], abs=1e-3)  # the steps move something
+    held, operations = zip(*(tuning.weigh(each.step) for each in made.values()), strict=True)
+    assert held[0] < held[1] and operations[0] < 0.5 * operations[1]
+
+
+def test_turns_go_on_where_one_runs_out_of_memory(tuning):
+    taken = []
+
+    def greedy():
+        taken.append("greedy")
+        raise torch.OutOfMemoryError("no room")
+
+    cost = tuning.take_turns({"modest": lambda: taken.append("modest"), "greedy": greedy}, 2)
+    assert taken == ["modest", "greedy", "modest", "modest"]
+    assert cost["greedy"] is None and cost["modest"].wall >= 0
+    assert list(tuning._speeds(cost, 8))[1:3] == ["out of memory", "–"]
