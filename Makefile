@@ -1,8 +1,8 @@
-# Two commands: `make demo` (nothing to a report) and `make test`. Everything else is a part of them.
+# Two commands: `make demo` (nothing to a report) and `make test`; `make real PTBXL=DIR` is the demo on real records.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check clean
+.PHONY: demo real test check clean
 
 # torch goes first and alone: with a CPU build at hand the rest then finds it satisfied and pulls no CUDA build.
 .venv/.complete: pyproject.toml constraints.txt
@@ -13,6 +13,9 @@ BIN := .venv/bin
 
 demo: .venv/.complete
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash demo.sh
+
+real: .venv/.complete
+	@PATH="$(CURDIR)/$(BIN):$$PATH" bash real.sh "$(PTBXL)"
 
 test: .venv/.complete
 	$(BIN)/python -m pytest

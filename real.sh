@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# The same road on real records: nano is tuned and a CNN is trained on PTB-XL's folds 1-8, both are judged on fold 9.
+# Called by `make real PTBXL=DIR`; an hour or so on two cores for some 2,300 records. Interrupted, it goes on where it was.
+set -euo pipefail
+data=ptbxl:$1
+out=${OUT:-runs/real}
+limit=(${LIMIT:+--limit "$LIMIT"}) # for a trial: LIMIT=40 EPOCHS=1 STEPS=2
+pages=(--width 672 --tasks rhythm,morphology,report --closed 24 --resume "${limit[@]}")
+
+ecg-vlm render "$data" "$out/train" --folds 1-8 --workers 2 "${pages[@]}"
+ecg-vlm render "$data" "$out/held-out" --folds 9 --workers 2 "${pages[@]}"
+ecg-vlm finetune ptbxl data.train="$out/train" --out "$out/run" --resume ${STEPS:+--max-steps "$STEPS"}
+ecg-vlm baseline train resnet1d_wang --data "$data" --folds 1-8 --out "$out/cnn" --resume \
+    "${limit[@]}" ${EPOCHS:+--epochs "$EPOCHS"}
+rm -rf "$out/resnet1d_wang" "$out/report"
+ecg-vlm baseline predict "$out/cnn" --data "$data" --folds 9 --out "$out/resnet1d_wang" "${limit[@]}"
+ecg-vlm evaluate "$out/run" --compare nano --compare "$out/resnet1d_wang/scores.parquet" --data "$out/held-out" \
+    --controls-source "$data" --out "$out/report"
