@@ -9,8 +9,8 @@ step() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 rm -rf "$out"
 new=PACE,AFLT,WPW,BIGU
 step "1/5  Simulate ECGs and render pages (new to nano: pacemaker, flutter, WPW, bigeminy)"
-ecg-vlm render "simulated:$new,NORM" "$out/train" --limit 700 --width 672 --tasks rhythm,morphology,report --closed 16 --seed 100 --workers 2
-ecg-vlm render "simulated:$new,NORM" "$out/held-out" --limit 150 --width 672 --tasks rhythm,morphology,report --closed 16 --seed 200 --workers 2
+ecg-vlm render "simulated:$new,NORM" "$out/train" --limit 700 --width 672 --tasks rhythm,morphology,report --forms closed,open --closed 16 --seed 100 --workers 2
+ecg-vlm render "simulated:$new,NORM" "$out/held-out" --limit 150 --width 672 --tasks rhythm,morphology,report --forms closed,open --closed 16 --seed 200 --workers 2
 ecg-vlm render simulated:AFLT "$out/page.png" --width 1120 --seed 300
 
 step "2/5  Tune nano with LoRA (recipes/quickstart.yaml)"

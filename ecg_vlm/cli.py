@@ -107,6 +107,7 @@ def _add_render(sub: Any) -> None:
     p.add_argument("--per-record", type=_positive, default=1, help="pages of each record (default 1)")
     p.add_argument("--mask", action="store_true", help="add a mask to each page: 0 paper, 1 grid, 2 print, 3 signal")
     p.add_argument("--tasks", type=_names, help="of features, rhythm, morphology, report (default all)")
+    p.add_argument("--forms", type=_names, help="of closed, choice, fill, open (default all)")
     p.add_argument("--closed", type=_positive, help="yes/no questions per page (default: as many no as yes)")
     p.add_argument("--dialogues", type=Path, help="ECGInstruct or LLaVA JSON whose dialogues the pages get instead")
     p.add_argument(

@@ -39,7 +39,7 @@ def render(a: argparse.Namespace) -> None:
         seed=a.seed,
         shard_size=a.shard_size,
         lenient=a.lenient,
-        **({"tasks": a.tasks} if a.tasks else {}),
+        **{name: words for name, words in (("tasks", a.tasks), ("forms", a.forms)) if words},
     )
     source = open_source(a.source, seed=a.seed, limit=a.limit, folds=a.folds)
     if a.preview:

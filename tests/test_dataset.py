@@ -100,13 +100,15 @@ def test_same_seed_same_bytes_whatever_the_workers_and_after_an_interruption(tmp
 
 
 def test_several_pages_of_each_record_differ_in_look_and_say_the_same(tmp_path):
-    options = dataclasses.replace(SMALL, per_record=3, layout="mixed", style="mixed", mask=True, tasks=("rhythm",))
+    options = dataclasses.replace(
+        SMALL, per_record=3, layout="mixed", style="mixed", mask=True, tasks=("rhythm",), forms=("closed", "open")
+    )
     manifest = write_dataset(Simulated(3, 3), tmp_path / "d", options)
     rows = open_dataset(tmp_path / "d")
     assert manifest["pages"] == len(rows) == 9
     assert [row["record_id"] for row in rows][::3] == [row["record_id"] for row in rows][1::3]
     assert len({(row["layout"], row["style"]) for row in rows}) > 4
-    assert set(manifest["dialogue_counts"]) == {"rhythm"}
+    assert set(manifest["dialogue_counts"]) == {"rhythm"} and set(manifest["form_counts"]) == {"closed", "open"}
     for row in rows:
         assert row["mask"].size == row["image"].size and set(np.unique(row["mask"])) <= {0, 1, 2, 3}
     again = write_dataset(Simulated(3, 3), tmp_path / "other", dataclasses.replace(options, style="clean"))
@@ -131,6 +133,7 @@ def test_a_resolution_gives_the_papers_true_size(tmp_path, layout, dpi, size):
         {"style": "bluur=0.2"},
         {"layout": "4x3"},
         {"tasks": ("rythm",)},
+        {"forms": ()},
     ],
 )
 def test_wrong_options_are_refused_before_any_work(options):

@@ -18,7 +18,7 @@ from render.pages.layout import Layout, layout_drawn
 from render.pages.page import draw
 from render.pages.style import style_drawn
 from render.pages.wear import Picture, wear
-from render.questions.dialogue import TASKS, Dialogue, dialogues
+from render.questions.dialogue import FORMS, TASKS, Dialogue, dialogues
 from render.record import EcgRecord
 from render.simulate import SIMULATED_STATEMENTS
 from render.statements import STATEMENTS
@@ -77,7 +77,8 @@ class Options:
     layout: where things stand on the page, in words (see `render.pages.page_options`). style: how it looks, in words
     (see `render.pages.style`). width: of the page in pixels, the height follows; with `dpi` the paper's true width at
     that resolution instead. per_record: pages of each record. mask: whether each row carries the page's mask.
-    closed: yes/no questions per page; None for as many no as yes. tasks: of `render.questions.dialogue.TASKS`.
+    closed: yes/no questions per page; None for as many no as yes. tasks, forms: of dialogues, from
+    `render.questions.dialogue`.
     seed: of drawn layouts, styles and wear, of questions and wording. shard_size: pages per Parquet file.
     lenient: draw dead leads and short records as they are, leave unreadable records out and list them; otherwise
     the first such record stops the work.
@@ -91,6 +92,7 @@ class Options:
     mask: bool = False
     closed: int | None = None
     tasks: tuple[str, ...] = TASKS
+    forms: tuple[str, ...] = FORMS
     seed: int = 0
     shard_size: int = 500
     lenient: bool = False
@@ -100,9 +102,9 @@ class Options:
         rng = np.random.default_rng(0)
         layout_drawn(self.layout, rng)
         style_drawn(self.style, rng)
-        unknown = [task for task in self.tasks if task not in TASKS]
-        if unknown or not self.tasks:
-            raise InputError(f"tasks: {', '.join(unknown) or 'none'}: no such task; there are {', '.join(TASKS)}")
+        for what, said, known in (("task", self.tasks, TASKS), ("form", self.forms, FORMS)):
+            if unknown := [word for word in said if word not in known] or ([] if said else ["none"]):
+                raise InputError(f"{what}s: {', '.join(unknown)}: no such {what}; there are {', '.join(known)}")
 
 
 def check(record: EcgRecord, layout: Layout) -> None:
@@ -162,6 +164,7 @@ def make_row(
             tasks=options.tasks,
             prevalence=prevalence,
         )
+        told = [dialogue for dialogue in told if dialogue.form in options.forms]
     row = {
         "image": {"bytes": picture.data, "path": f"{record.record_id}{picture.suffix}"},
         "dialogues": [
