@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from eval.records import Evaluated
+from recipes.checkpoint import read_run
 from render.files import InputError
 
 FILES = (".parquet", ".csv")
@@ -25,8 +26,6 @@ def contamination(model: str, records: Evaluated, force: bool) -> str:
         return f"{model}: not checked; a file of scores does not say what its model was trained on"
     if not (Path(model) / "run.json").is_file():
         return f"{model}: not checked; only runs of ecg-vlm finetune say what they were tuned on"
-    from ecg_vlm.reader import read_run
-
     facts = read_run(Path(model))
     tuned, known = set(facts["records"]), set(facts["patients"]) - {""}
     seen, patients = tuned & set(records.record_ids), known & set(records.patients)
@@ -52,8 +51,6 @@ def short_name(spec: str) -> str:
     if spec == "nano":
         return "nano, untuned"
     if (path / "run.json").is_file():
-        from ecg_vlm.reader import read_run
-
         return f"{Path(read_run(path)['base']).name}, tuned"
     if path.suffix == ".csv":
         return path.stem
@@ -64,8 +61,6 @@ def tuning(model: str) -> dict[str, object]:
     """What a run of `ecg-vlm finetune` says of itself; empty for any other model."""
     if not (Path(model) / "run.json").is_file():
         return {}
-    from ecg_vlm.reader import read_run
-
     facts = read_run(Path(model))
     shown = ("base", "pages", "steps", "seconds", "parameters", "trained_parameters")
     return {key: facts[key] for key in shown if key in facts}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from PIL import Image
 
 from recipes import looking
 from recipes.bases import base_fingerprint
+from recipes.checkpoint import read_run
 from recipes.looking import Look
 from recipes.model import NANO, load_adapter, load_model, load_processor
 from recipes.schema import ModelPart, load_recipe
@@ -116,16 +116,3 @@ class Reader:
         parts = [looking.yes_probabilities(self.model, self.processor, seen, questions) for seen in looks]
         scores: NDArray[np.float64] = torch.cat(parts).double().numpy()
         return scores
-
-
-def read_run(folder: Path) -> dict[str, Any]:
-    """`run.json` of a finished run. Raises `InputError` when it is missing or damaged."""
-    try:
-        facts: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{folder}: no run.json: the run did not finish; go on with: ecg-vlm finetune ... --out {folder} --resume"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder / 'run.json'}: cannot be read ({error}); run the tuning again") from error
-    return facts

@@ -1,10 +1,17 @@
-"""Checkpoints that are whole or not there: written beside, flushed to the disk, then renamed into place."""
+"""What a run leaves in its folder: the facts of a finished one, and checkpoints that are whole or not there.
+
+A checkpoint is written beside, flushed to the disk, then renamed into place.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
+
+from render.files import InputError
 
 _PREFIX = "checkpoint-"
 
@@ -56,3 +63,16 @@ def _flush_entry(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """`run.json` of a finished run. Raises `InputError` when it is missing or damaged."""
+    try:
+        facts: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{folder}: no run.json: the run did not finish; go on with: ecg-vlm finetune ... --out {folder} --resume"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder / 'run.json'}: cannot be read ({error}); run the tuning again") from error
+    return facts

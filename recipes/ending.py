@@ -15,7 +15,7 @@ import torch
 from accelerate import PartialState
 
 from recipes.batches import Plan
-from recipes.checkpoint import last_words
+from recipes.checkpoint import last_words, read_run
 from recipes.schema import Recipe, load_recipe
 from render.files import InputError, WorkFailed, refuse_filled
 
@@ -72,8 +72,7 @@ def refuse_early(recipe: Recipe, out: Path, resume: bool) -> dict[str, Any]:
     elif (out / "recipe.yaml").is_file():
         _refuse_other_recipe(recipe, out)
         if (out / "run.json").is_file():
-            facts: dict[str, Any] = json.loads((out / "run.json").read_text(encoding="utf-8"))
-            return facts
+            return read_run(out)
     PartialState().wait_for_everyone()  # nobody writes into `out` while another still looks whether it is empty
     return {}
 

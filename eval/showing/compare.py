@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from eval.folder import REPORT, SCORES, read_back, read_report
 from eval.measures.figures import Sampling, draw_tasks
 from eval.measures.tasks import task_view
 from eval.metrics import Interval
 from eval.report import heads, interval_lines
-from eval.showing.page import TASK_LABELS, signed, span, three
+from eval.showing.page import TASK_LABELS, template
 from render.files import InputError, whole_file
 from render.statements import TASKS
 
@@ -96,11 +94,7 @@ def comparison_text(comparison: Comparison) -> str:
 
 def write_comparison(path: Path, comparison: Comparison) -> None:
     """Write the comparison as one HTML page that loads nothing; all words from the reports are escaped."""
-    environment = Environment(
-        loader=PackageLoader("eval.showing", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters.update(three=three, signed=signed, span=span)
-    html = environment.get_template("compare.html.j2").render(
+    html = template("compare.html.j2").render(
         comparison=comparison, tasks=TASKS, labels=TASK_LABELS, nothing=_UNDEFINED
     )
     with whole_file(path) as partial:

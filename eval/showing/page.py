@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from textwrap import shorten
+from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from eval.judge import Report
@@ -57,18 +58,27 @@ class Example:
     why: str = ""
 
 
-def report_html(report: Report, examples: Sequence[Example] = ()) -> str:
-    """The whole page as text. All words from outside (answers, names, metadata) are escaped."""
+def template(name: str, **filters: Callable[..., Any]) -> Template:
+    """A page's template, escaping all it is given; filters: beside those for numbers."""
     environment = Environment(
         loader=PackageLoader("eval.showing", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters.update(
-        three=three, signed=signed, percent=percent, span=span, cell=_cell, direction=_direction, state=_state
-    )
+    environment.filters.update(three=three, signed=signed, span=span, **filters)
+    return environment.get_template(name)
+
+
+def report_html(report: Report, examples: Sequence[Example] = ()) -> str:
+    """The whole page as text. All words from outside (answers, names, metadata) are escaped."""
     scored = [system for system in report.systems if system.macro_auc]
     mark_of = {system.name: Markup(legend_mark(i)) for i, system in enumerate(scored)}
     costs = [system for system in report.systems if system.cost]
-    return environment.get_template("report.html.j2").render(
+    filters: dict[str, Callable[..., Any]] = {
+        "percent": percent,
+        "cell": _cell,
+        "direction": _direction,
+        "state": _state,
+    }
+    return template("report.html.j2", **filters).render(
         report=report,
         scored=scored,
         decided=[system for system in scored if system.thresholded],

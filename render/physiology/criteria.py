@@ -127,11 +127,6 @@ class Beat:
         return self.s("V1") + max(self.r("V5"), self.r("V6"))
 
     @property
-    def cornell(self) -> float:
-        """Cornell (Casale 1985): R in aVL plus S in V3, mV."""
-        return self.r("aVL") + self.s("V3")
-
-    @property
     def limb_peak(self) -> float:
         """Largest peak-to-peak QRS of the six limb leads, mV."""
         return float(max(map(add, self._read.r[:6], self._read.s[:6])))

@@ -15,8 +15,6 @@ from render.compiled import compiled
 from render.pages.imaging.optics import Pixels
 from render.pages.imaging.placing import Matrix
 
-Field = NDArray[np.float32]
-
 _KNOT = 16  # pixels between the knots of a field of light, which is smooth
 _SAME = 4  # rows share their light
 _DARKEST = 0.38  # share of the light left where the strongest shading is darkest
