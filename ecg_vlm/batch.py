@@ -6,7 +6,7 @@ Nothing heavy is imported before a model is really needed: judging kept scores a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,13 +27,13 @@ from eval.records import Answer, Evaluated, System
 from eval.report import Report, write_report
 from render.data.dataset import open_dataset
 from render.files import InputError
+from render.questions.wording import OPEN_QUESTION
 from render.sources.ptbxl import LABELS_DIFFER
 from render.statements import STATEMENTS
 
 if TYPE_CHECKING:
     from ecg_vlm.reader import Reader
 
-OPEN_QUESTION = "What does this ECG show?"
 _BATCH = 8
 _MAX_NEW_TOKENS = 96
 
@@ -46,11 +46,13 @@ class Pages:
     """The held-out pages of a data set: rows with `image`, `statements`, `record_id`, `patient_id`.
 
     places: number of each row in the data set.
+    unreadable: rows of pages that cannot be read (column `unreadable`); they are asked, but neither scored nor judged.
     """
 
     rows: Any
     folder: str
     places: tuple[int, ...]
+    unreadable: Any = ()
 
     @property
     def record_ids(self) -> tuple[str, ...]:
@@ -85,9 +87,14 @@ def held_out_pages(folder: str, folds: Sequence[int] = (), limit: int = 0) -> Pa
     ]
     if limit:
         keep = keep[:limit]
+    why = rows["unreadable"] if "unreadable" in rows.column_names else [""] * len(rows)
+    spoilt = [i for i in keep if why[i]]
+    keep = [i for i in keep if not why[i]]
+    if not keep and spoilt:
+        raise InputError(f"{folder}: every page is unreadable; render pages that can be read beside them")
     if not keep:
         raise InputError(f"{folder}: no page in fold {', '.join(map(str, folds))}; choose other --folds")
-    return Pages(rows.select(keep), folder, tuple(keep))
+    return Pages(rows.select(keep), folder, tuple(keep), rows.select(spoilt) if spoilt else ())
 
 
 def run_system(reader: Reader, name: str, pages: Pages, records: Evaluated, show: Show) -> System:
@@ -109,7 +116,16 @@ def run_system(reader: Reader, name: str, pages: Pages, records: Evaluated, show
         "per_page": f"{len(STATEMENTS)} scores and one answer",
         "device": _device(reader),
     }
+    answers += _of_unreadable(reader, pages, decoding)
     return System(name, pages.record_ids, np.concatenate(scores), tuple(answers), reader.name, cost)
+
+
+def _of_unreadable(reader: Reader, pages: Pages, decoding: Mapping[str, object]) -> Iterator[Answer]:
+    for start in range(0, len(pages.unreadable), _BATCH):
+        part = pages.unreadable[start : start + _BATCH]
+        texts = reader.ask_many(part["image"], OPEN_QUESTION, max_new_tokens=_MAX_NEW_TOKENS)
+        for record, why, text in zip(part["record_id"], part["unreadable"], texts, strict=True):
+            yield read_answer(record, OPEN_QUESTION, text, decoding, (), unreadable=why)
 
 
 def kept_system(file: Path, name: str, records: Evaluated) -> System:
@@ -124,7 +140,7 @@ def kept_system(file: Path, name: str, records: Evaluated) -> System:
     order = [row[record] for record in records.record_ids]
     kept = file.with_name(ANSWERS)
     wanted = set(records.record_ids)
-    answers = tuple(a for a in read_answers(kept) if a.record_id in wanted) if kept.is_file() else ()
+    answers = tuple(a for a in read_answers(kept) if a.record_id in wanted or a.unreadable) if kept.is_file() else ()
     return System(name, records.record_ids, matrix[order], answers, f"kept scores of {file}")
 
 

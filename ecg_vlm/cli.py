@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = _parsed(argv)
         _quiet(arguments.verbose)
+        arguments.own_process = argv is None  # called by a program, a command may not change how libraries start
         arguments.run(arguments)
     except InputError as error:
         print(f"ecg-vlm: {error}", file=sys.stderr)
@@ -106,9 +107,17 @@ def _add_render(sub: Any) -> None:
     size.add_argument("--dpi", type=_dpi, help="resolution instead of a width: the paper's true size at so many dpi")
     p.add_argument("--per-record", type=_positive, default=1, help="pages of each record (default 1)")
     p.add_argument("--mask", action="store_true", help="add a mask to each page: 0 paper, 1 grid, 2 print, 3 signal")
+    p.add_argument("--signal", action="store_true", help="add each record's signal, for a recipe with train.reading")
     p.add_argument("--tasks", type=_names, help="of features, rhythm, morphology, report (default all)")
     p.add_argument("--forms", type=_names, help="of closed, choice, fill, open (default all)")
     p.add_argument("--closed", type=_positive, help="yes/no questions per page (default: as many no as yes)")
+    p.add_argument(
+        "--unreadable",
+        type=_share,
+        default=0.0,
+        metavar="SHARE",
+        help="share of pages that cannot be read (no ECG, turned, cut off) and whose answers say so (default 0)",
+    )
     p.add_argument("--dialogues", type=Path, help="ECGInstruct or LLaVA JSON whose dialogues the pages get instead")
     p.add_argument(
         "--format", choices=("parquet", "llava"), default="parquet", help="llava: llava.json and images (ECGInstruct)"
@@ -302,6 +311,12 @@ def _positive(text: str) -> int:
 
 def _count(text: str) -> int:
     return _whole(text, 0, 2**31 - 1)
+
+
+def _share(text: str) -> float:
+    if not re.fullmatch(r"0?\.\d+|0|1|1\.0+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share from 0 to 1, such as 0.1")
+    return float(text)
 
 
 def _width(text: str) -> int:

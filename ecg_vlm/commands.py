@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from render.files import InputError
 
 if TYPE_CHECKING:
+    from ecg_vlm.reader import Reader
     from render.data.rows import Options
     from render.sources.source import Source
 
@@ -35,10 +36,12 @@ def render(a: argparse.Namespace) -> None:
         dpi=a.dpi,
         per_record=a.per_record,
         mask=a.mask,
+        signal=a.signal,
         closed=a.closed,
         seed=a.seed,
         shard_size=a.shard_size,
         lenient=a.lenient,
+        unreadable=a.unreadable,
         **{name: words for name, words in (("tasks", a.tasks), ("forms", a.forms)) if words},
     )
     source = open_source(a.source, seed=a.seed, limit=a.limit, folds=a.folds)
@@ -151,11 +154,14 @@ def finetune(a: argparse.Namespace) -> None:
 
 def ask(a: argparse.Namespace) -> None:
     """Answer questions about an image, or score all statements."""
-    from ecg_vlm.batch import OPEN_QUESTION
+    from recipes import quick
+
+    prepared = a.own_process and a.model == "nano" and quick.prepare()  # before anything below imports torch
     from ecg_vlm.reader import Reader, open_image
+    from render.questions.wording import OPEN_QUESTION
 
     image = open_image(a.image)
-    reader = Reader.load(a.model)
+    reader = _quick_reader() if prepared else Reader.load(a.model)
     questions = a.questions or ([] if a.statements else [OPEN_QUESTION])
     scores = reader.score(image) if a.statements else {}
     answers = reader.ask(image, questions, max_new_tokens=a.max_new_tokens) if questions else []
@@ -169,6 +175,17 @@ def ask(a: argparse.Namespace) -> None:
 
     for code, value in sorted(scores.items(), key=lambda item: -item[1]):
         print(f"{value:.3f}  {code:<8} {STATEMENTS[code].name}")
+
+
+def _quick_reader() -> Reader:
+    """Nano by the quick start; where that fails, with other versions of the libraries, all again the plain way."""
+    from ecg_vlm.reader import Reader
+    from recipes.quick import start_again_plainly
+
+    try:
+        return Reader.load_quickly()
+    except Exception:
+        start_again_plainly()
 
 
 def evaluate(a: argparse.Namespace) -> None:

@@ -12,11 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from recipes import looking
-from recipes.bases import base_fingerprint
+from recipes.bases import NANO, base_fingerprint
 from recipes.checkpoint import read_run
 from recipes.looking import Look
-from recipes.model import NANO, load_adapter, load_model, load_processor
-from recipes.schema import ModelPart, load_recipe
 from render.files import InputError
 from render.questions.wording import closed_question
 from render.statements import STATEMENTS
@@ -62,13 +60,26 @@ class Reader:
 
         Raises `InputError` for what is not there, is unfinished, or does not fit together.
         """
+        from recipes.model import load_model, load_processor  # brings peft along, which a quick start does without
+        from recipes.schema import ModelPart
+
         run = Path(model) / "recipe.yaml"
         if model != NANO and run.is_file():
             return cls._load_run(Path(model))
         return cls(load_model(ModelPart(base=model)), load_processor(model), model)
 
     @classmethod
+    def load_quickly(cls) -> Reader:
+        """Nano for one answer, in a process that `recipes.quick.prepare` made ready."""
+        from recipes.quick import load_nano
+
+        return cls(*load_nano(), NANO)
+
+    @classmethod
     def _load_run(cls, folder: Path) -> Reader:
+        from recipes.model import load_adapter, load_model, load_processor
+        from recipes.schema import ModelPart, load_recipe
+
         facts = read_run(folder)
         recipe = load_recipe(folder / "recipe.yaml")
         if recipe.lora is None:

@@ -118,7 +118,7 @@ def _system(folder: Path, records: Evaluated, name: str) -> tuple[System, int]:
     """A kept system and its place in the report."""
     wanted = set(records.record_ids)
     answers = read_answers(folder / ANSWERS) if (folder / ANSWERS).is_file() else ()
-    answers = tuple(answer for answer in answers if answer.record_id in wanted)
+    answers = tuple(answer for answer in answers if answer.record_id in wanted or answer.unreadable)
     if not (folder / SCORES).is_file():
         return System(name, records.record_ids, None, answers), 0
     kept = read_kept(folder / SCORES)

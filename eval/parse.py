@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 
 from eval.reading.choices import Option, options_in, picks, without_options
 from eval.reading.openings import Status, is_question
+from eval.reading.refusals import refusal_in
 from eval.reading.replies import parse_yes_no, stance
 from eval.reading.scan import Item, scan
 from eval.reading.scope import Mention, read_sentence
 from eval.reading.sentences import sentences, tidy
 from eval.reading.text import words
 
-__all__ = ["Finding", "Parsed", "parse", "parse_yes_no"]
+__all__ = ["Finding", "Parsed", "parse", "parse_yes_no", "refusal"]
 
 _SINUS = {"SR", "SARRH", "SBRAD", "STACH"}
 _OTHERWISE = set(words("otherwise sonst ansonsten eljest"))
@@ -55,7 +56,10 @@ def parse(answer: str, question: str = "") -> Parsed:
     question: what was asked, where the answer leans on it: the statement of a yes/no question ("No."), the options of
     a multiple choice ("B", "A and D", "none of the above"), the sentence of a gap ("The rhythm is ____."). An option
     that is not picked is not mentioned. What the answer itself says of a statement goes before what it says by "yes".
+    An answer that refuses the picture says nothing of any statement, whatever was asked.
     """
+    if refusal(answer):
+        return Parsed((), (), (), ())
     options = options_in(question) or (options_in(answer) if without_options(answer) != answer else ())
     if options:
         return _picked(answer, options)
@@ -67,6 +71,15 @@ def parse(answer: str, question: str = "") -> Parsed:
     if question and not gap:
         mentions += _replied(answer, question, {c for m in mentions for c in m.item.meaning.codes})
     return _summary(mentions, items)
+
+
+def refusal(answer: str) -> str:
+    """Why an answer refuses the picture: "not an ECG", "upside down" (on its side, too), "cut off", or "".
+
+    An answer that states a finding all the same has read the picture. Never raises.
+    """
+    kind = refusal_in(answer)
+    return "" if kind and any(mention.status == "present" for mention in _read(answer)[0]) else kind
 
 
 _GAP = re.compile(r"_{2,}|\.{4,}")

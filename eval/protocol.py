@@ -67,6 +67,7 @@ def read_answer(
     decoding: Mapping[str, object] | None = None,
     statements: tuple[str, ...] | None = None,
     reference: str = "",
+    unreadable: str = "",
 ) -> Answer:
     """An `Answer` with the statements that `eval.parse.parse` finds in the text."""
     found = parse(answer, question)
@@ -80,6 +81,7 @@ def read_answer(
         dict(decoding or {}),
         statements,
         reference,
+        unreadable,
     )
 
 
@@ -169,6 +171,7 @@ def write_answers(path: Path, answers: Iterable[Answer]) -> None:
                 "decoding": dict(answer.decoding),
                 **({_LABELS: list(answer.statements)} if answer.statements is not None else {}),
                 **({"reference": answer.reference} if answer.reference else {}),
+                **({"unreadable": answer.unreadable} if answer.unreadable else {}),
             }
             line = json.dumps(row, ensure_ascii=False)
             for end in _LINE_ENDS:  # legal in JSON, but many readers would split the line there
@@ -189,7 +192,7 @@ def read_answers(path: Path, known_ids: Iterable[str] | None = None) -> tuple[An
         raise InputError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
     answers = [_answer(line, f"{path}: line {number}") for number, line in enumerate(lines, 1) if line.strip()]
     for answer in answers:
-        if known is not None and answer.record_id not in known:
+        if known is not None and answer.record_id not in known and not answer.unreadable:
             raise InputError(f"{path}: {ID} {answer.record_id!r} is not among the evaluated records")
     return tuple(answers)
 
@@ -202,6 +205,8 @@ def labels_of(answers: Sequence[Answer], where: str) -> Evaluated:
     found: dict[str, tuple[str, ...]] = {}
     references: dict[str, str] = {}
     for answer in answers:
+        if answer.unreadable:
+            continue
         if answer.statements is None:
             raise InputError(
                 f"{where}: {ID} {answer.record_id!r} has no field {_LABELS!r}; put its true codes there, "
@@ -232,11 +237,14 @@ def _answer(line: str, where: str) -> Answer:
         raise InputError(f"{where}: field 'decoding' is {decoding!r:.60}, expected an object")
     if not isinstance(reference, str):
         raise InputError(f"{where}: field 'reference' is {reference!r:.60}, expected text")
+    unreadable = row.get("unreadable", "")
+    if not isinstance(unreadable, str):
+        raise InputError(f"{where}: field 'unreadable' is {unreadable!r:.60}, expected text")
     labels = _codes(row[_LABELS], f"{where}: field {_LABELS!r}") if _LABELS in row else None
     if "parsed" not in row:
-        return read_answer(row[ID], row["question"], row["answer"], decoding, labels, reference)
+        return read_answer(row[ID], row["question"], row["answer"], decoding, labels, reference, unreadable)
     parsed = _parsed(row["parsed"], where)
-    return Answer(row[ID], row["question"], row["answer"], *parsed, decoding, labels, reference)
+    return Answer(row[ID], row["question"], row["answer"], *parsed, decoding, labels, reference, unreadable)
 
 
 def _parsed(value: object, where: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:

@@ -59,6 +59,8 @@ class Answer:
     decoding: what the generation was run with (temperature, token limit, seed ...).
     statements, reference: the record's labels and its reference report, kept beside the answer so that a file of
     answers can be judged on its own; None and "" when they were not kept.
+    unreadable: why the page cannot be read (`render.pages.unreadable`), "" for one that can. What is said of such a
+    page counts among the refusals alone.
     """
 
     record_id: str
@@ -70,6 +72,7 @@ class Answer:
     decoding: Mapping[str, object] = field(default_factory=lambda: _NOTHING)
     statements: tuple[str, ...] | None = None
     reference: str = ""
+    unreadable: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ class System:
             check_scores(self.scores, self.record_ids, where)
         known = set(self.record_ids)
         for answer in self.answers:
-            if answer.record_id not in known:
+            if answer.record_id not in known and not answer.unreadable:
                 raise InputError(
                     f"{where}: answer for unknown record_id {answer.record_id!r}; drop it or add the record"
                 )

@@ -83,6 +83,9 @@ def text_table(report: Report) -> str:
         lines += interval_lines(control.name, control.macro_auc, wide)
     sizes = [f"{t.records} ({t.classes - len(t.left_out)})" for t in report.tasks.values()]
     lines += ["", f"{'records (classes)':<{wide}}" + "".join(f"{size:>11}" for size in sizes)]
+    for system in report.systems:
+        if system.refusals:
+            lines += ["", f"{system.name}: {'; '.join(system.refusals.lines())}"]
     lines += [f"\n! {line}" for line in report.warnings]
     return "\n".join(lines)
 

@@ -8,12 +8,14 @@ from contextlib import suppress
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoConfig, AutoProcessor, BitsAndBytesConfig, MllamaConfig, MllamaForConditionalGeneration
 
 from render.files import InputError
+
+if TYPE_CHECKING:  # the auto classes know every model there is and take seconds to import: at the place of use
+    from transformers import BitsAndBytesConfig, MllamaConfig
 
 NANO = "nano"
 RANDOM = "random:"
@@ -59,6 +61,8 @@ def base_config(base: str) -> MllamaConfig:
 
     Raises `InputError` when the base is not there or is no Mllama.
     """
+    from transformers import AutoConfig, MllamaConfig
+
     size = base.removeprefix(RANDOM).lower() if base.startswith(RANDOM) else _published_size(base)
     if base == NANO or size == NANO:
         return AutoConfig.from_pretrained(nano_folder())
@@ -145,6 +149,8 @@ def nf4_config(dtype: str) -> BitsAndBytesConfig:
 
     Raises `InputError` when bitsandbytes is not installed.
     """
+    from transformers import BitsAndBytesConfig
+
     if find_spec("bitsandbytes") is None:
         raise InputError("model.quantization=nf4: needs bitsandbytes; run: pip install 'ecg-vlm[quantized]'")
     return BitsAndBytesConfig(
@@ -171,6 +177,8 @@ def keep_unpacked(model: torch.nn.Module) -> None:
 
 def random_processor(base: str) -> Any:
     """Nano's tokenizer, and an image processor with the tiles of the shape that `base` names."""
+    from transformers import AutoProcessor
+
     processor = AutoProcessor.from_pretrained(nano_folder())
     vision = base_config(base).vision_config
     images = processor.image_processor
@@ -187,6 +195,8 @@ def random_model(base: str, dtype: str, quantization: str) -> Any:
     nano's tokens (the first of its vocabulary), so `random_processor` serves it. The weights are the same every time
     on the same kind of device; all gates are open, so the image counts.
     """
+    from transformers import AutoConfig, MllamaForConditionalGeneration
+
     config = base_config(base)
     nano = AutoConfig.from_pretrained(nano_folder())
     config.image_token_index = nano.image_token_index

@@ -18,9 +18,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from recipes.packing import Batch, Encoder, look, pack
+from recipes.reading import targets
 from render.files import InputError
 
 if TYPE_CHECKING:
@@ -191,21 +193,25 @@ class Collator:
     """A batch of a plan -> tensors: each image once, its dialogues behind it.
 
     sets: name -> (rows of a data set, pieces of its plan), for training and for held-out pages.
+    patch: side of the tower's patches where training batches are to carry what it has to read (`recipes.reading`).
     """
 
-    def __init__(self, sets: Mapping[str, tuple[Any, Sequence[Piece]]], encoder: Encoder) -> None:
-        self.sets, self.encoder = sets, encoder
+    def __init__(self, sets: Mapping[str, tuple[Any, Sequence[Piece]]], encoder: Encoder, patch: int = 0) -> None:
+        self.sets, self.encoder, self.patch = sets, encoder, patch
 
     def __call__(self, batches: Sequence[dict[str, Any]]) -> Batch:
         """Read, encode and pack the rows of the one batch in `batches`, a row of `Plan.table`."""
         (batch,) = batches
         pages, pieces = self.sets[batch["of"]]
-        images, texts = [], []
+        images, texts, told = [], [], []
         for piece in (pieces[i] for i in batch["pieces"]):
             row = pages[piece.page]
             if row["image"] is None:
                 raise InputError(f"record {row['record_id']} (row {piece.page}): has no image; render the pages again")
             images.append(row["image"])
             texts.append([self.encoder(row["dialogues"][k]["messages"]) for k in piece.dialogues])
+            if self.patch and batch["of"] == "train":
+                told.append(targets(row, self.encoder.processor, self.patch))
         pixels, tiles = look(self.encoder.processor, images)
-        return {**pack(texts, tiles, self.encoder.processor), **pixels}
+        reading = {name: torch.stack([t[name] for t in told]) for name in (told[0] if told else ())}
+        return {**pack(texts, tiles, self.encoder.processor), **pixels, **reading}

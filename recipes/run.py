@@ -37,8 +37,9 @@ from recipes.checkpoint import checkpoints
 from recipes.ending import Interrupted, plain_endings, refuse_changed_plan, refuse_early
 from recipes.model import add_lora, load_model, load_processor
 from recipes.packing import Encoder
+from recipes.reading import Reading
 from recipes.schema import DataPart, Recipe, save_recipe
-from recipes.tower import spare_memory
+from recipes.tower import spare_memory, vision_model
 from recipes.trainer import Progress, Trainer, Validate, Watch
 from render.data.dataset import open_dataset
 from render.files import InputError, whole_file
@@ -77,7 +78,7 @@ def _run(
     recipe: Recipe, out: Path, processes: PartialState, report: Callable[[Progress], None], validate: Validate | None
 ) -> dict[str, Any]:
     with processes.main_process_first():  # the first one filters the data, the others find the result cached
-        pages = training_pages(recipe.data)
+        pages = training_pages(recipe.data, reading=recipe.train.reading > 0)
     processor = load_processor(recipe.model.base)
     encoder = Encoder(processor)
     budget = Budget(recipe.train.images_per_batch, recipe.train.tokens_per_batch)
@@ -90,6 +91,8 @@ def _run(
         sets["held out"] = (held_out, in_order(split_pages(held_out, encoder, budget.tokens), budget))
     model = _prepared_model(recipe)
     facts = _facts(recipe, model, pages)
+    if recipe.train.reading:
+        model.reading = Reading(vision_model(model)).to(model.device, model.dtype)
     if processes.is_main_process:
         out.mkdir(parents=True, exist_ok=True)
         save_recipe(recipe, out / "recipe.yaml")
@@ -101,9 +104,14 @@ def _run(
         train_dataset=tables["train"],
         eval_dataset=tables.get("held out"),
         processing_class=processor,
-        data_collator=Collator({name: (rows, batches.pieces) for name, (rows, batches) in sets.items()}, encoder),
+        data_collator=Collator(
+            {name: (rows, batches.pieces) for name, (rows, batches) in sets.items()},
+            encoder,
+            model.config.vision_config.patch_size if recipe.train.reading else 0,
+        ),
         callbacks=[watch],
         validate=validate,
+        reading=recipe.train.reading,
     )
     watch.trainer = trainer
     trainer.remove_callback(PrinterCallback)
@@ -150,14 +158,16 @@ def _prepared_model(recipe: Recipe) -> Any:
     return model
 
 
-def training_pages(data: DataPart) -> Any:
+def training_pages(data: DataPart, *, reading: bool = False) -> Any:
     """The training rows: the folds asked for, without dialogues that speak of `leave_out`.
 
-    Raises `InputError` when nothing is left.
+    Raises `InputError` when nothing is left, and for rows without signals where there is `reading` to be taught.
     """
     if not data.train:
         raise InputError("recipe: data.train is empty; name a folder made by ecg-vlm render, or give data.train=FOLDER")
     pages = open_dataset(data.train)
+    if reading and "signal" not in pages.column_names:
+        raise InputError(f"{data.train}: train.reading needs the records' signals; render the pages with --signal")
     if data.folds:
         folds = set(parse_folds(data.folds))
         pages = pages.filter(lambda fold: fold in folds, input_columns="fold", desc="choosing folds")
@@ -270,6 +280,7 @@ def _save(trainer: Trainer, processor: Any, out: Path, summary: dict[str, Any]) 
     if not accelerator.is_main_process:
         return
     model = accelerator.unwrap_model(trainer.model_wrapped)
+    state = {name: tensor for name, tensor in state.items() if not name.startswith("reading.")}
     if not isinstance(model, PeftModel):
         state = {name: t.to(torch.bfloat16) if t.is_floating_point() else t for name, t in state.items()}
         model.config.dtype = torch.bfloat16

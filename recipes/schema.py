@@ -94,6 +94,9 @@ class TrainPart:
     """paged_adamw_8bit (bitsandbytes): moments in 8 bits, moved to main memory when the GPU's runs out."""
     max_grad_norm: float = field(default=1.0, metadata={"min": 0.0, "max": 1000.0})
     """Gradients are clipped to this norm."""
+    reading: float = field(default=0.0, metadata={"min": 0.0, "max": 1000.0})
+    """Weight of teaching the vision tower to read waveforms beside the answers (`recipes.reading`); 0 for none. Needs
+    pages rendered with --signal."""
     seed: int = field(default=0, metadata={"min": 0, "max": 2**31 - 1})
     """Seed of initial weights, data order and dropout."""
     gradient_checkpointing: bool = False
@@ -127,6 +130,8 @@ class Recipe:
             raise InputError("recipe: model.quantization=nf4 needs a lora section: 4-bit weights cannot be trained")
         if self.model.from_scratch and (self.lora is not None or self.model.base != "nano"):
             raise InputError("recipe: model.from_scratch=true needs model.base=nano and lora: null")
+        if self.train.reading and self.lora is not None:
+            raise InputError("recipe: train.reading needs lora: null; an adapter's checkpoints do not hold its heads")
         unknown = [code for code in self.data.leave_out if code not in STATEMENTS]
         if unknown:
             raise InputError(

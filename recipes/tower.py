@@ -18,7 +18,7 @@ def spare_memory(model: Any, *, checkpointing: bool) -> None:
 
     checkpointing: recompute the activations of text layers, and of vision layers where those are trained.
     """
-    vision = _vision_model(model)
+    vision = vision_model(model)
     trained = any(parameter.requires_grad for parameter in vision.parameters())
     if not trained:
         vision.forward = torch.no_grad()(vision.forward)
@@ -30,7 +30,8 @@ def spare_memory(model: Any, *, checkpointing: bool) -> None:
             _checkpoint_layer(layer)
 
 
-def _vision_model(model: Any) -> Any:
+def vision_model(model: Any) -> Any:
+    """The vision tower of an Mllama, with or without an adapter."""
     return next(module for name, module in model.named_modules() if name.split(".")[-1] == "vision_model")
 
 

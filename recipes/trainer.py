@@ -21,6 +21,7 @@ from trl import SFTTrainer
 
 from recipes.batches import Plan
 from recipes.checkpoint import last_words, put_in_place, staging
+from recipes.reading import reading_of, split
 from recipes.schema import TrainPart
 from render.files import WorkFailed
 
@@ -44,11 +45,14 @@ class Progress:
 
 
 class Trainer(SFTTrainer):  # type: ignore[misc]
-    """SFTTrainer on a `Plan`. validate: figures to be had at each evaluation besides the loss."""
+    """SFTTrainer on a `Plan`. validate: figures to be had at each evaluation besides the loss.
 
-    def __init__(self, *args: Any, validate: Validate | None = None, **kwargs: Any) -> None:
+    reading: weight of what the model's `Reading` heads, if it has any, are to learn beside the answers.
+    """
+
+    def __init__(self, *args: Any, validate: Validate | None = None, reading: float = 0.0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._validate = validate
+        self._validate, self._reading = validate, reading
         self._staged = False
 
     @property
@@ -62,6 +66,19 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         if not math.isfinite(float(loss)):
             raise self.diverged(f"the loss is {float(loss)}")
         return loss
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
+        """The loss of the answers and, in training, of the reading heads."""
+        inputs, told = split(inputs)
+        found = super().compute_loss(model, inputs, return_outputs=return_outputs, **kwargs)
+        if not told or not model.training:
+            return found
+        loss, *outputs = found if return_outputs else (found,)
+        parts = reading_of(model)(told | {"aspect_ratio_mask": inputs["aspect_ratio_mask"]})
+        for name, part in {"answers": loss, **parts}.items():
+            self._metrics["train"][f"loss_{name}"].append(float(part.detach()))
+        loss = loss + self._reading / self.args.gradient_accumulation_steps * sum(parts.values())
+        return (loss, *outputs) if return_outputs else loss
 
     def diverged(self, what: str) -> WorkFailed:
         """The error for a run whose numbers are no longer finite; the weights are still those of the last step."""

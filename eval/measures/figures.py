@@ -19,6 +19,7 @@ from eval.measures.probability import Bin, calibration_error, draw_brier, draw_f
 from eval.measures.tasks import Floats, TaskView, label_matrix, task_view
 from eval.measures.text_metrics import TextFigures, text_figures
 from eval.metrics import Draws, Interval, Rankings, draw_rankings
+from eval.parse import refusal
 from eval.records import Answer, Evaluated, System
 from render.statements import TASKS
 
@@ -75,12 +76,34 @@ class HardFigures:
 
 
 @dataclass(frozen=True)
+class RefusalFigures:
+    """How often answers refuse the picture (`eval.parse.refusal`): pages that cannot be read, and pages that can.
+
+    unreadable, readable: pages with an answer. refused, wrongly_refused: those of each whose answers all refuse.
+    """
+
+    unreadable: int
+    refused: int
+    readable: int
+    wrongly_refused: int
+
+    def lines(self) -> tuple[str, ...]:
+        """The two shares in words; one that no page stands behind is left out."""
+        shares = (
+            (self.refused, self.unreadable, "of {} pages that cannot be read are refused"),
+            (self.wrongly_refused, self.readable, "of {} readable pages are refused wrongly"),
+        )
+        return tuple(f"{n} {words.format(of)} ({100 * n / of:.1f} %)" for n, of, words in shares if of)
+
+
+@dataclass(frozen=True)
 class SystemFigures:
-    """One system. All but `hard`, `notes` and `cost` come from its probabilities, and are None (or empty) without any.
+    """One system. All but `hard`, `refusals`, `notes` and `cost` come from its probabilities; None or empty without.
 
     macro_auc, average_precision, fmax: per task. statement_auc, statement_precision: per statement (task "all").
     probabilities: of the scores as given; calibrated: of the calibrated ones, thresholded: decisions at the frozen
     thresholds, calibration: what they were fitted on; None without a calibration.
+    refusals: None without answers.
     """
 
     name: str
@@ -98,6 +121,7 @@ class SystemFigures:
     rocs: tuple[Roc, ...] = ()
     neighbours: tuple[Neighbours, ...] = ()
     hard: HardFigures | None = None
+    refusals: RefusalFigures | None = None
 
 
 def draw_tasks(scores: Floats, views: Mapping[str, TaskView], sampling: Sampling) -> dict[str, Rankings]:
@@ -120,10 +144,12 @@ def system_figures(
     sampling: Sampling,
 ) -> SystemFigures:
     """All figures of one system. rankings: of `draw_tasks`, None for a system without scores."""
-    hard = _hard_figures(system, records, sampling) if system.answers else None
+    readable = any(not answer.unreadable for answer in system.answers)
+    hard = _hard_figures(system, records, sampling) if readable else None
+    refusals = _refusal_figures(system) if system.answers else None
     cost = dict(system.cost)
     if rankings is None:
-        return SystemFigures(system.name, system.notes, cost, hard=hard)
+        return SystemFigures(system.name, system.notes, cost, hard=hard, refusals=refusals)
     scores = system.scores_of(records.record_ids)
     decided = None if calibration is None else calibration.decide(scores)
     thresholded = None if decided is None else _decision_figures(records.statements, decided_codes(decided), sampling)
@@ -143,6 +169,7 @@ def system_figures(
         rocs=rocs(records.statements, scores),
         neighbours=neighbours(records.statements, scores, decided),
         hard=hard,
+        refusals=refusals,
     )
 
 
@@ -192,22 +219,38 @@ def _decision_figures(
 
 def _hard_figures(system: System, records: Evaluated, sampling: Sampling) -> HardFigures:
     """Decisions per record: a statement is decided present when any answer of the record states it without doubt."""
-    answers: dict[str, list[Answer]] = {}
-    for answer in system.answers:
-        answers.setdefault(answer.record_id, []).append(answer)
+    readable = [answer for answer in system.answers if not answer.unreadable]
+    answers = _by_record(readable)
     rows = [i for i, record_id in enumerate(records.record_ids) if record_id in answers]
     truth = [records.statements[i] for i in rows]
     said = [answers[records.record_ids[i]] for i in rows]
     stated = [tuple({code for answer in of_one for code in answer.present}) for of_one in said]
     references = dict(zip(records.record_ids, records.references, strict=True)) if records.references else {}
-    mute = sum(not (a.present or a.absent or a.uncertain) for a in system.answers)
+    mute = sum(not (a.present or a.absent or a.uncertain) for a in readable)
     return HardFigures(
         records=len(rows),
-        answers=len(system.answers),
-        unparsed=mute / len(system.answers),
+        answers=len(readable),
+        unparsed=mute / len(readable),
         decisions=_decision_figures(truth, stated, sampling),
         ecgbench=ecgbench_figures([" ".join(a.answer for a in of_one) for of_one in said], truth),
         text=text_figures(
-            [a.answer for a in system.answers], [a.reference or references.get(a.record_id, "") for a in system.answers]
+            [a.answer for a in readable], [a.reference or references.get(a.record_id, "") for a in readable]
         ),
     )
+
+
+def _refusal_figures(system: System) -> RefusalFigures:
+    unreadable = _by_record([answer for answer in system.answers if answer.unreadable])
+    readable = _by_record([answer for answer in system.answers if not answer.unreadable])
+    refused, wrongly = (
+        sum(all(refusal(answer.answer) for answer in of_one) for of_one in pages.values())
+        for pages in (unreadable, readable)
+    )
+    return RefusalFigures(len(unreadable), refused, len(readable), wrongly)
+
+
+def _by_record(answers: Sequence[Answer]) -> dict[str, list[Answer]]:
+    found: dict[str, list[Answer]] = {}
+    for answer in answers:
+        found.setdefault(answer.record_id, []).append(answer)
+    return found

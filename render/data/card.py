@@ -19,8 +19,9 @@ COUNTS_KEY = b"ecg_vlm_counts"
 
 _COUNTED = (
     "statement_counts", "dialogue_counts", "form_counts", "closed_answers", "language_counts", "provenance_counts",
-    "layout_words", "style_words", "unmapped_report_lines",
+    "layout_words", "style_words", "unmapped_report_lines", "unreadable_counts",
 )  # fmt: skip
+_ONLY_WHERE_ASKED = "unreadable_counts"  # left out where there are none
 # Of a million machine reports there are too many different lines to list; the rare ones would be single typing errors.
 _MOST_UNMAPPED = 200
 _VERSIONS = ("ecg-vlm", "numpy", "pillow", "isal", "pyarrow")
@@ -41,20 +42,22 @@ class Counts:
         """Count a row (see `render.data.rows`) and the lines of its record's report that stand for no statement."""
         count = self.counted
         count["statement_counts"].update(row["statements"])
-        count["layout_words"].update(split(row["layout"]))
-        count["style_words"].update(word.split("=")[0] for word in split(row["style"]))
+        count["layout_words"].update(split(row["layout"]) if row["layout"] else [])
+        count["style_words"].update(word.split("=")[0] for word in split(row["style"]) if word)
         count["unmapped_report_lines"].update(record.unmapped)
+        count["unreadable_counts"].update([row["unreadable"]] if row.get("unreadable") else [])
         for dialogue in row["dialogues"]:
             count["dialogue_counts"][dialogue["task"]] += 1
             count["form_counts"][dialogue["form"]] += 1
             count["language_counts"][dialogue["language"]] += 1
             count["provenance_counts"][dialogue["provenance"]] += 1
-            if dialogue["form"] == "closed":
+            if dialogue["form"] == "closed" and not row.get("unreadable"):
                 count["closed_answers"][dialogue["messages"][-1]["content"]] += 1
 
     def to_json(self) -> str:
         """For the shard's metadata; `summary` reads it."""
-        return json.dumps({"skipped": self.skipped, **self.counted}, sort_keys=True)
+        counted = {name: counts for name, counts in self.counted.items() if counts or name != _ONLY_WHERE_ASKED}
+        return json.dumps({"skipped": self.skipped, **counted}, sort_keys=True)
 
 
 def summary(shards: Iterable[Path]) -> dict[str, Any]:
@@ -67,8 +70,10 @@ def summary(shards: Iterable[Path]) -> dict[str, Any]:
         pages += metadata.num_rows
         skipped += counted["skipped"]
         for name in _COUNTED:
-            total[name].update(counted[name])
+            total[name].update(counted.get(name, {}))
     lines = total.pop("unmapped_report_lines")
+    if not total[_ONLY_WHERE_ASKED]:
+        del total[_ONLY_WHERE_ASKED]
     return {
         "pages": pages,
         "skipped": skipped,
@@ -106,9 +111,10 @@ def card(manifest: dict[str, Any]) -> str:
         "What neither says is as usual: 25 mm/s, 10 mm/mV, a clean page on red paper.",
         _table("dialogues of task", manifest["dialogue_counts"], dialogues),
         _table("dialogues of form", manifest["form_counts"], dialogues),
-        _table("answers to closed questions", manifest["closed_answers"], manifest["form_counts"].get("closed", 0)),
+        _table("answers to closed questions", manifest["closed_answers"], sum(manifest["closed_answers"].values())),
         _table("dialogues in language", manifest["language_counts"], dialogues),
         _table("who stands behind the answer", manifest["provenance_counts"], dialogues),
+        *_unreadable(manifest),
         "## Labels",
         _table("statement", manifest["statement_counts"], manifest["pages"]),
     ]
@@ -118,6 +124,17 @@ def card(manifest: dict[str, Any]) -> str:
             _table("line", dict(list(manifest["most_unmapped"].items())[:30]), manifest["unmapped_report_lines"]),
         ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _unreadable(manifest: dict[str, Any]) -> list[str]:
+    counts = manifest.get(_ONLY_WHERE_ASKED)
+    if not counts:
+        return []
+    return [
+        "Some pages cannot be read, and the answers say so: another picture, a page turned or cut off (column "
+        "`unreadable`). They carry no statements.",
+        _table("pages that cannot be read", counts, manifest["pages"]),
+    ]
 
 
 def _table(what: str, counts: dict[str, int], total: int) -> str:

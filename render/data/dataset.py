@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -86,7 +86,7 @@ class _Job:
             else:
                 rows.append(row)
                 counted.add(row, record)
-        table = pa.Table.from_pylist(rows, schema=schema(self.options.mask))
+        table = pa.Table.from_pylist(rows, schema=schema(self.options))
         table = table.replace_schema_metadata({**(table.schema.metadata or {}), COUNTS_KEY: counted.to_json()})
         with whole_file(path) as partial:
             # Images are compressed already: fast compression, and row groups small enough to stream.
@@ -117,7 +117,7 @@ def write_dataset(
     out = Path(out)
     if len(source) == 0:
         raise InputError(f"{source.name}: no records to render; check the folder and --folds")
-    begun = {"source": source.name, "records": len(source), "options": asdict(options), "told": told and told.name}
+    begun = {"source": source.name, "records": len(source), "options": options.said(), "told": told and told.name}
     _begin(out, begun, resume)
     job = _Job(source, options, told, prevalence_of(source))
     shards = list(job.shards(out))

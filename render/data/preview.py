@@ -150,7 +150,7 @@ def _caption(row: Mapping[str, Any]) -> _Column:
     room = _PICTURE_WIDTH - round(_font(_TEXT).getlength(source)) - 20
     caption.right(source, _TEXT, _GREY, 3)
     caption.text(_cut(row["record_id"], _font(_LARGE), room), _LARGE, _DARK)
-    looks = [text for text in (row["layout"], row.get("style")) if text]
+    looks = [text for text in (row["layout"], row.get("style"), row.get("unreadable")) if text]
     caption.text(" · ".join(looks), _SMALL, _GREY)
     if row["statements"]:
         caption.height += 7

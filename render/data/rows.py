@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from io import BytesIO
 from typing import Any
 
@@ -13,12 +13,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
+from render.data.signal import signal_column
 from render.files import InputError
 from render.pages.layout import Layout, layout_drawn
 from render.pages.page import draw
 from render.pages.style import style_drawn
+from render.pages.unreadable import Unreadable, spoilt
 from render.pages.wear import Picture, wear
-from render.questions.dialogue import FORMS, TASKS, Dialogue, dialogues
+from render.questions.dialogue import FORMS, TASKS, Dialogue, dialogues, refused
+from render.questions.wording import refusal_of
 from render.record import EcgRecord
 from render.simulate import SIMULATED_STATEMENTS
 from render.statements import STATEMENTS
@@ -51,6 +54,11 @@ _COLUMNS: dict[str, pa.DataType] = {
     "seed": pa.int64(),
 }
 
+_YOUNGER = ("signal", "unreadable")
+
+# Streams of a page: none for the questions, 1 to 3 for its picture (see `make_picture`), and this one.
+_UNREADABLE_STREAM = 4
+
 
 def _features(kind: pa.DataType) -> Any:
     """An Arrow type in the JSON form of `datasets.Features`."""
@@ -63,9 +71,15 @@ def _features(kind: pa.DataType) -> Any:
     return {"dtype": str(kind), "_type": "Value"}
 
 
-def schema(mask: bool) -> pa.Schema:
-    """The Arrow schema of rows; the column `mask` is there only where it was asked for."""
-    columns = {**_COLUMNS, "mask": _IMAGE} if mask else _COLUMNS
+def schema(options: Options) -> pa.Schema:
+    """The Arrow schema of rows; `mask`, `signal` and `unreadable` are there only where they were asked for."""
+    columns = dict(_COLUMNS)
+    if options.mask:
+        columns["mask"] = _IMAGE
+    if options.signal:
+        columns["signal"] = pa.list_(pa.int16())
+    if options.unreadable:
+        columns["unreadable"] = pa.string()
     features = {name: _features(kind) for name, kind in columns.items()}
     return pa.schema(list(columns.items()), metadata={"huggingface": json.dumps({"info": {"features": features}})})
 
@@ -79,9 +93,12 @@ class Options:
     that resolution instead. per_record: pages of each record. mask: whether each row carries the page's mask.
     closed: yes/no questions per page; None for as many no as yes. tasks, forms: of dialogues, from
     `render.questions.dialogue`.
+    signal: whether each row carries its record's signal (`render.data.signal`).
     seed: of drawn layouts, styles and wear, of questions and wording. shard_size: pages per Parquet file.
     lenient: draw dead leads and short records as they are, leave unreadable records out and list them; otherwise
     the first such record stops the work.
+    unreadable: share (0-1) of the pages that cannot be read, and whose dialogues say so (`render.pages.unreadable`);
+    all other pages stay as they are without it.
     """
 
     layout: str = "3x4+1R"
@@ -90,12 +107,14 @@ class Options:
     dpi: int | None = None
     per_record: int = 1
     mask: bool = False
+    signal: bool = False
     closed: int | None = None
     tasks: tuple[str, ...] = TASKS
     forms: tuple[str, ...] = FORMS
     seed: int = 0
     shard_size: int = 500
     lenient: bool = False
+    unreadable: float = 0.0
 
     def __post_init__(self) -> None:
         """Raises `InputError` for words and tasks that nobody knows, before any work is done."""
@@ -105,6 +124,12 @@ class Options:
         for what, said, known in (("task", self.tasks, TASKS), ("form", self.forms, FORMS)):
             if unknown := [word for word in said if word not in known] or ([] if said else ["none"]):
                 raise InputError(f"{what}s: {', '.join(unknown)}: no such {what}; there are {', '.join(known)}")
+        if not 0.0 <= self.unreadable <= 1.0:
+            raise InputError(f"unreadable: {self.unreadable} is no share of the pages; give a number from 0 to 1")
+
+    def said(self) -> dict[str, Any]:
+        """The options as the manifest names them; younger ones only where set, so that older data sets go on."""
+        return {name: value for name, value in asdict(self).items() if name not in _YOUNGER or value}
 
 
 def check(record: EcgRecord, layout: Layout) -> None:
@@ -167,17 +192,7 @@ def make_row(
         told = [dialogue for dialogue in told if dialogue.form in options.forms]
     row = {
         "image": {"bytes": picture.data, "path": f"{record.record_id}{picture.suffix}"},
-        "dialogues": [
-            {
-                "task": d.task,
-                "form": d.form,
-                "messages": d.messages(),
-                "statements": list(d.statements),
-                "provenance": d.provenance,
-                "language": d.language,
-            }
-            for d in told
-        ],
+        "dialogues": _told(told),
         "record_id": record.record_id,
         "source": record.source,
         "patient_id": record.patient_id,
@@ -189,9 +204,50 @@ def make_row(
         "geometry": json.dumps(picture.geometry, separators=(",", ":")),
         "seed": options.seed,
     }
+    if options.signal:
+        row["signal"] = signal_column(record)
     if picture.mask is not None:
         row["mask"] = {"bytes": _mask_png(picture.mask), "path": f"{record.record_id}-mask.png"}
+    if options.unreadable:
+        chance = np.random.default_rng([options.seed, i, _UNREADABLE_STREAM])
+        row["unreadable"] = ""
+        if chance.random() < options.unreadable:
+            row |= _spoilt(row, spoilt(picture, chance), told, chance)
     return row
+
+
+def _spoilt(
+    row: Mapping[str, Any], page: Unreadable, told: Sequence[Dialogue], rng: np.random.Generator
+) -> dict[str, Any]:
+    """What differs in the row of a page that cannot be read from that of the page as it was."""
+    picture, record_id = page.picture, row["record_id"]
+    changed: dict[str, Any] = {
+        "image": {"bytes": picture.data, "path": f"{record_id}{picture.suffix}"},
+        "dialogues": _told(refused(told, page.kind, page.lost, rng)),
+        "statements": [],
+        "report": refusal_of(page.kind, page.lost, "en", rng),
+        "geometry": json.dumps(picture.geometry, separators=(",", ":")),
+        "unreadable": page.kind,
+    }
+    if not picture.geometry:  # another picture has neither
+        changed |= {"layout": "", "style": ""}
+    if picture.mask is not None:
+        changed["mask"] = {"bytes": _mask_png(picture.mask), "path": f"{record_id}-mask.png"}
+    return changed
+
+
+def _told(told: Sequence[Dialogue]) -> list[dict[str, Any]]:
+    return [
+        {
+            "task": d.task,
+            "form": d.form,
+            "messages": d.messages(),
+            "statements": list(d.statements),
+            "provenance": d.provenance,
+            "language": d.language,
+        }
+        for d in told
+    ]
 
 
 def _askable(record: EcgRecord) -> tuple[str, ...]:

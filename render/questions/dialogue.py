@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from importlib.resources import files
 
@@ -41,6 +41,7 @@ from render.questions.wording import (
     label_of,
     ordered,
     pick,
+    refusal_of,
 )
 from render.record import EcgRecord
 from render.statements import PREVALENCE, STATEMENTS
@@ -53,6 +54,8 @@ HARD_SHARE = 0.5
 
 Over PTB-XL's label sets it comes to 0.41, over simulated ones to 0.30."""
 FEATURES_A_PAGE = 3
+REFUSED_A_PAGE = (3, 6)
+"""Least and most questions about a page that cannot be read."""
 _CANONICAL_SHARE = 0.5  # half of the closed questions use the scoring form, so that it is the best-trained one
 _HARD_CHOICES = 0.5  # share of multiple choices with hard wrong options
 
@@ -154,6 +157,19 @@ def _spoken(
         question = pick(GERMAN_QUESTIONS, rng)
         made.append(Dialogue("report", "open", question, record.report, tuple(present), record.provenance, "de"))
     return made
+
+
+def refused(told: Sequence[Dialogue], kind: str, lost: Sequence[str], rng: np.random.Generator) -> list[Dialogue]:
+    """The questions of some of a page's dialogues, each answered by why the page cannot be read.
+
+    kind, lost: as of `render.pages.unreadable.Unreadable`. `REFUSED_A_PAGE` of them, or all where there are fewer.
+    Nothing is said of any statement; the provenance is "simulated", as the fault is our own making.
+    """
+    count = int(rng.integers(REFUSED_A_PAGE[0], REFUSED_A_PAGE[1] + 1))
+    return [
+        replace(d, answer=refusal_of(kind, lost, d.language, rng), statements=(), provenance="simulated")
+        for d in (told[i] for i in sorted(rng.permutation(len(told))[:count].tolist()))
+    ]
 
 
 def task_of(code: str) -> str:

@@ -29,9 +29,12 @@ NORMAL_FORMS = (
 _PLURAL = frozenset({"INVT", "ISC_", "LOWT", "NST_", "NT_", "PAC", "PRC(S)", "PVC", "QWAVE", "VCLVH"})
 _SINGULAR_FORM = 1  # "Is there inverted T waves" is no English
 
+OPEN_QUESTION = "What does this ECG show?"
+"""Asked where nobody said what to ask, and of every page that is judged."""
+
 RHYTHM_QUESTIONS = ("What is the rhythm?", "Which rhythm does this ECG show?", "Name the rhythm of this ECG.")
 FINDING_QUESTIONS = (
-    "What does this ECG show?",
+    OPEN_QUESTION,
     "Which findings does this ECG have?",
     "What do you see on this ECG?",
 )
@@ -64,6 +67,36 @@ FILL_QUESTIONS = {
     "STTC": ("ST-T change: ____.", "Fill in the blank. Repolarisation: ____."),
 }
 """By what is left blank: the rhythm, or the diagnoses of one superclass."""
+
+REFUSALS: dict[str, dict[str, tuple[str, ...]]] = {
+    "en": {
+        "not an ECG": (
+            "This picture does not show an ECG.",
+            "I see no ECG in this picture; please send one of the tracing.",
+            "This is not an ECG, so I cannot answer. Please send a picture of the ECG.",
+        ),
+        "upside down": (
+            "The ECG is upside down; please turn it and ask again.",
+            "I cannot read this ECG: the page is upside down. Please turn it the right way up.",
+        ),
+        "on its side": (
+            "The ECG lies on its side; please turn it and ask again.",
+            "I cannot read this ECG: the page is turned by 90 degrees. Please turn it upright.",
+        ),
+        "cut off": (
+            "Part of the ECG is cut off: {leads} cannot be read.",
+            "The page is cut off and lacks {leads}; please send the whole page.",
+            "I cannot answer: the picture is cut off and does not show {leads}. Please send all leads.",
+        ),
+    },
+    "de": {
+        "not an ECG": ("Dieses Bild zeigt kein EKG.",),
+        "upside down": ("Das EKG steht auf dem Kopf; bitte drehen und noch einmal fragen.",),
+        "on its side": ("Das EKG liegt auf der Seite; bitte drehen und noch einmal fragen.",),
+        "cut off": ("Ein Teil des EKGs ist abgeschnitten: {leads} nicht lesbar.",),
+    },
+}
+"""language -> why a page cannot be read (`render.pages.unreadable`) -> answers that say so; `{leads}`: those lost."""
 
 
 def closed_question(code: str, form: int = 0) -> str:
@@ -132,6 +165,12 @@ def answer(form: str, codes: Collection[str]) -> str:
     listed = [code for code in codes if code != "NORM"]
     said = [form.format(names=names_of(listed))] if listed else []
     return " ".join([*said, "This is a normal ECG."] if "NORM" in codes else said)
+
+
+def refusal_of(kind: str, lost: Sequence[str], language: str, rng: np.random.Generator) -> str:
+    """Why a page cannot be read, in words; in English where there are none in `language`."""
+    forms = REFUSALS.get(language, REFUSALS["en"])[kind]
+    return pick(forms, rng).format(leads=", ".join(lost) if language == "de" else joined(lost) if lost else "")
 
 
 def pick(forms: Sequence[str], rng: np.random.Generator) -> str:

@@ -1,0 +1,162 @@
+"""Teaching the vision tower to read before it speaks: for every patch, which lead lies there and its millivolts.
+
+An answer tells a tower little: one bit for a question, by way of the whole language model. The page itself tells it
+thousands of numbers. Two heads on the tower's output are trained along with the answers and thrown away in the end:
+
+- each patch that a trace runs through says which of the twelve leads it is, and the voltage in each of `COLUMNS`
+  columns of the patch, in mV about the lead's median (a page does not show where zero is);
+- the tiles' class tokens say which of the 71 statements hold.
+
+What is to be said comes from the row's `signal`, `geometry` and `statements` (`ecg-vlm render --signal`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers.models.mllama.image_processing_pil_mllama import (
+    get_image_size_fit_to_canvas,
+    get_optimal_tiled_canvas,
+)
+
+from recipes.packing import IGNORED, Batch
+from render.data.signal import RATE_HZ, signal_of
+from render.record import LEADS
+from render.statements import STATEMENTS
+
+COLUMNS = 14
+"""Voltages that a patch tells: on paper at 25 mm/s and 10 mm a patch, one in 29 ms."""
+
+_PREFIX = "reading_"
+_MV = 0.2  # what counts as 1 in the loss of voltages: small waves weigh as squares, QRS complexes as lengths
+_MOST_MV = 5.0
+_STATEMENTS_WEIGHT = 10.0  # a mean over 71 answers of which most are "no" is small beside the other two
+
+
+def targets(row: Mapping[str, Any], processor: Any, patch: int) -> Batch:
+    """What the tower has to say about one page.
+
+    reading_lead: (tiles, patches) int64, index into `LEADS`, or `IGNORED`. reading_mv: (tiles, patches, `COLUMNS`)
+    float32, NaN where nothing is to be said. reading_statements: (71,) float32, 0 or 1, or NaN. Tiles and
+    patches as the tower counts them, patches without the class token. Of an unreadable page, nothing is to be said.
+    """
+    side, most = processor.image_processor.size["height"], processor.image_processor.max_image_tiles
+    across = side // patch
+    lead = np.full((most, across, across), IGNORED, np.int64)
+    mv = np.full((most, across, across, COLUMNS), np.nan, np.float32)
+    readable = not row.get("unreadable")
+    if readable:
+        geometry = json.loads(row["geometry"])
+        signal = signal_of(row["signal"])
+        to_canvas, tiles_wide = _to_canvas(geometry, side, most)
+        for trace in geometry["leads"]:
+            _place(lead, mv, trace, signal, to_canvas, (patch, tiles_wide), geometry["sampling_rate"])
+    held = set(row["statements"])
+    return {
+        "reading_lead": torch.from_numpy(lead.reshape(most, -1)),
+        "reading_mv": torch.from_numpy(mv.reshape(most, -1, COLUMNS)),
+        "reading_statements": torch.tensor([float(code in held) if readable else np.nan for code in STATEMENTS]),
+    }
+
+
+def _to_canvas(geometry: Mapping[str, Any], side: int, most: int) -> tuple[NDArray[np.float64], int]:
+    """The homography from the page's pixels to the tiles' canvas, and how many tiles the canvas is wide."""
+    height, width = geometry["height"], geometry["width"]
+    canvas_height, canvas_width = get_optimal_tiled_canvas(height, width, most, side)
+    new_height, new_width = get_image_size_fit_to_canvas(height, width, canvas_height, canvas_width, side)
+    resized = np.diag([new_width / width, new_height / height, 1.0])
+    return resized @ np.array(geometry["homography"]), int(canvas_width) // side
+
+
+def _place(
+    lead: NDArray[np.int64],
+    mv: NDArray[np.float32],
+    trace: Mapping[str, Any],
+    signal: NDArray[np.float32],
+    to_canvas: NDArray[np.float64],
+    tiling: tuple[int, int],
+    rate: float,
+) -> None:
+    """Write one trace into the patches that it is drawn in."""
+    patch, tiles_wide = tiling
+    tiles, across = lead.shape[:2]
+    first, last = (round(trace[key] / rate * RATE_HZ) for key in ("start_sample", "end_sample"))
+    drawn = signal[LEADS.index(trace["lead"]), first:last]
+    seconds = (np.arange(first, first + len(drawn)) + 0.5) / RATE_HZ
+    known = np.isfinite(drawn)
+    if not known.any():
+        return
+    drawn, seconds = drawn[known], seconds[known]
+    voltages = np.clip(drawn - np.median(drawn), -_MOST_MV, _MOST_MV)
+    x = trace["box"][0] + (seconds - trace["start_s"]) * trace["mm_per_s"] * trace["px_per_mm"]
+    up = drawn * trace["mm_per_mv"] * trace["px_per_mm"]
+    points = to_canvas @ np.stack([x, trace["baseline_y"] + (up if trace["inverted"] else -up), np.ones_like(x)])
+    columns, rows = points[0] / points[2] / patch, points[1] / points[2] / patch  # in patches of the canvas
+    inside = (columns >= 0) & (rows >= 0) & (columns < across * tiles_wide) & (rows < across * (tiles // tiles_wide))
+    column, row = columns[inside].astype(int), rows[inside].astype(int)
+    tile, part = row // across * tiles_wide + column // across, ((columns[inside] - column) * COLUMNS).astype(int)
+    patches = (tile * across + row % across) * across + column % across
+    at = patches * COLUMNS + part
+    counts = np.bincount(at, minlength=mv.size).reshape(-1, COLUMNS)
+    sums = np.bincount(at, voltages[inside], minlength=mv.size).reshape(-1, COLUMNS)
+    lead.reshape(-1)[patches] = LEADS.index(trace["lead"])
+    owned = counts.any(axis=1)
+    mv.reshape(-1, COLUMNS)[owned] = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)[owned]
+
+
+class Reading(nn.Module):
+    """The two heads, on the output of a vision tower that they listen to. Called with a batch's targets: the loss."""
+
+    def __init__(self, vision: Any) -> None:
+        super().__init__()
+        width = vision.config.vision_output_dim
+        self.traces = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, len(LEADS) + COLUMNS))
+        self.statements = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, len(STATEMENTS)))
+        self._seen: list[Tensor] = []
+        vision.register_forward_hook(self._listen)
+
+    def _listen(self, vision: Any, arguments: Any, output: Any) -> None:
+        if self.training:
+            self._seen[:] = [output.last_hidden_state]
+
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The losses by name. batch: `targets` of each row, stacked, and aspect_ratio_mask (rows, 1, tiles)."""
+        seen = self._seen.pop()[:, 0]  # (rows, tiles, 1 + patches, width); a row has one image
+        filled = batch["aspect_ratio_mask"][:, 0, :, None].to(seen.dtype)
+        page = (seen[:, :, 0] * filled).sum(dim=1) / filled.sum(dim=1)
+        told = self.traces(seen[:, :, 1:])
+        leads, voltages = told.split([len(LEADS), COLUMNS], dim=-1)
+        named = functional.cross_entropy(
+            leads.flatten(0, 2), batch["reading_lead"].flatten(), ignore_index=IGNORED, reduction="none"
+        )
+        return {
+            "voltages": _mean(functional.smooth_l1_loss, voltages, batch["reading_mv"] / _MV),
+            "leads": named.sum() / batch["reading_lead"].ne(IGNORED).sum().clamp(min=1),
+            "statements": _STATEMENTS_WEIGHT
+            * _mean(functional.binary_cross_entropy_with_logits, self.statements(page), batch["reading_statements"]),
+        }
+
+
+def _mean(loss: Any, said: Tensor, true: Tensor) -> Tensor:
+    """The loss over what is known; 0 in a batch of which nothing is."""
+    known = true.isfinite()
+    found: Tensor = loss(said[known], true[known], reduction="sum") / known.sum().clamp(min=1)
+    return found
+
+
+def reading_of(model: Any) -> Any:
+    """The heads that a model was given, however it is wrapped."""
+    return next(module for module in model.modules() if isinstance(module, Reading))
+
+
+def split(batch: Batch) -> tuple[Batch, Batch]:
+    """A batch without what is for the tower's heads, and that."""
+    mine = {name: value for name, value in batch.items() if name.startswith(_PREFIX)}
+    return {name: value for name, value in batch.items() if name not in mine}, mine
