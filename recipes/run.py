@@ -165,9 +165,13 @@ def training_pages(data: DataPart, *, reading: bool = False) -> Any:
     """
     if not data.train:
         raise InputError("recipe: data.train is empty; name a folder made by ecg-vlm render, or give data.train=FOLDER")
-    pages = open_dataset(data.train)
-    if reading and "signal" not in pages.column_names:
-        raise InputError(f"{data.train}: train.reading needs the records' signals; render the pages with --signal")
+    from datasets import concatenate_datasets
+
+    sets = {folder.strip(): open_dataset(folder.strip()) for folder in data.train.split(",")}
+    for folder, rows in sets.items():
+        if reading and "signal" not in rows.column_names:
+            raise InputError(f"{folder}: train.reading needs the records' signals; render the pages with --signal")
+    pages = concatenate_datasets(list(sets.values())) if len(sets) > 1 else next(iter(sets.values()))
     if data.folds:
         folds = set(parse_folds(data.folds))
         pages = pages.filter(lambda fold: fold in folds, input_columns="fold", desc="choosing folds")

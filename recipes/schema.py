@@ -57,7 +57,7 @@ class DataPart:
     """What it is tuned on: folders written by `ecg-vlm render`."""
 
     train: str = ""
-    """Folder of the training pages."""
+    """Folder of the training pages; several of them joined by commas."""
     validation: str = ""
     """Folder of held-out pages for the loss shown while training; empty for none."""
     folds: str = ""

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from recipes.model import load_model, load_processor, nano_folder
 from recipes.packing import IGNORED
 from recipes.reading import COLUMNS, Reading, targets
-from recipes.run import finetune
-from recipes.schema import ModelPart, load_recipe
+from recipes.run import finetune, training_pages
+from recipes.schema import DataPart, ModelPart, load_recipe
 from recipes.tower import vision_model
 from render.data.dataset import open_dataset, write_dataset
 from render.data.rows import Options, make_row
@@ -158,3 +158,11 @@ def test_reading_needs_signals_and_a_whole_model(tmp_path):
         finetune(recipe, tmp_path / "run")
     with pytest.raises(InputError, match=r"train\.reading needs lora: null"):
         load_recipe("quickstart", ["train.reading=1"])
+
+
+def test_several_folders_are_one_set_of_pages_and_an_ordinary_page_is_readable(tmp_path):
+    write_dataset(Simulated(5, 3), tmp_path / "a", Options(closed=2, signal=True))
+    write_dataset(Simulated(6, 2), tmp_path / "b", Options(closed=2, signal=True, unreadable=1.0))
+    pages = training_pages(DataPart(train=f"{tmp_path / 'a'}, {tmp_path / 'b'}"), reading=True)
+    assert pages["record_id"][:] == ["sim-5-0", "sim-5-1", "sim-5-2", "sim-6-0", "sim-6-1"]
+    assert [bool(why) for why in pages["unreadable"]] == [False] * 3 + [True] * 2
