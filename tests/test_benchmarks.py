@@ -6,6 +6,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,14 +16,18 @@ from render.data.rows import Options
 from render.simulate import Simulated
 
 
-@pytest.fixture(scope="module")
-def tuning():
-    path = Path(__file__).parents[1] / "benchmarks" / "tuning.py"
-    spec = importlib.util.spec_from_file_location("tuning_benchmark", path)
+def _benchmark(name):
+    path = Path(__file__).parents[1] / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"{name}_benchmark", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where dataclasses look their module up
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def tuning():
+    return _benchmark("tuning")
 
 
 @pytest.mark.parametrize("tower", ["frozen", "trained"])
@@ -52,3 +57,25 @@ def test_turns_go_on_where_one_runs_out_of_memory(tuning):
     assert taken == ["modest", "greedy", "modest", "modest"]
     assert cost["greedy"] is None and cost["modest"].wall >= 0
     assert list(tuning._speeds(cost, 8))[1:3] == ["out of memory", "–"]
+
+
+def test_referee_reads_both_kinds_after_either(monkeypatch, capsys):
+    referee = _benchmark("referee")
+    monkeypatch.setattr(referee, "PtbXl", lambda folder, folds: Simulated(folds[0], 12))
+    words = "nowhere --records 12 --epochs 1 --real-epochs 1 --held-out 12 --folds 9 --train-folds 1-2"
+    referee.main(words.split())
+    lines = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if "→" in line]
+    assert [line[0][2:].split(" → ") for line in lines[1:]] == [
+        [taught, read] for taught in ("simulated", "real") for read in ("real, folds 9", "simulated, held out")
+    ]
+    assert all(0 <= float(line[1]) <= 1 and int(line[2]) > 3 for line in lines[1:])
+
+
+def test_referee_counts_statements_with_enough_records(monkeypatch):
+    referee = _benchmark("referee")
+    labels = np.zeros((10, 71), dtype=bool)
+    labels[:5, 3], labels[:2, 4], labels[:9, 5] = True, True, True
+    monkeypatch.setattr(referee, "predict", lambda model, signals: np.linspace(1, 0, 10)[:, None] * np.ones(71))
+    result = referee.judged(None, (np.zeros((10, 12, 1000), np.float32), labels), 2)
+    assert result.per_class == {referee.CLASSES[3]: 1.0, referee.CLASSES[4]: 1.0}
+    assert referee.row("a → b", result, 1) == f"| a → b | 1.000 | 2 | {referee.CLASSES[3]} 1.00 |"
