@@ -1,8 +1,9 @@
-# Two commands: `make demo` (nothing to a report) and `make test`; `make real PTBXL=DIR` is the demo on real records.
+# Two commands: `make demo` (nothing to a report) and `make test`; `make real PTBXL=DIR` is the demo on real records,
+# `make nano` trains anew the model that ships.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo real test check clean
+.PHONY: demo real nano test check clean
 
 # torch goes first and alone: with a CPU build at hand the rest then finds it satisfied and pulls no CUDA build.
 .venv/.complete: pyproject.toml constraints.txt
@@ -16,6 +17,9 @@ demo: .venv/.complete
 
 real: .venv/.complete
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash real.sh "$(PTBXL)"
+
+nano: .venv/.complete
+	@PATH="$(CURDIR)/$(BIN):$$PATH" bash nano.sh
 
 test: .venv/.complete
 	$(BIN)/python -m pytest

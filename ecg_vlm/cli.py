@@ -102,7 +102,7 @@ def _add_render(sub: Any) -> None:
     )
     size = p.add_mutually_exclusive_group()
     size.add_argument(
-        "--width", type=_width, default=1120, help="page width in pixels (default 1120; nano's own is 672)"
+        "--width", type=_width, default=1120, help="page width in pixels (default 1120; nano's own is 784)"
     )
     size.add_argument("--dpi", type=_dpi, help="resolution instead of a width: the paper's true size at so many dpi")
     p.add_argument("--per-record", type=_positive, default=1, help="pages of each record (default 1)")

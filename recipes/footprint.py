@@ -77,7 +77,8 @@ def needs(recipe: Recipe, *, text_tokens: int = 0) -> Footprint:
     model = meta_model(recipe)
     trained = [p for p in model.parameters() if p.requires_grad]
     base = [p for n, p in model.named_parameters() if "lora_" not in n]
-    moments = 2 if train.optimizer == "adamw_torch" else 2 * _8BIT_MOMENT / trained[0].element_size()
+    paged = train.optimizer == "paged_adamw_8bit"
+    moments = 2 * _8BIT_MOMENT / trained[0].element_size() if paged else 2  # Muon: one for matrices, so two at most
     held, peak, flops = _count_step(recipe, model, text_tokens)
     nf4 = recipe.model.quantization == "nf4"
     return Footprint(

@@ -20,6 +20,7 @@ from transformers import (
 from recipes.bases import NANO as NANO
 from recipes.bases import RANDOM, keep_unpacked, load_from, nf4_config, random_model, random_processor
 from recipes.bases import nano_folder as nano_folder
+from recipes.nano.start import start
 from recipes.schema import LoraPart, ModelPart
 from render.files import InputError
 
@@ -65,32 +66,8 @@ def _from_scratch(part: ModelPart, seed: int) -> Any:
     torch.manual_seed(seed)
     config = AutoConfig.from_pretrained(nano_folder())
     model = MllamaForConditionalGeneration(config).to(getattr(torch, part.dtype))
-    for name, parameter in model.named_parameters():
-        # A fresh Mllama has closed gates: the image has no effect, and closed gates open slowly. Start them open.
-        if name.endswith(("_gate", "gate_attn", "gate_ffn")):
-            torch.nn.init.ones_(parameter)
-        elif name.endswith(".gate"):
-            torch.nn.init.constant_(parameter, 0.5)
-    _place(model.model.vision_model)
+    start(model)
     return model.eval()
-
-
-@torch.no_grad()
-def _place(vision: Any) -> None:
-    """Start the position embeddings as large as the patches': where a wave stands says which lead it belongs to.
-
-    Their stock start is some 2 % of the patch embedding's size. Patches get two-dimensional sines (Vaswani et al.
-    2017, one half of the channels for each direction), tiles random vectors.
-    """
-    positions = vision.gated_positional_embedding
-    patches, width = positions.embedding.shape
-    side = round((patches - 1) ** 0.5)
-    quarter = width // 4
-    angles = torch.arange(side)[:, None] / 100.0 ** (torch.arange(quarter) / quarter)  # (side, quarter)
-    waves = torch.cat([angles.sin(), angles.cos()], dim=1)  # (side, 2 quarter)
-    grid = torch.cat([waves[:, None].expand(-1, side, -1), waves[None].expand(side, -1, -1)], dim=2)
-    positions.embedding[1:] = grid.reshape(side * side, -1)
-    torch.nn.init.normal_(positions.tile_embedding.weight, std=0.5)
 
 
 def linear_modules(model: torch.nn.Module, targets: str) -> list[str]:

@@ -5,7 +5,8 @@ thousands of numbers. Two heads on the tower's output are trained along with the
 
 - each patch that a trace runs through says which of the twelve leads it is, and the voltage in each of `COLUMNS`
   columns of the patch, in mV about the lead's median (a page does not show where zero is);
-- the tiles' class tokens say which of the 71 statements hold.
+- the tiles' class tokens say which of the 71 statements hold. That head is linear: what it reads lies open to the
+  language model, whose cross-attention sees the tower's output through linear maps too.
 
 What is to be said comes from the row's `signal`, `geometry` and `statements` (`ecg-vlm render --signal`).
 """
@@ -14,11 +15,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers.models.mllama.image_processing_pil_mllama import (
@@ -31,8 +34,11 @@ from render.data.signal import RATE_HZ, signal_of
 from render.record import LEADS
 from render.statements import STATEMENTS
 
-COLUMNS = 14
-"""Voltages that a patch tells: on paper at 25 mm/s and 10 mm a patch, one in 29 ms."""
+COLUMNS = 28
+"""Voltages that a patch tells: on paper at 25 mm/s and 10 mm a patch, one in 14 ms."""
+
+HEADS = "reading.safetensors"
+"""File in a run's folder that holds the heads, for a further run on the same model; no reader of the model needs it."""
 
 _PREFIX = "reading_"
 _MV = 0.2  # what counts as 1 in the loss of voltages: small waves weigh as squares, QRS complexes as lengths
@@ -118,29 +124,41 @@ class Reading(nn.Module):
         super().__init__()
         width = vision.config.vision_output_dim
         self.traces = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, len(LEADS) + COLUMNS))
-        self.statements = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, len(STATEMENTS)))
-        self._seen: list[Tensor] = []
+        self.statements = nn.Linear(width, len(STATEMENTS))
+        self._seen: list[tuple[Tensor, Tensor | None]] = []
         vision.register_forward_hook(self._listen)
+
+    def go_on_from(self, folder: Path | None) -> None:
+        """Take the heads that an earlier run left in its folder, if it did: one that goes on from its model."""
+        if folder is not None and (folder / HEADS).is_file():
+            kept = load_file(folder / HEADS)
+            self.load_state_dict({name.removeprefix("reading."): value for name, value in kept.items()})
 
     def _listen(self, vision: Any, arguments: Any, output: Any) -> None:
         if self.training:
-            self._seen[:] = [output.last_hidden_state]
+            self._seen[:] = [(output.last_hidden_state, getattr(vision, "kept", None))]
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The losses by name. batch: `targets` of each row, stacked, and aspect_ratio_mask (rows, 1, tiles)."""
-        seen = self._seen.pop()[:, 0]  # (rows, tiles, 1 + patches, width); a row has one image
+        output, kept = self._seen.pop()
+        seen = output[:, 0].float()  # (rows, tiles, 1 + patches, width); a row has one image
+        lead, mv = batch["reading_lead"], batch["reading_mv"]
+        if kept is not None:  # `recipes.tower.see_ink`
+            kept = kept.view(*lead.shape[:2], -1)
+            lead, mv = lead.gather(2, kept), mv.gather(2, kept[..., None].expand(-1, -1, -1, COLUMNS))
         filled = batch["aspect_ratio_mask"][:, 0, :, None].to(seen.dtype)
         page = (seen[:, :, 0] * filled).sum(dim=1) / filled.sum(dim=1)
-        told = self.traces(seen[:, :, 1:])
+        told = self.traces(seen[:, :, 1:]).float()
         leads, voltages = told.split([len(LEADS), COLUMNS], dim=-1)
-        named = functional.cross_entropy(
-            leads.flatten(0, 2), batch["reading_lead"].flatten(), ignore_index=IGNORED, reduction="none"
-        )
+        self.statements(page).float()
+        named = functional.cross_entropy(leads.flatten(0, 2), lead.flatten(), ignore_index=IGNORED, reduction="none")
         return {
-            "voltages": _mean(functional.smooth_l1_loss, voltages, batch["reading_mv"] / _MV),
-            "leads": named.sum() / batch["reading_lead"].ne(IGNORED).sum().clamp(min=1),
+            "voltages": _mean(functional.smooth_l1_loss, voltages, mv / _MV),
+            "leads": named.sum() / lead.ne(IGNORED).sum().clamp(min=1),
             "statements": _STATEMENTS_WEIGHT
-            * _mean(functional.binary_cross_entropy_with_logits, self.statements(page), batch["reading_statements"]),
+            * _mean(
+                functional.binary_cross_entropy_with_logits, self.statements(page).float(), batch["reading_statements"]
+            ),
         }
 
 
@@ -156,7 +174,7 @@ def reading_of(model: Any) -> Any:
     return next(module for module in model.modules() if isinstance(module, Reading))
 
 
-def split(batch: Batch) -> tuple[Batch, Batch]:
-    """A batch without what is for the tower's heads, and that."""
-    mine = {name: value for name, value in batch.items() if name.startswith(_PREFIX)}
-    return {name: value for name, value in batch.items() if name not in mine}, mine
+def split(named: Mapping[str, Tensor], prefix: str = _PREFIX) -> tuple[Batch, Batch]:
+    """What is not for the tower's heads, and what is, of a batch or, with another prefix, of a model's weights."""
+    mine = {name: value for name, value in named.items() if name.startswith(prefix)}
+    return {name: value for name, value in named.items() if name not in mine}, mine

@@ -28,18 +28,19 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from peft import PeftModel
+from safetensors.torch import save_file
 from transformers import PrinterCallback
 from trl import SFTConfig
 
-from recipes.bases import base_fingerprint
+from recipes.bases import as_folder, base_fingerprint
 from recipes.batches import Budget, Collator, Plan, in_order, plan, split_pages
 from recipes.checkpoint import checkpoints
 from recipes.ending import Interrupted, plain_endings, refuse_changed_plan, refuse_early
 from recipes.model import add_lora, load_model, load_processor
 from recipes.packing import Encoder
-from recipes.reading import Reading
+from recipes.reading import HEADS, Reading, split
 from recipes.schema import DataPart, Recipe, save_recipe
-from recipes.tower import spare_memory, vision_model
+from recipes.tower import see_ink, spare_memory, vision_model
 from recipes.trainer import Progress, Trainer, Validate, Watch
 from render.data.dataset import open_dataset
 from render.files import InputError, whole_file
@@ -93,6 +94,7 @@ def _run(
     facts = _facts(recipe, model, pages)
     if recipe.train.reading:
         model.reading = Reading(vision_model(model)).to(model.device, model.dtype)
+        model.reading.go_on_from(as_folder(recipe.model.base))
     if processes.is_main_process:
         out.mkdir(parents=True, exist_ok=True)
         save_recipe(recipe, out / "recipe.yaml")
@@ -112,6 +114,7 @@ def _run(
         callbacks=[watch],
         validate=validate,
         reading=recipe.train.reading,
+        muon=recipe.train.optimizer == "muon",
     )
     watch.trainer = trainer
     trainer.remove_callback(PrinterCallback)
@@ -155,6 +158,8 @@ def _prepared_model(recipe: Recipe) -> Any:
         # Embeddings are never adapted; left to itself peft asks the hub for the base to find that out.
         model.save_pretrained = partial(model.save_pretrained, save_embedding_layers=False)
     spare_memory(model, checkpointing=recipe.train.gradient_checkpointing)
+    if recipe.train.patches:
+        see_ink(vision_model(model), recipe.train.patches)
     return model
 
 
@@ -205,11 +210,11 @@ def _arguments(recipe: Recipe, out: Path, steps: int) -> SFTConfig:
         lr_scheduler_type=train.schedule,
         warmup_steps=train.warmup,
         weight_decay=train.weight_decay,
-        optim=train.optimizer,
+        optim="adamw_torch" if train.optimizer == "muon" else train.optimizer,
         max_grad_norm=train.max_grad_norm,
         seed=train.seed,
         data_seed=train.seed,
-        bf16=recipe.model.dtype == "bfloat16",
+        bf16=train.mixed_precision or recipe.model.dtype == "bfloat16",
         use_cpu=not torch.cuda.is_available(),
         ddp_find_unused_parameters=False,  # every row has an image, so every adapter has a gradient
         logging_steps=train.log_every,
@@ -284,7 +289,9 @@ def _save(trainer: Trainer, processor: Any, out: Path, summary: dict[str, Any]) 
     if not accelerator.is_main_process:
         return
     model = accelerator.unwrap_model(trainer.model_wrapped)
-    state = {name: tensor for name, tensor in state.items() if not name.startswith("reading.")}
+    state, heads = split(state, "reading.")
+    if heads:
+        save_file(heads, out / HEADS)
     if not isinstance(model, PeftModel):
         state = {name: t.to(torch.bfloat16) if t.is_floating_point() else t for name, t in state.items()}
         model.config.dtype = torch.bfloat16

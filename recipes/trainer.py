@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from transformers import TrainerCallback
 from trl import SFTTrainer
 
 from recipes.batches import Plan
 from recipes.checkpoint import last_words, put_in_place, staging
+from recipes.muon import MuonAdamW
 from recipes.reading import reading_of, split
 from recipes.schema import TrainPart
 from render.files import WorkFailed
@@ -47,13 +50,23 @@ class Progress:
 class Trainer(SFTTrainer):  # type: ignore[misc]
     """SFTTrainer on a `Plan`. validate: figures to be had at each evaluation besides the loss.
 
+    muon: whether the optimizer is `recipes.muon`.
     reading: weight of what the model's `Reading` heads, if it has any, are to learn beside the answers.
     """
 
-    def __init__(self, *args: Any, validate: Validate | None = None, reading: float = 0.0, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, validate: Validate | None = None, reading: float = 0.0, muon: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self._validate, self._reading = validate, reading
+        self._validate, self._reading, self._muon = validate, reading, muon
         self._staged = False
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """As Trainer does, and Muon, which it does not know."""
+        if not self._muon:
+            return super().create_optimizer(*args, **kwargs)
+        self.optimizer: Any = MuonAdamW(self.model, self.args.learning_rate, self.args.weight_decay)
+        return self.optimizer
 
     @property
     def out(self) -> Path:
@@ -106,6 +119,16 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         for figures in self._metrics.values():
             figures.pop("num_tokens", None)
         super().log(logs, start_time)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """As Trainer does for adapters. A whole model is saved under the names of its published files, which Trainer
+        puts back by the names of its modules, passing over all it does not find: nothing would be put back."""
+        if isinstance(self.model, PeftModel):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        saved = type(self.model).from_pretrained(resume_from_checkpoint, dtype=self.model.dtype)
+        _, heads = split(load_file(Path(resume_from_checkpoint) / "model.safetensors"), "reading.")
+        self.model.load_state_dict(saved.state_dict() | heads)
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(staging(self.out)) if self._staged else str(super()._get_output_dir(trial))

@@ -65,7 +65,7 @@ def test_every_answer_token_is_learnt_once_an_epoch(tokens, encoder):
 
 
 def test_a_dialogue_over_the_budget_is_refused_with_its_row(encoder):
-    with pytest.raises(InputError, match=r"record r1 \(row 1\), dialogue 3: \d+ tokens, train.tokens_per_batch is 20"):
+    with pytest.raises(InputError, match=r"record r1 \(row 1\), dialogue 4: \d+ tokens, train.tokens_per_batch is 20"):
         split_pages(pages_of(ANSWERS[:2]), encoder, 20)
 
 

@@ -125,7 +125,7 @@ def test_heads_that_say_the_truth_lose_nothing_and_a_frozen_hook_keeps_nothing(p
     )
     reading.traces.forward = lambda _: truth[None]
     reading.statements.forward = lambda _: (found["reading_statements"] * 2 - 1)[None] * 100.0
-    reading._seen[:] = [seen]
+    reading._seen[:] = [(seen, None)]
     assert all(float(loss) < 1e-6 for loss in reading(batch).values())
     reading.eval()
     pixels = torch.zeros(1, 1, 2, 3, native // 2, native // 2)

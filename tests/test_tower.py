@@ -10,14 +10,15 @@ from PIL import Image
 
 from recipes.model import add_lora, load_model, load_processor
 from recipes.packing import encode, look, pack
+from recipes.reading import COLUMNS, Reading
 from recipes.schema import LoraPart, ModelPart
-from recipes.tower import spare_memory
+from recipes.tower import see_ink, spare_memory, vision_model
 
 
 @pytest.fixture(scope="module")
 def batch():
     processor = load_processor("nano")
-    pixels = torch.randint(0, 256, (336, 672, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    pixels = torch.randint(0, 256, (392, 784, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     images, tiles = look(processor, [Image.fromarray(pixels.numpy())])
     talk = [{"role": "user", "content": "Is there atrial fibrillation?"}, {"role": "assistant", "content": "No."}]
     return {**pack([[encode(processor, talk)] * 3], tiles, processor), **images}
@@ -112,3 +113,74 @@ def test_asking_for_checkpoints_warns_of_nothing():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         spare_memory(model, checkpointing=True)
+
+
+# Seeing ink alone
+
+
+def page_with_ink(side: int, patch: int, places) -> torch.Tensor:
+    """(1, 1, 2, 3, side, side): two white tiles with a dark stroke in the named (tile, patch) places."""
+    pixels = torch.ones(1, 1, 2, 3, side, side)
+    across = side // patch
+    for tile, place in places:
+        row, column = divmod(place, across)
+        pixels[0, 0, tile, :, row * patch + 3, column * patch : (column + 1) * patch] = -3.0
+    return pixels
+
+
+def looked(vision, pixels):
+    return vision(pixels, torch.tensor([[2]]), torch.ones(1, 1, 2, dtype=torch.long)).last_hidden_state
+
+
+@pytest.fixture
+def vision():
+    return vision_model(load_model(ModelPart(from_scratch=True)))
+
+
+def test_a_tower_in_training_sees_the_patches_with_ink_where_they_are(vision):
+    side, patch = vision.image_size, vision.patch_size
+    inked = [[5, 17, 40], [0, 100, 101]]
+    pixels = page_with_ink(side, patch, [(tile, place) for tile in (0, 1) for place in inked[tile]])
+    see_ink(vision, 3)
+    assert looked(vision.train(), pixels).shape[2:4] == (2, 4)
+    assert vision.kept.tolist() == inked and vision.num_patches == 4
+    seen = []
+    vision.layernorm_pre.register_forward_hook(lambda module, args, out: seen.append(out))
+    looked(vision, pixels)
+    whole = looked(vision.eval(), pixels)
+    assert whole.shape[3] == (side // patch) ** 2 + 1 == vision.num_patches
+    some, every = seen
+    assert torch.allclose(some[0, :, 0], every[0, :, 0], atol=1e-5)  # the class token of each tile
+    for tile in (0, 1):
+        for k, place in enumerate(inked[tile]):
+            assert torch.allclose(some[0, tile, 1 + k], every[0, tile, 1 + place], atol=1e-4), (tile, place)
+
+
+def test_a_tower_that_keeps_every_patch_is_the_stock_one(vision):
+    pixels = torch.randn(1, 1, 2, 3, vision.image_size, vision.image_size, generator=torch.Generator().manual_seed(0))
+    stock = looked(vision.train(), pixels)
+    see_ink(vision, vision.num_patches - 1)
+    assert torch.allclose(looked(vision, pixels), stock, atol=1e-4)
+
+
+def test_a_number_of_patches_that_mllama_would_mask_is_refused(vision):
+    with pytest.raises(ValueError, match="multiple of 8"):
+        see_ink(vision, 95)
+
+
+def test_the_heads_of_a_tower_that_sees_ink_are_asked_about_what_it_sees(vision):
+    places = (vision.image_size // vision.patch_size) ** 2
+    pixels = page_with_ink(vision.image_size, vision.patch_size, [(0, 3), (0, 7), (1, 4), (1, 9)])
+    see_ink(vision, 2)
+    reading = Reading(vision)
+    batch = {
+        "aspect_ratio_mask": torch.ones(1, 1, 2, dtype=torch.long),
+        "reading_lead": torch.full((1, 2, places), -100),
+        "reading_mv": torch.full((1, 2, places, COLUMNS), torch.nan),
+        "reading_statements": torch.zeros(1, 71),
+    }
+    batch["reading_lead"][0, 1, 9] = 6
+    batch["reading_mv"][0, 1, 8] = 1.0  # a patch that is not seen: nothing can be said of it
+    looked(vision.train(), pixels)
+    found = reading(batch)
+    assert found["voltages"].item() == 0 and found["leads"].item() > 0
