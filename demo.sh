@@ -7,11 +7,12 @@ began=$(date +%s)
 step() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 
 rm -rf "$out"
-new=PACE,AFLT,WPW,BIGU
-step "1/5  Simulate ECGs and render pages (new to nano: pacemaker, flutter, WPW, bigeminy)"
-ecg-vlm render "simulated:$new,NORM" "$out/train" --limit 700 --width 672 --tasks rhythm,morphology,report --forms closed,open --closed 16 --seed 100 --workers 2
-ecg-vlm render "simulated:$new,NORM" "$out/held-out" --limit 150 --width 672 --tasks rhythm,morphology,report --forms closed,open --closed 16 --seed 200 --workers 2
-ecg-vlm render simulated:AFLT "$out/page.png" --width 1120 --seed 300
+page=(--layout "6x2,cabrera,50mm/s" --style fax)
+lesson=simulated:NORM,AFIB,AFLT,PACE,CLBBB,CRBBB,WPW,IMI,LVH,STACH
+step "1/5  Simulate ECGs and render pages as a hospital prints them that nano hardly knows (6x2, Cabrera, 50 mm/s, fax)"
+ecg-vlm render "$lesson" "$out/train" --limit 700 --width 784 --tasks rhythm,morphology --forms closed,open --closed 16 --seed 100 --workers 2 "${page[@]}"
+ecg-vlm render "$lesson" "$out/held-out" --limit 150 --width 784 --tasks rhythm,morphology --forms closed,open --closed 16 --seed 200 --workers 2 "${page[@]}"
+ecg-vlm render simulated:AFLT "$out/page.png" --width 1120 --seed 300 "${page[@]}"
 
 step "2/5  Tune nano with LoRA (recipes/quickstart.yaml)"
 ecg-vlm finetune recipes/quickstart.yaml --out "$out/run"
@@ -27,7 +28,7 @@ ecg-vlm evaluate "$out/run" --compare nano --data "$out/held-out" --out "$out/re
 
 step "5/5  Done in $(( ($(date +%s) - began) / 60 )) min $(( ($(date +%s) - began) % 60 )) s"
 cat <<TEXT
-  Nano, a small model of the Llama 3.2 Vision kind, had never heard of these four. A LoRA adapter taught it.
+  Nano, a small model of the Llama 3.2 Vision kind, reads such pages badly. A LoRA adapter taught it this printout.
   Look at it:    $out/report/report.html   (open in a browser)
   Ask yourself:  .venv/bin/ecg-vlm ask $out/page.png "Is there atrial flutter on this ECG?" --model $out/run
   Your data:     .venv/bin/ecg-vlm render ptbxl:DIR pages --folds 1-8      (README, "Real records")

@@ -5,7 +5,7 @@ set -euo pipefail
 data=ptbxl:$1
 out=${OUT:-runs/real}
 limit=(${LIMIT:+--limit "$LIMIT"}) # for a trial: LIMIT=40 EPOCHS=1 STEPS=2
-pages=(--width 672 --tasks rhythm,morphology,report --forms closed,open --closed 24 --resume "${limit[@]}")
+pages=(--width 784 --tasks rhythm,morphology --forms closed,open --closed 24 --resume "${limit[@]}")
 
 ecg-vlm render "$data" "$out/train" --folds 1-8 --workers 2 "${pages[@]}"
 ecg-vlm render "$data" "$out/held-out" --folds 9 --workers 2 "${pages[@]}"
