@@ -28,7 +28,7 @@ ecg-vlm evaluate "$out/run" --compare nano --data "$out/held-out" --out "$out/re
 
 step "5/5  Done in $(( ($(date +%s) - began) / 60 )) min $(( ($(date +%s) - began) % 60 )) s"
 cat <<TEXT
-  Nano, a small model of the Llama 3.2 Vision kind, reads such pages badly. A LoRA adapter taught it this printout.
+  Nano, a small model of the Llama 3.2 Vision kind, had hardly seen such pages. A LoRA adapter taught it this printout.
   Look at it:    $out/report/report.html   (open in a browser)
   Ask yourself:  .venv/bin/ecg-vlm ask $out/page.png "Is there atrial flutter on this ECG?" --model $out/run
   Your data:     .venv/bin/ecg-vlm render ptbxl:DIR pages --folds 1-8      (README, "Real records")
