@@ -40,6 +40,9 @@ COLUMNS = 28
 HEADS = "reading.safetensors"
 """File in a run's folder that holds the heads, for a further run on the same model; no reader of the model needs it."""
 
+IN_MODEL = "reading."
+"""How the names of the heads' weights begin within the model that is trained with them."""
+
 _PREFIX = "reading_"
 _MV = 0.2  # what counts as 1 in the loss of voltages: small waves weigh as squares, QRS complexes as lengths
 _MOST_MV = 5.0
@@ -132,7 +135,7 @@ class Reading(nn.Module):
         """Take the heads that an earlier run left in its folder, if it did: one that goes on from its model."""
         if folder is not None and (folder / HEADS).is_file():
             kept = load_file(folder / HEADS)
-            self.load_state_dict({name.removeprefix("reading."): value for name, value in kept.items()})
+            self.load_state_dict({name.removeprefix(IN_MODEL): value for name, value in kept.items()})
 
     def _listen(self, vision: Any, arguments: Any, output: Any) -> None:
         if self.training:
@@ -150,15 +153,13 @@ class Reading(nn.Module):
         page = (seen[:, :, 0] * filled).sum(dim=1) / filled.sum(dim=1)
         told = self.traces(seen[:, :, 1:]).float()
         leads, voltages = told.split([len(LEADS), COLUMNS], dim=-1)
-        self.statements(page).float()
+        present = self.statements(page).float()
         named = functional.cross_entropy(leads.flatten(0, 2), lead.flatten(), ignore_index=IGNORED, reduction="none")
         return {
             "voltages": _mean(functional.smooth_l1_loss, voltages, mv / _MV),
             "leads": named.sum() / lead.ne(IGNORED).sum().clamp(min=1),
             "statements": _STATEMENTS_WEIGHT
-            * _mean(
-                functional.binary_cross_entropy_with_logits, self.statements(page).float(), batch["reading_statements"]
-            ),
+            * _mean(functional.binary_cross_entropy_with_logits, present, batch["reading_statements"]),
         }
 
 

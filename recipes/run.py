@@ -38,7 +38,7 @@ from recipes.checkpoint import checkpoints
 from recipes.ending import Interrupted, plain_endings, refuse_changed_plan, refuse_early
 from recipes.model import add_lora, load_model, load_processor
 from recipes.packing import Encoder
-from recipes.reading import HEADS, Reading, split
+from recipes.reading import HEADS, IN_MODEL, Reading, split
 from recipes.schema import DataPart, Recipe, save_recipe
 from recipes.tower import see_ink, spare_memory, vision_model
 from recipes.trainer import Progress, Trainer, Validate, Watch
@@ -289,7 +289,7 @@ def _save(trainer: Trainer, processor: Any, out: Path, summary: dict[str, Any]) 
     if not accelerator.is_main_process:
         return
     model = accelerator.unwrap_model(trainer.model_wrapped)
-    state, heads = split(state, "reading.")
+    state, heads = split(state, IN_MODEL)
     if heads:
         save_file(heads, out / HEADS)
     if not isinstance(model, PeftModel):

@@ -24,7 +24,7 @@ from trl import SFTTrainer
 from recipes.batches import Plan
 from recipes.checkpoint import last_words, put_in_place, staging
 from recipes.muon import MuonAdamW
-from recipes.reading import reading_of, split
+from recipes.reading import IN_MODEL, reading_of, split
 from recipes.schema import TrainPart
 from render.files import WorkFailed
 
@@ -127,7 +127,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
         saved = type(self.model).from_pretrained(resume_from_checkpoint, dtype=self.model.dtype)
-        _, heads = split(load_file(Path(resume_from_checkpoint) / "model.safetensors"), "reading.")
+        _, heads = split(load_file(Path(resume_from_checkpoint) / "model.safetensors"), IN_MODEL)
         self.model.load_state_dict(saved.state_dict() | heads)
 
     def _get_output_dir(self, trial: Any) -> str:
