@@ -40,7 +40,7 @@ def _example(row: int, why: str, said: dict[str, dict[str, Answer]], records: Ev
     record = records.record_ids[row]
     answers = {name: of_system[record] for name, of_system in said.items() if record in of_system}
     png = io.BytesIO()
-    rows[row]["image"].convert("P", palette=1, colors=_COLOURS).save(png, "PNG")
+    rows[row]["image"].convert("RGB").convert("P", palette=1, colors=_COLOURS).save(png, "PNG")
     return Example(
         png.getvalue(),
         next((answer.question for answer in answers.values()), ""),

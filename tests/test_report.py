@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from ecg_vlm.gallery import gallery
 from eval.controls import Control, shuffled
 from eval.measures.calibration import fit
 from eval.measures.tasks import task_view
@@ -388,3 +389,10 @@ def test_text_table_is_narrow_and_complete(tmp_path: Path) -> None:
         assert f"{system.macro_auc['all'].value:.3f}" in table
     assert "tuned minus base" in table
     assert "80 (70)" in table
+
+
+def test_a_grey_page_can_be_shown() -> None:
+    """A fax comes as mode L, which Pillow does not quantise."""
+    records = Evaluated(("r",), (("AFIB",),), "made up")
+    (example,) = gallery([], records, [{"image": Image.new("L", (40, 20), 200)}])
+    assert Image.open(BytesIO(example.image_png)).size == (40, 20)
