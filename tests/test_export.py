@@ -97,8 +97,8 @@ def test_an_adapter_trained_on_4_bits_is_merged_in_16(tmp_path):
     assert found["agreement_with_4bit"]["largest"] > found["agreement"]["largest"]
     assert found["agreement_with_4bit"]["same_token"] > 0.3
     assert "4-bit" in (tmp_path / "out" / "README.md").read_text()
-    # a logit of eight standard deviations has steps of .03 in bfloat16
-    assert export(folder, tmp_path / "adapter", merge=False)["agreement"]["largest"] < 4e-2
+    # a logit of eight standard deviations has steps of .03 in bfloat16; two of them come together
+    assert export(folder, tmp_path / "adapter", merge=False)["agreement"]["largest"] < 7e-2
 
 
 def test_a_run_from_scratch_is_exported_whole(tmp_path):
