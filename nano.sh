@@ -10,22 +10,25 @@
 set -euo pipefail
 out=${OUT:-runs/nano}
 page=(--width 784 --signal --resume --workers 2)
+all=(--closed 20 "${page[@]}")
+mixed=(--layout mixed --style mixed --unreadable 0.06 "${all[@]}")
+settle=(train.patches=0 train.reading=0.25 train.learning_rate=1.5e-3 train.schedule=cosine)
 tune() { # a process a core: two threads of one process wait for each other in every layer of so small a model
     OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 -m ecg_vlm.cli finetune nano --resume "$@"
 }
 
 ecg-vlm render simulated "$out/clean" --limit 48000 --seed 1 --tasks rhythm,morphology --forms closed --closed 12 "${page[@]}"
-ecg-vlm render simulated "$out/all" --limit 18000 --seed 2 --closed 20 "${page[@]}"
-ecg-vlm render simulated "$out/mixed" --limit 16000 --seed 3 --closed 20 --layout mixed --style mixed --unreadable 0.06 "${page[@]}"
-ecg-vlm render simulated "$out/more" --limit 20000 --seed 4 --closed 20 "${page[@]}"
-ecg-vlm render simulated "$out/more-mixed" --limit 24000 --seed 5 --closed 20 --layout mixed --style mixed --unreadable 0.06 "${page[@]}"
+ecg-vlm render simulated "$out/all" --limit 18000 --seed 2 "${all[@]}"
+ecg-vlm render simulated "$out/mixed" --limit 16000 --seed 3 "${mixed[@]}"
+ecg-vlm render simulated "$out/more" --limit 20000 --seed 4 "${all[@]}"
+ecg-vlm render simulated "$out/more-mixed" --limit 24000 --seed 5 "${mixed[@]}"
 
 tune --out "$out/first" data.train="$out/clean" --max-steps 1500
 tune --out "$out/second" model.from_scratch=false model.base="$out/first" data.train="$out/all,$out/mixed" --max-steps 150 \
-    train.patches=0 train.reading=0.25 train.learning_rate=1.5e-3 train.schedule=cosine train.seed=1
+    "${settle[@]}" train.seed=1
 mkdir -p "$out/shipped"
 find "$out/second" -maxdepth 1 -type f ! -name "reading.safetensors" -exec cp {} "$out/shipped" \;
 tune --out "$out/third" model.from_scratch=false model.base="$out/shipped" data.train="$out/more,$out/more-mixed" --max-steps 1300 \
     train.patches=94 train.reading=0.5 train.seed=2
 tune --out "$out/fourth" model.from_scratch=false model.base="$out/third" data.train="$out/more,$out/more-mixed" --max-steps 250 \
-    train.patches=0 train.reading=0.25 train.learning_rate=1.5e-3 train.schedule=cosine train.seed=3
+    "${settle[@]}" train.seed=3
