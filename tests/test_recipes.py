@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from recipes.model import (
     load_processor,
     nano_folder,
 )
-from recipes.nano.build import build_tokenizer
+from recipes.nano.build import fast_tokenizer, fit_tokenizer
 from recipes.nano.build import main as build_nano
 from recipes.schema import LoraPart, ModelPart, load_recipe, save_recipe, shipped_recipes
 from render.files import InputError
@@ -93,7 +94,8 @@ def test_files_that_are_no_recipe(text, tmp_path):
 # Nano and its tokenizer
 
 
-def test_nano_files_are_what_the_builder_writes(tmp_path):
+def test_nano_files_are_what_the_builder_writes_around_its_tokenizer(tmp_path):
+    shutil.copy(nano_folder() / "tokenizer.json", tmp_path)
     build_nano(str(tmp_path))
     for file in tmp_path.iterdir():
         if file.name != "config.json":
@@ -113,12 +115,14 @@ def test_nano_is_small_bfloat16_safetensors():
         assert {file.get_slice(key).get_dtype() for key in file.keys()} == {"BF16"}  # noqa: SIM118
 
 
-def test_any_text_survives_the_tokenizer():
-    tokenizer = build_tokenizer()
-    for text in ("Is there atrial fibrillation?", "Überdrehter Linkstyp, ST-Hebung 0,2 mV", "心電図 🫀 \x07"):
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        assert tokenizer.decode(ids, skip_special_tokens=False) == text
-        assert tokenizer.convert_tokens_to_ids("<|image|>") not in ids
+def test_any_text_survives_the_tokenizer_shipped_or_fitted_anew(processor):
+    fitted = fast_tokenizer(fit_tokenizer())
+    assert len(fitted) == len(processor.tokenizer)
+    for tokenizer in (fitted, processor.tokenizer):
+        for text in ("Is there atrial fibrillation?", "Überdrehter Linkstyp, ST-Hebung 0,2 mV", "心電図 🫀 \x07"):
+            ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+            assert tokenizer.decode(ids, skip_special_tokens=False) == text
+            assert tokenizer.convert_tokens_to_ids("<|image|>") not in ids
 
 
 def test_the_image_token_stands_outside_the_head(nano, processor):

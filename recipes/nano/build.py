@@ -1,6 +1,8 @@
 """Write nano's architecture, tokenizer and processor (everything but the weights): `python -m recipes.nano.build DIR`.
 
-Deterministic: the same code writes the same bytes. The weights come from `recipes/nano.yaml`.
+Deterministic: the same code writes the same bytes. The weights come from `recipes/nano.yaml`. A tokenizer that is in
+the folder already stays, as weights know their words by its numbers: the one that ships was fitted to the wordings of
+the first run, and wordings that came later are spelt with its tokens.
 """
 
 from __future__ import annotations
@@ -81,7 +83,7 @@ def names() -> list[str]:
     return sorted({name for code in STATEMENTS for name in (bare(code), label_of(code))})
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
+def fit_tokenizer() -> Tokenizer:
     """Byte-level BPE whose tokens may run over spaces, so that a turn of phrase is one token; any text is legal."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -106,6 +108,11 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     missing = VOCABULARY - tokenizer.get_vocab_size()
     tokenizer.add_special_tokens([f"<|reserved_special_token_{k}|>" for k in range(missing)])
     tokenizer.add_special_tokens([_IMAGE])
+    return tokenizer
+
+
+def fast_tokenizer(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    """As transformers takes it, with its special tokens named."""
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token="<|begin_of_text|>",
@@ -173,8 +180,9 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> MllamaProcessor:
 
 
 def main(folder: str) -> None:
-    """Write all files into `folder`."""
-    tokenizer = build_tokenizer()
+    """Write all files into `folder`; of a tokenizer that is there already, only its settings."""
+    fitted = Path(folder) / "tokenizer.json"
+    tokenizer = fast_tokenizer(Tokenizer.from_file(str(fitted)) if fitted.is_file() else fit_tokenizer())
     config = build_config(tokenizer)
     config.architectures = ["MllamaForConditionalGeneration"]
     config.save_pretrained(folder)

@@ -21,30 +21,30 @@ from render.pages.wear import Picture
 from render.record import LEADS
 
 KINDS: Mapping[str, float] = MappingProxyType(
-    {"not an ECG": 0.5, "upside down": 0.15, "on its side": 0.1, "cut off": 0.25}
+    {"not an ECG": 0.4, "upside down": 0.2, "on its side": 0.1, "cut off": 0.3}
 )
 """Why a page cannot be read -> its share of such pages. Our choice: the first has the most to be varied in."""
 
 SUBJECTS: Mapping[str, tuple[Callable[[Generator, int, int], Image.Image], float]] = MappingProxyType(
     {
-        "letter": (prints.letter, 0.09),
-        "form": (prints.form, 0.07),
-        "note": (prints.note, 0.06),
-        "screen": (prints.screen, 0.06),
+        "letter": (prints.letter, 0.08),
+        "form": (prints.form, 0.06),
+        "note": (prints.note, 0.05),
+        "screen": (prints.screen, 0.05),
         "code": (prints.code, 0.02),
-        "chart": (plots.chart, 0.11),
+        "chart": (plots.chart, 0.10),
         "pie": (plots.pie, 0.03),
-        "graph paper": (plots.graph_paper, 0.10),
+        "graph paper": (plots.graph_paper, 0.11),
         "plan": (plots.plan, 0.04),
-        "landscape": (scenes.landscape, 0.07),
-        "street": (scenes.street, 0.05),
+        "landscape": (scenes.landscape, 0.06),
+        "street": (scenes.street, 0.04),
         "portrait": (scenes.portrait, 0.06),
-        "leaves": (scenes.leaves, 0.07),
-        "table top": (scenes.table_top, 0.04),
+        "leaves": (scenes.leaves, 0.06),
+        "table top": (scenes.table_top, 0.03),
         "texture": (scenes.texture, 0.04),
         "radiograph": (scenes.radiograph, 0.03),
         "lights": (scenes.lights, 0.02),
-        "hardly anything": (scenes.hardly_anything, 0.04),
+        "hardly anything": (scenes.hardly_anything, 0.12),
     }
 )
 """What a picture that is no ECG shows -> what draws it (generator, width and height in pixels), and its share."""

@@ -23,6 +23,7 @@ from render.questions.features import feature_questions, lettered
 from render.questions.language import language_of
 from render.questions.measure import measure
 from render.questions.wording import (
+    CANONICAL_SHARE,
     CHOICE_QUESTIONS,
     FILL_QUESTIONS,
     FINDING_ANSWERS,
@@ -35,12 +36,13 @@ from render.questions.wording import (
     RHYTHM_QUESTIONS,
     answer,
     bare,
-    closed_forms,
+    closed_otherwise,
     closed_question,
     joined,
     label_of,
     ordered,
     pick,
+    pick_question,
     refusal_of,
 )
 from render.record import EcgRecord
@@ -56,7 +58,6 @@ Over PTB-XL's label sets it comes to 0.41, over simulated ones to 0.30."""
 FEATURES_A_PAGE = 3
 REFUSED_A_PAGE = (3, 6)
 """Least and most questions about a page that cannot be read."""
-_CANONICAL_SHARE = 0.5  # half of the closed questions use the scoring form, so that it is the best-trained one
 _HARD_CHOICES = 0.5  # share of multiple choices with hard wrong options
 
 
@@ -219,8 +220,8 @@ def _chances(shares: tuple[float, ...], asked: frozenset[str]) -> dict[str, tupl
 
 
 def _closed(record: EcgRecord, code: str, present: bool, rng: np.random.Generator) -> Dialogue:
-    form = 0 if rng.random() < _CANONICAL_SHARE else int(rng.choice(closed_forms(code)))
-    question, said = closed_question(code, form), "Yes." if present else "No."
+    question = closed_question(code) if rng.random() < CANONICAL_SHARE else closed_otherwise(code, rng)
+    said = "Yes." if present else "No."
     return Dialogue(task_of(code), "closed", question, said, (code,), record.provenance)
 
 
@@ -282,7 +283,7 @@ def _open(
     rng: np.random.Generator,
 ) -> Dialogue:
     said = answer(pick(answers, rng), codes)
-    return Dialogue(task, "open", pick(questions, rng), said, codes, record.provenance)
+    return Dialogue(task, "open", pick_question(questions, rng), said, codes, record.provenance)
 
 
 def _features(record: EcgRecord, rng: np.random.Generator) -> list[Dialogue]:

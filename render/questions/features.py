@@ -72,7 +72,14 @@ QUANTITIES: dict[str, Quantity] = {
     },
 }
 
-_OPEN = ("What is {name}?", "Measure {name}.", "Please read off {name}.")
+_OPEN = (
+    "What is {name}?",
+    "Measure {name}.",
+    "Please read off {name}.",
+    "{Name}?",
+    "Tell me {name}.",
+    "Estimate {name}.",
+)
 _OPEN_ANSWERS = ("About {value} {unit}.", "{Name} is about {value} {unit}.", "{value} {unit}.")
 _CLOSED = ("Is {name} {bound}?", "Would you say that {name} is {bound}?")
 _CHOICE = ("Which of these is {name}?", "{Name}: which value fits?")

@@ -1,7 +1,8 @@
 """How questions are asked and answers are put: several natural wordings of each kind.
 
 `{name}` stands for a statement's name with its article ("an inferior myocardial infarction"), `{names}` for several
-joined by commas and "and". The first wording of each kind is the one that scores are asked with.
+joined by commas and "and". The first wording of each kind is the one that scores are asked with; the many others are
+there because a small model answers a question it never met with whatever words it has.
 """
 
 from __future__ import annotations
@@ -17,8 +18,62 @@ CLOSED_FORMS = (
     "Is there {name} on this ECG?",
     "Do you see {name}?",
     "Can you find {name} in this tracing?",
+    "Are there signs of {name}?",
+    "Any {bare}?",
+    "Does this patient have {name}?",
+    "{Bare}?",
 )
 """The first form is the one that scores are asked with; the others keep a model from learning one wording."""
+
+OTHER_NAMES: dict[str, tuple[str, ...]] = {
+    "1AVB": ("first-degree AV block", "AV block I", "1st degree heart block"),
+    "2AVB": ("second-degree AV block", "Wenckebach or Mobitz block", "AV block II"),
+    "3AVB": ("third-degree AV block", "complete heart block", "AV block III"),
+    "AFIB": ("AF", "AFib", "a-fib"),
+    "AFLT": ("flutter", "atrial flutter waves"),
+    "ALMI": ("an anterolateral MI", "an anterolateral infarct"),
+    "AMI": ("an anterior MI", "an anterior infarct"),
+    "ASMI": ("an anteroseptal MI", "an anteroseptal infarct"),
+    "CLBBB": ("LBBB", "complete LBBB", "a left bundle branch block"),
+    "CRBBB": ("RBBB", "complete RBBB", "a right bundle branch block"),
+    "HVOLT": ("high voltage",),
+    "ILBBB": ("incomplete LBBB", "iLBBB"),
+    "ILMI": ("an inferolateral MI", "an inferolateral infarct"),
+    "IMI": ("an inferior MI", "an inferior infarct"),
+    "INVT": ("T wave inversion", "negative T waves", "inverted Ts"),
+    "IRBBB": ("incomplete RBBB", "iRBBB"),
+    "ISCAL": ("anterolateral ischaemia",),
+    "ISCAN": ("anterior ischaemia",),
+    "ISCAS": ("anteroseptal ischaemia",),
+    "ISCIL": ("inferolateral ischaemia",),
+    "ISCIN": ("inferior ischaemia",),
+    "ISCLA": ("lateral ischaemia",),
+    "ISC_": ("ischaemia", "ischaemic changes"),
+    "IVCD": ("an IVCD", "an intraventricular conduction delay"),
+    "LAFB": ("LAFB", "a left anterior hemiblock"),
+    "LAO/LAE": ("LAE", "P mitrale"),
+    "LMI": ("a lateral MI", "a lateral infarct"),
+    "LNGQT": ("long QT", "QT prolongation", "a long QTc"),
+    "LPFB": ("LPFB", "a left posterior hemiblock"),
+    "LPR": ("a long PR", "PR prolongation"),
+    "LVH": ("LVH",),
+    "LVOLT": ("low voltage", "low voltages"),
+    "PAC": ("PACs", "atrial extrasystoles", "premature atrial beats"),
+    "PACE": ("a paced rhythm", "pacing", "a pacemaker"),
+    "PMI": ("a posterior MI", "a posterior infarct"),
+    "PVC": ("PVCs", "ventricular extrasystoles", "premature ventricular beats"),
+    "QWAVE": ("Q waves",),
+    "RAO/RAE": ("RAE", "P pulmonale"),
+    "RVH": ("RVH",),
+    "SBRAD": ("sinus brady",),
+    "SR": ("normal sinus rhythm", "a sinus rhythm"),
+    "STACH": ("sinus tach",),
+    "STD_": ("ST depressions", "depressed ST segments"),
+    "STE_": ("ST elevations", "raised ST segments"),
+    "SVTAC": ("SVT",),
+    "WPW": ("WPW", "preexcitation", "a delta wave"),
+}
+"""What clinicians also call a statement in a question. Answers keep to its name."""
 
 NORMAL_FORMS = (
     "Is this a normal ECG?",
@@ -28,17 +83,50 @@ NORMAL_FORMS = (
 )
 _PLURAL = frozenset({"INVT", "ISC_", "LOWT", "NST_", "NT_", "PAC", "PRC(S)", "PVC", "QWAVE", "VCLVH"})
 _SINGULAR_FORM = 1  # "Is there inverted T waves" is no English
+_OTHER_NAME_SHARE = 0.4  # of the yes/no questions that are not asked in the scoring form, where there is another name
+
+CANONICAL_SHARE = 0.5
+"""Of the questions that are asked in the scoring form, so that it is the best-trained one."""
 
 OPEN_QUESTION = "What does this ECG show?"
 """Asked where nobody said what to ask, and of every page that is judged."""
 
-RHYTHM_QUESTIONS = ("What is the rhythm?", "Which rhythm does this ECG show?", "Name the rhythm of this ECG.")
+_ECGS = ("this ECG", "the ECG", "this EKG", "this tracing", "this recording", "this electrocardiogram", "this page")
+
+
+def _of(*forms: str) -> tuple[str, ...]:
+    return tuple(form.format(ecg=ecg) for form in forms for ecg in (_ECGS if "{ecg}" in form else [""]))
+
+
+RHYTHM_QUESTIONS = (
+    "What is the rhythm?",
+    "Which rhythm does this ECG show?",
+    "Name the rhythm of this ECG.",
+    *_of("What rhythm is this?", "Rhythm?", "Which rhythm is it?", "Describe the rhythm.", "What is the heart rhythm?"),
+    *_of("What rhythm do you see?", "What is the rhythm of {ecg}?", "Describe the rhythm of {ecg}.", "The rhythm?"),
+    *_of("Please tell me the rhythm.", "How would you call this rhythm?", "Is the rhythm normal? Name it."),
+)
 FINDING_QUESTIONS = (
     OPEN_QUESTION,
     "Which findings does this ECG have?",
     "What do you see on this ECG?",
+    *_of("What does {ecg} show?", "What do you see?", "What is on {ecg}?", "Describe {ecg}.", "Please describe {ecg}."),
+    *_of("Describe the findings.", "What are the findings?", "Findings?", "List the findings.", "Findings of {ecg}?"),
+    *_of("What is the diagnosis?", "Diagnosis?", "What are the diagnoses?", "Which diagnoses fit {ecg}?"),
+    *_of("Describe the morphology.", "Describe the QRS complexes and the repolarisation.", "What can you say?"),
+    *_of("What is abnormal on {ecg}?", "What is wrong with {ecg}?", "Is anything wrong? Tell me what.", "What is it?"),
+    *_of("What do you think of {ecg}?", "What can be seen on {ecg}?", "Which abnormalities do you find?"),
 )
-REPORT_QUESTIONS = ("Write a report of this ECG.", "Report this ECG.", "Please interpret this ECG.")
+REPORT_QUESTIONS = (
+    "Write a report of this ECG.",
+    "Report this ECG.",
+    "Please interpret this ECG.",
+    *_of("Write a report.", "Report.", "Interpret {ecg}.", "Interpretation?", "What is your interpretation?"),
+    *_of("Give a report of {ecg}.", "Give me a short report.", "Please report {ecg}.", "Please write a report."),
+    *_of("Analyse {ecg}.", "Analyze {ecg}.", "Read {ecg}.", "Please read {ecg}.", "Assess {ecg}."),
+    *_of("Summarise {ecg}.", "Summarize {ecg}.", "Summary?", "Write a short report of {ecg}.", "Conclusion?"),
+    *_of("How do you interpret {ecg}?", "Give your interpretation of {ecg}.", "Evaluate {ecg}."),
+)
 GERMAN_QUESTIONS = (
     "Bitte befunden Sie dieses EKG auf Deutsch.",
     "Schreiben Sie den Befund zu diesem EKG.",
@@ -99,16 +187,31 @@ REFUSALS: dict[str, dict[str, tuple[str, ...]]] = {
 """language -> why a page cannot be read (`render.pages.unreadable`) -> answers that say so; `{leads}`: those lost."""
 
 
-def closed_question(code: str, form: int = 0) -> str:
-    """The yes/no question about a statement code. Raises KeyError for a code outside the 71."""
+def closed_question(code: str, form: int = 0, name: str = "") -> str:
+    """The yes/no question about a statement code; name: one of `OTHER_NAMES` instead of its own.
+
+    Raises KeyError for a code outside the 71.
+    """
     if code == "NORM":
         return NORMAL_FORMS[form]
-    return CLOSED_FORMS[form].format(name=STATEMENTS[code].name)
+    name = name or STATEMENTS[code].name
+    short = _without_article(name)
+    return CLOSED_FORMS[form].format(name=name, bare=short, Bare=short[0].upper() + short[1:])
 
 
 def closed_forms(code: str) -> tuple[int, ...]:
     """The forms beside the first that a code's name reads well in."""
+    if code == "NORM":
+        return tuple(range(1, len(NORMAL_FORMS)))
     return tuple(f for f in range(1, len(CLOSED_FORMS)) if not (code in _PLURAL and f == _SINGULAR_FORM))
+
+
+def closed_otherwise(code: str, rng: np.random.Generator) -> str:
+    """The yes/no question about a code in any form but the scoring one, or by another of its names."""
+    if code in OTHER_NAMES and rng.random() < _OTHER_NAME_SHARE:
+        forms = [f for f in range(len(CLOSED_FORMS)) if f != _SINGULAR_FORM]  # some of these names are plural
+        return closed_question(code, int(rng.choice(forms)), pick(OTHER_NAMES[code], rng))
+    return closed_question(code, int(rng.choice(closed_forms(code))))
 
 
 def label_of(code: str) -> str:
@@ -119,7 +222,11 @@ def label_of(code: str) -> str:
 
 def bare(code: str) -> str:
     """The statement's name as it reads within a sentence, without its article."""
-    return STATEMENTS[code].name.removeprefix("an ").removeprefix("a ")
+    return _without_article(STATEMENTS[code].name)
+
+
+def _without_article(name: str) -> str:
+    return name.removeprefix("an ").removeprefix("a ")
 
 
 def ordered(codes: Collection[str]) -> list[Statement]:
@@ -171,6 +278,11 @@ def refusal_of(kind: str, lost: Sequence[str], language: str, rng: np.random.Gen
     """Why a page cannot be read, in words; in English where there are none in `language`."""
     forms = REFUSALS.get(language, REFUSALS["en"])[kind]
     return pick(forms, rng).format(leads=", ".join(lost) if language == "de" else joined(lost) if lost else "")
+
+
+def pick_question(forms: Sequence[str], rng: np.random.Generator) -> str:
+    """The first of the forms, which scores are asked with, half the time, or one of the others, each as often."""
+    return forms[0] if rng.random() < CANONICAL_SHARE else pick(forms[1:], rng)
 
 
 def pick(forms: Sequence[str], rng: np.random.Generator) -> str:

@@ -230,7 +230,8 @@ def hardly_anything(rng: Generator, width: int, height: int) -> Image.Image:
     elif kind < 0.75:
         cell = int(rng.choice([1, 1, 2, 4, 16, 48]))
         shape = (max(2, height // cell), max(2, width // cell), 3 if rng.random() < 0.6 else 1)
-        grain = np.broadcast_to(rng.integers(0, 256, shape, dtype=np.uint8), (*shape[:2], 3))
+        grain = rng.normal(rng.uniform(30, 250), rng.uniform(5, 120), shape)
+        grain = np.broadcast_to(np.clip(grain, 0, 255).astype(np.uint8), (*shape[:2], 3))
         image = Image.fromarray(grain.copy()).resize((width, height), Image.Resampling.NEAREST)
     else:
         scene = (landscape, leaves, street, portrait)[int(rng.integers(4))](rng, width, height)
