@@ -15,12 +15,11 @@ from dataclasses import replace
 import numpy as np
 
 from eval.baselines.recipe import BENCHMARK
-from eval.baselines.training import Labelled, TrainedBaseline, predict, to_100_hz, train
+from eval.baselines.training import Labelled, TrainedBaseline, predict, read_records, train
 from eval.metrics import MacroAuc, macro_auc
 from render.simulate import Simulated
 from render.sources.ptbxl import LABELS_DIFFER, PtbXl
 from render.sources.source import Source, parse_folds
-from render.sources.wfdb_file import MissingRecordError
 from render.statements import task_classes
 
 CLASSES = task_classes("all")
@@ -29,18 +28,10 @@ HELD_OUT_SEED = 1_000_003  # of simulated records: far from any seed that a trai
 
 
 def labelled(source: Source) -> Labelled:
-    """All records of a source that are on the disk and whose labels are the same in all versions of PTB-XL."""
-    signals, labels = [], []
-    for i in range(len(source)):
-        try:
-            record = source.read(i)
-        except MissingRecordError:  # of a partial download
-            continue
-        if record.source == "ptbxl" and record.record_id in LABELS_DIFFER:
-            continue
-        signals.append(to_100_hz(record))
-        labels.append([code in record.statements for code in CLASSES])
-    return np.stack(signals), np.array(labels, dtype=np.bool_)
+    """All records of a source whose labels are the same in all versions of PTB-XL."""
+    ids, signals, labels = read_records(source)
+    keep = [source.name != "ptbxl" or record_id not in LABELS_DIFFER for record_id in ids]
+    return signals[keep], labels[keep]
 
 
 def trained(name: str, records: Labelled, epochs: int, seed: int) -> TrainedBaseline:

@@ -295,23 +295,12 @@ def predict_baseline(a: argparse.Namespace) -> None:
 
 def _waveforms(a: argparse.Namespace, folds: tuple[int, ...] | None) -> tuple[list[str], Any, Any]:
     """Record ids, (n, 12, 1000) millivolts at 100 Hz and (n, 71) labels of the records that are asked for."""
-    import numpy as np
-
-    from eval.baselines.training import to_100_hz
-    from eval.measures.tasks import label_matrix
+    from eval.baselines.training import read_records
     from render.sources.source import open_source
 
     source = open_source(a.data, seed=a.seed, limit=a.limit, folds=folds)
-    ids, signals, statements = [], [], []
     with _bar("records") as bar:
-        for i in range(len(source)):
-            record = source.read(i)
-            ids.append(record.record_id)
-            signals.append(to_100_hz(record))
-            statements.append(record.statements)
-            bar("reading records", i + 1, len(source))
-    labels, _ = label_matrix(statements, "all")
-    return ids, np.stack(signals), labels
+        return read_records(source, lambda done, total: bar("reading records", done, total))
 
 
 def parse(a: argparse.Namespace) -> None:

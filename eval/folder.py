@@ -9,7 +9,6 @@ controls/NAME/scores.parquet     its scores on altered pages
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ from eval.controls import MEANINGS, Control
 from eval.measures.calibration import FILE, Calibration, read_calibration, write_calibration
 from eval.protocol import labels_of, read_answers, read_kept, write_answers, write_scores
 from eval.records import Evaluated, System
-from render.files import InputError
+from render.files import InputError, read_json_object
 
 SCORES, ANSWERS, REPORT = "scores.parquet", "answers.jsonl", "report.json"
 
@@ -93,13 +92,8 @@ def read_back(path: Path, records: Evaluated | None = None) -> Evaluation:
 
 def read_report(path: Path) -> dict[str, Any]:
     """Read `report.json` as it lies. Raises InputError when it is none."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error}); name the folder of a report") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON ({error}); make the report again with: ecg-vlm evaluate --from") from error
-    if not isinstance(data, dict) or not isinstance(data.get("format"), int):
+    data = read_json_object(path, "name the folder of a report, or make it again with: ecg-vlm evaluate --from")
+    if not isinstance(data.get("format"), int):
         raise InputError(f"{path}: not a report of ecg-vlm; make it again with: ecg-vlm evaluate --from")
     return data
 

@@ -104,6 +104,10 @@ class System:
                     f"{where}: answer for unknown record_id {answer.record_id!r}; drop it or add the record"
                 )
 
+    def answers_about(self, *, readable: bool) -> tuple[Answer, ...]:
+        """The answers about pages that can be read, or about those that cannot."""
+        return tuple(answer for answer in self.answers if readable is not bool(answer.unreadable))
+
     def scores_of(self, record_ids: Sequence[str]) -> NDArray[np.float64]:
         """(len(record_ids), 71) probabilities in this order. Raises InputError for a record without any."""
         row = {record_id: i for i, record_id in enumerate(self.record_ids)}

@@ -5,13 +5,12 @@ A checkpoint is written beside, flushed to the disk, then renamed into place.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
-from render.files import InputError
+from render.files import InputError, read_json_object
 
 _PREFIX = "checkpoint-"
 
@@ -67,12 +66,9 @@ def _flush_entry(path: Path) -> None:
 
 def read_run(folder: Path) -> dict[str, Any]:
     """`run.json` of a finished run. Raises `InputError` when it is missing or damaged."""
-    try:
-        facts: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    path = folder / "run.json"
+    if not path.exists():
         raise InputError(
             f"{folder}: no run.json: the run did not finish; go on with: ecg-vlm finetune ... --out {folder} --resume"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder / 'run.json'}: cannot be read ({error}); run the tuning again") from error
-    return facts
+        )
+    return read_json_object(path, "run the tuning again")

@@ -7,7 +7,6 @@ beside the run's own model; when their logits differ by more than rounding expla
 from __future__ import annotations
 
 import gc
-import json
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,10 +21,11 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from recipes.bases import NANO, RANDOM, as_folder, base_fingerprint, nano_folder, nf4_config
 from recipes.card import model_card
+from recipes.checkpoint import read_run
 from recipes.model import load_adapter, load_model, load_processor
 from recipes.packing import render_chat
 from recipes.schema import ModelPart, Recipe, load_recipe
-from render.files import InputError, WorkFailed, refuse_filled, whole_folder
+from render.files import InputError, WorkFailed, read_json_object, refuse_filled, whole_folder
 
 QUESTIONS = (
     "Is there atrial fibrillation in this ECG?",
@@ -66,7 +66,7 @@ def export(run: Path, out: Path, *, merge: bool, report: Path | None = None) -> 
     """
     refuse_filled(out)
     recipe, facts = _read_run(run)
-    figures = _read_json(report) if report else None
+    figures = read_json_object(report, "name the report.json of a report") if report else None
     whole = merge or recipe.lora is None
     part, four_bit = recipe.model, None
     images, texts, processor = _asked(part.base if recipe.lora else str(run))
@@ -104,7 +104,7 @@ def _read_run(run: Path) -> tuple[Recipe, dict[str, Any]]:
     """Recipe and `run.json` of a finished run. Raises `InputError`."""
     if not (run / "run.json").is_file():
         raise InputError(f"{run}: no run.json; name the folder of a finished run of ecg-vlm finetune")
-    facts, recipe = _read_json(run / "run.json"), load_recipe(run / "recipe.yaml")
+    facts, recipe = read_run(run), load_recipe(run / "recipe.yaml")
     if recipe.model.base.startswith(RANDOM):
         raise InputError(
             f"{run}: its base {recipe.model.base} has random weights, for measuring; there is no use in it"
@@ -112,16 +112,6 @@ def _read_run(run: Path) -> tuple[Recipe, dict[str, Any]]:
     if recipe.lora is not None and facts.get("base_sha256", "") != base_fingerprint(recipe.model.base):
         raise InputError(f"{run}: the adapter was made for another {recipe.model.base} than the one installed here")
     return recipe, facts
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({error})") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{path}: holds no JSON object but a {type(found).__name__}")
-    return found
 
 
 def _tuned(run: Path, recipe: Recipe) -> Any:

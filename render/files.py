@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 class InputError(ValueError):
@@ -25,6 +27,19 @@ class WorkFailed(RuntimeError):  # noqa: N818  # not an error of the program's e
 
     The command line prints it and exits with code 1.
     """
+
+
+def read_json_object(path: Path, mend: str) -> dict[str, Any]:
+    """The JSON object in a file. Raises `InputError` that names the file and ends with `mend` when there is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}); {mend}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error}); {mend}") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: holds no JSON object but a {type(found).__name__}; {mend}")
+    return found
 
 
 @contextmanager

@@ -27,9 +27,11 @@ from eval.baselines.cnn import LEAD_COUNT, NETWORKS, Standardise
 from eval.baselines.files import Epoch, Request, TrainedBaseline, load
 from eval.baselines.recipe import BENCHMARK, Recipe
 from eval.baselines.wavelet import features
+from eval.measures.tasks import label_matrix
 from eval.metrics import macro_auc
 from render.files import InputError, WorkFailed, refuse_filled
 from render.record import EcgRecord, resample
+from render.sources.source import Source
 from render.statements import task_classes
 
 RATE = 100
@@ -43,7 +45,21 @@ Progress = Callable[[Epoch, float], None]
 Labelled = tuple[NDArray[np.float32], NDArray[np.bool_]]
 """Signals (n, 12, 1000) in millivolts at 100 Hz, and labels (n, classes)."""
 
-__all__ = ["Epoch", "TrainedBaseline", "load", "predict", "to_100_hz", "train"]
+__all__ = ["Epoch", "TrainedBaseline", "load", "predict", "read_records", "to_100_hz", "train"]
+
+
+def read_records(
+    source: Source, progress: Callable[[int, int], None] = lambda done, total: None
+) -> tuple[list[str], NDArray[np.float32], NDArray[np.bool_]]:
+    """Record ids, signals and labels of the 71 statements of all records of a source, as `Labelled` has them."""
+    ids, signals, statements = [], [], []
+    for i in range(len(source)):
+        record = source.read(i)
+        ids.append(record.record_id)
+        signals.append(to_100_hz(record))
+        statements.append(record.statements)
+        progress(i + 1, len(source))
+    return ids, np.stack(signals), label_matrix(statements, "all")[0]
 
 
 def to_100_hz(record: EcgRecord) -> NDArray[np.float32]:

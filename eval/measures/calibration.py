@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from eval.measures.tasks import Bools, Floats, label_matrix
 from eval.records import Evaluated, System
-from render.files import InputError, whole_file
+from render.files import InputError, read_json_object, whole_file
 from render.statements import STATEMENTS
 
 FILE = "calibration.json"
@@ -169,13 +169,8 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
 def read_calibration(path: Path) -> Calibration:
     """Read `calibration.json`. Raises InputError that names the file and the field at fault."""
     again = "fit it again"
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); {again}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON ({error}); {again}") from error
-    if not isinstance(data, dict) or data.get("format") != _FORMAT:
+    data = read_json_object(path, again)
+    if data.get("format") != _FORMAT:
         raise InputError(f"{path}: not a calibration of format {_FORMAT}; {again}")
     for name in ("system", "data"):
         if not isinstance(data.get(name), str):

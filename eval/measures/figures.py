@@ -144,8 +144,7 @@ def system_figures(
     sampling: Sampling,
 ) -> SystemFigures:
     """All figures of one system. rankings: of `draw_tasks`, None for a system without scores."""
-    readable = any(not answer.unreadable for answer in system.answers)
-    hard = _hard_figures(system, records, sampling) if readable else None
+    hard = _hard_figures(system, records, sampling) if system.answers_about(readable=True) else None
     refusals = _refusal_figures(system) if system.answers else None
     cost = dict(system.cost)
     if rankings is None:
@@ -219,7 +218,7 @@ def _decision_figures(
 
 def _hard_figures(system: System, records: Evaluated, sampling: Sampling) -> HardFigures:
     """Decisions per record: a statement is decided present when any answer of the record states it without doubt."""
-    readable = [answer for answer in system.answers if not answer.unreadable]
+    readable = system.answers_about(readable=True)
     answers = _by_record(readable)
     rows = [i for i, record_id in enumerate(records.record_ids) if record_id in answers]
     truth = [records.statements[i] for i in rows]
@@ -240,8 +239,7 @@ def _hard_figures(system: System, records: Evaluated, sampling: Sampling) -> Har
 
 
 def _refusal_figures(system: System) -> RefusalFigures:
-    unreadable = _by_record([answer for answer in system.answers if answer.unreadable])
-    readable = _by_record([answer for answer in system.answers if not answer.unreadable])
+    unreadable, readable = (_by_record(system.answers_about(readable=which)) for which in (False, True))
     refused, wrongly = (
         sum(all(refusal(answer.answer) for answer in of_one) for of_one in pages.values())
         for pages in (unreadable, readable)
