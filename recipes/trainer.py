@@ -47,6 +47,34 @@ class Progress:
     seconds_left: float | None = None
 
 
+class _AnswersAlone:
+    """Shows the language model's head nothing but the tokens that it is judged on, on a CPU.
+
+    TRL's head picks them out itself on a GPU. On a CPU it multiplies every token of every question with the whole
+    vocabulary, in float32, and throws the results away.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._places: torch.Tensor | None = None
+        whole = model.get_base_model() if isinstance(model, PeftModel) else model
+        whole.base_model.register_forward_hook(self._pick)
+
+    def of(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The inputs with the labels of those tokens alone, as `shift_labels`; the next forward pass picks them."""
+        labels = inputs["labels"][:, 1:]
+        places = labels != -100
+        if labels.device.type != "cpu" or not places.any():
+            return inputs
+        self._places = places
+        return {**inputs, "shift_labels": labels[places][None]}
+
+    def _pick(self, _: Any, arguments: Any, output: Any) -> Any:
+        if self._places is not None:
+            output.last_hidden_state = output.last_hidden_state[:, :-1][self._places][None]
+            self._places = None
+        return output
+
+
 class Trainer(SFTTrainer):  # type: ignore[misc]
     """SFTTrainer on a `Plan`. validate: figures to be had at each evaluation besides the loss.
 
@@ -59,6 +87,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
     ) -> None:
         super().__init__(*args, **kwargs)
         self._validate, self._reading, self._muon = validate, reading, muon
+        self._answers = _AnswersAlone(self.model)
         self._staged = False
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
@@ -83,6 +112,8 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
         """The loss of the answers and, in training, of the reading heads."""
         inputs, told = split(inputs)
+        if not return_outputs:
+            inputs = self._answers.of(inputs)
         found = super().compute_loss(model, inputs, return_outputs=return_outputs, **kwargs)
         if not told or not model.training:
             return found

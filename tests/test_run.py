@@ -19,6 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoConfig, MllamaForConditionalGeneration
 
+from recipes import trainer
 from recipes.looking import look_at, yes_probabilities
 from recipes.model import linear_modules, load_adapter, load_model, load_processor, nano_folder
 from recipes.run import Interrupted, finetune, training_pages
@@ -127,6 +128,24 @@ def test_looking_at_held_out_pages_changes_no_loss(undisturbed, pages, tmp_path,
     recipe = tiny(f"data.validation={pages}", validate_every=1)
     looked = finetune(recipe, tmp_path / "run", validate=lambda *_: {"drawn": float(torch.rand(()))})
     assert looked["losses"] == undisturbed[1]["losses"] and len(looked["validation"]) == 4
+
+
+def test_the_head_sees_the_answers_alone_and_no_loss_changes(undisturbed, tmp_path, monkeypatch, tiny):
+    scored = []
+    plain = trainer._AnswersAlone.of
+
+    def counted(self, inputs):
+        found = plain(self, inputs)
+        scored.append(found["shift_labels"].numel() / inputs["labels"].numel())
+        return found
+
+    monkeypatch.setattr(trainer._AnswersAlone, "of", counted)
+    alone = finetune(tiny(), tmp_path / "alone")
+    assert 0 < max(scored) < 0.6
+    monkeypatch.setattr(trainer._AnswersAlone, "of", lambda self, inputs: inputs)
+    every = finetune(tiny(), tmp_path / "every")
+    for facts in (alone, undisturbed[1]):
+        assert [loss for _, loss in facts["losses"]] == pytest.approx([loss for _, loss in every["losses"]], abs=1e-6)
 
 
 def test_checkpointing_changes_no_loss(undisturbed, tmp_path, tiny):
