@@ -162,9 +162,10 @@ def ask(a: argparse.Namespace) -> None:
 
     image = open_image(a.image)
     reader = _quick_reader() if prepared else Reader.load(a.model)
-    questions = a.questions or ([] if a.statements else [OPEN_QUESTION])
-    scores = reader.score(image) if a.statements else {}
-    answers = reader.ask(image, questions, max_new_tokens=a.max_new_tokens) if questions else []
+    seen = reader.look_at([image])
+    questions = a.questions or [OPEN_QUESTION]  # with --statements too: 71 numbers cannot say that the page is none
+    scores = reader.score(seen) if a.statements else {}
+    answers = reader.ask(seen, questions, max_new_tokens=a.max_new_tokens)
     if a.json:
         pairs = [{"question": q, "answer": t} for q, t in zip(questions, answers, strict=True)]
         print(json.dumps({"image": str(a.image), "model": a.model, "answers": pairs, "scores": scores}))

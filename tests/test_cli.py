@@ -18,6 +18,7 @@ from ecg_vlm.cli import main
 from ecg_vlm.reader import Reader, open_image
 from render.data.dataset import open_dataset
 from render.files import InputError
+from render.questions.wording import OPEN_QUESTION
 
 
 def run(capsys, *words: object) -> tuple[int, str, str]:
@@ -136,6 +137,10 @@ def test_ask_answers_and_scores(page, capsys):
         "What is the rhythm?",
     ]
     assert len(told["scores"]) == 71 and all(0 <= p <= 1 for p in told["scores"].values())
+    (answer,) = Reader.load().ask(open_image(page), [OPEN_QUESTION])
+    code, out, _ = run(capsys, "ask", page, "--statements")
+    assert code == 0 and out.splitlines()[0] == answer  # where a page cannot be read, it says so above the numbers
+    assert len(out.splitlines()) == 1 + 71
 
 
 def test_many_questions_from_one_look_answer_like_one_by_one(page):
