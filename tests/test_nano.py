@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 import pytest
+from PIL import Image
 
 from ecg_vlm.cli import main
 from ecg_vlm.reader import Reader, open_image
@@ -15,18 +17,41 @@ def nano() -> Reader:
     return Reader.load("nano")
 
 
-def test_a_photograph_is_refused(nano: Reader) -> None:
-    photograph = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
-    for answer in nano.ask(open_image(photograph), ["What does this ECG show?", "What is the rhythm?"]):
-        assert refusal(answer), answer
+def _page(folder: Path, code: str, seed: int) -> Image.Image:
+    page = folder / f"{code}{seed}.png"
+    assert main(["render", f"simulated:{code}", str(page), "--seed", str(seed), "--width", "784"]) == 0
+    return open_image(page)
+
+
+def test_what_is_no_ecg_is_refused(nano: Reader) -> None:
+    photograph = open_image(Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg")
+    noise = np.random.default_rng(0).integers(0, 256, (392, 784, 3), dtype=np.uint8)
+    for image in (photograph, Image.new("RGB", (784, 392), "white"), Image.fromarray(noise)):
+        for answer in nano.ask(image, ["What does this ECG show?", "What is the rhythm?"]):
+            assert refusal(answer), answer
+
+
+def test_a_page_that_is_turned_or_cut_off_is_refused_and_the_page_itself_is_not(nano: Reader, tmp_path: Path) -> None:
+    said = []
+    for code, seed in (("AFIB", 11), ("LVH", 13), ("NORM", 15)):
+        page = _page(tmp_path, code, seed)
+        half = page.crop((0, 0, page.width // 2, page.height))
+        images = (page, page.rotate(180), page.rotate(90, expand=True), half)
+        said += [refusal(nano.ask(image, ["What does this ECG show?"])[0]) for image in images]
+    assert said == ["", "upside down", "upside down", "cut off"] * 3
+
+
+def test_questions_in_a_clinicians_own_words_are_answered(nano: Reader, tmp_path: Path) -> None:
+    asked = {"AFIB": "Is it AF?", "CLBBB": "LBBB?", "LVH": "Any LVH?"}
+    for code, question in asked.items():
+        assert nano.ask(_page(tmp_path, code, 13), [question]) == ["Yes."]
+    assert nano.ask(_page(tmp_path, "NORM", 15), list(asked.values())) == ["No."] * 3
 
 
 def test_the_rhythm_of_pages_is_named(nano: Reader, tmp_path: Path) -> None:
     named = 0
     for code in ("AFIB", "AFLT", "PACE", "STACH"):
         for seed in (901, 902, 903):
-            page = tmp_path / f"{code}{seed}.png"
-            assert main(["render", f"simulated:{code}", str(page), "--seed", str(seed), "--width", "784"]) == 0
-            (answer,) = nano.ask(open_image(page), ["What is the rhythm?"])
+            (answer,) = nano.ask(_page(tmp_path, code, seed), ["What is the rhythm?"])
             named += code in parse(answer).present
     assert named >= 9, f"{named} of 12 rhythms are named"
