@@ -32,6 +32,7 @@ from eval.metrics import macro_auc
 from render.files import InputError, WorkFailed, refuse_filled
 from render.record import EcgRecord, resample
 from render.sources.source import Source
+from render.sources.wfdb_file import MissingRecordError
 from render.statements import task_classes
 
 RATE = 100
@@ -49,12 +50,20 @@ __all__ = ["Epoch", "TrainedBaseline", "load", "predict", "read_records", "to_10
 
 
 def read_records(
-    source: Source, progress: Callable[[int, int], None] = lambda done, total: None
+    source: Source, progress: Callable[[int, int], None] = lambda done, total: None, *, lenient: bool = False
 ) -> tuple[list[str], NDArray[np.float32], NDArray[np.bool_]]:
-    """Record ids, signals and labels of the 71 statements of all records of a source, as `Labelled` has them."""
+    """Record ids, signals and labels of the 71 statements of all records of a source, as `Labelled` has them.
+
+    lenient: leave out records that are not on the disk, as of a partial download; otherwise the first stops the work.
+    """
     ids, signals, statements = [], [], []
     for i in range(len(source)):
-        record = source.read(i)
+        try:
+            record = source.read(i)
+        except MissingRecordError:
+            if lenient:
+                continue
+            raise
         ids.append(record.record_id)
         signals.append(to_100_hz(record))
         statements.append(record.statements)
