@@ -11,10 +11,8 @@ pages=(--width 784 --tasks rhythm,morphology --forms closed,open --closed 24 --r
 ecg-vlm render "$data" "$out/train" --folds 1-8 --workers 2 "${pages[@]}"
 ecg-vlm render "$data" "$out/looks" --folds 1-8 --workers 2 --layout mixed --style mixed --seed 1 "${pages[@]}"
 ecg-vlm render "$data" "$out/held-out" --folds 9 --workers 2 "${pages[@]}"
-fast=false # where the CPU multiplies in bfloat16, that is faster; where it does not, far slower
-if grep -qs avx512_bf16 /proc/cpuinfo; then fast=true; fi
 OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 -m ecg_vlm.cli finetune ptbxl data.train="$out/train,$out/looks" --out "$out/run" \
-    --resume train.mixed_precision=$fast ${STEPS:+--max-steps "$STEPS"}
+    --resume train.mixed_precision=true ${STEPS:+--max-steps "$STEPS"}
 ecg-vlm baseline train resnet1d_wang --data "$data" --folds 1-8 --out "$out/cnn" --resume \
     "${limit[@]}" ${EPOCHS:+--epochs "$EPOCHS"}
 rm -rf "$out/resnet1d_wang" "$out/report"

@@ -36,6 +36,14 @@ _TARGETS = {
 }
 
 
+def fast_bfloat16() -> bool:
+    """Whether this machine has instructions to multiply in bfloat16: a GPU, or a CPU with AVX512-BF16.
+
+    Without them products in bfloat16 take many times as long as in float32.
+    """
+    return torch.cuda.is_available() or bool(torch.cpu._is_avx512_bf16_supported())
+
+
 def load_processor(base: str) -> Any:
     """Tokenizer and image processor of a base."""
     return random_processor(base) if base.startswith(RANDOM) else load_from(AutoProcessor.from_pretrained, base)

@@ -36,7 +36,7 @@ from recipes.bases import as_folder, base_fingerprint
 from recipes.batches import Budget, Collator, Plan, in_order, plan, split_pages
 from recipes.checkpoint import checkpoints
 from recipes.ending import Interrupted, plain_endings, refuse_changed_plan, refuse_early
-from recipes.model import add_lora, load_model, load_processor
+from recipes.model import add_lora, fast_bfloat16, load_model, load_processor
 from recipes.packing import Encoder
 from recipes.reading import HEADS, IN_MODEL, Reading, split
 from recipes.schema import DataPart, Recipe, save_recipe
@@ -214,7 +214,7 @@ def _arguments(recipe: Recipe, out: Path, steps: int) -> SFTConfig:
         max_grad_norm=train.max_grad_norm,
         seed=train.seed,
         data_seed=train.seed,
-        bf16=train.mixed_precision or recipe.model.dtype == "bfloat16",
+        bf16=(train.mixed_precision and fast_bfloat16()) or recipe.model.dtype == "bfloat16",
         use_cpu=not torch.cuda.is_available(),
         ddp_find_unused_parameters=False,  # every row has an image, so every adapter has a gradient
         logging_steps=train.log_every,

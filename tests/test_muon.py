@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from recipes.muon import MuonAdamW
+from recipes.muon import Float32Muon, MuonAdamW
 
 
 def model():
@@ -36,6 +36,24 @@ def test_updates_of_matrices_are_orthogonal_and_as_long_as_those_of_adamw():
     for name in ("embed_tokens.weight", "lm_head.weight", "layer.bias"):
         change = (before[name] - net.state_dict()[name]).abs()
         assert change[change > 0].median() == pytest.approx(0.1, rel=0.01), name  # AdamW's first step is the sign
+
+
+@pytest.mark.parametrize("shape", [(8, 16), (16, 8), (12, 12)])
+def test_muon_in_float32_is_torchs_but_for_rounding(shape):
+    random = torch.Generator().manual_seed(1)
+    start, moved, states = torch.randn(shape, generator=random), [], []
+    gradients = [torch.randn(shape, generator=random) for _ in range(3)]
+    for kind in (torch.optim.Muon, Float32Muon):
+        weight = torch.nn.Parameter(start.clone())
+        optimizer = kind([weight], lr=0.1, weight_decay=0.2, adjust_lr_fn="match_rms_adamw")
+        for gradient in gradients:
+            weight.grad = gradient.clone()
+            optimizer.step()
+        moved.append(weight.detach() - start)
+        states.append(optimizer.state_dict())
+    assert (moved[0] - moved[1]).abs().max() < 0.03 * moved[0].abs().max()  # bfloat16 keeps 8 bits
+    assert torch.equal(*(state["state"][0]["momentum_buffer"] for state in states))
+    assert states[0]["param_groups"] == states[1]["param_groups"]
 
 
 def test_norms_and_biases_do_not_decay():
