@@ -334,6 +334,17 @@ def test_axis_categories():
     assert askable({"qrs_axis_deg": 215.0}, ()) == {"qrs_axis_deg": -145.0}
 
 
+def test_where_there_is_no_pr_interval_it_is_said_why():
+    for code, why in (("AFIB", "fibrillate"), ("AFLT", "flutter"), ("3AVB", "independently")):
+        every = [d for d in made(record(code, "LVH"), 20) if d.task == "features"]
+        pr = [d for d in every if "pr interval" in d.question.lower()]
+        assert len(pr) == 20 and all(why in d.answer and "no PR interval" in d.answer for d in pr)
+        assert len(every) == 20 * FEATURES_A_PAGE
+        assert {d.provenance for d in pr} == {"human"} and {d.provenance for d in every} == {"human", "machine"}
+        assert not any(parse(d.answer).absent for d in pr)
+    assert not any("no PR interval" in d.answer for d in made(record("SR", "2AVB"), 20))
+
+
 def test_numbers_that_the_statements_contradict_are_not_asked():
     assert "pr_ms" not in askable(MEASURED, ("AFIB",)) and "qt_ms" not in askable(MEASURED, ("AFIB",))
     assert "pr_ms" not in askable(MEASURED, ("1AVB",)) and "pr_ms" in askable(MEASURED, ("LAFB",))

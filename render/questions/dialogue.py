@@ -19,7 +19,7 @@ from importlib.resources import files
 
 import numpy as np
 
-from render.questions.features import feature_questions, lettered
+from render.questions.features import feature_questions, lettered, no_pr_question
 from render.questions.language import language_of
 from render.questions.measure import measure
 from render.questions.wording import (
@@ -288,5 +288,7 @@ def _open(
 
 def _features(record: EcgRecord, rng: np.random.Generator) -> list[Dialogue]:
     measured, by = (record.measured, record.measured_by) if record.measured else (measure(record), "measured")
-    found = feature_questions(measured, record.statements, FEATURES_A_PAGE, rng)
-    return [Dialogue("features", form, question, said, (), by) for form, question, said in found]
+    none = no_pr_question(record.statements, rng)
+    made = [Dialogue("features", *none, (), record.provenance)] if none else []
+    found = feature_questions(measured, record.statements, FEATURES_A_PAGE - len(made), rng)
+    return made + [Dialogue("features", form, question, said, (), by) for form, question, said in found]

@@ -115,6 +115,12 @@ _CONSISTENT: dict[str, tuple[tuple[str, float, float], ...]] = {
     "NORM": (("pr_ms", 110, 220), ("qrs_ms", 0, 125), ("qtc_bazett_ms", 0, 475), ("qtc_fridericia_ms", 0, 470)),
 }
 _NO_PR = frozenset({"AFIB", "AFLT", "SVTAC", "PSVT", "SVARR", "PACE", "2AVB", "3AVB"})
+# Of those, the ones that have no PR interval at all, and why: these are told so.
+_WITHOUT_PR = {
+    "AFIB": "The atria fibrillate",
+    "AFLT": "The atria flutter",
+    "3AVB": "The atria and the ventricles beat independently",
+}
 _NO_QT = frozenset({"AFIB", "AFLT", "SVTAC", "PSVT", "PACE"})
 
 
@@ -162,6 +168,12 @@ def feature_questions(
     for alike in ([k for k in known if k in AMPLITUDES], [k for k in known if k.startswith("qtc")]):
         keys += [pick(alike, rng)] if alike else []
     return [_asked(keys[i], known[keys[i]], rng) for i in rng.permutation(len(keys))[:count]]
+
+
+def no_pr_question(statements: Collection[str], rng: np.random.Generator) -> Asked | None:
+    """The question for a PR interval where the rhythm has none, answered by why; None for any other rhythm."""
+    why = next((_WITHOUT_PR[code] for code in statements if code in _WITHOUT_PR), None)
+    return ("open", _filled(pick(_OPEN, rng), "pr_ms"), f"{why}, so there is no PR interval.") if why else None
 
 
 def _asked(key: str, value: float, rng: np.random.Generator) -> Asked:
