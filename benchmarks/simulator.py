@@ -114,6 +114,7 @@ def stages(number: int) -> Iterator[tuple[str, float]]:
     """(stage, ms) of one record, in the simulator's order."""
     from render import simulate
     from render.physiology.chance import Chance
+    from render.physiology.findings import NORMAL_COMPANY
     from render.physiology.recorder import electrode_noise, twelve_leads
 
     spent = 0.0
@@ -129,7 +130,7 @@ def stages(number: int) -> Iterator[tuple[str, float]]:
     yield "seed", spent
     findings = timed(lambda: simulate.drawn(rng))
     yield "statements", spent
-    person = timed(lambda: simulate.draw_person(rng, "NORM" in findings))
+    person = timed(lambda: simulate.draw_person(rng, "NORM" in findings, findings <= NORMAL_COMPANY))
     yield "person", spent
     timing = timed(lambda: simulate.rhythm(findings, person.age, rng))
     yield "rhythm", spent

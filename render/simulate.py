@@ -18,7 +18,7 @@ from render.files import InputError
 from render.physiology.activation import activation, ectopic_qrs, p_wave
 from render.physiology.chance import Chance
 from render.physiology.criteria import Beat
-from render.physiology.findings import Q_INFARCTS, RHYTHMS, SIMULATED_STATEMENTS, drawn, resolved
+from render.physiology.findings import NORMAL_COMPANY, Q_INFARCTS, RHYTHMS, SIMULATED_STATEMENTS, drawn, resolved
 from render.physiology.heart import DOWER, SITES, Person, Vector, Wave, draw_person, superposed, table
 from render.physiology.recorder import Samples, electrode_noise, twelve_leads
 from render.physiology.repolarisation import changed, qt_interval, recovery
@@ -86,7 +86,7 @@ def _chance(*seed: int) -> Chance:
 
 def _record(rng: Chance, record_id: str, statements: Sequence[str] | None) -> EcgRecord:
     findings = drawn(rng) if statements is None else resolved(statements, rng)
-    person = draw_person(rng, "NORM" in findings)
+    person = draw_person(rng, "NORM" in findings, findings <= NORMAL_COMPANY)
     timing = rhythm(findings, person.age, rng)
     main = _verified_beat(findings, person, timing.rate, rng)
     heart = _beats(findings, person, timing, main, rng)
@@ -213,7 +213,7 @@ def _add_atrial_activity(heart: Samples, findings: frozenset[str], person: Perso
     """Add to `heart` (8, n) the f waves of fibrillation (350-600/min) or the saw teeth of flutter (240-350/min)."""
     if "AFIB" in findings:
         wave = _fibrillatory_waves(rng)
-        vector = np.array([-0.25, 0.55, -0.8]) * min(max(0.032 * math.exp(rng.normal(0, 0.6)), 0.008), 0.10)
+        vector = np.array([-0.35, 0.55, -0.4]) * min(max(0.032 * math.exp(rng.normal(0, 0.6)), 0.008), 0.10)
     elif "AFLT" in findings:
         turn = ((_TIME - timing.flutter_phase) * timing.atrial_rate / 60) % 1.0
         slope = rng.uniform(0.60, 0.75)  # slow descent, fast return
@@ -222,7 +222,7 @@ def _add_atrial_activity(heart: Samples, findings: frozenset[str], person: Perso
         vector = np.array([0.01, 0.11, 0.05]) * rng.uniform(0.8, 1.8)
     else:
         return
-    gain = np.array(SITES["activation"]) * person.gains
+    gain = np.array(SITES["atria"]) * person.gains
     heart += np.outer((DOWER @ vector) * gain, wave).astype(np.float32)
 
 

@@ -42,6 +42,9 @@ def normal_qrs(person: Person, width: float, rng: Chance) -> list[Wave]:
     for name, (start, peak, end), mean, spread in _PHASES:
         x, y, z = scale(plus(mean, scattered(spread, rng)), person.size)
         vector = (c * x - s * z, y, s * x + c * z)  # turned to the back
+        if name == "posterior" and not person.healthy:  # late forces leave an S up to V5
+            late = rng.uniform(0.0, 2.6) * person.size
+            vector = plus(vector, (-0.13, -0.10, 0.08), late)
         if name == "septum":  # from left to right and to the front: the r of V1 and the q of V6
             vector = (vector[0], vector[1], min(vector[2], -0.12))
         peak += rng.uniform(-0.025, 0.025)
@@ -56,14 +59,15 @@ def p_wave(findings: frozenset[str], person: Person, rng: Chance, focus: str = "
     LAO/LAE: P >= 120 ms with two humps, terminal part in V1 <= -0.1 mV; RAO/RAE: P > 0.25 mV in II, III or
     aVF (A5).
     """
-    width = rng.uniform(92, 112)
-    right = plus(scale((0.07, 0.080, -0.04), rng.uniform(0.75, 1.3)), scattered((0.010, 0.010, 0.010), rng))
-    left = plus(scale((0.10, 0.060, 0.030), rng.uniform(0.75, 1.3)), scattered((0.012, 0.012, 0.012), rng))
+    width = rng.uniform(98, 119)
+    strength = math.exp(rng.normal(-0.3, 0.3))
+    right = plus(scale((0.07, 0.080, -0.04), strength * rng.uniform(0.75, 1.3)), scattered((0.010, 0.010, 0.010), rng))
+    left = plus(scale((0.10, 0.060, 0.035), strength * rng.uniform(0.75, 1.3)), scattered((0.012, 0.012, 0.012), rng))
     if "LAO/LAE" in findings:
-        width = rng.uniform(128, 150)
-        left = scale((0.09, 0.075, 0.20), rng.uniform(0.9, 1.4))
+        width = rng.uniform(122, 148)
+        left = scale((0.09, 0.065, 0.09), rng.uniform(0.9, 1.4))
     if "RAO/RAE" in findings:
-        right = scale((0.04, 0.30, -0.10), rng.uniform(1.0, 1.35))
+        right = scale((0.04, 0.26, -0.06), rng.uniform(1.0, 1.25))
     if focus == "p1":
         right, left = scale(right, (1.0, rng.uniform(-1.6, 0.2), 1.0)), scale(left, (0.6, -0.6, -1.0))
     elif focus == "p2":
@@ -72,15 +76,15 @@ def p_wave(findings: frozenset[str], person: Person, rng: Chance, focus: str = "
         right, left, width = (0.0, -0.11, -0.03), (0.02, -0.10, 0.0), 76.0
     late = 0.42 if "LAO/LAE" in findings else 0.30
     return [
-        person.wave("p-right", (0, 0.32 * width, 0.72 * width), right, "atria", rng),
-        person.wave("p-left", (late * width, 0.66 * width, width), left, "atria", rng),
+        person.wave("p-right", (0, 0.36 * width, 0.75 * width), right, "atria", rng),
+        person.wave("p-left", (late * width, 0.67 * width, width), left, "atria", rng),
     ]
 
 
 def activation(findings: frozenset[str], person: Person, rng: Chance) -> tuple[list[Wave], list[Wave], float]:
     """The QRS for a set of findings: (its waves, the waves of the same heart activated normally, width in
     ms)."""
-    width = clip(rng.normal(87, 8), 72, 105)
+    width = clip(rng.normal(83, 8), 68, 104)
     if findings & {"LVH", "SEHYP", "RVH", "ABQRS", "EL"}:
         width = rng.uniform(88, 106)
     normal = normal_qrs(person, width, rng)
@@ -117,15 +121,15 @@ def _conducted(
         waves = to_axis([first, *late], rng.uniform(96, 118), keep=("first",))
     if "CLBBB" in findings or "ILBBB" in findings:
         complete = "CLBBB" in findings
-        width = rng.uniform(127, 164) if complete else rng.uniform(112, 118.5)
+        width = rng.uniform(130, 164) if complete else rng.uniform(112, 118.5)
         return _left_bundle(person, width, complete, rng), width
     if "CRBBB" in findings or "IRBBB" in findings:
         complete = "CRBBB" in findings
-        width = rng.uniform(125, 158) if complete else rng.uniform(106, 118)
+        width = rng.uniform(128, 158) if complete else rng.uniform(106, 118)
         return _right_bundle(waves, person, width, complete, rng), width
     if "IVCD" in findings:
         wide = rng.uniform(113, 138)
-        slow = [w.stretched(wide / width) for w in waves]
+        slow = [w.stretched(wide / width).scaled(math.sqrt(width / wide)) for w in waves]
         return [*slow, *_notches(wide, person, rng)], wide
     if "WPW" in findings:
         return _preexcited(waves, person, width, rng)
@@ -140,11 +144,12 @@ def _right_bundle(waves: list[Wave], person: Person, width: float, complete: boo
     kept = [w.stretched(squeeze) for w in waves]
     # what was cancelled by the right ventricle is now alone: less S in V1 before the R', smaller R on the
     # left
-    less = {"posterior": 0.25, "base": 0.25, "wall": 0.6} if complete else {"posterior": 0.55, "base": 0.55}
-    kept = [w.scaled(less.get(w.name, 0.85 if complete else 1.0)) for w in kept]
-    strength = rng.uniform(0.75, 1.5) if complete else rng.uniform(0.45, 0.75)
-    vector = scale((rng.uniform(-0.50, -0.22), rng.uniform(-0.2, 0.15), rng.uniform(-0.85, -0.55)), strength)
-    start = early * 0.52
+    end, wall = (0.25, (1.0, 1.0, 0.35)) if complete else (0.4, (1.0, 1.0, 0.8))
+    less: dict[str, float | Vector] = {"posterior": end, "base": end, "wall": wall}
+    kept = [w.scaled(less.get(w.name, 1.0)) for w in kept]
+    strength = rng.uniform(0.75, 1.4) if complete else rng.uniform(0.15, 0.55)
+    vector = scale((rng.uniform(-0.50, -0.22), rng.uniform(-0.3, 0.1), rng.uniform(-0.85, -0.55)), strength)
+    start = early * (0.66 if complete else 0.6)
     late = person.wave("right", (start, start + (width - start) * 0.52, width), vector, "activation", rng)
     return [*kept, late]
 
@@ -156,7 +161,7 @@ _LATERAL = (1.0, 1.0, 0.8, 0.6, 0.7, 0.85, 1.25, 1.4)
 
 def _left_bundle(person: Person, width: float, complete: bool, rng: Chance) -> list[Wave]:
     """From right to left through the septum: no q in I, V5, V6, their R broad and notched; rS or QS in V1."""
-    size = person.size * rng.uniform(0.85, 1.2)
+    size = person.size * (rng.uniform(0.85, 1.2) if complete else rng.uniform(0.6, 0.9))
     back = rng.uniform(0.75, 1.2) * (1.0 if complete else 0.55)
     parts: tuple[tuple[str, tuple[float, float, float], Vector, tuple[float, ...]], ...] = (
         ("first", (0.0, 0.16, 0.34), (0.20, 0.13, rng.uniform(-0.10, 0.15)), (1.0,) * 8),
@@ -169,7 +174,7 @@ def _left_bundle(person: Person, width: float, complete: bool, rng: Chance) -> l
         person.wave(name, [t * width for t in times], scale(vector, size), "activation", rng).near(gain)
         for name, times, vector, gain in parts
     ]
-    return to_axis(waves, rng.uniform(-52, 48), keep=("first",))
+    return to_axis(waves, rng.uniform(-52, 48) if complete else rng.uniform(-20, 65), keep=("first",))
 
 
 def _fascicle(waves: list[Wave], person: Person, first: Vector, axis: float, rng: Chance) -> list[Wave]:
@@ -182,9 +187,13 @@ def _fascicle(waves: list[Wave], person: Person, first: Vector, axis: float, rng
     start = scale(first, rng.uniform(0.25, 0.6))
     early = person.wave("first", (0, 0.18 * width, 0.36 * width), start, "activation", rng)
     late = [w.stretched(0.88, 0.12 * width) if w.name != "septum" else w.scaled((0.2, 0.2, 0.6)) for w in waves]
+    if axis < 0:  # the lateral wall is reached as usual, what lies above it late
+        late = [w.scaled((0.9, 0.3, 1.0)) if w.name == "apex" else w for w in late]
+        late = [w.scaled(1.5).stretched(1.0, 0.06 * width) if w.name in ("posterior", "base") else w for w in late]
     # the last forces stay on the blocked side, which leaves an S up to V6
     tail = person.wave("tail", (0.45 * width, 0.72 * width, width), (-0.24, 0.0, 0.16), "activation", rng)
-    return to_axis([early, *late, tail], axis, keep=("first", "septum", "tail"))
+    kept = ("first", "septum", "tail", "apex") if axis < 0 else ("first", "septum", "tail")
+    return to_axis([early, *late, tail], axis, keep=kept)
 
 
 def _preexcited(waves: list[Wave], person: Person, width: float, rng: Chance) -> tuple[list[Wave], float]:
@@ -222,35 +231,40 @@ def grown(
     n = int(width / STEP_MS) + 40
     base, more = seen(waves, n), seen(extra, n)
     strength = first
-    for _ in range(16):
+    for _ in range(20):
         beat = Beat([], width, width + 80)
         beat.leads = base + strength * more
         if enough(beat):
             break
-        strength *= 1.2
+        strength *= 1.15
     return [*waves, *(w.scaled(strength) for w in extra)]
 
 
 # The direction away from a scar.
 _AWAY: dict[str, Vector] = {
     "ASMI": (0.06, 0.0, 0.50),
-    "AMI": (-0.20, 0.0, 0.46),
-    "ALMI": (-0.55, 0.12, 0.26),
-    "LMI": (-0.48, 0.20, -0.06),
-    "IMI": (0.10, -0.50, 0.0),
+    "AMI": (-0.40, 0.0, 0.32),
+    "ALMI": (-0.45, 0.05, 0.36),
+    "LMI": (-0.48, 0.14, -0.06),
+    "IMI": (0.20, -0.45, 0.0),
     "ILMI": (-0.42, -0.45, -0.08),
 }
 _AWAY["IPMI"], _AWAY["IPLMI"] = _AWAY["IMI"], _AWAY["ILMI"]
+# What is left of the apex's forces where the lower or the lateral wall gives nothing.
+_LOST: dict[str, Vector] = {"IMI": (1.0, 0.25, 1.0), "ILMI": (0.3, 0.25, 1.0), "LMI": (0.6, 1.0, 1.0)}
+_LOST["IPMI"], _LOST["IPLMI"] = _LOST["IMI"], _LOST["ILMI"]
 
 
 def scar(waves: list[Wave], code: str, width: float, person: Person, rng: Chance) -> list[Wave]:
-    """Silence a region: the first 45-65 ms point away from it, until its leads show a Q of >= 34 ms and depth
+    """Silence a region: the first 45-65 ms point away from it, until its leads show a Q of >= 30 ms and depth
     (U)."""
-    length = rng.uniform(46, 66)
-    depth = 0.11 + rng.gamma(1.3, 0.06)
+    length = rng.uniform(46, 66) if code in ("ASMI", "AMI", "ALMI") else rng.uniform(42, 56)
+    depth = 0.11 + rng.gamma(1.0, 0.04)
     inferior = code in ("IMI", "ILMI", "IPMI", "IPLMI")
     rest = (0.6, 0.2, 0.9) if inferior else (0.2, 0.2, 0.2)
     kept = [w.scaled(rest) if w.name in ("septum", "first") else w for w in waves]
+    lost = _LOST.get(code, (1.0, 1.0, 1.0))
+    kept = [w.scaled(lost) if w.name == "apex" else w for w in kept]
     if code in ("ASMI", "AMI", "ALMI"):  # the front wall gives nothing: no R between the Q and the S
         kept = [_weak_apex(w) if w.name == "apex" else w for w in kept]
     vector = varied(_AWAY[code], 0.12, rng)
@@ -258,15 +272,15 @@ def scar(waves: list[Wave], code: str, width: float, person: Person, rng: Chance
     need = _q_leads(code, rng)
 
     def shows(beat: Beat) -> bool:
-        deep = all(beat.q_ms(name, depth) >= 34 for name in need if name not in ("V5", "V6"))
-        return deep and all(beat.q_ms(name) >= 32 for name in need)
+        deep = all(beat.q_ms(name, depth) >= 32 for name in need if name not in ("V5", "V6"))
+        return deep and all(beat.q_ms(name) >= 30 for name in need)
 
-    return grown(kept, [hole], width, shows, first=0.35)
+    return grown(kept, [hole], width, shows, first=0.2)
 
 
 def _weak_apex(wave: Wave) -> Wave:
-    x, y, z = scale(wave.vector, 0.75)
-    return Wave(wave.name, wave.times, (x, y, max(z, 0.10)), wave.gain)
+    x, y, z = scale(wave.vector, 0.6)
+    return Wave(wave.name, wave.times, (x, y, max(z, 0.20)), wave.gain)
 
 
 def _q_leads(code: str, rng: Chance) -> tuple[str, ...]:
@@ -312,7 +326,7 @@ def _right_ventricle(waves: list[Wave], width: float, person: Person, rng: Chanc
     kept = [w.scaled((1.0, 1.0, 0.45)) if w.vector[2] > 0 else w for w in waves]
     vector = (-0.34, 0.15, -0.5)
     force = person.wave("right-wall", (0.15 * width, 0.52 * width, 0.94 * width), vector, "activation", rng)
-    aim = rng.uniform(0.75, 1.3)
+    aim = 0.72 + rng.gamma(1.0, 0.15)
 
     def shows(beat: Beat) -> bool:
         return (
@@ -352,7 +366,7 @@ def to_voltage(waves: list[Wave], findings: frozenset[str], width: float, rng: C
     if findings & {"CLBBB", "WPW", "CRBBB", "RVH"}:
         return waves
     if "LVH" in findings or "VCLVH" in findings:
-        aim = 3.6 + rng.gamma(1.8, 0.45) if "LVH" in findings else rng.uniform(3.55, 4.2)
+        aim = 3.55 + rng.gamma(1.0, 0.45) if "LVH" in findings else 3.55 + rng.gamma(1.0, 0.2)
         return [w.scaled(aim / max(beat.sokolow, 0.5)) for w in waves]
     if "HVOLT" in findings:
         top = max(*(max(beat.r(n), beat.s(n)) / 2.0 for n in ("I", "II", "III", "aVF", "aVL")),
@@ -374,9 +388,9 @@ def ectopic_qrs(person: Person, rng: Chance, site: str) -> tuple[list[Wave], flo
     """
     width = rng.uniform(134, 176)
     side = 1.0 if site == "paced" or rng.random() < 0.5 else -1.0  # +1 from the right ventricle to the left and back
-    up = -0.9 if site == "paced" else rng.uniform(-1.0, 1.0)
+    up = rng.uniform(-1.0, -0.3) if site == "paced" else rng.uniform(-1.0, 1.0)
     towards = (side * rng.uniform(0.35, 0.9), up, side * rng.uniform(0.5, 1.1))
-    main = scale(towards, rng.uniform(1.0, 1.5) * person.size)
+    main = scale(towards, (rng.uniform(0.4, 1.0) if site == "paced" else rng.uniform(1.0, 1.5)) * person.size)
     share = (rng.uniform(0.3, 0.7), rng.uniform(0.3, 0.7), rng.uniform(0.3, 0.7))
     second = plus(scale(main, share), scattered((0.22, 0.22, 0.22), rng), person.size)
     waves = [
@@ -389,6 +403,10 @@ def ectopic_qrs(person: Person, rng: Chance, site: str) -> tuple[list[Wave], flo
 def gradient(person: Person, rng: Chance) -> Vector:
     """The T wave's dipole in mV after a normal activation, within the spread of healthy recordings."""
     size = math.exp(rng.normal(0, 0.26) - 0.008 * (person.age - 45))  # T grows smaller with age
+    if not person.healthy:  # and in the sick, where V2-V3 keep theirs
+        x, y, z = plus(scale((0.22, 0.10, -0.18), size), scattered((0.07, 0.05, 0.11), rng))
+        z *= 0.7 if person.sex == "female" else 1.15
+        return x, y, max(z, -1.0)
     x, y, z = plus(scale((0.27, 0.15, -0.18), size), scattered((0.05, 0.04, 0.09), rng))
     z *= 0.7 if person.sex == "female" else 1.15  # men's T in V2-V3 is taller
     return max(x, 0.10), max(y, 0.05), max(z, -1.0)

@@ -145,8 +145,8 @@ class Beat:
 
     @property
     def st_depressed(self) -> bool:
-        """ST at J + 60 ms <= -0.1 mV in two contiguous leads (U: 0.05; 0.1 is beyond doubt)."""
-        return self.in_neighbours({n for n, st in zip(LEADS, self._read.st, strict=True) if st <= -0.1})
+        """ST at J + 60 ms <= -0.075 mV in two contiguous leads (U: 0.05; this is beyond doubt)."""
+        return self.in_neighbours({n for n, st in zip(LEADS, self._read.st, strict=True) if st <= -0.075})
 
     @property
     def st_elevated(self) -> bool:

@@ -6,8 +6,12 @@ PTB-XL.
 
 from __future__ import annotations
 
+import csv
+import math
 from collections.abc import Collection, Iterable
 from itertools import accumulate, combinations
+from pathlib import Path
+from typing import NamedTuple
 
 from render.files import InputError
 from render.physiology.chance import Chance
@@ -15,6 +19,10 @@ from render.statements import STATEMENTS
 
 SIMULATED_STATEMENTS: tuple[str, ...] = tuple(sorted(STATEMENTS))
 """SCP codes that can be simulated, sorted."""
+
+# How many of 11,987 records of folds 1-9 of PTB-XL (Wagner et al. 2020) have two statements; with itself: have the one.
+_TOGETHER = Path(__file__).with_name("together.csv")
+_TOGETHER_RECORDS = 11987
 
 SINUS = frozenset({"SR", "STACH", "SBRAD", "SARRH"})
 RHYTHMS = SINUS | {"AFIB", "AFLT", "SVTAC", "PSVT", "SVARR", "PACE"}
@@ -27,7 +35,7 @@ _MILD_T = {"NDT", "NT_", "LOWT"}
 _ST_T = _ISCHAEMIA | _INJURY | _MILD_T | {"STD_", "STE_", "NST_", "INVT", "TAB_", "DIG", "EL", "ANEUR"}
 _ECTOPY = {"PVC", "PAC", "PRC(S)", "BIGU", "TRIGU"}
 _WIDE = {"CLBBB", "WPW", "PACE"}
-_NORMAL_COMPANY = SINUS | {"PVC", "PAC", "PRC(S)", "IRBBB", "VCLVH", "HVOLT", "LVOLT"}
+NORMAL_COMPANY = SINUS | {"NORM", "PVC", "PAC", "PRC(S)", "IRBBB", "VCLVH", "HVOLT", "LVOLT"}
 
 # At most one of each of these.
 _ONE_OF: tuple[Iterable[str], ...] = (
@@ -87,7 +95,7 @@ _NOT_WITH: tuple[tuple[Collection[str], Collection[str]], ...] = (
     ({"DIG"}, {"LNGQT", "NST_"}),
     ({"NST_"}, {"LVH"}),
     ({"PMI"}, _ISCHAEMIA | _INJURY | {"VCLVH", "HVOLT"}),
-    ({"NORM"}, set(STATEMENTS) - {"NORM"} - _NORMAL_COMPANY),
+    ({"NORM"}, set(STATEMENTS) - NORMAL_COMPANY),
 )
 
 
@@ -157,48 +165,78 @@ def resolved(statements: Iterable[str], rng: Chance) -> frozenset[str]:
     return frozenset(findings)
 
 
-# How often a code is tried, relative to the others: the common ones of a hospital somewhat more.
-_OFTEN = {
-    "AFIB", "IMI", "ASMI", "LVH", "LAFB", "PVC", "NDT", "ISC_", "CLBBB", "CRBBB", "IRBBB", "1AVB", "ISCAL",
-    "STD_", "IVCD", "AMI", "ILMI", "LAO/LAE", "INJAL", "ISCIN", "STACH", "SBRAD",
-}  # fmt: skip
-# These exclude almost everything else, so they come as companions seldom and have to be tried more often at
-# first.
-_LONELY = {
-    "PACE", "AFLT", "SVTAC", "PSVT", "WPW", "2AVB", "3AVB", "STE_", "EL", "ANEUR", "SEHYP", "RVH", "PMI", "DIG", "LPFB",
-    "IPMI", "IPLMI", "LMI", "ALMI", "SVARR", "INJIL", "ISCLA", "INJIN", "ISCIL", "INJLA", "NST_", "NT_", "INJAS",
-    "INVT", "ISCAS", "LOWT", "ISCAN", "CLBBB", "CRBBB",
-}  # fmt: skip
 _CODES = tuple(c for c in SIMULATED_STATEMENTS if c not in ("NORM", "SR"))
+_NORMAL = 0.30  # share of normal records
+_RARITY = 1 / 8  # power of a statement's rarity by which it begins the others: the common ones come as company too
+_PRIOR = 5.0  # records by which shares among few records are drawn towards those among all
+_MOST = 3  # companions
 
 
 def _cumulative(weights: Iterable[float]) -> list[float]:
     sums = list(accumulate(weights))
-    return [each / sums[-1] for each in sums]
+    return [each / (sums[-1] or 1.0) for each in sums]
 
 
-_OFTEN_ALONE = {"PACE", "WPW", "RVH", "STE_", "PSVT", "AFLT"}
-_FIRST = _cumulative(2.4 if c in _OFTEN_ALONE else 1.8 if c in _LONELY else 1.4 if c in _OFTEN else 1.0 for c in _CODES)
-_COMPANION = _cumulative(2.0 if c in _OFTEN else 1.0 for c in _CODES)
+class _Company(NamedTuple):
+    """What stands beside a statement, as running sums of shares: which rhythm (of `_RHYTHMS`), which other statements
+    (of `_OTHERS`), and how many of these: 0 to `_MOST`, by Poisson's law with the table's mean."""
+
+    rhythm: list[float]
+    which: list[float]
+    how_many: list[float]
+
+
+_RHYTHMS = tuple(sorted(RHYTHMS))
+_OTHERS = tuple(c for c in _CODES if c not in RHYTHMS)
+
+
+def _counts() -> dict[tuple[str, str], int]:
+    """The table, either way round."""
+    with _TOGETHER.open(encoding="utf-8", newline="") as file:
+        once = {(row["a"], row["b"]): int(row["records"]) for row in csv.DictReader(file)}
+    return once | {(b, a): count for (a, b), count in once.items()}
+
+
+def _learnt(both: dict[tuple[str, str], int]) -> dict[str, _Company]:
+    """The company of each statement, from the table of how often two stand on one record."""
+
+    def share(other: str, code: str) -> float:
+        if other in _EXCLUDED[code] or other == code:
+            return 0.0
+        usual = both[other, other] / _TOGETHER_RECORDS
+        return (both.get((code, other), 0) + _PRIOR * usual) / (both[code, code] + _PRIOR)
+
+    learnt = {}
+    for code in SIMULATED_STATEMENTS:
+        rhythms, others = ([share(other, code) for other in group] for group in (_RHYTHMS, _OTHERS))
+        counts = _cumulative(sum(others) ** k / math.factorial(k) for k in range(_MOST + 1))
+        learnt[code] = _Company(_cumulative(rhythms), _cumulative(others), counts)
+    return learnt
+
+
+_COMPANY = _learnt(_counts())
+_FIRST = _cumulative(_counts()[code, code] ** -_RARITY for code in _CODES)
 _TRIED = 9  # companions, of which those that fit are taken until there are enough
 
 
 def drawn(rng: Chance) -> frozenset[str]:
-    """A plausible combination: about three in ten normal, the rest with one to four findings."""
-    if rng.random() < 0.30:
-        rhythm = rng.weighted(("SR", "SBRAD", "STACH", "SARRH"), (0.74, 0.84, 0.91, 1.0))
-        extra = rng.random() < 0.22
-        company = [rng.choice(("PVC", "PAC", "IRBBB", "VCLVH", "HVOLT", "LVOLT"))] if extra else []
-        return frozenset({"NORM", rhythm, *company})
-    chosen = {rng.weighted(_CODES, _FIRST)}
-    extras = rng.weighted((0, 1, 2, 3), (0.2, 0.57, 0.85, 1.0))
+    """A plausible combination: three in ten normal, the others begun by any statement, with the company in which
+    PTB-XL's records show it. A companion is drawn among those of one that is already there."""
+    first = "NORM" if rng.random() < _NORMAL else rng.weighted(_CODES, _FIRST)
+    chosen = [first]
     tried: set[str] = set()
-    while extras and len(tried) < _TRIED:
-        code = rng.weighted(_CODES, _COMPANION)
-        if code not in tried and compatible(code, chosen):
-            chosen.add(code)
-            extras -= 1
+    wanted = rng.weighted(range(_MOST + 1), _COMPANY[first].how_many)
+    while len(chosen) <= wanted and len(tried) < _TRIED:
+        code = rng.weighted(_OTHERS, _COMPANY[rng.choice(chosen)].which)
+        if code not in chosen and compatible(code, chosen):
+            chosen.append(code)
         tried.add(code)
+    for _ in range(_TRIED):
+        if not RHYTHMS.isdisjoint(chosen):
+            break
+        rhythm = rng.weighted(_RHYTHMS, _COMPANY[first].rhythm)
+        if compatible(rhythm, chosen):
+            chosen.append(rhythm)
     try:
         return resolved(chosen, rng)
     except InputError:  # a need that the rest excludes: keep what is sound

@@ -59,12 +59,12 @@ def sinus_rate(findings: Collection[str], rng: Chance) -> float:
     """Beats per minute: sinus bradycardia < 60 <= sinus rhythm <= 100 < sinus tachycardia (AHA/ACC/HRS
     2007)."""
     if "STACH" in findings:
-        return 102 + rng.gamma(1.6, 8.0) if rng.random() < 0.9 else rng.uniform(120, 150)
+        return 101 + rng.gamma(1.0, 9.0) if rng.random() < 0.9 else rng.uniform(115, 150)
     if "SBRAD" in findings:
-        return 58.3 - min(rng.gamma(1.7, 4.0), 21)
+        return 58.3 - min(rng.gamma(2.2, 4.0), 21)
     if "2AVB" in findings or "3AVB" in findings:
         return rng.uniform(66, 98)
-    return clip(rng.normal(74, 10), 62.5, 97)
+    return clip(rng.normal(72, 12), 60.8, 98)
 
 
 def _pr(findings: Collection[str], rate: float, age: float, rng: Chance) -> float:
@@ -102,8 +102,11 @@ _FOCI = {"p": 0.0, "p1": -25.0, "p2": 22.0}  # ms by which a focus changes the c
 
 
 def _sinus(findings: Collection[str], age: float, rng: Chance) -> Rhythm:
-    wandering = "SVARR" in findings
-    rate = rng.uniform(62, 108) if wandering else sinus_rate(findings, rng)
+    foci: tuple[str, ...] = ("p",)
+    if "SVARR" in findings:  # the pacemaker wanders, or one place in the atria leads that is not the sinus node
+        foci = tuple(_FOCI) if rng.random() < 0.5 else (rng.choice(("p1", "p2")),)
+    wandering = len(foci) > 1
+    rate = rng.uniform(52, 108) if "SVARR" in findings else sinus_rate(findings, rng)
     pr = _pr(findings, rate, age, rng)
     spare = 1.3 if {"SVARR", "SARRH", "PAC"} & set(findings) else 1.1  # for beats that come early
     count = int((LENGTH_S + 2 * _LEAD_IN_S) * rate / 60 * spare) + 4
@@ -114,7 +117,7 @@ def _sinus(findings: Collection[str], age: float, rng: Chance) -> Rhythm:
     onset = -_LEAD_IN_S + rng.uniform(0, 60 / rate)
     for interval in intervals:
         onset += interval
-        focus = rng.choice(tuple(_FOCI)) if wandering else "p"
+        focus = rng.choice(foci)
         conduction = pr + _FOCI[focus] + rng.normal(0, 1.5)
         made.atria.append((onset, focus))
         made.ventricles.append((onset + conduction / 1000, "normal"))
@@ -211,7 +214,7 @@ def _dropped(made: Rhythm, rng: Chance) -> Rhythm:
 
 def _paced(findings: Collection[str], rng: Chance) -> Rhythm:
     rate = clip(rng.normal(70, 7), 50, 95)
-    made = Rhythm(rate=rate, spike_mv=rng.choice((-1, 1)) * rng.uniform(0.25, 1.8))
+    made = Rhythm(rate=rate, spike_mv=rng.choice((-1, 1)) * rng.uniform(0.15, 1.2))
     atrial = rng.random() < 0.35
     av = rng.uniform(0.14, 0.20)
     t = -_LEAD_IN_S + rng.uniform(0, 60 / rate)

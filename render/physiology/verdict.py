@@ -8,7 +8,6 @@ from collections.abc import Collection
 from render.physiology.criteria import Q_LEADS, SMALL_Q, Beat
 from render.physiology.findings import IMPLIED, Q_INFARCTS
 from render.physiology.heart import Person
-from render.physiology.repolarisation import t_should_be_normal
 from render.record import sorted_statements
 
 # Causes whose ST-T follows from the activation: descriptive ST-T statements are not made about them.
@@ -88,7 +87,7 @@ def _recovery(have: frozenset[str], beat: Beat, person: Person) -> list[Check]:
     if not primary and not have & {"STE_", "EL"}:
         limit = 0.15 if person.sex == "female" else 0.2
         checks.append(("no STE_", not beat.st_elevated and max(beat.j("V2"), beat.j("V3")) < limit))
-    if t_should_be_normal(have):
+    if "NORM" in have:
         checks.append(("normal T", beat.t_normal))
     return checks
 
