@@ -24,10 +24,10 @@ from render.questions.wording import (
     REPORT_ANSWERS,
     RHYTHM_ANSWERS,
     answer,
-    closed_otherwise,
     closed_question,
     label_of,
     names_of,
+    pick_closed,
     report_of,
 )
 from render.record import EcgRecord, sorted_statements
@@ -241,7 +241,7 @@ def test_composed_answers_say_exactly_the_statements(form):
 def test_questions_read_well():
     rng = np.random.default_rng(0)
     for code in STATEMENTS:
-        for question in {closed_question(code), *(closed_otherwise(code, rng) for _ in range(60))}:
+        for question in {closed_question(code), *(pick_closed(code, rng) for _ in range(60))}:
             assert question.endswith("?") and "  " not in question
             assert not re.search(r"Is there (an? )?\S*.*(waves|complexes|changes)\b", question), question
     assert len({closed_question(code, 0) for code in STATEMENTS}) == 71

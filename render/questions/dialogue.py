@@ -23,7 +23,6 @@ from render.questions.features import feature_questions, lettered, no_pr_questio
 from render.questions.language import language_of
 from render.questions.measure import measure
 from render.questions.wording import (
-    CANONICAL_SHARE,
     CHOICE_QUESTIONS,
     FILL_QUESTIONS,
     FINDING_ANSWERS,
@@ -36,12 +35,11 @@ from render.questions.wording import (
     RHYTHM_QUESTIONS,
     answer,
     bare,
-    closed_otherwise,
-    closed_question,
     joined,
     label_of,
     ordered,
     pick,
+    pick_closed,
     pick_question,
     refusal_of,
 )
@@ -220,7 +218,7 @@ def _chances(shares: tuple[float, ...], asked: frozenset[str]) -> dict[str, tupl
 
 
 def _closed(record: EcgRecord, code: str, present: bool, rng: np.random.Generator) -> Dialogue:
-    question = closed_question(code) if rng.random() < CANONICAL_SHARE else closed_otherwise(code, rng)
+    question = pick_closed(code, rng)
     said = "Yes." if present else "No."
     return Dialogue(task_of(code), "closed", question, said, (code,), record.provenance)
 

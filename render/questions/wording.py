@@ -256,8 +256,10 @@ def closed_forms(code: str) -> tuple[int, ...]:
     return tuple(f for f in range(1, len(CLOSED_FORMS)) if not (code in _PLURAL and f == _SINGULAR_FORM))
 
 
-def closed_otherwise(code: str, rng: np.random.Generator) -> str:
-    """The yes/no question about a code in any form but the scoring one, or by another of its names."""
+def pick_closed(code: str, rng: np.random.Generator) -> str:
+    """The yes/no question about a code: half the time as scores are asked, else in another form or by another name."""
+    if rng.random() < CANONICAL_SHARE:
+        return closed_question(code)
     if code in OTHER_NAMES and rng.random() < _OTHER_NAME_SHARE:
         forms = [f for f in range(len(CLOSED_FORMS)) if f != _SINGULAR_FORM]  # some of these names are plural
         return closed_question(code, int(rng.choice(forms)), pick(OTHER_NAMES[code], rng))
