@@ -18,22 +18,28 @@ from recipes.model import fast_bfloat16
 _NO_MATRICES = ("lm_head", "embed", "reading")
 
 
-def _orthogonal(matrix: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
-    """The matrix with singular values near one, by Newton-Schulz iterations."""
-    a, b, c = coefficients
-    x = matrix.T if matrix.size(0) > matrix.size(1) else matrix
-    x = x / x.norm().clamp(min=eps)
-    for _ in range(steps):
+_MOMENTUM = 0.95
+_STEPS = 5  # of Newton and Schulz, with the published coefficients
+_A, _B, _C = 3.4445, -4.7750, 2.0315
+
+
+def _orthogonal(matrix: Tensor, dtype: torch.dtype) -> Tensor:
+    """The matrix with singular values near one, by products in `dtype`."""
+    x = matrix.to(dtype)
+    x = x.T if matrix.size(0) > matrix.size(1) else x
+    x = x / x.norm().clamp(min=1e-7)
+    for _ in range(_STEPS):
         gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=_B, alpha=_C), x, beta=_A)
     return x.T if matrix.size(0) > matrix.size(1) else x
 
 
-class Float32Muon(torch.optim.Muon):
-    """torch's Muon with products in the matrices' own type: torch's are in bfloat16, whatever the machine is good at.
+class Muon(torch.optim.Optimizer):
+    """Muon with Nesterov's momentum. torch's own multiplies in bfloat16 whatever the machine is good at."""
 
-    Nesterov's momentum and updates as long as AdamW's, as it is asked for below; the state is torch's.
-    """
+    def __init__(self, matrices: list[nn.Parameter], lr: float, weight_decay: float) -> None:
+        self._dtype = torch.bfloat16 if fast_bfloat16() else torch.float32
+        super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -46,9 +52,8 @@ class Float32Muon(torch.optim.Muon):
                 state = self.state[p]
                 if not state:
                     state["momentum_buffer"] = torch.zeros_like(p.grad)
-                momentum = state["momentum_buffer"].lerp_(p.grad, 1 - group["momentum"])
-                ahead = p.grad.lerp(momentum, group["momentum"])
-                update = _orthogonal(ahead, group["ns_coefficients"], group["ns_steps"], group["eps"])
+                momentum = state["momentum_buffer"].lerp_(p.grad, 1 - _MOMENTUM)
+                update = _orthogonal(p.grad.lerp(momentum, _MOMENTUM), self._dtype)
                 p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.add_(update, alpha=-0.2 * group["lr"] * max(p.shape) ** 0.5)
 
@@ -63,9 +68,8 @@ class MuonAdamW(torch.optim.Optimizer):
         decayed = [p for _, p in trained if p.ndim > 1 and id(p) not in mine]
         others = [p for _, p in trained if p.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-        muon = torch.optim.Muon if fast_bfloat16() else Float32Muon
         self._parts: tuple[torch.optim.Optimizer, ...] = (
-            muon(matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),
+            Muon(matrices, lr=lr, weight_decay=weight_decay),
             torch.optim.AdamW(groups, lr=lr),
         )
         super().__init__([p for _, p in trained], {"lr": lr})

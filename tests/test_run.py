@@ -19,11 +19,11 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoConfig, MllamaForConditionalGeneration
 
-from recipes import trainer
+from recipes import run, trainer
 from recipes.looking import look_at, yes_probabilities
 from recipes.model import linear_modules, load_adapter, load_model, load_processor, nano_folder
 from recipes.run import Interrupted, finetune, training_pages
-from recipes.schema import ModelPart, Recipe, load_recipe, save_recipe
+from recipes.schema import ModelPart, Recipe, TrainPart, load_recipe, save_recipe
 from render.data.dataset import write_dataset
 from render.data.rows import Options
 from render.files import InputError, WorkFailed
@@ -343,3 +343,11 @@ def test_left_out_statements_are_never_spoken_of(pages):
     rows = training_pages(load_recipe("quickstart", [f"data.train={pages}", "data.leave_out=[SR, NORM]"]).data)
     spoken = {code for row in rows["dialogues"] for d in row for code in d["statements"]}
     assert spoken and not spoken & {"SR", "NORM"}
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_mixed_precision_is_for_machines_that_multiply_in_bfloat16(fast, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "fast_bfloat16", lambda: fast)
+    for asked in (True, False):
+        recipe = dataclasses.replace(load_recipe("nano"), train=TrainPart(mixed_precision=asked))
+        assert run._arguments(recipe, tmp_path, 1).bf16 is (asked and fast)
