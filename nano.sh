@@ -52,4 +52,4 @@ shipped "$out/sixth"
 tune --out "$out/seventh" model.from_scratch=false model.base="$out/sixth-shipped" data.train="$out/company,$out/company-mixed" \
     --max-steps 115 train.patches=94 train.reading=0.5 train.learning_rate=1.5e-3 train.seed=6
 tune --out "$out/eighth" model.from_scratch=false model.base="$out/seventh" data.train="$out/company,$out/company-mixed" \
-    --max-steps 150 "${settle[@]}" train.seed=7
+    --max-steps 120 "${settle[@]}" train.seed=7
