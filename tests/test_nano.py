@@ -32,13 +32,15 @@ def test_what_is_no_ecg_is_refused(nano: Reader) -> None:
 
 
 def test_a_page_that_is_turned_or_cut_off_is_refused_and_the_page_itself_is_not(nano: Reader, tmp_path: Path) -> None:
-    said = []
-    for code, seed in (("AFIB", 11), ("LVH", 13), ("NORM", 15)):
+    whole, turned, cut = [], [], []
+    for code, seed in (("AFIB", 11), ("LVH", 13), ("NORM", 15), ("IMI", 17), ("SBRAD", 19), ("CRBBB", 21)):
         page = _page(tmp_path, code, seed)
         half = page.crop((0, 0, page.width // 2, page.height))
         images = (page, page.rotate(180), page.rotate(90, expand=True), half)
-        said += [refusal(nano.ask(image, ["What does this ECG show?"])[0]) for image in images]
-    assert said == ["", "upside down", "upside down", "cut off"] * 3
+        said = [refusal(nano.ask(image, ["What does this ECG show?"])[0]) for image in images]
+        whole, turned, cut = [*whole, said[0]], [*turned, *said[1:3]], [*cut, said[3]]
+    assert whole == [""] * 6 and turned == ["upside down"] * 12
+    assert cut.count("cut off") >= 5, f"{cut.count('cut off')} of 6 halves are refused"
 
 
 def test_questions_in_a_clinicians_own_words_are_answered(nano: Reader, tmp_path: Path) -> None:
@@ -49,7 +51,7 @@ def test_questions_in_a_clinicians_own_words_are_answered(nano: Reader, tmp_path
             (answer,) = nano.ask(_page(tmp_path, code, seed), [question])
             assert answer in ("Yes.", "No.")
             right += answer == "Yes."
-    assert right >= 9, f"{right} of 12 are found"
+    assert right >= 11, f"{right} of 12 are found"
     assert nano.ask(_page(tmp_path, "NORM", 15), list(asked.values())) == ["No."] * 3
 
 
