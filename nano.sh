@@ -10,7 +10,8 @@
 #   sixth   the same pages with every patch, while the learning rate falls
 #   seventh new pages, of the simulator that draws statements in the company in which PTB-XL shows them
 #   eighth  the same pages with every patch, while the learning rate falls
-# The third, the fifth and the seventh started from shipped weights, without the reading heads, which the copies below leave out too.
+# The third, the fifth and the seventh started from shipped weights, without the reading heads, which the copies below
+# leave out too.
 set -euo pipefail
 out=${OUT:-runs/nano}
 page=(--width 784 --signal --resume --workers 2)

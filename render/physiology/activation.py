@@ -256,16 +256,16 @@ _LOST["IPMI"], _LOST["IPLMI"] = _LOST["IMI"], _LOST["ILMI"]
 
 
 def scar(waves: list[Wave], code: str, width: float, person: Person, rng: Chance) -> list[Wave]:
-    """Silence a region: the first 45-65 ms point away from it, until its leads show a Q of >= 30 ms and depth
+    """Silence a region: the first 42-66 ms point away from it, until its leads show a Q of >= 30 ms and depth
     (U)."""
-    length = rng.uniform(46, 66) if code in ("ASMI", "AMI", "ALMI") else rng.uniform(42, 56)
+    anterior, inferior = code in ("ASMI", "AMI", "ALMI"), code in ("IMI", "ILMI", "IPMI", "IPLMI")
+    length = rng.uniform(46, 66) if anterior else rng.uniform(42, 56)
     depth = 0.11 + rng.gamma(1.0, 0.04)
-    inferior = code in ("IMI", "ILMI", "IPMI", "IPLMI")
     rest = (0.6, 0.2, 0.9) if inferior else (0.2, 0.2, 0.2)
     kept = [w.scaled(rest) if w.name in ("septum", "first") else w for w in waves]
-    lost = _LOST.get(code, (1.0, 1.0, 1.0))
-    kept = [w.scaled(lost) if w.name == "apex" else w for w in kept]
-    if code in ("ASMI", "AMI", "ALMI"):  # the front wall gives nothing: no R between the Q and the S
+    if code in _LOST:
+        kept = [w.scaled(_LOST[code]) if w.name == "apex" else w for w in kept]
+    if anterior:  # the front wall gives nothing: no R between the Q and the S
         kept = [_weak_apex(w) if w.name == "apex" else w for w in kept]
     vector = varied(_AWAY[code], 0.12, rng)
     hole = person.wave("scar", (0, 0.40 * length, 0.60 * length, length), vector, "activation", rng)
@@ -401,12 +401,11 @@ def ectopic_qrs(person: Person, rng: Chance, site: str) -> tuple[list[Wave], flo
 
 
 def gradient(person: Person, rng: Chance) -> Vector:
-    """The T wave's dipole in mV after a normal activation, within the spread of healthy recordings."""
+    """The T wave's dipole in mV after a normal activation, within the spread of healthy or of other recordings."""
     size = math.exp(rng.normal(0, 0.26) - 0.008 * (person.age - 45))  # T grows smaller with age
+    mean, spread, least = (0.27, 0.15, -0.18), (0.05, 0.04, 0.09), (0.10, 0.05)
     if not person.healthy:  # and in the sick, where V2-V3 keep theirs
-        x, y, z = plus(scale((0.22, 0.10, -0.18), size), scattered((0.07, 0.05, 0.11), rng))
-        z *= 0.7 if person.sex == "female" else 1.15
-        return x, y, max(z, -1.0)
-    x, y, z = plus(scale((0.27, 0.15, -0.18), size), scattered((0.05, 0.04, 0.09), rng))
+        mean, spread, least = (0.22, 0.10, -0.18), (0.07, 0.05, 0.11), (-math.inf, -math.inf)
+    x, y, z = plus(scale(mean, size), scattered(spread, rng))
     z *= 0.7 if person.sex == "female" else 1.15  # men's T in V2-V3 is taller
-    return max(x, 0.10), max(y, 0.05), max(z, -1.0)
+    return max(x, least[0]), max(y, least[1]), max(z, -1.0)

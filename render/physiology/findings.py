@@ -197,14 +197,17 @@ def _counts() -> dict[tuple[str, str], int]:
     return once | {(b, a): count for (a, b), count in once.items()}
 
 
-def _learnt(both: dict[tuple[str, str], int]) -> dict[str, _Company]:
+_BOTH = _counts()
+
+
+def _learnt() -> dict[str, _Company]:
     """The company of each statement, from the table of how often two stand on one record."""
 
     def share(other: str, code: str) -> float:
         if other in _EXCLUDED[code] or other == code:
             return 0.0
-        usual = both[other, other] / _TOGETHER_RECORDS
-        return (both.get((code, other), 0) + _PRIOR * usual) / (both[code, code] + _PRIOR)
+        usual = _BOTH[other, other] / _TOGETHER_RECORDS
+        return (_BOTH.get((code, other), 0) + _PRIOR * usual) / (_BOTH[code, code] + _PRIOR)
 
     learnt = {}
     for code in SIMULATED_STATEMENTS:
@@ -214,8 +217,8 @@ def _learnt(both: dict[tuple[str, str], int]) -> dict[str, _Company]:
     return learnt
 
 
-_COMPANY = _learnt(_counts())
-_FIRST = _cumulative(_counts()[code, code] ** -_RARITY for code in _CODES)
+_COMPANY = _learnt()
+_FIRST = _cumulative(_BOTH[code, code] ** -_RARITY for code in _CODES)
 _TRIED = 9  # companions, of which those that fit are taken until there are enough
 
 
