@@ -67,8 +67,9 @@ def _flush_entry(path: Path) -> None:
 def read_run(folder: Path) -> dict[str, Any]:
     """`run.json` of a finished run. Raises `InputError` when it is missing or damaged."""
     path = folder / "run.json"
-    if not path.exists():
+    if not path.is_file():
         raise InputError(
-            f"{folder}: no run.json: the run did not finish; go on with: ecg-vlm finetune ... --out {folder} --resume"
+            f"{folder}: no run.json; name the folder of a finished run of ecg-vlm finetune, or finish this one with "
+            f"--out {folder} --resume"
         )
     return read_json_object(path, "run the tuning again")

@@ -102,8 +102,6 @@ def _refuse_unlike(found: Agreement, dtype: str, run: Path) -> None:
 
 def _read_run(run: Path) -> tuple[Recipe, dict[str, Any]]:
     """Recipe and `run.json` of a finished run. Raises `InputError`."""
-    if not (run / "run.json").is_file():
-        raise InputError(f"{run}: no run.json; name the folder of a finished run of ecg-vlm finetune")
     facts, recipe = read_run(run), load_recipe(run / "recipe.yaml")
     if recipe.model.base.startswith(RANDOM):
         raise InputError(

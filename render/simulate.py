@@ -26,7 +26,7 @@ from render.physiology.rhythm import LENGTH_S, Rhythm, rhythm
 from render.physiology.verdict import holding, unmet
 from render.questions.measure import steady_rate
 from render.record import EcgRecord
-from render.statements import STATEMENTS
+from render.statements import HIDDEN_T_END, NO_SINGLE_PR, STATEMENTS
 
 __all__ = ["RATE_HZ", "SIMULATED_STATEMENTS", "Simulated", "simulate"]
 
@@ -107,24 +107,19 @@ def _record(rng: Chance, record_id: str, statements: Sequence[str] | None) -> Ec
     )
 
 
-# Rhythms without a PR interval, or with more than one; and rhythms in which the end of T is hidden by other waves.
-_NO_SINGLE_PR = frozenset({"AFIB", "AFLT", "SVTAC", "PSVT", "SVARR", "PACE", "2AVB", "3AVB"})
-_HIDDEN_T_END = frozenset({"AFIB", "AFLT", "SVTAC", "PSVT", "PACE"})
-
-
 def _measured(findings: frozenset[str], timing: Rhythm, beat: Beat) -> dict[str, float]:
     """What the simulator itself knows of the record in numbers; see `EcgRecord.measured`."""
     known: dict[str, float] = {}
     rate = steady_rate([t for t, _ in timing.ventricles if 0 <= t < LENGTH_S])
     if rate is not None:
         known["rate_bpm"] = rate
-    if timing.pr_ms > 0 and not findings & _NO_SINGLE_PR:
+    if timing.pr_ms > 0 and not findings & NO_SINGLE_PR:
         known["pr_ms"] = timing.pr_ms
     conducted = sum(kind == "normal" for _, kind in timing.ventricles)
     if 2 * conducted < len(timing.ventricles):  # paced, or an escape rhythm from the ventricle: not this beat
         return known
     known["qrs_ms"] = beat.qrs_ms
-    if not findings & _HIDDEN_T_END:
+    if not findings & HIDDEN_T_END:
         known["qt_ms"] = beat.qt_ms
     if not findings & {"CRBBB", "IRBBB"}:  # there the axis depends on how much of the late R' is counted
         known["qrs_axis_deg"] = beat.axis

@@ -66,6 +66,12 @@ PREVALENCE: Mapping[str, Mapping[str, float]] = {
 }
 """Source -> code -> share of its records that carry the code."""
 
+NO_SINGLE_PR = frozenset({"AFIB", "AFLT", "SVTAC", "PSVT", "SVARR", "PACE", "2AVB", "3AVB"})
+"""Rhythms without a PR interval, or with more than one."""
+
+HIDDEN_T_END = frozenset({"AFIB", "AFLT", "SVTAC", "PSVT", "PACE"})
+"""Rhythms in which other waves hide the end of T: no QT interval is told."""
+
 TASKS = ("all", "diagnostic", "subdiagnostic", "superdiagnostic", "form", "rhythm")
 """The six label tasks of the PTB-XL benchmark (Strodthoff et al. 2020)."""
 

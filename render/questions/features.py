@@ -13,6 +13,7 @@ import numpy as np
 
 from render.questions.measure import AMPLITUDES
 from render.questions.wording import pick
+from render.statements import HIDDEN_T_END, NO_SINGLE_PR
 
 Asked = tuple[str, str, str]
 """form, question, answer."""
@@ -114,14 +115,12 @@ _CONSISTENT: dict[str, tuple[tuple[str, float, float], ...]] = {
     "SBRAD": (("rate_bpm", 0, 65),),
     "NORM": (("pr_ms", 110, 220), ("qrs_ms", 0, 125), ("qtc_bazett_ms", 0, 475), ("qtc_fridericia_ms", 0, 470)),
 }
-_NO_PR = frozenset({"AFIB", "AFLT", "SVTAC", "PSVT", "SVARR", "PACE", "2AVB", "3AVB"})
-# Of those, the ones that have no PR interval at all, and why: these are told so.
+# Of the rhythms without a single PR interval, the ones that have none at all, and why: these are told so.
 _WITHOUT_PR = {
     "AFIB": "The atria fibrillate",
     "AFLT": "The atria flutter",
     "3AVB": "The atria and the ventricles beat independently",
 }
-_NO_QT = frozenset({"AFIB", "AFLT", "SVTAC", "PSVT", "PACE"})
 
 
 def askable(measured: Mapping[str, float], statements: Collection[str]) -> dict[str, float]:
@@ -134,9 +133,9 @@ def askable(measured: Mapping[str, float], statements: Collection[str]) -> dict[
     if "qrs_axis_deg" in known:
         known["qrs_axis_deg"] = (known["qrs_axis_deg"] + 180) % 360 - 180
     known = {k: v for k, v in known.items() if QUANTITIES[k].credible[0] <= v <= QUANTITIES[k].credible[1]}
-    if not _NO_PR.isdisjoint(statements):
+    if not NO_SINGLE_PR.isdisjoint(statements):
         known.pop("pr_ms", None)
-    if not _NO_QT.isdisjoint(statements):
+    if not HIDDEN_T_END.isdisjoint(statements):
         known.pop("qt_ms", None)
     rate, qt = known.get("rate_bpm", 0.0), known.get("qt_ms", 0.0)
     if qt and 60 <= rate <= 90:
