@@ -165,15 +165,20 @@ def ask(a: argparse.Namespace) -> None:
     seen = reader.look_at([image])
     questions = a.questions or [OPEN_QUESTION]  # with --statements too: 71 numbers cannot say that the page is none
     scores = reader.score(seen) if a.statements else {}
-    answers = reader.ask(seen, questions, max_new_tokens=a.max_new_tokens)
+    answers = [
+        {"question": q, "answer": t, "contradicted": reader.contradicted(seen, q, t)}
+        for q, t in zip(questions, reader.ask(seen, questions, max_new_tokens=a.max_new_tokens), strict=True)
+    ]
     if a.json:
-        pairs = [{"question": q, "answer": t} for q, t in zip(questions, answers, strict=True)]
-        print(json.dumps({"image": str(a.image), "model": a.model, "answers": pairs, "scores": scores}))
+        print(json.dumps({"image": str(a.image), "model": a.model, "answers": answers, "scores": scores}))
         return
-    for question, answer in zip(questions, answers, strict=True):
-        print(f"{question}  {answer}" if len(questions) > 1 else answer)
     from render.statements import STATEMENTS
 
+    for told in answers:
+        print(f"{told['question']}  {told['answer']}" if len(questions) > 1 else told["answer"])
+        if told["contradicted"]:
+            doubts = (f"{STATEMENTS[code].name} {p:.2f}" for code, p in told["contradicted"].items())
+            print(f"  (it says otherwise when asked about each alone; P(present): {', '.join(doubts)})")
     for code, value in sorted(scores.items(), key=lambda item: -item[1]):
         print(f"{value:.3f}  {code:<8} {STATEMENTS[code].name}")
 

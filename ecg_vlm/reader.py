@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from eval.parse import parse
 from recipes import looking
 from recipes.bases import NANO, base_fingerprint
 from recipes.checkpoint import read_run
@@ -22,6 +23,7 @@ from render.statements import STATEMENTS
 # 64 megapixels: an A3 page at 600 dpi is 70 Mpx, a phone photo 12-50. A larger "image" is a decompression bomb.
 _MOST_PIXELS = 64_000_000
 _SCORE_BATCH = 8
+_YES = 0.5  # from this P(yes) on, "Yes." is the likelier answer
 
 
 def open_image(path: str | Path) -> Image.Image:
@@ -108,6 +110,16 @@ class Reader:
         """One question about many images, in one batch."""
         seen = images if isinstance(images, Look) else self.look_at(images)
         return looking.answer(self.model, self.processor, seen, question, max_new_tokens=max_new_tokens)
+
+    def contradicted(self, seen: Look, question: str, answer: str) -> dict[str, float]:
+        """P(present) of the statements that an answer affirms or denies, where the model says otherwise of that one.
+
+        A free answer names many statements in a row, each in the light of those before it. Asked about each alone, the
+        model takes some of them back, and these are mostly wrong: see the README. seen: of one image.
+        """
+        said = parse(answer, question)
+        scores = self.score(seen, codes) if (codes := [*said.present, *said.absent]) else {}
+        return {code: p for code, p in scores.items() if (p >= _YES) != (code in said.present)}
 
     def score(self, image: Image.Image | Look, statements: Sequence[str] = tuple(STATEMENTS)) -> dict[str, float]:
         """P(present) for each statement code, from one look: all questions side by side, none seeing another."""

@@ -69,7 +69,7 @@ def read_run(folder: Path) -> dict[str, Any]:
     path = folder / "run.json"
     if not path.is_file():
         raise InputError(
-            f"{folder}: no run.json; name the folder of a finished run of ecg-vlm finetune, or finish this one with "
-            f"--out {folder} --resume"
+            f"{folder}: no run.json; name the folder of a finished run of ecg-vlm finetune; one that did not finish "
+            f"goes on with --out {folder} --resume"
         )
     return read_json_object(path, "run the tuning again")

@@ -13,12 +13,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from transformers import DynamicCache
 
 from recipes.packing import IGNORED, Batch, Encoded, encode, encode_prompt, look, pack
+from render.questions.wording import REFUSALS
+
+_LINE = 12.0  # standard deviation in 256 grey levels: paper's grain and shade stay below 9, pages of any look above 30
+_BLANK = REFUSALS["en"]["not an ECG"][0]
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,8 @@ class Look:
     tiles: tuple[int, ...]
     head: tuple[int, ...]
     """Tokens in the cache: the chat head up to the image token."""
+    blank: tuple[bool, ...]
+    """Whether an image is blank: what it shows is then not left to the model."""
 
     def again(self) -> DynamicCache:
         """A cache to go on from. The tensors are shared: a cache grows by making new ones, never in place."""
@@ -47,7 +54,14 @@ def look_at(model: Any, processor: Any, images: Sequence[Image.Image]) -> Look:
     del batch["labels"]
     cache = DynamicCache(config=model.config.get_text_config())
     model(**_to(batch, model), past_key_values=cache, use_cache=True, logits_to_keep=1)
-    return Look(cache, tuple(tiles), head)
+    return Look(cache, tuple(tiles), head, tuple(is_blank(image) for image in images))
+
+
+def is_blank(image: Image.Image) -> bool:
+    """Whether nothing is drawn on a picture: none of 16 x 16 spots has the contrast of a thin line."""
+    grey = np.asarray(image.convert("L"), dtype=np.float32)
+    spots = [spot for band in np.array_split(grey, 16) for spot in np.array_split(band, 16, axis=1)]
+    return all(spot.std() < _LINE for spot in spots if spot.size)
 
 
 @torch.no_grad()
@@ -77,7 +91,7 @@ def yes_probabilities(model: Any, processor: Any, seen: Look, questions: Sequenc
 
 @torch.no_grad()
 def answer(model: Any, processor: Any, seen: Look, question: str, *, max_new_tokens: int) -> list[str]:
-    """Greedy answers to one question, one for each image."""
+    """Greedy answers to one question, one for each image; a blank image is refused."""
     prompt = torch.tensor([encode_prompt(processor, question).input_ids] * len(seen.tiles))
     inputs = {
         "input_ids": prompt,
@@ -92,7 +106,7 @@ def answer(model: Any, processor: Any, seen: Look, question: str, *, max_new_tok
         use_cache=True,
     )
     texts: list[str] = processor.tokenizer.batch_decode(out[:, prompt.shape[1] :], skip_special_tokens=True)
-    return [text.strip() for text in texts]
+    return [_BLANK if blank else text.strip() for text, blank in zip(texts, seen.blank, strict=True)]
 
 
 @lru_cache(maxsize=4)

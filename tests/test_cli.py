@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -140,7 +141,21 @@ def test_ask_answers_and_scores(page, capsys):
     (answer,) = Reader.load().ask(open_image(page), [OPEN_QUESTION])
     code, out, _ = run(capsys, "ask", page, "--statements")
     assert code == 0 and out.splitlines()[0] == answer  # where a page cannot be read, it says so above the numbers
-    assert len(out.splitlines()) == 1 + 71
+    assert len(re.findall(r"^[01]\.\d{3}  ", out, re.MULTILINE)) == 71
+
+
+def test_ask_says_where_an_answer_contradicts_yes_and_no(page, capsys, monkeypatch):
+    said = "This ECG shows a pacemaker rhythm. No sinus rhythm."
+    monkeypatch.setattr(Reader, "ask", lambda reader, seen, questions, **_: [said] * len(questions))
+    monkeypatch.setattr(Reader, "score", lambda reader, seen, codes: dict.fromkeys(codes, 0.25))
+    code, out, _ = run(capsys, "ask", page)
+    assert code == 0 and out.splitlines() == [
+        said,
+        "  (it says otherwise when asked about each alone; P(present): a pacemaker rhythm 0.25)",
+    ]
+    monkeypatch.setattr(Reader, "score", lambda reader, seen, codes: dict.fromkeys(codes, 0.75))
+    (told,) = json.loads(run(capsys, "ask", page, "--json")[1])["answers"]
+    assert told["answer"] == said and told["contradicted"] == {"SR": 0.75}
 
 
 def test_many_questions_from_one_look_answer_like_one_by_one(page):

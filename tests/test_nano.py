@@ -31,6 +31,17 @@ def test_what_is_no_ecg_is_refused(nano: Reader) -> None:
             assert refusal(answer), answer
 
 
+def test_blank_paper_is_refused_whatever_its_size_grain_and_shade(nano: Reader) -> None:
+    rng = np.random.default_rng(0)
+    for width, height in ((784, 392), (1120, 560), (1240, 1754), (3, 2)):
+        shade = np.linspace(225, 250, width) * np.ones((height, 1)) + rng.normal(0, 2, (height, width))
+        for image in (
+            Image.new("RGB", (width, height), "white"),
+            Image.fromarray(shade.astype(np.uint8)).convert("RGB"),
+        ):
+            assert refusal(nano.ask(image.convert("RGB"), ["What does this ECG show?"])[0])
+
+
 def test_a_page_that_is_turned_or_cut_off_is_refused_and_the_page_itself_is_not(nano: Reader, tmp_path: Path) -> None:
     whole, turned, cut = [], [], []
     for code, seed in (("AFIB", 11), ("LVH", 13), ("NORM", 15), ("IMI", 17), ("SBRAD", 19), ("CRBBB", 21)):
@@ -53,6 +64,14 @@ def test_questions_in_a_clinicians_own_words_are_answered(nano: Reader, tmp_path
             right += answer == "Yes."
     assert right >= 11, f"{right} of 12 are found"
     assert nano.ask(_page(tmp_path, "NORM", 15), list(asked.values())) == ["No."] * 3
+
+
+def test_what_a_page_contradicts_is_taken_back(nano: Reader, tmp_path: Path) -> None:
+    normal, blocked = (nano.look_at([_page(tmp_path, code, 15)]) for code in ("NORM", "CLBBB"))
+    said = "This ECG shows sinus rhythm and a pacemaker rhythm. No left bundle branch block."
+    assert list(nano.contradicted(normal, "What does this ECG show?", said)) == ["PACE"]
+    assert {"PACE", "CLBBB"} <= set(nano.contradicted(blocked, "What does this ECG show?", said))
+    assert nano.contradicted(normal, "Is this a normal ECG?", "This picture is not an ECG.") == {}
 
 
 def test_the_rhythm_of_pages_is_named(nano: Reader, tmp_path: Path) -> None:
