@@ -79,3 +79,51 @@ def test_referee_counts_statements_with_enough_records(monkeypatch):
     result = referee.judged(None, (np.zeros((10, 12, 1000), np.float32), labels), 2)
     assert result.per_class == {referee.CLASSES[3]: 1.0, referee.CLASSES[4]: 1.0}
     assert referee.row("a → b", result, 1) == f"| a → b | 1.000 | 2 | {referee.CLASSES[3]} 1.00 |"
+
+
+def test_measuring_compares_the_number_said_with_the_one_known(monkeypatch, capsys, tmp_path):
+    measuring = _benchmark("measuring")
+    write_dataset(Simulated(5, 12), tmp_path, Options(width=672, tasks=("features",), forms=("open",)))
+
+    class Parrot:
+        """Says what is known of a page, 7 more."""
+
+        load = classmethod(lambda cls, model: cls())
+
+        def ask(self, image, questions):
+            return [f"About {known[q] + 7:g} of them." if known[q] is not None else "There is none." for q in questions]
+
+    told = [d["messages"] for row in open_dataset(tmp_path) for d in row["dialogues"]]
+    rates = [m for m in told if measuring.asked_about(m[0]["content"]) is measuring.QUANTITIES["rate_bpm"]]
+    known = {question["content"]: 70.0 for question, _ in told}
+    monkeypatch.setattr(measuring, "Reader", Parrot)
+    found, silent = measuring.errors("nano", str(tmp_path), 12)
+    heard = found[measuring.QUANTITIES["rate_bpm"].name]
+    assert silent == 0 and len(rates) == len(heard)
+    assert sorted(heard) == pytest.approx(sorted(77 - measuring.number(answer["content"]) for _, answer in rates))
+    known = dict.fromkeys(known)
+    assert measuring.errors("nano", str(tmp_path), 12)[1] > 0
+    measuring.main([str(tmp_path)])
+    assert capsys.readouterr().out.endswith("without\n")
+
+
+@pytest.mark.parametrize(
+    ("question", "name"),
+    [
+        ("What is the heart rate?", "the heart rate"),
+        ("Tell me the QTc by Bazett's formula.", "the QTc by Bazett's formula"),
+        ("What is the depth of the S wave in lead V1?", "the depth of the S wave in lead V1"),
+        ("What does this ECG show?", ""),
+    ],
+)
+def test_measuring_knows_what_a_question_is_about(question, name):
+    found = _benchmark("measuring").asked_about(question)
+    assert (found.name if found else "") == name
+
+
+@pytest.mark.parametrize(
+    ("answer", "number"),
+    [("About -30 degrees.", -30.0), ("1.2 mV", 1.2), ("None.", None), ("60 to 70", None), ("V1", None)],
+)
+def test_measuring_takes_the_only_number(answer, number):
+    assert _benchmark("measuring").number(answer) == number
