@@ -59,7 +59,7 @@ def look_at(model: Any, processor: Any, images: Sequence[Image.Image]) -> Look:
 
 def is_blank(image: Image.Image) -> bool:
     """Whether nothing is drawn on a picture: none of 16 x 16 spots has the contrast of a thin line."""
-    grey = np.asarray(image.convert("L"), dtype=np.float32)
+    grey = np.asarray(image.convert("L"))
     spots = [spot for band in np.array_split(grey, 16) for spot in np.array_split(band, 16, axis=1)]
     return all(spot.std() < _LINE for spot in spots if spot.size)
 
