@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import sys
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec, PathFinder
@@ -54,10 +55,11 @@ def prepare() -> bool:
 def load_nano() -> tuple[Any, Any]:
     """Nano in float32 on the processor, and its chat and image processor. Ask `prepare` first."""
     import torch
-    from transformers import MllamaForConditionalGeneration, MllamaProcessor
+    from transformers import MllamaForConditionalGeneration, MllamaProcessor, core_model_loading
 
     from recipes.bases import nano_folder
 
+    core_model_loading.re = _CompilesLate()
     # A layer of nano's is done before a second thread is awake. Where the cores are busy, two threads wait a
     # scheduler's slice for each other in every layer, which is longer than the whole answer.
     torch.set_num_threads(1)
@@ -68,6 +70,25 @@ def load_nano() -> tuple[Any, Any]:
     gc.freeze()
     gc.enable()
     return model.eval(), processor
+
+
+class _LatePattern:
+    """A regular expression that is compiled when it is used."""
+
+    def __init__(self, pattern: str) -> None:
+        self._pattern = pattern
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(re.compile(self._pattern), name)
+
+
+class _CompilesLate:
+    """Python's `re` for transformers, which compiles the renamings of the weights of all models to use nano's."""
+
+    compile = _LatePattern
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(re, name)
 
 
 def start_again_plainly() -> NoReturn:
