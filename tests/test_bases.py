@@ -241,13 +241,13 @@ def test_4bit_weights_are_never_repacked(monkeypatch):
 def test_an_adapter_learns_on_4bit_weights_reloads_and_merges(tmp_path):
     pytest.importorskip("bitsandbytes")
     part = ModelPart(quantization="nf4")
-    torch.manual_seed(3)  # of eight seeds two give an adapter so small that merging into 4-bit weights rounds it away
+    torch.manual_seed(3)  # of six seeds one gives an adapter so small that merging into 4-bit weights rounds it away
     model = add_lora(load_model(part), LoraPart(rank=4, dropout=0.0))
     inputs = asked(model, "nano")
     labels = inputs["input_ids"].masked_fill(inputs["input_ids"] == model.config.image_token_id, -100)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
     losses = []
-    for step in range(4):  # train, look without gradient, train again: repacked weights would raise here
+    for step in range(12):  # train, look without gradient, train again: repacked weights would raise here
         model.train()
         loss = model(**inputs, labels=labels).loss
         loss.backward()
