@@ -21,6 +21,7 @@ from render.questions.features import QUANTITIES, Quantity
 
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?")
 _FEWEST = 10
+_OPEN = ("features", "open")  # task and form of the dialogues
 
 
 def asked_about(question: str) -> Quantity | None:
@@ -51,9 +52,6 @@ def errors(model: str, pages: str, limit: int) -> tuple[dict[str, list[float]], 
                 apart = heard - value
                 found[quantity.name].append((apart + 180) % 360 - 180 if quantity.unit == "degrees" else apart)
     return found, silent
-
-
-_OPEN = ("features", "open")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -138,10 +137,13 @@ def test_ask_answers_and_scores(page, capsys):
         "What is the rhythm?",
     ]
     assert len(told["scores"]) == 71 and all(0 <= p <= 1 for p in told["scores"].values())
-    (answer,) = Reader.load().ask(open_image(page), [OPEN_QUESTION])
+    reader = Reader.load()
+    seen = reader.look_at([open_image(page)])
+    (answer,) = reader.ask(seen, [OPEN_QUESTION])
+    taken_back = bool(reader.contradicted(seen, OPEN_QUESTION, answer))
     code, out, _ = run(capsys, "ask", page, "--statements")
     assert code == 0 and out.splitlines()[0] == answer  # where a page cannot be read, it says so above the numbers
-    assert len(re.findall(r"^[01]\.\d{3}  ", out, re.MULTILINE)) == 71
+    assert len(out.splitlines()) == 1 + taken_back + 71
 
 
 def test_ask_says_where_an_answer_contradicts_yes_and_no(page, capsys, monkeypatch):

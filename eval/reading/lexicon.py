@@ -105,16 +105,13 @@ _KINDS = ("absent", "uncertain", "present", "ignore", "drop", "void", "ask", "cl
 _SIDES = ("before", "after", "both", "")
 
 
-_words = cache(words)  # the tables say the same few words again and again: a fifth of the time of reading them
-
-
 def expand(pattern: str) -> list[tuple[str, ...]]:
     """All word sequences of a pattern: `[old] inferior/diaphragmatic mi` -> four of them."""
     choices: list[list[tuple[str, ...]]] = []
     for part in pattern.split():
         optional = len(part) > 2 and part.startswith("[") and part.endswith("]")
         bare = part[1:-1] if optional else part
-        options = [_words(option) for option in (bare.split("/") if len(bare) > 1 else [bare])]
+        options = [words(option) for option in (bare.split("/") if len(bare) > 1 else [bare])]
         choices.append([*options, ()] if optional else options)
     found = {sum(chosen, ()) for chosen in itertools.product(*choices)}
     return sorted(sequence for sequence in found if sequence)

