@@ -98,6 +98,29 @@ def test_a_patch_tells_the_lead_that_runs_through_it_and_its_voltages(processor,
     )
 
 
+def test_a_patch_with_an_r_peak_tells_the_interval_before_it(processor, patch, native):
+    beats = np.array([0.4, 1.2, 2.0, 2.5, 3.7, 4.5, 5.3, 6.1, 6.9, 7.7, 8.5, 9.3])  # one early, a pause behind it
+    time = np.arange(5000) / 500
+    record = recorded(np.tile(sum(0.6 * np.exp(-(((time - beat) / 0.015) ** 2)) for beat in beats), (12, 1)), 500)
+    row, found = told(record, processor, patch, width=native, layout="3x4+1R")
+    said = found["reading_rr"]
+    strip = next(t for t in json.loads(row["geometry"])["leads"] if t["end_sample"] - t["start_sample"] == 5000)
+    across = native // 2 // patch
+    checked = 0
+    for beat, long in zip(beats[1:], np.diff(beats), strict=True):
+        x = strip["box"][0] + beat * strip["mm_per_s"] * strip["px_per_mm"]
+        y = strip["baseline_y"] - 0.6 * strip["mm_per_mv"] * strip["px_per_mm"]
+        if min(x % patch, -x % patch) < 2 or min(y % patch, -y % patch) < 2:
+            continue  # between two patches
+        tile, number = int(x // patch) // across, int(y // patch) * across + int(x // patch) % across
+        assert said[tile, number].tolist() == pytest.approx([np.log(long / 0.8), np.log(long / 0.8)], abs=0.03)
+        checked += 1
+    assert checked > 6
+    assert said.isfinite().all(-1).sum() < found["reading_lead"].ne(IGNORED).sum() / 2
+    _, flat = told(recorded(np.full((12, 5000), 0.1), 500), processor, patch, lenient=True)
+    assert not flat["reading_rr"].isfinite().any()
+
+
 @pytest.mark.parametrize(
     "options", [{"style": "photo"}, {"layout": "12x1,A4"}, {"layout": "6x2,cabrera,50mm/s,Letter"}]
 )
@@ -120,6 +143,7 @@ def test_heads_that_say_the_truth_lose_nothing_and_a_frozen_hook_keeps_nothing(p
         [
             torch.nn.functional.one_hot(found["reading_lead"].clamp(min=0), len(LEADS)) * 100.0,
             found["reading_mv"].nan_to_num() / 0.2,
+            found["reading_rr"].nan_to_num() / 0.1,
         ],
         dim=-1,
     )

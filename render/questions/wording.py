@@ -210,7 +210,7 @@ REFUSALS: dict[str, dict[str, tuple[str, ...]]] = {
     "en": {
         "not an ECG": (
             "This picture does not show an ECG.",
-            "I see no ECG in this picture; please send one of the tracing.",
+            "There is no ECG in this picture; please send one of the tracing.",
             "This is not an ECG, so I cannot answer. Please send a picture of the ECG.",
         ),
         "upside down": (

@@ -8,10 +8,15 @@ from itertools import pairwise
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
+from render.pages.layout import layout_drawn
 from render.pages.other.colours import Colour, colour, paper_and_ink, shaded, title, type_of, words
+from render.pages.page import draw
+from render.pages.style import style_drawn
+from render.record import LEADS, EcgRecord
 
+_EMPTY_HZ = 100.0
 _Points = NDArray[np.float64]
 
 
@@ -155,6 +160,21 @@ def graph_paper(rng: Generator, width: int, height: int) -> Image.Image:
         pen.line(points.ravel().tolist(), fill=colour(rng, light=(0, 0.8)), width=int(rng.integers(2, 6)))
     pen.text((at + 6, 4), f"y = {words(rng, 1)[0]}(x)", fill=ink, font=type_of(int(rng.integers(14, 30))))
     return image
+
+
+def empty_form(rng: Generator, width: int, height: int) -> Image.Image:
+    """A page as ours are, of any layout and paper, without one trace: the recorder ran out of ink, or never ran."""
+    layout = layout_drawn("mixed", rng)
+    nothing = np.full((len(LEADS), round(layout.seconds * _EMPTY_HZ)), np.nan, dtype=np.float32)
+    nothing[:, 0] = 0.0  # a lead of one sample has no line
+    page = draw(
+        EcgRecord("", nothing, _EMPTY_HZ, ""),
+        layout=layout.name,
+        width=round(layout.width * rng.uniform(2.5, 5.0)),
+        paper=style_drawn("mixed", rng).paper,
+    )
+    placed = ImageOps.contain if width > height else ImageOps.fit  # whole, or what an upright picture has of it
+    return placed(page.to_pil(), (width, height))
 
 
 def _function(rng: Generator, x: NDArray[np.float64]) -> NDArray[np.float64]:
