@@ -5,8 +5,9 @@ thousands of numbers. Heads on the tower's output are trained along with the ans
 
 - each patch that a trace runs through says which of the twelve leads it is, and the voltage in each of `COLUMNS`
   columns of the patch, in mV about the lead's median (a page does not show where zero is);
-- each patch with an R peak says how long the RR interval before it is, in itself and against the page's median: early
-  beats, pauses and irregular rhythms are told by comparing what lies several patches apart;
+- each of these patches says, too, where it lies between two beats: how long ago the last R peak was, how long until the
+  next, and how long the interval between is against the page's median. Early beats, pauses and irregular rhythms are
+  told by comparing what lies several patches apart, which answers alone teach slowly;
 - the tiles' class tokens say which of the 71 statements hold. That head is linear: what it reads lies open to the
   language model, whose cross-attention sees the tower's output through linear maps too.
 
@@ -46,7 +47,8 @@ IN_MODEL = "reading."
 """How the names of the heads' weights begin within the model that is trained with them."""
 
 _PREFIX = "reading_"
-_RR_S, _RR_UNIT = 0.8, 0.1  # intervals count as logarithms, so that a tenth longer or shorter is about 1 in the loss
+_BEATS = 3  # what a patch says about the beats around it
+_BEATS_UNIT = 0.05  # what counts as 1 in their loss: 50 ms, or an interval a twentieth longer than the median
 _BEAT_S, _BEAT_APART_S, _BEAT_SHARE = 0.15, 0.22, 0.45  # see `_beats`
 _MV = 0.2  # what counts as 1 in the loss of voltages: small waves weigh as squares, QRS complexes as lengths
 _MOST_MV = 5.0
@@ -57,29 +59,30 @@ def targets(row: Mapping[str, Any], processor: Any, patch: int) -> Batch:
     """What the tower has to say about one page.
 
     reading_lead: (tiles, patches) int64, index into `LEADS`, or `IGNORED`. reading_mv: (tiles, patches, `COLUMNS`)
-    float32, NaN where nothing is to be said. reading_rr: (tiles, patches, 2) float32, NaN where no R peak lies: the
-    logarithm of the RR interval before it over 0.8 s, and over the page's median RR. reading_statements: (71,) float32,
-    0 or 1, or NaN. Tiles and patches as the tower counts them, patches without the class token. Of an unreadable page,
-    nothing is to be said.
+    float32, NaN where nothing is to be said. reading_beats: (tiles, patches, 3) float32, NaN likewise and where the
+    page shows no beat before or behind: seconds since the last R peak and until the next, from the sample nearest to
+    the patch's middle, and the logarithm of their RR interval over the page's median. reading_statements: (71,)
+    float32, 0 or 1, or NaN. Tiles and patches as the tower counts them, patches without the class token. Of an
+    unreadable page, nothing is to be said.
     """
     side, most = processor.image_processor.size["height"], processor.image_processor.max_image_tiles
     across = side // patch
     lead = np.full((most, across, across), IGNORED, np.int64)
     mv = np.full((most, across, across, COLUMNS), np.nan, np.float32)
-    rr = np.full((most, across, across, 2), np.nan, np.float32)
+    beats = np.full((most, across, across, _BEATS), np.nan, np.float32)
     readable = not row.get("unreadable")
     if readable:
         geometry = json.loads(row["geometry"])
         signal = signal_of(row["signal"])
         to_canvas, tiles_wide = _to_canvas(geometry, side, most)
-        intervals = _intervals(signal, geometry)
+        around = _around(signal, geometry)
         for trace in geometry["leads"]:
-            _place(lead, mv, rr, trace, signal, intervals, to_canvas, (patch, tiles_wide), geometry["sampling_rate"])
+            _place(lead, mv, beats, trace, signal, around, to_canvas, (patch, tiles_wide), geometry["sampling_rate"])
     held = set(row["statements"])
     return {
         "reading_lead": torch.from_numpy(lead.reshape(most, -1)),
         "reading_mv": torch.from_numpy(mv.reshape(most, -1, COLUMNS)),
-        "reading_rr": torch.from_numpy(rr.reshape(most, -1, 2)),
+        "reading_beats": torch.from_numpy(beats.reshape(most, -1, _BEATS)),
         "reading_statements": torch.tensor([float(code in held) if readable else np.nan for code in STATEMENTS]),
     }
 
@@ -111,27 +114,31 @@ def _beats(signal: NDArray[np.float32]) -> NDArray[np.int64]:
     return np.asarray(peaks, np.int64)
 
 
-def _intervals(signal: NDArray[np.float32], geometry: Mapping[str, Any]) -> NDArray[np.float32]:
-    """(samples, 2): at each R peak that the page shows and that has one before it, what `targets` says; else NaN."""
-    rate = geometry["sampling_rate"]
-    first = min(trace["start_sample"] for trace in geometry["leads"]) / rate * RATE_HZ
-    last = max(trace["end_sample"] for trace in geometry["leads"]) / rate * RATE_HZ
+def _around(signal: NDArray[np.float32], geometry: Mapping[str, Any]) -> NDArray[np.float32]:
+    """(samples, 3): what `targets` says of the beats around each sample; NaN before the page's first and from its last
+    on, and throughout where it shows fewer than three."""
+    to_ours = RATE_HZ / geometry["sampling_rate"]
+    first = min(trace["start_sample"] for trace in geometry["leads"]) * to_ours
+    last = max(trace["end_sample"] for trace in geometry["leads"]) * to_ours
     beats = _beats(signal)
     beats = beats[(beats >= first) & (beats < last)]
-    found = np.full((signal.shape[1], 2), np.nan, np.float32)
+    found = np.full((signal.shape[1], _BEATS), np.nan, np.float32)
     if len(beats) > 2:
-        long = np.diff(beats) / RATE_HZ
-        found[beats[1:]] = np.log(np.stack([long / _RR_S, long / np.median(long)], axis=1))
+        long = np.diff(beats)
+        at = np.arange(beats[0], beats[-1])
+        behind = np.searchsorted(beats, at, side="right")
+        ratio = np.log(long / np.median(long))[behind - 1]
+        found[at] = np.stack([(at - beats[behind - 1]) / RATE_HZ, (beats[behind] - at) / RATE_HZ, ratio], axis=1)
     return found
 
 
 def _place(
     lead: NDArray[np.int64],
     mv: NDArray[np.float32],
-    rr: NDArray[np.float32],
+    beats: NDArray[np.float32],
     trace: Mapping[str, Any],
     signal: NDArray[np.float32],
-    intervals: NDArray[np.float32],
+    around: NDArray[np.float32],
     to_canvas: NDArray[np.float64],
     tiling: tuple[int, int],
     rate: float,
@@ -145,7 +152,7 @@ def _place(
     known = np.isfinite(drawn)
     if not known.any():
         return
-    drawn, seconds, intervals = drawn[known], seconds[known], intervals[first : first + len(drawn)][known]
+    drawn, seconds, around = drawn[known], seconds[known], around[first : first + len(drawn)][known]
     voltages = np.clip(drawn - np.median(drawn), -_MOST_MV, _MOST_MV)
     x = trace["box"][0] + (seconds - trace["start_s"]) * trace["mm_per_s"] * trace["px_per_mm"]
     up = drawn * trace["mm_per_mv"] * trace["px_per_mm"]
@@ -161,8 +168,9 @@ def _place(
     lead.reshape(-1)[patches] = LEADS.index(trace["lead"])
     owned = counts.any(axis=1)
     mv.reshape(-1, COLUMNS)[owned] = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)[owned]
-    told = np.isfinite(intervals[inside, 0])
-    rr.reshape(-1, 2)[patches[told]] = intervals[inside][told]
+    middle_first = np.lexsort((np.abs(columns[inside] - column - 0.5), patches))
+    held, firsts = np.unique(patches[middle_first], return_index=True)
+    beats.reshape(-1, _BEATS)[held] = around[inside][middle_first[firsts]]
 
 
 class Reading(nn.Module):
@@ -171,7 +179,7 @@ class Reading(nn.Module):
     def __init__(self, vision: Any) -> None:
         super().__init__()
         width = vision.config.vision_output_dim
-        self.traces = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, len(LEADS) + COLUMNS + 2))
+        self.traces = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, len(LEADS) + COLUMNS + _BEATS))
         self.statements = nn.Linear(width, len(STATEMENTS))
         self._seen: list[tuple[Tensor, Tensor | None]] = []
         vision.register_forward_hook(self._listen)
@@ -190,20 +198,20 @@ class Reading(nn.Module):
         """The losses by name. batch: `targets` of each row, stacked, and aspect_ratio_mask (rows, 1, tiles)."""
         output, kept = self._seen.pop()
         seen = output[:, 0].float()  # (rows, tiles, 1 + patches, width); a row has one image
-        lead, mv, rr = batch["reading_lead"], batch["reading_mv"], batch["reading_rr"]
+        lead, mv, beats = batch["reading_lead"], batch["reading_mv"], batch["reading_beats"]
         if kept is not None:  # `recipes.tower.see_ink`
             kept = kept.view(*lead.shape[:2], -1)
             lead = lead.gather(2, kept)
-            mv, rr = (told.gather(2, kept[..., None].expand(-1, -1, -1, told.shape[-1])) for told in (mv, rr))
+            mv, beats = (t.gather(2, kept[..., None].expand(-1, -1, -1, t.shape[-1])) for t in (mv, beats))
         filled = batch["aspect_ratio_mask"][:, 0, :, None].to(seen.dtype)
         page = (seen[:, :, 0] * filled).sum(dim=1) / filled.sum(dim=1)
         told = self.traces(seen[:, :, 1:]).float()
-        leads, voltages, intervals = told.split([len(LEADS), COLUMNS, 2], dim=-1)
+        leads, voltages, around = told.split([len(LEADS), COLUMNS, _BEATS], dim=-1)
         present = self.statements(page).float()
         named = functional.cross_entropy(leads.flatten(0, 2), lead.flatten(), ignore_index=IGNORED, reduction="none")
         return {
             "voltages": _mean(functional.smooth_l1_loss, voltages, mv / _MV),
-            "intervals": _mean(functional.smooth_l1_loss, intervals, rr / _RR_UNIT),
+            "beats": _mean(functional.smooth_l1_loss, around, beats / _BEATS_UNIT),
             "leads": named.sum() / lead.ne(IGNORED).sum().clamp(min=1),
             "statements": _STATEMENTS_WEIGHT
             * _mean(functional.binary_cross_entropy_with_logits, present, batch["reading_statements"]),
