@@ -163,12 +163,21 @@ def graph_paper(rng: Generator, width: int, height: int) -> Image.Image:
 
 
 def empty_form(rng: Generator, width: int, height: int) -> Image.Image:
-    """A page as ours are, of any layout and paper, without one trace: the recorder ran out of ink, or never ran."""
+    """A page as ours are, of any layout and paper, without one beat: no traces, or flat ones of electrodes in the air.
+
+    A flat line may be asystole, but no picture can tell the two apart.
+    """
     layout = layout_drawn("mixed", rng)
-    nothing = np.full((len(LEADS), round(layout.seconds * _EMPTY_HZ)), np.nan, dtype=np.float32)
-    nothing[:, 0] = 0.0  # a lead of one sample has no line
+    at = np.arange(round(layout.seconds * _EMPTY_HZ)) / _EMPTY_HZ
+    if rng.random() < 0.5:
+        signal = np.full((len(LEADS), at.size), np.nan)
+        signal[:, 0] = 0.0  # a lead of one sample has no line
+    else:
+        slow, phases = rng.uniform(0.0, 0.15) * rng.random((len(LEADS), 1)), rng.uniform(0, 2 * np.pi, (len(LEADS), 1))
+        signal = slow * np.sin(2 * np.pi * rng.uniform(0.05, 0.4) * at + phases)
+        signal += rng.normal(0, rng.uniform(0.0, 0.02), signal.shape)
     page = draw(
-        EcgRecord("", nothing, _EMPTY_HZ, ""),
+        EcgRecord("", signal.astype(np.float32), _EMPTY_HZ, ""),
         layout=layout.name,
         width=round(layout.width * rng.uniform(2.5, 5.0)),
         paper=style_drawn("mixed", rng).paper,
