@@ -22,6 +22,8 @@ CLOSED_FORMS = (
     "Any {bare}?",
     "Does this patient have {name}?",
     "{Bare}?",
+    "Is it {name}?",
+    "Is this {name}?",
 )
 """The first form is the one that scores are asked with; the others keep a model from learning one wording."""
 
@@ -82,7 +84,7 @@ NORMAL_FORMS = (
     "Is this tracing within normal limits?",
 )
 _PLURAL = frozenset({"INVT", "ISC_", "LOWT", "NST_", "NT_", "PAC", "PRC(S)", "PVC", "QWAVE", "VCLVH"})
-_SINGULAR_FORM = 1  # "Is there inverted T waves" is no English
+_SINGULAR_FORMS = (1, 8, 9)  # "Is there inverted T waves" is no English
 _OTHER_NAME_SHARE = 0.4  # of the yes/no questions that are not asked in the scoring form, where there is another name
 
 CANONICAL_SHARE = 0.5
@@ -249,21 +251,22 @@ def closed_question(code: str, form: int = 0, name: str = "") -> str:
     return CLOSED_FORMS[form].format(name=name, bare=short, Bare=short[0].upper() + short[1:])
 
 
-def closed_forms(code: str) -> tuple[int, ...]:
-    """The forms beside the first that a code's name reads well in."""
+def closed_forms(code: str, name: str = "") -> tuple[int, ...]:
+    """The forms that a code's name reads well in, or one of its `OTHER_NAMES`; without the first for its own name."""
     if code == "NORM":
         return tuple(range(1, len(NORMAL_FORMS)))
-    return tuple(f for f in range(1, len(CLOSED_FORMS)) if not (code in _PLURAL and f == _SINGULAR_FORM))
+    plural = name.endswith("s") if name else code in _PLURAL
+    return tuple(f for f in range(0 if name else 1, len(CLOSED_FORMS)) if not (plural and f in _SINGULAR_FORMS))
 
 
 def pick_closed(code: str, rng: np.random.Generator) -> str:
     """The yes/no question about a code: half the time as scores are asked, else in another form or by another name."""
     if rng.random() < CANONICAL_SHARE:
         return closed_question(code)
+    name = ""
     if code in OTHER_NAMES and rng.random() < _OTHER_NAME_SHARE:
-        forms = [f for f in range(len(CLOSED_FORMS)) if f != _SINGULAR_FORM]  # some of these names are plural
-        return closed_question(code, int(rng.choice(forms)), pick(OTHER_NAMES[code], rng))
-    return closed_question(code, int(rng.choice(closed_forms(code))))
+        name = pick(OTHER_NAMES[code], rng)
+    return closed_question(code, int(rng.choice(closed_forms(code, name))), name)
 
 
 def label_of(code: str) -> str:
