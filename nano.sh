@@ -1,31 +1,41 @@
 #!/usr/bin/env bash
-# How the nano that ships was made: simulated pages, and ten runs of which each goes on from the one before.
+# How the nano that ships was made: simulated pages, and runs of which each goes on from the one before.
 # Called by `make nano`: five hours or less on two cores with AVX512-BF16. Interrupted, it goes on where it was.
-#   first   one clean layout, yes/no questions, the inkiest patches: letters before handwriting
-#   second  every look and layout beside the clean one, every form of question, pages that cannot be read, and every
-#           patch, as the model is used, while the learning rate falls
-#   third   as the second on new pages, eight times as long, with the inkiest patches
-#   fourth  the same pages with every patch, while the learning rate falls
-#   fifth   as the third on new pages, on which questions have many more wordings and more pages cannot be read
-#   sixth   the same pages with every patch, while the learning rate falls
-#   seventh new pages, of the simulator that draws statements in the company in which PTB-XL shows them
-#   eighth  the same pages with every patch, while the learning rate falls
-#   ninth   as the seventh on new pages, three times as long
-#   tenth   the same pages with every patch, while the learning rate falls
-# The third, the fifth, the seventh and the ninth started from shipped weights, without the reading heads, which the
-# copies below leave out too.
+#   first      one clean layout, yes/no questions, the inkiest patches: letters before handwriting
+#   second     every look and layout beside the clean one, every form of question, pages that cannot be read, and every
+#              patch, as the model is used, while the learning rate falls
+# Lessons follow, each on new pages, first with the inkiest patches ("-begun"), then ("-settled") with every patch while
+# the learning rate falls:
+#   more       as the second, eight times as long
+#   words      questions have many more wordings, and more pages cannot be read
+#   company    of the simulator that draws statements in the company in which PTB-XL shows them
+#   further    the same, three times as long
+#   intervals  more pages of rhythms that intervals alone tell; the RR interval was to be read at R peaks (commit 7368958)
+#   beats      the same pages: every patch is to read where it lies between two beats
+# and in the end new pages twice more, with every patch, while the learning rate falls: "last", and "forms", in which
+# yes/no questions also begin with "Is it" and "Is this".
 set -euo pipefail
 out=${OUT:-runs/nano}
 page=(--width 784 --signal --resume --workers 2)
 all=(--closed 20 "${page[@]}")
 mixed=(--layout mixed --style mixed "${all[@]}")
-settle=(train.patches=0 train.reading=0.25 train.learning_rate=1.5e-3 train.schedule=cosine)
 tune() { # a process a core: two threads of one process wait for each other in every layer of so small a model
     OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 -m ecg_vlm.cli finetune nano --resume "$@"
 }
-shipped() { # a run's model as it ships: without its reading heads
-    mkdir -p "$1-shipped"
-    find "$1" -maxdepth 1 -type f ! -name "reading.safetensors" -exec cp {} "$1-shipped" \;
+begin() { # its name, the run before, its pages, steps, a seed; other overrides
+    local last="$out/$2-shipped"
+    mkdir -p "$last" # as it ships: without its reading heads
+    find "$out/$2" -maxdepth 1 -type f ! -name "reading.safetensors" -exec cp {} "$last" \;
+    tune --out "$out/$1-begun" model.from_scratch=false model.base="$last" data.train="$out/${3//,/,$out/}" --max-steps "$4" \
+        train.patches=94 train.reading=0.5 train.seed="$5" "${@:6}"
+}
+settle() { # its name, the run before, its pages, steps, a seed; other overrides
+    tune --out "$out/$1-settled" model.from_scratch=false model.base="$out/$2" data.train="$out/${3//,/,$out/}" --max-steps "$4" \
+        train.patches=0 train.reading=0.25 train.learning_rate=1.5e-3 train.schedule=cosine train.seed="$5" "${@:6}"
+}
+lesson() { # its name, the run before, its pages, steps with the inkiest patches, a seed, steps with every patch; others
+    begin "${@:1:5}" "${@:7}"
+    settle "$1" "$1-begun" "$3" "$6" $(($5 + 1)) "${@:7}"
 }
 
 ecg-vlm render simulated "$out/clean" --limit 48000 --seed 1 --tasks rhythm,morphology --forms closed --closed 12 "${page[@]}"
@@ -39,27 +49,21 @@ ecg-vlm render simulated "$out/company" --limit 5000 --seed 8 --unreadable 0.06 
 ecg-vlm render simulated "$out/company-mixed" --limit 6000 --seed 9 --unreadable 0.15 "${mixed[@]}"
 ecg-vlm render simulated "$out/further" --limit 7000 --seed 10 --unreadable 0.06 "${all[@]}"
 ecg-vlm render simulated "$out/further-mixed" --limit 5000 --seed 11 --unreadable 0.15 "${mixed[@]}"
+ecg-vlm render simulated "$out/intervals" --limit 14000 --seed 12 --unreadable 0.06 "${all[@]}"
+ecg-vlm render simulated "$out/intervals-mixed" --limit 11000 --seed 13 --unreadable 0.15 "${mixed[@]}"
+ecg-vlm render simulated:PAC,SARRH,SVARR,PAC,NORM,SARRH,AFIB,SBRAD,NDT,SR "$out/rhythms" --limit 6000 --seed 14 "${all[@]}"
+ecg-vlm render simulated "$out/last" --limit 5000 --seed 15 --unreadable 0.06 "${all[@]}"
+ecg-vlm render simulated "$out/last-mixed" --limit 4000 --seed 16 --unreadable 0.15 "${mixed[@]}"
+ecg-vlm render simulated "$out/forms" --limit 1700 --seed 17 --unreadable 0.06 "${all[@]}"
+ecg-vlm render simulated "$out/forms-mixed" --limit 1300 --seed 18 --unreadable 0.15 "${mixed[@]}"
 
 tune --out "$out/first" data.train="$out/clean" --max-steps 1500
-tune --out "$out/second" model.from_scratch=false model.base="$out/first" data.train="$out/all,$out/mixed" --max-steps 150 \
-    "${settle[@]}" train.seed=1
-shipped "$out/second"
-tune --out "$out/third" model.from_scratch=false model.base="$out/second-shipped" data.train="$out/more,$out/more-mixed" --max-steps 1300 \
-    train.patches=94 train.reading=0.5 train.seed=2
-tune --out "$out/fourth" model.from_scratch=false model.base="$out/third" data.train="$out/more,$out/more-mixed" --max-steps 250 \
-    "${settle[@]}" train.seed=3
-shipped "$out/fourth"
-tune --out "$out/fifth" model.from_scratch=false model.base="$out/fourth-shipped" data.train="$out/words,$out/words-mixed" \
-    --max-steps 950 train.patches=94 train.reading=0.5 train.seed=4
-tune --out "$out/sixth" model.from_scratch=false model.base="$out/fifth" data.train="$out/words,$out/words-mixed" --max-steps 150 \
-    "${settle[@]}" train.seed=5
-shipped "$out/sixth"
-tune --out "$out/seventh" model.from_scratch=false model.base="$out/sixth-shipped" data.train="$out/company,$out/company-mixed" \
-    --max-steps 115 train.patches=94 train.reading=0.5 train.learning_rate=1.5e-3 train.seed=6
-tune --out "$out/eighth" model.from_scratch=false model.base="$out/seventh" data.train="$out/company,$out/company-mixed" \
-    --max-steps 120 "${settle[@]}" train.seed=7
-shipped "$out/eighth"
-tune --out "$out/ninth" model.from_scratch=false model.base="$out/eighth-shipped" data.train="$out/further,$out/further-mixed" \
-    --max-steps 350 train.patches=94 train.reading=0.5 train.seed=8
-tune --out "$out/tenth" model.from_scratch=false model.base="$out/ninth" data.train="$out/further,$out/further-mixed" \
-    --max-steps 110 "${settle[@]}" train.seed=9
+settle second first all,mixed 150 1
+lesson more second-settled more,more-mixed 1300 2 250
+lesson words more-settled words,words-mixed 950 4 150
+lesson company words-settled company,company-mixed 115 6 120 train.learning_rate=1.5e-3
+lesson further company-settled further,further-mixed 350 8 110
+begin intervals further-settled intervals,intervals-mixed,rhythms 779 10
+lesson beats intervals-begun intervals,intervals-mixed,rhythms 466 11 360 train.reading=0.5
+settle last beats-settled last,last-mixed 270 13 train.learning_rate=1.2e-3
+settle forms last-settled forms,forms-mixed 90 14 train.learning_rate=8e-4

@@ -10,6 +10,8 @@ from PIL import Image
 from ecg_vlm.cli import main
 from ecg_vlm.reader import Reader, open_image
 from eval.parse import parse, refusal
+from render.pages.page import draw
+from render.record import EcgRecord
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +39,15 @@ def test_blank_paper_is_refused_whatever_its_size_grain_and_shade(nano: Reader) 
         shade = np.linspace(225, 250, width) * np.ones((height, 1)) + rng.normal(0, 2, (height, width))
         for image in (Image.new("RGB", (width, height), "white"), Image.fromarray(shade.astype(np.uint8))):
             assert refusal(nano.ask(image.convert("RGB"), ["What does this ECG show?"])[0])
+
+
+@pytest.mark.parametrize("layout", ["3x4+1R", "6x2", "12x1"])
+def test_an_empty_form_is_refused(nano: Reader, layout: str) -> None:
+    nothing = np.full((12, 1000), np.nan, dtype=np.float32)
+    nothing[:, 0] = 0.0
+    page = draw(EcgRecord("empty", nothing, 100.0, "test"), layout=layout, width=784).to_pil()
+    for answer in nano.ask(page, ["What does this ECG show?", "What is the rhythm?"]):
+        assert refusal(answer), answer
 
 
 def test_a_page_that_is_turned_or_cut_off_is_refused_and_the_page_itself_is_not(nano: Reader, tmp_path: Path) -> None:
