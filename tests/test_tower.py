@@ -177,10 +177,15 @@ def test_the_heads_of_a_tower_that_sees_ink_are_asked_about_what_it_sees(vision)
         "aspect_ratio_mask": torch.ones(1, 1, 2, dtype=torch.long),
         "reading_lead": torch.full((1, 2, places), -100),
         "reading_mv": torch.full((1, 2, places, COLUMNS), torch.nan),
+        "reading_beats": torch.full((1, 2, places, 3), torch.nan),
         "reading_statements": torch.zeros(1, 71),
     }
     batch["reading_lead"][0, 1, 9] = 6
-    batch["reading_mv"][0, 1, 8] = 1.0  # a patch that is not seen: nothing can be said of it
+    for name in ("reading_mv", "reading_beats"):
+        batch[name][0, 1, 8] = 1.0  # a patch that is not seen: nothing can be said of it
     looked(vision.train(), pixels)
     found = reading(batch)
-    assert found["voltages"].item() == 0 and found["leads"].item() > 0
+    assert found["voltages"].item() == 0 and found["beats"].item() == 0 and found["leads"].item() > 0
+    batch["reading_beats"][0, 1, 9] = 1.0
+    looked(vision.train(), pixels)
+    assert reading(batch)["beats"].item() > 0
