@@ -59,7 +59,7 @@ def test_a_page_that_is_turned_or_cut_off_is_refused_and_the_page_itself_is_not(
         said = [refusal(nano.ask(image, ["What does this ECG show?"])[0]) for image in images]
         whole, turned, cut = [*whole, said[0]], [*turned, *said[1:3]], [*cut, said[3]]
     assert whole == [""] * 6 and turned == ["upside down"] * 12
-    assert cut.count("cut off") >= 5, f"{cut.count('cut off')} of 6 halves are refused"
+    assert cut == ["cut off"] * 6
 
 
 def test_questions_in_a_clinicians_own_words_are_answered(nano: Reader, tmp_path: Path) -> None:
