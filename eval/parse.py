@@ -96,11 +96,21 @@ def _read(text: str) -> tuple[list[Mention], list[Item]]:
             mentions += _answered(asked, sentence)
             asked = []
         found, header = read_sentence(sentence, header)
-        if is_question(sentence) or (sentence[-1].kind == "question" and len(found) == 1):
+        if _asks(sentence, found):
             asked = found
         else:
             mentions += found
     return mentions + _answered(asked, []), items
+
+
+def _asks(sentence: Sequence[Item], found: Sequence[Mention]) -> bool:
+    """Whether a sentence asks about the statements found in it: as a question, or as one name alone ("LVH?")."""
+    return is_question(sentence) or (sentence[-1].kind == "question" and _matters(found) == 1)
+
+
+def _matters(mentions: Sequence[Mention]) -> int:
+    """How many different things are spoken of: "Wenckebach or Mobitz block" is one."""
+    return len({frozenset(m.item.meaning.codes) for m in mentions})
 
 
 def _answered(asked: Sequence[Mention], sentence: Sequence[Item]) -> list[Mention]:
@@ -116,7 +126,7 @@ def _replied(answer: str, question: str, spoken: Collection[str]) -> list[Mentio
     asked, items = _asked(question)
     said = next((s for s in sentences(scan(answer)) if not is_question(s)), [])
     status = stance(said) if said else None
-    either = any(item.kind == "or" for item in items) and len(asked) > 1
+    either = any(item.kind == "or" for item in items) and _matters(asked) > 1
     if not status or (either and status == "present"):
         return []
     start, end = said[0].start, said[-1].end if said[-1].kind != "break" else said[-1].start
@@ -131,8 +141,8 @@ def _replied(answer: str, question: str, spoken: Collection[str]) -> list[Mentio
 def _asked(question: str) -> tuple[list[Mention], list[Item]]:
     """The statements that the last closed question of a text is about."""
     items = _unambiguous(scan(question))
-    closed = [s for s in sentences(items) if is_question(s)]
-    return (read_sentence(closed[-1], None)[0], closed[-1]) if closed else ([], [])
+    closed = [(found, s) for s in sentences(items) if _asks(s, found := read_sentence(s, None)[0])]
+    return closed[-1] if closed else ([], [])
 
 
 def _picked(answer: str, options: Sequence[Option]) -> Parsed:

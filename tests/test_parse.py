@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from eval.parse import Finding, parse, parse_yes_no
 from eval.reading.choices import options_in, picks
 from eval.reading.lexicon import expand, lexicon
+from render.questions.wording import OTHER_NAMES, closed_forms, closed_question
 from render.statements import STATEMENTS
 
 ANSWERS = Path(__file__).parent / "answers.csv"
@@ -311,3 +312,17 @@ def test_dress_changes_nothing(dress: str) -> None:
     rows = [r for r in _rows() if r["style"] in ("negated", "hedged", "british") and "\n" not in r["answer"]]
     changed = [r["answer"] for r in rows if _got(_DRESSED[dress](r["answer"])) != _got(r["answer"])]
     assert len(changed) <= 0.02 * len(rows), changed
+
+
+@pytest.mark.parametrize("code", STATEMENTS)
+def test_a_yes_or_no_is_read_after_every_wording_of_its_question(code: str) -> None:
+    named = [(form, name) for name in ("", *OTHER_NAMES.get(code, ())) for form in (0, *closed_forms(code, name))]
+    for question in {closed_question(code, form, name) for form, name in named}:
+        assert code in parse("Yes.", question).present, question
+        assert code in parse("No.", question).absent, question
+
+
+def test_a_bare_name_asks_and_two_do_not() -> None:
+    assert parse("Yes.", "AF?").present == ("AFIB",) and parse("No.", "Any rhythm but AF? LVH?").absent == ("LVH",)
+    assert parse("Yes.", "Wenckebach or Mobitz block?").present == ("2AVB",)
+    assert parse("Yes.", "Sinus rhythm or AF?").findings == ()
