@@ -22,16 +22,17 @@ mixed=(--layout mixed --style mixed "${all[@]}")
 tune() { # a process a core: two threads of one process wait for each other in every layer of so small a model
     OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 -m ecg_vlm.cli finetune nano --resume "$@"
 }
-begin() { # its name, the run before, its pages, steps, a seed; other overrides
-    local last="$out/$2-shipped"
-    mkdir -p "$last" # as it ships: without its reading heads
-    find "$out/$2" -maxdepth 1 -type f ! -name "reading.safetensors" -exec cp {} "$last" \;
-    tune --out "$out/$1-begun" model.from_scratch=false model.base="$last" data.train="$out/${3//,/,$out/}" --max-steps "$4" \
-        train.patches=94 train.reading=0.5 train.seed="$5" "${@:6}"
+go_on() { # its name, the run before, its pages, steps, a seed; other overrides
+    tune --out "$out/$1" model.from_scratch=false model.base="$out/$2" data.train="$out/${3//,/,$out/}" --max-steps "$4" \
+        train.seed="$5" "${@:6}"
 }
-settle() { # its name, the run before, its pages, steps, a seed; other overrides
-    tune --out "$out/$1-settled" model.from_scratch=false model.base="$out/$2" data.train="$out/${3//,/,$out/}" --max-steps "$4" \
-        train.patches=0 train.reading=0.25 train.learning_rate=1.5e-3 train.schedule=cosine train.seed="$5" "${@:6}"
+begin() { # as go_on, from the run before as it ships: without its reading heads
+    mkdir -p "$out/$2-shipped"
+    find "$out/$2" -maxdepth 1 -type f ! -name "reading.safetensors" -exec cp {} "$out/$2-shipped" \;
+    go_on "$1-begun" "$2-shipped" "${@:3:3}" train.patches=94 train.reading=0.5 "${@:6}"
+}
+settle() { # as go_on
+    go_on "$1-settled" "${@:2:4}" train.patches=0 train.reading=0.25 train.learning_rate=1.5e-3 train.schedule=cosine "${@:6}"
 }
 lesson() { # its name, the run before, its pages, steps with the inkiest patches, a seed, steps with every patch; others
     begin "${@:1:5}" "${@:7}"

@@ -141,8 +141,8 @@ def _replied(answer: str, question: str, spoken: Collection[str]) -> list[Mentio
 def _asked(question: str) -> tuple[list[Mention], list[Item]]:
     """The statements that the last closed question of a text is about."""
     items = _unambiguous(scan(question))
-    closed = [(found, s) for s in sentences(items) if _asks(s, found := read_sentence(s, None)[0])]
-    return closed[-1] if closed else ([], [])
+    closed = ((found, s) for s in reversed(sentences(items)) if _asks(s, found := read_sentence(s, None)[0]))
+    return next(closed, ([], []))
 
 
 def _picked(answer: str, options: Sequence[Option]) -> Parsed:

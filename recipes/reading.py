@@ -114,14 +114,17 @@ def _beats(signal: NDArray[np.float32]) -> NDArray[np.int64]:
     return np.asarray(peaks, np.int64)
 
 
+def _drawn(trace: Mapping[str, Any], rate: float) -> tuple[int, int]:
+    """The first sample that a trace shows, at `RATE_HZ`, and the one behind its last."""
+    return round(trace["start_sample"] / rate * RATE_HZ), round(trace["end_sample"] / rate * RATE_HZ)
+
+
 def _around(signal: NDArray[np.float32], geometry: Mapping[str, Any]) -> NDArray[np.float32]:
     """(samples, 3): what `targets` says of the beats around each sample; NaN before the page's first and from its last
     on, and throughout where it shows fewer than three."""
-    to_ours = RATE_HZ / geometry["sampling_rate"]
-    first = min(trace["start_sample"] for trace in geometry["leads"]) * to_ours
-    last = max(trace["end_sample"] for trace in geometry["leads"]) * to_ours
+    firsts, lasts = zip(*(_drawn(trace, geometry["sampling_rate"]) for trace in geometry["leads"]), strict=True)
     beats = _beats(signal)
-    beats = beats[(beats >= first) & (beats < last)]
+    beats = beats[(beats >= min(firsts)) & (beats < max(lasts))]
     found = np.full((signal.shape[1], _BEATS), np.nan, np.float32)
     if len(beats) > 2:
         long = np.diff(beats)
@@ -146,7 +149,7 @@ def _place(
     """Write one trace into the patches that it is drawn in."""
     patch, tiles_wide = tiling
     tiles, across = lead.shape[:2]
-    first, last = (round(trace[key] / rate * RATE_HZ) for key in ("start_sample", "end_sample"))
+    first, last = _drawn(trace, rate)
     drawn = signal[LEADS.index(trace["lead"]), first:last]
     seconds = (np.arange(first, first + len(drawn)) + 0.5) / RATE_HZ
     known = np.isfinite(drawn)

@@ -84,7 +84,8 @@ NORMAL_FORMS = (
     "Is this tracing within normal limits?",
 )
 _PLURAL = frozenset({"INVT", "ISC_", "LOWT", "NST_", "NT_", "PAC", "PRC(S)", "PVC", "QWAVE", "VCLVH"})
-_SINGULAR_FORMS = (1, 8, 9)  # "Is there inverted T waves" is no English
+# "Is there inverted T waves" is no English.
+_SINGULAR_FORMS = frozenset(f for f, form in enumerate(CLOSED_FORMS) if form.startswith("Is "))
 _OTHER_NAME_SHARE = 0.4  # of the yes/no questions that are not asked in the scoring form, where there is another name
 
 CANONICAL_SHARE = 0.5
@@ -252,21 +253,21 @@ def closed_question(code: str, form: int = 0, name: str = "") -> str:
 
 
 def closed_forms(code: str, name: str = "") -> tuple[int, ...]:
-    """The forms that a code's name reads well in, or one of its `OTHER_NAMES`; without the first for its own name."""
+    """The forms that a code's name reads well in, or one of its `OTHER_NAMES`."""
     if code == "NORM":
-        return tuple(range(1, len(NORMAL_FORMS)))
+        return tuple(range(len(NORMAL_FORMS)))
     plural = name.endswith("s") if name else code in _PLURAL
-    return tuple(f for f in range(0 if name else 1, len(CLOSED_FORMS)) if not (plural and f in _SINGULAR_FORMS))
+    return tuple(f for f in range(len(CLOSED_FORMS)) if not (plural and f in _SINGULAR_FORMS))
 
 
 def pick_closed(code: str, rng: np.random.Generator) -> str:
     """The yes/no question about a code: half the time as scores are asked, else in another form or by another name."""
     if rng.random() < CANONICAL_SHARE:
         return closed_question(code)
-    name = ""
     if code in OTHER_NAMES and rng.random() < _OTHER_NAME_SHARE:
         name = pick(OTHER_NAMES[code], rng)
-    return closed_question(code, int(rng.choice(closed_forms(code, name))), name)
+        return closed_question(code, int(rng.choice(closed_forms(code, name))), name)
+    return closed_question(code, int(rng.choice(closed_forms(code)[1:])))
 
 
 def label_of(code: str) -> str:
