@@ -14,8 +14,8 @@ ecg-vlm render "$lesson" "$out/train" --limit 700 --width 784 --tasks rhythm,mor
 ecg-vlm render "$lesson" "$out/held-out" --limit 150 --width 784 --tasks rhythm,morphology --forms closed,open --closed 16 --seed 200 --workers 2 "${page[@]}"
 ecg-vlm render simulated:AFLT "$out/page.png" --width 1120 --seed 300 "${page[@]}"
 
-step "2/5  Tune nano with LoRA (recipes/quickstart.yaml)"
-ecg-vlm finetune recipes/quickstart.yaml --out "$out/run"
+step "2/5  Tune nano with LoRA (recipes/configs/quickstart.yaml)"
+ecg-vlm finetune recipes/configs/quickstart.yaml --out "$out/run"
 
 step "3/5  Ask about one page that neither model has seen: $out/page.png"
 question="What is the rhythm?"

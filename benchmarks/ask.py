@@ -1,8 +1,9 @@
 """How long a question takes from a cold start: `python benchmarks/ask.py [PAGE ...] [--runs N]`.
 
 Each run is `ecg-vlm ask PAGE "What is the rhythm?"` in a fresh process: Python, imports, model, picture, answer.
-Without PAGE, a simulated page in each look of `render.pages.wear.PRESETS` is asked about. Prints the median and the
-worst wall and CPU time (user and system) of each page, and exits 1 when a median is over the floor of 3 s wall. The
+Without PAGE, a simulated page in each look of `render.pages.augment.pipeline.PRESETS` is asked about.
+Prints the median and the worst
+wall and CPU time (user and system) of each page, and exits 1 when a median is over the floor of 3 s wall. The
 floor is meant for two free cores; the files are in the system's cache after the first run, which is not counted.
 """
 
@@ -52,7 +53,7 @@ def _measured(pages: Sequence[Path], runs: int) -> int:
 
 def rendered(folder: Path) -> list[Path]:
     """One simulated page in each look, as PNG files in `folder`."""
-    from render.pages.wear import PRESETS
+    from render.pages.augment.pipeline import PRESETS
 
     pages = [folder / f"{look}.png" for look in PRESETS]
     for look, page in zip(PRESETS, pages, strict=True):

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ecg_vlm.reader import Reader
-from render.data.dataset import open_dataset
-from render.questions.features import QUANTITIES, Quantity
+from render.dataset.parquet import open_dataset
+from render.dialogues.quantities import QUANTITIES, Quantity
 
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?")
 _FEWEST = 10

@@ -24,9 +24,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
+from render.pages.augment.pipeline import augment, effect_strengths
 from render.pages.layout import Layout, layout_named
 from render.pages.page import draw
-from render.pages.wear import strengths, wear
 from render.record import LEADS, EcgRecord
 from render.sources.ptbxl import PtbXl
 from render.statements import STATEMENTS
@@ -91,7 +91,7 @@ def clean_page(layout: str, width: int, record: EcgRecord) -> bytes:
 def photo(layout: str, width: int, record: EcgRecord) -> bytes:
     """The picture file of a photographed page, by this project. Every record has its own strengths and places."""
     random = np.random.default_rng(int(record.record_id))
-    return wear(draw(record, layout=layout, width=width), strengths("photo", random), random).data
+    return augment(draw(record, layout=layout, width=width), effect_strengths("photo", random), random).data
 
 
 def ecg_plot_page(width: int, record: EcgRecord) -> bytes:

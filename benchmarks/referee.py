@@ -14,12 +14,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from eval.baselines.recipe import BENCHMARK
-from eval.baselines.training import Labelled, TrainedBaseline, predict, read_records, train
-from eval.metrics import MacroAuc, macro_auc
-from render.simulate import Simulated
+from eval.baselines.settings import BENCHMARK
+from eval.baselines.train import LabelledSignals, TrainedBaseline, predict, read_records, train
+from eval.metrics.ranking import MacroAuc, macro_auc
+from render.simulator.simulate import Simulated
 from render.sources.ptbxl import LABELS_DIFFER, PtbXl
-from render.sources.source import Source, parse_folds
+from render.sources.registry import Source, parse_folds
 from render.statements import task_classes
 
 CLASSES = task_classes("all")
@@ -27,14 +27,14 @@ NETWORK = "resnet1d_wang"
 HELD_OUT_SEED = 1_000_003  # of simulated records: far from any seed that a training run is likely to be given
 
 
-def labelled(source: Source) -> Labelled:
+def labelled(source: Source) -> LabelledSignals:
     """All records of a source that are on the disk and whose labels are the same in all versions of PTB-XL."""
     ids, signals, labels = read_records(source, lenient=True)
     keep = [source.name != "ptbxl" or record_id not in LABELS_DIFFER for record_id in ids]
     return signals[keep], labels[keep]
 
 
-def trained(name: str, records: Labelled, epochs: int, seed: int) -> TrainedBaseline:
+def trained(name: str, records: LabelledSignals, epochs: int, seed: int) -> TrainedBaseline:
     """The network after the benchmark's recipe, shortened to `epochs`; says how long it took."""
     recipe = replace(BENCHMARK[NETWORK], epochs=epochs, seed=seed)
     begun = time.monotonic()
@@ -43,7 +43,7 @@ def trained(name: str, records: Labelled, epochs: int, seed: int) -> TrainedBase
     return model
 
 
-def judged(model: TrainedBaseline, records: Labelled, positives: int) -> MacroAuc:
+def judged(model: TrainedBaseline, records: LabelledSignals, positives: int) -> MacroAuc:
     """ROC AUC of each statement with at least so many records that have it, and as many that have not."""
     signals, labels = records
     counts = labels.sum(axis=0)

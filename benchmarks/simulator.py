@@ -28,7 +28,7 @@ _TURN = 50  # records of a turn
 _WORKER = """
 import sys, time
 start = time.process_time()
-from render.simulate import SIMULATED_STATEMENTS, Simulated
+from render.simulator.simulate import SIMULATED_STATEMENTS, Simulated
 print((time.process_time() - start) * 1e3, flush=True)
 sources = {"drawn": Simulated(1, 10**6), "each": Simulated(1, 10**6, SIMULATED_STATEMENTS)}
 for source in sources.values():
@@ -112,10 +112,10 @@ def p90(times: list[float]) -> float:
 
 def stages(number: int) -> Iterator[tuple[str, float]]:
     """(stage, ms) of one record, in the simulator's order."""
-    from render import simulate
-    from render.physiology.chance import Chance
-    from render.physiology.findings import NORMAL_COMPANY
-    from render.physiology.recorder import electrode_noise, twelve_leads
+    from render.simulator import simulate
+    from render.simulator.electrodes import electrode_noise, twelve_leads
+    from render.simulator.findings import NORMAL_COMPANY
+    from render.simulator.rng import BufferedRng
 
     spent = 0.0
 
@@ -126,11 +126,11 @@ def stages(number: int) -> Iterator[tuple[str, float]]:
         spent = (time.process_time() - start) * 1e3
         return made
 
-    rng = timed(lambda: Chance(2, number))
+    rng = timed(lambda: BufferedRng(2, number))
     yield "seed", spent
     findings = timed(lambda: simulate.drawn(rng))
     yield "statements", spent
-    person = timed(lambda: simulate.draw_person(rng, "NORM" in findings, findings <= NORMAL_COMPANY))
+    person = timed(lambda: simulate.sample_person(rng, "NORM" in findings, findings <= NORMAL_COMPANY))
     yield "person", spent
     timing = timed(lambda: simulate.rhythm(findings, person.age, rng))
     yield "rhythm", spent

@@ -40,20 +40,20 @@ from transformers.utils import logging as transformers_logging
 from trl import SFTConfig, SFTTrainer
 
 from ecg_vlm.reader import Reader
-from recipes.batches import Budget, Collator, in_order, split_pages
-from recipes.footprint import Count, needs
-from recipes.looking import answer_tokens
+from recipes.batching import BatchLimits, Collator, in_order, split_pages
+from recipes.config import Recipe, load_recipe
+from recipes.inference import answer_tokens
+from recipes.memory import Count, needs
 from recipes.model import add_lora, load_model, load_processor
 from recipes.packing import IGNORED, Encoder, render_chat
-from recipes.run import Progress, finetune
-from recipes.schema import Recipe, load_recipe
-from recipes.tower import spare_memory
+from recipes.train import Progress, finetune
 from recipes.trainer import Trainer
-from render.data.dataset import open_dataset, write_dataset
-from render.data.rows import Options
-from render.files import WorkFailed
-from render.questions.wording import closed_question
-from render.simulate import Simulated
+from recipes.vision_tower import apply_checkpointing
+from render.dataset.parquet import open_dataset, write_dataset
+from render.dataset.rows import Options
+from render.dialogues.wording import closed_question
+from render.errors import WorkFailed
+from render.simulator.simulate import Simulated
 from render.statements import STATEMENTS
 
 _CUDA = torch.cuda.is_available()
@@ -154,9 +154,9 @@ class Contestant:
 def contestants(base: Any, processor: Any, recipe: Recipe, folder: Path, dialogues: int) -> dict[str, Contestant]:
     """Ours and stock TRL, on the same weights and dialogues. Raises `AssertionError` where their labels differ."""
     pages, encoder = open_dataset(folder), Encoder(processor)
-    batches = in_order(split_pages(pages, encoder, 0), Budget(1))
+    batches = in_order(split_pages(pages, encoder, 0), BatchLimits(1))
     model, train = adapted(base, recipe), recipe.train
-    spare_memory(model, checkpointing=train.gradient_checkpointing)
+    apply_checkpointing(model, checkpointing=train.gradient_checkpointing)
     ours = {"remove_unused_columns": False, "dataset_kwargs": {"skip_prepare_dataset": True}}
     packed = Trainer(
         model=model,

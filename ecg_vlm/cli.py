@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ecg_vlm import commands
-from render.files import InputError, WorkFailed
+from render.errors import InputError, WorkFailed
 
 _EPILOG = "Not a medical device: nothing it prints is a diagnosis."
 
@@ -217,7 +217,7 @@ def _add_compare(sub: Any) -> None:
 
 
 def _add_baseline(sub: Any) -> None:
-    from eval.baselines.recipe import BENCHMARK
+    from eval.baselines.settings import BENCHMARK
 
     p = sub.add_parser(
         "baseline", help="train a network on the waveforms, predict with it", description="The comparison systems."
@@ -287,7 +287,7 @@ def _minutes(text: str) -> float:
 
 
 def _folds(text: str) -> tuple[int, ...]:
-    from render.sources.source import parse_folds
+    from render.sources.registry import parse_folds
 
     try:
         return parse_folds(text)

@@ -16,18 +16,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from render.files import InputError
+from render.errors import InputError
 
 if TYPE_CHECKING:
     from ecg_vlm.reader import Reader
-    from render.data.rows import Options
-    from render.sources.source import Source
+    from render.dataset.rows import Options
+    from render.sources.registry import Source
 
 
 def render(a: argparse.Namespace) -> None:
     """Render a data set, a preview of it, or one page of the first record when `out` is a .png or .jpg."""
-    from render.data.rows import Options
-    from render.sources.source import open_source
+    from render.dataset.rows import Options
+    from render.sources.registry import open_source
 
     options = Options(
         layout=a.layout,
@@ -60,13 +60,13 @@ def _render_one(out: Path, source: Source, options: Options) -> None:
     """The first record as a picture of the kind that `out` is named for."""
     from PIL import Image
 
-    from render.data.rows import make_picture
-    from render.files import refuse_filled, whole_file
+    from render.dataset.rows import make_picture
+    from render.io import atomic_write, require_empty
 
-    refuse_filled(out)
+    require_empty(out)
     record = source.read(0)
     picture, style = make_picture(record, 0, options)
-    with whole_file(out) as partial:
+    with atomic_write(out) as partial:
         if picture.suffix == out.suffix.lower().replace("jpeg", "jpg"):
             partial.write_bytes(picture.data)
         else:
@@ -76,9 +76,9 @@ def _render_one(out: Path, source: Source, options: Options) -> None:
 
 def _preview(a: argparse.Namespace, source: Source, options: Options) -> None:
     """Twelve pages from all over the data set that would be made, as one picture."""
-    from render.data.preview import contact_sheet
-    from render.data.rows import make_row
-    from render.files import whole_file
+    from render.dataset.contact_sheet import contact_sheet
+    from render.dataset.rows import make_row
+    from render.io import atomic_write
 
     out = a.out if a.out.suffix.lower() == ".png" else a.out.with_name(f"{a.out.name}-preview.png")
     pages = len(source) * options.per_record
@@ -88,7 +88,7 @@ def _preview(a: argparse.Namespace, source: Source, options: Options) -> None:
         for done, i in enumerate(shown, 1):
             rows.append(make_row(source.read(i // options.per_record), i, options))
             bar("pages", done, len(shown))
-    with whole_file(out) as partial:
+    with atomic_write(out) as partial:
         partial.write_bytes(contact_sheet(rows))
     print(f"{out}: {len(rows)} of {pages} pages; the same command without --preview makes them all")
 
@@ -97,8 +97,8 @@ _PREVIEWED = 12
 
 
 def _render_all(a: argparse.Namespace, source: Source, options: Options) -> None:
-    from render.data.dataset import write_dataset
-    from render.data.llava import LlavaDialogues, export_llava
+    from render.dataset.llava import LlavaDialogues, export_llava
+    from render.dataset.parquet import write_dataset
 
     told = LlavaDialogues(a.dialogues, source.name) if a.dialogues else None
     llava = a.out / "llava.json"
@@ -124,14 +124,14 @@ def _render_all(a: argparse.Namespace, source: Source, options: Options) -> None
 
 def finetune(a: argparse.Namespace) -> None:
     """Tune a model by a recipe."""
-    from recipes.schema import load_recipe
+    from recipes.config import load_recipe
 
     limits = {"train.max_steps": a.max_steps, "train.max_minutes": a.max_time}
     overrides = [*a.overrides, *(f"{key}={value}" for key, value in limits.items() if value)]
     recipe = load_recipe(a.recipe, overrides)
     out = a.out or Path("runs") / recipe.name
     from ecg_vlm.validation import validation
-    from recipes import run
+    from recipes import train
 
     with _bar("steps") as bar:
 
@@ -140,7 +140,7 @@ def finetune(a: argparse.Namespace) -> None:
             bar(f"tuning  {p.images_per_second:.1f} pages/s  {p.tokens_per_second:.0f} tokens/s{loss}", p.step, p.steps)
 
         judge = validation(recipe.data.validation) if recipe.data.validation else None
-        facts = run.finetune(recipe, out, resume=a.resume, report=report, validate=judge)
+        facts = train.finetune(recipe, out, resume=a.resume, report=report, validate=judge)
     share = facts["trained_parameters"] / facts["parameters"]
     losses = [loss for _, loss in facts["losses"]]
     print(
@@ -154,15 +154,15 @@ def finetune(a: argparse.Namespace) -> None:
 
 def ask(a: argparse.Namespace) -> None:
     """Answer questions about an image, or score all statements."""
-    from recipes import quick
+    from recipes import fast_start
 
-    prepared = a.own_process and a.model == "nano" and quick.prepare()  # before anything below imports torch
+    prepared = a.own_process and a.model == "nano" and fast_start.prepare()  # before anything below imports torch
     from ecg_vlm.reader import Reader, open_image
-    from render.questions.wording import OPEN_QUESTION
+    from render.dialogues.wording import OPEN_QUESTION
 
     image = open_image(a.image)
     reader = _quick_reader() if prepared else Reader.load(a.model)
-    seen = reader.look_at([image])
+    seen = reader.prefill([image])
     questions = a.questions or [OPEN_QUESTION]  # with --statements too: 71 numbers cannot say that the page is none
     scores = reader.score(seen) if a.statements else {}
     answers = [
@@ -186,31 +186,31 @@ def ask(a: argparse.Namespace) -> None:
 def _quick_reader() -> Reader:
     """Nano by the quick start; where that fails, with other versions of the libraries, all again the plain way."""
     from ecg_vlm.reader import Reader
-    from recipes.quick import start_again_plainly
+    from recipes.fast_start import restart_without_fast_start
 
     try:
         return Reader.load_quickly()
     except Exception:
-        start_again_plainly()
+        restart_without_fast_start()
 
 
 def evaluate(a: argparse.Namespace) -> None:
     """Judge a model on pages, or kept scores and answers again, and write the report."""
-    from ecg_vlm import batch
-    from eval.report import text_table
-    from render.files import refuse_filled
+    from ecg_vlm import evaluation
+    from eval.report.write import text_table
+    from render.io import require_empty
 
     if bool(a.model) == bool(a.kept):
         raise InputError("evaluate: name a model, or with --from what was kept of an evaluation")
-    refuse_filled(a.out)
-    pages = batch.held_out_pages(a.data, a.folds, a.limit) if a.data else None
+    require_empty(a.out)
+    pages = evaluation.load_pages(a.data, a.folds, a.limit) if a.data else None
     if a.kept:
-        report = batch.judge_again(a.kept, a.out, pages=pages, seed=a.seed)
+        report = evaluation.rejudge(a.kept, a.out, pages=pages, seed=a.seed)
     elif pages is None:
         raise InputError("evaluate: --data is missing: the folder of the pages to judge on")
     else:
         with _bar("pages") as bar:
-            report = batch.evaluate(
+            report = evaluation.evaluate(
                 a.model,
                 pages,
                 a.out,
@@ -228,17 +228,17 @@ def evaluate(a: argparse.Namespace) -> None:
 
 def calibrate(a: argparse.Namespace) -> None:
     """Fit calibration and thresholds on validation pages and freeze them beside the model."""
-    from ecg_vlm import batch
+    from ecg_vlm import evaluation
 
-    pages = batch.held_out_pages(a.data, a.folds, a.limit)
+    pages = evaluation.load_pages(a.data, a.folds, a.limit)
     with _bar("pages") as bar:
-        file, calibration = batch.calibrate(a.model, pages, a.out, force=a.force, show=bar)
+        file, calibration = evaluation.calibrate(a.model, pages, a.out, force=a.force, show=bar)
     print(f"{file}: {calibration.summary()}")
 
 
 def compare(a: argparse.Namespace) -> None:
     """Put reports side by side."""
-    from eval.showing.compare import compare_reports, comparison_text, write_comparison
+    from eval.report.compare import compare_reports, comparison_text, write_comparison
 
     comparison = compare_reports(a.reports, seed=a.seed)
     print(comparison_text(comparison))
@@ -251,19 +251,19 @@ def train_baseline(a: argparse.Namespace) -> None:
     """Train a comparison system on waveforms."""
     from dataclasses import replace
 
-    from eval.baselines.recipe import BENCHMARK
-    from render.files import refuse_filled
+    from eval.baselines.settings import BENCHMARK
+    from render.io import require_empty
 
     if a.name not in BENCHMARK:
         raise InputError(f"baseline {a.name}: no such network; there is {', '.join(BENCHMARK)}")
     if a.validate_folds and (not a.folds or set(a.folds) & set(a.validate_folds)):
         raise InputError("--validate-folds: needs --folds without any of the same, for example --folds 1-8")
     if not a.resume:
-        refuse_filled(a.out)
+        require_empty(a.out)
     recipe = replace(BENCHMARK[a.name], seed=a.seed, **({"epochs": a.epochs} if a.epochs else {}))
     _, signals, labels = _waveforms(a, a.folds)
     held_out = _waveforms(a, a.validate_folds)[1:] if a.validate_folds else None
-    from eval.baselines import training
+    from eval.baselines import train
 
     with _bar("epochs") as bar:
 
@@ -271,7 +271,7 @@ def train_baseline(a: argparse.Namespace) -> None:
             auc = "" if epoch.validation_auc is None else f"  AUC {epoch.validation_auc:.3f}"
             bar(f"{a.name}  {speed:.0f} records/s  loss {epoch.loss:.3f}{auc}", epoch.number, epoch.total)
 
-        model = training.train(
+        model = train.train(
             signals,
             labels,
             name=a.name,
@@ -288,21 +288,21 @@ def train_baseline(a: argparse.Namespace) -> None:
 
 def predict_baseline(a: argparse.Namespace) -> None:
     """Score records with a trained CNN."""
-    from eval.baselines import training
-    from eval.protocol import write_scores
-    from render.files import refuse_filled
+    from eval.baselines import train
+    from eval.storage import write_scores
+    from render.io import require_empty
 
-    model = training.load(a.name)
-    refuse_filled(a.out)
+    model = train.load(a.name)
+    require_empty(a.out)
     ids, signals, _ = _waveforms(a, a.folds)
-    write_scores(a.out / "scores.parquet", ids, training.predict(model, signals))
+    write_scores(a.out / "scores.parquet", ids, train.predict(model, signals))
     print(f"{a.out / 'scores.parquet'}: {len(ids)} records")
 
 
 def _waveforms(a: argparse.Namespace, folds: tuple[int, ...] | None) -> tuple[list[str], Any, Any]:
     """Record ids, (n, 12, 1000) millivolts at 100 Hz and (n, 71) labels of the records that are asked for."""
-    from eval.baselines.training import read_records
-    from render.sources.source import open_source
+    from eval.baselines.train import read_records
+    from render.sources.registry import open_source
 
     source = open_source(a.data, seed=a.seed, limit=a.limit, folds=folds)
     with _bar("records") as bar:
@@ -311,7 +311,7 @@ def _waveforms(a: argparse.Namespace, folds: tuple[int, ...] | None) -> tuple[li
 
 def parse(a: argparse.Namespace) -> None:
     """Read statement codes from answers, a JSON object a line."""
-    from eval import parse as parser
+    from eval.parser import parse as parser
 
     for number, line in enumerate(_lines(a.file), 1):
         text, question = line.rstrip("\n"), ""
@@ -360,10 +360,10 @@ def doctor(a: argparse.Namespace) -> None:
     """Say what fits this machine before anything heavy starts."""
     from dataclasses import asdict
 
+    from recipes.config import load_recipe
     from recipes.doctor import doctor as examine
     from recipes.doctor import machine
-    from recipes.footprint import needs
-    from recipes.schema import load_recipe
+    from recipes.memory import needs
 
     recipe = load_recipe(a.recipe, a.overrides) if a.recipe else None
     if a.json:

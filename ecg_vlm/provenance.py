@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from eval.records import Evaluated
+from eval.types import LabelledRecords
 from recipes.checkpoint import read_run
-from render.files import InputError
+from render.errors import InputError
 
 FILES = (".parquet", ".csv")
 """Endings of files of scores, in place of a model."""
@@ -17,7 +17,7 @@ FILES = (".parquet", ".csv")
 _PACKAGES = ("ecg-vlm", "torch", "transformers", "peft", "trl", "numpy")
 
 
-def contamination(model: str, records: Evaluated, force: bool) -> str:
+def contamination(model: str, records: LabelledRecords, force: bool) -> str:
     """Whether a model was tuned on records or patients that are judged, in one line for the report.
 
     Raises `InputError` when it was, unless forced.

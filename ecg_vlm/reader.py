@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from eval.parse import parse
-from recipes import looking
-from recipes.bases import NANO, base_fingerprint
+from eval.parser.parse import parse
+from recipes import inference
+from recipes.base_models import NANO, base_fingerprint
 from recipes.checkpoint import read_run
-from recipes.looking import Look
-from render.files import InputError
-from render.questions.wording import closed_question
+from recipes.inference import Prefill
+from render.dialogues.wording import closed_question
+from render.errors import InputError
 from render.statements import STATEMENTS
 
 # 64 megapixels: an A3 page at 600 dpi is 70 Mpx, a phone photo 12-50. A larger "image" is a decompression bomb.
@@ -62,8 +62,8 @@ class Reader:
 
         Raises `InputError` for what is not there, is unfinished, or does not fit together.
         """
+        from recipes.config import ModelPart
         from recipes.model import load_model, load_processor  # brings peft along, which a quick start does without
-        from recipes.schema import ModelPart
 
         run = Path(model) / "recipe.yaml"
         if model != NANO and run.is_file():
@@ -72,15 +72,15 @@ class Reader:
 
     @classmethod
     def load_quickly(cls) -> Reader:
-        """Nano for one answer, in a process that `recipes.quick.prepare` made ready."""
-        from recipes.quick import load_nano
+        """Nano for one answer, in a process that `recipes.fast_start.prepare` made ready."""
+        from recipes.fast_start import load_nano
 
         return cls(*load_nano(), NANO)
 
     @classmethod
     def _load_run(cls, folder: Path) -> Reader:
+        from recipes.config import ModelPart, load_recipe
         from recipes.model import load_adapter, load_model, load_processor
-        from recipes.schema import ModelPart, load_recipe
 
         facts = read_run(folder)
         recipe = load_recipe(folder / "recipe.yaml")
@@ -94,24 +94,26 @@ class Reader:
             )
         return cls(load_adapter(load_model(recipe.model), folder, base), load_processor(base), str(folder))
 
-    def look_at(self, images: Sequence[Image.Image]) -> Look:
+    def prefill(self, images: Sequence[Image.Image]) -> Prefill:
         """Show the model some images once, to be scored and asked any number of times."""
-        return looking.look_at(self.model, self.processor, images)
+        return inference.prefill(self.model, self.processor, images)
 
-    def ask(self, image: Image.Image | Look, questions: Sequence[str], *, max_new_tokens: int = 128) -> list[str]:
+    def ask(self, image: Image.Image | Prefill, questions: Sequence[str], *, max_new_tokens: int = 128) -> list[str]:
         """Answers to all questions about one image, greedy decoding. The image is encoded once for all of them."""
-        seen = image if isinstance(image, Look) else self.look_at([image])
+        seen = image if isinstance(image, Prefill) else self.prefill([image])
         return [
-            looking.answer(self.model, self.processor, seen, question, max_new_tokens=max_new_tokens)[0]
+            inference.generate_answers(self.model, self.processor, seen, question, max_new_tokens=max_new_tokens)[0]
             for question in questions
         ]
 
-    def ask_many(self, images: Sequence[Image.Image] | Look, question: str, *, max_new_tokens: int = 128) -> list[str]:
+    def ask_many(
+        self, images: Sequence[Image.Image] | Prefill, question: str, *, max_new_tokens: int = 128
+    ) -> list[str]:
         """One question about many images, in one batch."""
-        seen = images if isinstance(images, Look) else self.look_at(images)
-        return looking.answer(self.model, self.processor, seen, question, max_new_tokens=max_new_tokens)
+        seen = images if isinstance(images, Prefill) else self.prefill(images)
+        return inference.generate_answers(self.model, self.processor, seen, question, max_new_tokens=max_new_tokens)
 
-    def contradicted(self, seen: Look, question: str, answer: str) -> dict[str, float]:
+    def contradicted(self, seen: Prefill, question: str, answer: str) -> dict[str, float]:
         """P(present) of the statements that an answer affirms or denies, where the model says otherwise of that one.
 
         A free answer names many statements in a row, each in the light of those before it. Asked about each alone, the
@@ -121,21 +123,21 @@ class Reader:
         scores = self.score(seen, codes) if (codes := [*said.present, *said.absent]) else {}
         return {code: p for code, p in scores.items() if (p >= _YES) != (code in said.present)}
 
-    def score(self, image: Image.Image | Look, statements: Sequence[str] = tuple(STATEMENTS)) -> dict[str, float]:
+    def score(self, image: Image.Image | Prefill, statements: Sequence[str] = tuple(STATEMENTS)) -> dict[str, float]:
         """P(present) for each statement code, from one look: all questions side by side, none seeing another."""
-        values = self.score_many(image if isinstance(image, Look) else [image], statements)[0]
+        values = self.score_many(image if isinstance(image, Prefill) else [image], statements)[0]
         return dict(zip(statements, (float(v) for v in values), strict=True))
 
     def score_many(
-        self, images: Sequence[Image.Image] | Look, statements: Sequence[str] = tuple(STATEMENTS)
+        self, images: Sequence[Image.Image] | Prefill, statements: Sequence[str] = tuple(STATEMENTS)
     ) -> NDArray[np.float64]:
         """P(present) for each image and statement code, (images, statements)."""
         questions = [closed_question(code) for code in statements]
         looks = (
             [images]
-            if isinstance(images, Look)
-            else (self.look_at(images[i : i + _SCORE_BATCH]) for i in range(0, len(images), _SCORE_BATCH))
+            if isinstance(images, Prefill)
+            else (self.prefill(images[i : i + _SCORE_BATCH]) for i in range(0, len(images), _SCORE_BATCH))
         )
-        parts = [looking.yes_probabilities(self.model, self.processor, seen, questions) for seen in looks]
+        parts = [inference.yes_probabilities(self.model, self.processor, seen, questions) for seen in looks]
         scores: NDArray[np.float64] = torch.cat(parts).double().numpy()
         return scores

@@ -11,17 +11,17 @@ _SAMPLE, _BATCH = 200, 8
 
 
 def validation(folder: str) -> Callable[[Any, Any], dict[str, float]]:
-    """A callable for `recipes.run.finetune`: model, processor -> macro-AUC of all 71 statements on the first 200 pages.
+    """For `recipes.train.finetune`: model, processor -> macro-AUC of the 71 statements on the first 200 pages.
 
     Statements that stand on none or on all of these pages do not count; how many do is the second figure.
     Raises `InputError` when `folder` holds no data set.
     """
-    from ecg_vlm.batch import held_out_pages
+    from ecg_vlm.evaluation import load_pages
     from ecg_vlm.reader import Reader
-    from eval.measures.tasks import label_matrix
-    from eval.metrics import macro_auc
+    from eval.metrics.ranking import macro_auc
+    from eval.metrics.tasks import label_matrix
 
-    pages = held_out_pages(folder, limit=_SAMPLE).rows
+    pages = load_pages(folder, limit=_SAMPLE).rows
     labels, classes = label_matrix(pages["statements"], "all")
 
     def judge(model: Any, processor: Any) -> dict[str, float]:

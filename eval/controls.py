@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.stats import rankdata
 
-from eval.measures.figures import Sampling, draw_tasks
-from eval.measures.tasks import Floats, TaskView
-from eval.metrics import Interval, Rankings
-from eval.records import Evaluated, System
+from eval.metrics.ranking import Interval, Rankings
+from eval.metrics.system_metrics import Sampling, bootstrap_tasks
+from eval.metrics.tasks import Floats, TaskView
+from eval.types import LabelledRecords, System
 
 MEANINGS: Mapping[str, str] = {
     "blank": "white paper of the same size; a system that looks falls to 0.5",
@@ -43,7 +43,7 @@ class Control:
 
 
 @dataclass(frozen=True)
-class ControlFigures:
+class ControlMetrics:
     """Macro AUC on altered pages per task, and the paired difference, altered minus as they are.
 
     chance: for controls that leave nothing to be read, the range of 95 % of macro AUCs (task "all") of the same scores
@@ -88,17 +88,17 @@ def shuffled(n: int, seed: int = 0) -> NDArray[np.intp]:
     return pages
 
 
-def control_figures(
+def control_metrics(
     control: Control,
-    records: Evaluated,
+    records: LabelledRecords,
     views: Mapping[str, TaskView],
     as_they_are: Mapping[str, Rankings],
     sampling: Sampling,
-) -> ControlFigures:
+) -> ControlMetrics:
     """Figures of one control beside the draws of the same system on the pages as they are."""
     scores = control.system.scores_of(records.record_ids)
-    drawn = draw_tasks(scores, views, sampling)
-    return ControlFigures(
+    drawn = bootstrap_tasks(scores, views, sampling)
+    return ControlMetrics(
         control.name,
         control.detail,
         MEANINGS[control.name],

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import csv
-from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.records import ID, check_ids, check_scores
-from render.files import InputError
+from eval.types import ID, check_ids, check_scores
+from render.errors import InputError
 from render.statements import STATEMENTS
+from render.suggest import did_you_mean
 
 
 def read_predictions(path: Path) -> tuple[tuple[str, ...], NDArray[np.float64]]:
@@ -55,9 +55,8 @@ def _columns(header: list[str], path: Path) -> dict[str, int]:
     missing = [name for name in needed if name not in header]
     unknown = [name for name in header if name not in needed]
     if unknown:
-        near = get_close_matches(unknown[0], missing, n=1)
-        meant = f"did you mean {near[0]}?" if near else f"known are {ID} and the 71 statement codes"
-        raise InputError(f"{path}: column {unknown[0]!r:.60} is unknown; {meant}")
+        hint = did_you_mean(unknown[0], missing) or f"; known are {ID} and the 71 statement codes"
+        raise InputError(f"{path}: column {unknown[0]!r:.60} is unknown{hint}")
     if missing:
         shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         raise InputError(f"{path}: column {shown} missing; needed are {ID} and one column per statement code")

@@ -10,7 +10,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from render.files import InputError, read_json_object
+from render.errors import InputError
+from render.io import read_json_object
 
 _PREFIX = "checkpoint-"
 
@@ -26,7 +27,7 @@ def checkpoints(out: Path) -> list[Path]:
     return sorted(found, key=step_of)
 
 
-def last_words(out: Path) -> str:
+def last_checkpoint_line(out: Path) -> str:
     """For messages: the last good checkpoint of a run."""
     whole = checkpoints(out)
     return f"the last good checkpoint is {whole[-1]}" if whole else "there is no checkpoint yet"

@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 import torch
 
-from recipes.bases import is_downloaded, on_hub
-from recipes.footprint import Footprint, needs
-from recipes.schema import LoraPart, ModelPart, Recipe, TrainPart
+from recipes.base_models import is_downloaded, on_hub
+from recipes.config import LoraPart, ModelPart, Recipe, TrainPart
+from recipes.memory import Footprint, needs
 
 GB = 1e9
 """All sizes here are in gigabytes of 10^9 bytes, as in the names of GPUs' memory sizes and of files."""

@@ -19,13 +19,14 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from recipes.bases import NANO, RANDOM, as_folder, base_fingerprint, nano_folder, nf4_config
-from recipes.card import model_card
+from recipes.base_models import NANO, RANDOM, as_folder, base_fingerprint, nano_path, nf4_config
 from recipes.checkpoint import read_run
+from recipes.config import ModelPart, Recipe, load_recipe
 from recipes.model import load_adapter, load_model, load_processor
+from recipes.model_card import model_card
 from recipes.packing import render_chat
-from recipes.schema import ModelPart, Recipe, load_recipe
-from render.files import InputError, WorkFailed, read_json_object, refuse_filled, whole_folder
+from render.errors import InputError, WorkFailed
+from render.io import atomic_folder, read_json_object, require_empty
 
 QUESTIONS = (
     "Is there atrial fibrillation in this ECG?",
@@ -64,7 +65,7 @@ def export(run: Path, out: Path, *, merge: bool, report: Path | None = None) -> 
     4-bit weights and merged, "agreement_with_4bit", which no limit is set for. Raises `InputError` for a run that is
     unfinished or does not fit, `WorkFailed` when the logits differ by more than `_MOST`; then `out` is not there.
     """
-    refuse_filled(out)
+    require_empty(out)
     recipe, facts = _read_run(run)
     figures = read_json_object(report, "name the report.json of a report") if report else None
     whole = merge or recipe.lora is None
@@ -73,7 +74,7 @@ def export(run: Path, out: Path, *, merge: bool, report: Path | None = None) -> 
     if merge and part.quantization == "nf4":
         four_bit = _logits(_tuned(run, recipe), processor, images, texts)
         part = replace(part, quantization="none")
-    with whole_folder(out) as folder:
+    with atomic_folder(out) as folder:
         model = _tuned(run, replace(recipe, model=part))
         own = _logits(model, processor, images, texts)
         _write(model, processor, folder, part.base, whole)
@@ -125,7 +126,7 @@ def _write(model: Any, processor: Any, folder: Path, base: str, whole: bool) -> 
         (model.merge_and_unload(safe_merge=True) if isinstance(model, PeftModel) else model).save_pretrained(folder)
     else:
         if base == NANO:
-            shutil.copytree(nano_folder(), folder / "base", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+            shutil.copytree(nano_path(), folder / "base", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
         for config in model.peft_config.values():
             config.base_model_name_or_path = "./base" if base == NANO else base
         model.save_pretrained(folder, save_embedding_layers=False)

@@ -17,12 +17,12 @@ from transformers import (
     MllamaForConditionalGeneration,
 )
 
-from recipes.bases import NANO as NANO
-from recipes.bases import RANDOM, keep_unpacked, load_from, nf4_config, random_model, random_processor
-from recipes.bases import nano_folder as nano_folder
-from recipes.nano.start import start
-from recipes.schema import LoraPart, ModelPart
-from render.files import InputError
+from recipes.base_models import NANO as NANO
+from recipes.base_models import RANDOM, disable_repacking, load_from, nf4_config, random_model, random_processor
+from recipes.base_models import nano_path as nano_path
+from recipes.config import LoraPart, ModelPart
+from recipes.nano.initialize import start
+from render.errors import InputError
 
 NEVER_ADAPTED = ("lm_head", "embed_tokens")
 
@@ -66,13 +66,13 @@ def load_model(part: ModelPart, *, seed: int = 0) -> Any:
     model = load_from(AutoModelForImageTextToText.from_pretrained, part.base, **arguments)
     if not isinstance(model, MllamaForConditionalGeneration):
         raise InputError(f"model.base={part.base}: is a {type(model).__name__}; a Llama 3.2 Vision (Mllama) is needed")
-    keep_unpacked(model)
+    disable_repacking(model)
     return model.eval()
 
 
 def _from_scratch(part: ModelPart, seed: int) -> Any:
     torch.manual_seed(seed)
-    config = AutoConfig.from_pretrained(nano_folder())
+    config = AutoConfig.from_pretrained(nano_path())
     model = MllamaForConditionalGeneration(config).to(getattr(torch, part.dtype))
     start(model)
     return model.eval()

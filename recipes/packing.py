@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from render.files import InputError
+from render.errors import InputError
 
 IGNORED = -100
 """Label of tokens that carry no loss (the ignore_index of torch's cross entropy)."""

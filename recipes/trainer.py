@@ -21,12 +21,12 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 from trl import SFTTrainer
 
-from recipes.batches import Plan
-from recipes.checkpoint import last_words, put_in_place, staging
-from recipes.muon import MuonAdamW
-from recipes.reading import IN_MODEL, reading_of, split
-from recipes.schema import TrainPart
-from render.files import WorkFailed
+from recipes.batching import Plan
+from recipes.checkpoint import last_checkpoint_line, put_in_place, staging
+from recipes.config import TrainPart
+from recipes.optim import MuonAdamW
+from recipes.waveform_heads import IN_MODEL, reading_of, split_targets
+from render.errors import WorkFailed
 
 Validate = Callable[[Any, Any], dict[str, float]]
 """Called with the model (in eval mode) and its processor; returns figures by name, such as {"macro_auc": 0.9}."""
@@ -78,7 +78,7 @@ class _AnswersAlone:
 class Trainer(SFTTrainer):  # type: ignore[misc]
     """SFTTrainer on a `Plan`. validate: figures to be had at each evaluation besides the loss.
 
-    muon: whether the optimizer is `recipes.muon`.
+    muon: whether the optimizer is `recipes.optim`.
     reading: weight of what the model's `Reading` heads, if it has any, are to learn beside the answers.
     """
 
@@ -111,7 +111,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
         """The loss of the answers and, in training, of the reading heads."""
-        inputs, told = split(inputs)
+        inputs, told = split_targets(inputs)
         if not return_outputs:
             inputs = self._answers.of(inputs)
         found = super().compute_loss(model, inputs, return_outputs=return_outputs, **kwargs)
@@ -127,8 +127,8 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
     def diverged(self, what: str) -> WorkFailed:
         """The error for a run whose numbers are no longer finite; the weights are still those of the last step."""
         return WorkFailed(
-            f"{self.out}: {what} at step {self.state.global_step + 1}; {last_words(self.out)}; start again with a "
-            f"lower train.learning_rate (it is {self.args.learning_rate:g})"
+            f"{self.out}: {what} at step {self.state.global_step + 1}; {last_checkpoint_line(self.out)}; start again "
+            f"with a lower train.learning_rate (it is {self.args.learning_rate:g})"
         )
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
@@ -158,7 +158,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
         saved = type(self.model).from_pretrained(resume_from_checkpoint, dtype=self.model.dtype)
-        _, heads = split(load_file(Path(resume_from_checkpoint) / "model.safetensors"), IN_MODEL)
+        _, heads = split_targets(load_file(Path(resume_from_checkpoint) / "model.safetensors"), IN_MODEL)
         self.model.load_state_dict(saved.state_dict() | heads)
 
     def _get_output_dir(self, trial: Any) -> str:
@@ -184,14 +184,14 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
             shutil.rmtree(staging(self.out), ignore_errors=True)
             raise WorkFailed(
                 f"{self.out}: the checkpoint of step {step} cannot be written ({_first_line(error)}); "
-                f"{last_words(self.out)}; make room on the disk, then go on with --resume"
+                f"{last_checkpoint_line(self.out)}; make room on the disk, then go on with --resume"
             ) from error
         finally:
             self._staged = False
         everyone()
 
 
-class Watch(TrainerCallback):  # type: ignore[misc]
+class ProgressCallback(TrainerCallback):  # type: ignore[misc]
     """Tells of progress, stops on a signal or a time limit, asks for evaluations, refuses gradients that are no number.
 
     evaluates: whether there is anything to be found out on held-out pages.

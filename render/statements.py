@@ -72,7 +72,7 @@ NO_SINGLE_PR = frozenset({"AFIB", "AFLT", "SVTAC", "PSVT", "SVARR", "PACE", "2AV
 HIDDEN_T_END = frozenset({"AFIB", "AFLT", "SVTAC", "PSVT", "PACE"})
 """Rhythms in which other waves hide the end of T: no QT interval is told."""
 
-TASKS = ("all", "diagnostic", "subdiagnostic", "superdiagnostic", "form", "rhythm")
+LABEL_TASKS = ("all", "diagnostic", "subdiagnostic", "superdiagnostic", "form", "rhythm")
 """The six label tasks of the PTB-XL benchmark (Strodthoff et al. 2020)."""
 
 

@@ -20,14 +20,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from eval.baselines import files
+from eval.baselines import checkpoint
+from eval.baselines.checkpoint import Epoch, Request, TrainedBaseline
 from eval.baselines.cnn import LEAD_COUNT, NETWORKS, Standardise, parameter_count
-from eval.baselines.files import Epoch, Request, TrainedBaseline
-from eval.baselines.recipe import BENCHMARK, Recipe
-from eval.baselines.training import SAMPLES, _optimizer, _rate, load, predict, to_100_hz, train
+from eval.baselines.settings import BENCHMARK, BaselineSettings
+from eval.baselines.train import SAMPLES, _optimizer, _rate, load, predict, to_100_hz, train
 from eval.baselines.wavelet import FEATURES, features
-from eval.metrics import macro_auc
-from render.files import InputError, WorkFailed
+from eval.metrics.ranking import macro_auc
+from render.errors import InputError, WorkFailed
 from render.record import EcgRecord
 
 CLASSES = ("slow", "fast")
@@ -183,7 +183,7 @@ def test_the_rate_is_that_of_one_cycle(steps: int) -> None:
     # Runs of 1 to 3 steps have no rise, and torch's schedule refuses or starts them elsewhere: only their end is held.
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-2, total_steps=max(steps, 4), pct_start=0.3)
     for step in range(steps):
-        lr, momentum = _rate(step, steps, Recipe())
+        lr, momentum = _rate(step, steps, BaselineSettings())
         assert 0 < lr <= 1e-2
         assert 0.85 <= momentum <= 0.95
         if steps >= 4:
@@ -246,11 +246,11 @@ _KILLED = """
     import os, signal, sys
     from pathlib import Path
     sys.path[:0] = sys.argv[2:]
-    from eval.baselines import files
+    from eval.baselines import checkpoint
     from test_baselines import _train, torch
 
     torch.set_num_threads(1)
-    write, calls = files.save_file, []
+    write, calls = checkpoint.save_file, []
 
     def half(tensors, path, **more):
         write(tensors, path, **more)
@@ -259,7 +259,7 @@ _KILLED = """
             os.truncate(path, 1000)
             os.kill(os.getpid(), signal.SIGKILL)
 
-    files.save_file = half
+    checkpoint.save_file = half
     _train("fcn_wang", epochs=3, out=Path(sys.argv[1]))
 """
 
@@ -285,10 +285,10 @@ def test_only_the_same_run_is_resumed(tmp_path: Path) -> None:
     _train("wavelet_nn", out=tmp_path)
     with pytest.raises(InputError, match="already holds something"):
         _train("wavelet_nn", out=tmp_path)
-    for change, said in [({"seed": 5}, "seed 0, not 5"), ({"epochs": 2}, "epochs 1, not 2"), ({"records": 3}, "data ")]:
+    for change, said in [({"seed": 5}, "seed=0, not 5"), ({"epochs": 2}, "epochs=1, not 2"), ({"records": 3}, "data=")]:
         with pytest.raises(InputError, match=said):
             _train("wavelet_nn", out=tmp_path, resume=True, **change)
-    with pytest.raises(InputError, match="name wavelet_nn, not fcn_wang"):
+    with pytest.raises(InputError, match="name=wavelet_nn, not fcn_wang"):
         _train("fcn_wang", out=tmp_path, resume=True)
 
 
@@ -312,7 +312,7 @@ def test_bad_training_data_is_named() -> None:
     with pytest.raises(InputError, match="no records"):
         train(signals, labels, classes=CLASSES, validation=(signals[:0], labels[:0]))
     with pytest.raises(InputError, match="sgd"):
-        train(signals, labels, classes=CLASSES, name="wavelet_nn", recipe=Recipe(optimizer="sgd"))
+        train(signals, labels, classes=CLASSES, name="wavelet_nn", recipe=BaselineSettings(optimizer="sgd"))
     signals[0, 0, 0] = np.nan
     with pytest.raises(InputError, match="NaN"):
         train(signals, labels, classes=CLASSES)
@@ -337,7 +337,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes, Reques
     optimizer = _optimizer(network, request.recipe)
     network(torch.randn(4, FEATURES)).sum().backward()
     optimizer.step()
-    files.write_checkpoint(folder, request, network, optimizer, [Epoch(1, 30, 0.5, None)])
+    checkpoint.write_checkpoint(folder, request, network, optimizer, [Epoch(1, 30, 0.5, None)])
     return folder, (folder / "checkpoint.safetensors").read_bytes(), request
 
 
@@ -355,7 +355,7 @@ def test_a_damaged_checkpoint_is_refused_or_read(
     (folder / "checkpoint.safetensors").write_bytes(bytes(damaged[:cut]))
     network = NETWORKS["wavelet_nn"](2)
     try:
-        assert len(files.restore(folder, request, network, _optimizer(network, request.recipe))) == 1
+        assert len(checkpoint.restore(folder, request, network, _optimizer(network, request.recipe))) == 1
     except InputError as error:
         assert "\n" not in str(error)
 

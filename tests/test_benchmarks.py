@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from recipes.model import load_model, load_processor
-from render.data.dataset import open_dataset, write_dataset
-from render.data.rows import Options
-from render.simulate import Simulated
+from render.dataset.parquet import open_dataset, write_dataset
+from render.dataset.rows import Options
+from render.simulator.simulate import Simulated
 
 
 def _benchmark(name):

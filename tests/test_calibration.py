@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 
-from eval.measures.calibration import best_threshold, fit, fit_platt, read_calibration, write_calibration
-from eval.measures.probability import calibration_error
-from eval.records import Evaluated, System
-from render.files import InputError
+from eval.metrics.calibration import best_threshold, fit, fit_platt, read_calibration, write_calibration
+from eval.metrics.probability import calibration_error
+from eval.types import LabelledRecords, System
+from render.errors import InputError
 from render.statements import STATEMENTS
 
 CODES = tuple(STATEMENTS)
 AFIB, SR, LVH, WPW = (CODES.index(code) for code in ("AFIB", "SR", "LVH", "WPW"))
 
 
-def _validation(n: int = 400, seed: int = 0) -> tuple[System, Evaluated]:
+def _validation(n: int = 400, seed: int = 0) -> tuple[System, LabelledRecords]:
     """Scores whose true probability is logistic(2 logit - 1); three records with WPW, none with LVH."""
     random = np.random.default_rng(seed)
     scores = random.uniform(0.02, 0.98, size=(n, 71))
@@ -33,7 +33,7 @@ def _validation(n: int = 400, seed: int = 0) -> tuple[System, Evaluated]:
     held[:3, WPW] = True
     labels = tuple(tuple(code for code, has in zip(CODES, row, strict=True) if has) for row in held)
     ids = tuple(f"v{i}" for i in range(n))
-    records = Evaluated(ids, labels, "made-up", folds=(9,) * n, patients=tuple(f"p{i // 2}" for i in range(n)))
+    records = LabelledRecords(ids, labels, "made-up", folds=(9,) * n, patients=tuple(f"p{i // 2}" for i in range(n)))
     return System("m", ids, scores), records
 
 
@@ -105,18 +105,18 @@ def test_what_is_frozen_comes_back_and_knows_its_records(tmp_path: Path) -> None
     assert read_calibration(tmp_path / "calibration.json") == calibration
     assert calibration.folds == {"9": 400}
     assert "400 records (fold 9: 400)" in str(calibration.summary()["fitted on"])
-    other = Evaluated(("x",), (("SR",),), "other", patients=("px",))
+    other = LabelledRecords(("x",), (("SR",),), "other", patients=("px",))
     assert calibration.overlap(other) == ""
-    assert "1 of the records" in calibration.overlap(Evaluated(("v3", "x"), (("SR",), ()), "o"))
-    same_patient = Evaluated(("x",), (("SR",),), "o", patients=("p7",))
+    assert "1 of the records" in calibration.overlap(LabelledRecords(("v3", "x"), (("SR",), ()), "o"))
+    same_patient = LabelledRecords(("x",), (("SR",),), "o", patients=("p7",))
     assert "0 of the records and 1 of the patients" in calibration.overlap(same_patient)
 
 
 def test_nothing_to_calibrate_is_named() -> None:
     with pytest.raises(InputError, match="nothing to calibrate"):
-        fit(System("m", ("a",), np.full((1, 71), 0.5)), Evaluated(("a",), (("SR",),), "one record"))
+        fit(System("m", ("a",), np.full((1, 71), 0.5)), LabelledRecords(("a",), (("SR",),), "one record"))
     with pytest.raises(InputError, match="no scores for 1 of 1 records"):
-        fit(System("m", ("a",), np.full((1, 71), 0.5)), Evaluated(("b",), (("SR",),), "another"))
+        fit(System("m", ("a",), np.full((1, 71), 0.5)), LabelledRecords(("b",), (("SR",),), "another"))
 
 
 @pytest.mark.parametrize(

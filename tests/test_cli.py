@@ -16,9 +16,9 @@ from PIL import Image
 
 from ecg_vlm.cli import main
 from ecg_vlm.reader import Reader, open_image
-from render.data.dataset import open_dataset
-from render.files import InputError
-from render.questions.wording import OPEN_QUESTION
+from render.dataset.parquet import open_dataset
+from render.dialogues.wording import OPEN_QUESTION
+from render.errors import InputError
 
 
 def run(capsys, *words: object) -> tuple[int, str, str]:
@@ -138,7 +138,7 @@ def test_ask_answers_and_scores(page, capsys):
     ]
     assert len(told["scores"]) == 71 and all(0 <= p <= 1 for p in told["scores"].values())
     reader = Reader.load()
-    seen = reader.look_at([open_image(page)])
+    seen = reader.prefill([open_image(page)])
     (answer,) = reader.ask(seen, [OPEN_QUESTION])
     taken_back = bool(reader.contradicted(seen, OPEN_QUESTION, answer))
     code, out, _ = run(capsys, "ask", page, "--statements")

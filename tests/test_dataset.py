@@ -14,13 +14,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from ecg_vlm.cli import main
-from render.data.dataset import open_dataset, write_dataset
-from render.data.rows import Options
-from render.files import InputError, whole_file, whole_folder
-from render.questions.dialogue import Dialogue
+from render.dataset.parquet import open_dataset, write_dataset
+from render.dataset.rows import Options
+from render.dialogues.compose import Dialogue
+from render.errors import InputError
+from render.io import atomic_folder, atomic_write
 from render.record import LEADS, EcgRecord, in_lead_order
-from render.simulate import Simulated, simulate
-from render.statements import TASKS, task_classes, task_labels
+from render.simulator.simulate import Simulated, simulate
+from render.statements import LABEL_TASKS, task_classes, task_labels
 
 SMALL = Options(width=560, closed=6, shard_size=4)
 
@@ -54,7 +55,7 @@ def with_signal(record: EcgRecord, change) -> EcgRecord:
 
 
 def test_class_counts_of_the_benchmark():
-    assert [len(task_classes(task)) for task in TASKS] == [71, 44, 23, 5, 19, 12]
+    assert [len(task_classes(task)) for task in LABEL_TASKS] == [71, 44, 23, 5, 19, 12]
 
 
 def test_likelihood_is_not_asked_and_classes_come_from_diagnostic_codes():
@@ -92,7 +93,7 @@ def test_same_seed_same_bytes_whatever_the_workers_and_after_an_interruption(tmp
         open_dataset(tmp_path / "three")
     with pytest.raises(InputError, match="already holds something"):
         write_dataset(source, tmp_path / "three", SMALL)
-    with pytest.raises(InputError, match="other options"):
+    with pytest.raises(InputError, match="was begun with options"):
         write_dataset(source, tmp_path / "three", dataclasses.replace(SMALL, seed=9), resume=True)
     (tmp_path / "three" / "data" / ".train-00002-of-00003.parquet.x1.parquet").write_bytes(b"half a shard")  # kill -9
     write_dataset(source, tmp_path / "three", SMALL, resume=True)
@@ -225,11 +226,11 @@ def test_a_damaged_shard_is_one_line(tmp_path):
 
 def test_writes_are_whole_or_not_there(tmp_path):
     (tmp_path / "a").write_text("old")
-    with pytest.raises(RuntimeError), whole_file(tmp_path / "a") as partial:
+    with pytest.raises(RuntimeError), atomic_write(tmp_path / "a") as partial:
         partial.write_text("half")
         raise RuntimeError
     assert (tmp_path / "a").read_text() == "old"
-    with pytest.raises(RuntimeError), whole_folder(tmp_path / "b") as folder:
+    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "b") as folder:
         (folder / "x").write_text("half")
         raise RuntimeError
     assert [p.name for p in tmp_path.iterdir()] == ["a"]

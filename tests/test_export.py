@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from recipes import export as exporting
-from recipes.bases import base_fingerprint
+from recipes.base_models import base_fingerprint
+from recipes.config import LoraPart, ModelPart, Recipe, save_recipe
 from recipes.export import QUESTIONS, export
 from recipes.model import add_lora, load_model
-from recipes.schema import LoraPart, ModelPart, Recipe, save_recipe
-from render.files import InputError, WorkFailed
+from render.errors import InputError, WorkFailed
 
 
 def finished_run(folder, model: ModelPart | None = None, *, lora: LoraPart | None = None):
@@ -34,7 +34,7 @@ def finished_run(folder, model: ModelPart | None = None, *, lora: LoraPart | Non
         tuned.save_pretrained(str(folder), save_embedding_layers=False)
     else:
         tuned.save_pretrained(str(folder))
-        AutoProcessor.from_pretrained(exporting.nano_folder()).save_pretrained(str(folder))
+        AutoProcessor.from_pretrained(exporting.nano_path()).save_pretrained(str(folder))
     save_recipe(recipe, folder / "recipe.yaml")
     facts = {
         "base_sha256": base_fingerprint(part.base) if lora is not None else "",

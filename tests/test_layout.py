@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from render.data.rows import Options, check, make_row
-from render.files import InputError
-from render.pages.ink import INK_LEVELS, draw_text
+from render.dataset.rows import Options, check, make_row
+from render.errors import InputError
 from render.pages.layout import Layout, layout_named, make_layout
+from render.pages.options import FORMATS, OPTION_WORDS, PageOptions, options_named
 from render.pages.page import Page, draw
-from render.pages.page_options import FORMATS, OPTION_WORDS, PageOptions, options_named
+from render.pages.raster import INK_LEVELS, draw_text
 from render.record import LEADS, EcgRecord
-from render.simulate import Simulated
+from render.simulator.simulate import Simulated
 
 # What stands on the page, row by row, written out by hand from pages of real machines: the rule that fills the
 # grid is not repeated here.

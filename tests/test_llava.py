@@ -18,12 +18,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-import render.data.json_file
-from render.data.llava import LlavaDialogues, export_llava, form_of, llava_samples, task_of
-from render.files import InputError
-from render.questions.dialogue import Dialogue, dialogues
+import render.dataset.json_stream
+from render.dataset.llava import LlavaDialogues, export_llava, guess_form, guess_task, llava_samples
+from render.dialogues.compose import Dialogue, dialogues
+from render.errors import InputError
 from render.record import EcgRecord
-from render.simulate import Simulated
+from render.simulator.simulate import Simulated
 
 quick = settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -243,7 +243,7 @@ def test_turns_become_dialogues_in_the_order_of_the_file(tmp_path):
 @pytest.mark.parametrize("chunk", [16, 64, 1 << 20])
 @pytest.mark.parametrize("how", [{}, {"indent": 1}, {"ensure_ascii": False}, {"lines": True}])
 def test_every_way_of_writing_and_every_chunk_reads_the_same(tmp_path, monkeypatch, chunk, how):
-    monkeypatch.setattr(render.data.json_file, "_CHUNK", chunk)
+    monkeypatch.setattr(render.dataset.json_stream, "_CHUNK", chunk)
     samples = [sample(f"ptb-xl/{i:05d}_hr-0.png", f"Où {i}?", f"Ici – {'é' * i}.") for i in range(1, 30)]
     path = written(tmp_path / "e.json", *samples, **how)
     path.write_bytes(b"\xef\xbb\xbf \n" + path.read_bytes() + b"\n\n")
@@ -352,8 +352,8 @@ def test_a_damaged_file_is_refused_in_one_line(tmp_path, content, message):
 
 
 def test_a_sample_that_never_ends_is_refused_before_the_whole_file_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(render.data.json_file, "_CHUNK", 100)
-    monkeypatch.setattr(render.data.json_file, "_LONGEST_SAMPLE", 5000)
+    monkeypatch.setattr(render.dataset.json_stream, "_CHUNK", 100)
+    monkeypatch.setattr(render.dataset.json_stream, "_LONGEST_SAMPLE", 5000)
     path = tmp_path / "e.json"
     path.write_bytes(b"[" + ONE + b', {"id": "' + b"x" * 9_000_000)
     tracemalloc.start()
@@ -384,7 +384,7 @@ def test_no_file_is_refused(tmp_path, name):
     ],
 )
 def test_the_form_is_told_by_the_wording(form, question, answer):
-    assert form_of(question, answer) == form
+    assert guess_form(question, answer) == form
 
 
 @pytest.mark.parametrize(
@@ -400,19 +400,19 @@ def test_the_form_is_told_by_the_wording(form, question, answer):
     ],
 )
 def test_the_task_is_told_by_the_wording(task, question):
-    assert task_of(question, "Yes.") == task
+    assert guess_task(question, "Yes.") == task
 
 
 def test_a_long_answer_to_an_open_question_is_a_report():
-    assert task_of("What does this ECG show?", "It shows much. " * 30) == "report"
-    assert task_of("What does this ECG show?", "Left bundle branch block.") == "morphology"
+    assert guess_task("What does this ECG show?", "It shows much. " * 30) == "report"
+    assert guess_task("What does this ECG show?", "Left bundle branch block.") == "morphology"
 
 
 def test_the_wording_of_composed_dialogues_is_told_right():
     source = Simulated(1, 8)
     composed = [d for i in range(8) for d in dialogues(source.read(i), np.random.default_rng(i))]
-    assert [form_of(d.question, d.answer) for d in composed] == [d.form for d in composed]
-    right = [task_of(d.question, d.answer) == d.task for d in composed]
+    assert [guess_form(d.question, d.answer) for d in composed] == [d.form for d in composed]
+    right = [guess_task(d.question, d.answer) == d.task for d in composed]
     assert len(right) > 50 and np.mean(right) > 0.85
 
 
@@ -493,7 +493,7 @@ new_bytes = st.binary(max_size=4) | st.sampled_from([b"[", b"]", b"{", b"}", b",
     lines=st.booleans(),
 )
 def test_any_damage_is_read_or_refused(tmp_path, monkeypatch, edits, chunk, lines):
-    monkeypatch.setattr(render.data.json_file, "_CHUNK", chunk)
+    monkeypatch.setattr(render.dataset.json_stream, "_CHUNK", chunk)
     samples = [sample(f"ptb-xl/{i:05d}_hr-0.png", "Où?", "Là.", statements=["SR"], task="rhythm") for i in range(4)]
     path = written(tmp_path / "e.json", *samples, lines=lines, ensure_ascii=False)
     content = path.read_bytes()

@@ -19,14 +19,14 @@ from sklearn.metrics import (
 )
 
 from eval.controls import chance_range, shuffled
-from eval.measures.curves import curve_classes, neighbours, roc_points
-from eval.measures.decisions import balanced_accuracy, draw_decisions
-from eval.measures.figures import Sampling
-from eval.measures.probability import calibration_error, draw_brier, draw_fmax, reliability
-from eval.measures.tasks import label_matrix, task_scores, task_view
-from eval.metrics import bootstrap, draw, draw_rankings, macro_auc, roc_auc
-from eval.showing.misses import worst_misses
-from render.statements import STATEMENTS, TASKS, task_classes
+from eval.metrics.curves import confusable_pairs, curve_classes, roc_points
+from eval.metrics.decisions import balanced_accuracy, bootstrap_decisions
+from eval.metrics.probability import bootstrap_brier, bootstrap_fmax, calibration_error, reliability
+from eval.metrics.ranking import bootstrap, bootstrap_auc, bootstrap_rankings, macro_auc, roc_auc
+from eval.metrics.system_metrics import Sampling
+from eval.metrics.tasks import label_matrix, task_scores, task_view
+from eval.report.misses import worst_misses
+from render.statements import LABEL_TASKS, STATEMENTS, task_classes
 
 CODES = tuple(STATEMENTS)
 
@@ -67,7 +67,7 @@ def test_undefined_classes_are_named_and_left_out() -> None:
 
 
 def test_class_counts_of_the_six_tasks() -> None:
-    counts = [label_matrix([["SR"]], task)[0].shape[1] for task in TASKS]
+    counts = [label_matrix([["SR"]], task)[0].shape[1] for task in LABEL_TASKS]
     assert counts == [71, 44, 23, 5, 19, 12]
 
 
@@ -99,7 +99,7 @@ def test_a_class_scores_as_its_highest_diagnostic_statement() -> None:
 
 def test_bootstrap_equals_resampling_by_hand() -> None:
     y, s = _random(60, 4, seed=2, decimals=1)
-    drawn = draw(y, s, resamples=40, seed=5)
+    drawn = bootstrap_auc(y, s, resamples=40, seed=5)
     random = np.random.default_rng(5)
     for b in range(40):
         rows = random.integers(0, 60, size=60)
@@ -141,7 +141,7 @@ def test_paired_difference_is_tighter_than_two_intervals_and_zero_against_itself
     zero = bootstrap(y, s, minus=s, resamples=50).macro
     assert (zero.value, zero.low95, zero.high95) == (0.0, 0.0, 0.0)
     with pytest.raises(ValueError, match="paired"):
-        draw(y, s, seed=1, resamples=10).minus(draw(y, s, seed=2, resamples=10))
+        bootstrap_auc(y, s, seed=1, resamples=10).minus(bootstrap_auc(y, s, seed=2, resamples=10))
 
 
 def test_bootstrap_of_the_whole_test_fold_is_fast() -> None:
@@ -175,7 +175,7 @@ NAMES = tuple("abcdef")
 @pytest.mark.parametrize("decimals", [None, 1])
 def test_average_precision_equals_scikit_learn_on_the_records_and_on_resamples(decimals: int | None) -> None:
     y, s = _random(80, 6, seed=7, decimals=decimals)
-    drawn = draw_rankings(y, s, NAMES, resamples=20, seed=3).average_precision
+    drawn = bootstrap_rankings(y, s, NAMES, resamples=20, seed=3).average_precision
     random = np.random.default_rng(3)
     for i in range(6):
         assert drawn.point[i] == pytest.approx(average_precision_score(y[:, i], s[:, i]), abs=1e-12)
@@ -191,7 +191,7 @@ def test_average_precision_equals_scikit_learn_on_the_records_and_on_resamples(d
 
 def test_average_precision_is_centred_because_copies_of_a_positive_lift_it() -> None:
     y, s = _random(150, 6, seed=3)
-    drawn = draw_rankings(y, np.random.default_rng(0).random(s.shape), NAMES, resamples=300).average_precision
+    drawn = bootstrap_rankings(y, np.random.default_rng(0).random(s.shape), NAMES, resamples=300).average_precision
     plain, centred = drawn.summary().macro, drawn.summary(centred=True).macro
     assert plain.value == centred.value
     assert (plain.low95 + plain.high95) / 2 > plain.value + 0.01
@@ -202,7 +202,7 @@ def test_average_precision_is_centred_because_copies_of_a_positive_lift_it() -> 
 def test_decision_metrics_equal_scikit_learn_on_the_records_and_on_resamples() -> None:
     y, s = _random(90, 6, seed=8)
     d = s > 0.55
-    drawn = draw_decisions(y, d, NAMES, resamples=10, seed=4)
+    drawn = bootstrap_decisions(y, d, NAMES, resamples=10, seed=4)
     random = np.random.default_rng(4)
     samples = [np.arange(90), *(random.integers(0, 90, size=90) for _ in range(10))]
     for b, rows in enumerate(samples):
@@ -224,7 +224,7 @@ def test_decision_metrics_equal_scikit_learn_on_the_records_and_on_resamples() -
 def test_brier_equals_scikit_learn_and_undefined_classes_are_left_out() -> None:
     y, s = _random(90, 6, seed=9)
     y[:, 0] = False
-    drawn = draw_brier(y, s, NAMES, resamples=10, seed=1)
+    drawn = bootstrap_brier(y, s, NAMES, resamples=10, seed=1)
     rows = np.random.default_rng(1).integers(0, 90, size=90)
     for i in range(1, 6):
         assert drawn.point[i] == pytest.approx(brier_score_loss(y[:, i], s[:, i]), abs=1e-12)
@@ -261,16 +261,16 @@ def _fmax_by_hand(y: np.ndarray, s: np.ndarray) -> float:
 def test_fmax_is_sample_centric_and_equals_the_definition() -> None:
     y, s = _random(25, 5, seed=10)
     y[:, 4] |= ~y.any(axis=1)
-    drawn = draw_fmax(y, s, resamples=5, seed=2)
+    drawn = bootstrap_fmax(y, s, resamples=5, seed=2)
     assert drawn.point[0] == pytest.approx(_fmax_by_hand(y, s), abs=1e-12)
     random = np.random.default_rng(2)
     for b in range(5):
         rows = random.integers(0, 25, size=25)
         assert drawn.resampled[b, 0] == pytest.approx(_fmax_by_hand(y[rows], s[rows]), abs=1e-12)
     # One record is silent at every useful threshold: precision forgets it, recall does not.
-    silent = draw_fmax(np.array([[True], [True]]), np.array([[0.9], [0.0]]), resamples=1).point[0]
+    silent = bootstrap_fmax(np.array([[True], [True]]), np.array([[0.9], [0.0]]), resamples=1).point[0]
     assert silent == 1.0  # threshold 0 calls everything
-    mixed = draw_fmax(np.eye(2, dtype=bool), np.array([[0.9, 0.0], [0.0, 0.0]]), resamples=1).point[0]
+    mixed = bootstrap_fmax(np.eye(2, dtype=bool), np.array([[0.9, 0.0], [0.0, 0.0]]), resamples=1).point[0]
     assert mixed == pytest.approx(2 / 3)
 
 
@@ -280,9 +280,9 @@ def test_all_intervals_of_the_whole_test_fold_are_fast() -> None:
     y[:, 70] |= ~y.any(axis=1)
     s = random.random((2198, 71))
     start = time.process_time()
-    draw_decisions(y, s > 0.5, CODES)
-    draw_brier(y, s, CODES)
-    draw_fmax(y, s)
+    bootstrap_decisions(y, s > 0.5, CODES)
+    bootstrap_brier(y, s, CODES)
+    bootstrap_fmax(y, s)
     assert time.process_time() - start < 5  # 0.6 s where this was written
 
 
@@ -320,13 +320,13 @@ def _swapped_neighbours() -> tuple[list[tuple[str, ...]], np.ndarray, np.ndarray
 
 
 def test_neighbours_that_are_swapped_are_found() -> None:
-    pair = neighbours(*_swapped_neighbours())[0]
+    pair = confusable_pairs(*_swapped_neighbours())[0]
     assert (pair.first, pair.second, pair.first_only, pair.second_only) == ("AFIB", "AFLT", 8, 8)
     assert pair.told_apart == 0.0
     assert (pair.first_swapped, pair.second_swapped) == (1.0, 0.0)
     sets, scores, _ = _swapped_neighbours()
-    assert neighbours(sets, scores)[0].first_swapped is None
-    assert neighbours(sets[4:], scores[4:]) == ()  # four pages with AFIB are too few
+    assert confusable_pairs(sets, scores)[0].first_swapped is None
+    assert confusable_pairs(sets[4:], scores[4:]) == ()  # four pages with AFIB are too few
 
 
 def test_the_worst_misses_are_found_by_rank() -> None:

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from render.files import InputError
+from render.errors import InputError
 from render.record import LEADS
 from render.sources.mimic import MimicIvEcg, measurements
-from render.sources.mimic_report import codes_in_line, statements_in
-from render.sources.source import open_source
-from render.sources.wfdb_file import MissingRecordError
+from render.sources.mimic_statements import codes_in_line, statements_in
+from render.sources.registry import open_source
+from render.sources.wfdb_record import MissingRecordError
 
 Write = Callable[..., Path]
 Signal = NDArray[np.float64]

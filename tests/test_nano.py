@@ -9,7 +9,7 @@ from PIL import Image
 
 from ecg_vlm.cli import main
 from ecg_vlm.reader import Reader, open_image
-from eval.parse import parse, refusal
+from eval.parser.parse import parse, refusal
 from render.pages.page import draw
 from render.record import EcgRecord
 
@@ -75,7 +75,7 @@ def test_questions_in_a_clinicians_own_words_are_answered(nano: Reader, tmp_path
 
 
 def test_what_a_page_contradicts_is_taken_back(nano: Reader, tmp_path: Path) -> None:
-    normal, blocked = (nano.look_at([_page(tmp_path, code, 15)]) for code in ("NORM", "CLBBB"))
+    normal, blocked = (nano.prefill([_page(tmp_path, code, 15)]) for code in ("NORM", "CLBBB"))
     said = "This ECG shows sinus rhythm and a pacemaker rhythm. No left bundle branch block."
     assert list(nano.contradicted(normal, "What does this ECG show?", said)) == ["PACE"]
     assert {"PACE", "CLBBB"} <= set(nano.contradicted(blocked, "What does this ECG show?", said))

@@ -6,12 +6,12 @@ import pytest
 import torch
 from PIL import Image
 
-from recipes.looking import answer, answer_tokens, look_at, yes_probabilities
+from recipes.config import ModelPart
+from recipes.inference import answer_tokens, generate_answers, prefill, yes_probabilities
 from recipes.model import load_model, load_processor
 from recipes.packing import IGNORED, Encoder, encode, encode_prompt, look, pack, render_chat
-from recipes.schema import ModelPart
-from render.files import InputError
-from render.questions.wording import closed_question
+from render.dialogues.wording import closed_question
+from render.errors import InputError
 
 
 @pytest.fixture(scope="module")
@@ -133,10 +133,10 @@ def test_encoder_remembers(processor, monkeypatch):
 def test_scores_of_one_look_equal_scores_one_by_one_and_stock_transformers(nano, processor):
     images = [noise_page(2), noise_page(3).crop((0, 0, 336, 336))]  # two tiles and one
     questions = [closed_question(code) for code in ("AFIB", "NORM", "LVH")]
-    packed = yes_probabilities(nano, processor, look_at(nano, processor, images), questions)
+    packed = yes_probabilities(nano, processor, prefill(nano, processor, images), questions)
     yes, no = answer_tokens(processor)
     for row, image in zip(packed, images, strict=True):
-        seen = look_at(nano, processor, [image])
+        seen = prefill(nano, processor, [image])
         for value, question in zip(row, questions, strict=True):
             alone = yes_probabilities(nano, processor, seen, [question])[0, 0]
             text = render_chat(processor, [{"role": "user", "content": question}], prompt=True)
@@ -149,20 +149,20 @@ def test_scores_of_one_look_equal_scores_one_by_one_and_stock_transformers(nano,
 @torch.no_grad()
 def test_answers_of_one_look_are_those_of_stock_transformers(nano, processor):
     image, questions = noise_page(4), ["What is the rhythm?", "Report this ECG."]
-    seen = look_at(nano, processor, [image])
+    seen = prefill(nano, processor, [image])
     for question in questions * 2:  # asked again, behind scores and answers: a look is never used up
         yes_probabilities(nano, processor, seen, questions)
         text = render_chat(processor, [{"role": "user", "content": question}], prompt=True)
         inputs = processor(images=image, text=text, add_special_tokens=False, return_tensors="pt")
         ids = nano.generate(**inputs, max_new_tokens=12, do_sample=False)[0, inputs["input_ids"].shape[1] :]
         stock = processor.tokenizer.decode(ids, skip_special_tokens=True).strip()
-        assert answer(nano, processor, seen, question, max_new_tokens=12) == [stock]
+        assert generate_answers(nano, processor, seen, question, max_new_tokens=12) == [stock]
 
 
 def test_scoring_neither_looks_nor_encodes_again(nano, processor, monkeypatch):
     questions = ["Is this a normal ECG?", "Is there sinus rhythm?"]
-    seen = look_at(nano, processor, [noise_page(5)])
+    seen = prefill(nano, processor, [noise_page(5)])
     first = yes_probabilities(nano, processor, seen, questions)
-    monkeypatch.setattr("recipes.looking.encode_prompt", None)
+    monkeypatch.setattr("recipes.inference.encode_prompt", None)
     monkeypatch.setattr(nano.model.vision_model, "forward", None)
     assert torch.equal(yes_probabilities(nano, processor, seen, questions), first)

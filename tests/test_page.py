@@ -15,12 +15,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, features
 
-from render.compiled import compiled
-from render.files import InputError
-from render.pages.ink import INK_LEVELS, draw_line, draw_text, draw_traces
+from render.errors import InputError
+from render.jit import jit
 from render.pages.layout import layout_named
 from render.pages.page import Page, _sheet, draw
 from render.pages.paper import Paper
+from render.pages.raster import INK_LEVELS, draw_line, draw_text, draw_traces
 from render.record import LEADS, EcgRecord
 
 ROWS = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V3", "V6"), ("II",))
@@ -429,8 +429,8 @@ def test_the_pen_works_where_nothing_can_be_kept_on_disk(monkeypatch: pytest.Mon
             raise RuntimeError("cannot cache function: no locator available")
         return lambda function: made.append(function)
 
-    monkeypatch.setattr("render.compiled.njit", njit)
-    compiled(print)
+    monkeypatch.setattr("render.jit.njit", njit)
+    jit(print)
     assert made == [print]
 
 

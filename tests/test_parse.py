@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.parse import Finding, parse, parse_yes_no
-from eval.reading.choices import options_in, picks
-from eval.reading.lexicon import expand, lexicon
-from render.questions.wording import OTHER_NAMES, closed_forms, closed_question
+from eval.parser.choices import options_in, picks
+from eval.parser.lexicon import expand, lexicon
+from eval.parser.parse import Finding, parse, parse_yes_no
+from render.dialogues.wording import OTHER_NAMES, closed_forms, closed_question
 from render.statements import STATEMENTS
 
 ANSWERS = Path(__file__).parent / "answers.csv"

@@ -15,16 +15,16 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from ecg_vlm.gallery import gallery
+from ecg_vlm.examples import gallery
 from eval.controls import Control, shuffled
-from eval.measures.calibration import fit
-from eval.measures.tasks import task_view
-from eval.metrics import bootstrap
-from eval.protocol import read_answer, read_answers, read_kept, read_scores, write_answers, write_scores
-from eval.records import Answer, Evaluated, System
-from eval.report import Example, Report, text_table, write_report
-from eval.showing.published import PUBLISHED
-from render.files import InputError
+from eval.metrics.calibration import fit
+from eval.metrics.ranking import bootstrap
+from eval.metrics.tasks import task_view
+from eval.report.published import PUBLISHED
+from eval.report.write import Example, Report, text_table, write_report
+from eval.storage import read_answer, read_answers, read_scores, read_scores_file, write_answers, write_scores
+from eval.types import Answer, LabelledRecords, System
+from render.errors import InputError
 from render.statements import STATEMENTS
 
 CODES = tuple(STATEMENTS)
@@ -56,7 +56,7 @@ def _png() -> bytes:
     return file.getvalue()
 
 
-RECORDS = Evaluated(IDS, LABELS, "made-up records, seed 0")
+RECORDS = LabelledRecords(IDS, LABELS, "made-up records, seed 0")
 
 
 def _write(out: Path, systems: list[System], **options: object) -> Report:
@@ -124,12 +124,12 @@ def test_labels_kept_beside_the_scores_come_back(tmp_path: Path) -> None:
         references=("", "Sinus rhythm.") * (N // 2),
     )
     write_scores(path, IDS, TUNED.scores, records, {"name": "tuned", "cost": {"seconds": 3}})
-    kept = read_kept(path)
+    kept = read_scores_file(path)
     assert kept.records == records
     assert kept.about == {"name": "tuned", "cost": {"seconds": 3}}
     assert read_scores(path)[0] == IDS
     write_scores(path, IDS, TUNED.scores)
-    assert read_kept(path).records is None
+    assert read_scores_file(path).records is None
 
 
 def test_missing_and_foreign_files_are_named(tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_bad_comparisons_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="one name"):
         _write(tmp_path, [TUNED, TUNED])
     with pytest.raises(InputError, match="nothing to judge"):
-        _write(tmp_path, [TUNED], records=Evaluated(IDS, ((),) * N, "empty"))
+        _write(tmp_path, [TUNED], records=LabelledRecords(IDS, ((),) * N, "empty"))
     assert not list(tmp_path.iterdir())
 
 
@@ -330,7 +330,7 @@ def test_answers_names_and_metadata_are_escaped(tmp_path: Path) -> None:
         compare=[(evil, "base")],
         examples=[example],
         meta={evil: evil, "s": {evil: evil}},
-        records=Evaluated(IDS, LABELS, evil, noun=evil),
+        records=LabelledRecords(IDS, LABELS, evil, noun=evil),
         calibrations={evil: replace(fit(system, RECORDS), data=evil)},
         controls=[Control("shuffled", evil, system)],
         contamination=[evil],
@@ -373,7 +373,9 @@ def test_report_json_holds_everything_and_no_nan(tmp_path: Path) -> None:
 
 def test_a_task_without_records_is_a_dash_and_no_error(tmp_path: Path) -> None:
     labels = tuple(("AFIB",) if i % 2 else ("SR",) for i in range(N))
-    report = _write(tmp_path, [BASE, TUNED], compare=[("tuned", "base")], records=Evaluated(IDS, labels, "rhythm only"))
+    report = _write(
+        tmp_path, [BASE, TUNED], compare=[("tuned", "base")], records=LabelledRecords(IDS, labels, "rhythm only")
+    )
     assert report.tasks["form"].records == 0
     assert "form" not in report.systems[0].macro_auc
     assert "–" in (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -393,6 +395,6 @@ def test_text_table_is_narrow_and_complete(tmp_path: Path) -> None:
 
 def test_a_grey_page_can_be_shown() -> None:
     """A fax comes as mode L, which Pillow does not quantise."""
-    records = Evaluated(("r",), (("AFIB",),), "made up")
+    records = LabelledRecords(("r",), (("AFIB",),), "made up")
     (example,) = gallery([], records, [{"image": Image.new("L", (40, 20), 200)}])
     assert Image.open(BytesIO(example.image_png)).size == (40, 20)

@@ -17,24 +17,24 @@ from itertools import combinations, pairwise
 import numpy as np
 import pytest
 
-from render.files import InputError
-from render.physiology.chance import Chance
-from render.physiology.criteria import Beat
-from render.physiology.findings import compatible, drawn
-from render.physiology.heart import (
+from render.errors import InputError
+from render.record import LEADS, EcgRecord
+from render.simulator.criteria import Beat
+from render.simulator.dipoles import (
     DOWER,
     STEP_MS,
     Wave,
-    draw_person,
     frontal_axis,
+    sample_person,
     seen,
     superposed,
     table,
     to_axis,
 )
-from render.physiology.recorder import add_oscillations, electrode_noise
-from render.record import LEADS, EcgRecord
-from render.simulate import SIMULATED_STATEMENTS, Simulated, simulate
+from render.simulator.electrodes import add_oscillations, electrode_noise
+from render.simulator.findings import compatible, drawn
+from render.simulator.rng import BufferedRng
+from render.simulator.simulate import SIMULATED_STATEMENTS, Simulated, simulate
 
 RATE = 500
 BEFORE = 180  # samples of a median beat before its fiducial point
@@ -308,7 +308,7 @@ def test_oscillations_are_sines_and_cosines() -> None:
 
 
 def test_noise_has_the_spectrum_it_is_said_to_have_and_is_normal() -> None:
-    noise = np.concatenate([electrode_noise(5000, 500, Chance(1, i)) for i in range(40)]).astype(float)
+    noise = np.concatenate([electrode_noise(5000, 500, BufferedRng(1, i)) for i in range(40)]).astype(float)
     power = np.abs(np.fft.rfft(noise / noise.std(1, keepdims=True) * np.hanning(5000))) ** 2
     hz = np.fft.rfftfreq(5000, 1 / 500)
     low, high, over = (np.median(power[:, (hz > a) & (hz < b)]) for a, b in ((14, 16), (58, 62), (160, 240)))
@@ -319,8 +319,8 @@ def test_noise_has_the_spectrum_it_is_said_to_have_and_is_normal() -> None:
 
 
 def test_chance_is_what_its_names_say() -> None:
-    rng = Chance(5)
-    assert Chance(5).normals(400)[-3:] != Chance(6).normals(400)[-3:]
+    rng = BufferedRng(5)
+    assert BufferedRng(5).normals(400)[-3:] != BufferedRng(6).normals(400)[-3:]
     uniform = [rng.uniform(2, 4) for _ in range(4000)]
     assert 2 <= min(uniform) < 2.01 < 3.99 < max(uniform) < 4
     normal = [rng.normal(1, 2) for _ in range(4000)] + [1 + 2 * n for _ in range(40) for n in rng.normals(100)]
@@ -328,7 +328,7 @@ def test_chance_is_what_its_names_say() -> None:
     picked = Counter(rng.weighted("abc", (0.5, 0.9, 1.0)) for _ in range(4000))
     assert picked["a"] / 4000 == pytest.approx(0.5, abs=0.04) and picked["c"] / 4000 == pytest.approx(0.1, abs=0.03)
     assert {rng.below(3) for _ in range(99)} == {0, 1, 2} and {rng.choice("xy") for _ in range(99)} == {"x", "y"}
-    assert draw_person(Chance(7), True, True).gains == draw_person(Chance(7), True, True).gains
+    assert sample_person(BufferedRng(7), True, True).gains == sample_person(BufferedRng(7), True, True).gains
 
 
 # ---------------------------------------------------------------- statements
@@ -351,9 +351,9 @@ def test_the_prior_shows_every_statement_often_enough() -> None:
 
 
 def test_statements_stand_together_as_in_the_table() -> None:
-    with (files("render.physiology") / "together.csv").open(encoding="utf-8") as table:
+    with (files("render.simulator") / "cooccurrence.csv").open(encoding="utf-8") as table:
         known = {(row["a"], row["b"]): int(row["records"]) for row in csv.DictReader(table)}
-    records = [drawn(Chance(12, i)) for i in range(12_000)]
+    records = [drawn(BufferedRng(12, i)) for i in range(12_000)]
     alone = Counter(code for codes in records for code in codes)
     both = Counter(pair for codes in records for pair in combinations(sorted(codes), 2))
     lifts = []  # how much oftener than by chance a pair is met: in the table, and as drawn

@@ -16,12 +16,12 @@ import pytest
 import wfdb
 from numpy.typing import NDArray
 
-from render.files import InputError
+from render.errors import InputError
 from render.record import LEADS, resample
 from render.sources.ptbxl import LABELS_DIFFER, OVER_89_YEARS, PtbXl
-from render.sources.source import FirstRecords, open_source, parse_folds
-from render.sources.wfdb_file import MissingRecordError, inside, read_wfdb
+from render.sources.registry import LimitedSource, open_source, parse_folds
 from render.sources.wfdb_folder import WfdbFolder
+from render.sources.wfdb_record import MissingRecordError, inside, read_wfdb
 from render.statements import STATEMENTS
 
 Write = Callable[..., Path]
@@ -580,13 +580,13 @@ def test_open_source_real(ptbxl: Callable[..., Path]) -> None:
     header = folder / "records500/00000/00001_hr.hea"
     for spec in (str(header), f"wfdb:{header}", f"wfdb:{folder}"):
         assert open_source(spec).read(0).source == "wfdb"
-    assert isinstance(pickle.loads(pickle.dumps(first)), FirstRecords)
+    assert isinstance(pickle.loads(pickle.dumps(first)), LimitedSource)
     with pytest.raises(IndexError):
         first.read(1)
 
 
 def test_open_source_simulated() -> None:
-    pytest.importorskip("render.simulate")
+    pytest.importorskip("render.simulator.simulate")
     assert len(open_source("simulated")) == 1000
     source = open_source("simulated", seed=3, limit=5)
     assert (len(source), source.name) == (5, "simulated")

@@ -12,12 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from render.files import InputError
+from render.errors import InputError
 from render.record import LEADS, EcgRecord
 from render.sources.mimic import MimicIvEcg
-from render.sources.mimic_report import statements_in
+from render.sources.mimic_statements import statements_in
 from render.sources.ptbxl import PtbXl, codes_in
-from render.sources.source import open_source, parse_folds
+from render.sources.registry import open_source, parse_folds
 from render.sources.wfdb_folder import WfdbFolder
 from render.statements import STATEMENTS
 

@@ -8,15 +8,15 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from render.files import InputError
+from render.dialogues.wording import label_of
+from render.errors import InputError
 from render.pages.header import lines
-from render.pages.layout import layout_drawn, layout_named
+from render.pages.layout import layout_named, sample_layout
+from render.pages.options import LAYOUT_PROPORTIONS
 from render.pages.page import GRID_CLASS, PAPER_CLASS, PRINT_CLASS, SIGNAL_CLASS, draw
-from render.pages.page_options import PROPORTIONS as LAYOUT_PROPORTIONS
 from render.pages.paper import PAPER_WORDS, Paper
-from render.pages.style import PROPORTIONS, STYLE_WORDS, Style, style_drawn
-from render.questions.wording import label_of
-from render.simulate import simulate
+from render.pages.style import STYLE_PROPORTIONS, STYLE_WORDS, Style, sample_style
+from render.simulator.simulate import simulate
 
 TEXTS = [word for word in PAPER_WORDS["text"].values() if word]
 
@@ -111,12 +111,12 @@ def test_fields_give_way_where_there_is_no_room(record):
 
 def test_styles_are_said_in_words():
     rng = np.random.default_rng(0)
-    assert style_drawn("clean", rng) == Style() and Style().name == "clean"
-    style = style_drawn("dots, photo, green, muse, blur=0.4, noise=0", rng)
+    assert sample_style("clean", rng) == Style() and Style().name == "clean"
+    style = sample_style("dots, photo, green, muse, blur=0.4, noise=0", rng)
     assert style.name == "photo,green,dots,muse,blur=0.4,noise=0"
-    assert style_drawn(style.name, rng) == style
-    assert style.strengths(rng)["blur"] == 0.4 and style.strengths(rng)["noise"] == 0.0
-    assert style_drawn("blur=0.4", rng).name == "blur=0.4"
+    assert sample_style(style.name, rng) == style
+    assert style.effect_strengths(rng)["blur"] == 0.4 and style.effect_strengths(rng)["noise"] == 0.0
+    assert sample_style("blur=0.4", rng).name == "blur=0.4"
     every = {word for choices in STYLE_WORDS.values() for word in choices}
     assert len(every) == sum(len(choices) for choices in STYLE_WORDS.values()), "one word says two things"
 
@@ -135,34 +135,34 @@ def test_styles_are_said_in_words():
 )
 def test_wrong_words_are_refused(words, message):
     with pytest.raises(InputError, match=message):
-        style_drawn(words, np.random.default_rng(0))
+        sample_style(words, np.random.default_rng(0))
 
 
 def test_mixed_draws_by_the_published_proportions_and_keeps_what_is_said():
     count = 4000
     rngs = [np.random.default_rng([1, i]) for i in range(count)]
-    styles = [style_drawn("mixed,green", rng) for rng in rngs]
+    styles = [sample_style("mixed,green", rng) for rng in rngs]
     assert {style.paper.colours for style in styles} == {PAPER_WORDS["colours"]["green"]}
     assert not any(style.paper.findings for style in styles)
     for matter in ("preset", "grid", "text"):
         drawn = Counter(style.preset if matter == "preset" else getattr(style.paper, matter) for style in styles)
-        whole = sum(PROPORTIONS[matter].values())
-        for word, share in PROPORTIONS[matter].items():
+        whole = sum(STYLE_PROPORTIONS[matter].values())
+        for word, share in STYLE_PROPORTIONS[matter].items():
             wanted = share / whole
             assert drawn[STYLE_WORDS[matter][word]] / count == pytest.approx(wanted, abs=4 * (wanted / count) ** 0.5)
     # Naming one matter leaves the others as they were drawn.
-    free = [style_drawn("mixed", np.random.default_rng([1, i])) for i in range(100)]
+    free = [sample_style("mixed", np.random.default_rng([1, i])) for i in range(100)]
     assert [style.preset for style in free] == [style.preset for style in styles[:100]]
 
 
 def test_mixed_layouts_fit_their_paper_and_keep_what_is_said():
-    names = [layout_drawn("mixed,50mm/s", np.random.default_rng([2, i])).name for i in range(3000)]
+    names = [sample_layout("mixed,50mm/s", np.random.default_rng([2, i])).name for i in range(3000)]
     assert all("50mm/s" in name for name in names)
     formats = Counter(name.split(",")[0] for name in names)
     for word, share in LAYOUT_PROPORTIONS["format"].items():
         assert formats[word] / 3000 == pytest.approx(share, abs=4 * (share / 3000) ** 0.5)
-    low = {layout_drawn("mixed,280x140mm", np.random.default_rng([3, i])).height for i in range(300)}
+    low = {sample_layout("mixed,280x140mm", np.random.default_rng([3, i])).height for i in range(300)}
     assert low == {140.0}
     with pytest.raises(InputError, match="do not fit"):
-        layout_drawn("mixed,12x1,280x140mm", np.random.default_rng(0))
-    assert layout_drawn("cabrera", np.random.default_rng(0)) == layout_named("cabrera")
+        sample_layout("mixed,12x1,280x140mm", np.random.default_rng(0))
+    assert sample_layout("cabrera", np.random.default_rng(0)) == layout_named("cabrera")

@@ -14,38 +14,38 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from ecg_vlm import batch
-from ecg_vlm.batch import evaluate, held_out_pages, judge_again
+from ecg_vlm import evaluation
 from ecg_vlm.cli import main
-from eval.measures.figures import RefusalFigures
-from eval.parse import parse, refusal
-from eval.protocol import read_answers
-from eval.report import text_table
-from render.data.dataset import open_dataset, write_dataset
-from render.data.llava import LlavaDialogues, export_llava
-from render.data.preview import contact_sheet
-from render.data.rows import Options, make_row
-from render.files import InputError
+from ecg_vlm.evaluation import evaluate, load_pages, rejudge
+from eval.metrics.system_metrics import RefusalMetrics
+from eval.parser.parse import parse, refusal
+from eval.report.write import text_table
+from eval.storage import read_answers
+from render.dataset.contact_sheet import contact_sheet
+from render.dataset.llava import LlavaDialogues, export_llava
+from render.dataset.parquet import open_dataset, write_dataset
+from render.dataset.rows import Options, make_row
+from render.dialogues.wording import REFUSALS
+from render.errors import InputError
+from render.negatives.unreadable import KINDS, LOST_SHARE, SUBJECTS, cut_off, make_unreadable, no_ecg, turned
+from render.pages.augment.pipeline import ImageFile, augment
+from render.pages.options import FORMATS
 from render.pages.page import draw
-from render.pages.page_options import FORMATS
-from render.pages.unreadable import KINDS, LOST_SHARE, SUBJECTS, cut_off, no_ecg, spoilt, turned
-from render.pages.wear import Picture, wear
-from render.questions.wording import REFUSALS
 from render.record import LEADS, EcgRecord
-from render.simulate import Simulated
+from render.simulator.simulate import Simulated
 
 SMALL = Options(width=400, closed=4, seed=6)
 HALF = Options(width=400, closed=4, seed=6, unreadable=0.5)
 SAID = {kind: "upside down" if kind == "on its side" else kind for kind in KINDS}
 
 
-def picture_of(ecg_mv: NDArray[np.float64], layout: str = "3x4+1R", **effects: float) -> Picture:
+def picture_of(ecg_mv: NDArray[np.float64], layout: str = "3x4+1R", **effects: float) -> ImageFile:
     record = EcgRecord("test", ecg_mv.astype(np.float32), 500.0, "test")
     width = 500 if layout.startswith("12") else 400
-    return wear(draw(record, layout=layout, width=width, mask=True), effects, np.random.default_rng(1))
+    return augment(draw(record, layout=layout, width=width, mask=True), effects, np.random.default_rng(1))
 
 
-def pixels(picture: Picture) -> NDArray[np.uint8]:
+def pixels(picture: ImageFile) -> NDArray[np.uint8]:
     return np.asarray(Image.open(io.BytesIO(picture.data)).convert("RGB"))
 
 
@@ -90,7 +90,7 @@ def test_a_turned_page_has_its_geometry_and_mask_turned_with_it(ecg_mv: NDArray[
     _same_at_the_same_places(before, after)
 
 
-def _same_at_the_same_places(before: Picture, after: Picture) -> None:
+def _same_at_the_same_places(before: ImageFile, after: ImageFile) -> None:
     """Pixel and class at whatever point of the page both pictures show."""
     height, width = before.geometry["height"], before.geometry["width"]
     points = np.random.default_rng(0).uniform(0, 1, (3000, 2)) * (width - 1, height - 1)
@@ -151,7 +151,7 @@ def test_a_part_of_a_rhythm_strip_as_long_as_a_column_is_a_lead_that_can_be_read
 
 def test_each_kind_comes_about_as_often_as_it_should(ecg_mv: NDArray[np.float64]) -> None:
     picture = picture_of(ecg_mv)
-    drawn = [spoilt(picture, np.random.default_rng([1, k])) for k in range(120)]
+    drawn = [make_unreadable(picture, np.random.default_rng([1, k])) for k in range(120)]
     for kind, share in KINDS.items():
         assert abs(sum(page.kind == kind for page in drawn) / 120 - share) < 4 * (share * (1 - share) / 120) ** 0.5
     assert all(bool(page.lost) == (page.kind == "cut off") for page in drawn)
@@ -329,13 +329,13 @@ class _Refusing:
 def test_unreadable_pages_count_among_the_refusals_alone(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pages = held_out_pages(str(folder))
+    pages = load_pages(str(folder))
     spoilt_rows = list(pages.unreadable)
     assert len(pages.rows) + len(spoilt_rows) == 24 and not any(pages.rows["unreadable"])
     images = [row["image"] for row in spoilt_rows[1:]] + [pages.rows[0]["image"]]
     fake = _Refusing({image.convert("RGB").tobytes() for image in images})
-    monkeypatch.setattr(batch, "_load", lambda spec: fake)
-    monkeypatch.setattr(batch, "_device", lambda reader: "none")
+    monkeypatch.setattr(evaluation, "_load", lambda spec: fake)
+    monkeypatch.setattr(evaluation, "_device", lambda reader: "none")
     first = evaluate("fake", pages, tmp_path / "a")
     found = first.systems[0].refusals
     assert found is not None
@@ -346,9 +346,9 @@ def test_unreadable_pages_count_among_the_refusals_alone(
     assert first.systems[0].hard is not None and first.systems[0].hard.answers == len(pages.rows)
     said = f"{n - 1} of {n} pages that cannot be read are refused"
     assert said in text_table(first) and said in (tmp_path / "a" / "report.html").read_text()
-    assert judge_again(tmp_path / "a", tmp_path / "b").to_json() == first.to_json()
-    assert judge_again(tmp_path / "a" / "answers.jsonl", tmp_path / "c").systems[0].refusals == found
-    assert RefusalFigures(0, 0, 4, 1).lines() == ("1 of 4 readable pages are refused wrongly (25.0 %)",)
+    assert rejudge(tmp_path / "a", tmp_path / "b").to_json() == first.to_json()
+    assert rejudge(tmp_path / "a" / "answers.jsonl", tmp_path / "c").systems[0].refusals == found
+    assert RefusalMetrics(0, 0, 4, 1).lines() == ("1 of 4 readable pages are refused wrongly (25.0 %)",)
 
 
 def test_a_file_of_answers_says_which_pages_cannot_be_read(tmp_path: Path) -> None:
@@ -364,4 +364,4 @@ def test_a_file_of_answers_says_which_pages_cannot_be_read(tmp_path: Path) -> No
 def test_a_data_set_without_a_readable_page_is_not_judged(tmp_path: Path) -> None:
     write_dataset(Simulated(3, 2), tmp_path / "d", Options(width=400, closed=2, unreadable=1.0))
     with pytest.raises(InputError, match="every page is unreadable"):
-        held_out_pages(str(tmp_path / "d"))
+        load_pages(str(tmp_path / "d"))

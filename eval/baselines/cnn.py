@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eval.baselines.recipe import BENCHMARK
+from eval.baselines.settings import BENCHMARK
 from eval.baselines.wavelet import FEATURES
 
 LEAD_COUNT = 12
@@ -52,7 +52,7 @@ class Standardise(nn.Module):
         return (x - self.mean) / self.std
 
 
-class Picture(nn.Module):
+class AsImage(nn.Module):
     """(B, C, n) -> (B, C, 1, n), channels last in memory."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -153,7 +153,7 @@ def _network(classes: int, width: int, *layers: nn.Module) -> nn.Sequential:
     """
     network = nn.Sequential(
         Standardise(1),
-        Picture(),
+        AsImage(),
         *layers,
         ConcatPool(),
         nn.BatchNorm1d(2 * width),

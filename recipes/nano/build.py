@@ -1,8 +1,8 @@
 """Write nano's architecture, tokenizer and processor (everything but the weights): `python -m recipes.nano.build DIR`.
 
-Deterministic: the same code writes the same bytes. The weights come from `recipes/nano.yaml`. A tokenizer that is in
-the folder already stays, as weights know their words by its numbers: the one that ships was fitted to the wordings of
-the first run, and wordings that came later are spelt with its tokens.
+Deterministic: the same code writes the same bytes. The weights come from `recipes/configs/nano.yaml`. A tokenizer that
+is in the folder already stays, as weights know their words by its numbers: the one that ships was fitted to the
+wordings of the first run, and wordings that came later are spelt with its tokens.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from render.questions.dialogue import dialogues
-from render.questions.wording import GERMAN_QUESTIONS, bare, label_of
-from render.simulate import Simulated
+from render.dialogues.compose import dialogues
+from render.dialogues.wording import GERMAN_QUESTIONS, bare, label_of
+from render.simulator.simulate import Simulated
 from render.statements import STATEMENTS
 
 TILE = 392

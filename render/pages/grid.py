@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from render.pages.ink import INK_LEVELS, MOST_TONES
+from render.pages.raster import INK_LEVELS, MOST_TONES
 
 # Width in mm and strength of the grid's lines: thin and pale every millimetre, wider and full every fifth. Dots stand
 # in for thin lines and must be darker to be seen as well.

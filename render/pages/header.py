@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from render.dialogues.wording import label_of
 from render.pages.layout import Layout
-from render.questions.wording import label_of
 from render.record import EcgRecord
 
 # Two lines of small text fit above the grid, one of large.
@@ -25,7 +25,7 @@ _RECORDING = ("Bandwidth", "Filter")  # fields of `EcgRecord.header` about the r
 
 
 @dataclass(frozen=True)
-class Line:
+class HeaderLine:
     """A line of text: baseline and size in mm; fields from the left end of the traces on, and text that ends at their
     right end. The last fields give way where there is no room."""
 
@@ -35,47 +35,47 @@ class Line:
     right: str = ""
 
 
-def lines(record: EcgRecord, plan: Layout, text: str, findings: bool) -> list[Line]:
+def lines(record: EcgRecord, plan: Layout, text: str, findings: bool) -> list[HeaderLine]:
     """What stands on the page in the manner `text` (a word of `render.pages.paper.PAPER_WORDS`), "" for nothing."""
     made = {"": _nothing, "plain": _plain, "muse": _muse, "pagewriter": _pagewriter, "cardiovit": _cardiovit}[text](
         record, plan
     )
     if findings and record.statements:
         said = "   ".join(label_of(code) for code in record.statements)
-        made.append(Line(_FINDINGS_LINE, _FINDINGS_MM, (f"*** {said} ***",)))
+        made.append(HeaderLine(_FINDINGS_LINE, _FINDINGS_MM, (f"*** {said} ***",)))
     return made
 
 
-def _nothing(record: EcgRecord, plan: Layout) -> list[Line]:
+def _nothing(record: EcgRecord, plan: Layout) -> list[HeaderLine]:
     return []
 
 
-def _plain(record: EcgRecord, plan: Layout) -> list[Line]:
+def _plain(record: EcgRecord, plan: Layout) -> list[HeaderLine]:
     """Everything in one line: what is known of the person, the fields, speed and gain."""
     fields = (*_person(record), *(f"{name}: {value}" for name, value in record.header))
-    return [Line(_ONLY_LINE, _LARGE_MM, fields, legend(plan))]
+    return [HeaderLine(_ONLY_LINE, _LARGE_MM, fields, legend(plan))]
 
 
-def _muse(record: EcgRecord, plan: Layout) -> list[Line]:
+def _muse(record: EcgRecord, plan: Layout) -> list[HeaderLine]:
     """Two lines at the head, the recording at the foot: the manner of GE's carts and archive."""
     admin = _Admin.of(record)
     recorded = _recorded(record, "0.05-150 Hz", "")
     return [
-        Line(_FIRST_LINE, _SMALL_MM, (f"ID:{admin.number}", admin.when, *_person(record)), admin.room),
-        Line(_SECOND_LINE, _SMALL_MM, tuple(f"{name} {value}" for name, value in _measured(record))),
-        Line(plan.height - _FOOT_LINE, _FOOT_MM, (*legend(plan).split("    "), *recorded), f"CART {admin.cart}"),
+        HeaderLine(_FIRST_LINE, _SMALL_MM, (f"ID:{admin.number}", admin.when, *_person(record)), admin.room),
+        HeaderLine(_SECOND_LINE, _SMALL_MM, tuple(f"{name} {value}" for name, value in _measured(record))),
+        HeaderLine(plan.height - _FOOT_LINE, _FOOT_MM, (*legend(plan).split("    "), *recorded), f"CART {admin.cart}"),
     ]
 
 
-def _pagewriter(record: EcgRecord, plan: Layout) -> list[Line]:
+def _pagewriter(record: EcgRecord, plan: Layout) -> list[HeaderLine]:
     """Number and date left, room right, measurements with dashes where there are none: the manner of Philips' carts."""
     admin = _Admin.of(record)
     speed, *gains = legend(plan).split("    ")
     recorded = _recorded(record, "0.15-100 Hz", "50~")
     return [
-        Line(_FIRST_LINE, _SMALL_MM, (admin.number, *_person(record)), admin.when),
-        Line(_SECOND_LINE, _SMALL_MM, tuple(f"{name} {value}" for name, value in _measured(record)), admin.room),
-        Line(
+        HeaderLine(_FIRST_LINE, _SMALL_MM, (admin.number, *_person(record)), admin.when),
+        HeaderLine(_SECOND_LINE, _SMALL_MM, tuple(f"{name} {value}" for name, value in _measured(record)), admin.room),
+        HeaderLine(
             plan.height - _FOOT_LINE,
             _FOOT_MM,
             (f"Device: {admin.cart}", f"Speed: {speed}", f"Gain: {', '.join(gains)}"),
@@ -84,14 +84,14 @@ def _pagewriter(record: EcgRecord, plan: Layout) -> list[Line]:
     ]
 
 
-def _cardiovit(record: EcgRecord, plan: Layout) -> list[Line]:
+def _cardiovit(record: EcgRecord, plan: Layout) -> list[HeaderLine]:
     """Speed, gain and filters at the head's right end, the date at the foot: the manner of Schiller's machines."""
     admin = _Admin.of(record)
     recorded = _recorded(record, "0.05-150 Hz", "50 Hz")
     return [
-        Line(_FIRST_LINE, _SMALL_MM, (f"No. {admin.number}", *_person(record)), legend(plan)),
-        Line(_SECOND_LINE, _SMALL_MM, tuple(f"{n} {v}" for n, v in _measured(record)), "    ".join(recorded)),
-        Line(plan.height - _FOOT_LINE, _FOOT_MM, (admin.when, admin.room), admin.cart),
+        HeaderLine(_FIRST_LINE, _SMALL_MM, (f"No. {admin.number}", *_person(record)), legend(plan)),
+        HeaderLine(_SECOND_LINE, _SMALL_MM, tuple(f"{n} {v}" for n, v in _measured(record)), "    ".join(recorded)),
+        HeaderLine(plan.height - _FOOT_LINE, _FOOT_MM, (admin.when, admin.room), admin.cart),
     ]
 
 

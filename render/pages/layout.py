@@ -1,6 +1,6 @@
 """Where each lead stands on the paper, in millimetres and seconds; pixels appear only in `render.pages.page`.
 
-What a page may look like, and the words for it, stand in `render.pages.page_options`.
+What a page may look like, and the words for it, stand in `render.pages.options`.
 
 Conventions of ECG paper (Kligfield et al. 2007, AHA/ACC/HRS recommendations on the electrocardiogram):
 25 mm/s and 10 mm/mV, so that a 1 mm box is 0.04 s and 0.1 mV. In the 3x4 format each lead has 2.5 s, columns
@@ -14,8 +14,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from render.files import InputError
-from render.pages.page_options import CHEST_LEADS, PageOptions, options_drawn, options_named
+from render.errors import InputError
+from render.pages.options import CHEST_LEADS, PageOptions, options_named, sample_options
 
 
 @dataclass(frozen=True)
@@ -115,13 +115,13 @@ def layout_named(words: str) -> Layout:
 _MOST_DRAWS = 100
 
 
-def layout_drawn(words: str, rng: np.random.Generator) -> Layout:
-    """The layout of one page: `layout_named`, but the word "mixed" draws what is not said (see `options_drawn`).
+def sample_layout(words: str, rng: np.random.Generator) -> Layout:
+    """The layout of one page: `layout_named`, but the word "mixed" draws what is not said (see `sample_options`).
 
     Raises `InputError` when `words` say no layout, or none that any draw fits on the paper.
     """
     for _ in range(_MOST_DRAWS):
-        options = options_drawn(words, rng)
+        options = sample_options(words, rng)
         try:
             return make_layout(options)
         except InputError:  # twelve rows were drawn for a low paper that `words` ask for

@@ -16,10 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from render.files import InputError
+from render.errors import InputError
 from render.pages.grid import RuledPaper, ruled_paper
 from render.pages.header import lines
-from render.pages.ink import (
+from render.pages.layout import PULSE_S, Layout, Pulse, Trace, layout_named
+from render.pages.paper import Colours, Paper
+from render.pages.raster import (
     compose,
     draw_line,
     draw_text,
@@ -28,8 +30,6 @@ from render.pages.ink import (
     png_bytes,
     text_width,
 )
-from render.pages.layout import PULSE_S, Layout, Pulse, Trace, layout_named
-from render.pages.paper import Colours, Paper
 from render.record import LEADS, EcgRecord
 
 # Below 1 px per mm small boxes and waves are gone; above 16 (406 dpi) no scanner or model gains anything.
@@ -98,7 +98,7 @@ def draw(
 ) -> Page:
     """Draw the record from its first sample on, as far as the page reaches.
 
-    layout: words of `render.pages.page_options`, such as "6x2,cabrera". width: of the page in pixels; 1120 are 4 px per
+    layout: words of `render.pages.options`, such as "6x2,cabrera". width: of the page in pixels; 1120 are 4 px per
     mm on paper 280 mm wide. The height follows. paper: colours, grid and printed text. mask: whether the page is to
     carry its mask.
     A shorter record draws what is there; a sample that is not finite leaves a gap.

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from render.files import InputError
+from render.errors import InputError
 from render.record import EcgRecord
-from render.sources.csv_file import CsvFile
-from render.sources.mimic_report import codes_in_line, statements_in
-from render.sources.wfdb_file import inside, read_wfdb
+from render.sources.csv_table import CsvFile
+from render.sources.mimic_statements import codes_in_line, statements_in
+from render.sources.wfdb_record import inside, read_wfdb
 
 _MEND = "download it again from https://physionet.org/content/mimic-iv-ecg/1.0/"
 _REPORT_COLUMNS = tuple(f"report_{i}" for i in range(18))
@@ -45,8 +45,8 @@ class MimicIvEcg:
     folder: holds `record_list.csv`, `machine_measurements.csv` and the folder `files`.
 
     The report is the machine's lines `report_0` to `report_17`, joined with newlines; statements are what
-    `render.sources.mimic_report` finds in them, and the lines in which it finds none are the record's `unmapped`. Age
-    and sex are not part of the published module. A study without a row in `machine_measurements.csv` has neither
+    `render.sources.mimic_statements` finds in them, and the lines in which it finds none are the record's `unmapped`.
+    Age and sex are not part of the published module. A study without a row in `machine_measurements.csv` has neither
     report, measurements nor header.
     Raises `InputError` when the folder or a table is missing or damaged.
     """

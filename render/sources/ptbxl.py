@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from render.files import InputError
+from render.errors import InputError
 from render.record import EcgRecord, resample, sorted_statements
-from render.sources.csv_file import CsvFile
-from render.sources.wfdb_file import MissingRecordError, inside, read_wfdb
+from render.sources.csv_table import CsvFile
+from render.sources.wfdb_record import MissingRecordError, inside, read_wfdb
 from render.statements import STATEMENTS
 
 LABELS_DIFFER = frozenset({"3796", "3797", "3799", "7778", "7783", "9822", "13798", "13803"})

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from render.files import InputError
+from render.errors import InputError
 from render.record import EcgRecord
-from render.sources.wfdb_file import read_wfdb
+from render.sources.wfdb_record import read_wfdb
 
 
 class WfdbFolder:

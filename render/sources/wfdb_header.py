@@ -12,9 +12,9 @@ from functools import cached_property, lru_cache
 from itertools import takewhile
 from pathlib import Path
 
-from render.files import InputError
+from render.errors import InputError
 
-MEND = "download or export the record again"
+RECORD_HINT = "download or export the record again"
 
 # Samples and the bytes they fill together, signal(5). The FLAC formats are compressed: their file size says nothing
 # about their length.
@@ -100,21 +100,23 @@ def read_header(path: Path) -> Header:
     """
     lines = _header_lines(path)
     if not lines:
-        raise InputError(f"{path}: the header is empty; {MEND}")
+        raise InputError(f"{path}: the header is empty; {RECORD_HINT}")
     found = _RECORD_LINE.fullmatch(lines[0])
     if found is None:
-        raise InputError(f"{path}: record line {_short(lines[0])} is not 'name channels hertz samples'; {MEND}")
+        raise InputError(f"{path}: record line {_short(lines[0])} is not 'name channels hertz samples'; {RECORD_HINT}")
     if found["segments"] is not None:
         raise InputError(
             f"{path}: a multi-segment record ({found['segments']} segments); name one segment's .hea instead"
         )
     wanted, there = int(found["channels"]), len(lines) - 1
     if wanted != there or there > _MOST_CHANNELS:
-        raise InputError(f"{path}: {wanted} channels announced, {there} signal lines, at most {_MOST_CHANNELS}; {MEND}")
+        raise InputError(
+            f"{path}: {wanted} channels announced, {there} signal lines, at most {_MOST_CHANNELS}; {RECORD_HINT}"
+        )
     hertz = float(found["hertz"])
     if not _SLOWEST_HZ <= hertz <= _FASTEST_HZ:
         limits = f"{_SLOWEST_HZ:g} to {_FASTEST_HZ:g} Hz"
-        raise InputError(f"{path}: sampling rate {_short(found['hertz'])} is not in {limits}; {MEND}")
+        raise InputError(f"{path}: sampling rate {_short(found['hertz'])} is not in {limits}; {RECORD_HINT}")
     channels = tuple(_channel(path, number, line) for number, line in enumerate(lines[1:], start=1))
     return Header(path, hertz, _checked_frames(path, channels, int(found["frames"] or 0)), channels)
 
@@ -135,14 +137,14 @@ def _header_lines(path: Path) -> list[str]:
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
         raise InputError(f"{path}: cannot be read ({error}); check its permissions") from error
     if len(content) > _LARGEST_HEADER:
-        raise InputError(f"{path}: more than {_LARGEST_HEADER} bytes are too many for a header; {MEND}")
+        raise InputError(f"{path}: more than {_LARGEST_HEADER} bytes are too many for a header; {RECORD_HINT}")
     if _CONTROL.search(content):
-        raise InputError(f"{path}: holds control characters, so it is no WFDB header; {MEND}")
+        raise InputError(f"{path}: holds control characters, so it is no WFDB header; {RECORD_HINT}")
     lines = [_text(line).strip(" \t") for line in content.splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")]
     for line in lines:
         if len(line) > _LONGEST_LINE:
-            raise InputError(f"{path}: line {_short(line)} has {len(line)} characters; {MEND}")
+            raise InputError(f"{path}: line {_short(line)} has {len(line)} characters; {RECORD_HINT}")
     return lines
 
 
@@ -160,7 +162,7 @@ def _channel(path: Path, number: int, line: str) -> Channel:
     name = " ".join(fields[3 + len(numbers) :]).strip()
     try:
         if not name or _INTEGER.fullmatch(name):
-            raise InputError(f"{_short(line)} has {len(fields)} of 9 fields, so no lead name; {MEND}")
+            raise InputError(f"{_short(line)} has {len(fields)} of 9 fields, so no lead name; {RECORD_HINT}")
         if _NO_FILE_NAME.search(fields[0]):
             raise InputError(
                 f"signal file {_short(fields[0])} is not a plain file name; put the file beside the header"
@@ -176,15 +178,15 @@ def _coding(form: str, gain: str, zero: int) -> Coding:
     """zero: the ADC's, header(5): the baseline where none is given."""
     stored = _FORMAT.fullmatch(form)
     if stored is None or (stored["format"] not in _PACKED and stored["format"] not in _FLAC):
-        raise InputError(f"format {_short(form)} is none of {', '.join([*_PACKED, *sorted(_FLAC)])}; {MEND}")
+        raise InputError(f"format {_short(form)} is none of {', '.join([*_PACKED, *sorted(_FLAC)])}; {RECORD_HINT}")
     found = _GAIN.fullmatch(gain)
     if found is None:
-        raise InputError(f"gain {_short(gain)} is not 'number(baseline)/unit'; {MEND}")
+        raise InputError(f"gain {_short(gain)} is not 'number(baseline)/unit'; {RECORD_HINT}")
     steps = float(found["gain"])
     if steps == 0 or not math.isfinite(steps):
         raise InputError(f"gain {_short(found['gain'])} means uncalibrated; write the steps per millivolt there")
     if abs(steps) < _LEAST_GAIN:
-        raise InputError(f"gain {_short(found['gain'])} makes samples infinite; {MEND}")
+        raise InputError(f"gain {_short(found['gain'])} makes samples infinite; {RECORD_HINT}")
     unit = found["unit"] or "mV"  # header(5): millivolts when no unit is given
     if unit.lower() not in _MILLIVOLTS:
         raise InputError(f"unit {_short(unit)} is unknown; voltages are in mV, uV, nV or V")
@@ -209,16 +211,16 @@ def _checked_frames(path: Path, channels: tuple[Channel, ...], announced: int) -
         group = [channel.coding for channel in channels if channel.file == file]
         first = group[0]
         if any(c is not first and (c.format, c.offset) != (first.format, first.offset) for c in group):
-            raise InputError(f"{path}: signal file {file} is given two formats or offsets; {MEND}")
+            raise InputError(f"{path}: signal file {file} is given two formats or offsets; {RECORD_HINT}")
         signal_file = path.parent / file
         try:
             size = signal_file.stat().st_size
         except OSError as error:
-            told = f"{signal_file}: no such signal file, but {path.name} names it; {MEND}"
+            told = f"{signal_file}: no such signal file, but {path.name} names it; {RECORD_HINT}"
             raise MissingRecordError(told) from error
         if first.format in _FLAC:
             if not frames:
-                raise InputError(f"{path}: number of samples missing, and FLAC files do not tell it; {MEND}")
+                raise InputError(f"{path}: number of samples missing, and FLAC files do not tell it; {RECORD_HINT}")
             continue
         samples, filled = _PACKED[first.format]
         per_frame = sum(c.per_frame for c in group)
@@ -226,7 +228,8 @@ def _checked_frames(path: Path, channels: tuple[Channel, ...], announced: int) -
         frames = frames or held
         if held < frames:
             raise InputError(
-                f"{signal_file}: {size} bytes hold {held} samples per lead, {path.name} announces {frames}; {MEND}"
+                f"{signal_file}: {size} bytes hold {held} samples per lead, {path.name} announces {frames}; "
+                f"{RECORD_HINT}"
             )
     _check_extent(path, channels, frames)
     return frames
@@ -241,7 +244,7 @@ def _check_extent(path: Path, channels: tuple[Channel, ...], frames: int) -> Non
         )
     skew = max(channel.coding.skew for channel in channels)
     if skew >= frames:
-        raise InputError(f"{path}: a skew of {skew} in a record of {frames} samples; {MEND}")
+        raise InputError(f"{path}: a skew of {skew} in a record of {frames} samples; {RECORD_HINT}")
 
 
 def _short(text: str) -> str:

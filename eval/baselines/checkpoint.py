@@ -1,0 +1,187 @@
+"""A baseline on the disk: the checkpoint of a run that goes on, and the folder of a finished one. Nothing is pickled.
+
+checkpoint.safetensors: weights ("network.NAME"), the optimizer's tensors ("optimizer.NUMBER.NAME") and, as JSON in the
+file's metadata, what was asked for and the epochs so far. weights.safetensors and model.json: the finished network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from eval.baselines.cnn import NETWORKS
+from eval.baselines.settings import BaselineSettings
+from render.errors import InputError
+from render.io import atomic_write, require_same_request
+
+_CHECKPOINT, _WEIGHTS, _ABOUT = "checkpoint.safetensors", "weights.safetensors", "model.json"
+_DAMAGE = (ValueError, KeyError, TypeError, RuntimeError, AttributeError, IndexError, SafetensorError)
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """number: from 1. total: epochs of the run. loss: mean over the training records. validation_auc: macro ROC AUC
+    of the validation records, None without any."""
+
+    number: int
+    total: int
+    loss: float
+    validation_auc: float | None
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a run was asked for. records: number of training records; data: digest of their signals and labels."""
+
+    name: str
+    classes: tuple[str, ...]
+    recipe: BaselineSettings
+    records: int
+    data: str
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        classes: tuple[str, ...],
+        recipe: BaselineSettings,
+        signals: NDArray[np.float32],
+        labels: NDArray[np.bool_],
+    ) -> Request:
+        """The request for these training records."""
+        digest = hashlib.blake2b(np.ascontiguousarray(signals).data, digest_size=16)
+        digest.update(np.ascontiguousarray(labels, dtype=np.bool_).data)
+        return cls(name, classes, recipe, len(signals), digest.hexdigest())
+
+    @classmethod
+    def read(cls, about: dict[str, Any]) -> Request:
+        """From `asdict`, as JSON gives it back."""
+        return cls(**{**about, "classes": tuple(about["classes"]), "recipe": BaselineSettings(**about["recipe"])})
+
+
+@dataclass(frozen=True)
+class TrainedBaseline:
+    """A finished network, in evaluation mode, that takes millivolts or features and standardises them itself."""
+
+    network: nn.Sequential
+    request: Request
+    epochs: tuple[Epoch, ...]
+
+    @property
+    def name(self) -> str:
+        """One of `eval.baselines.cnn.NETWORKS`."""
+        return self.request.name
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the columns of its predictions."""
+        return self.request.classes
+
+
+def save(model: TrainedBaseline, folder: Path) -> None:
+    """Write `weights.safetensors` and `model.json` into `folder`, and remove the checkpoint."""
+    about = {**asdict(model.request), "epochs": [asdict(epoch) for epoch in model.epochs]}
+    with atomic_write(folder / _WEIGHTS) as path:
+        save_file({name: values.contiguous() for name, values in model.network.state_dict().items()}, path)
+    with atomic_write(folder / _ABOUT) as path:
+        path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    (folder / _CHECKPOINT).unlink(missing_ok=True)
+    for left in folder.glob(f".{_CHECKPOINT}.*"):  # of a process that was killed while it wrote
+        left.unlink(missing_ok=True)
+
+
+def load(folder: Path) -> TrainedBaseline:
+    """Read what `save` wrote. Raises InputError naming the file when a part is missing or does not fit."""
+    about_path, weights_path = folder / _ABOUT, folder / _WEIGHTS
+    for path in (about_path, weights_path):
+        if not path.is_file():
+            begun = "; its training has not finished, go on with --resume" if (folder / _CHECKPOINT).is_file() else ""
+            raise InputError(f"{path}: not found{begun or '; name a folder that a baseline training wrote'}")
+    try:
+        about = json.loads(about_path.read_text(encoding="utf-8"))
+        epochs = tuple(Epoch(**epoch) for epoch in about.pop("epochs"))
+        request = Request.read(about)
+        network = NETWORKS[request.name](len(request.classes))
+        network.load_state_dict(load_file(weights_path))
+    except _DAMAGE as error:
+        raise InputError(f"{folder}: not a trained baseline of this version ({error}); train it again") from error
+    return TrainedBaseline(network.eval(), request, epochs)
+
+
+def finished(folder: Path, request: Request) -> TrainedBaseline | None:
+    """The finished run in `folder`, None where there is none. Raises InputError when it was asked for otherwise."""
+    if (folder / _CHECKPOINT).is_file() or not (folder / _ABOUT).is_file():
+        return None
+    model = load(folder)
+    require_same_request(folder, asdict(model.request), asdict(request))
+    return model
+
+
+def write_checkpoint(
+    folder: Path, request: Request, network: nn.Module, optimizer: torch.optim.Optimizer, epochs: list[Epoch]
+) -> None:
+    """Replace the checkpoint by the state after the last of `epochs`; flushed to the disk first, so whole or old."""
+    tensors = {name: values.contiguous() for name, values in _state(network, optimizer).items()}
+    about = {"request": asdict(request), "epochs": [asdict(epoch) for epoch in epochs]}
+    with atomic_write(folder / _CHECKPOINT) as path:
+        save_file(tensors, path, metadata={"about": json.dumps(about)})
+        with path.open("rb") as stream:
+            os.fsync(stream.fileno())
+
+
+def restore(folder: Path, request: Request, network: nn.Module, optimizer: torch.optim.Optimizer) -> list[Epoch]:
+    """Put network and optimizer into the state of the checkpoint; the epochs done. Empty without a checkpoint.
+
+    Raises InputError when the checkpoint is damaged, or of a run that was asked for otherwise.
+    """
+    path = folder / _CHECKPOINT
+    if not path.is_file():
+        return []
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {})["about"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+        epochs = [Epoch(**epoch) for epoch in about["epochs"]]
+        begun = Request.read(about["request"])
+    except _DAMAGE as error:
+        raise _damaged(path, error) from error
+    require_same_request(folder, asdict(begun), asdict(request))
+    try:
+        _put_back(tensors, network, optimizer)
+    except _DAMAGE as error:
+        raise _damaged(path, error) from error
+    return epochs
+
+
+def _state(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """All that changes in a training step, by name and in place."""
+    tensors: dict[str, Tensor] = {f"network.{name}": values for name, values in network.state_dict().items()}
+    for number, parameter in enumerate(network.parameters()):
+        tensors |= {f"optimizer.{number}.{name}": values for name, values in optimizer.state[parameter].items()}
+    return tensors
+
+
+def _put_back(tensors: dict[str, Tensor], network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()  # makes the optimizer's tensors; like the weights, they are overwritten next
+    state = _state(network, optimizer)
+    if {n: t.shape for n, t in state.items()} != {n: t.shape for n, t in tensors.items()}:
+        raise ValueError("its tensors are not those of this network")
+    for name, values in state.items():
+        values.copy_(tensors[name])
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path}: not a whole checkpoint ({error}); name a new folder and train anew")

@@ -1,0 +1,248 @@
+"""Words with their places: how an answer is normalised and cut into tokens before anything is looked up in it.
+
+Normalisation (design note on encodings of PTB-XL's reports): case folded, umlauts and sharp s spelt out, accents
+dropped, British spelling made American, plurals made singular, hyphens taken as spaces. Every token keeps its place in
+the original text, so that a finding can point at the words that say so.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from functools import cache
+
+from render.statements import STATEMENTS
+
+
+@dataclass(frozen=True)
+class Token:
+    """A word or a mark. text: normalised; start, end: place in the answer; code: when written exactly as a code."""
+
+    text: str
+    start: int
+    end: int
+    code: str = ""
+
+
+BREAK = "\n"
+"""Text of the token that ends a sentence: full stop, semicolon, line end."""
+BULLET = "\x07"
+"""Text of the token that opens a list item."""
+
+_LETTERS = {"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "æ": "ae", "ø": "oe", "å": "a"}
+_MARKS = {"’": "'", "‘": "'", "´": "'", "`": "'", "“": '"', "”": '"', "‐": "-", "‑": "-", "−": "-", "–": "-", "—": "-",
+          **dict.fromkeys("·▪▫‣◦●○⁃∙", "•"), "✖": "✗", "❎": "❌", "☓": "✗"}  # fmt: skip
+_TICKS = "°☐☑☒✓✔✗✘❌✅→•"
+_CHECKED = {"[x]": "☑", "[ ]": "☐", "(+)": "✓", "(-)": "✗"}
+
+# Written as one word, as two, or with a hyphen.
+_PREFIXES = {"infero", "antero", "postero", "sub", "supra", "intra", "micro", "hoch"}
+_NON = {"specific", "diagnostic"}
+_PRE = {"excitation"}
+_WALLS = {
+    ("inferior", "lateral"): "inferolateral",
+    ("inferior", "posterior"): "inferoposterior",
+    ("anterior", "lateral"): "anterolateral",
+    ("anterior", "septal"): "anteroseptal",
+}
+_SAME = {
+    "1st": "first", "2nd": "second", "3rd": "third", "°": "degree", "atrioventricular": "av",
+    "electrocardiogram": "ecg", "ekg": "ecg", "elektrokardiogramm": "ecg",
+    "w/o": "without", "w/": "with", "c/w": "consistent with", "r/o": "rule out", "s/o": "suggestive of",
+    "h/o": "history of", "cannot": "can not", "cant": "can not",
+    "vs": "versus", "&": "and", "und": "and", "oder": "or", "o/w": "otherwise", "deg": "degree",
+    "inf": "inferior", "ant": "anterior", "lat": "lateral", "sept": "septal",
+    "nonspec": "nonspecific", "abn": "abnormality", "abnl": "abnormal", "nl": "normal", "repol": "repolarization",
+    "hx": "history", "prev": "previous", "w": "with", "compl": "complete", "inkompl": "inkompletter",
+    "unvollst": "unvollstaendiger", "unspez": "unspezifische", "incompl": "incomplete", "chg": "change",
+    "elev": "elevation", "dep": "depression", "depr": "depression", "rythm": "rhythm", "rhythym": "rhythm",
+    "recip": "reciprocal", "bifasc": "bifascicular", "indet": "indeterminate", "freq": "frequent",
+    "tachy": "tachycardia", "brady": "bradycardia", "ts": "t", "hyperk": "hyperkalemia", "hypok": "hypokalemia",
+}  # fmt: skip
+_ABBREVIATIONS = {
+    "v.a", "z.n", "moegl", "vs", "approx", "incl", "ca", "bzw", "evtl", "li", "re", "e.g", "i.e", "unspez", "unbest",
+    "poss", "prob", "resp", "intraventr", "inf", "ant", "lat", "sept", "nonspec", "abn", "repol", "compl", "inkompl",
+    "incompl", "unvollst", "pos", "neg", "prev", "st.p", "freq", "elev", "dep", "pat", "path", "indet", "dr",
+}  # fmt: skip
+# A line shorter than this is an item of its own; a longer one that goes on in lower case was wrapped.
+_WRAPPED_AT = 50
+_NEAR = 60  # characters looked at on either side of a mark
+# "1." or "b)" or a star at the head of a line; "1. Grades" is an ordinal.
+_LIST_MARK = re.compile(r"(?:^|\n)[ \t>#*_]*(\(?(?:\d{1,2}|[a-h])[.)](?=\s)(?!\s*(?:grad|degree))|[*+](?=\s)|•)")
+_CODE = re.compile(
+    r"(?<![A-Za-z0-9_])(?:"
+    + "|".join(re.escape(code) for code in sorted(STATEMENTS, key=len, reverse=True))
+    + r")(?![A-Za-z0-9_])"
+)
+_WORD = re.compile(
+    r"\b(?:w/o|c/w|r/o|s/o|h/o|o/w|w/)|[a-z0-9]+(?:'[a-z]+)*|\[[ x]\]|\([+-]\)|°"
+    r"|[&+]|\.{2,}|[,.;:?!()\[\]{}/|=\"→>•☐☑☒✓✔✗✘❌✅-]|\n"
+)
+
+
+def tokens(answer: str) -> list[Token]:
+    """Cut an answer into tokens. Sentence and line ends become `BREAK`, list marks `BULLET`, other marks stay."""
+    folded, place = _folded(answer)
+    codes = {m.start(): m for m in _CODE.finditer(answer)}
+    out: list[Token] = []
+    position = 0
+    breaks = _line_ends(answer)
+    heads = {m.start(1): m.end(1) for m in _LIST_MARK.finditer(folded)}
+    while match := _WORD.search(folded, position):
+        position = match.end()
+        start, end = place[match.start()], place[match.end() - 1] + 1
+        if match.start() in heads:
+            position = heads[match.start()]
+            out.append(Token(BULLET, start, place[position - 1] + 1))
+            continue
+        if start in codes:
+            found = codes[start]
+            out.append(Token(word(found.group().casefold()), start, found.end(), found.group()))
+            while position < len(folded) and place[position] < found.end():
+                position += 1
+            continue
+        if match.group() != "\n":
+            out += _pieces(match.group(), start, end, folded, match.start(), match.end())
+        elif start in breaks:
+            out.append(Token(BREAK, start, end))
+    return _joined(out)
+
+
+@cache  # of 5,672 words in the tables' patterns 1,442 differ
+def word_tuple(phrase: str) -> tuple[str, ...]:
+    """The normalised words of a phrase of the tables, marks included."""
+    return tuple(token.text for token in tokens(phrase) if token.text not in (BREAK, BULLET))
+
+
+def word(text: str) -> str:
+    """One word, already folded, in the form in which it is looked up: American and singular."""
+    text = _SAME.get(text, text)
+    if len(text) > 5:
+        text = text.replace("aem", "em").replace("isation", "ization").replace("ised", "ized")
+    if len(text) > 4 and text.endswith("ies"):
+        return text[:-3] + "y"
+    if len(text) > 4 and text.endswith("xes"):
+        return text[:-2]
+    if len(text) > 2 and text.endswith("s") and not text.endswith(("ss", "us", "is", "as")) and text != "qs":
+        return text[:-1]
+    return text
+
+
+def _folded(answer: str) -> tuple[str, list[int]]:
+    """The answer in lower-case ASCII (as far as it goes), and for each of its characters the place it came from."""
+    out: list[str] = []
+    place: list[int] = []
+    for index, char in enumerate(answer):
+        if char == "\u0308" and out and out[-1] in "aou":  # a decomposed umlaut: the letter, then its dots
+            text = "e"
+        else:
+            char = _MARKS.get(char, char)
+            text = "".join(_LETTERS.get(c, _plain(c)) for c in char.casefold())
+        out += text
+        place += [index] * len(text)
+    return "".join(out), place
+
+
+def _plain(char: str) -> str:
+    if char in "\r\v\f\u2028\u2029":
+        return "\n"
+    if char.isascii() or char in _TICKS:
+        return char
+    stripped = "".join(c for c in unicodedata.normalize("NFKD", char) if c.isascii())
+    return stripped or " "
+
+
+def _pieces(text: str, start: int, end: int, folded: str, at: int, after: int) -> list[Token]:
+    """The tokens of one raw piece: contractions taken apart, marks judged by what stands around them."""
+    if text == "-":
+        return _dash(start, end, folded, at, after)
+    if text.startswith(".."):  # dot leaders: "PR ..... prolonged"
+        return [Token(":", start, end)]
+    if text == ".":
+        return [Token(BREAK, start, end)] if _ends_sentence(folded, at, after) else []
+    if text in _CHECKED:
+        return [Token(_CHECKED[text], start, end)]
+    if text == "+":  # "LVH +, RVH -" are values, "LVH + RVH" is a list
+        return [Token("and" if re.match(r"\s*\w", folded[after : after + _NEAR]) else "✓", start, end)]
+    if text in ";!•":
+        return [Token(BREAK, start, end)]
+    if text.endswith("n't"):
+        stem = {"ca": "can", "wo": "will"}.get(text[:-3], text[:-3])
+        return [Token(word(stem), start, end), Token("not", start, end)]
+    text = word(text.split("'")[0] if text.endswith("'s") else text.replace("'", ""))
+    return [Token(part, start, end) for part in text.split()]
+
+
+def _dash(start: int, end: int, folded: str, at: int, after: int) -> list[Token]:
+    """A hyphen inside a word is a space; at the head of a line a list mark; with spaces around it a colon."""
+    before = folded[max(folded.rfind("\n", 0, at) + 1, at - _NEAR) : at]
+    if not before.strip():
+        return [Token(BULLET, start, end)]
+    if before.endswith(" ") and folded[after : after + 1] == " ":
+        return [Token(":", start, end)]
+    if before.endswith(" ") and re.match(r"\s*([,;.)|]|$)", folded[after : after + _NEAR]):
+        return [Token("✗", start, end)]
+    return (
+        [Token("-", start, end)]
+        if re.match(r"\d", folded[after : after + _NEAR]) and before[-1:] in "0123456789 "
+        else []
+    )
+
+
+def _line_ends(answer: str) -> set[int]:
+    """Places of the line ends that end a sentence, too: all but those where a long line was only wrapped."""
+    ends = set()
+    line_start = 0
+    for index, char in enumerate(answer):
+        if char not in "\n\r\v\f\u2028\u2029":
+            continue
+        line = answer[line_start:index].rstrip()
+        following = answer[index + 1 : index + 2]
+        if not (len(line) >= _WRAPPED_AT and line[-1] not in ".:;!?" and following.islower()):
+            ends.add(index)
+        line_start = index + 1
+    return ends
+
+
+def _ends_sentence(folded: str, at: int, after: int) -> bool:
+    following = folded[after : after + 1]
+    if following and not following.isspace() and following not in ")\"'*]":
+        return False
+    left = folded[max(0, at - _NEAR) : at]
+    before = re.search(r"[a-z0-9.]+$", left)
+    if before and before.group().strip(".") in _ABBREVIATIONS:
+        return False
+    if re.search(r"\b[vz]\.?( ?[an])?$", left) and re.match(r"\s*([an]\.|[a-z])", folded[after : after + _NEAR]):
+        return False  # "V. a.", "Z. n."
+    # "AV-Block 1. Grades", "2. degree": an ordinal, not an end
+    return not (
+        before
+        and re.fullmatch(r"[1-3]|i{1,3}", before.group())
+        and re.match(r"\s*(grad|degree)", folded[after : after + _NEAR])
+    )
+
+
+def _joined(found: list[Token]) -> list[Token]:
+    """Join words that are written apart: "infero lateral", "non specific", "a v"."""
+    out: list[Token] = []
+    for token in found:
+        last = out[-1] if out else None
+        joint = _joint(last.text, token.text) if last and not last.code and not token.code else ""
+        if last and joint:
+            out[-1] = Token(joint, last.start, token.end)
+        else:
+            out.append(token)
+    return out
+
+
+def _joint(left: str, right: str) -> str:
+    """The one word that two make, or "" when they stay two."""
+    if (left, right) == ("non", "spec"):
+        return "nonspecific"
+    if left in _PREFIXES or left.endswith(("infero", "antero", "postero")):
+        return left + right if right.isalpha() and len(right) > 3 else ""
+    if (left, right) in _WALLS:
+        return _WALLS[left, right]
+    joins = (left, right) == ("a", "v") or (left == "non" and right in _NON) or (left == "pre" and right in _PRE)
+    return left + right if joins else ""

@@ -1,0 +1,147 @@
+"""What is judged: records with their labels, and a system's scores and answers for them.
+
+One form for all: a vision-language model, a CNN, and a stranger's CSV file become a `System` and are judged alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from render.errors import InputError
+from render.statements import STATEMENTS
+
+ID = "record_id"
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class LabelledRecords:
+    """The records that were judged, with their labels.
+
+    statements: per record the codes that hold. dataset: where they come from, one line.
+    noun: what one record is called in a sentence, in the plural.
+    folds, patients, references: per record its fold (or None), patient ("" when unknown) and reference report ("" for
+    none); empty where nobody knows.
+    """
+
+    record_ids: tuple[str, ...]
+    statements: tuple[tuple[str, ...], ...]
+    dataset: str
+    noun: str = "held-out pages"
+    folds: tuple[int | None, ...] = ()
+    patients: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.record_ids or len(self.record_ids) != len(self.statements):
+            raise InputError(
+                f"{self.dataset}: {len(self.record_ids)} records with {len(self.statements)} label sets; "
+                "an evaluation needs at least one record and one label set for each"
+            )
+        for name in ("folds", "patients", "references"):
+            if len(getattr(self, name)) not in (0, len(self.record_ids)):
+                raise InputError(
+                    f"{self.dataset}: {len(getattr(self, name))} {name} for {len(self.record_ids)} records"
+                )
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One question put to a system, its raw answer, and the statements read from it.
+
+    present, absent, uncertain: sorted statement codes; a code stands in one of them at most.
+    decoding: what the generation was run with (temperature, token limit, seed ...).
+    statements, reference: the record's labels and its reference report, kept beside the answer so that a file of
+    answers can be judged on its own; None and "" when they were not kept.
+    unreadable: why the page cannot be read (`render.negatives.unreadable`), "" for one that can. What is said of such a
+    page counts among the refusals alone.
+    """
+
+    record_id: str
+    question: str
+    answer: str
+    present: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
+    uncertain: tuple[str, ...] = ()
+    decoding: Mapping[str, object] = field(default_factory=lambda: _NOTHING)
+    statements: tuple[str, ...] | None = None
+    reference: str = ""
+    unreadable: str = ""
+
+
+@dataclass(frozen=True)
+class System:
+    """One system on one set of records.
+
+    scores: (n, 71) probabilities, rows as in `record_ids`, columns as in `render.statements.STATEMENTS`; None for a
+    system that only answers in words.
+    notes: one line for the report: what the system is and what it was trained on.
+    cost: what it took: "seconds", "pages_per_second", "device" ...; empty when nobody measured.
+    """
+
+    name: str
+    record_ids: tuple[str, ...]
+    scores: NDArray[np.float64] | None = None
+    answers: tuple[Answer, ...] = ()
+    notes: str = ""
+    cost: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
+
+    def __post_init__(self) -> None:
+        where = f"system {self.name!r}"
+        check_ids(self.record_ids, None, where)
+        if self.scores is not None:
+            check_scores(self.scores, self.record_ids, where)
+        known = set(self.record_ids)
+        for answer in self.answers:
+            if answer.record_id not in known and not answer.unreadable:
+                raise InputError(
+                    f"{where}: answer for unknown record_id {answer.record_id!r}; drop it or add the record"
+                )
+
+    def answers_about(self, *, readable: bool) -> tuple[Answer, ...]:
+        """The answers about pages that can be read, or about those that cannot."""
+        return tuple(answer for answer in self.answers if readable is not bool(answer.unreadable))
+
+    def scores_of(self, record_ids: Sequence[str]) -> NDArray[np.float64]:
+        """(len(record_ids), 71) probabilities in this order. Raises InputError for a record without any."""
+        row = {record_id: i for i, record_id in enumerate(self.record_ids)}
+        missing = [record_id for record_id in record_ids if self.scores is None or record_id not in row]
+        if self.scores is None or missing:
+            raise InputError(
+                f"system {self.name!r}: no scores for {len(missing)} of {len(record_ids)} records, "
+                f"{missing[0]!r} among them; score every record that is judged"
+            )
+        return self.scores[[row[record_id] for record_id in record_ids]]
+
+
+def check_ids(record_ids: Sequence[str], known_ids: Iterable[str] | None, where: str) -> None:
+    """Raises InputError when there is no record, one stands twice, or one is not among the known ones."""
+    if not record_ids:
+        raise InputError(f"{where}: holds no record")
+    seen: set[str] = set()
+    known = None if known_ids is None else set(known_ids)
+    for record_id in record_ids:
+        if record_id in seen:
+            raise InputError(f"{where}: {ID} {record_id!r} stands twice; keep one row per record")
+        if known is not None and record_id not in known:
+            raise InputError(f"{where}: {ID} {record_id!r} is not among the evaluated records")
+        seen.add(record_id)
+
+
+def check_scores(scores: NDArray[np.float64], record_ids: Sequence[str], where: str) -> None:
+    """Raises InputError when the scores are not (records, 71) probabilities; names the first that is none."""
+    if scores.shape != (len(record_ids), len(STATEMENTS)):
+        raise InputError(f"{where}: scores are {scores.shape}, expected ({len(record_ids)}, {len(STATEMENTS)})")
+    wrong = np.argwhere(~((scores >= 0) & (scores <= 1)))  # NaN fails both comparisons
+    if len(wrong):
+        row, column = (int(i) for i in wrong[0])
+        raise InputError(
+            f"{where}: record {record_ids[row]!r}, column {tuple(STATEMENTS)[column]}: {scores[row, column]} is not "
+            f"a probability; every score must lie in [0, 1] ({len(wrong)} do not)"
+        )

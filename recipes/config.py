@@ -1,0 +1,280 @@
+"""The recipe: one YAML file that says which model is tuned, on what, and how.
+
+Typed and frozen. An unknown key is refused with the nearest known one, a value outside its range with the range.
+Every key can be overridden as `section.key=value`.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from render.errors import InputError
+from render.io import atomic_write
+from render.statements import STATEMENTS
+from render.suggest import did_you_mean
+
+_CONFIGS = files("recipes") / "configs"
+
+
+@dataclass(frozen=True)
+class ModelPart:
+    """Which model is tuned."""
+
+    base: str = "nano"
+    """"nano" (ships with this package), a hub id such as meta-llama/Llama-3.2-11B-Vision-Instruct, a folder, or
+    random:11b (its shapes with random weights, to measure with)."""
+    from_scratch: bool = False
+    """True: nano's architecture with random weights, every parameter trained. For pre-training nano itself."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the weights; bfloat16 on a GPU."""
+    quantization: Literal["none", "nf4"] = "none"
+    """nf4: 4-bit NormalFloat with double quantization (bitsandbytes); needs an adapter, the base stays frozen."""
+
+
+@dataclass(frozen=True)
+class LoraPart:
+    """The adapter. `lm_head` and `embed_tokens` are never adapted, whatever is named here."""
+
+    rank: int = field(default=16, metadata={"min": 1, "max": 1024})
+    """Rank of the low-rank update."""
+    alpha: int = field(default=32, metadata={"min": 1, "max": 4096})
+    """The update is scaled by alpha / rank."""
+    dropout: float = field(default=0.05, metadata={"min": 0.0, "max": 0.9})
+    """Dropout before the low-rank update."""
+    targets: Literal["all-linear", "language", "cross-attention", "vision"] = "all-linear"
+    """Which linear layers get an adapter."""
+
+
+@dataclass(frozen=True)
+class DataPart:
+    """What it is tuned on: folders written by `ecg-vlm render`."""
+
+    train: str = ""
+    """Folder of the training pages; several of them joined by commas."""
+    validation: str = ""
+    """Folder of held-out pages for the loss shown while training; empty for none."""
+    folds: str = ""
+    """Train on these PTB-XL folds only, for example 1-8; empty for every page of the folder."""
+    leave_out: tuple[str, ...] = ()
+    """Statement codes that are never spoken of in training: their dialogues are dropped."""
+
+
+@dataclass(frozen=True)
+class TrainPart:
+    """How it is tuned."""
+
+    epochs: float = field(default=1.0, metadata={"min": 0.0, "max": 10000.0})
+    """Passes over the training pages."""
+    max_steps: int = field(default=0, metadata={"min": 0, "max": 10_000_000})
+    """Exactly this many optimizer steps, whatever `epochs` says; 0: `epochs` decides. The schedule ends there too."""
+    max_minutes: float = field(default=0.0, metadata={"min": 0.0, "max": 10_000_000.0})
+    """Stop after this time with a checkpoint, as Ctrl-C does; --resume goes on. 0 for no limit."""
+    images_per_batch: int = field(default=8, metadata={"min": 1, "max": 4096})
+    """Most pages in one forward pass of one device."""
+    tokens_per_batch: int = field(default=0, metadata={"min": 0, "max": 10_000_000})
+    """Most text tokens in one forward pass, padding included; 0 for no limit. Longer pages are looked at repeatedly."""
+    accumulate: int = field(default=1, metadata={"min": 1, "max": 4096})
+    """Batches whose gradients are summed before the optimizer moves."""
+    learning_rate: float = field(default=2e-4, metadata={"min": 1e-8, "max": 1.0})
+    """Peak learning rate (AdamW)."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """Learning-rate schedule after warm-up."""
+    warmup: float = field(default=0.03, metadata={"min": 0.0, "max": 0.9})
+    """Share of the steps over which the learning rate rises from 0."""
+    weight_decay: float = field(default=0.0, metadata={"min": 0.0, "max": 1.0})
+    """AdamW weight decay."""
+    optimizer: Literal["adamw_torch", "paged_adamw_8bit", "muon"] = "adamw_torch"
+    """muon: `recipes.optim`, for a model that is trained whole: twice as far in as many steps as AdamW, on nano.
+    paged_adamw_8bit (bitsandbytes): moments in 8 bits, moved to main memory when the GPU's runs out."""
+    max_grad_norm: float = field(default=1.0, metadata={"min": 0.0, "max": 1000.0})
+    """Gradients are clipped to this norm."""
+    reading: float = field(default=0.0, metadata={"min": 0.0, "max": 1000.0})
+    """Weight of the waveform heads' loss beside the answers' (`recipes.waveform_heads`); 0 for none. Needs pages
+    rendered with --signal."""
+    patches: int = field(default=0, metadata={"min": 0, "max": 10_000})
+    """Patches of a tile that the tower sees in training, those with the most ink: most of a page is paper, with half of
+    them nano's step takes .6 of the time (`recipes.vision_tower.keep_inkiest_patches`). End with a run that sees
+    all. 0 for all. With lora: null."""
+    mixed_precision: bool = False
+    """Multiply in bfloat16 while the weights stay float32: on a CPU with AVX512-BF16 products are five times as fast,
+    and a step of nano's tower nearly twice. Without effect on other CPUs, where they would be many times slower."""
+    seed: int = field(default=0, metadata={"min": 0, "max": 2**31 - 1})
+    """Seed of initial weights, data order and dropout."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: slower, far less memory. For the 11 B model. The vision tower's too,
+    where it is trained; a frozen one has none."""
+    save_every: int = field(default=500, metadata={"min": 1, "max": 1_000_000})
+    """Steps between two checkpoints, from which --resume goes on."""
+    log_every: int = field(default=10, metadata={"min": 1, "max": 100_000})
+    """Steps between two lines of the log."""
+    log_to: Literal["tensorboard", "wandb", "trackio", "none"] = "tensorboard"
+    """Where losses and figures are shown; the names but the first are packages to be installed."""
+    validate_every: int = field(default=0, metadata={"min": 0, "max": 1_000_000})
+    """Steps between two looks at the held-out pages; 0 for one at the end."""
+    workers: int = field(default=0, metadata={"min": 0, "max": 64})
+    """Processes that decode pages beside the training process."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole recipe. `lora` is None when every parameter is trained."""
+
+    name: str
+    model: ModelPart = field(default_factory=ModelPart)
+    lora: LoraPart | None = field(default_factory=LoraPart)
+    data: DataPart = field(default_factory=DataPart)
+    train: TrainPart = field(default_factory=TrainPart)
+
+    def __post_init__(self) -> None:
+        """Checks across fields, before anything heavy starts."""
+        if self.model.quantization != "none" and self.lora is None:
+            raise InputError("recipe: model.quantization=nf4 needs a lora section: 4-bit weights cannot be trained")
+        if self.model.from_scratch and (self.lora is not None or self.model.base != "nano"):
+            raise InputError("recipe: model.from_scratch=true needs model.base=nano and lora: null")
+        if self.train.reading and self.lora is not None:
+            raise InputError("recipe: train.reading needs lora: null; an adapter's checkpoints do not hold its heads")
+        if self.train.optimizer == "muon" and self.lora is not None:
+            raise InputError("recipe: train.optimizer=muon needs lora: null; it is made for whole matrices")
+        if self.train.patches and self.lora is not None:
+            raise InputError("recipe: train.patches needs lora: null; an adapted tower has to see what the base sees")
+        if self.train.patches % 8 == 7:
+            raise InputError(f"recipe: train.patches={self.train.patches}: Mllama masks 8k - 1 patches; take one less")
+        unknown = [code for code in self.data.leave_out if code not in STATEMENTS]
+        if unknown:
+            raise InputError(
+                f"recipe: data.leave_out: {unknown[0]!r} is no statement code{did_you_mean(unknown[0], STATEMENTS)}"
+            )
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe from a file, or by the name of one that ships ("quickstart"), with `section.key=value` overrides.
+
+    Raises `InputError` naming file, key, value and the mend.
+    """
+    text, where = _find(path)
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{where}: not valid YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise InputError(f"{where}: a recipe is a mapping with the sections model, lora, data, train")
+    for override in overrides:
+        _apply(tree, override)
+    tree.setdefault("name", Path(where).stem)
+    recipe = _build(Recipe, tree, where, "")
+    assert isinstance(recipe, Recipe)
+    return recipe
+
+
+def save_recipe(recipe: Recipe, path: Path) -> None:
+    """Write the resolved recipe as YAML."""
+    tree = asdict(recipe)
+    tree["data"]["leave_out"] = list(recipe.data.leave_out)
+    with atomic_write(path) as partial:
+        partial.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes in this package."""
+    return sorted(item.name.removesuffix(".yaml") for item in _CONFIGS.iterdir() if item.name.endswith(".yaml"))
+
+
+def _find(path: str | Path) -> tuple[str, str]:
+    """The text of a recipe and the name to show in messages: a file first, then one that ships."""
+    path = Path(path)
+    name = path.name.removesuffix(".yaml")
+    try:
+        if path.is_file():
+            return path.read_text(encoding="utf-8"), str(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as text ({error})") from error
+    if (
+        str(path) in (name, f"{name}.yaml", f"recipes/{name}.yaml", f"recipes/configs/{name}.yaml")
+        and name in shipped_recipes()
+    ):
+        return (_CONFIGS / f"{name}.yaml").read_text(encoding="utf-8"), f"{name}.yaml"
+    raise InputError(f"{path}: no such recipe; these ship: {', '.join(shipped_recipes())}")
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, separator, value = override.partition("=")
+    parts = key.split(".")
+    if not separator or not all(parts):
+        raise InputError(f"override {override!r}: write it as section.key=value, for example train.max_steps=10")
+    node = tree
+    for part in parts[:-1]:
+        child = node.get(part)
+        if child is None:
+            child = node[part] = {}
+        if not isinstance(child, dict):
+            raise InputError(f"override {override!r}: {part} is a value, not a section")
+        node = child
+    try:
+        node[parts[-1]] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise InputError(f"override {override!r}: {value!r} is not a YAML value") from error
+
+
+def _build(kind: type[Any], tree: Any, where: str, prefix: str) -> Any:
+    if not isinstance(tree, Mapping):
+        raise InputError(f"{where}: {prefix.rstrip('.') or 'recipe'}: expected a section with keys, found {tree!r}")
+    hints = typing.get_type_hints(kind)
+    known = {f.name: f for f in fields(kind)}
+    for key in tree:
+        if key not in known:
+            raise InputError(f"{where}: unknown key {prefix}{key}{did_you_mean(str(key), known)}")
+    values = {
+        key: _value(hints[key], value, known[key].metadata, where, f"{prefix}{key}") for key, value in tree.items()
+    }
+    try:
+        return kind(**values)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def _value(hint: Any, value: Any, limits: Mapping[str, Any], where: str, key: str) -> Any:
+    options = typing.get_args(hint)
+    if isinstance(hint, types.UnionType):  # `Part | None`
+        if value is None:
+            return None
+        hint = next(option for option in options if option is not type(None))
+    if is_dataclass(hint):
+        return _build(typing.cast(type[Any], hint), value, where, f"{key}.")
+    if typing.get_origin(hint) is Literal:
+        if value not in options:
+            known = ", ".join(map(str, options))
+            raise InputError(f"{where}: {key}={value!r}: expected one of {known}{did_you_mean(str(value), options)}")
+        return value
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
+            raise InputError(f"{where}: {key}={value!r}: expected a list of texts")
+        return tuple(value)
+    return _scalar(hint, value, limits, where, key)
+
+
+def _scalar(hint: Any, value: Any, limits: Mapping[str, Any], where: str, key: str) -> Any:
+    if hint is float and isinstance(value, str):  # YAML 1.1 reads 2e-4 as text
+        with suppress(ValueError):
+            value = float(value)
+    if hint is str and (value is None or type(value) is int):  # `data.folds=9`, `data.validation=`
+        value = "" if value is None else str(value)
+    if hint is float and type(value) is int:
+        value = float(value)
+    if type(value) is not hint:
+        raise InputError(f"{where}: {key}={value!r}: expected {_KIND_NAMES[hint]}")
+    if "min" in limits and not (math.isfinite(value) and limits["min"] <= value <= limits["max"]):
+        raise InputError(f"{where}: {key}={value!r}: must lie between {limits['min']} and {limits['max']}")
+    return value
+
+
+_KIND_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}

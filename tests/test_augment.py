@@ -1,0 +1,339 @@
+"""Wear: pictures of a page that a person, and a plain digitiser, can still read, and geometry that says where."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.ndimage import map_coordinates, uniform_filter1d
+
+from render.errors import InputError
+from render.pages.augment.homography import GEOMETRIC
+from render.pages.augment.optics import Backdrop, coloured, project
+from render.pages.augment.pipeline import EFFECTS, PRESET_PROPORTIONS, PRESETS, ImageFile, augment, effect_strengths
+from render.pages.page import Page, draw
+from render.record import LEADS, EcgRecord
+
+TILTED = {"rotation": 0.5, "perspective": 0.6, "padding": 0.3}
+
+
+def page_of(ecg_mv: NDArray[np.float64], **how: Any) -> Page:
+    return draw(EcgRecord("test", ecg_mv.astype(np.float32), 500.0, "test"), **how)
+
+
+def random(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def opened(picture: ImageFile) -> NDArray[np.float64]:
+    """(height, width, 3), 0-255."""
+    return np.asarray(Image.open(io.BytesIO(picture.data)).convert("RGB"), dtype=np.float64)
+
+
+def moved(matrix: Any, points: NDArray[np.float64]) -> NDArray[np.float64]:
+    ends = np.column_stack([points, np.ones(len(points))]) @ np.asarray(matrix).T
+    return np.asarray(ends[:, :2] / ends[:, 2:])
+
+
+def corners(box: list[float]) -> NDArray[np.float64]:
+    return np.array([[box[0], box[1]], [box[2], box[1]], [box[2], box[3]], [box[0], box[3]]])
+
+
+def errors(picture: ImageFile, ecg_mv: NDArray[np.float64]) -> dict[tuple[str, float], float]:
+    """lead and start -> how far, in pixels, a digitiser finds the trace from where it is: the median over its length.
+
+    The digitiser knows the picture and its geometry alone.
+    Along each upright line of the lead's box it takes the darkest place in red, which a red grid hardly darkens, and
+    from there the middle of what is dark.
+    """
+    red = opened(picture)[..., 0]
+    return {
+        (lead["lead"], lead["start_s"]): float(np.median(_errors(picture.geometry["homography"], red, lead, ecg_mv)))
+        for lead in picture.geometry["leads"]
+    }
+
+
+def _errors(
+    matrix: Any, red: NDArray[np.float64], lead: dict[str, Any], ecg_mv: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    (x0, y0, x1, y1), scale = lead["box"], lead["px_per_mm"]
+    columns, rows = np.arange(math.ceil(x0) + 2, math.floor(x1) - 1, 5), np.arange(math.ceil(y0), math.floor(y1) + 1)
+    if lead["name_box"]:
+        columns = columns[(columns < lead["name_box"][0] - 1) | (columns > lead["name_box"][2])]
+    grid = np.stack(np.meshgrid(columns, rows, indexing="ij"), axis=-1).reshape(-1, 2).astype(float)
+    x, y = moved(matrix, grid).T
+    seen = (np.minimum(x, red.shape[1] - 1 - x) > 0).reshape(columns.size, -1).all(axis=1)
+    red = map_coordinates(red, [y, x], order=1, mode="nearest").reshape(columns.size, rows.size)
+    dark = np.clip(0.8 * np.median(red, axis=1, keepdims=True) - red, 0.0, None)
+    peak = uniform_filter1d(dark, 3, axis=1).argmax(axis=1)
+    near = np.abs(np.arange(rows.size)[None] - peak[:, None]) <= 2
+    middle = (dark * near * rows).sum(axis=1) / np.maximum((dark * near).sum(axis=1), 1e-9)
+    t = (columns - x0) / (lead["mm_per_s"] * scale) + lead["start_s"]
+    mv = np.interp(t, np.arange(ecg_mv.shape[1]) / 500, ecg_mv[LEADS.index(lead["lead"])])
+    sign = -1 if lead["inverted"] else 1
+    return np.asarray(np.abs(middle - (lead["baseline_y"] - sign * mv * lead["mm_per_mv"] * scale))[seen])
+
+
+# --- pictures can be read ---
+
+
+@pytest.mark.parametrize("layout", ["3x4+1R", "6x2,cabrera", "12x1", "3x4+3R,A4"])
+def test_millivolts_are_read_back_from_clean_pictures(ecg_mv: NDArray[np.float64], layout: str) -> None:
+    picture = augment(page_of(ecg_mv, layout=layout), {}, random())
+    assert max(errors(picture, ecg_mv).values()) < 0.5
+
+
+@pytest.mark.parametrize(
+    ("layout", "width"), [("3x4+1R", 1120), ("6x2,half-chest", 1120), ("12x1", 1120), ("3x4+1R", 672)]
+)
+def test_millivolts_are_read_back_from_photographs(ecg_mv: NDArray[np.float64], layout: str, width: int) -> None:
+    page = page_of(ecg_mv, layout=layout, width=width)
+    for seed in range(3):
+        picture = augment(page, effect_strengths("photo", random(seed)), random(seed))
+        assert max(errors(picture, ecg_mv).values()) < 1.5, seed
+
+
+@pytest.mark.parametrize("preset", sorted(set(PRESETS) - {"clean", "photo"}))
+def test_every_preset_is_readable(ecg_mv: NDArray[np.float64], preset: str) -> None:
+    page = page_of(ecg_mv)
+    for seed in range(3):
+        picture = augment(page, effect_strengths(preset, random(seed)), random(seed))
+        assert np.median(list(errors(picture, ecg_mv).values())) < 1.5, seed
+
+
+@pytest.mark.parametrize(("width", "seed"), [(672, 0), (1120, 1)])
+@pytest.mark.parametrize("effect", EFFECTS)
+def test_at_full_strength_an_effect_is_seen_and_the_trace_as_well(
+    ecg_mv: NDArray[np.float64], effect: str, width: int, seed: int
+) -> None:
+    page = page_of(ecg_mv, width=width)
+    picture = augment(page, {effect: 1.0}, random(seed))
+    assert np.abs(opened(picture) - np.asarray(page.to_pil(), dtype=float)).mean() > 0.2
+    assert np.median(list(errors(picture, ecg_mv).values())) < 1.5
+
+
+@pytest.mark.parametrize("effect", sorted({*EFFECTS} - {*GEOMETRIC} - {"bilevel", "handwriting", "stamp"}))
+def test_the_stronger_the_more_it_shows(ecg_mv: NDArray[np.float64], effect: str) -> None:
+    page = page_of(ecg_mv, width=672)
+    clean = opened(augment(page, {}, random()))
+    change = [np.abs(opened(augment(page, {effect: s}, random(4))) - clean).mean() for s in (0.2, 0.6, 1.0)]
+    assert 0.0 < change[0] < change[1] < change[2]
+
+
+# --- nothing, and the same again ---
+
+
+def test_without_strengths_the_picture_is_the_page(ecg_mv: NDArray[np.float64]) -> None:
+    page = page_of(ecg_mv, mask=True)
+    picture = augment(page, {}, random())
+    assert (picture.data, picture.suffix) == (page.png(), ".png")
+    assert picture.geometry == page.geometry and np.array_equal(picture.mask, page.mask)
+
+
+@pytest.mark.parametrize("effect", EFFECTS)
+def test_strength_nought_changes_nothing(ecg_mv: NDArray[np.float64], effect: str) -> None:
+    page = page_of(ecg_mv, width=672)
+    assert augment(page, {effect: 0.0}, random()).data == page.png()
+    with_it = augment(page, {"shading": 0.3, "rotation": 0.3} | {effect: 0.0}, random())
+    without = augment(page, {name: 0.3 for name in ("shading", "rotation") if name != effect}, random())
+    assert with_it.data == without.data and with_it.geometry == without.geometry
+
+
+@pytest.mark.parametrize("preset", sorted(set(PRESETS) - {"clean"}))
+def test_same_seed_same_bytes(ecg_mv: NDArray[np.float64], preset: str) -> None:
+    page = page_of(ecg_mv, width=672, mask=True)
+    asked = {effect: most for effect, (_, _, most) in PRESETS[preset].items()}
+    one, again, other = (augment(page, asked, random(seed)) for seed in (1, 1, 2))
+    assert one.data == again.data and one.geometry == again.geometry and np.array_equal(one.mask, again.mask)
+    assert one.data != other.data
+
+
+def test_one_effect_more_does_not_change_the_others(ecg_mv: NDArray[np.float64]) -> None:
+    page = page_of(ecg_mv, width=672, mask=True)
+    few = {**TILTED, "stamp": 0.5, "handwriting": 0.4}
+    one, more = augment(page, few, random()), augment(page, {**few, "noise": 0.2, "blur": 0.3, "crease": 0.4}, random())
+    assert one.geometry == more.geometry and np.array_equal(one.mask, more.mask)
+    assert one.data != more.data
+
+
+def test_a_page_is_not_changed_by_wear(ecg_mv: NDArray[np.float64]) -> None:
+    page = page_of(ecg_mv, width=672, mask=True)
+    kept = page.image.copy(), page.mask.copy(), json.dumps(page.geometry)  # type: ignore[union-attr]
+    augment(page, dict.fromkeys(EFFECTS, 0.5), random())
+    assert np.array_equal(page.image, kept[0]) and np.array_equal(page.mask, kept[1])
+    assert json.dumps(page.geometry) == kept[2]
+
+
+# --- where things are ---
+
+
+@pytest.mark.parametrize(("layout", "width"), [("3x4+1R", 672), ("12x1", 500), ("3x4+1R,A4", 700)])
+@pytest.mark.parametrize("preset", sorted(set(PRESETS) - {"clean"}))
+def test_size_stays_and_traces_stay_inside(ecg_mv: NDArray[np.float64], layout: str, width: int, preset: str) -> None:
+    page = page_of(ecg_mv, layout=layout, width=width)
+    height = page.image.shape[0]
+    for seed in range(2):
+        asked = {effect: 1.0 if effect in GEOMETRIC else 0.3 for effect in effect_strengths(preset, random(seed))}
+        asked.pop("crop", None)
+        picture = augment(page, asked, random(seed))
+        image = Image.open(io.BytesIO(picture.data))
+        assert image.size == (width, height) == (picture.geometry["width"], picture.geometry["height"])
+        assert image.format == {".png": "PNG", ".jpg": "JPEG"}[picture.suffix]
+        ends = np.concatenate(
+            [moved(picture.geometry["homography"], corners(lead["box"])) for lead in picture.geometry["leads"]]
+        )
+        assert (ends >= -0.5 - 1e-6).all() and (ends <= [width - 0.5 + 1e-6, height - 0.5 + 1e-6]).all()
+
+
+@pytest.mark.parametrize("layout", ["3x4+1R", "12x1", "3x4,A4"])
+def test_a_full_crop_cuts_little_of_the_traces(ecg_mv: NDArray[np.float64], layout: str) -> None:
+    page = page_of(ecg_mv, layout=layout, width=700)
+    for seed in range(6):
+        geometry = augment(page, {"crop": 1.0}, random(seed)).geometry
+        boxes = np.array([lead["box"] for lead in geometry["leads"]])
+        outer = [*boxes[:, :2].min(axis=0), *boxes[:, 2:].max(axis=0)]
+        (left, top), (right, bottom) = moved(geometry["homography"], corners(outer))[[0, 2]]
+        cut = max(-0.5 - left, right - 699.5, -0.5 - top, bottom - page.image.shape[0] + 0.5)
+        assert cut < 0.012 * 700
+        assert min(left, top) < 10 or max(right - 690, bottom - page.image.shape[0] + 10) > 0
+        # No more than the page itself is in sight.
+        shown = moved(np.linalg.inv(geometry["homography"]), corners([-0.5, -0.5, 699.5, page.image.shape[0] - 0.5]))
+        assert (shown > -0.6).all() and (shown < [699.6, page.image.shape[0] - 0.4]).all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_marks_are_found_where_the_homography_says(ecg_mv: NDArray[np.float64], seed: int) -> None:
+    page = page_of(ecg_mv)
+    image = np.zeros_like(page.image)
+    y, x = np.mgrid[-6:7, -6:7]
+    dots = np.array([[x, y] for y in range(60, 540, 85) for x in range(60, 1090, 103)], dtype=float)
+    for cx, cy in dots.astype(int):
+        image[cy - 6 : cy + 7, cx - 6 : cx + 7][np.hypot(x, y) < 4.5] = 31
+    picture = augment(dataclasses.replace(page, image=image), {**TILTED, "perspective": 1.0}, random(seed))
+    red = opened(picture)[..., 0]
+    for cx, cy in moved(picture.geometry["homography"], dots):
+        left, top = round(cx) - 8, round(cy) - 8
+        dark = 255.0 - red[top : top + 17, left : left + 17]
+        rows, columns = np.mgrid[top : top + 17, left : left + 17]
+        found = (dark * columns).sum() / dark.sum(), (dark * rows).sum() / dark.sum()
+        assert math.hypot(found[0] - cx, found[1] - cy) < 0.15
+
+
+def test_projection_equals_the_obvious_form_of_it(ecg_mv: NDArray[np.float64]) -> None:
+    page = page_of(ecg_mv, width=672, mask=True)
+    picture = augment(page, {"rotation": 1.0, "perspective": 1.0}, random(3))
+    height, width = page.image.shape
+    to_page = np.linalg.inv(picture.geometry["homography"])
+    y, x = np.mgrid[:height, :width]
+    u, v = moved(to_page, np.column_stack([x.ravel(), y.ravel()])).T
+    inside = (u > 1) & (u < width - 2) & (v > 1) & (v < height - 2)
+    nearest = np.asarray(page.mask)[np.rint(v[inside]).astype(int), np.rint(u[inside]).astype(int)]
+    assert (np.asarray(picture.mask).ravel()[inside] == nearest).mean() > 0.9999
+    beside = (u < -1) | (u > width) | (v < -1) | (v > height)
+    assert not np.asarray(picture.mask).ravel()[beside].any()
+    matrix = np.array([[0.97, 0.08, 3.0], [-0.08, 0.98, 9.0], [2e-4, -1e-4, 1.0]])
+    grey = Backdrop((128.0, 128.0, 128.0), 0.0, 0.0, 0.0, 1.0, (0.0, 0.0))
+    found = project(coloured(page.image, page.palette), matrix, grey, random(), 2.4)[..., :3].reshape(-1, 3)
+    u, v = moved(np.linalg.inv(matrix), np.column_stack([x.ravel(), y.ravel()])).T
+    inside = (u > 0) & (u < width - 1) & (v > 0) & (v < height - 1)
+    source = np.asarray(page.to_pil(), dtype=float)
+    for k in range(3):
+        expected = map_coordinates(source[..., k], [v[inside], u[inside]], order=1)
+        assert np.abs(found[inside, k] - expected).max() < 8  # of 237; positions are kept to 1/256 pixel
+        assert np.abs(found[inside, k] - expected).mean() < 0.6
+    assert (found[(u < -1) | (v < -1) | (u > width) | (v > height)] == 128).all()
+
+
+@pytest.mark.parametrize("preset", ["photo", "screen", "worn"])
+def test_the_mask_lies_where_the_ink_is(ecg_mv: NDArray[np.float64], preset: str) -> None:
+    page = page_of(ecg_mv, mask=True)
+    asked = {e: s for e, s in effect_strengths(preset, random(5)).items() if e not in ("glare", "noise", "moire")}
+    picture = augment(page, {**asked, "rotation": 0.4, "perspective": 0.4}, random(5))
+    assert picture.mask is not None and picture.mask.shape == page.image.shape and picture.mask.dtype == np.uint8
+    red = opened(picture)[..., 0]
+    assert np.median(red[picture.mask == 3]) < 0.65 * np.median(red[picture.mask == 0])
+    assert (picture.mask == 3).mean() == pytest.approx((np.asarray(page.mask) == 3).mean(), rel=0.5)
+
+
+@pytest.mark.parametrize("effect", ["handwriting", "stamp"])
+def test_what_is_written_is_text_in_the_mask_and_covers_no_signal(ecg_mv: NDArray[np.float64], effect: str) -> None:
+    page = page_of(ecg_mv, mask=True)
+    picture = augment(page, {effect: 0.8}, random(1))
+    before, after = np.asarray(page.mask), np.asarray(picture.mask)
+    changed = before != after
+    assert changed.sum() > 300 and (after[changed] == 2).all() and not (before[changed] == 3).any()
+    written = np.abs(opened(picture) - np.asarray(page.to_pil(), dtype=float)).max(axis=2) > 60
+    assert (after[written & (before < 2)] == 2).mean() > 0.6
+
+
+@pytest.mark.parametrize("effect", GEOMETRIC)
+def test_pages_of_any_width_are_moved_alike(ecg_mv: NDArray[np.float64], effect: str) -> None:
+    ends = []
+    for width in (560, 1120):
+        picture = augment(page_of(ecg_mv, width=width), {effect: 0.7}, random(6))
+        box = [0.1 * width, 0.1 * width, 0.9 * width, 0.4 * width]
+        ends.append(moved(picture.geometry["homography"], corners(box)) / width)
+    assert np.abs(ends[0] - ends[1]).max() < 0.003
+
+
+def test_geometry_survives_json(ecg_mv: NDArray[np.float64]) -> None:
+    picture = augment(page_of(ecg_mv, width=672), TILTED, random())
+    assert json.loads(json.dumps(picture.geometry)) == picture.geometry
+    assert picture.geometry["homography"][2][2] == 1.0
+    assert {**picture.geometry, "homography": 0} == {**page_of(ecg_mv, width=672).geometry, "homography": 0}
+
+
+def test_a_fax_is_black_and_white(ecg_mv: NDArray[np.float64]) -> None:
+    page = page_of(ecg_mv, width=672)
+    picture = augment(page, {"bilevel": 0.5}, random())
+    assert picture.suffix == ".png" and Image.open(io.BytesIO(picture.data)).mode == "1"
+    assert augment(page, {"bilevel": 0.5, "jpeg": 0.2}, random()).suffix == ".jpg"
+
+
+# --- what may be asked for ---
+
+
+def test_an_unknown_effect_names_the_nearest(ecg_mv: NDArray[np.float64]) -> None:
+    with pytest.raises(InputError, match="'moiree' is not known; the nearest is 'moire'"):
+        augment(page_of(ecg_mv, width=672), {"moiree": 0.1}, random())
+
+
+@pytest.mark.parametrize("strength", [-0.1, 1.01, math.nan, math.inf, True, "0.5", None])
+def test_a_strength_outside_nought_to_one_is_refused(ecg_mv: NDArray[np.float64], strength: Any) -> None:
+    with pytest.raises(InputError, match=r"'blur': strength .* from 0 to 1"):
+        augment(page_of(ecg_mv, width=672), {"blur": strength}, random())
+
+
+def test_an_unknown_preset_names_the_nearest() -> None:
+    with pytest.raises(InputError, match="'foto' is not known; the nearest is 'photo'"):
+        effect_strengths("foto", random())
+
+
+def test_presets_are_well_formed() -> None:
+    assert set(PRESET_PROPORTIONS) == set(PRESETS) == {"clean", "scan", "fax", "photo", "screen", "worn"}
+    assert sum(PRESET_PROPORTIONS.values()) == pytest.approx(1.0) and min(PRESET_PROPORTIONS.values()) > 0
+    assert not PRESETS["clean"]
+    for effects in PRESETS.values():
+        assert set(effects) <= set(EFFECTS)
+        for probability, least, most in effects.values():
+            assert 0 < probability <= 1 and 0 < least < most <= 1
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_presets_are_drawn_as_they_say(preset: str) -> None:
+    rng, n = random(8), 1500
+    drawn = [effect_strengths(preset, rng) for _ in range(n)]
+    assert {effect for each in drawn for effect in each} == set(PRESETS[preset])
+    for effect, (probability, least, most) in PRESETS[preset].items():
+        values = [each[effect] for each in drawn if effect in each]
+        spread = math.sqrt(n * probability * (1 - probability))
+        assert abs(len(values) - n * probability) <= 4.5 * spread
+        assert least <= min(values) and max(values) <= most
+        assert np.mean(values) == pytest.approx((least + most) / 2, abs=0.12 * (most - least))

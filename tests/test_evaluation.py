@@ -1,0 +1,387 @@
+"""From a model or a file of scores to a report, and back: runs, controls, kept folders, CSV files, comparisons."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from ecg_vlm import control_pages, evaluation
+from ecg_vlm.evaluation import Pages, calibrate, evaluate, load_pages, rejudge
+from eval.evaluation import read_evaluation
+from eval.metrics.ecgbench import ecgbench_metrics, substring_labels
+from eval.metrics.text_overlap import text_metrics
+from eval.parser.parse import parse
+from eval.predictions import read_predictions
+from eval.report.compare import compare_reports, comparison_text, write_comparison
+from eval.storage import read_answers, read_scores_file, write_scores
+from render.dataset.parquet import write_dataset
+from render.dataset.rows import Options, make_picture
+from render.errors import InputError
+from render.sources.registry import open_source
+from render.statements import STATEMENTS
+
+CODES = tuple(STATEMENTS)
+N = 12
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("pages") / "d"
+    source = open_source("simulated:AFIB,SR", seed=4, limit=N)
+    write_dataset(source, out, Options(width=400, closed=2, seed=4))
+    return out
+
+
+@pytest.fixture(scope="module")
+def pages(folder: Path) -> Pages:
+    return load_pages(str(folder))
+
+
+class _Knowing:
+    """Stands in for a model: knows the pages of the data set by heart, and is at a loss before any other."""
+
+    name = "a fake"
+
+    def __init__(self, pages: Pages) -> None:
+        random = np.random.default_rng(0)
+        self.known = {
+            _digest(row["image"]): 0.6 * random.random(71)
+            + 0.4 * np.array([code in row["statements"] for code in CODES])
+            for row in pages.rows
+        }
+        self.seen: list[tuple[int, int]] = []
+
+    def score_many(self, images: list) -> np.ndarray:
+        self.seen += [image.size for image in images]
+        return np.array([self.known.get(_digest(image), np.full(71, 0.5)) for image in images])
+
+    def ask_many(self, images: list, question: str, *, max_new_tokens: int) -> list[str]:
+        return ["Atrial fibrillation. No left ventricular hypertrophy."] * len(images)
+
+
+def _digest(image) -> str:
+    return hashlib.sha256(image.convert("RGB").tobytes()).hexdigest()
+
+
+@pytest.fixture
+def model(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> _Knowing:
+    fake = _Knowing(pages)
+    monkeypatch.setattr(evaluation, "_load", lambda spec: fake)
+    monkeypatch.setattr(evaluation, "_device", lambda reader: "none")
+    return fake
+
+
+def _scores_file(path: Path, pages: Pages, seed: int = 1) -> Path:
+    held = np.array([[code in codes for code in CODES] for codes in pages.evaluated().statements])
+    write_scores(path, pages.record_ids, 0.8 * np.random.default_rng(seed).random(held.shape) + 0.2 * held)
+    return path
+
+
+# --- evaluate, and again without a model
+
+
+def test_a_report_is_made_again_from_its_folder_alone(model: _Knowing, pages: Pages, tmp_path: Path) -> None:
+    other = _scores_file(tmp_path / "cnn" / "scores.parquet", pages)
+    first = evaluate("fake", pages, tmp_path / "a", compare=[str(other)], controls=True)
+    assert {c.name for c in first.controls} == {"blank", "shuffled", "copied"}
+    assert first.controls[0].macro_auc["all"].value == 0.5
+    assert len(model.seen) == 4 * N
+    again = rejudge(tmp_path / "a", tmp_path / "b")
+    assert again.to_json() == first.to_json()
+    assert rejudge(tmp_path / "b", tmp_path / "c").to_json() == first.to_json()  # what was made again can be made again
+    for name in ("scores.parquet", "answers.jsonl", "compared/cnn/scores.parquet", "controls/blank/scores.parquet"):
+        assert (tmp_path / "b" / name).is_file()
+    assert first.systems[0].cost["pages"] == N
+    assert "not checked" in first.checked[0]
+    text = first.systems[0].hard.text
+    assert text is not None and text.pairs == N  # simulated pages carry a report
+
+
+def test_answers_alone_can_be_judged(model: _Knowing, pages: Pages, tmp_path: Path) -> None:
+    first = evaluate("fake", pages, tmp_path / "a")
+    (tmp_path / "a" / "scores.parquet").rename(tmp_path / "elsewhere.parquet")
+    alone = rejudge(tmp_path / "a" / "answers.jsonl", tmp_path / "b")
+    assert alone.systems[0].macro_auc is None
+    assert repr(alone.systems[0].hard) == repr(first.systems[0].hard)  # NaN equals itself there
+    line = json.loads((tmp_path / "a" / "answers.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    del line["statements"]
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "answers.jsonl").write_text(json.dumps(line))
+    with pytest.raises(InputError, match="has no field 'statements'"):
+        read_evaluation(tmp_path / "x" / "answers.jsonl")
+
+
+def test_controls_draw_the_same_records_in_another_way(model: _Knowing, pages: Pages, tmp_path: Path) -> None:
+    report = evaluate("fake", pages, tmp_path / "a", controls=True, controls_source="simulated:AFIB,SR")
+    by_name = {c.name: c for c in report.controls}
+    assert by_name["layout"].detail == "6x2 for 3x4+1R"
+    assert by_name["style"].detail == "photo for clean"
+    assert by_name["layout"].macro_auc["all"].value == 0.5  # the fake knows the pages, not the hearts
+    with pytest.raises(InputError, match=f"lacks {N} of the pages' records"):
+        evaluate("fake", pages, tmp_path / "b", controls=True, controls_source=f"wfdb:{_wfdb(tmp_path)}")
+    with pytest.raises(InputError, match="say that too"):
+        evaluate("fake", pages, tmp_path / "b", controls_source="simulated")
+
+
+def test_a_page_drawn_again_without_a_change_is_the_page_of_the_data_set(pages: Pages) -> None:
+    options, size = control_pages._manifest(Path(pages.folder))
+    read = control_pages._reader(pages, "simulated:AFIB,SR", options.seed, size)
+    later = Pages(pages.rows.select([5, 3]), pages.folder, (5, 3))
+    assert control_pages._reader(later, "simulated:AFIB,SR", options.seed, size)(0).record_id == pages.record_ids[5]
+    for row in (0, 7):
+        picture, _ = make_picture(read(row), pages.places[row], options)
+        assert _digest(Image.open(io.BytesIO(picture.data))) == _digest(pages.rows[row]["image"])
+
+
+def _wfdb(folder: Path) -> Path:
+    (folder / "w").mkdir()
+    (folder / "w" / "r.hea").write_text(
+        "r 12 100 1000\n"
+        + "".join(
+            f"r.dat 16 1000/mV 16 0 0 0 0 {n}\n"
+            for n in ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+        )
+    )
+    (folder / "w" / "r.dat").write_bytes(np.zeros(12000, "<i2").tobytes())
+    return folder / "w"
+
+
+def test_calibration_is_frozen_beside_the_scores_and_refused_on_its_own_records(pages: Pages, tmp_path: Path) -> None:
+    file = _scores_file(tmp_path / "cnn" / "scores.parquet", pages)
+    half = Pages(pages.rows.select(range(6)), pages.folder, tuple(range(6)))
+    rest = Pages(pages.rows.select(range(6, N)), pages.folder, tuple(range(6, N)))
+    place, calibration = calibrate(str(file), half)
+    assert place == tmp_path / "cnn" / "calibration.json"
+    assert len(calibration.record_ids) == 6
+    report = evaluate(str(file), rest, tmp_path / "a")
+    assert report.systems[0].calibration is not None and not report.warnings
+    assert rejudge(tmp_path / "a", tmp_path / "b").to_json() == report.to_json()
+    with pytest.raises(InputError, match="fitted on 6 of the records"):
+        evaluate(str(file), pages, tmp_path / "c")
+    forced = evaluate(str(file), pages, tmp_path / "c", force=True)
+    assert "its calibrated figures flatter" in forced.warnings[0]
+    with pytest.raises(InputError, match="name a file with --out"):
+        calibrate("some/hub-id", half)
+    with pytest.raises(InputError, match="cannot be read"):
+        evaluate(str(file), rest, tmp_path / "d", calibration=tmp_path / "none.json")
+    with pytest.raises(InputError, match="need the model itself"):
+        evaluate(str(file), rest, tmp_path / "d", controls=True)
+    assert not (tmp_path / "d").exists()
+
+
+def test_a_run_is_refused_on_what_it_was_tuned_on(model: _Knowing, pages: Pages, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    facts = {"records": ["other", pages.record_ids[0]], "patients": ["p", ""], "base": "nano"}
+    (run / "run.json").write_text(json.dumps(facts))
+    with pytest.raises(InputError, match="tuned on 1 of the records and 0 of the patients"):
+        evaluate(str(run), pages, tmp_path / "a")
+    forced = evaluate(str(run), pages, tmp_path / "a", force=True)
+    assert forced.checked[0].startswith("WARNING")
+    (run / "run.json").write_text(json.dumps({**facts, "records": ["other"]}))
+    clean = evaluate(str(run), pages, tmp_path / "b")
+    assert "none of the 1 records and 1 patients it was tuned on is judged here" in clean.checked[0]
+
+
+# --- somebody else's CSV
+
+
+def _csv(path: Path, pages: Pages, edit=lambda rows: rows) -> Path:
+    random = np.random.default_rng(2)
+    rows = [["record_id", *reversed(CODES)]]
+    rows += [[record, *(f"{v:.6f}" for v in random.random(71))] for record in pages.record_ids]
+    path.write_text("\n".join(",".join(row) for row in edit(rows)) + "\n", encoding="utf-8")
+    return path
+
+
+def test_a_csv_is_judged_like_a_parquet_file(pages: Pages, tmp_path: Path) -> None:
+    file = _csv(tmp_path / "theirs.csv", pages)
+    ids, scores = read_predictions(file)
+    write_scores(tmp_path / "p" / "scores.parquet", ids, scores)
+    one, other = (
+        evaluate(str(file), pages, tmp_path / "a"),
+        evaluate(str(tmp_path / "p" / "scores.parquet"), pages, tmp_path / "b"),
+    )
+    assert one.systems[0].name == "theirs"
+    assert one.systems[0].macro_auc == other.systems[0].macro_auc
+    assert read_scores_file(tmp_path / "a" / "scores.parquet").records is not None
+
+
+def _set(row: int, column: int, text: str):
+    def edit(rows: list[list[str]]) -> list[list[str]]:
+        rows[row][column] = text
+        return rows
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (_set(0, 1, "WPV"), "column 'WPV' is unknown; did you mean WPW?"),
+        (_set(0, 0, "id"), "column 'id' is unknown"),
+        (_set(0, 2, "WPW"), "column 'WPW' stands twice"),
+        (_set(3, 1, "high"), "line 4, column WPW: 'high' is not a number"),
+        (_set(3, 1, "1.2"), "column WPW: 1.2 is not a probability"),
+        (_set(3, 1, "nan"), "column WPW: nan is not a probability"),
+        (lambda rows: [row[:-1] for row in rows], "column 1AVB missing"),
+        (lambda rows: [*rows, rows[1]], "stands twice"),
+        (lambda rows: [*rows, ["x"]], f"line {N + 2} has 1 fields, the header 72"),
+        (lambda rows: rows[:1], "holds no record"),
+        (lambda rows: [], "column record_id, 1AVB"),
+    ],
+)
+def test_a_wrong_csv_is_one_line(pages: Pages, tmp_path: Path, edit, message: str) -> None:
+    file = _csv(tmp_path / "theirs.csv", pages, edit)
+    with pytest.raises(InputError) as caught:
+        read_predictions(file)
+    assert message in str(caught.value) and str(file) in str(caught.value)
+
+
+def test_a_csv_that_lacks_a_page_is_refused(pages: Pages, tmp_path: Path) -> None:
+    file = _csv(tmp_path / "theirs.csv", pages, lambda rows: rows[:-2])
+    with pytest.raises(InputError, match="no scores for 2 of the pages"):
+        evaluate(str(file), pages, tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+# --- reports side by side
+
+
+def test_reports_on_the_same_records_are_compared_in_pairs(pages: Pages, tmp_path: Path) -> None:
+    for name, seed in (("one", 1), ("two", 2)):
+        evaluate(str(_scores_file(tmp_path / "s" / name / "scores.parquet", pages, seed)), pages, tmp_path / name)
+    same = compare_reports([tmp_path / "one", tmp_path / "two" / "report.json"], resamples=50)
+    assert "All reports judged the same records" in same.verdict
+    (pair,) = same.pairs
+    values = [row.macro_auc["all"].value for row in same.rows]
+    assert pair.macro_auc["all"].value == pytest.approx(values[0] - values[1], abs=1e-12)
+    part = Pages(pages.rows.select(range(8)), pages.folder, tuple(range(8)))
+    evaluate(str(tmp_path / "s" / "one" / "scores.parquet"), part, tmp_path / "three")
+    differ = compare_reports([tmp_path / "one", tmp_path / "three"])
+    assert "judged different records (one; three)" in differ.verdict
+    assert differ.pairs == ()
+    assert differ.verdict in comparison_text(differ)
+    data = json.loads((tmp_path / "two" / "report.json").read_text())
+    data["systems"][0]["name"] = "<script>alert(1)</script>"
+    (tmp_path / "two" / "report.json").write_text(json.dumps(data))
+    write_comparison(tmp_path / "c.html", compare_reports([tmp_path / "one", tmp_path / "two"], resamples=20))
+    html = (tmp_path / "c.html").read_text(encoding="utf-8")
+    assert "<script" not in html and "&lt;script&gt;" in html and "http:" not in html and "src=" not in html
+    with pytest.raises(InputError, match="at least two"):
+        compare_reports([tmp_path / "one"])
+    with pytest.raises(InputError, match="stands twice"):
+        compare_reports([tmp_path / "one", tmp_path / "one"])
+    with pytest.raises(InputError, match="cannot be read"):
+        compare_reports([tmp_path / "one", tmp_path / "nowhere"])
+
+
+# --- ECGBench style, text
+
+
+def test_ecgbench_style_goes_wrong_where_the_parser_does_not() -> None:
+    assert substring_labels("ABNORMAL ECG") == ("NORM",)
+    assert substring_labels("LAFB", ["AF", "LAFB"]) == ("AF", "LAFB")
+    assert substring_labels("No sign of MI.") == ("MI",)
+    assert substring_labels("Normal ECG.") == ()
+    assert "NORM" not in parse("ABNORMAL ECG").present
+    assert parse("LAFB").present == ("LAFB",)
+    assert parse("No inferior myocardial infarction.").absent == ("IMI",)
+    # Truth: none is normal. Its scorer finds "NORM" in every one of the first two and never sees the third's finding.
+    answers = ["ABNORMAL. Inferior MI.", "ABNORMAL. LVH.", "Normal ECG."]
+    truth = [("IMI",), ("LVH",), ("NORM",)]
+    wrong = ecgbench_metrics(answers, truth)
+    assert wrong.records == 3
+    # MI 1.0, NORM 0.0 (twice called wrongly, once missed), HYP 0.5 (never called); CD and STTC are undefined.
+    assert wrong.balanced_accuracy == pytest.approx((1.0 + 0.0 + 0.5) / 3)
+
+
+def test_text_metrics_reward_shared_words_and_skip_what_has_no_reference() -> None:
+    reference = "Sinusrhythmus. Überdrehter Linkstyp, sonst normales EKG."
+    same = text_metrics([reference, "x"], [reference, ""])
+    assert same is not None and same.pairs == 1
+    assert (round(same.bleu), round(same.chrf), round(same.rouge_l)) == (100, 100, 100)
+    other = text_metrics(["Vorhofflimmern."], [reference])
+    assert other is not None and other.bleu < 1 and other.rouge_l == 0
+    umlaut = text_metrics(["überdrehter"], ["überdrehter"])
+    assert umlaut is not None and umlaut.rouge_l == 100
+    assert text_metrics(["x"], [""]) is None
+
+
+# --- whatever the files hold
+
+
+junk = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+)
+
+
+def _one_line(call) -> None:
+    try:
+        call()
+    except InputError as error:
+        assert "\n" not in str(error)
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_csv_is_read_or_one_line(tmp_path: Path, data: st.DataObject) -> None:
+    path = tmp_path / "x.csv"
+    if data.draw(st.booleans()):
+        path.write_bytes(data.draw(st.binary(max_size=200)))
+    else:
+        header = ["record_id", *CODES]
+        cells = st.sampled_from(["0.5", "1", "", "x", '"', "nan", "inf", "0,5", "\x00", "１", "1e400", "r1"])
+        rows = [header, *data.draw(st.lists(st.lists(cells, min_size=71, max_size=73), max_size=3))]
+        path.write_text("\n".join(",".join(row) for row in rows), encoding="utf-8")
+    _one_line(lambda: read_predictions(path))
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_answers_file_is_read_or_one_line(tmp_path: Path, data: st.DataObject) -> None:
+    path = tmp_path / "answers.jsonl"
+    if data.draw(st.booleans()):
+        path.write_bytes(data.draw(st.binary(max_size=200)))
+    else:
+        row = {"record_id": "a", "question": "q", "answer": "AFIB", "statements": ["SR"], "parsed": {"present": ["SR"]}}
+        row[data.draw(st.sampled_from([*row, "decoding", "reference"]))] = data.draw(junk)
+        path.write_text(json.dumps(row), encoding="utf-8")
+    _one_line(lambda: read_answers(path))
+    _one_line(lambda: read_evaluation(path))
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_report_json_is_read_or_one_line(tmp_path: Path, data: st.DataObject) -> None:
+    figures = dict.fromkeys(("value", "low90", "high90", "low95", "high95"), 0.5)
+    good = {
+        "format": 2,
+        "records": 3,
+        "records_sha256": "x",
+        "systems": [{"name": "s", "macro_auc": {"all": figures}}],
+        "checked": ["fine"],
+        "meta": {},
+        "title": "t",
+    }
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "report.json").write_text(json.dumps(good))
+    kind = data.draw(st.integers(0, 2))
+    bad = tmp_path / "b" / "report.json"
+    if kind == 0:
+        bad.write_bytes(data.draw(st.binary(max_size=80)))
+    elif kind == 1:
+        bad.write_text(json.dumps({**good, data.draw(st.sampled_from(sorted(good))): data.draw(junk)}))
+    else:
+        bad.write_text(json.dumps({**good, "systems": [{"name": "s", "macro_auc": {"all": data.draw(junk)}}]}))
+    _one_line(lambda: comparison_text(compare_reports([tmp_path / "a", tmp_path / "b"])))

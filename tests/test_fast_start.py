@@ -1,0 +1,112 @@
+"""The quick start: what it leaves out stays out, and its answers are those of the plain start."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+HEAVY = ("torch", "transformers", "numpy", "scipy", "matplotlib", "datasets", "pyarrow", "numba", "neurokit2", "PIL")
+"""What the command line must not import before it knows the command."""
+
+UNUSED = (
+    *("torch._inductor", "torch.distributed.tensor", "torch._dynamo.utils", "torch._decomp.decompositions", "sympy"),
+    *("peft", "accelerate", "bitsandbytes", "trl", "scipy", "sklearn", "pandas", "numba", "matplotlib", "datasets"),
+    *("pyarrow", "neurokit2", "transformers.models.llama", "eval.report.write", "ecg_vlm.evaluation"),
+)
+"""What one answer of nano's must not import."""
+
+_ASK = """
+import json, sys
+from ecg_vlm.cli import main
+code = main()
+print(json.dumps([code, sorted(sys.modules)]))
+"""
+
+
+def python(program: str, *words: object, **environment: str) -> list[str]:
+    """The lines that a fresh process prints."""
+    command = [sys.executable, "-c", program, *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory) -> Path:
+    """Paper with a dark wave on it."""
+    pixels = np.full((300, 600, 3), 240, np.uint8)
+    columns = np.arange(600)
+    pixels[150 + (60 * np.sin(columns / 20)).astype(int), columns] = 0
+    path = tmp_path_factory.mktemp("quick") / "page.png"
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def quick(picture) -> tuple[dict, set[str]]:
+    """What the quick start answers, and what it imported for it."""
+    said, facts = python(_ASK, "ask", picture, "What is the rhythm?", "--statements", "--json", ECG_VLM_PLAIN_START="")
+    code, modules = json.loads(facts)
+    assert code == 0
+    return json.loads(said), set(modules)
+
+
+@pytest.fixture(scope="module")
+def plain(picture) -> tuple[dict, set[str]]:
+    """The same where the quick start fails. Run again as it was called, this program fails in it every time."""
+    broken = """
+from recipes import fast_start
+def load_nano():
+    raise ImportError("another version of the library")
+fast_start.load_nano = load_nano
+"""
+    words = ("ask", picture, "What is the rhythm?", "--statements", "--json")
+    said, facts = python(broken + _ASK, *words, ECG_VLM_PLAIN_START="")
+    return json.loads(said), set(json.loads(facts)[1])
+
+
+def test_the_command_line_is_light():
+    (found,) = python("import json, sys, ecg_vlm.cli; print(json.dumps(sorted(sys.modules)))")
+    assert not set(HEAVY) & set(json.loads(found))
+
+
+def test_one_answer_imports_no_more_than_it_needs(quick):
+    assert not set(UNUSED) & quick[1]
+    assert {"torch", "transformers.models.mllama.modeling_mllama"} <= quick[1]
+
+
+def test_a_quick_start_that_fails_starts_again_plainly_with_all_that_was_left_out(plain):
+    libraries = [name for name in UNUSED if name.startswith(("torch.", "sympy", "scipy", "accelerate", "peft"))]
+    assert set(libraries) <= plain[1]
+
+
+def test_both_starts_answer_and_score_alike(quick, plain):
+    assert quick[0]["answers"] == plain[0]["answers"] and quick[0]["answers"][0]["answer"]
+    assert quick[0]["scores"].keys() == plain[0]["scores"].keys()
+    np.testing.assert_allclose(list(quick[0]["scores"].values()), list(plain[0]["scores"].values()), atol=1e-5)
+
+
+def test_a_program_that_has_imported_torch_is_left_alone():
+    (said,) = python("import torch\nfrom recipes import fast_start\nprint(fast_start.prepare())")
+    assert said == "False"
+
+
+def test_a_put_off_module_runs_when_it_is_asked_for_something():
+    program = """
+from recipes import fast_start
+assert fast_start.prepare()
+import sys, torch
+put_off = sys.modules["torch._dynamo"]
+assert "torch._dynamo.utils" not in sys.modules
+torch.compiler.reset()
+assert "torch._dynamo.utils" in sys.modules and torch._dynamo is put_off and put_off.disable is not fast_start._as_is
+print("ran")
+"""
+    assert python(program) == ["ran"]
