@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo real nano test check clean
+.PHONY: demo real nano test check words clean
 
 # torch goes first and alone: with a CPU build at hand the rest then finds it satisfied and pulls no CUDA build.
 .venv/.complete: pyproject.toml constraints.txt
@@ -29,6 +29,10 @@ check: .venv/.complete
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Names in the field's standard words: bare participles and public names with two homes are counted.
+words: .venv/.complete
+	$(BIN)/python benchmarks/words.py
 
 clean:
 	rm -rf .venv runs
