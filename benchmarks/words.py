@@ -28,10 +28,11 @@ PACKAGES = ("ecg_vlm", "eval", "recipes", "render")
 LIMIT = 0.001
 
 _IRREGULAR = """
-been begun born bought bound broken brought built caught chosen come done drawn driven eaten fallen felt forgotten fought
-found frozen given gone got grown heard held hung kept known laid led lent lit lost made meant met paid ridden risen said
-seen sent shown shut slept sold sought spent spoilt spoken spread sprung stolen stood struck stuck sung sunk swept sworn
-swum taken taught thought thrown told torn understood woken won worn wound woven written
+been begun born bought bound broken brought built caught chosen come done drawn driven eaten fallen felt
+forgotten fought found frozen given gone got grown heard held hung kept known laid led lent lit lost made
+meant met paid ridden risen said seen sent shown shut slept sold sought spent spoilt spoken spread sprung
+stolen stood struck stuck sung sunk swept sworn swum taken taught thought thrown told torn understood woken
+won worn wound woven written
 """
 # Nouns, verbs and the field's adjectives (a closed question, a mixed layout) that end like participles.
 _NO_PARTICIPLES = """
