@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import subprocess
 import sys
+import time
+from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +18,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ecg_vlm.cli import main
+import ecg_vlm
+from ecg_vlm.cli import COMMANDS, main, parse_arguments, progress
 from ecg_vlm.reader import Reader, open_image
 from render.dataset.parquet import open_dataset
 from render.dialogues.wording import OPEN_QUESTION
 from render.errors import InputError
+from render.pages.options import options_named
+from render.pages.style import sample_style
 
 
 def run(capsys, *words: object) -> tuple[int, str, str]:
@@ -84,6 +91,76 @@ def test_help_needs_no_heavy_import():
         assert command in call.stdout
 
 
+@pytest.mark.parametrize("words", [["-m", "ecg_vlm"], ["-m", "ecg_vlm.cli"], ["-m", "ecg_vlm", "baseline"]])
+def test_a_call_without_a_command_prints_the_help(words):
+    call = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
+    assert call.returncode == 0 and "COMMAND" in call.stdout and not call.stderr
+
+
+def test_every_command_has_two_examples_that_the_parser_takes():
+    for name in COMMANDS:
+        lines = import_module(f"ecg_vlm.cli.{name}").EXAMPLES.splitlines()
+        assert len(lines) == 2, name
+        for line in lines:
+            words = shlex.split(line.split("| ")[-1].split("> ")[0].strip(") "), comments=True)
+            arguments = parse_arguments(words[words.index("ecg-vlm") + 1 :] if "ecg-vlm" in words else [name, "bash"])
+            assert callable(arguments.run), line
+
+
+@pytest.mark.parametrize("what", ["layouts", "styles", "tasks", "forms", "statements", "recipes", "baselines"])
+def test_list_prints_what_other_commands_take(what, capsys):
+    code, out, _ = run(capsys, "list", what)
+    names = json.loads(run(capsys, "list", what, "--json")[1])
+    assert code == 0 and len(names) == len(out.splitlines()) > 2
+    if what in ("layouts", "styles"):
+        for name in names:
+            rng = np.random.default_rng(0)
+            assert name == "mixed" or (options_named(name) if what == "layouts" else sample_style(name, rng)), name
+    if what == "statements":
+        assert len(names) == 71
+
+
+def test_quiet_leaves_the_results_alone(tmp_path, capsys):
+    words = ["render", "simulated", tmp_path / "d", "--limit", 2, "--width", 448]
+    code, out, err = run(capsys, *words, "--quiet")
+    assert code == 0 and err == "" and "2 pages" in out
+    code, out, err = run(capsys, "--quiet", "render", "simulated", tmp_path / "e", *words[3:])
+    assert code == 0 and err == "" and "2 pages" in out
+
+
+def test_a_long_wait_says_what_it_is_for(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "_SILENCE_S", 0.01)
+    progress.configure(quiet=False, verbose=True)
+    with progress.waiting("counting"):
+        time.sleep(0.2)
+    monkeypatch.setattr(progress, "_SILENCE_S", 60.0)
+    with progress.waiting("never shown"):
+        pass
+    assert capsys.readouterr().err == "counting ...\n"
+
+
+def test_a_missing_extra_is_named(capsys, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "trl", None)  # importing it then raises ModuleNotFoundError
+    for module in [name for name in sys.modules if name in ("recipes.train", "recipes.trainer")]:
+        monkeypatch.delitem(sys.modules, module)
+        monkeypatch.delattr("recipes." + module.rpartition(".")[2], raising=False)
+    assert "pip install 'ecg-vlm[train]'" in refused(capsys, "finetune", "quickstart", "--out", tmp_path / "r")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_completion_knows_commands_and_options(shell, capsys):
+    code, out, _ = run(capsys, "completion", shell)
+    assert code == 0 and "evaluate" in out and "per-record" in out
+
+
+def test_the_package_says_its_version_and_offers_the_reader(capsys):
+    assert ecg_vlm.__version__ == version("ecg-vlm")
+    assert ecg_vlm.Reader is Reader and ecg_vlm.open_image is open_image
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"ecg-vlm {ecg_vlm.__version__}\n"
+
+
 def test_a_process_exits_with_the_code(tmp_path):
     call = subprocess.run(
         [sys.executable, "-m", "ecg_vlm.cli", "ask", str(tmp_path / "no.png")],
@@ -97,8 +174,10 @@ def test_a_process_exits_with_the_code(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "required"),
-        (["finetun"], "invalid choice"),
+        (["finetun"], "finetun: no such command; did you mean finetune?"),
+        (["render", "simulated", "x", "--widht", "500"], "unknown argument --widht; did you mean --width?"),
+        (["baseline", "train", "fcn_wang", "--data", "simulated", "--out", "x", "--epoch=1x"], "1x"),
+        (["list", "layuots"], "invalid choice"),
         (["render", "simulated"], "required: out"),
         (["render", "simulatd", "x"], "simulated"),
         (["render", "ptbxl:/nowhere", "x"], "/nowhere"),

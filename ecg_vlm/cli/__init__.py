@@ -1,0 +1,105 @@
+"""The command line: `ecg-vlm COMMAND ...`. One file a command: its arguments, its help, and what it does.
+
+Heavy imports stand inside the commands, so that --help answers at once.
+Exit codes: 0 done, 1 the work failed, 2 the input is wrong (one line on stderr), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from types import ModuleType
+
+from ecg_vlm import __version__
+from ecg_vlm.cli import progress
+from ecg_vlm.cli.arguments import Parser, add_common_options
+from render.errors import InputError, WorkFailed
+from render.suggest import did_you_mean
+
+COMMANDS = (
+    "render", "finetune", "ask", "evaluate", "calibrate", "compare", "baseline", "parse", "export", "doctor", "list",
+    "completion",
+)  # fmt: skip
+"""Each is a module of this package with HELP, DESCRIPTION, EXAMPLES, `add_arguments` and `run`."""
+
+# What a command may need beyond the core, and the extra of pyproject.toml that brings it.
+_EXTRAS = {
+    **dict.fromkeys(("trl", "tensorboard"), "train"),
+    **dict.fromkeys(("datasets",), "train,eval"),
+    **dict.fromkeys(("jinja2", "sacrebleu", "pywt"), "eval"),
+    "bitsandbytes": "quantized",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    try:
+        arguments = parse_arguments(sys.argv[1:] if argv is None else [*argv])
+        progress.configure(quiet=arguments.quiet, verbose=arguments.verbose)
+        arguments.own_process = argv is None  # called by a program, a command may not change how libraries start
+        arguments.run(arguments)
+    except InputError as error:
+        return _fail(error, 2)
+    except WorkFailed as error:
+        return _fail(error, 1)
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        return _fail(f"{error.name} is not installed; run: pip install 'ecg-vlm[{extra}]'", 2)
+    except KeyboardInterrupt as error:
+        return _fail(str(error) or "interrupted; finished shards and checkpoints stay (--resume goes on)", 130)
+    except BrokenPipeError:  # `ecg-vlm parse | head` closes our stdout; that is no failure
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if error.errno is None:
+            raise
+        return _fail(f"{error.filename or 'disk'}: {error.strerror}", 1)
+    return 0
+
+
+def _fail(message: object, code: int) -> int:
+    print(f"ecg-vlm: {message}", file=sys.stderr)
+    return code
+
+
+def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
+    """The arguments of one call. Raises `InputError`; exits after --help, --version and a call without words."""
+    parser = build_parser()
+    command = next((word for word in words if not word.startswith("-")), "")
+    if command and command not in COMMANDS:
+        raise InputError(f"{command}: no such command{did_you_mean(command, COMMANDS)}; see ecg-vlm --help")
+    arguments, rest = parser.parse_known_args(words)
+    # argparse takes positionals in one place only; overrides of a recipe may stand behind options too.
+    if rest and not (hasattr(arguments, "overrides") and all("=" in word and word[0] != "-" for word in rest)):
+        option = rest[0].partition("=")[0]
+        raise InputError(f"unknown argument {option}{did_you_mean(option, arguments.options)}; see --help")
+    if rest:
+        arguments.overrides += rest
+    return arguments
+
+
+def build_parser() -> Parser:
+    """The parser of all commands."""
+    parser = Parser(
+        prog="ecg-vlm",
+        description="Tune and ask vision-language models that read ECG images, and judge their answers.",
+        epilog="Not a medical device: nothing it prints is a diagnosis.",
+    )
+    parser.add_argument("--version", action="version", version=f"ecg-vlm {__version__}")
+    add_common_options(parser)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
+    parser.set_defaults(run=lambda arguments: parser.print_help(), options=())
+    for name in COMMANDS:
+        module: ModuleType = import_module(f"ecg_vlm.cli.{name}")
+        command = commands.add_parser(
+            name, help=module.HELP, description=module.DESCRIPTION, epilog=f"examples:\n{module.EXAMPLES}"
+        )
+        command.set_defaults(run=module.run)
+        module.add_arguments(command)
+        add_common_options(command)
+        command.set_defaults(options=command.option_strings())
+    return parser

@@ -1,0 +1,97 @@
+"""What the commands' arguments share: the parser, and the kinds of values."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import NoReturn
+
+from render.errors import InputError
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with its usage errors as one line, and examples below the help as they are written."""
+
+    def __init__(self, **keywords: object) -> None:
+        keywords.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(**keywords)  # type: ignore[arg-type]
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the message as an `InputError`."""
+        raise InputError(f"{self.prog}: {message}; see {self.prog} --help")
+
+    def option_strings(self) -> tuple[str, ...]:
+        """Every option that this parser knows, for suggestions."""
+        return tuple(name for action in self._actions for name in action.option_strings)
+
+
+def add_common_options(parser: Parser) -> None:
+    """--quiet and --verbose, before the command or behind it."""
+    for name, text in (
+        ("--quiet", "no progress on the screen, only results and errors"),
+        ("--verbose", "show the log messages and warnings of the libraries"),
+    ):
+        # Without SUPPRESS the command's default would replace what was given before the command.
+        default = argparse.SUPPRESS if " " in parser.prog else False
+        parser.add_argument(name, action="store_true", default=default, help=text)
+
+
+def minutes(text: str) -> float:
+    """Minutes from "90m", "2.5h" or "600s"."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h)", text.strip())
+    value = float(match[1]) * {"s": 1 / 60, "m": 1, "h": 60}[match[2]] if match else 0.0
+    if not 0 < value <= 100_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 90m, 2.5h or 600s")
+    return value
+
+
+def folds(text: str) -> tuple[int, ...]:
+    """Fold numbers from "1-8", "9" or "1-3,5"."""
+    from render.sources.registry import parse_folds
+
+    try:
+        return parse_folds(text)
+    except InputError as error:  # argparse would replace the message of a ValueError by its own
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on."""
+    return _whole(text, 1, 10_000_000)
+
+
+def seed(text: str) -> int:
+    """A whole number from 0 on."""
+    return _whole(text, 0, 2**31 - 1)
+
+
+def page_width(text: str) -> int:
+    """Pixels: 1 to 16 per mm on every paper there is."""
+    return _whole(text, 300, 4470)
+
+
+def dpi(text: str) -> int:
+    """Dots per inch."""
+    return _whole(text, 30, 400)
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    if not re.fullmatch(r"0?\.\d+|0|1|1\.0+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share from 0 to 1, such as 0.1")
+    return float(text)
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Words joined by commas."""
+    return tuple(word.strip() for word in text.split(","))
+
+
+def _whole(text: str, least: int, most: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = least - 1
+    if not least <= value <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most}")
+    return value

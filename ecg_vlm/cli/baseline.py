@@ -1,0 +1,117 @@
+"""`ecg-vlm baseline train|predict`: the comparison systems, which read the waveform."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ecg_vlm.cli.arguments import Parser, add_common_options, folds, positive, seed
+from ecg_vlm.cli.progress import progress_bar, waiting
+from render.errors import InputError
+from render.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from eval.baselines.checkpoint import Epoch
+
+HELP = "train a network on the waveforms, predict with it"
+DESCRIPTION = "The comparison systems. `ecg-vlm list baselines` names them."
+EXAMPLES = """\
+  ecg-vlm baseline train resnet1d_wang --data ptbxl:DIR --folds 1-8 --out runs/cnn
+  ecg-vlm baseline predict runs/cnn --data ptbxl:DIR --folds 9 --out predictions"""
+
+
+def add_arguments(parser: Parser) -> None:
+    """The two verbs and what they share."""
+    parser.set_defaults(run=lambda arguments: parser.print_help())
+    verbs = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
+    train = verbs.add_parser("train", help="records -> network", description="Train a network on records.")
+    train.add_argument("name", help="of `ecg-vlm list baselines`")
+    train.add_argument("--epochs", type=positive, help="passes over the records (default: as published, 50 or 30)")
+    train.add_argument(
+        "--validate-folds",
+        type=folds,
+        help="PTB-XL folds whose macro AUC is shown after each epoch; they choose nothing",
+    )
+    train.add_argument("--resume", action="store_true", help="go on where a stopped run left off")
+    predict = verbs.add_parser("predict", help="records -> scores.parquet", description="Score records.")
+    predict.add_argument("name", type=Path, metavar="FOLDER", help="folder of a trained network")
+    for verb, function in ((train, _train), (predict, _predict)):
+        verb.add_argument("--data", required=True, help="simulated | ptbxl:DIR | mimic:DIR | wfdb:DIR")
+        verb.add_argument("--out", type=Path, required=True, help="folder of the result")
+        verb.add_argument("--folds", type=folds, help="PTB-XL folds, for example 1-8")
+        verb.add_argument("--limit", type=positive, help="the first N records")
+        verb.add_argument("--seed", type=seed, default=0, help="seed of weights, crops and simulated records")
+        add_common_options(verb)
+        verb.set_defaults(run=function, options=verb.option_strings())
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Without a verb: the help (set in `add_arguments`); the verbs run `_train` and `_predict`."""
+    arguments.run(arguments)
+
+
+def _train(a: argparse.Namespace) -> None:
+    """Train a comparison system on waveforms."""
+    from dataclasses import replace
+
+    from eval.baselines.settings import BENCHMARK
+    from render.io import require_empty
+
+    if a.name not in BENCHMARK:
+        raise InputError(
+            f"baseline {a.name}: no such network{did_you_mean(a.name, BENCHMARK)}; there is {', '.join(BENCHMARK)}"
+        )
+    if a.validate_folds and (not a.folds or set(a.folds) & set(a.validate_folds)):
+        raise InputError("--validate-folds: needs --folds without any of the same, for example --folds 1-8")
+    if not a.resume:
+        require_empty(a.out)
+    settings = replace(BENCHMARK[a.name], seed=a.seed, **({"epochs": a.epochs} if a.epochs else {}))
+    with waiting("importing torch"):
+        from eval.baselines import train
+    _, signals, labels = _waveforms(a, a.folds)
+    validation = _waveforms(a, a.validate_folds)[1:] if a.validate_folds else None
+    with progress_bar("epochs") as show:
+
+        def report(epoch: Epoch, speed: float) -> None:
+            auc = "" if epoch.validation_auc is None else f"  AUC {epoch.validation_auc:.3f}"
+            show(f"{a.name}  {speed:.0f} records/s  loss {epoch.loss:.3f}{auc}", epoch.number, epoch.total)
+
+        model = train.train(
+            signals,
+            labels,
+            name=a.name,
+            recipe=settings,
+            validation=validation,
+            out=a.out,
+            resume=a.resume,
+            progress=report,
+        )
+    last = model.epochs[-1]
+    auc = "" if last.validation_auc is None else f"; macro AUC {last.validation_auc:.3f} on the validation records"
+    print(f"{a.out}: {a.name} trained on {len(signals)} records; loss {last.loss:.3f}{auc}")
+
+
+def _predict(a: argparse.Namespace) -> None:
+    """Score records with a trained comparison system."""
+    from render.io import require_empty
+
+    with waiting("importing torch"):
+        from eval.baselines import train
+        from eval.storage import write_scores
+
+    model = train.load(a.name)
+    require_empty(a.out)
+    ids, signals, _ = _waveforms(a, a.folds)
+    write_scores(a.out / "scores.parquet", ids, train.predict(model, signals))
+    print(f"{a.out / 'scores.parquet'}: {len(ids)} records")
+
+
+def _waveforms(a: argparse.Namespace, fold_numbers: tuple[int, ...] | None) -> tuple[list[str], Any, Any]:
+    """Record ids, (n, 12, 1000) millivolts at 100 Hz and (n, 71) labels of the records that are asked for."""
+    from eval.baselines.train import read_records
+    from render.sources.registry import open_source
+
+    source = open_source(a.data, seed=a.seed, limit=a.limit, folds=fold_numbers)
+    with progress_bar("records") as show:
+        return read_records(source, lambda count, total: show("reading records", count, total))

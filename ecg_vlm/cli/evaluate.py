@@ -1,0 +1,88 @@
+"""`ecg-vlm evaluate`: a model and pages become a report."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ecg_vlm.cli.arguments import Parser, folds, positive, seed
+from ecg_vlm.cli.progress import progress_bar, waiting
+from render.errors import InputError
+
+HELP = "model + pages -> report.html"
+DESCRIPTION = "Judge a model on held-out pages, or kept scores and answers again, and write the report."
+EXAMPLES = """\
+  ecg-vlm evaluate runs/mine --compare nano --data pages/test --controls --out report
+  ecg-vlm evaluate --from report --out again"""
+
+
+def add_arguments(parser: Parser) -> None:
+    """Model, pages, what to compare with."""
+    parser.add_argument(
+        "model", nargs="?", help="nano, the folder of a run, a hub id, or scores in a .parquet or .csv file"
+    )
+    parser.add_argument("--data", help="data set folder made by ecg-vlm render")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the report")
+    parser.add_argument(
+        "--from",
+        dest="previous",
+        type=Path,
+        metavar="PATH",
+        help="judge again without a model: a report's folder, a scores.parquet or an answers.jsonl",
+    )
+    parser.add_argument(
+        "--compare",
+        action="append",
+        default=[],
+        metavar="MODEL",
+        help="a model, or a file of scores, to compare with (repeatable)",
+    )
+    parser.add_argument("--folds", type=folds, default=(), help="judge on these PTB-XL folds only")
+    parser.add_argument("--limit", type=positive, default=0, help="the first N pages only")
+    parser.add_argument("--controls", action="store_true", help="score blank, shuffled and copied pages too")
+    parser.add_argument(
+        "--controls-source",
+        default="",
+        metavar="SOURCE",
+        help="where the pages' records are: other layout and style too",
+    )
+    parser.add_argument("--calibration", type=Path, help="calibration.json (default: the one beside the model)")
+    parser.add_argument("--figures", action="store_true", help="the report's figures as SVG and PDF in OUT/figures too")
+    parser.add_argument("--seed", type=seed, default=0, help="seed of resamples and of shuffled pages")
+    parser.add_argument(
+        "--force", action="store_true", help="judge even on records the model was tuned on; the report says so"
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Judge a model on pages, or kept scores and answers again, and write the report."""
+    a = arguments
+    if bool(a.model) == bool(a.previous):
+        raise InputError("evaluate: name a model, or with --from the folder of an earlier evaluation")
+    if a.model and not a.data:
+        raise InputError("evaluate: --data is missing: the folder of the pages to judge on")
+    with waiting("reading the data set"):
+        from ecg_vlm import evaluation
+        from eval.report.write import text_table
+        from render.io import require_empty
+
+        require_empty(a.out)
+        pages = evaluation.load_pages(a.data, a.folds, a.limit) if a.data else None
+    if pages is None or a.previous:
+        report = evaluation.rejudge(a.previous, a.out, pages=pages, seed=a.seed)
+    else:
+        with progress_bar("pages") as show:
+            report = evaluation.evaluate(
+                a.model,
+                pages,
+                a.out,
+                compare=a.compare,
+                force=a.force,
+                controls=a.controls or bool(a.controls_source),
+                controls_source=a.controls_source,
+                calibration=a.calibration,
+                seed=a.seed,
+                show=show,
+            )
+    print(text_table(report))
+    print(f"\nreport: {a.out / 'report.html'}")
