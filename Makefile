@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo real nano test check words clean
+.PHONY: demo real nano test check words docs clean
 
 # torch goes first and alone: with a CPU build at hand the rest then finds it satisfied and pulls no CUDA build.
 .venv/.complete: pyproject.toml constraints.txt
@@ -34,5 +34,10 @@ check: .venv/.complete
 words: .venv/.complete
 	$(BIN)/python benchmarks/words.py
 
+# The API pages from the docstrings, with results and log: site/index.html.
+docs: .venv/.complete
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[docs]"
+	$(BIN)/mkdocs build
+
 clean:
-	rm -rf .venv runs
+	rm -rf .venv runs site
