@@ -23,15 +23,8 @@ COMMANDS = (
     "render", "finetune", "ask", "evaluate", "calibrate", "compare", "baseline", "parse", "export", "doctor", "list",
     "completion",
 )  # fmt: skip
-"""Each is a module of this package with HELP, DESCRIPTION, EXAMPLES, `add_arguments` and `run`."""
-
-# What a command may need beyond the core, and the extra of pyproject.toml that brings it.
-_EXTRAS = {
-    **dict.fromkeys(("trl", "tensorboard"), "train"),
-    **dict.fromkeys(("datasets",), "train,eval"),
-    **dict.fromkeys(("jinja2", "sacrebleu", "pywt"), "eval"),
-    "bitsandbytes": "quantized",
-}
+"""Each is a module of this package with HELP, DESCRIPTION, EXAMPLES, `add_arguments` and `run`, and with EXTRA where it
+needs an extra of pyproject.toml."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,8 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except WorkFailed as error:
         return _fail(error, 1)
     except ModuleNotFoundError as error:
-        extra = _EXTRAS.get((error.name or "").partition(".")[0])
-        if extra is None:
+        package = (error.name or "").partition(".")[0]
+        extra = "quantized" if package == "bitsandbytes" else arguments.extra
+        if not extra or package in ("ecg_vlm", "render", "recipes", "eval"):
             raise
         return _fail(f"{error.name} is not installed; run: pip install 'ecg-vlm[{extra}]'", 2)
     except KeyboardInterrupt as error:
@@ -92,13 +86,13 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"ecg-vlm {__version__}")
     add_common_options(parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
-    parser.set_defaults(run=lambda arguments: parser.print_help(), options=())
+    parser.set_defaults(run=lambda arguments: parser.print_help(), options=(), extra="")
     for name in COMMANDS:
         module: ModuleType = import_module(f"ecg_vlm.cli.{name}")
         command = commands.add_parser(
             name, help=module.HELP, description=module.DESCRIPTION, epilog=f"examples:\n{module.EXAMPLES}"
         )
-        command.set_defaults(run=module.run)
+        command.set_defaults(run=module.run, extra=getattr(module, "EXTRA", ""))
         module.add_arguments(command)
         add_common_options(command)
         command.set_defaults(options=command.option_strings())

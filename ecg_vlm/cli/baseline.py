@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 HELP = "train a network on the waveforms, predict with it"
 DESCRIPTION = "The comparison systems. `ecg-vlm list baselines` names them."
+EXTRA = "eval"
 EXAMPLES = """\
   ecg-vlm baseline train resnet1d_wang --data ptbxl:DIR --folds 1-8 --out runs/cnn
   ecg-vlm baseline predict runs/cnn --data ptbxl:DIR --folds 9 --out predictions"""

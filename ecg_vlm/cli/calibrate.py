@@ -10,6 +10,7 @@ from ecg_vlm.cli.progress import progress_bar, waiting
 
 HELP = "validation pages -> calibration.json"
 DESCRIPTION = "Fit Platt scaling and a threshold for each statement, and freeze them beside the model."
+EXTRA = "eval"
 EXAMPLES = """\
   ecg-vlm calibrate runs/mine --data pages/val --limit 1000
   ecg-vlm calibrate predictions/scores.parquet --data pages/val --folds 8"""

@@ -10,6 +10,7 @@ from ecg_vlm.cli.progress import waiting
 
 HELP = "reports side by side"
 DESCRIPTION = "Put evaluations side by side, with paired differences where they judged the very same records."
+EXTRA = "eval"
 EXAMPLES = """\
   ecg-vlm compare report theirs
   ecg-vlm compare report theirs --out both.html"""

@@ -11,6 +11,7 @@ from render.errors import InputError
 
 HELP = "model + pages -> report.html"
 DESCRIPTION = "Judge a model on held-out pages, or kept scores and answers again, and write the report."
+EXTRA = "eval"
 EXAMPLES = """\
   ecg-vlm evaluate runs/mine --compare nano --data pages/test --controls --out report
   ecg-vlm evaluate --from report --out again"""

@@ -10,6 +10,7 @@ from ecg_vlm.cli.progress import waiting
 
 HELP = "run -> a folder that stock transformers and peft open"
 DESCRIPTION = "Export a run, reload it with stock transformers and peft, and compare the logits."
+EXTRA = "train"
 EXAMPLES = """\
   ecg-vlm export runs/mine exported
   ecg-vlm export runs/mine exported --merge --report report/report.json"""

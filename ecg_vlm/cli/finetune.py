@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 HELP = "recipe + data set -> adapter"
 DESCRIPTION = "Tune a model by a recipe. `ecg-vlm list recipes` names those that ship."
+EXTRA = "train"
 EXAMPLES = """\
   ecg-vlm finetune quickstart data.train=pages/train --out runs/mine
   ecg-vlm finetune quickstart data.train=pages/train --out runs/mine --max-time 30m --resume"""
