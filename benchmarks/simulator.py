@@ -1,9 +1,9 @@
-"""What a simulated record costs: `python benchmarks/simulator.py [--against REVISION]` prints tables for the README.
+"""CPU time of a simulated record: `python benchmarks/simulator.py [--against REVISION]` prints tables for the README.
 
-The first table is the whole record, over statements drawn as for training and over every statement by itself; the
-second splits it by stage. With --against, a revision of this repository simulates the same number of records in a
-process of its own, turn by turn, so that a busy machine slows both alike. All figures are CPU time (user and system)
-of a process that may use one thread, in ms. Trust the ratios.
+The first table is the whole record, with statements sampled as for training and with each statement in turn; the
+second splits it by stage. With --against, another revision of this repository simulates the same number of records in
+its own process; the two take turns, so that a busy machine slows both alike. All figures are CPU time (user and
+system) of a process with one thread, in ms. The ratios are more reliable than the times.
 """
 
 from __future__ import annotations
@@ -24,29 +24,31 @@ from typing import Any
 _ROOT = Path(__file__).resolve().parents[1]
 _TURN = 50  # records of a turn
 
-# Runs in a process of its own and knows only what every revision has: its import, then turns of records.
+# Runs in its own process and uses only names that every revision has: the import, then turns of records.
 _WORKER = """
 import sys, time
 start = time.process_time()
-from render.simulator.simulate import SIMULATED_STATEMENTS, Simulated
+from render.simulator.simulate import SIMULATED_STATEMENTS
 print((time.process_time() - start) * 1e3, flush=True)
-sources = {"drawn": Simulated(1, 10**6), "each": Simulated(1, 10**6, SIMULATED_STATEMENTS)}
+from render.sources.registry import open_source
+specs = {"mixture": "simulated", "each": "simulated:" + ",".join(SIMULATED_STATEMENTS)}
+sources = {name: open_source(spec, seed=1, limit=10**6) for name, spec in specs.items()}
 for source in sources.values():
     for i in range(30):
         source.read(i)
 for line in sys.stdin:
     name, first, last = line.split()
-    spent = []
+    times = []
     for i in range(int(first), int(last)):
         start = time.process_time()
         sources[name].read(i)
-        spent.append((time.process_time() - start) * 1e3)
-    print(*spent, flush=True)
+        times.append((time.process_time() - start) * 1e3)
+    print(*times, flush=True)
 """
 
 
 class Worker:
-    """A process that simulates with the `render` package of a folder. import_ms: what its import took."""
+    """A process that simulates with the `render` package of a folder. import_ms: CPU time of its import."""
 
     def __init__(self, folder: Path) -> None:
         threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
@@ -61,11 +63,11 @@ class Worker:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise SystemExit("the simulating process ended early; its error stands above")
+            raise SystemExit("the simulating process ended early; see its error above")
         return [float(word) for word in line.split()]
 
     def turn(self, name: str, first: int, last: int) -> list[float]:
-        """ms of each record from `first` to `last` - 1 of a source, "drawn" or "each"."""
+        """ms of each record from `first` to `last` - 1 of a source, "mixture" or "each"."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{name} {first} {last}\n")
         self._process.stdin.flush()
@@ -76,8 +78,8 @@ class Worker:
         self._process.communicate()
 
 
-def unpacked(revision: str, folder: Path) -> Path:
-    """The folder, with the `render` package of a git revision in it."""
+def unpack_revision(revision: str, folder: Path) -> Path:
+    """Unpack the `render` package of a git revision into the folder, and return the folder."""
     archive = subprocess.run(
         ["git", "-C", str(_ROOT), "archive", revision, "render"], check=True, stdout=subprocess.PIPE
     ).stdout
@@ -91,15 +93,15 @@ def print_records(folders: dict[str, Path], rounds: int) -> None:
     workers = {name: Worker(folder) for name, folder in folders.items()}
     print("| simulator | import, ms | records | median, ms | p90, ms | ratio |")
     print("|---|---|---|---|---|---|")
-    for source, title in (("drawn", "as drawn"), ("each", "each statement in turn")):
-        spent: dict[str, list[float]] = {name: [] for name in workers}
+    for source, title in (("mixture", "as for training"), ("each", "each statement in turn")):
+        times: dict[str, list[float]] = {name: [] for name in workers}
         for i in range(rounds):
             for name, worker in workers.items():
-                spent[name] += worker.turn(source, i * _TURN, (i + 1) * _TURN)
-        first = statistics.median(next(iter(spent.values())))
-        for name, times in spent.items():
-            middle = statistics.median(times)
-            cost = f"{workers[name].import_ms:.0f} | {title} | {middle:.2f} | {p90(times):.2f} | {middle / first:.1f}"
+                times[name] += worker.turn(source, i * _TURN, (i + 1) * _TURN)
+        first = statistics.median(next(iter(times.values())))
+        for name, ms in times.items():
+            median = statistics.median(ms)
+            cost = f"{workers[name].import_ms:.0f} | {title} | {median:.2f} | {p90(ms):.2f} | {median / first:.1f}"
             print(f"| {name} | {cost} |", flush=True)
     for worker in workers.values():
         worker.close()
@@ -112,52 +114,53 @@ def p90(times: list[float]) -> float:
 
 def stages(number: int) -> Iterator[tuple[str, float]]:
     """(stage, ms) of one record, in the simulator's order."""
+    from render.record import HIGH_RATE_HZ
     from render.simulator import simulate
     from render.simulator.electrodes import electrode_noise, twelve_leads
-    from render.simulator.findings import NORMAL_COMPANY
+    from render.simulator.findings import COMPATIBLE_WITH_NORM
     from render.simulator.rng import BufferedRng
 
-    spent = 0.0
+    ms = 0.0
 
-    def timed(make: Callable[[], Any]) -> Any:
-        nonlocal spent
+    def clock(stage: Callable[[], Any]) -> Any:
+        nonlocal ms
         start = time.process_time()
-        made = make()
-        spent = (time.process_time() - start) * 1e3
-        return made
+        result = stage()
+        ms = (time.process_time() - start) * 1e3
+        return result
 
-    rng = timed(lambda: BufferedRng(2, number))
-    yield "seed", spent
-    findings = timed(lambda: simulate.drawn(rng))
-    yield "statements", spent
-    person = timed(lambda: simulate.sample_person(rng, "NORM" in findings, findings <= NORMAL_COMPANY))
-    yield "person", spent
-    timing = timed(lambda: simulate.rhythm(findings, person.age, rng))
-    yield "rhythm", spent
-    beat = timed(lambda: simulate._verified_beat(findings, person, timing.rate, rng))
-    yield "a beat that meets its criteria", spent
-    heart = timed(lambda: simulate._beats(findings, person, timing, beat, rng))
-    yield "beats at their times", spent
-    timed(lambda: simulate._add_atrial_activity(heart, findings, person, timing, rng))
-    yield "f and flutter waves", spent
-    noise = timed(lambda: electrode_noise(heart.shape[1], simulate.RATE_HZ, rng))
-    yield "electrode noise", spent
-    timed(lambda: twelve_leads(heart, noise))
-    yield "twelve leads", spent
-    timed(lambda: (simulate.holding(findings, beat), simulate._report(findings, timing, beat)))
-    yield "statements and report", spent
-    timed(lambda: simulate._measured(findings, timing, beat))
-    yield "measurements", spent
+    rng = clock(lambda: BufferedRng(2, number))
+    yield "seed", ms
+    findings = clock(lambda: simulate.sample_findings(rng))
+    yield "statements", ms
+    person = clock(lambda: simulate.sample_person(rng, "NORM" in findings, findings <= COMPATIBLE_WITH_NORM))
+    yield "person", ms
+    timing = clock(lambda: simulate.rhythm(findings, person.age, rng))
+    yield "rhythm", ms
+    beat = clock(lambda: simulate._verified_beat(findings, person, timing.rate, rng))
+    yield "a beat that meets its criteria", ms
+    heart = clock(lambda: simulate._beats(findings, person, timing, beat, rng))
+    yield "beats at their times", ms
+    clock(lambda: simulate._add_atrial_activity(heart, findings, person, timing, rng))
+    yield "f and flutter waves", ms
+    noise = clock(lambda: electrode_noise(heart.shape[1], HIGH_RATE_HZ, rng))
+    yield "electrode noise", ms
+    clock(lambda: twelve_leads(heart, noise))
+    yield "twelve leads", ms
+    clock(lambda: (simulate.record_statements(findings, beat), simulate._report(findings, timing, beat)))
+    yield "statements and report", ms
+    clock(lambda: simulate._measurements(findings, timing, beat))
+    yield "measurements", ms
 
 
 def print_stages(records: int) -> None:
-    """One row for each stage; its numbers hold some µs of the clock's own time."""
-    spent: dict[str, list[float]] = {}
+    """One row for each stage; its numbers include a few µs of the clock itself."""
+    stage_ms: dict[str, list[float]] = {}
     for number in range(records + 30):
         for name, ms in stages(number):
-            spent.setdefault(name, []).append(ms)
+            stage_ms.setdefault(name, []).append(ms)
     print("\n| stage | median, ms | p90, ms |\n|---|---|---|")
-    for name, times in spent.items():
+    for name, times in stage_ms.items():
         print(f"| {name} | {statistics.median(times[30:]):.3f} | {p90(times[30:]):.3f} |")
 
 
@@ -170,7 +173,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folders = {"this": _ROOT}
         if arguments.against:
-            folders[arguments.against] = unpacked(arguments.against, Path(place))
+            folders[arguments.against] = unpack_revision(arguments.against, Path(place))
         print_records(folders, arguments.rounds)
     print_stages(_TURN * arguments.rounds)
 

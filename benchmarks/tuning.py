@@ -53,7 +53,7 @@ from render.dataset.parquet import open_dataset, write_dataset
 from render.dataset.rows import Options
 from render.dialogues.wording import closed_question
 from render.errors import WorkFailed
-from render.simulator.simulate import Simulated
+from render.simulator.simulate import SimulatedSource
 from render.statements import STATEMENTS
 
 _CUDA = torch.cuda.is_available()
@@ -442,7 +442,7 @@ def measure(chosen: argparse.Namespace, place: Path) -> Iterator[Table | str]:
     """The tables one by one, and what they were measured on."""
     gpu, base_name, steps = chosen.gpu, chosen.base, chosen.steps
     pages = max(steps, 8)
-    write_dataset(Simulated(5, pages), place / "all", Options(width=672, closed=_CLOSED, seed=5))
+    write_dataset(SimulatedSource(5, pages), place / "all", Options(width=672, closed=_CLOSED, seed=5))
     for n in {*chosen.dialogues, *([_FULL_PAGE] if gpu else [])}:
         cut_pages(place / "all", place / str(n), n)
     if gpu:

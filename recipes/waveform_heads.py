@@ -33,8 +33,8 @@ from transformers.models.mllama.image_processing_pil_mllama import (
 )
 
 from recipes.packing import IGNORED, Batch
-from render.dataset.signal_column import SIGNAL_RATE_HZ, signal_of
-from render.record import LEADS
+from render.dataset.signal_column import signal_of
+from render.record import LEADS, LOW_RATE_HZ
 from render.statements import STATEMENTS
 
 COLUMNS = 28
@@ -108,17 +108,17 @@ def _beats(signal: NDArray[np.float32]) -> NDArray[np.int64]:
     speed = np.abs(np.nan_to_num(np.diff(signal, axis=1)))
     above = (speed - np.median(speed, axis=1, keepdims=True)).clip(min=0)  # a noisy lead has little above its median
     moved = (above / (np.quantile(speed, 0.98, axis=1, keepdims=True) + 1e-6)).clip(max=2).mean(axis=0)
-    window = np.hanning(round(_BEAT_S * SIGNAL_RATE_HZ) + 2)
+    window = np.hanning(round(_BEAT_S * LOW_RATE_HZ) + 2)
     moved = np.convolve(moved, window / window.sum(), "same")
     peaks, _ = find_peaks(
-        moved, height=_BEAT_SHARE * np.quantile(moved, 0.98), distance=round(_BEAT_APART_S * SIGNAL_RATE_HZ)
+        moved, height=_BEAT_SHARE * np.quantile(moved, 0.98), distance=round(_BEAT_APART_S * LOW_RATE_HZ)
     )
     return np.asarray(peaks, np.int64)
 
 
 def _drawn(trace: Mapping[str, Any], rate: float) -> tuple[int, int]:
-    """The first sample that a trace shows, at `SIGNAL_RATE_HZ`, and the one behind its last."""
-    return round(trace["start_sample"] / rate * SIGNAL_RATE_HZ), round(trace["end_sample"] / rate * SIGNAL_RATE_HZ)
+    """The first sample that a trace shows, at `LOW_RATE_HZ`, and the one behind its last."""
+    return round(trace["start_sample"] / rate * LOW_RATE_HZ), round(trace["end_sample"] / rate * LOW_RATE_HZ)
 
 
 def _around(signal: NDArray[np.float32], geometry: Mapping[str, Any]) -> NDArray[np.float32]:
@@ -134,7 +134,7 @@ def _around(signal: NDArray[np.float32], geometry: Mapping[str, Any]) -> NDArray
         behind = np.searchsorted(beats, at, side="right")
         ratio = np.log(long / np.median(long))[behind - 1]
         found[at] = np.stack(
-            [(at - beats[behind - 1]) / SIGNAL_RATE_HZ, (beats[behind] - at) / SIGNAL_RATE_HZ, ratio], axis=1
+            [(at - beats[behind - 1]) / LOW_RATE_HZ, (beats[behind] - at) / LOW_RATE_HZ, ratio], axis=1
         )
     return found
 
@@ -155,7 +155,7 @@ def _place(
     tiles, across = lead.shape[:2]
     first, last = _drawn(trace, rate)
     drawn = signal[LEADS.index(trace["lead"]), first:last]
-    seconds = (np.arange(first, first + len(drawn)) + 0.5) / SIGNAL_RATE_HZ
+    seconds = (np.arange(first, first + len(drawn)) + 0.5) / LOW_RATE_HZ
     known = np.isfinite(drawn)
     if not known.any():
         return

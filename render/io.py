@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all, and the check that resumed work is the same work."""
+"""Atomic writes of files and folders, JSON, and the check that a resumed run has the same settings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from render.errors import InputError
 
-# tempfile makes private files; a result gets the permissions that the user's umask gives any other file.
+# tempfile makes private files; results get the permissions that the user's umask gives to any other file.
 _UMASK = os.umask(0)
 os.umask(_UMASK)
 _FILE_MODE, _FOLDER_MODE = 0o666 & ~_UMASK, 0o777 & ~_UMASK
@@ -22,21 +22,21 @@ _FILE_MODE, _FOLDER_MODE = 0o666 & ~_UMASK, 0o777 & ~_UMASK
 def read_json_object(path: Path, mend: str) -> dict[str, Any]:
     """The JSON object in a file. Raises `InputError` that names the file and ends with `mend` when there is none."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}); {mend}") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as JSON ({error}); {mend}") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{path}: holds no JSON object but a {type(found).__name__}; {mend}")
-    return found
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: is a JSON {type(content).__name__}, not an object; {mend}")
+    return content
 
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; move it into place only when the block succeeds.
 
-    A reader therefore sees the old file, the new file, or none, but never half of one.
+    A reader therefore sees the old file, the new file or none, but never a partial one.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Like `atomic_write` for a folder that does not exist yet (or is empty).
 
-    Raises `InputError` when `path` is there and holds anything.
+    Raises `InputError` when `path` is a file or a folder that is not empty.
     """
     path = Path(path)
     require_empty(path)
@@ -72,14 +72,14 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
 
 def require_empty(path: str | Path) -> None:
-    """Raise `InputError` when `path` is a file or a folder that holds anything: nothing is overwritten."""
+    """Raise `InputError` when `path` is a file or a folder that is not empty: nothing is overwritten."""
     path = Path(path)
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
-        raise InputError(f"{path}: already holds something; name a new folder, or remove this one first")
+        raise InputError(f"{path}: already exists and is not empty; name a new folder, or remove this one first")
 
 
 def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON object, whole or not at all."""
+    """Write a JSON object atomically."""
     with atomic_write(path) as partial:
         partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
@@ -87,17 +87,17 @@ def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
 def require_same_request(
     folder: Path, first: Mapping[str, Any], now: Mapping[str, Any], *, free: Collection[str] = (), mend: str = ""
 ) -> None:
-    """Refuse to resume in `folder` what was begun with another request: the result would be half of each.
+    """Refuse to resume in `folder` a run that started with another request: its results would be a mixture of both.
 
-    first, now: what was asked for then and now, compared as JSON; keys of nested objects are joined by points.
-    free: keys that may differ. mend: what to resume with, in place of the same value.
+    first, now: the request at the start and now, compared as JSON; keys of nested objects are joined by dots.
+    free: keys that may differ. mend: how to resume, instead of "the same KEY".
     Raises `InputError` naming the first key that differs, with both values.
     """
     before, after = (_flat(json.loads(json.dumps(request))) for request in (first, now))
     for key in sorted({*before, *after} - {*free}):
         if before.get(key) != after.get(key):
             raise InputError(
-                f"{folder}: was begun with {key}={_short(before.get(key))}, not {_short(after.get(key))}; "
+                f"{folder}: was started with {key}={_short(before.get(key))}, not {_short(after.get(key))}; "
                 f"resume with {mend or 'the same ' + key}, or name a new folder"
             )
 

@@ -1,4 +1,4 @@
-"""Loops that numba compiles: the one place that says how."""
+"""The project's numba decorator."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from numba import njit
 
 
 def jit(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiled by numba at the first call, and kept on disk for the next process if there is room."""
+    """The function, compiled by numba at its first call; the machine code is cached on disk where that is possible."""
     try:
         return cast(Callable[..., Any], njit(cache=True, nogil=True)(function))
-    except RuntimeError:  # neither the package's folder nor the user's cache can be written to
+    except RuntimeError:  # neither the package's folder nor the user's cache folder is writable
         return cast(Callable[..., Any], njit(nogil=True)(function))

@@ -1,4 +1,4 @@
-"""The ECG record: twelve leads in millivolts with what is known about them."""
+"""The ECG record: twelve leads in millivolts, with their statements, report and measurements."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from render.errors import InputError
 
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 
+HIGH_RATE_HZ, LOW_RATE_HZ = 500, 100
+"""The two sampling rates at which PTB-XL is published (Wagner et al. 2020), in hertz."""
+
 _BY_UPPER_NAME = {lead.upper(): lead for lead in LEADS}
 
 # An ECG page shows 10 s; two thirds of a second is the shortest trace that can hold one beat at 90/min.
 _SHORTEST_SECONDS = 0.66
-# Surface QRS complexes stay below 10 mV; beyond 100 mV the file's unit or gain is wrong (microvolts read as
-# mV).
+# Surface QRS complexes stay below 10 mV; beyond 100 mV the file's unit or gain is wrong (microvolts read as mV).
 _LARGEST_MILLIVOLT = 100.0
 
 
@@ -31,14 +33,15 @@ class EcgRecord:
     sampling_rate: hertz.
     statements: the SCP codes that hold for this record, sorted, each once (see `render.statements`).
     report: the free text that came with the record, unchanged; "" when there is none.
-    provenance: who says the statements: "human", "machine" or "simulated".
+    provenance: origin of the statements: "human", "machine" or "simulated".
     fold: PTB-XL's stratified fold 1-10, or None.
     age: years; sex: "male", "female" or "". None and "" mean unknown.
-    header: what a machine would print at the page's head (name -> text); free of findings.
-    measured: what is known of the waveform in numbers: any of "rate_bpm", "pr_ms", "qrs_ms", "qt_ms", "p_axis_deg",
-        "qrs_axis_deg", "t_axis_deg"; what is unknown is left out. measured_by: who says so: "machine" (the recorder's
-        own analysis), "simulated" (what the simulator was told to make), or "" where nothing is measured.
-    unmapped: lines of the machine's report that stand for no statement, as they were printed.
+    header: what a machine would print at the page's head (name -> text), without findings.
+    measurements: of the waveform, any of "rate_bpm", "pr_ms", "qrs_ms", "qt_ms", "p_axis_deg", "qrs_axis_deg" and
+        "t_axis_deg"; unknown ones are left out.
+    measured_by: origin of the measurements: "machine" (the recorder's own analysis), "simulated" (the simulator's
+        settings), or "" without measurements.
+    unmapped_lines: lines of the machine's report that stand for no statement, unchanged.
     """
 
     record_id: str
@@ -53,9 +56,9 @@ class EcgRecord:
     age: float | None = None
     sex: str = ""
     header: tuple[tuple[str, str], ...] = ()
-    measured: Mapping[str, float] = field(default_factory=dict)
+    measurements: Mapping[str, float] = field(default_factory=dict)
     measured_by: str = ""
-    unmapped: tuple[str, ...] = ()
+    unmapped_lines: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.signal.ndim != 2 or self.signal.shape[0] != len(LEADS) or self.signal.dtype != np.float32:
@@ -71,7 +74,7 @@ class EcgRecord:
             )
         if tuple(sorted(set(self.statements))) != self.statements:
             raise ValueError(f"record {self.record_id}: statements must be sorted and unique: {self.statements}")
-        # Least and most of it all first: a mask of what is finite costs six times as much, and few records need it.
+        # Minimum and maximum first: a mask of finite samples costs six times as much, and few records need it.
         least, most = float(self.signal.min()), float(self.signal.max())
         if not (math.isfinite(least) and math.isfinite(most)):
             finite = self.signal[np.isfinite(self.signal)]
@@ -95,7 +98,7 @@ class EcgRecord:
         return samples
 
     def dead_leads(self) -> tuple[str, ...]:
-        """Leads that are flat or hold a NaN: an electrode fault, drawn as a gap or a line, never hidden."""
+        """Leads that are flat or contain a NaN: an electrode fault, which a page shows as a line or a gap."""
         return tuple(
             name
             for name, samples in zip(LEADS, self.signal, strict=True)
@@ -107,11 +110,11 @@ _INDEX = {name: i for i, name in enumerate(LEADS)}
 
 
 def in_lead_order(names: Sequence[str], samples: NDArray[np.floating], where: str) -> NDArray[np.float32]:
-    """Sort the rows of `samples` (channels, n) from the file's lead `names` into `LEADS`.
+    """(12, n) float32: the rows of `samples` (channels, n), whose leads are `names`, in the order of `LEADS`.
 
-    Files disagree about order (MIMIC-IV-ECG stores aVF before aVL) and case ("AVR", "avr"); names decide,
-    never positions. Further channels (a respiration trace, say) are left out.
-    Raises `InputError` naming `where` and the leads that are missing or stand twice.
+    Files differ in order (MIMIC-IV-ECG stores aVF before aVL) and case ("AVR", "avr"), so only names count. Channels
+    that are no lead (respiration, for example) are left out.
+    Raises `InputError` naming `where` and the leads that are missing or duplicate.
     """
     rows: dict[str, int] = {}
     for row, name in enumerate(names):
@@ -119,7 +122,7 @@ def in_lead_order(names: Sequence[str], samples: NDArray[np.floating], where: st
         if lead is None:
             continue
         if lead in rows:
-            raise InputError(f"{where}: lead {lead} stands twice; keep one channel of that name")
+            raise InputError(f"{where}: two channels are named {lead}; keep one of them")
         rows[lead] = row
     missing = [lead for lead in LEADS if lead not in rows]
     if missing:
@@ -129,26 +132,25 @@ def in_lead_order(names: Sequence[str], samples: NDArray[np.floating], where: st
     return np.ascontiguousarray(samples[[rows[lead] for lead in LEADS]], dtype=np.float32)
 
 
-def resample(signal: NDArray[np.float32], rate: float, wanted: float) -> NDArray[np.float32]:
-    """Bring (leads, n) samples from `rate` to `wanted` hertz with scipy's polyphase filter (no aliasing, no
-    delay).
+def resample(signal: NDArray[np.float32], rate: float, new_rate: float) -> NDArray[np.float32]:
+    """(leads, n) samples resampled from `rate` to `new_rate` hertz by a polyphase filter (no aliasing, no delay).
 
-    Stretches of NaN are bridged by straight lines for the filter and are NaN again in the result, so that a
-    gap neither grows nor vanishes.
+    Gaps (NaN) are bridged by straight lines for the filter and are NaN again in the result, so that they keep their
+    length.
     """
-    if rate == wanted:
+    if rate == new_rate:
         return signal
-    from scipy.signal import resample_poly  # slow to load, and seldom needed
+    from scipy.signal import resample_poly  # slow to import, and seldom needed
 
-    ratio = Fraction(wanted / rate).limit_denominator(1000)
+    ratio = Fraction(new_rate / rate).limit_denominator(1000)
     gaps = ~np.isfinite(signal)
-    whole = signal.astype(np.float64)
+    bridges = signal.astype(np.float64)
     time = np.arange(signal.shape[1])
     for lead in np.flatnonzero(gaps.any(axis=1)):
-        held = ~gaps[lead]
-        whole[lead] = np.interp(time, time[held], whole[lead, held]) if held.any() else 0.0
+        finite = ~gaps[lead]
+        bridges[lead] = np.interp(time, time[finite], bridges[lead, finite]) if finite.any() else 0.0
     # padtype "line": a trace that ends off zero would otherwise ring at its edge
-    result: NDArray[np.float64] = resample_poly(whole, ratio.numerator, ratio.denominator, axis=1, padtype="line")
+    result: NDArray[np.float64] = resample_poly(bridges, ratio.numerator, ratio.denominator, axis=1, padtype="line")
     nearest = np.minimum(np.arange(result.shape[1]) * signal.shape[1] // result.shape[1], signal.shape[1] - 1)
     result[gaps[:, nearest]] = np.nan
     return result.astype(np.float32)

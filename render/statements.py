@@ -1,7 +1,7 @@
 """The 71 SCP-ECG statements of PTB-XL: code, name, groups, and the benchmark's six label tasks.
 
 Source of codes and groups: PTB-XL 1.0.3, `scp_statements.csv` (CC BY 4.0). Counts of records are of
-11,987 records of its folds 1-9. Names are our own wording: each reads on after "Does this ECG show ...?".
+11,987 records of its folds 1-9. Names are our own wording: each completes "Does this ECG show ...?".
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Statement:
 
     superclass: NORM, MI, STTC, CD or HYP for diagnostic statements, "" otherwise.
     subclass: one of the 23 diagnostic subclasses, "" for form and rhythm statements.
-    records: how many of 11,987 PTB-XL records carry it. simulated: how many of 10,000 simulated ones do.
+    records: how many of 11,987 PTB-XL records carry it. simulated_records: how many of 10,000 simulated ones do.
     """
 
     code: str
@@ -31,7 +31,7 @@ class Statement:
     superclass: str
     subclass: str
     records: int
-    simulated: int
+    simulated_records: int
 
 
 @cache
@@ -48,7 +48,7 @@ def _load() -> MappingProxyType[str, Statement]:
                 superclass=row["superclass"],
                 subclass=row["subclass"],
                 records=int(row["records"]),
-                simulated=int(row["simulated"]),
+                simulated_records=int(row["simulated"]),
             )
             for row in rows
         }
@@ -58,11 +58,11 @@ def _load() -> MappingProxyType[str, Statement]:
 STATEMENTS = _load()
 """code -> Statement, in the benchmark's column order (codes sorted)."""
 
-_COUNTED = 11_987
+_RECORDS, _SIMULATED_RECORDS = 11_987, 10_000
 
 PREVALENCE: Mapping[str, Mapping[str, float]] = {
-    "ptbxl": {s.code: s.records / _COUNTED for s in STATEMENTS.values()},
-    "simulated": {s.code: s.simulated / 10000 for s in STATEMENTS.values()},
+    "ptbxl": {s.code: s.records / _RECORDS for s in STATEMENTS.values()},
+    "simulated": {s.code: s.simulated_records / _SIMULATED_RECORDS for s in STATEMENTS.values()},
 }
 """Source -> code -> share of its records that carry the code."""
 
@@ -70,7 +70,7 @@ NO_SINGLE_PR = frozenset({"AFIB", "AFLT", "SVTAC", "PSVT", "SVARR", "PACE", "2AV
 """Rhythms without a PR interval, or with more than one."""
 
 HIDDEN_T_END = frozenset({"AFIB", "AFLT", "SVTAC", "PSVT", "PACE"})
-"""Rhythms in which other waves hide the end of T: no QT interval is told."""
+"""Rhythms in which other waves hide the end of T: no QT interval can be measured."""
 
 LABEL_TASKS = ("all", "diagnostic", "subdiagnostic", "superdiagnostic", "form", "rhythm")
 """The six label tasks of the PTB-XL benchmark (Strodthoff et al. 2020)."""
@@ -79,7 +79,7 @@ LABEL_TASKS = ("all", "diagnostic", "subdiagnostic", "superdiagnostic", "form", 
 @cache
 def task_classes(task: str) -> tuple[str, ...]:
     """Sorted class names of a task: 71, 44, 23, 5, 19 and 12 of them. Raises KeyError for an unknown task."""
-    chosen = {
+    names = {
         "all": [s.code for s in STATEMENTS.values()],
         "diagnostic": [s.code for s in STATEMENTS.values() if s.diagnostic],
         "subdiagnostic": [s.subclass for s in STATEMENTS.values() if s.diagnostic],
@@ -87,7 +87,7 @@ def task_classes(task: str) -> tuple[str, ...]:
         "form": [s.code for s in STATEMENTS.values() if s.form],
         "rhythm": [s.code for s in STATEMENTS.values() if s.rhythm],
     }[task]
-    return tuple(sorted(set(chosen)))
+    return tuple(sorted(set(names)))
 
 
 def task_labels(codes: Iterable[str], task: str) -> frozenset[str]:
@@ -97,10 +97,10 @@ def task_labels(codes: Iterable[str], task: str) -> frozenset[str]:
     would delete both groups (the benchmark's rule). Sub- and superclasses come from diagnostic codes only.
     Codes outside the 71 are ignored. An empty result means that the record is left out of the task.
     """
-    known = [STATEMENTS[code] for code in codes if code in STATEMENTS]
+    statements = [STATEMENTS[code] for code in codes if code in STATEMENTS]
     if task == "subdiagnostic":
-        return frozenset(s.subclass for s in known if s.diagnostic)
+        return frozenset(s.subclass for s in statements if s.diagnostic)
     if task == "superdiagnostic":
-        return frozenset(s.superclass for s in known if s.diagnostic)
+        return frozenset(s.superclass for s in statements if s.diagnostic)
     classes = task_classes(task)
-    return frozenset(s.code for s in known if s.code in classes)
+    return frozenset(s.code for s in statements if s.code in classes)

@@ -283,7 +283,7 @@ def test_a_kill_in_the_middle_of_a_checkpoint_costs_one_epoch(tmp_path: Path) ->
 
 def test_only_the_same_run_is_resumed(tmp_path: Path) -> None:
     _train("wavelet_nn", out=tmp_path)
-    with pytest.raises(InputError, match="already holds something"):
+    with pytest.raises(InputError, match="already exists and is not empty"):
         _train("wavelet_nn", out=tmp_path)
     for change, said in [({"seed": 5}, "seed=0, not 5"), ({"epochs": 2}, "epochs=1, not 2"), ({"records": 3}, "data=")]:
         with pytest.raises(InputError, match=said):

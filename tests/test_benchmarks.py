@@ -13,7 +13,7 @@ import torch
 from recipes.model import load_model, load_processor
 from render.dataset.parquet import open_dataset, write_dataset
 from render.dataset.rows import Options
-from render.simulator.simulate import Simulated
+from render.simulator.simulate import SimulatedSource
 
 
 def _benchmark(name):
@@ -32,7 +32,7 @@ def tuning():
 
 @pytest.mark.parametrize("tower", ["frozen", "trained"])
 def test_stock_trl_learns_what_the_packed_row_learns(tuning, tower, tmp_path):
-    write_dataset(Simulated(5, 2), tmp_path / "all", Options(width=672, closed=8))
+    write_dataset(SimulatedSource(5, 2), tmp_path / "all", Options(width=672, closed=8))
     tuning.cut_pages(tmp_path / "all", tmp_path / "3", 3)
     assert [len(told) for told in open_dataset(tmp_path / "3")["dialogues"]] == [3, 3]
     recipe = tuning.recipe_for(False, "random:nano", "lora.dropout=0")
@@ -61,7 +61,7 @@ def test_turns_go_on_where_one_runs_out_of_memory(tuning):
 
 def test_referee_reads_both_kinds_after_either(monkeypatch, capsys):
     referee = _benchmark("referee")
-    monkeypatch.setattr(referee, "PtbXl", lambda folder, folds: Simulated(folds[0], 12))
+    monkeypatch.setattr(referee, "PtbXl", lambda folder, folds: SimulatedSource(folds[0], 12))
     words = "nowhere --records 12 --epochs 1 --real-epochs 1 --held-out 12 --folds 9 --train-folds 1-2"
     referee.main(words.split())
     lines = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if "→" in line]
@@ -76,14 +76,14 @@ def test_referee_counts_statements_with_enough_records(monkeypatch):
     labels = np.zeros((10, 71), dtype=bool)
     labels[:5, 3], labels[:2, 4], labels[:9, 5] = True, True, True
     monkeypatch.setattr(referee, "predict", lambda model, signals: np.linspace(1, 0, 10)[:, None] * np.ones(71))
-    result = referee.judged(None, (np.zeros((10, 12, 1000), np.float32), labels), 2)
+    result = referee.evaluate(None, (np.zeros((10, 12, 1000), np.float32), labels), 2)
     assert result.per_class == {referee.CLASSES[3]: 1.0, referee.CLASSES[4]: 1.0}
     assert referee.row("a → b", result, 1) == f"| a → b | 1.000 | 2 | {referee.CLASSES[3]} 1.00 |"
 
 
 def test_measuring_compares_the_number_said_with_the_one_known(monkeypatch, capsys, tmp_path):
     measuring = _benchmark("measuring")
-    write_dataset(Simulated(5, 12), tmp_path, Options(width=672, tasks=("features",), forms=("open",)))
+    write_dataset(SimulatedSource(5, 12), tmp_path, Options(width=672, tasks=("features",), forms=("open",)))
 
     class Parrot:
         """Says what is known of a page, 7 more."""

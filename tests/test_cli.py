@@ -202,8 +202,8 @@ def test_wrong_words_are_one_line_and_write_nothing(words, message, capsys, tmp_
 
 
 def test_render_refuses_to_overwrite(page, pages, capsys):
-    assert "already holds something" in refused(capsys, "render", "simulated", page)
-    assert "already holds something" in refused(capsys, "render", "simulated", pages)
+    assert "already exists and is not empty" in refused(capsys, "render", "simulated", page)
+    assert "already exists and is not empty" in refused(capsys, "render", "simulated", pages)
 
 
 def test_ask_answers_and_scores(page, capsys):

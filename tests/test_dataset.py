@@ -20,7 +20,7 @@ from render.dialogues.compose import Dialogue
 from render.errors import InputError
 from render.io import atomic_folder, atomic_write
 from render.record import LEADS, EcgRecord, in_lead_order
-from render.simulator.simulate import Simulated, simulate
+from render.simulator.simulate import SimulatedSource, simulate
 from render.statements import LABEL_TASKS, task_classes, task_labels
 
 SMALL = Options(width=560, closed=6, shard_size=4)
@@ -72,12 +72,12 @@ def test_leads_are_found_by_name_whatever_their_order_and_case():
     assert ordered[LEADS.index("aVF"), 0] == 4 and ordered[LEADS.index("aVL"), 0] == 5
     with pytest.raises(InputError, match="lead V6 missing"):
         in_lead_order(names[:-1], samples[:-1], "x")
-    with pytest.raises(InputError, match="lead II stands twice"):
+    with pytest.raises(InputError, match="two channels are named II"):
         in_lead_order([*names, "II"], np.vstack([samples, samples[:1]]), "x")
 
 
 def test_same_seed_same_bytes_whatever_the_workers_and_after_an_interruption(tmp_path):
-    source = Simulated(3, 10)
+    source = SimulatedSource(3, 10)
     write_dataset(source, tmp_path / "one", SMALL)
     write_dataset(source, tmp_path / "two", SMALL, workers=2)
     calls = []
@@ -91,9 +91,9 @@ def test_same_seed_same_bytes_whatever_the_workers_and_after_an_interruption(tmp
         write_dataset(source, tmp_path / "three", SMALL, progress=interrupt)
     with pytest.raises(InputError, match="--resume"):
         open_dataset(tmp_path / "three")
-    with pytest.raises(InputError, match="already holds something"):
+    with pytest.raises(InputError, match="already exists and is not empty"):
         write_dataset(source, tmp_path / "three", SMALL)
-    with pytest.raises(InputError, match="was begun with options"):
+    with pytest.raises(InputError, match="was started with options"):
         write_dataset(source, tmp_path / "three", dataclasses.replace(SMALL, seed=9), resume=True)
     (tmp_path / "three" / "data" / ".train-00002-of-00003.parquet.x1.parquet").write_bytes(b"half a shard")  # kill -9
     write_dataset(source, tmp_path / "three", SMALL, resume=True)
@@ -104,7 +104,7 @@ def test_several_pages_of_each_record_differ_in_look_and_say_the_same(tmp_path):
     options = dataclasses.replace(
         SMALL, per_record=3, layout="mixed", style="mixed", mask=True, tasks=("rhythm",), forms=("closed", "open")
     )
-    manifest = write_dataset(Simulated(3, 3), tmp_path / "d", options)
+    manifest = write_dataset(SimulatedSource(3, 3), tmp_path / "d", options)
     rows = open_dataset(tmp_path / "d")
     assert manifest["pages"] == len(rows) == 9
     assert [row["record_id"] for row in rows][::3] == [row["record_id"] for row in rows][1::3]
@@ -112,7 +112,7 @@ def test_several_pages_of_each_record_differ_in_look_and_say_the_same(tmp_path):
     assert set(manifest["dialogue_counts"]) == {"rhythm"} and set(manifest["form_counts"]) == {"closed", "open"}
     for row in rows:
         assert row["mask"].size == row["image"].size and set(np.unique(row["mask"])) <= {0, 1, 2, 3}
-    again = write_dataset(Simulated(3, 3), tmp_path / "other", dataclasses.replace(options, style="clean"))
+    again = write_dataset(SimulatedSource(3, 3), tmp_path / "other", dataclasses.replace(options, style="clean"))
     other = open_dataset(tmp_path / "other")
     assert [row["dialogues"] for row in rows] == [row["dialogues"] for row in other] and again["pages"] == 9
     assert rows["layout"][:] == other["layout"][:], "the style changes the layout"
@@ -120,7 +120,7 @@ def test_several_pages_of_each_record_differ_in_look_and_say_the_same(tmp_path):
 
 @pytest.mark.parametrize(("layout", "dpi", "size"), [("3x4", 127, (1400, 700)), ("3x4,Letter", 200, (2200, 1700))])
 def test_a_resolution_gives_the_papers_true_size(tmp_path, layout, dpi, size):
-    write_dataset(Simulated(3, 1), tmp_path / "d", Options(layout=layout, dpi=dpi))
+    write_dataset(SimulatedSource(3, 1), tmp_path / "d", Options(layout=layout, dpi=dpi))
     image = open_dataset(tmp_path / "d")[0]["image"]
     assert image.size == size
     assert image.info["dpi"][0] == pytest.approx(dpi, abs=0.02)
@@ -153,7 +153,7 @@ class ToldSome:
 
 
 def test_dialogues_from_elsewhere_take_the_place_of_composed_ones(tmp_path):
-    source = Simulated(3, 4)
+    source = SimulatedSource(3, 4)
     odd = [i for i in range(4) if int(source.read(i).record_id.split("-")[-1]) % 2]
     manifest = write_dataset(source, tmp_path / "d", SMALL, told=ToldSome())
     assert manifest["pages"] == len(odd) and len(manifest["skipped"]) == 4 - len(odd)
@@ -164,7 +164,9 @@ def test_dialogues_from_elsewhere_take_the_place_of_composed_ones(tmp_path):
 def test_lines_of_a_report_that_stand_for_nothing_are_counted(tmp_path):
     good = simulate(4, ["SR"])
     lines = ("Abnormal ECG", "Report made without knowing age")
-    source = Listed(dataclasses.replace(good, unmapped=lines), dataclasses.replace(good, unmapped=lines[:1]))
+    source = Listed(
+        dataclasses.replace(good, unmapped_lines=lines), dataclasses.replace(good, unmapped_lines=lines[:1])
+    )
     manifest = write_dataset(source, tmp_path / "d", SMALL)
     assert manifest["unmapped_report_lines"] == 3
     assert list(manifest["most_unmapped"].items()) == [(lines[0], 2), (lines[1], 1)]
@@ -186,7 +188,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_shard(tmp_path, monkeypatch,
 
 
 def test_opens_with_plain_load_dataset(tmp_path):
-    write_dataset(Simulated(3, 5), tmp_path / "d", SMALL)
+    write_dataset(SimulatedSource(3, 5), tmp_path / "d", SMALL)
     rows = datasets.load_dataset(str(tmp_path / "d"), split="train", cache_dir=str(tmp_path / "cache"))
     assert len(rows) == 5 and rows[0]["image"].size == (560, 280)
     assert rows[0]["dialogues"][0]["messages"][0]["role"] == "user"
@@ -217,7 +219,7 @@ def test_damaged_records_stop_the_work_or_are_listed(tmp_path):
 
 
 def test_a_damaged_shard_is_one_line(tmp_path):
-    write_dataset(Simulated(3, 4), tmp_path / "d", SMALL)
+    write_dataset(SimulatedSource(3, 4), tmp_path / "d", SMALL)
     shard = next((tmp_path / "d" / "data").iterdir())
     shard.write_bytes(shard.read_bytes()[:2000])
     with pytest.raises(InputError, match="render the data set again"):

@@ -31,7 +31,7 @@ from render.dialogues.wording import (
 )
 from render.measurements import AMPLITUDES
 from render.record import EcgRecord, sorted_statements
-from render.simulator.simulate import Simulated
+from render.simulator.simulate import SimulatedSource
 from render.statements import PREVALENCE, STATEMENTS
 
 MEASURED = {"rate_bpm": 72.0, "pr_ms": 160.0, "qrs_ms": 92.0, "qt_ms": 390.0, "qrs_axis_deg": 35.0}
@@ -40,7 +40,7 @@ GERMAN = "sinusrhythmus lagetyp normal normales ekg"
 
 def record(*codes: str, **more: object) -> EcgRecord:
     """A record whose waveform nobody looks at: its numbers are given."""
-    settings: dict[str, object] = {"measured": MEASURED, "measured_by": "machine", "provenance": "human"} | more
+    settings: dict[str, object] = {"measurements": MEASURED, "measured_by": "machine", "provenance": "human"} | more
     signal = np.ones((12, 500), np.float32)
     return EcgRecord("r", signal, 500.0, "ptbxl", sorted_statements(codes), **settings)  # type: ignore[arg-type]
 
@@ -141,9 +141,9 @@ def test_a_record_without_statements_gets_measurements_only():
 def test_provenance():
     by_task = {(d.task == "features", d.provenance) for d in made(record("SR", provenance="machine"))}
     assert by_task == {(False, "machine"), (True, "machine")}
-    simulated = Simulated(1, 3).read(0)
+    simulated = SimulatedSource(1, 3).read(0)
     assert {d.provenance for d in made(simulated, 3)} == {"simulated"}
-    unmeasured = dataclasses.replace(simulated, measured={}, measured_by="", provenance="human")
+    unmeasured = dataclasses.replace(simulated, measurements={}, measured_by="", provenance="human")
     assert {(d.task == "features", d.provenance) for d in made(unmeasured, 2)} == {(False, "human"), (True, "measured")}
 
 

@@ -155,7 +155,7 @@ def test_the_model_card_counts_and_names_nobody(run, tmp_path):
     [
         (lambda run: (run / "run.json").unlink(), r"no run\.json; name the folder of a finished run"),
         (lambda run: (run / "run.json").write_text("{"), r"run\.json: cannot be read as JSON"),
-        (lambda run: (run / "run.json").write_text("[]"), "holds no JSON object but a list"),
+        (lambda run: (run / "run.json").write_text("[]"), "is a JSON list, not an object"),
         (lambda run: (run / "run.json").write_text('{"base_sha256": "x"}'), "made for another nano than the one"),
         (lambda run: (run / "adapter_model.safetensors").unlink(), r"adapter_model\.safetensors is missing"),
         (lambda run: (run / "adapter_model.safetensors").write_bytes(b"x" * 40), "does not fit nano"),
@@ -176,7 +176,7 @@ def test_what_is_no_finished_run_is_said_in_one_line(change, message, run, tmp_p
 def test_nothing_is_overwritten_and_a_wrong_report_is_refused(run, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
-    with pytest.raises(InputError, match="already holds something"):
+    with pytest.raises(InputError, match="already exists and is not empty"):
         export(run, tmp_path / "full", merge=False)
     with pytest.raises(InputError, match=r"report\.json: cannot be read \(No such file"):
         export(run, tmp_path / "out", merge=False, report=tmp_path / "report.json")

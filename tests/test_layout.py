@@ -20,7 +20,7 @@ from render.pages.options import FORMATS, OPTION_WORDS, PageOptions, options_nam
 from render.pages.page import Page, draw
 from render.pages.raster import INK_LEVELS, draw_text
 from render.record import LEADS, EcgRecord
-from render.simulator.simulate import Simulated
+from render.simulator.simulate import SimulatedSource
 
 # What stands on the page, row by row, written out by hand from pages of real machines: the rule that fills the
 # grid is not repeated here.
@@ -219,7 +219,7 @@ def test_a_record_needs_as_much_time_as_its_page_shows(words: str, seconds: floa
 
 
 def test_a_row_of_a_data_set_holds_the_layout_by_its_own_name() -> None:
-    row = make_row(Simulated(3, 1).read(0), 0, Options(layout="half-chest, 12x1", width=560))
+    row = make_row(SimulatedSource(3, 1).read(0), 0, Options(layout="half-chest, 12x1", width=560))
     assert row["layout"] == json.loads(row["geometry"])["layout"] == "12x1,half-chest"
 
 

@@ -23,7 +23,7 @@ from render.dataset.llava import LlavaDialogues, export_llava, guess_form, guess
 from render.dialogues.compose import Dialogue, dialogues
 from render.errors import InputError
 from render.record import EcgRecord
-from render.simulator.simulate import Simulated
+from render.simulator.simulate import SimulatedSource
 
 quick = settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -409,7 +409,7 @@ def test_a_long_answer_to_an_open_question_is_a_report():
 
 
 def test_the_wording_of_composed_dialogues_is_told_right():
-    source = Simulated(1, 8)
+    source = SimulatedSource(1, 8)
     composed = [d for i in range(8) for d in dialogues(source.read(i), np.random.default_rng(i))]
     assert [guess_form(d.question, d.answer) for d in composed] == [d.form for d in composed]
     right = [guess_task(d.question, d.answer) == d.task for d in composed]

@@ -11,14 +11,14 @@ import pytest
 
 from render.measurements import AMPLITUDES, measure, steady_rate
 from render.record import LEADS, EcgRecord
-from render.simulator.simulate import Simulated, simulate
+from render.simulator.simulate import SimulatedSource, simulate
 
 KEYS = {"rate_bpm", "pr_ms", "qrs_ms", "qt_ms", "qrs_axis_deg", *AMPLITUDES}
 
 
 @cache
 def measured() -> list[tuple[EcgRecord, dict[str, float]]]:
-    records = [Simulated(17, 30).read(i) for i in range(30)]
+    records = [SimulatedSource(17, 30).read(i) for i in range(30)]
     return [(record, measure(record)) for record in records]
 
 
@@ -37,7 +37,7 @@ def with_signal(record: EcgRecord, signal: np.ndarray, rate: float | None = None
     ],
 )
 def test_the_simulators_truth_is_found_again(key, median, p90, found):
-    pairs = [(record.measured[key], m.get(key)) for record, m in measured() if key in record.measured]
+    pairs = [(record.measurements[key], m.get(key)) for record, m in measured() if key in record.measurements]
     errors = [abs((m - truth + 180) % 360 - 180) for truth, m in pairs if m is not None]
     assert np.median(errors) <= median and np.percentile(errors, 90) <= p90
     assert len(errors) >= found * len(pairs) and len(pairs) >= 20
@@ -109,12 +109,12 @@ def test_rate_is_told_only_where_one_number_describes_it():
 
 def test_the_simulator_tells_what_it_made():
     for record, _ in measured():
-        assert record.measured_by == "simulated" and set(record.measured) <= KEYS
-    assert "pr_ms" not in simulate(1, ["AFIB"]).measured and "pr_ms" not in simulate(1, ["2AVB"]).measured
-    assert simulate(1, ["1AVB"]).measured["pr_ms"] > 200 and simulate(1, ["CLBBB"]).measured["qrs_ms"] >= 120
-    assert "qrs_ms" not in simulate(1, ["PACE"]).measured
+        assert record.measured_by == "simulated" and set(record.measurements) <= KEYS
+    assert "pr_ms" not in simulate(1, ["AFIB"]).measurements and "pr_ms" not in simulate(1, ["2AVB"]).measurements
+    assert simulate(1, ["1AVB"]).measurements["pr_ms"] > 200 and simulate(1, ["CLBBB"]).measurements["qrs_ms"] >= 120
+    assert "qrs_ms" not in simulate(1, ["PACE"]).measurements
     for code, low, high in (("STACH", 100, 170), ("SBRAD", 30, 60)):
-        assert low < simulate(2, [code]).measured["rate_bpm"] < high
+        assert low < simulate(2, [code]).measurements["rate_bpm"] < high
 
 
 def test_telling_does_not_change_the_waveform():

@@ -1,4 +1,4 @@
-"""MIMIC-IV-ECG in its published layout, and what its machines' lines stand for."""
+"""MIMIC-IV-ECG in its published layout, and the statements of its machines' report lines."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from render.sources.mimic_statements import codes_in_line, statements_in
 from render.sources.registry import open_source
 from render.sources.wfdb_record import MissingRecordError
 
-Write = Callable[..., Path]
+WriteWfdb = Callable[..., Path]
 Signal = NDArray[np.float64]
 
 MIMIC_LEADS = ("I", "II", "III", "aVR", "aVF", "aVL", "V1", "V2", "V3", "V4", "V5", "V6")
@@ -58,15 +58,15 @@ MIMIC_ROW = {
 
 
 @pytest.fixture
-def mimic(tmp_path: Path, write_wfdb: Write, ecg_mv: Signal) -> Callable[..., Path]:
+def mimic(tmp_path: Path, write_wfdb: WriteWfdb, ecg_mv: Signal) -> Callable[..., Path]:
     """A function that writes a MIMIC-IV-ECG folder of one study, its measurements with these changes."""
 
     def write(change: dict[str, str] | None = None, path: str = STUDY) -> Path:
         rows = {name: ecg_mv[LEADS.index(name)] for name in MIMIC_LEADS}
         place = (tmp_path / STUDY).parent
         write_wfdb(place, "40689238", np.stack(list(rows.values())), leads=list(rows), gain=200.0)
-        named = {"subject_id": "10000032", "study_id": "40689238", "file_name": "40689238"}
-        write_table(tmp_path / "record_list.csv", [{**named, "ecg_time": "2180-07-23 08:44:00", "path": path}])
+        ids = {"subject_id": "10000032", "study_id": "40689238", "file_name": "40689238"}
+        write_table(tmp_path / "record_list.csv", [{**ids, "ecg_time": "2180-07-23 08:44:00", "path": path}])
         others = [{**MIMIC_ROW, "study_id": other, "report_0": "Sinus bradycardia"} for other in ("5", "49036311")]
         write_table(tmp_path / "machine_measurements.csv", [others[1], {**MIMIC_ROW, **(change or {})}, others[0]])
         return tmp_path
@@ -78,7 +78,7 @@ def test_mimic_record(mimic: Callable[..., Path], ecg_mv: Signal) -> None:
     source = MimicIvEcg(mimic())
     record = pickle.loads(pickle.dumps(source)).read(0)
     assert len(source) == 1
-    assert np.abs(record.signal - ecg_mv).max() < 0.003  # aVF stands before aVL in the file; 5 µV a step
+    assert np.abs(record.signal - ecg_mv).max() < 0.003  # the file has aVF before aVL; steps of 5 µV
     assert (record.record_id, record.patient_id, record.source) == ("40689238", "10000032", "mimic")
     assert record.report == "Sinus rhythm\nPossible left atrial abnormality\nAbnormal ECG"
     assert (record.statements, record.provenance, record.fold) == (("SR",), "machine", None)
@@ -96,7 +96,7 @@ def test_mimic_record(mimic: Callable[..., Path], ecg_mv: Signal) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "gone"),
+    ("change", "missing"),
     [
         ({"rr_interval": "29999"}, {"Rate"}),
         ({"rr_interval": "0"}, {"Rate"}),
@@ -110,10 +110,10 @@ def test_mimic_record(mimic: Callable[..., Path], ecg_mv: Signal) -> None:
     ],
 )
 def test_mimic_prints_nothing_where_the_measurement_is_missing(
-    mimic: Callable[..., Path], change: dict[str, str], gone: set[str]
+    mimic: Callable[..., Path], change: dict[str, str], missing: set[str]
 ) -> None:
-    whole = dict(MimicIvEcg(mimic()).read(0).header)
-    assert set(whole) - set(dict(MimicIvEcg(mimic(change)).read(0).header)) == gone
+    complete = dict(MimicIvEcg(mimic()).read(0).header)
+    assert set(complete) - set(dict(MimicIvEcg(mimic(change)).read(0).header)) == missing
 
 
 def test_mimic_study_without_measurements(mimic: Callable[..., Path]) -> None:
@@ -137,7 +137,7 @@ def test_mimic_bad_input(mimic: Callable[..., Path]) -> None:
         MimicIvEcg(folder)
 
 
-def test_mimic_lines_are_judged_apart() -> None:
+def test_mimic_lines_are_read_one_by_one() -> None:
     assert statements_in(["Possible anterior infarct", "Sinus rhythm", "Sinus rhythm"]) == ("SR",)
 
 
@@ -145,16 +145,20 @@ def test_open_source_mimic(mimic: Callable[..., Path]) -> None:
     assert open_source(f"mimic:{mimic()}").read(0).source == "mimic"
 
 
-def test_lines_without_a_statement_are_kept_as_printed(mimic: Callable[..., Path]) -> None:
+def test_lines_without_a_statement_are_unmapped_lines(mimic: Callable[..., Path]) -> None:
     record = MimicIvEcg(mimic({"report_3": " *** Consider ACUTE infarct *** ", "report_4": "RBBB"})).read(0)
     assert record.statements == ("CRBBB", "SR")
-    assert record.unmapped == ("Possible left atrial abnormality", "Abnormal ECG", "*** Consider ACUTE infarct ***")
+    assert record.unmapped_lines == (
+        "Possible left atrial abnormality",
+        "Abnormal ECG",
+        "*** Consider ACUTE infarct ***",
+    )
 
 
-def test_measured_numbers(mimic: Callable[..., Path]) -> None:
+def test_measurements(mimic: Callable[..., Path]) -> None:
     record = MimicIvEcg(mimic()).read(0)
     assert record.measured_by == "machine"
-    assert record.measured == {
+    assert record.measurements == {
         "rate_bpm": 75.0,
         "pr_ms": 130.0,
         "qrs_ms": 88.0,
@@ -165,13 +169,13 @@ def test_measured_numbers(mimic: Callable[..., Path]) -> None:
     }
     nothing = dict.fromkeys(("rr_interval", "qrs_onset", "p_axis", "qrs_axis", "t_axis"), "29999")
     bare = MimicIvEcg(mimic(nothing)).read(0)
-    assert (bare.measured, bare.measured_by) == ({}, "")
+    assert (bare.measurements, bare.measured_by) == ({}, "")
 
 
 @pytest.mark.parametrize(
-    ("change", "gone"),
+    ("change", "missing"),
     [
-        ({"rr_interval": "65535"}, {"rate_bpm"}),  # what the machine writes for "not measurable"
+        ({"rr_interval": "65535"}, {"rate_bpm"}),  # the machine's value for "not measurable"
         ({"rr_interval": "-800"}, {"rate_bpm"}),
         ({"rr_interval": "100"}, {"rate_bpm"}),
         ({"p_axis": "32767", "t_axis": "-32768"}, {"p_axis_deg", "t_axis_deg"}),
@@ -181,8 +185,8 @@ def test_measured_numbers(mimic: Callable[..., Path]) -> None:
         ({"t_end": "5000"}, {"qt_ms"}),
     ],
 )
-def test_nonsense_is_not_measured(change: dict[str, str], gone: set[str]) -> None:
-    assert measurements(MIMIC_ROW).keys() - measurements({**MIMIC_ROW, **change}).keys() == gone
+def test_impossible_measurements_are_left_out(change: dict[str, str], missing: set[str]) -> None:
+    assert measurements(MIMIC_ROW).keys() - measurements({**MIMIC_ROW, **change}).keys() == missing
 
 
 @given(row=st.dictionaries(st.sampled_from(sorted(MIMIC_ROW)), st.text(max_size=6) | st.floats().map(str)))
@@ -190,7 +194,7 @@ def test_any_row_gives_finite_numbers(row: dict[str, str]) -> None:
     assert all(np.isfinite(value) for value in measurements(row).values())
 
 
-# ---- lines, written in the machines' manner by hand: no line of a real record is here
+# ---- report lines, written by hand in the machines' style: none is from a real record
 
 
 def mimic_lines() -> list[tuple[str, set[str]]]:
@@ -209,13 +213,13 @@ PARTLY_SURE = ("possible", "probable", "borderline", "consider", " or ", " no ",
 
 
 @pytest.mark.parametrize("line", SURE)
-def test_a_doubt_takes_what_follows(line: str) -> None:
+def test_a_doubt_makes_the_rest_uncertain(line: str) -> None:
     for doubt in ("Possible ", "No ", "Cannot rule out ", "Consider ", "Compared to the last tracing, "):
         assert not codes_in_line(doubt + line), doubt
 
 
 @pytest.mark.parametrize("line", [line for line in SURE if not any(word in line.lower() for word in PARTLY_SURE)])
-def test_a_doubt_about_what_went_before_takes_it(line: str) -> None:
+def test_a_doubt_about_the_text_before_it_makes_that_uncertain(line: str) -> None:
     for doubt in (", resolved", "?", " is no longer present", " cannot be excluded", " - possible", ". Not confirmed"):
         assert not codes_in_line(line + doubt), doubt
 

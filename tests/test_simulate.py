@@ -1,8 +1,7 @@
-"""The simulator: physics to rounding, the same bytes from the same seed, and every criterion read from the
-waveform.
+"""The simulator: physics to rounding, the same bytes from the same seed, and every criterion checked on the waveform.
 
-The measurements here know nothing of the simulator's parameters: they find beats in the noisy signal, take
-the median beat and read it with a ruler.
+The measurements here do not use the simulator's parameters: they detect beats in the noisy signal and measure the
+median beat.
 """
 
 from __future__ import annotations
@@ -18,25 +17,24 @@ import numpy as np
 import pytest
 
 from render.errors import InputError
-from render.record import LEADS, EcgRecord
+from render.record import HIGH_RATE_HZ, LEADS, EcgRecord
 from render.simulator.criteria import Beat
 from render.simulator.dipoles import (
     DOWER,
     STEP_MS,
     Wave,
     frontal_axis,
+    project_leads,
+    rotate_to_axis,
     sample_person,
-    seen,
-    superposed,
-    table,
-    to_axis,
+    superpose,
+    wave_table,
 )
 from render.simulator.electrodes import add_oscillations, electrode_noise
-from render.simulator.findings import compatible, drawn
+from render.simulator.findings import compatible, sample_findings
 from render.simulator.rng import BufferedRng
-from render.simulator.simulate import SIMULATED_STATEMENTS, Simulated, simulate
+from render.simulator.simulate import SIMULATED_STATEMENTS, SimulatedSource, simulate
 
-RATE = 500
 BEFORE = 180  # samples of a median beat before its fiducial point
 SEEDS = range(32, 40)
 
@@ -69,12 +67,12 @@ def _best_shift(signal: np.ndarray, beat: int, median: np.ndarray) -> int:
 
 
 class Ruler:
-    """A median beat of a record and what can be read from it: mV and ms."""
+    """The median beat of a record and its measurements in mV and ms."""
 
     def __init__(self, ecg: EcgRecord) -> None:
         signal = ecg.signal.astype(float)
         self.beats = beats_of(signal)
-        self.rr = np.diff(self.beats) / RATE
+        self.rr = np.diff(self.beats) / HIGH_RATE_HZ
         inside = [b for b in self.beats if BEFORE < b < signal.shape[1] - 300]
         stack = np.stack([signal[:, b - BEFORE : b + 300] for b in inside])
         median = np.median(stack, axis=0)
@@ -116,7 +114,7 @@ class Ruler:
         return float(np.median(self.lead(name)[self.off + 20 : self.off + 32]))
 
     def t(self, name: str) -> float:
-        end = min(self.mean.shape[1], self.off + int(0.32 * RATE * np.sqrt(np.median(self.rr))))
+        end = min(self.mean.shape[1], self.off + int(0.32 * HIGH_RATE_HZ * np.sqrt(np.median(self.rr))))
         part = self.lead(name)[self.off + 40 : end]
         return float(part[np.argmax(np.abs(part))])
 
@@ -165,18 +163,18 @@ def median(code: str, measure, seeds=SEEDS) -> float:
 
 
 def test_limb_leads_obey_einthoven_and_goldberger() -> None:
-    source = Simulated(3, 30)
+    source = SimulatedSource(3, 30)
     for i in range(30):
         lead = source.read(i).lead
         one, two = lead("I").astype(float), lead("II").astype(float)
-        for name, expected in (
+        for name, derivation in (
             ("III", two - one), ("aVR", -(one + two) / 2), ("aVL", one - two / 2), ("aVF", two - one / 2)
         ):  # fmt: skip
-            assert np.abs(lead(name) - expected).max() < 2e-6, name
+            assert np.abs(lead(name) - derivation).max() < 2e-6, name
 
 
-def test_record_has_the_shape_that_the_contract_says() -> None:
-    ecg = Simulated(4, 9).read(7)
+def test_record_has_the_documented_shape_and_fields() -> None:
+    ecg = SimulatedSource(4, 9).read(7)
     assert ecg.signal.shape == (12, 5000) and ecg.signal.dtype == np.float32 and ecg.sampling_rate == 500
     assert ecg.source == ecg.provenance == "simulated" and ecg.fold is None
     assert ecg.record_id == ecg.patient_id == "sim-4-7"
@@ -191,8 +189,8 @@ def test_same_seed_same_bytes_and_other_seed_other_bytes() -> None:
 
 
 def test_a_record_depends_on_seed_and_number_alone() -> None:
-    source = Simulated(1, 50)
-    copy = pickle.loads(pickle.dumps(Simulated(1, 10)))
+    source = SimulatedSource(1, 50)
+    copy = pickle.loads(pickle.dumps(SimulatedSource(1, 10)))
     for i in (9, 0, 4):
         assert source.read(i).signal.tobytes() == copy.read(i).signal.tobytes()
         assert source.read(i).statements == copy.read(i).statements
@@ -219,9 +217,9 @@ def test_a_record_depends_on_seed_and_number_alone() -> None:
 )
 def test_contradictions_are_refused_in_one_line(pair: str) -> None:
     codes = pair.split("+")
-    with pytest.raises(InputError, match=f"(?s){codes[0]}.*{codes[1]}|{codes[1]}.*{codes[0]}") as caught:
+    with pytest.raises(InputError, match=f"(?s){codes[0]}.*{codes[1]}|{codes[1]}.*{codes[0]}") as error:
         simulate(0, codes)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
 
 
 def test_unknown_codes_and_bad_numbers_are_refused() -> None:
@@ -230,10 +228,10 @@ def test_unknown_codes_and_bad_numbers_are_refused() -> None:
     with pytest.raises(InputError, match="-1"):
         simulate(-1)
     with pytest.raises(InputError, match="-2"):
-        Simulated(0, -2)
+        SimulatedSource(0, -2)
 
 
-# ---------------------------------------------------------------- the compiled loops against their obvious form
+# ---------------------------------------------------------------- the compiled loops against plain numpy
 
 
 def some_waves(seed: int, count: int = 6) -> list[Wave]:
@@ -248,7 +246,7 @@ def some_waves(seed: int, count: int = 6) -> list[Wave]:
     return waves
 
 
-def obvious(waves: list[Wave], width: int) -> np.ndarray:
+def numpy_leads(waves: list[Wave], width: int) -> np.ndarray:
     """(8, width) of the waves: products of half cosines of time, through Dower's transform."""
     t = np.arange(width) * STEP_MS
     leads = np.zeros((8, width))
@@ -264,28 +262,28 @@ def obvious(waves: list[Wave], width: int) -> np.ndarray:
 @pytest.mark.parametrize("seed", range(6))
 def test_waves_become_leads_as_the_formula_says(seed: int) -> None:
     waves = some_waves(seed)
-    expected = obvious(waves, 180)
-    leads = seen(waves, 180)
-    assert np.abs(leads[[6, 7, 8, 9, 10, 11, 0, 1]] - expected).max() < 1e-9
+    reference = numpy_leads(waves, 180)
+    leads = project_leads(waves, 180)
+    assert np.abs(leads[[6, 7, 8, 9, 10, 11, 0, 1]] - reference).max() < 1e-9
     assert np.abs(leads[3] + leads[4] + leads[5]).max() < 1e-12 and np.allclose(leads[2], leads[1] - leads[0])
     weights = np.random.default_rng(seed).normal(size=(4, len(waves)))
-    for row, sums in zip(weights, superposed(table(waves), weights, 180), strict=True):
-        weighted = [wave.scaled(float(w)) for wave, w in zip(waves, row, strict=True)]
-        assert np.abs(sums - obvious(weighted, 180)).max() < 1e-5
+    for row, sums in zip(weights, superpose(wave_table(waves), weights, 180), strict=True):
+        scales = [wave.scale(float(w)) for wave, w in zip(waves, row, strict=True)]
+        assert np.abs(sums - numpy_leads(scales, 180)).max() < 1e-5
 
 
 @pytest.mark.parametrize("target", [-170.0, -60.0, 0.0, 45.0, 120.0])
 def test_the_axis_is_turned_exactly_or_as_near_as_it_goes(target: float) -> None:
     waves = some_waves(3)
-    assert abs((frontal_axis(to_axis(waves, target)) - target + 180) % 360 - 180) < 1e-6
-    kept = [*waves, Wave("kept", (0.0, 200.0, 200.0, 400.0), (9.0, 0.0, 0.0), (1.0,) * 8)]  # outweighs the rest
+    assert abs((frontal_axis(rotate_to_axis(waves, target)) - target + 180) % 360 - 180) < 1e-6
+    heavy = [*waves, Wave("heavy", (0.0, 200.0, 200.0, 400.0), (9.0, 0.0, 0.0), (1.0,) * 8)]  # outweighs the rest
 
-    def miss(made: list[Wave]) -> float:
-        return abs((frontal_axis(made) - target + 180) % 360 - 180)
+    def miss(rotation: list[Wave]) -> float:
+        return abs((frontal_axis(rotation) - target + 180) % 360 - 180)
 
     angles = np.radians(np.arange(0.0, 360.0))
-    every = [[*(w.turned(np.cos(a), np.sin(a)) for w in waves), kept[-1]] for a in angles]
-    assert miss(to_axis(kept, target, keep=("kept",))) <= min(map(miss, every)) + 0.5
+    every = [[*(w.rotate(np.cos(a), np.sin(a)) for w in waves), heavy[-1]] for a in angles]
+    assert miss(rotate_to_axis(heavy, target, keep=("heavy",))) <= min(map(miss, every)) + 0.5
 
 
 def test_q_is_an_initial_negative_deflection() -> None:
@@ -307,7 +305,7 @@ def test_oscillations_are_sines_and_cosines() -> None:
     assert np.abs(rows - heights @ basis).max() < 1e-5
 
 
-def test_noise_has_the_spectrum_it_is_said_to_have_and_is_normal() -> None:
+def test_noise_has_the_documented_spectrum_and_is_normal() -> None:
     noise = np.concatenate([electrode_noise(5000, 500, BufferedRng(1, i)) for i in range(40)]).astype(float)
     power = np.abs(np.fft.rfft(noise / noise.std(1, keepdims=True) * np.hanning(5000))) ** 2
     hz = np.fft.rfftfreq(5000, 1 / 500)
@@ -318,15 +316,15 @@ def test_noise_has_the_spectrum_it_is_said_to_have_and_is_normal() -> None:
     assert fourth == pytest.approx(3, abs=0.1)
 
 
-def test_chance_is_what_its_names_say() -> None:
+def test_random_numbers_have_their_distributions() -> None:
     rng = BufferedRng(5)
     assert BufferedRng(5).normals(400)[-3:] != BufferedRng(6).normals(400)[-3:]
     uniform = [rng.uniform(2, 4) for _ in range(4000)]
     assert 2 <= min(uniform) < 2.01 < 3.99 < max(uniform) < 4
     normal = [rng.normal(1, 2) for _ in range(4000)] + [1 + 2 * n for _ in range(40) for n in rng.normals(100)]
     assert np.mean(normal) == pytest.approx(1, abs=0.1) and np.std(normal) == pytest.approx(2, abs=0.1)
-    picked = Counter(rng.weighted("abc", (0.5, 0.9, 1.0)) for _ in range(4000))
-    assert picked["a"] / 4000 == pytest.approx(0.5, abs=0.04) and picked["c"] / 4000 == pytest.approx(0.1, abs=0.03)
+    counts = Counter(rng.weighted_choice("abc", (0.5, 0.9, 1.0)) for _ in range(4000))
+    assert counts["a"] / 4000 == pytest.approx(0.5, abs=0.04) and counts["c"] / 4000 == pytest.approx(0.1, abs=0.03)
     assert {rng.below(3) for _ in range(99)} == {0, 1, 2} and {rng.choice("xy") for _ in range(99)} == {"x", "y"}
     assert sample_person(BufferedRng(7), True, True).gains == sample_person(BufferedRng(7), True, True).gains
 
@@ -335,7 +333,7 @@ def test_chance_is_what_its_names_say() -> None:
 
 
 @pytest.mark.parametrize("code", SIMULATED_STATEMENTS)
-def test_every_statement_can_be_made_and_is_stated(code: str) -> None:
+def test_every_statement_can_be_simulated(code: str) -> None:
     for seed in (0, 1):
         ecg = record(code, seed)
         assert code in ecg.statements
@@ -343,24 +341,24 @@ def test_every_statement_can_be_made_and_is_stated(code: str) -> None:
 
 
 def test_the_prior_shows_every_statement_often_enough() -> None:
-    source = Simulated(10, 10**6)
+    source = SimulatedSource(10, 10**6)
     counts = Counter(code for i in range(400) for code in source.read(i).statements)
     assert 0.25 < counts["NORM"] / 400 < 0.36
     missing = [code for code in SIMULATED_STATEMENTS if counts[code] < 2]
     assert not missing, missing
 
 
-def test_statements_stand_together_as_in_the_table() -> None:
-    with (files("render.simulator") / "cooccurrence.csv").open(encoding="utf-8") as table:
-        known = {(row["a"], row["b"]): int(row["records"]) for row in csv.DictReader(table)}
-    records = [drawn(BufferedRng(12, i)) for i in range(12_000)]
+def test_statements_occur_together_as_in_the_table() -> None:
+    with (files("render.simulator") / "cooccurrence.csv").open(encoding="utf-8") as file:
+        counts = {(row["a"], row["b"]): int(row["records"]) for row in csv.DictReader(file)}
+    records = [sample_findings(BufferedRng(12, i)) for i in range(12_000)]
     alone = Counter(code for codes in records for code in codes)
     both = Counter(pair for codes in records for pair in combinations(sorted(codes), 2))
-    lifts = []  # how much oftener than by chance a pair is met: in the table, and as drawn
-    for (a, b), count in known.items():
+    lifts = []  # how much more often than by chance a pair occurs: in the table, and in samples
+    for (a, b), count in counts.items():
         if a != b and count >= 100 and compatible(a, [b]):
-            expected = alone[a] * alone[b] / len(records)
-            lifts.append((count / known[a, a] / known[b, b], (both[min(a, b), max(a, b)] + 1) / (expected + 1)))
+            chance = alone[a] * alone[b] / len(records)
+            lifts.append((count / counts[a, a] / counts[b, b], (both[min(a, b), max(a, b)] + 1) / (chance + 1)))
     assert len(lifts) > 80
     assert np.corrcoef(np.log(np.array(lifts)).T)[0, 1] > 0.75
     assert all(compatible(code, codes) for codes in records for code in codes)
@@ -374,11 +372,11 @@ def test_implied_statements_are_added() -> None:
     assert "SR" not in simulate(1, ["AFIB"]).statements
 
 
-def test_report_says_rate_and_pr_as_they_are() -> None:
+def test_report_states_rate_and_pr() -> None:
     ecg = record("1AVB", 2)
     assert f"rate {ruler('1AVB', 2).rate:.0f}"[:-1] in ecg.report  # to the ten
-    stated = float(ecg.report.split("PR ")[1].split(" ms")[0])
-    assert abs(stated - ruler("1AVB", 2).pr_ms) < 45
+    pr_ms = float(ecg.report.split("PR ")[1].split(" ms")[0])
+    assert abs(pr_ms - ruler("1AVB", 2).pr_ms) < 45
 
 
 # ---------------------------------------------------------------- rhythm
@@ -389,16 +387,16 @@ def test_report_says_rate_and_pr_as_they_are() -> None:
     [("SR", 59, 101), ("STACH", 99, 170), ("SBRAD", 30, 61), ("SVTAC", 140, 220), ("3AVB", 25, 60)],
 )
 def test_rate_from_r_peaks(code: str, low: float, high: float) -> None:
-    # the ruler takes the tall T of an escape beat for a beat in about one record of six
+    # `Ruler` takes the tall T of an escape beat for a beat in about one record of six
     assert share(code, lambda r: low < r.rate < high) >= (6 / 8 if code == "3AVB" else 1)
 
 
 def test_afib_is_irregular_and_has_no_p_wave() -> None:
-    def spread(r: Ruler) -> float:
+    def variation(r: Ruler) -> float:
         return float(np.std(r.rr) / np.mean(r.rr))
 
-    assert share("AFIB", lambda r: spread(r) > 0.09) == 1
-    assert share("SR", lambda r: spread(r) < 0.06) == 1
+    assert share("AFIB", lambda r: variation(r) > 0.09) == 1
+    assert share("SR", lambda r: variation(r) < 0.06) == 1
     assert share("SARRH", lambda r: np.ptp(r.rr) > 0.12 or np.ptp(r.rr) > 0.1 * r.rr.mean()) == 1
 
     def p_height(r: Ruler) -> float:
@@ -449,7 +447,7 @@ def test_flutter_has_a_line_in_its_spectrum_at_four_to_six_hertz() -> None:
     def tone(code: str, seed: int) -> float:
         aVF = record(code, seed).lead("aVF").astype(float)
         power = np.abs(np.fft.rfft(aVF * np.hanning(5000))) ** 2
-        hz = np.fft.rfftfreq(5000, 1 / RATE)
+        hz = np.fft.rfftfreq(5000, 1 / HIGH_RATE_HZ)
         band = power[(hz > 3.9) & (hz < 5.8)]
         return float(band.max() / np.median(power[(hz > 2) & (hz < 10)]))
 
@@ -574,7 +572,7 @@ def test_t_waves() -> None:
     assert share("STE_", lambda r: max(r.st(n) for n in LEADS) > 0.08) == 1
 
 
-def test_qt_is_long_where_it_is_said_to_be() -> None:
+def test_qt_is_long_with_lngqt() -> None:
     def t_peak(r: Ruler) -> float:  # ms from the QRS to the top of T, Bazett-corrected
         part = np.abs(r.mean[:, r.off + 40 : r.off + 210]).sum(0)
         return (r.off + 40 + int(np.argmax(part)) - r.on) * 2 / float(np.sqrt(np.median(r.rr)))

@@ -1,4 +1,4 @@
-"""Readers of real records: what comes out of good files, and what a person is told about bad ones."""
+"""Readers of real records: the records of good files, and the error messages for bad ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from render.sources.wfdb_folder import WfdbFolder
 from render.sources.wfdb_record import MissingRecordError, inside, read_wfdb
 from render.statements import STATEMENTS
 
-Write = Callable[..., Path]
+WriteWfdb = Callable[..., Path]
 Signal = NDArray[np.float64]
 
 HALF_STEP = 0.0006  # mV: half a step at a gain of 1000/mV, and float32
@@ -35,7 +35,7 @@ HALF_STEP = 0.0006  # mV: half a step at a gain of 1000/mV, and float32
 
 @pytest.mark.parametrize(("units", "gain"), [("mV", 1000.0), ("mV", 200.0), ("uV", 1000.0), ("V", 1000.0)])
 def test_every_unit_and_gain_gives_the_same_millivolts(
-    tmp_path: Path, write_wfdb: Write, ecg_mv: Signal, units: str, gain: float
+    tmp_path: Path, write_wfdb: WriteWfdb, ecg_mv: Signal, units: str, gain: float
 ) -> None:
     signal, rate = read_wfdb(write_wfdb(tmp_path, "x", ecg_mv, units=units, gain=gain))
     assert rate == 500
@@ -45,7 +45,9 @@ def test_every_unit_and_gain_gives_the_same_millivolts(
 
 @pytest.mark.parametrize("unit", ["µV", "μV", "uV", "UV"])
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
-def test_micro_sign_is_never_lost(tmp_path: Path, write_wfdb: Write, ecg_mv: Signal, unit: str, encoding: str) -> None:
+def test_micro_sign_is_never_lost(
+    tmp_path: Path, write_wfdb: WriteWfdb, ecg_mv: Signal, unit: str, encoding: str
+) -> None:
     header = write_wfdb(tmp_path, "x", ecg_mv, units="uV")
     text = header.read_text().replace("/uV", f"/{unit}")
     header.write_bytes(text.encode(encoding if unit != "μV" else "utf-8"))  # latin-1 has no Greek mu
@@ -60,7 +62,7 @@ def test_what_wfdb_writes(tmp_path: Path, ecg_mv: Signal, fmt: str) -> None:
 
 
 def changed_line(header: Path, lead: str, old: str, new: str) -> None:
-    """Change one lead's line of a header; the change must find something."""
+    """Change one lead's line of a header; `old` must be in it."""
     lines = header.read_text().splitlines()
     at = next(i for i, line in enumerate(lines) if line.endswith(f" {lead}"))
     assert old in lines[at]
@@ -69,7 +71,7 @@ def changed_line(header: Path, lead: str, old: str, new: str) -> None:
 
 
 def by_wfdb(header: Path) -> NDArray[np.float32]:
-    """(12, n) float32: what the package itself makes of a record in millivolts, in the order of `LEADS`."""
+    """(12, n) float32: a record in millivolts as the package reads it, in the order of `LEADS`."""
     record = wfdb.rdrecord(str(header.with_suffix("")))
     names = [name.upper() for name in record.sig_name]
     return record.p_signal.astype(np.float32).T[[names.index(lead.upper()) for lead in LEADS]]
@@ -81,7 +83,7 @@ ODD = (("1000.0(0)", "1716(6)"), ("1000.0(0)", "204.8(-12345)"), ("1000.0(0)", "
 @pytest.mark.parametrize("gain", [1000.0, 333.3, 16384.0])
 @pytest.mark.parametrize("order", [LEADS, LEADS[::-1], (*LEADS[6:], *LEADS[:6])])
 def test_plain_records_are_read_as_wfdb_reads_them(
-    tmp_path: Path, write_wfdb: Write, gain: float, order: tuple[str, ...]
+    tmp_path: Path, write_wfdb: WriteWfdb, gain: float, order: tuple[str, ...]
 ) -> None:
     random = np.random.default_rng(5)
     noise = random.integers(-32767, 32768, (13, 1000)) / gain
@@ -97,7 +99,7 @@ def test_plain_records_are_read_as_wfdb_reads_them(
 
 
 def test_zero_of_the_converter_is_the_baseline_where_none_is_given(
-    tmp_path: Path, write_wfdb: Write, ecg_mv: Signal
+    tmp_path: Path, write_wfdb: WriteWfdb, ecg_mv: Signal
 ) -> None:
     header = write_wfdb(tmp_path, "x", ecg_mv)
     changed_line(header, "V3", "1000.0(0)/mV 16 0", "1000.0/mV 16 250")
@@ -107,37 +109,37 @@ def test_zero_of_the_converter_is_the_baseline_where_none_is_given(
 
 
 @pytest.mark.parametrize("numbers", [5, 3, 2, 0])
-def test_checksums_may_be_left_out(tmp_path: Path, write_wfdb: Write, ecg_mv: Signal, numbers: int) -> None:
-    """A header line may stop short of any of its five numbers before the lead's name."""
+def test_checksums_may_be_left_out(tmp_path: Path, write_wfdb: WriteWfdb, ecg_mv: Signal, numbers: int) -> None:
+    """Any of the five numbers before the lead's name may be missing from the end."""
     header = write_wfdb(tmp_path, "x", ecg_mv)
     first, *lines = header.read_text().splitlines()
     fields = [line.split() for line in lines]
     header.write_text("\n".join([first, *(" ".join([*f[:3], *f[3 : 3 + numbers], f[8]]) for f in fields)]))
-    if numbers < 4:  # nothing is left to notice it by
+    if numbers < 4:  # no checksum is left to detect it
         (tmp_path / "x.dat").write_bytes((tmp_path / "x.dat").read_bytes()[::-1])
     assert np.array_equal(read_wfdb(header)[0], by_wfdb(header), equal_nan=True)
 
 
 @pytest.mark.parametrize("place", [0, 59_999, 119_999])
-def test_a_flipped_bit_is_noticed(tmp_path: Path, write_wfdb: Write, ecg_mv: Signal, place: int) -> None:
+def test_a_flipped_bit_is_detected(tmp_path: Path, write_wfdb: WriteWfdb, ecg_mv: Signal, place: int) -> None:
     header = write_wfdb(tmp_path, "x", ecg_mv)
     content = bytearray((tmp_path / "x.dat").read_bytes())
     content[place] ^= 1
     (tmp_path / "x.dat").write_bytes(content)
     lead = LEADS[place // 2 % 12]
-    with pytest.raises(InputError, match=rf"x\.dat: the samples of lead {lead} have checksum \d+, x\.hea says \d+"):
+    with pytest.raises(InputError, match=rf"x\.dat: the samples of lead {lead} have checksum \d+, x\.hea has \d+"):
         read_wfdb(header)
-    for each in LEADS:  # the mend that the message names
+    for each in LEADS:  # the mend in the message
         line = next(line for line in header.read_text().splitlines() if line.endswith(f" {each}"))
         changed_line(header, each, " ".join(line.split()[6:]), each)
     assert np.isfinite(read_wfdb(header)[0]).all()
 
 
-def test_checksums_are_numbers_modulo_65536(tmp_path: Path, write_wfdb: Write, ecg_mv: Signal) -> None:
+def test_checksums_are_numbers_modulo_65536(tmp_path: Path, write_wfdb: WriteWfdb, ecg_mv: Signal) -> None:
     """Some writers store them signed."""
     header = write_wfdb(tmp_path, "x", ecg_mv)
-    told = next(line for line in header.read_text().splitlines() if line.endswith(" I")).split()[6]
-    changed_line(header, "I", f" {told} 0 I", f" {int(told) - 65536} 0 I")
+    checksum = next(line for line in header.read_text().splitlines() if line.endswith(" I")).split()[6]
+    changed_line(header, "I", f" {checksum} 0 I", f" {int(checksum) - 65536} 0 I")
     assert np.abs(read_wfdb(header)[0] - ecg_mv).max() < HALF_STEP
 
 
@@ -166,45 +168,47 @@ def test_compressed_files_of_six_leads_each(tmp_path: Path, ecg_mv: Signal) -> N
     with pytest.raises(InputError, match="wfdb"):
         read_wfdb(header)
     header.write_text("\n".join(["x 12 500 999999999999", *lines[1:]]))
-    with pytest.raises(InputError, match="values in all"):
+    with pytest.raises(InputError, match="values in total"):
         read_wfdb(header)
 
 
-def test_leads_go_by_name_and_spare_channels_are_left_out(tmp_path: Path, write_wfdb: Write, ecg_mv: Signal) -> None:
-    shuffled = [*reversed(LEADS), "RESP"]
+def test_leads_go_by_name_and_spare_channels_are_left_out(
+    tmp_path: Path, write_wfdb: WriteWfdb, ecg_mv: Signal
+) -> None:
+    names = [*reversed(LEADS), "RESP"]
     rows = np.vstack([ecg_mv[::-1], np.zeros(5000)])
-    signal, _ = read_wfdb(write_wfdb(tmp_path, "x", rows, leads=[name.upper() for name in shuffled]))
+    signal, _ = read_wfdb(write_wfdb(tmp_path, "x", rows, leads=[lead.upper() for lead in names]))
     assert np.abs(signal - ecg_mv).max() < HALF_STEP
 
 
-def test_invalid_samples_are_nan_and_nothing_else_is(tmp_path: Path, write_wfdb: Write, ecg_mv: Signal) -> None:
-    holed = ecg_mv.copy()
-    holed[4, 1000:1010] = np.nan
-    holed[7] = np.nan
-    signal, _ = read_wfdb(write_wfdb(tmp_path, "x", holed))
-    assert (np.isnan(signal) == np.isnan(holed)).all()
+def test_invalid_samples_are_nan_and_nothing_else_is(tmp_path: Path, write_wfdb: WriteWfdb, ecg_mv: Signal) -> None:
+    gaps = ecg_mv.copy()
+    gaps[4, 1000:1010] = np.nan
+    gaps[7] = np.nan
+    signal, _ = read_wfdb(write_wfdb(tmp_path, "x", gaps))
+    assert (np.isnan(signal) == np.isnan(gaps)).all()
     assert WfdbFolder(tmp_path).read(0).dead_leads() == ("aVL", "V2")
 
 
 def test_length_comes_from_the_file_where_the_header_leaves_it_out(
-    tmp_path: Path, write_wfdb: Write, ecg_mv: Signal
+    tmp_path: Path, write_wfdb: WriteWfdb, ecg_mv: Signal
 ) -> None:
     header = write_wfdb(tmp_path, "x", ecg_mv)
     header.write_text(header.read_text().replace("x 12 500 5000", "x 12 500"))
     assert read_wfdb(header)[0].shape == (12, 5000)
 
 
-def test_odd_folder_names(tmp_path: Path, write_wfdb: Write, ecg_mv: Signal) -> None:
+def test_odd_folder_names(tmp_path: Path, write_wfdb: WriteWfdb, ecg_mv: Signal) -> None:
     for name in ("a b", "100%", "[x]*", "p{1}#?", "é"):
         assert read_wfdb(write_wfdb(tmp_path / name, "x", ecg_mv))[1] == 500
 
 
-def test_9_98_seconds_are_welcome(tmp_path: Path, write_wfdb: Write, ecg_mv: Signal) -> None:
+def test_9_98_seconds_are_welcome(tmp_path: Path, write_wfdb: WriteWfdb, ecg_mv: Signal) -> None:
     write_wfdb(tmp_path, "x", ecg_mv[:, :4990])
     assert WfdbFolder(tmp_path).read(0).seconds == 9.98
 
 
-def test_no_network(tmp_path: Path, write_wfdb: Write, ecg_mv: Signal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_network(tmp_path: Path, write_wfdb: WriteWfdb, ecg_mv: Signal, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("the network was asked for")
 
@@ -217,7 +221,7 @@ def test_no_network(tmp_path: Path, write_wfdb: Write, ecg_mv: Signal, monkeypat
         read_wfdb(header)
 
 
-# (what is done to a good header, what the message must name)
+# (change of a good header, part of the message)
 BROKEN_HEADERS = {
     "empty": (lambda text: "", "empty"),
     "comments only": (lambda text: "# nothing\n", "empty"),
@@ -228,15 +232,15 @@ BROKEN_HEADERS = {
     "rate 0": (lambda text: text.replace("x 12 500", "x 12 0"), "sampling rate '0'"),
     "rate with a typo": (lambda text: text.replace("x 12 500", "x 12 5o0"), "'x 12 5o0 5000'"),
     "rate 5": (lambda text: text.replace("x 12 500", "x 12 5"), "sampling rate '5'"),
-    "channels": (lambda text: text.replace("x 12 ", "x 13 "), "13 channels announced, 12 signal lines"),
+    "channels": (lambda text: text.replace("x 12 ", "x 13 "), "13 channels in the record line, 12 signal lines"),
     "channel bomb": (lambda text: text.replace("x 12 ", "x 999999999 "), "999999999 channels"),
-    "sample bomb": (lambda text: text.replace(" 5000", " 1000000000000000"), "announces 1000000000000000"),
-    "frame bomb": (lambda text: text.replace(" 16 ", " 16x999999999 "), "hold 0 samples"),
+    "sample bomb": (lambda text: text.replace(" 5000", " 1000000000000000"), "x.hea has 1000000000000000"),
+    "frame bomb": (lambda text: text.replace(" 16 ", " 16x999999999 "), "contain 0 samples"),
     "skew bomb": (lambda text: text.replace(" 16 ", " 16:999999999 "), "skew of 999999999"),
-    "offset bomb": (lambda text: text.replace(" 16 ", " 16+99999999999999 "), "hold 0 samples"),
+    "offset bomb": (lambda text: text.replace(" 16 ", " 16+99999999999999 "), "contain 0 samples"),
     "digits bomb": (lambda text: text.replace(" 5000", " " + "9" * 5000), "5009 characters"),
     "no samples": (lambda text: re.sub(r" 16 ", " 16+120000 ", text).replace(" 5000", ""), "0 samples"),
-    "one sample more": (lambda text: text.replace(" 5000", " 5001"), "announces 5001"),
+    "one sample more": (lambda text: text.replace(" 5000", " 5001"), "x.hea has 5001"),
     "multi-segment": (lambda text: text.replace("x 12", "x/2 12"), "multi-segment"),
     "other folder": (lambda text: text.replace("x.dat", "../x.dat"), "'../x.dat'"),
     "absolute": (lambda text: text.replace("x.dat", "/etc/passwd"), "'/etc/passwd'"),
@@ -252,7 +256,7 @@ BROKEN_HEADERS = {
     "gain tiny": (lambda text: text.replace("1000.0(0)/mV", "1e-300(0)/mV", 1), "infinite"),
     "gain word": (lambda text: text.replace("1000.0(0)/mV", "high", 1), "gain 'high'"),
     "unit": (lambda text: text.replace("/mV", "/mmHg", 1), "unit 'mmHg'"),
-    "lead twice": (lambda text: text.replace(" aVL", " aVR"), "lead aVR stands twice"),
+    "lead twice": (lambda text: text.replace(" aVL", " aVR"), "two channels are named aVR"),
     "lead missing": (lambda text: text.replace(" V6", " V7"), "lead V6 missing"),
     "lead without name": (lambda text: text.replace(" V6", ""), "8 of 9 fields"),
 }
@@ -260,24 +264,24 @@ BROKEN_HEADERS = {
 
 @pytest.mark.parametrize("case", BROKEN_HEADERS)
 def test_broken_header_is_one_line_that_names_file_and_value(
-    tmp_path: Path, write_wfdb: Write, ecg_mv: Signal, case: str
+    tmp_path: Path, write_wfdb: WriteWfdb, ecg_mv: Signal, case: str
 ) -> None:
-    change, named = BROKEN_HEADERS[case]
+    change, value = BROKEN_HEADERS[case]
     header = write_wfdb(tmp_path, "x", ecg_mv)
     good = header.read_text()
     header.write_text(change(good))
     assert header.read_text() != good
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError) as error:
         read_wfdb(header)
-    message = str(caught.value)
-    assert named in message
+    message = str(error.value)
+    assert value in message
     assert str(tmp_path) in message
     assert "\n" not in message
     assert ";" in message  # what to do about it
 
 
-def test_nothing_outside_the_folder_is_opened(tmp_path: Path, write_wfdb: Write, ecg_mv: Signal) -> None:
-    """The file named is there and would decode: it is refused for where it lies."""
+def test_nothing_outside_the_folder_is_opened(tmp_path: Path, write_wfdb: WriteWfdb, ecg_mv: Signal) -> None:
+    """The file exists and could be decoded, but lies outside the header's folder."""
     header = write_wfdb(tmp_path / "in", "x", ecg_mv)
     (tmp_path / "in" / "x.dat").rename(tmp_path / "x.dat")
     header.write_text(header.read_text().replace("x.dat", "../x.dat"))
@@ -286,10 +290,10 @@ def test_nothing_outside_the_folder_is_opened(tmp_path: Path, write_wfdb: Write,
 
 
 @pytest.mark.parametrize("size", [0, 1, 24, 119_998])
-def test_truncated_signal_file(tmp_path: Path, write_wfdb: Write, ecg_mv: Signal, size: int) -> None:
+def test_truncated_signal_file(tmp_path: Path, write_wfdb: WriteWfdb, ecg_mv: Signal, size: int) -> None:
     header = write_wfdb(tmp_path, "x", ecg_mv)
     (tmp_path / "x.dat").write_bytes((tmp_path / "x.dat").read_bytes()[:size])
-    with pytest.raises(InputError, match=rf"x\.dat: {size} bytes hold \d+ samples per lead, x\.hea announces 5000"):
+    with pytest.raises(InputError, match=rf"x\.dat: {size} bytes contain \d+ samples per lead, x\.hea has 5000"):
         read_wfdb(header)
 
 
@@ -303,7 +307,7 @@ def test_missing_and_misnamed_headers(tmp_path: Path) -> None:
         read_wfdb(tmp_path / "x.dat")
 
 
-def test_microvolts_called_millivolts_are_noticed(tmp_path: Path, write_wfdb: Write, ecg_mv: Signal) -> None:
+def test_microvolts_called_millivolts_are_detected(tmp_path: Path, write_wfdb: WriteWfdb, ecg_mv: Signal) -> None:
     header = write_wfdb(tmp_path, "x", ecg_mv, units="uV")
     header.write_text(header.read_text().replace("/uV", "/mV"))
     with pytest.raises(InputError, match="unit"):
@@ -319,17 +323,17 @@ def test_paths_in_tables_stay_inside(tmp_path: Path, relative: str) -> None:
 # ---- resampling
 
 
-@pytest.mark.parametrize(("rate", "wanted"), [(500, 100), (100, 500), (500, 257), (1000, 500)])
-def test_resampling_keeps_a_slow_wave_where_it_is(rate: int, wanted: int) -> None:
+@pytest.mark.parametrize(("rate", "new_rate"), [(500, 100), (100, 500), (500, 257), (1000, 500)])
+def test_resampling_keeps_a_slow_wave_where_it_is(rate: int, new_rate: int) -> None:
     def wave(hertz: int) -> NDArray[np.float32]:
         seconds = np.arange(10 * hertz) / hertz
         return np.sin(2 * np.pi * 5 * seconds)[None].astype(np.float32)
 
-    result = resample(wave(rate), rate, wanted)
-    inner = slice(wanted // 2, -wanted // 2)  # the filter knows nothing beyond the ends
+    result = resample(wave(rate), rate, new_rate)
+    inner = slice(new_rate // 2, -new_rate // 2)  # the filter has no samples beyond the ends
     assert result.dtype == np.float32
-    assert result.shape == (1, 10 * wanted)
-    assert np.abs(result - wave(wanted))[:, inner].max() < 0.01
+    assert result.shape == (1, 10 * new_rate)
+    assert np.abs(result - wave(new_rate))[:, inner].max() < 0.01
 
 
 def test_resampling_neither_spreads_nor_hides_a_gap() -> None:
@@ -345,7 +349,7 @@ def test_resampling_neither_spreads_nor_hides_a_gap() -> None:
 # ---- any folder of WFDB records
 
 
-def test_folder_is_searched_and_sorted(tmp_path: Path, write_wfdb: Write, ecg_mv: Signal) -> None:
+def test_folder_is_searched_and_sorted(tmp_path: Path, write_wfdb: WriteWfdb, ecg_mv: Signal) -> None:
     for name in ("b/2", "a/10", "a/1"):
         write_wfdb(tmp_path / Path(name).parent, Path(name).name, ecg_mv)
     source = WfdbFolder(tmp_path)
@@ -354,7 +358,7 @@ def test_folder_is_searched_and_sorted(tmp_path: Path, write_wfdb: Write, ecg_mv
     assert pickle.loads(pickle.dumps(source)).read(2).record_id == "b/2"
 
 
-def test_one_header(tmp_path: Path, write_wfdb: Write, ecg_mv: Signal) -> None:
+def test_one_header(tmp_path: Path, write_wfdb: WriteWfdb, ecg_mv: Signal) -> None:
     header = write_wfdb(tmp_path, "x", ecg_mv)
     write_wfdb(tmp_path, "y", ecg_mv)
     source = WfdbFolder(header)
@@ -393,8 +397,8 @@ def write_table(path: Path, rows: list[dict[str, str]]) -> None:
 
 
 @pytest.fixture
-def ptbxl(tmp_path: Path, write_wfdb: Write, ecg_mv: Signal) -> Callable[..., Path]:
-    """A function that writes a PTB-XL folder: one record at 500 Hz, table rows with these changes."""
+def ptbxl(tmp_path: Path, write_wfdb: WriteWfdb, ecg_mv: Signal) -> Callable[..., Path]:
+    """A function that writes a PTB-XL folder: one record at 500 Hz, and a table whose rows have these changes."""
 
     def write(*rows: dict[str, str]) -> Path:
         write_wfdb(tmp_path / "records500/00000", "00001_hr", ecg_mv, leads=[name.upper() for name in LEADS])
@@ -436,17 +440,17 @@ def test_ptbxl_fields(ptbxl: Callable[..., Path], change: dict[str, str], field:
     assert getattr(PtbXl(ptbxl(change)).read(0), field) == value
 
 
-def test_ptbxl_other_rate_is_resampled(ptbxl: Callable[..., Path], write_wfdb: Write, ecg_mv: Signal) -> None:
+def test_ptbxl_other_rate_is_resampled(ptbxl: Callable[..., Path], write_wfdb: WriteWfdb, ecg_mv: Signal) -> None:
     folder = ptbxl({}, {"ecg_id": "2", "filename_hr": "records500/2", "filename_lr": "records100/2"})
     write_wfdb(folder / "records100", "2", ecg_mv[:, ::5], fs=100)
     fast, slow = PtbXl(folder), PtbXl(folder, sampling_rate=100)
     assert [fast.read(i).signal.shape for i in (0, 1)] == [(12, 5000)] * 2
     assert [slow.read(i).signal.shape for i in (0, 1)] == [(12, 1000)] * 2
     assert slow.read(1).sampling_rate == 100
-    assert np.abs(slow.read(1).signal - ecg_mv[:, ::5]).max() < HALF_STEP  # at hand at this rate: untouched
+    assert np.abs(slow.read(1).signal - ecg_mv[:, ::5]).max() < HALF_STEP  # on the disk at this rate: unchanged
 
 
-def test_ptbxl_partial_download(ptbxl: Callable[..., Path], write_wfdb: Write, ecg_mv: Signal) -> None:
+def test_ptbxl_partial_download(ptbxl: Callable[..., Path], write_wfdb: WriteWfdb, ecg_mv: Signal) -> None:
     folder = ptbxl({"ecg_id": "7", "filename_hr": "records500/7", "filename_lr": "records100/7"}, {})
     source = PtbXl(folder)
     assert len(source) == 2
@@ -454,12 +458,12 @@ def test_ptbxl_partial_download(ptbxl: Callable[..., Path], write_wfdb: Write, e
         source.read(0)
     assert source.read(1).record_id == "1"
     write_wfdb(folder / "records100", "7", ecg_mv[:, ::5], fs=100)
-    (folder / "records500/7.hea").touch()  # a download that stopped between header and signal
+    (folder / "records500/7.hea").touch()  # a download interrupted between header and signal
     assert source.read(0).signal.shape == (12, 5000)
 
 
 @pytest.mark.parametrize(
-    ("change", "named"),
+    ("change", "field"),
     [
         ({"scp_codes": "__import__('os')"}, "scp_codes"),
         ({"scp_codes": "[" * 20_000}, "scp_codes"),
@@ -470,12 +474,12 @@ def test_ptbxl_partial_download(ptbxl: Callable[..., Path], write_wfdb: Write, e
         ({"filename_hr": "/etc/passwd"}, "filename_hr"),
     ],
 )
-def test_ptbxl_bad_field(ptbxl: Callable[..., Path], change: dict[str, str], named: str) -> None:
+def test_ptbxl_bad_field(ptbxl: Callable[..., Path], change: dict[str, str], field: str) -> None:
     folder = ptbxl(change)
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError) as error:
         PtbXl(folder).read(0)
-    assert f"{folder}/ptbxl_database.csv: ecg_id 1: " in str(caught.value)
-    assert named in str(caught.value)
+    assert f"{folder}/ptbxl_database.csv: ecg_id 1: " in str(error.value)
+    assert field in str(error.value)
 
 
 @pytest.mark.parametrize("fold", ["0", "11", "three", ""])
@@ -500,9 +504,9 @@ def test_ptbxl_bad_tables(ptbxl: Callable[..., Path]) -> None:
     ptbxl()
     table = folder / "ptbxl_database.csv"
     good = table.read_bytes()
-    for content, said in ((b"", "column"), (good.split(b"\r\n")[0], "no row"), (b"\xff\xfe" + good, "UTF-8")):
+    for content, message in ((b"", "column"), (good.split(b"\r\n")[0], "no row"), (b"\xff\xfe" + good, "UTF-8")):
         table.write_bytes(content)
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             PtbXl(folder)
     table.write_bytes(good + b"2,3\r\n")
     with pytest.raises(InputError, match="row 2 has 2 of 10 fields"):
@@ -517,7 +521,7 @@ def test_ptbxl_bad_tables(ptbxl: Callable[..., Path]) -> None:
 def test_ptbxl_options(ptbxl: Callable[..., Path]) -> None:
     folder = ptbxl({}, {"strat_fold": "9", "ecg_id": "2"})
     assert PtbXl(folder, folds=[9]).read(0).record_id == "2"
-    with pytest.raises(InputError, match="no record in fold 10; strat_fold holds 3, 9"):
+    with pytest.raises(InputError, match="no record in fold 10; strat_fold has 3, 9"):
         PtbXl(folder, folds=[10])
     with pytest.raises(InputError, match="250 Hz"):
         PtbXl(folder, sampling_rate=250)
@@ -567,7 +571,7 @@ def test_real_table_loads_fast_and_travels_light(real_ptbxl: Path, tmp_path: Pat
     assert time.process_time() - start < 0.5
 
 
-# ---- the words that name a source
+# ---- names of sources
 
 
 def test_open_source_real(ptbxl: Callable[..., Path]) -> None:
@@ -594,14 +598,14 @@ def test_open_source_simulated() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "options", "said"),
+    ("spec", "options", "message"),
     [
         ("simulate", {}, "did you mean simulated?"),
         ("ptb-xl:x", {}, "did you mean ptbxl:DIR?"),
         ("PTBXL:x", {}, "did you mean ptbxl:DIR?"),
         ("mimik:x", {}, "did you mean mimic:DIR?"),
         ("", {}, "source '' is unknown"),
-        ("qqqq", {}, "known are simulated, simulated:CODE,CODE, ptbxl:DIR, mimic:DIR, wfdb:DIR"),
+        ("qqqq", {}, "valid are simulated, simulated:CODE,CODE, ptbxl:DIR, mimic:DIR, wfdb:DIR"),
         ("ptbxl:", {}, "write ptbxl:DIR"),
         ("wfdb:/nowhere", {}, "/nowhere: no such folder"),
         ("/nowhere/x.hea", {}, "/nowhere/x.hea: no such"),
@@ -613,10 +617,10 @@ def test_open_source_simulated() -> None:
         ("simulated", {"limit": -3}, "--limit -3"),
     ],
 )
-def test_open_source_refuses(spec: str, options: dict[str, Any], said: str) -> None:
-    with pytest.raises(InputError) as caught:
+def test_open_source_refuses(spec: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as error:
         open_source(spec, **options)
-    assert said in str(caught.value)
+    assert message in str(error.value)
 
 
 def test_a_folder_without_its_word(ptbxl: Callable[..., Path]) -> None:

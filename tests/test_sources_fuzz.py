@@ -1,4 +1,4 @@
-"""Whatever bytes a file holds, a reader returns a record or raises `InputError`: never anything else."""
+"""For any bytes of a file a reader returns a record or raises `InputError`, and no other error."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from render.sources.registry import open_source, parse_folds
 from render.sources.wfdb_folder import WfdbFolder
 from render.statements import STATEMENTS
 
-# The files are rewritten for every example, so one folder serves them all.
+# Every example rewrites the files, so that one folder is enough for all.
 quick = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 new_bytes = st.one_of(
     st.binary(max_size=8),
     st.sampled_from([b" ", b"\n", b"/", b"../", b"0", b"-1", b"9" * 19, b"'", b'"', b",", b"\xb5"]),
 )
-edits = st.lists(  # (where, as a part of the length; how many bytes go; what takes their place)
+edits = st.lists(  # (position as a share of the length, number of bytes to delete, bytes to insert)
     st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 12), new_bytes), min_size=1, max_size=4
 )
 
 
-def edited(content: bytes, changes: list[tuple[float, int, bytes]]) -> bytes:
-    for place, gone, new in changes:
-        at = int(place * len(content))
-        content = content[:at] + new + content[at + gone :]
+def apply_edits(content: bytes, changes: list[tuple[float, int, bytes]]) -> bytes:
+    for position, count, new in changes:
+        start = int(position * len(content))
+        content = content[:start] + new + content[start + count :]
     return content
 
 
 def read_all(make: Callable[[], object]) -> None:
-    """Open a source and read it; a refusal is one line, a record is whole."""
+    """Open a source and read it: complete records, or an error message of one line."""
     try:
         source = make()
         for i in range(len(source)):  # type: ignore[arg-type]
@@ -58,7 +58,7 @@ def read_all(make: Callable[[], object]) -> None:
 def record(
     tmp_path_factory: pytest.TempPathFactory, write_wfdb: Callable[..., Path], ecg_mv: NDArray[np.float64]
 ) -> Path:
-    """A good record of 1 s; small, so that edits hit everything."""
+    """A good record of 1 s; small, so that edits reach every part."""
     return write_wfdb(tmp_path_factory.mktemp("fuzz"), "x", ecg_mv[:, :500])
 
 
@@ -71,7 +71,7 @@ def good(record: Path) -> dict[str, bytes]:
 @given(changes=edits)
 def test_edited_header(record: Path, good: dict[str, bytes], changes: list[tuple[float, int, bytes]]) -> None:
     record.with_suffix(".dat").write_bytes(good[".dat"])
-    record.write_bytes(edited(good[".hea"], changes))
+    record.write_bytes(apply_edits(good[".hea"], changes))
     read_all(lambda: WfdbFolder(record))
 
 
@@ -98,7 +98,7 @@ def field(*shapes: str) -> st.SearchStrategy[str]:
 def test_header_that_keeps_to_the_grammar(
     record: Path, good: dict[str, bytes], first: str, form: str, gain: str
 ) -> None:
-    """Bombs and near misses that random edits would seldom write."""
+    """Huge numbers and near misses that random edits would seldom produce."""
     record.with_suffix(".dat").write_bytes(good[".dat"])
     lines = [first, *(f"x.dat {form} {gain} 16 0 0 {lead}" for lead in LEADS)]
     record.write_text("\n".join(lines), encoding="utf-8")
@@ -130,16 +130,16 @@ def test_every_format_on_any_bytes(
 @given(changes=edits)
 def test_edited_samples(record: Path, good: dict[str, bytes], changes: list[tuple[float, int, bytes]]) -> None:
     first, *lines = good[".hea"].decode().splitlines()
-    told = [line.split() for line in lines]
-    unchecked = "\n".join([first, *(" ".join([*fields[:6], fields[8]]) for fields in told)])
-    for header in (good[".hea"], unchecked.encode()):  # with checksums nearly every edit is refused
+    table = [line.split() for line in lines]
+    no_checksums = "\n".join([first, *(" ".join([*fields[:6], fields[8]]) for fields in table)])
+    for header in (good[".hea"], no_checksums.encode()):  # with checksums nearly every edit is an error
         record.write_bytes(header)
-        record.with_suffix(".dat").write_bytes(edited(good[".dat"], changes))
+        record.with_suffix(".dat").write_bytes(apply_edits(good[".dat"], changes))
         read_all(lambda: WfdbFolder(record))
 
 
 def test_unedited_record_is_good(record: Path, good: dict[str, bytes]) -> None:
-    """What is refused above is refused for its edit."""
+    """The errors above are due to the edits."""
     record.write_bytes(good[".hea"])
     record.with_suffix(".dat").write_bytes(good[".dat"])
     assert WfdbFolder(record).read(0).seconds == 1
@@ -182,7 +182,7 @@ def write_table(path: Path, row: dict[str, str]) -> bytes:
 def folder(
     tmp_path_factory: pytest.TempPathFactory, write_wfdb: Callable[..., Path], ecg_mv: NDArray[np.float64]
 ) -> Path:
-    """A good record at PTB-XL's rate that stays good, with PTB-XL's table of codes."""
+    """A good record, which no test edits, with PTB-XL's table of codes."""
     place = write_wfdb(tmp_path_factory.mktemp("tables"), "x", ecg_mv[:, :500]).parent
     codes = "\n".join(f"{code},x" for code in STATEMENTS)
     (place / "scp_statements.csv").write_text(f",diagnostic_class\n{codes}\n")
@@ -193,7 +193,7 @@ def folder(
 @given(changes=edits)
 def test_edited_ptbxl_table(folder: Path, changes: list[tuple[float, int, bytes]]) -> None:
     table = folder / "ptbxl_database.csv"
-    table.write_bytes(edited(write_table(table, PTBXL), changes))
+    table.write_bytes(apply_edits(write_table(table, PTBXL), changes))
     read_all(lambda: PtbXl(folder, folds=[3]))
 
 
@@ -203,7 +203,7 @@ def test_edited_mimic_tables(folder: Path, changes: list[tuple[float, int, bytes
     for name in ("record_list.csv", "machine_measurements.csv"):
         content = write_table(folder / name, MIMIC)
         if name == which:
-            (folder / name).write_bytes(edited(content, changes))
+            (folder / name).write_bytes(apply_edits(content, changes))
     read_all(lambda: MimicIvEcg(folder))
 
 

@@ -28,7 +28,7 @@ from render.dataset.parquet import write_dataset
 from render.dataset.rows import Options
 from render.dialogues.wording import closed_question
 from render.errors import InputError, WorkFailed
-from render.simulator.simulate import Simulated
+from render.simulator.simulate import SimulatedSource
 
 PAGES = 8
 
@@ -36,7 +36,7 @@ PAGES = 8
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages") / "d"
-    write_dataset(Simulated(5, PAGES), folder, Options(width=672, closed=3, tasks=("rhythm",)))
+    write_dataset(SimulatedSource(5, PAGES), folder, Options(width=672, closed=3, tasks=("rhythm",)))
     return folder
 
 
@@ -105,7 +105,7 @@ def test_a_run_learns_saves_and_reloads(pages, tmp_path, tiny):
     assert shown[-1].tokens_per_second > shown[-1].images_per_second > 0 and shown[-1].seconds_left == 0
     before = probability(untuned)
     assert not torch.allclose(before, probability(load_adapter(untuned, out, recipe.model.base)), atol=1e-4)
-    with pytest.raises(InputError, match="already holds something"):
+    with pytest.raises(InputError, match="already exists and is not empty"):
         finetune(recipe, out)
 
 
@@ -276,7 +276,7 @@ def test_numbers_that_are_none_stop_the_run_with_good_weights(spoilt, tmp_path, 
 
 
 def test_another_recipe_is_not_resumed(undisturbed, tmp_path, tiny):
-    with pytest.raises(InputError, match=r"was begun with lora\.rank=16, not 8; resume with .*recipe\.yaml"):
+    with pytest.raises(InputError, match=r"was started with lora\.rank=16, not 8; resume with .*recipe\.yaml"):
         finetune(tiny("lora.rank=8"), undisturbed[0], resume=True)
 
 

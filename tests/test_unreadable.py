@@ -32,7 +32,7 @@ from render.pages.augment.pipeline import ImageFile, augment
 from render.pages.options import FORMATS
 from render.pages.page import draw
 from render.record import LEADS, EcgRecord
-from render.simulator.simulate import Simulated
+from render.simulator.simulate import SimulatedSource
 
 SMALL = Options(width=400, closed=4, seed=6)
 HALF = Options(width=400, closed=4, seed=6, unreadable=0.5)
@@ -162,7 +162,7 @@ def test_each_kind_comes_about_as_often_as_it_should(ecg_mv: NDArray[np.float64]
 
 
 def test_rows_refuse_questions_that_the_page_was_asked_and_leave_the_others_alone() -> None:
-    source, kinds = Simulated(3, 30), set()
+    source, kinds = SimulatedSource(3, 30), set()
     for i in range(len(source)):
         record = source.read(i)
         plain, row = make_row(record, i, SMALL), make_row(record, i, HALF)
@@ -188,7 +188,7 @@ def test_rows_refuse_questions_that_the_page_was_asked_and_leave_the_others_alon
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("half") / "d"
-    write_dataset(Simulated(3, 24), out, HALF)
+    write_dataset(SimulatedSource(3, 24), out, HALF)
     return out
 
 
@@ -200,7 +200,7 @@ def test_a_data_set_names_its_unreadable_pages_and_nothing_where_there_are_none(
     assert manifest["options"]["unreadable"] == 0.5 and "pages that cannot be read" in card
     assert set(manifest["closed_answers"]) == {"Yes.", "No."}
     assert "" not in manifest["layout_words"] and "" not in manifest["style_words"]
-    write_dataset(Simulated(3, 3), tmp_path / "none", SMALL)
+    write_dataset(SimulatedSource(3, 3), tmp_path / "none", SMALL)
     text = "".join((tmp_path / "none" / name).read_text() for name in ("manifest.json", "README.md", "begun.json"))
     assert "unreadable" not in text
     assert "unreadable" not in open_dataset(tmp_path / "none").column_names
@@ -209,7 +209,7 @@ def test_a_data_set_names_its_unreadable_pages_and_nothing_where_there_are_none(
 def test_refusals_go_out_as_conversations_and_come_back(folder: Path, tmp_path: Path) -> None:
     assert export_llava(folder, tmp_path) == sum(len(told) for told in open_dataset(folder)["dialogues"])
     told = LlavaDialogues(tmp_path / "llava.json", "simulated")
-    source = Simulated(3, 24)
+    source = SimulatedSource(3, 24)
     rows = open_dataset(folder)
     i = next(i for i, why in enumerate(rows["unreadable"]) if why)
     back = told.dialogues(source.read(i))
@@ -219,7 +219,7 @@ def test_refusals_go_out_as_conversations_and_come_back(folder: Path, tmp_path: 
 
 def test_masks_and_previews_hold_for_unreadable_pages() -> None:
     options = Options(width=400, closed=2, mask=True, unreadable=1.0)
-    rows = [make_row(Simulated(1, 12).read(i), i, options) for i in range(12)]
+    rows = [make_row(SimulatedSource(1, 12).read(i), i, options) for i in range(12)]
     for row in rows:
         sizes = {Image.open(io.BytesIO(row[name]["bytes"])).size for name in ("image", "mask")}
         assert len(sizes) == 1
@@ -362,6 +362,6 @@ def test_a_file_of_answers_says_which_pages_cannot_be_read(tmp_path: Path) -> No
 
 
 def test_a_data_set_without_a_readable_page_is_not_judged(tmp_path: Path) -> None:
-    write_dataset(Simulated(3, 2), tmp_path / "d", Options(width=400, closed=2, unreadable=1.0))
+    write_dataset(SimulatedSource(3, 2), tmp_path / "d", Options(width=400, closed=2, unreadable=1.0))
     with pytest.raises(InputError, match="every page is unreadable"):
         load_pages(str(tmp_path / "d"))

@@ -18,10 +18,10 @@ from recipes.vision_tower import vision_model
 from recipes.waveform_heads import COLUMNS, Reading, targets
 from render.dataset.parquet import open_dataset, write_dataset
 from render.dataset.rows import Options, make_row
-from render.dataset.signal_column import SIGNAL_RATE_HZ, signal_column, signal_of
+from render.dataset.signal_column import signal_column, signal_of
 from render.errors import InputError
-from render.record import LEADS, EcgRecord
-from render.simulator.simulate import Simulated, simulate
+from render.record import LEADS, LOW_RATE_HZ, EcgRecord
+from render.simulator.simulate import SimulatedSource, simulate
 from render.statements import STATEMENTS
 
 
@@ -76,12 +76,9 @@ def test_a_patch_tells_the_lead_that_runs_through_it_and_its_voltages(processor,
     checked = 0
     for trace in json.loads(row["geometry"])["leads"]:
         px_per_s = trace["mm_per_s"] * trace["px_per_mm"]
-        first, last = (round(trace[k] / record.sampling_rate * SIGNAL_RATE_HZ) for k in ("start_sample", "end_sample"))
+        first, last = (round(trace[k] / record.sampling_rate * LOW_RATE_HZ) for k in ("start_sample", "end_sample"))
         lead = signal[LEADS.index(trace["lead"]), first:last]
-        x = (
-            trace["box"][0]
-            + (np.arange(first, last) + 0.5 - trace["start_s"] * SIGNAL_RATE_HZ) / SIGNAL_RATE_HZ * px_per_s
-        )
+        x = trace["box"][0] + (np.arange(first, last) + 0.5 - trace["start_s"] * LOW_RATE_HZ) / LOW_RATE_HZ * px_per_s
         y = trace["baseline_y"] - lead * trace["mm_per_mv"] * trace["px_per_mm"]
         column, line = int(x[125] // patch), int(y[125] // patch)
         tile, number = column // across, line * across + column % across
@@ -164,7 +161,9 @@ def test_heads_that_say_the_truth_lose_nothing_and_a_frozen_hook_keeps_nothing(p
 
 
 def test_a_run_that_teaches_to_read_learns_resumes_and_leaves_a_plain_model(tmp_path, native):
-    write_dataset(Simulated(5, 6), tmp_path / "d", Options(width=native, closed=2, forms=("closed",), signal=True))
+    write_dataset(
+        SimulatedSource(5, 6), tmp_path / "d", Options(width=native, closed=2, forms=("closed",), signal=True)
+    )
     recipe = load_recipe("nano", [f"data.train={tmp_path / 'd'}", "data.leave_out=[]", "train.reading=1"])
     short = {"max_steps": 4, "images_per_batch": 2, "log_every": 1, "save_every": 2, "log_to": "none", "workers": 0}
     recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, **short))
@@ -181,7 +180,7 @@ def test_a_run_that_teaches_to_read_learns_resumes_and_leaves_a_plain_model(tmp_
 
 
 def test_reading_needs_signals_and_a_whole_model(tmp_path):
-    write_dataset(Simulated(5, 2), tmp_path / "d", Options(width=672, closed=2))
+    write_dataset(SimulatedSource(5, 2), tmp_path / "d", Options(width=672, closed=2))
     assert "signal" not in open_dataset(tmp_path / "d").column_names
     recipe = load_recipe("nano", [f"data.train={tmp_path / 'd'}", "train.reading=1", "train.log_to=none"])
     with pytest.raises(InputError, match="render the pages with --signal"):
@@ -191,8 +190,8 @@ def test_reading_needs_signals_and_a_whole_model(tmp_path):
 
 
 def test_several_folders_are_one_set_of_pages_and_an_ordinary_page_is_readable(tmp_path):
-    write_dataset(Simulated(5, 3), tmp_path / "a", Options(closed=2, signal=True))
-    write_dataset(Simulated(6, 2), tmp_path / "b", Options(closed=2, signal=True, unreadable=1.0))
+    write_dataset(SimulatedSource(5, 3), tmp_path / "a", Options(closed=2, signal=True))
+    write_dataset(SimulatedSource(6, 2), tmp_path / "b", Options(closed=2, signal=True, unreadable=1.0))
     pages = training_pages(DataPart(train=f"{tmp_path / 'a'}, {tmp_path / 'b'}"), reading=True)
     assert pages["record_id"][:] == ["sim-5-0", "sim-5-1", "sim-5-2", "sim-6-0", "sim-6-1"]
     assert [bool(why) for why in pages["unreadable"]] == [False] * 3 + [True] * 2

@@ -31,13 +31,11 @@ from eval.metrics.ranking import macro_auc
 from eval.metrics.tasks import label_matrix
 from render.errors import InputError, WorkFailed
 from render.io import require_empty
-from render.record import EcgRecord, resample
+from render.record import LOW_RATE_HZ, EcgRecord, resample
 from render.sources.registry import Source
 from render.sources.wfdb_record import MissingRecordError
 from render.statements import task_classes
 
-LOW_RATE_HZ = 100
-"""Hertz at which the benchmark's networks read."""
 SAMPLES = 10 * LOW_RATE_HZ
 WINDOW = 5 * LOW_RATE_HZ // 2
 STRIDE = WINDOW // 2

@@ -24,7 +24,7 @@ from transformers import (
 
 from render.dialogues.compose import dialogues
 from render.dialogues.wording import GERMAN_QUESTIONS, bare, label_of
-from render.simulator.simulate import Simulated
+from render.simulator.simulate import SimulatedSource
 from render.statements import STATEMENTS
 
 TILE = 392
@@ -64,7 +64,7 @@ _CHAT_TEMPLATE = (
 
 def corpus() -> Iterator[str]:
     """The texts that the tokenizer is fitted to: what our dialogues say, and numbers with units."""
-    records = Simulated(0, _CORPUS)
+    records = SimulatedSource(0, _CORPUS)
     for i in range(_CORPUS):
         for dialogue in dialogues(records.read(i), np.random.default_rng(i), closed=8):
             yield dialogue.question

@@ -44,7 +44,7 @@ class Counts:
         count["statement_counts"].update(row["statements"])
         count["layout_words"].update(split_words(row["layout"]) if row["layout"] else [])
         count["style_words"].update(word.split("=")[0] for word in split_words(row["style"]) if word)
-        count["unmapped_report_lines"].update(record.unmapped)
+        count["unmapped_report_lines"].update(record.unmapped_lines)
         count["unreadable_counts"].update([row["unreadable"]] if row.get("unreadable") else [])
         for dialogue in row["dialogues"]:
             count["dialogue_counts"][dialogue["task"]] += 1

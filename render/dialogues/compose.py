@@ -285,7 +285,7 @@ def _open(
 
 
 def _features(record: EcgRecord, rng: np.random.Generator) -> list[Dialogue]:
-    measured, by = (record.measured, record.measured_by) if record.measured else (measure(record), "measured")
+    measured, by = (record.measurements, record.measured_by) if record.measurements else (measure(record), "measured")
     none = no_pr_question(record.statements, rng)
     made = [Dialogue("features", *none, (), record.provenance)] if none else []
     found = feature_questions(measured, record.statements, FEATURES_A_PAGE - len(made), rng)

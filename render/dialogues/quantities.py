@@ -159,7 +159,7 @@ def feature_questions(
 ) -> list[Asked]:
     """Up to `count` questions, each about another quantity and in a form drawn among those that suit it.
 
-    measured: as from `render.measurements` or `EcgRecord.measured`. Of the nine amplitudes at most one is asked,
+    measured: as from `render.measurements` or `EcgRecord.measurements`. Of the nine amplitudes at most one is asked,
     of the two QTc as well.
     """
     known = askable(measured, statements)

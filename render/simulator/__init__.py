@@ -1,1 +1,1 @@
-"""What the simulator is made of: who, when, how the heart fires and recovers, what the electrodes see, what holds."""
+"""The simulator's parts: person, rhythm, activation and repolarisation of the heart, electrodes, criteria."""

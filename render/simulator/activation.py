@@ -1,6 +1,6 @@
 """Activation: the P wave and the QRS complex, and the causes that change them.
 
-Each cause takes the waves of a QRS and gives back others, so that causes can follow one another: a bundle
+Each cause takes the waves of a QRS and returns new ones, so that causes can be applied one after another: a bundle
 branch block, then a scar, then hypertrophy. Criteria: see `render.simulator.criteria`.
 """
 
@@ -10,10 +10,10 @@ import math
 from collections.abc import Callable, Sequence
 
 from render.simulator.criteria import Q_LEADS, SMALL_Q, Beat
-from render.simulator.dipoles import STEP_MS, Person, Vector, Wave, clip, plus, scale, seen, to_axis
+from render.simulator.dipoles import STEP_MS, Person, Vector, Wave, clip, plus, project_leads, rotate_to_axis, scale
 from render.simulator.rng import BufferedRng
 
-# Normal activation: name, (start, peak, end) as parts of the QRS, mean dipole and its spread in mV.
+# Normal activation: name, (start, peak, end) as fractions of the QRS, the dipole's mean and standard deviation in mV.
 # The figures are fits of these five phases to healthy recordings through the lead transform.
 _PHASES: tuple[tuple[str, tuple[float, float, float], tuple[float, float, float], tuple[float, float, float]], ...] = (
     ("septum", (0.00, 0.20, 0.45), (-0.05, -0.02, -0.22), (0.11, 0.06, 0.09)),
@@ -24,24 +24,24 @@ _PHASES: tuple[tuple[str, tuple[float, float, float], tuple[float, float, float]
 )
 
 
-def scattered(spread: Vector, rng: BufferedRng) -> Vector:
+def normal_vector(sd: Vector, rng: BufferedRng) -> Vector:
     """A vector of normal numbers with these standard deviations."""
     x, y, z = rng.normals(3)
-    return scale(spread, (x, y, z))
+    return scale(sd, (x, y, z))
 
 
-def varied(vector: Vector, spread: float, rng: BufferedRng) -> Vector:
-    """The vector with each component varied by this share of itself."""
-    return plus(vector, scattered(scale(vector, spread), rng))
+def jitter(vector: Vector, relative_sd: float, rng: BufferedRng) -> Vector:
+    """The vector with normal noise; relative_sd: the noise's standard deviation as a share of each component."""
+    return plus(vector, normal_vector(scale(vector, relative_sd), rng))
 
 
 def normal_qrs(person: Person, width: float, rng: BufferedRng) -> list[Wave]:
     """The five phases of normal ventricular activation, `width` ms long, turned to the person's axis."""
     c, s = math.cos(math.radians(person.rotation)), math.sin(math.radians(person.rotation))
     waves = []
-    for name, (start, peak, end), mean, spread in _PHASES:
-        x, y, z = scale(plus(mean, scattered(spread, rng)), person.size)
-        vector = (c * x - s * z, y, s * x + c * z)  # turned to the back
+    for name, (start, peak, end), mean, sd in _PHASES:
+        x, y, z = scale(plus(mean, normal_vector(sd, rng)), person.size)
+        vector = (c * x - s * z, y, s * x + c * z)  # rotated to the back
         if name == "posterior" and not person.healthy:  # late forces leave an S up to V5
             late = rng.uniform(0.0, 2.6) * person.size
             vector = plus(vector, (-0.13, -0.10, 0.08), late)
@@ -49,7 +49,7 @@ def normal_qrs(person: Person, width: float, rng: BufferedRng) -> list[Wave]:
             vector = (vector[0], vector[1], min(vector[2], -0.12))
         peak += rng.uniform(-0.025, 0.025)
         waves.append(person.wave(name, (start * width, peak * width, end * width), vector, "activation", rng))
-    return to_axis(waves, person.axis, keep=("septum",))
+    return rotate_to_axis(waves, person.axis, keep=("septum",))
 
 
 def p_wave(findings: frozenset[str], person: Person, rng: BufferedRng, focus: str = "p") -> list[Wave]:
@@ -61,8 +61,12 @@ def p_wave(findings: frozenset[str], person: Person, rng: BufferedRng, focus: st
     """
     width = rng.uniform(98, 119)
     strength = math.exp(rng.normal(-0.3, 0.3))
-    right = plus(scale((0.07, 0.080, -0.04), strength * rng.uniform(0.75, 1.3)), scattered((0.010, 0.010, 0.010), rng))
-    left = plus(scale((0.10, 0.060, 0.035), strength * rng.uniform(0.75, 1.3)), scattered((0.012, 0.012, 0.012), rng))
+    right = plus(
+        scale((0.07, 0.080, -0.04), strength * rng.uniform(0.75, 1.3)), normal_vector((0.010, 0.010, 0.010), rng)
+    )
+    left = plus(
+        scale((0.10, 0.060, 0.035), strength * rng.uniform(0.75, 1.3)), normal_vector((0.012, 0.012, 0.012), rng)
+    )
     if "LAO/LAE" in findings:
         width = rng.uniform(122, 148)
         left = scale((0.09, 0.065, 0.09), rng.uniform(0.9, 1.4))
@@ -82,13 +86,12 @@ def p_wave(findings: frozenset[str], person: Person, rng: BufferedRng, focus: st
 
 
 def activation(findings: frozenset[str], person: Person, rng: BufferedRng) -> tuple[list[Wave], list[Wave], float]:
-    """The QRS for a set of findings: (its waves, the waves of the same heart activated normally, width in
-    ms)."""
+    """The QRS for a set of findings: (its waves, the waves of the same heart activated normally, width in ms)."""
     width = clip(rng.normal(83, 8), 68, 104)
     if findings & {"LVH", "SEHYP", "RVH", "ABQRS", "EL"}:
         width = rng.uniform(88, 106)
     normal = normal_qrs(person, width, rng)
-    waves, width = _conducted(normal, findings, person, width, rng)
+    waves, width = _conduct(normal, findings, person, width, rng)
     for code in ("ASMI", "AMI", "ALMI", "LMI", "IMI", "ILMI", "IPMI", "IPLMI", "PMI"):
         if code in findings:
             if code != "PMI":
@@ -106,10 +109,10 @@ def activation(findings: frozenset[str], person: Person, rng: BufferedRng) -> tu
     return to_voltage(waves, findings, width, rng), normal, width
 
 
-def _conducted(
+def _conduct(
     waves: list[Wave], findings: frozenset[str], person: Person, width: float, rng: BufferedRng
 ) -> tuple[list[Wave], float]:
-    """The waves as the bundle branches and fascicles let them pass, and the width of the QRS in ms (A3)."""
+    """The waves with the findings of conduction (fascicles, bundles, preexcitation), and the QRS width in ms (A3)."""
     if "LAFB" in findings:
         waves = _fascicle(waves, person, (-0.26, 0.36, -0.10), rng.uniform(-74, -50), rng)
     if "LPFB" in findings:
@@ -117,8 +120,8 @@ def _conducted(
     if "RVH" in findings:
         start = (0.30 * rng.uniform(0.7, 1.2), -0.16, -0.08)  # an r in I and aVL before their deep S
         first = person.wave("first", (0, 0.18 * width, 0.36 * width), start, "activation", rng)
-        late = [w.stretched(0.9, 0.1 * width) for w in waves if w.name != "septum"]
-        waves = to_axis([first, *late], rng.uniform(96, 118), keep=("first",))
+        late = [w.dilate(0.9, 0.1 * width) for w in waves if w.name != "septum"]
+        waves = rotate_to_axis([first, *late], rng.uniform(96, 118), keep=("first",))
     if "CLBBB" in findings or "ILBBB" in findings:
         complete = "CLBBB" in findings
         width = rng.uniform(130, 164) if complete else rng.uniform(112, 118.5)
@@ -129,32 +132,30 @@ def _conducted(
         return _right_bundle(waves, person, width, complete, rng), width
     if "IVCD" in findings:
         wide = rng.uniform(113, 138)
-        slow = [w.stretched(wide / width).scaled(math.sqrt(width / wide)) for w in waves]
+        slow = [w.dilate(wide / width).scale(math.sqrt(width / wide)) for w in waves]
         return [*slow, *_notches(wide, person, rng)], wide
     if "WPW" in findings:
-        return _preexcited(waves, person, width, rng)
+        return _preexcitation(waves, person, width, rng)
     return waves, width
 
 
 def _right_bundle(waves: list[Wave], person: Person, width: float, complete: bool, rng: BufferedRng) -> list[Wave]:
-    """The right ventricle comes last: a slow terminal force to the right and front, R' in V1 and a broad S in
-    I, V6."""
+    """The right ventricle comes last: a slow terminal force to the right and front, R' in V1, broad S in I, V6."""
     early = width * (0.68 if complete else 0.90)
     squeeze = early / max(w.end for w in waves)
-    kept = [w.stretched(squeeze) for w in waves]
-    # what was cancelled by the right ventricle is now alone: less S in V1 before the R', smaller R on the
-    # left
-    end, wall = (0.25, (1.0, 1.0, 0.35)) if complete else (0.4, (1.0, 1.0, 0.8))
-    less: dict[str, float | Vector] = {"posterior": end, "base": end, "wall": wall}
-    kept = [w.scaled(less.get(w.name, 1.0)) for w in kept]
+    rest = [w.dilate(squeeze) for w in waves]
+    # forces that the right ventricle no longer cancels: less S in V1 before the R', smaller R on the left
+    terminal, wall = (0.25, (1.0, 1.0, 0.35)) if complete else (0.4, (1.0, 1.0, 0.8))
+    remainders: dict[str, float | Vector] = {"posterior": terminal, "base": terminal, "wall": wall}
+    rest = [w.scale(remainders.get(w.name, 1.0)) for w in rest]
     strength = rng.uniform(0.75, 1.4) if complete else rng.uniform(0.15, 0.55)
     vector = scale((rng.uniform(-0.50, -0.22), rng.uniform(-0.3, 0.1), rng.uniform(-0.85, -0.55)), strength)
     start = early * (0.66 if complete else 0.6)
     late = person.wave("right", (start, start + (width - start) * 0.52, width), vector, "activation", rng)
-    return [*kept, late]
+    return [*rest, late]
 
 
-# In left bundle branch block two fronts run at once: one to the back under V1-V4, one along the lateral wall.
+# In left bundle branch block two fronts spread at once: one to the back under V1-V4, one along the lateral wall.
 _FRONTAL = (0.95, 1.0, 1.25, 1.5, 1.3, 0.8, 1.0, 1.0)
 _LATERAL = (1.0, 1.0, 0.8, 0.6, 0.7, 0.85, 1.25, 1.4)
 
@@ -171,34 +172,32 @@ def _left_bundle(person: Person, width: float, complete: bool, rng: BufferedRng)
         ("notch-back", (0.36, 0.68, 1.0), (0.0, 0.0, 0.95 * back), _FRONTAL),
     )
     waves = [
-        person.wave(name, [t * width for t in times], scale(vector, size), "activation", rng).near(gain)
+        person.wave(name, [t * width for t in times], scale(vector, size), "activation", rng).apply_gain(gain)
         for name, times, vector, gain in parts
     ]
-    return to_axis(waves, rng.uniform(-52, 48) if complete else rng.uniform(-20, 65), keep=("first",))
+    return rotate_to_axis(waves, rng.uniform(-52, 48) if complete else rng.uniform(-20, 65), keep=("first",))
 
 
 def _fascicle(waves: list[Wave], person: Person, first: Vector, axis: float, rng: BufferedRng) -> list[Wave]:
-    """A fascicle blocked: the first forces leave through the other one, the main forces follow to the blocked
-    side.
+    """A blocked fascicle: the first forces spread from the other fascicle, the main forces to the blocked side.
 
     LAFB: axis -45 to -90, qR in aVL, rS in II, III, aVF. LPFB: axis +90 to 180, rS in I, aVL, qR in III, aVF.
     """
     width = max(w.end for w in waves)
     start = scale(first, rng.uniform(0.25, 0.6))
     early = person.wave("first", (0, 0.18 * width, 0.36 * width), start, "activation", rng)
-    late = [w.stretched(0.88, 0.12 * width) if w.name != "septum" else w.scaled((0.2, 0.2, 0.6)) for w in waves]
+    late = [w.dilate(0.88, 0.12 * width) if w.name != "septum" else w.scale((0.2, 0.2, 0.6)) for w in waves]
     if axis < 0:  # the lateral wall is reached as usual, what lies above it late
-        late = [w.scaled((0.9, 0.3, 1.0)) if w.name == "apex" else w for w in late]
-        late = [w.scaled(1.5).stretched(1.0, 0.06 * width) if w.name in ("posterior", "base") else w for w in late]
+        late = [w.scale((0.9, 0.3, 1.0)) if w.name == "apex" else w for w in late]
+        late = [w.scale(1.5).dilate(1.0, 0.06 * width) if w.name in ("posterior", "base") else w for w in late]
     # the last forces stay on the blocked side, which leaves an S up to V6
     tail = person.wave("tail", (0.45 * width, 0.72 * width, width), (-0.24, 0.0, 0.16), "activation", rng)
-    kept = ("first", "septum", "tail", "apex") if axis < 0 else ("first", "septum", "tail")
-    return to_axis([early, *late, tail], axis, keep=kept)
+    anchors = ("first", "septum", "tail", "apex") if axis < 0 else ("first", "septum", "tail")
+    return rotate_to_axis([early, *late, tail], axis, keep=anchors)
 
 
-def _preexcited(waves: list[Wave], person: Person, width: float, rng: BufferedRng) -> tuple[list[Wave], float]:
-    """A delta wave before the rest: part of the ventricles is reached early over an accessory pathway
-    (A3)."""
+def _preexcitation(waves: list[Wave], person: Person, width: float, rng: BufferedRng) -> tuple[list[Wave], float]:
+    """A delta wave before the rest: an accessory pathway activates part of the ventricles early (A3)."""
     delta_ms = rng.uniform(38, 60)
     side = rng.random()
     if side < 0.5:  # left pathway: positive in V1 (type A)
@@ -207,37 +206,38 @@ def _preexcited(waves: list[Wave], person: Person, width: float, rng: BufferedRn
         direction = (rng.uniform(0.4, 0.7), rng.uniform(-0.5, 0.35), rng.uniform(0.1, 0.4))
     direction = scale(direction, rng.uniform(0.8, 1.3))
     total = delta_ms + width * 0.9
-    rest = [w.stretched(0.9, delta_ms) for w in waves if w.name != "septum"]
+    rest = [w.dilate(0.9, delta_ms) for w in waves if w.name != "septum"]
     times = (0.0, delta_ms * 1.1, delta_ms * 1.3, delta_ms + 0.5 * width)
     return [person.wave("delta", times, direction, "activation", rng), *rest], total
 
 
 def _notches(width: float, person: Person, rng: BufferedRng) -> list[Wave]:
     """Fragmented conduction: two or three short forces within the QRS."""
-    made = []
+    notches = []
     for _ in range(2 + rng.below(2)):
         middle, half = rng.uniform(0.3, 0.8) * width, rng.uniform(9, 14)
-        vector = scattered((1.0, 1.0, 1.0), rng)
+        vector = normal_vector((1.0, 1.0, 1.0), rng)
         vector = scale(vector, rng.uniform(0.22, 0.42) * person.size / math.hypot(*vector))
-        made.append(person.wave("notch", (middle - half, middle, min(middle + half, width)), vector, "activation", rng))
-    return made
+        notches.append(
+            person.wave("notch", (middle - half, middle, min(middle + half, width)), vector, "activation", rng)
+        )
+    return notches
 
 
-def grown(
-    waves: list[Wave], extra: Sequence[Wave], width: float, enough: Callable[[Beat], bool], first: float = 0.5
+def add_to_qrs(
+    waves: list[Wave], extra: Sequence[Wave], width: float, criterion: Callable[[Beat], bool], first: float = 0.5
 ) -> list[Wave]:
-    """Add `extra`, stronger and stronger from `first` times its strength, until the noise-free QRS is
-    `enough`."""
+    """Add `extra`, from `first` times its strength upwards, until the noise-free QRS meets `criterion`."""
     n = int(width / STEP_MS) + 40
-    base, more = seen(waves, n), seen(extra, n)
+    base, more = project_leads(waves, n), project_leads(extra, n)
     strength = first
     for _ in range(20):
         beat = Beat([], width, width + 80)
         beat.leads = base + strength * more
-        if enough(beat):
+        if criterion(beat):
             break
         strength *= 1.15
-    return [*waves, *(w.scaled(strength) for w in extra)]
+    return [*waves, *(w.scale(strength) for w in extra)]
 
 
 # The direction away from a scar.
@@ -250,32 +250,31 @@ _AWAY: dict[str, Vector] = {
     "ILMI": (-0.42, -0.45, -0.08),
 }
 _AWAY["IPMI"], _AWAY["IPLMI"] = _AWAY["IMI"], _AWAY["ILMI"]
-# What is left of the apex's forces where the lower or the lateral wall gives nothing.
-_LOST: dict[str, Vector] = {"IMI": (1.0, 0.25, 1.0), "ILMI": (0.3, 0.25, 1.0), "LMI": (0.6, 1.0, 1.0)}
-_LOST["IPMI"], _LOST["IPLMI"] = _LOST["IMI"], _LOST["ILMI"]
+# Factors of the apex's forces where the inferior or the lateral wall contributes nothing.
+_APEX_REMAINDER: dict[str, Vector] = {"IMI": (1.0, 0.25, 1.0), "ILMI": (0.3, 0.25, 1.0), "LMI": (0.6, 1.0, 1.0)}
+_APEX_REMAINDER["IPMI"], _APEX_REMAINDER["IPLMI"] = _APEX_REMAINDER["IMI"], _APEX_REMAINDER["ILMI"]
 
 
 def scar(waves: list[Wave], code: str, width: float, person: Person, rng: BufferedRng) -> list[Wave]:
-    """Silence a region: the first 42-66 ms point away from it, until its leads show a Q of >= 30 ms and depth
-    (U)."""
+    """Silence a region: the first 42-66 ms point away from it, until its leads show a deep Q of >= 30 ms (U)."""
     anterior, inferior = code in ("ASMI", "AMI", "ALMI"), code in ("IMI", "ILMI", "IPMI", "IPLMI")
     length = rng.uniform(46, 66) if anterior else rng.uniform(42, 56)
     depth = 0.11 + rng.gamma(1.0, 0.04)
-    rest = (0.6, 0.2, 0.9) if inferior else (0.2, 0.2, 0.2)
-    kept = [w.scaled(rest) if w.name in ("septum", "first") else w for w in waves]
-    if code in _LOST:
-        kept = [w.scaled(_LOST[code]) if w.name == "apex" else w for w in kept]
-    if anterior:  # the front wall gives nothing: no R between the Q and the S
-        kept = [_weak_apex(w) if w.name == "apex" else w for w in kept]
-    vector = varied(_AWAY[code], 0.12, rng)
+    septal_remainder = (0.6, 0.2, 0.9) if inferior else (0.2, 0.2, 0.2)
+    rest = [w.scale(septal_remainder) if w.name in ("septum", "first") else w for w in waves]
+    if code in _APEX_REMAINDER:
+        rest = [w.scale(_APEX_REMAINDER[code]) if w.name == "apex" else w for w in rest]
+    if anterior:  # the anterior wall contributes nothing: no R between the Q and the S
+        rest = [_weak_apex(w) if w.name == "apex" else w for w in rest]
+    vector = jitter(_AWAY[code], 0.12, rng)
     hole = person.wave("scar", (0, 0.40 * length, 0.60 * length, length), vector, "activation", rng)
-    need = _q_leads(code, rng)
+    leads = _q_leads(code, rng)
 
     def shows(beat: Beat) -> bool:
-        deep = all(beat.q_ms(name, depth) >= 32 for name in need if name not in ("V5", "V6"))
-        return deep and all(beat.q_ms(name) >= 30 for name in need)
+        deep = all(beat.q_ms(name, depth) >= 32 for name in leads if name not in ("V5", "V6"))
+        return deep and all(beat.q_ms(name) >= 30 for name in leads)
 
-    return grown(kept, [hole], width, shows, first=0.2)
+    return add_to_qrs(rest, [hole], width, shows, first=0.2)
 
 
 def _weak_apex(wave: Wave) -> Wave:
@@ -284,8 +283,7 @@ def _weak_apex(wave: Wave) -> Wave:
 
 
 def _q_leads(code: str, rng: BufferedRng) -> tuple[str, ...]:
-    """The leads that have to show the Q: all of the territory in extensive infarcts, two of three in small
-    ones (U)."""
+    """The leads that have to show the Q: all of the territory in extensive infarcts, two of three in small ones (U)."""
     leads = Q_LEADS[code]
     if code in SMALL_Q and rng.random() < 0.55:
         return SMALL_Q[code]
@@ -293,8 +291,8 @@ def _q_leads(code: str, rng: BufferedRng) -> tuple[str, ...]:
 
 
 def posterior_loss(waves: list[Wave], width: float, person: Person, rng: BufferedRng) -> list[Wave]:
-    """A posterior scar: forces to the front are left over, R >= 40 ms and R >= S in V1 and V2 (U)."""
-    kept = [w.scaled((1.0, 1.0, 0.3)) if w.vector[2] > 0 else w for w in waves]
+    """A posterior scar: forces to the front predominate, R >= 40 ms and R >= S in V1 and V2 (U)."""
+    rest = [w.scale((1.0, 1.0, 0.3)) if w.vector[2] > 0 else w for w in waves]
     vector = (-0.05, 0.0, -0.5)
     front = person.wave("scar-front", (0.05 * width, 0.45 * width, 0.62 * width, width), vector, "activation", rng)
 
@@ -306,24 +304,23 @@ def posterior_loss(waves: list[Wave], width: float, person: Person, rng: Buffere
             for n in ("V1", "V2")
         )
 
-    return grown(kept, [front], width, shows, first=0.3)
+    return add_to_qrs(rest, [front], width, shows, first=0.3)
 
 
 def _lone_q(waves: list[Wave], findings: frozenset[str], width: float, person: Person, rng: BufferedRng) -> list[Wave]:
-    """Q waves of >= 30 ms and >= 0.1 mV in two contiguous leads (V5-V6, V4-V5 or V2-V3), too few for an
-    infarct's name."""
+    """Q waves of >= 30 ms and >= 0.1 mV in two contiguous leads (V5-V6 or V2-V3), too few for a named infarct."""
     away, leads = (((-0.5, 0.0, -0.25), ("V5", "V6")), ((0.0, 0.0, 0.5), ("V2", "V3")))[rng.below(2)]
     if "ILBBB" in findings:
         away, leads = (0.0, 0.0, 0.5), ("V2", "V3")
-    kept = [w.scaled(0.3) if w.name in ("septum", "first") else w for w in waves]
+    rest = [w.scale(0.3) if w.name in ("septum", "first") else w for w in waves]
     length = rng.uniform(40, 48)
     hole = person.wave("scar", (0, 0.4 * length, 0.5 * length, length), away, "activation", rng)
-    return grown(kept, [hole], width, lambda b: all(b.q_ms(n, 0.11) >= 31 for n in leads), first=0.3)
+    return add_to_qrs(rest, [hole], width, lambda b: all(b.q_ms(n, 0.11) >= 31 for n in leads), first=0.3)
 
 
 def _right_ventricle(waves: list[Wave], width: float, person: Person, rng: BufferedRng) -> list[Wave]:
     """RVH: R in V1 >= 0.7 mV and larger than S, R V1 + S V5/6 > 1.05 mV, axis >= 90 degrees (A5)."""
-    kept = [w.scaled((1.0, 1.0, 0.45)) if w.vector[2] > 0 else w for w in waves]
+    rest = [w.scale((1.0, 1.0, 0.45)) if w.vector[2] > 0 else w for w in waves]
     vector = (-0.34, 0.15, -0.5)
     force = person.wave("right-wall", (0.15 * width, 0.52 * width, 0.94 * width), vector, "activation", rng)
     aim = 0.72 + rng.gamma(1.0, 0.15)
@@ -333,7 +330,7 @@ def _right_ventricle(waves: list[Wave], width: float, person: Person, rng: Buffe
             beat.r("V1") >= aim and beat.r("V1") > beat.s("V1") and beat.r("V1") + max(beat.s("V5"), beat.s("V6")) > 1.1
         )
 
-    return grown(kept, [force], width, shows, first=0.5)
+    return add_to_qrs(rest, [force], width, shows, first=0.5)
 
 
 def _thick_septum(waves: list[Wave], width: float, person: Person, rng: BufferedRng) -> list[Wave]:
@@ -341,9 +338,9 @@ def _thick_septum(waves: list[Wave], width: float, person: Person, rng: Buffered
     vector = (-0.62, -0.12, -0.5)
     force = person.wave("septum", (0, 0.17 * width, 0.36 * width), vector, "activation", rng)
     depth = rng.uniform(0.2, 0.45)
-    kept = [w for w in waves if w.name != "septum"]
-    return grown(
-        kept,
+    rest = [w for w in waves if w.name != "septum"]
+    return add_to_qrs(
+        rest,
         [force],
         width,
         lambda b: all(b.q_ms(n, depth) > 0 for n in ("V5", "V6")) and b.r("V1") > 0.4,
@@ -352,39 +349,37 @@ def _thick_septum(waves: list[Wave], width: float, person: Person, rng: Buffered
 
 
 def to_voltage(waves: list[Wave], findings: frozenset[str], width: float, rng: BufferedRng) -> list[Wave]:
-    """Scale the QRS so that voltage criteria hold or fail as the findings say.
+    """Scale the QRS so that the voltage criteria agree with the findings.
 
     LVH and VCLVH: Sokolow-Lyon >= 3.5 mV. HVOLT: see `Beat.high_voltage`. LVOLT: peak-to-peak < 0.5 mV in all
-    limb leads (Minnesota code 9-1). Otherwise Sokolow-Lyon stays below 3.4 mV and the limb leads above 0.55
-    mV.
+    limb leads (Minnesota code 9-1). Otherwise Sokolow-Lyon stays below 3.4 mV and the limb leads above 0.55 mV.
     """
     beat = Beat(waves, width, width + 80)
     if "LVOLT" in findings:
         limb = rng.uniform(0.30, 0.46) / max(beat.limb_peak, 0.1)
         chest = limb if rng.random() < 0.3 else max(limb, rng.uniform(0.5, 0.9))
-        return [w.scaled((limb, limb, chest)) for w in waves]
+        return [w.scale((limb, limb, chest)) for w in waves]
     if findings & {"CLBBB", "WPW", "CRBBB", "RVH"}:
         return waves
     if "LVH" in findings or "VCLVH" in findings:
         aim = 3.55 + rng.gamma(1.0, 0.45) if "LVH" in findings else 3.55 + rng.gamma(1.0, 0.2)
-        return [w.scaled(aim / max(beat.sokolow, 0.5)) for w in waves]
+        return [w.scale(aim / max(beat.sokolow, 0.5)) for w in waves]
     if "HVOLT" in findings:
         top = max(*(max(beat.r(n), beat.s(n)) / 2.0 for n in ("I", "II", "III", "aVF", "aVL")),
                   *(x / 3.0 for x in (beat.s("V1"), beat.s("V2"), beat.r("V5"), beat.r("V6"))))  # fmt: skip
-        return [w.scaled(rng.uniform(1.02, 1.15) / max(top, 0.1)) for w in waves]
+        return [w.scale(rng.uniform(1.02, 1.15) / max(top, 0.1)) for w in waves]
     factor = 1.0
     if beat.sokolow > 3.3:
         factor = rng.uniform(2.3, 3.25) / beat.sokolow
     if beat.limb_peak * factor < 0.6:
         factor = rng.uniform(0.62, 0.8) / max(beat.limb_peak, 0.1)
-    return [w.scaled(factor) for w in waves] if factor != 1.0 else waves
+    return [w.scale(factor) for w in waves] if factor != 1.0 else waves
 
 
 def ectopic_qrs(person: Person, rng: BufferedRng, site: str) -> tuple[list[Wave], float]:
-    """The QRS of a ventricular focus ("pvc", "escape") or of pacing at the right apex ("paced"): (waves,
-    width in ms).
+    """(waves, width in ms) of the QRS of a ventricular focus ("pvc", "escape") or right apical pacing ("paced").
 
-    Wide (>= 120 ms) and slow from its onset, with either bundle branch's pattern.
+    Wide (>= 120 ms) and slow from its onset, with the pattern of either bundle branch block.
     """
     width = rng.uniform(134, 176)
     side = 1.0 if site == "paced" or rng.random() < 0.5 else -1.0  # +1 from the right ventricle to the left and back
@@ -392,7 +387,7 @@ def ectopic_qrs(person: Person, rng: BufferedRng, site: str) -> tuple[list[Wave]
     towards = (side * rng.uniform(0.35, 0.9), up, side * rng.uniform(0.5, 1.1))
     main = scale(towards, (rng.uniform(0.4, 1.0) if site == "paced" else rng.uniform(1.0, 1.5)) * person.size)
     share = (rng.uniform(0.3, 0.7), rng.uniform(0.3, 0.7), rng.uniform(0.3, 0.7))
-    second = plus(scale(main, share), scattered((0.22, 0.22, 0.22), rng), person.size)
+    second = plus(scale(main, share), normal_vector((0.22, 0.22, 0.22), rng), person.size)
     waves = [
         person.wave("focus", (0, 0.40 * width, 0.84 * width), main, "activation", rng),
         person.wave("spread", (0.30 * width, 0.66 * width, width), second, "activation", rng),
@@ -401,11 +396,11 @@ def ectopic_qrs(person: Person, rng: BufferedRng, site: str) -> tuple[list[Wave]
 
 
 def gradient(person: Person, rng: BufferedRng) -> Vector:
-    """The T wave's dipole in mV after a normal activation, within the spread of healthy or of other recordings."""
+    """The T wave's dipole in mV after a normal activation, as in recordings of healthy or of other people."""
     size = math.exp(rng.normal(0, 0.26) - 0.008 * (person.age - 45))  # T grows smaller with age
-    mean, spread, least = (0.27, 0.15, -0.18), (0.05, 0.04, 0.09), (0.10, 0.05)
-    if not person.healthy:  # and in the sick, where V2-V3 keep theirs
-        mean, spread, least = (0.22, 0.10, -0.18), (0.07, 0.05, 0.11), (-math.inf, -math.inf)
-    x, y, z = plus(scale(mean, size), scattered(spread, rng))
+    mean, sd, lowest = (0.27, 0.15, -0.18), (0.05, 0.04, 0.09), (0.10, 0.05)
+    if not person.healthy:  # smaller in I and II, not in V2-V3
+        mean, sd, lowest = (0.22, 0.10, -0.18), (0.07, 0.05, 0.11), (-math.inf, -math.inf)
+    x, y, z = plus(scale(mean, size), normal_vector(sd, rng))
     z *= 0.7 if person.sex == "female" else 1.15  # men's T in V2-V3 is taller
-    return max(x, least[0]), max(y, least[1]), max(z, -1.0)
+    return max(x, lowest[0]), max(y, lowest[1]), max(z, -1.0)

@@ -1,107 +1,105 @@
-"""Whether a noise-free beat shows what it is said to show, and which descriptive statements it meets
-besides."""
+"""Whether a noise-free beat shows its findings, and which further descriptive statements it meets."""
 
 from __future__ import annotations
-
-from collections.abc import Collection
 
 from render.record import sorted_statements
 from render.simulator.criteria import Q_LEADS, SMALL_Q, Beat
 from render.simulator.dipoles import Person
-from render.simulator.findings import IMPLIED, Q_INFARCTS
+from render.simulator.findings import IMPLICATIONS, Q_INFARCTS
 
-# Causes whose ST-T follows from the activation: descriptive ST-T statements are not made about them.
+# Findings whose ST-T changes follow from the activation: no descriptive ST-T statement is checked or added.
 _SECONDARY = frozenset({"CLBBB", "CRBBB", "IRBBB", "ILBBB", "IVCD", "WPW", "PACE", "RVH"})
 _WIDE = frozenset({"CLBBB", "WPW", "PACE"})
 
 Check = tuple[str, bool]
 
 
-def unmet(findings: frozenset[str], beat: Beat, person: Person) -> list[str]:
-    """What the beat should show and does not ("LAFB"), or shows and should not ("no QWAVE"). Empty: it is
-    sound."""
+def violations(findings: frozenset[str], beat: Beat, person: Person) -> list[str]:
+    """Names of the checks that the beat fails: "LAFB" (a finding is missing), "no QWAVE" (one too many)."""
     checks = [*_scars(findings, beat), *_conduction(findings, beat), *_voltage(findings, beat)]
     if not findings & _SECONDARY:
         checks += _recovery(findings, beat, person)
     if "NORM" in findings:
         checks.append(("NORM", -30 <= beat.axis <= 90 and beat.qrs_ms <= 118))
-    return [name for name, good in checks if not good]
+    return [name for name, holds in checks if not holds]
 
 
-def _scars(have: frozenset[str], beat: Beat) -> list[Check]:
-    checks = [(code, all(beat.q_ms(n) >= 30 for n in SMALL_Q.get(code, Q_LEADS[code]))) for code in have & Q_INFARCTS]
-    if have & {"PMI", "IPMI", "IPLMI"}:
+def _scars(findings: frozenset[str], beat: Beat) -> list[Check]:
+    checks = [
+        (code, all(beat.q_ms(n) >= 30 for n in SMALL_Q.get(code, Q_LEADS[code]))) for code in findings & Q_INFARCTS
+    ]
+    if findings & {"PMI", "IPMI", "IPLMI"}:
         checks.append(("PMI", all(beat.r(n) >= beat.s(n) for n in ("V1", "V2"))))
-    if "QWAVE" in have:
+    if "QWAVE" in findings:
         checks.append(("QWAVE", beat.pathological_q))
-    if "SEHYP" in have:
+    if "SEHYP" in findings:
         checks.append(("SEHYP", 0 < beat.q_ms("V6", 0.15) < 40))
-    elif not have & (Q_INFARCTS | _WIDE | {"QWAVE"}):
+    elif not findings & (Q_INFARCTS | _WIDE | {"QWAVE"}):
         checks.append(("no QWAVE", not beat.pathological_q))
     return checks
 
 
-def _conduction(have: frozenset[str], beat: Beat) -> list[Check]:
+def _conduction(findings: frozenset[str], beat: Beat) -> list[Check]:
     checks: list[Check] = []
-    if "LAFB" in have:
+    if "LAFB" in findings:
         checks.append(("LAFB", -90 < beat.axis <= -45 and beat.r("aVL") > 0 and beat.s("II") > beat.r("II")))
-    if "LPFB" in have:
+    if "LPFB" in findings:
         checks.append(("LPFB", beat.axis >= 90 and beat.s("I") > beat.r("I")))
-    if "RVH" in have:
+    if "RVH" in findings:
         checks.append(("RVH", beat.axis >= 88 and beat.r("V1") >= 0.7 and beat.r("V1") > beat.s("V1")))
-    if "CRBBB" in have:
+    if "CRBBB" in findings:
         late = float(beat.lead("V1")[int(beat.qrs_ms * 0.7 / 2)])
         checks.append(("CRBBB", late > 0.15 and beat.s("V6") > 0.1))
-    if "CLBBB" in have or "ILBBB" in have:
+    if "CLBBB" in findings or "ILBBB" in findings:
         no_q = beat.q_ms("V6", 0.04) == 0 and beat.q_ms("I", 0.04) == 0
         left = beat.r("I") > beat.s("I") and beat.r("V6") > max(0.3, beat.s("V6"))
         checks.append(("LBBB", no_q and left))
-    if "CLBBB" in have:
+    if "CLBBB" in findings:
         checks.append(("CLBBB", beat.s("V1") > beat.r("V1") and beat.r("V1") < 0.6))
     return checks
 
 
-def _voltage(have: frozenset[str], beat: Beat) -> list[Check]:
-    checks = [("LVOLT", (beat.limb_peak < 0.5) == ("LVOLT" in have))]
-    if have & {"LVH", "VCLVH"}:
+def _voltage(findings: frozenset[str], beat: Beat) -> list[Check]:
+    checks = [("LVOLT", (beat.limb_peak < 0.5) == ("LVOLT" in findings))]
+    if findings & {"LVH", "VCLVH"}:
         checks.append(("VCLVH", beat.sokolow >= 3.5))
-    elif "HVOLT" in have:
+    elif "HVOLT" in findings:
         checks.append(("HVOLT", beat.high_voltage))
-    elif not have & (_WIDE | {"CRBBB", "RVH"}):
+    elif not findings & (_WIDE | {"CRBBB", "RVH"}):
         checks.append(("no VCLVH", beat.sokolow < 3.5 and not beat.high_voltage))
     return checks
 
 
-def _recovery(have: frozenset[str], beat: Beat, person: Person) -> list[Check]:
-    """ST-T of a beat whose activation does not itself change ST-T."""
-    primary = have & (Q_INFARCTS | {"PMI", "LVH", "SEHYP", "ANEUR"}) or any(c.startswith(("ISC", "INJ")) for c in have)
+def _recovery(findings: frozenset[str], beat: Beat, person: Person) -> list[Check]:
+    """ST-T checks of a beat whose activation does not itself change ST-T."""
+    primary = findings & (Q_INFARCTS | {"PMI", "LVH", "SEHYP", "ANEUR"}) or any(
+        c.startswith(("ISC", "INJ")) for c in findings
+    )
     checks: list[Check] = []
-    if "LOWT" in have:
+    if "LOWT" in findings:
         checks.append(("LOWT", beat.t_low))
-    if "INVT" in have:
+    if "INVT" in findings:
         checks.append(("INVT", beat.t_inverted))
-    if "STD_" in have or "DIG" in have:
+    if "STD_" in findings or "DIG" in findings:
         checks.append(("STD_", beat.st_depressed))
-    elif not primary and "EL" not in have:
+    elif not primary and "EL" not in findings:
         checks.append(("no STD_", not beat.st_depressed))
-    if not primary and not have & {"STE_", "EL"}:
+    if not primary and not findings & {"STE_", "EL"}:
         limit = 0.15 if person.sex == "female" else 0.2
         checks.append(("no STE_", not beat.st_elevated and max(beat.j("V2"), beat.j("V3")) < limit))
-    if "NORM" in have:
+    if "NORM" in findings:
         checks.append(("normal T", beat.t_normal))
     return checks
 
 
-def holding(findings: Collection[str], beat: Beat) -> tuple[str, ...]:
-    """Sorted codes: the findings, what they imply, and the descriptive statements that the noise-free beat
-    meets."""
-    have = frozenset(findings)
-    codes = set(have).union(*(IMPLIED.get(code, ()) for code in have))
-    if have & _WIDE:
+def record_statements(findings: frozenset[str], beat: Beat) -> tuple[str, ...]:
+    """Sorted codes: the findings, what they imply, and the descriptive statements that the noise-free beat meets."""
+    codes = set(findings).union(*(IMPLICATIONS.get(code, ()) for code in findings))
+    if findings & _WIDE:
         return sorted_statements(codes)
-    if beat.sokolow >= 3.5 and not have & {"CRBBB", "RVH", "ILBBB"}:
+    if beat.sokolow >= 3.5 and not findings & {"CRBBB", "RVH", "ILBBB"}:
         codes.add("VCLVH")
-    if not have & _SECONDARY:
+    if not findings & _SECONDARY:
         if beat.st_depressed:
             codes.add("STD_")
             codes.discard("NST_")

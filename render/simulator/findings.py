@@ -1,7 +1,6 @@
-"""Which statements can stand together, what follows from what, and how often the simulator draws each.
+"""Which statements exclude or imply each other, and how often the simulator samples each combination.
 
-Exclusions and implications follow from the criteria (`render.simulator.criteria`) and from what occurs together in
-PTB-XL.
+Exclusions and implications follow from the criteria (`render.simulator.criteria`) and from PTB-XL's records.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ from render.statements import STATEMENTS
 SIMULATED_STATEMENTS: tuple[str, ...] = tuple(sorted(STATEMENTS))
 """SCP codes that can be simulated, sorted."""
 
-# How many of 11,987 records of folds 1-9 of PTB-XL (Wagner et al. 2020) have two statements; with itself: have the one.
-_TOGETHER = Path(__file__).with_name("cooccurrence.csv")
-_TOGETHER_RECORDS = 11987
+# How many of 11,987 records of PTB-XL's folds 1-9 (Wagner et al. 2020) carry both statements; on the diagonal, the one.
+_TABLE = Path(__file__).with_name("cooccurrence.csv")
+_TABLE_RECORDS = 11987
 
 SINUS = frozenset({"SR", "STACH", "SBRAD", "SARRH"})
 RHYTHMS = SINUS | {"AFIB", "AFLT", "SVTAC", "PSVT", "SVARR", "PACE"}
@@ -35,10 +34,10 @@ _MILD_T = {"NDT", "NT_", "LOWT"}
 _ST_T = _ISCHAEMIA | _INJURY | _MILD_T | {"STD_", "STE_", "NST_", "INVT", "TAB_", "DIG", "EL", "ANEUR"}
 _ECTOPY = {"PVC", "PAC", "PRC(S)", "BIGU", "TRIGU"}
 _WIDE = {"CLBBB", "WPW", "PACE"}
-NORMAL_COMPANY = SINUS | {"NORM", "PVC", "PAC", "PRC(S)", "IRBBB", "VCLVH", "HVOLT", "LVOLT"}
+COMPATIBLE_WITH_NORM = SINUS | {"NORM", "PVC", "PAC", "PRC(S)", "IRBBB", "VCLVH", "HVOLT", "LVOLT"}
 
-# At most one of each of these.
-_ONE_OF: tuple[Iterable[str], ...] = (
+# Of each group a record carries at most one.
+_EXCLUSIVE_GROUPS: tuple[Iterable[str], ...] = (
     ("SR", "STACH", "SBRAD", "SARRH", "AFIB", "AFLT", "SVTAC", "SVARR", "PACE"),
     ("SR", "STACH", "SBRAD", "SARRH", "AFIB", "AFLT", "PSVT", "SVARR", "PACE"),
     ("1AVB", "2AVB", "3AVB", "WPW"),
@@ -53,8 +52,8 @@ _ONE_OF: tuple[Iterable[str], ...] = (
     _ISCHAEMIA | _INJURY | {"ANEUR", "DIG", "EL", "STE_", "INVT"},
     ("BIGU", "TRIGU"),
 )
-# None of the left with any of the right.
-_NOT_WITH: tuple[tuple[Collection[str], Collection[str]], ...] = (
+# No code of the first set together with one of the second.
+_EXCLUSIVE_SETS: tuple[tuple[Collection[str], Collection[str]], ...] = (
     (
         {"1AVB", "LPR", "LAO/LAE", "RAO/RAE", "WPW", "2AVB", "3AVB"},
         {"AFIB", "AFLT", "SVTAC", "PSVT", "SVARR", "PACE"},
@@ -80,7 +79,7 @@ _NOT_WITH: tuple[tuple[Collection[str], Collection[str]], ...] = (
     ({"SEHYP"}, _ANTERIOR | _INFERIOR | {"QWAVE", "ABQRS"}),
     (_ANTERIOR - {"LMI"}, _POSTERIOR),
     ({"LMI", "ALMI", "AMI"}, {"ILMI", "IPLMI", "IPMI"}),
-    ({"ALMI", "LMI", "ILMI", "IPLMI"}, {"LVH", "VCLVH", "HVOLT"}),  # the lateral R is lost
+    ({"ALMI", "LMI", "ILMI", "IPLMI"}, {"LVH", "VCLVH", "HVOLT"}),  # no lateral R is left
     ({"LVOLT"}, _ANTERIOR | _INFERIOR | {"QWAVE"}),
     (_ANTERIOR | _INFERIOR, {"STE_"}),
     (_MILD_T, _ISCHAEMIA | _INJURY | {"INVT", "ANEUR", "EL", "STE_"}),
@@ -95,31 +94,30 @@ _NOT_WITH: tuple[tuple[Collection[str], Collection[str]], ...] = (
     ({"DIG"}, {"LNGQT", "NST_"}),
     ({"NST_"}, {"LVH"}),
     ({"PMI"}, _ISCHAEMIA | _INJURY | {"VCLVH", "HVOLT"}),
-    ({"NORM"}, set(STATEMENTS) - NORMAL_COMPANY),
+    ({"NORM"}, set(STATEMENTS) - COMPATIBLE_WITH_NORM),
 )
 
 
 def _pairs() -> frozenset[frozenset[str]]:
-    found = {frozenset(pair) for group in _ONE_OF for pair in combinations(sorted(group), 2)}
-    for left, right in _NOT_WITH:
-        found |= {frozenset((a, b)) for a in left for b in right if a != b}
-    return frozenset(found)
+    pairs = {frozenset(pair) for group in _EXCLUSIVE_GROUPS for pair in combinations(sorted(group), 2)}
+    for left, right in _EXCLUSIVE_SETS:
+        pairs |= {frozenset((a, b)) for a in left for b in right if a != b}
+    return frozenset(pairs)
 
 
 CONTRADICTIONS = _pairs()
-"""Pairs of codes that cannot hold on one record."""
-_EXCLUDED = {code: frozenset(b for b in STATEMENTS if frozenset((code, b)) in CONTRADICTIONS) for code in STATEMENTS}
+"""Pairs of codes that exclude each other on one record."""
+_EXCLUSIONS = {code: frozenset(b for b in STATEMENTS if frozenset((code, b)) in CONTRADICTIONS) for code in STATEMENTS}
 
-# code -> (one of these has to be there too, and when none is, the first that fits is added)
-_NEEDS: dict[str, tuple[str, ...]] = {
+# code -> codes of which it requires one
+_PREREQUISITES: dict[str, tuple[str, ...]] = {
     "PSVT": ("SVTAC",),
     "BIGU": ("PVC", "PAC"),
     "TRIGU": ("PVC", "PAC"),
     "PRC(S)": ("PVC", "PAC"),
     "ANEUR": ("ASMI", "AMI", "ALMI"),
 }
-# code -> codes that hold wherever it holds, by the same criterion
-IMPLIED: dict[str, tuple[str, ...]] = {
+IMPLICATIONS: dict[str, tuple[str, ...]] = {
     "1AVB": ("LPR",),
     "LPR": ("1AVB",),
     "LVH": ("VCLVH",),
@@ -132,16 +130,16 @@ IMPLIED: dict[str, tuple[str, ...]] = {
     "WPW": ("ABQRS",),
     **dict.fromkeys(Q_INFARCTS, ("QWAVE", "ABQRS")),
 }
+"""Code -> codes that hold wherever it holds, by the same criterion."""
 
 
 def compatible(code: str, others: Iterable[str]) -> bool:
-    """Whether `code` can stand with every one of `others`."""
-    return _EXCLUDED[code].isdisjoint(others)
+    """Whether none of `others` excludes `code`."""
+    return _EXCLUSIONS[code].isdisjoint(others)
 
 
-def resolved(statements: Iterable[str], rng: BufferedRng) -> frozenset[str]:
-    """Check the asked statements and add what has to stand with them: a rhythm, the ectopic beat of a
-    bigeminy.
+def resolve_findings(statements: Iterable[str], rng: BufferedRng) -> frozenset[str]:
+    """The statements and what they require: a rhythm, the ectopic beat of a bigeminy.
 
     Raises `InputError` for a code that cannot be simulated or for two that contradict each other.
     """
@@ -151,15 +149,14 @@ def resolved(statements: Iterable[str], rng: BufferedRng) -> frozenset[str]:
             raise InputError(f"statements: {code!r} is not among the {len(SIMULATED_STATEMENTS)} simulated codes")
     for a in sorted(findings):
         if not compatible(a, findings):
-            b = min(_EXCLUDED[a] & findings)
+            b = min(_EXCLUSIONS[a] & findings)
             raise InputError(f"statements: {a} and {b} contradict each other; leave one of them out")
-    for code, choices in _NEEDS.items():
+    for code, choices in _PREREQUISITES.items():
         if code in findings and not findings & set(choices):
-            fitting = [c for c in choices if compatible(c, findings)]
-            if not fitting:
+            candidates = [c for c in choices if compatible(c, findings)]
+            if not candidates:
                 raise InputError(f"statements: {code} needs {' or '.join(choices)}, which the others exclude")
-            likely = fitting[0] if len(fitting) == 1 or rng.random() < 0.65 else fitting[1]
-            findings.add(likely)
+            findings.add(candidates[0] if len(candidates) == 1 or rng.random() < 0.65 else candidates[1])
     if not findings & (RHYTHMS | {"2AVB", "3AVB"}):
         findings.add("SR")
     return frozenset(findings)
@@ -167,23 +164,26 @@ def resolved(statements: Iterable[str], rng: BufferedRng) -> frozenset[str]:
 
 _CODES = tuple(c for c in SIMULATED_STATEMENTS if c not in ("NORM", "SR"))
 _NORMAL = 0.30  # share of normal records
-_RARITY = 1 / 8  # power of a statement's rarity by which it begins the others: the common ones come as company too
-_PRIOR = 5.0  # records by which shares among few records are drawn towards those among all
-_MOST = 3  # companions
+_RARITY = 1 / 8  # exponent of a statement's rarity in its chance to come first; common ones also come as companions
+_PRIOR = 5.0  # pseudo-records that pull shares among few records towards those among all
+_MOST_COMPANIONS = 3
 
 
 def _cumulative(weights: Iterable[float]) -> list[float]:
     sums = list(accumulate(weights))
-    return [each / (sums[-1] or 1.0) for each in sums]
+    return [total / (sums[-1] or 1.0) for total in sums]
 
 
-class _Company(NamedTuple):
-    """What stands beside a statement, as running sums of shares: which rhythm (of `_RHYTHMS`), which other statements
-    (of `_OTHERS`), and how many of these: 0 to `_MOST`, by Poisson's law with the table's mean."""
+class _Cooccurrence(NamedTuple):
+    """Which statements accompany a statement, as running sums of probabilities.
+
+    rhythm: of each of `_RHYTHMS`. others: of each of `_OTHERS`. counts: of 0 to `_MOST_COMPANIONS` others (Poisson
+    with the table's mean).
+    """
 
     rhythm: list[float]
-    which: list[float]
-    how_many: list[float]
+    others: list[float]
+    counts: list[float]
 
 
 _RHYTHMS = tuple(sorted(RHYTHMS))
@@ -191,56 +191,58 @@ _OTHERS = tuple(c for c in _CODES if c not in RHYTHMS)
 
 
 def _counts() -> dict[tuple[str, str], int]:
-    """The table, either way round."""
-    with _TOGETHER.open(encoding="utf-8", newline="") as file:
+    """(code, code) -> records that carry both, in either order."""
+    with _TABLE.open(encoding="utf-8", newline="") as file:
         once = {(row["a"], row["b"]): int(row["records"]) for row in csv.DictReader(file)}
     return once | {(b, a): count for (a, b), count in once.items()}
 
 
-_BOTH = _counts()
+_COUNTS = _counts()
 
 
-def _learnt() -> dict[str, _Company]:
-    """The company of each statement, from the table of how often two stand on one record."""
+def _cooccurrences() -> dict[str, _Cooccurrence]:
+    """Statement -> its companions, from the table of how often two statements occur on one record."""
 
     def share(other: str, code: str) -> float:
-        if other in _EXCLUDED[code] or other == code:
+        if other in _EXCLUSIONS[code] or other == code:
             return 0.0
-        usual = _BOTH[other, other] / _TOGETHER_RECORDS
-        return (_BOTH.get((code, other), 0) + _PRIOR * usual) / (_BOTH[code, code] + _PRIOR)
+        usual = _COUNTS[other, other] / _TABLE_RECORDS
+        return (_COUNTS.get((code, other), 0) + _PRIOR * usual) / (_COUNTS[code, code] + _PRIOR)
 
-    learnt = {}
+    cooccurrences = {}
     for code in SIMULATED_STATEMENTS:
         rhythms, others = ([share(other, code) for other in group] for group in (_RHYTHMS, _OTHERS))
-        counts = _cumulative(sum(others) ** k / math.factorial(k) for k in range(_MOST + 1))
-        learnt[code] = _Company(_cumulative(rhythms), _cumulative(others), counts)
-    return learnt
+        counts = _cumulative(sum(others) ** k / math.factorial(k) for k in range(_MOST_COMPANIONS + 1))
+        cooccurrences[code] = _Cooccurrence(_cumulative(rhythms), _cumulative(others), counts)
+    return cooccurrences
 
 
-_COMPANY = _learnt()
-_FIRST = _cumulative(_BOTH[code, code] ** -_RARITY for code in _CODES)
-_TRIED = 9  # companions, of which those that fit are taken until there are enough
+_COOCCURRENCES = _cooccurrences()
+_FIRST_SHARES = _cumulative(_COUNTS[code, code] ** -_RARITY for code in _CODES)
+_MOST_ATTEMPTS = 9  # companions to try
 
 
-def drawn(rng: BufferedRng) -> frozenset[str]:
-    """A plausible combination: three in ten normal, the others begun by any statement, with the company in which
-    PTB-XL's records show it. A companion is drawn among those of one that is already there."""
-    first = "NORM" if rng.random() < _NORMAL else rng.weighted(_CODES, _FIRST)
-    chosen = [first]
-    tried: set[str] = set()
-    wanted = rng.weighted(range(_MOST + 1), _COMPANY[first].how_many)
-    while len(chosen) <= wanted and len(tried) < _TRIED:
-        code = rng.weighted(_OTHERS, _COMPANY[rng.choice(chosen)].which)
-        if code not in chosen and compatible(code, chosen):
-            chosen.append(code)
-        tried.add(code)
-    for _ in range(_TRIED):
-        if not RHYTHMS.isdisjoint(chosen):
+def sample_findings(rng: BufferedRng) -> frozenset[str]:
+    """A plausible combination of statements: 30 % normal; others start with any statement and get companions.
+
+    A companion is sampled from those that accompany one of the statements so far in PTB-XL's records.
+    """
+    first = "NORM" if rng.random() < _NORMAL else rng.weighted_choice(_CODES, _FIRST_SHARES)
+    codes = [first]
+    attempts: set[str] = set()
+    count = rng.weighted_choice(range(_MOST_COMPANIONS + 1), _COOCCURRENCES[first].counts)
+    while len(codes) <= count and len(attempts) < _MOST_ATTEMPTS:
+        code = rng.weighted_choice(_OTHERS, _COOCCURRENCES[rng.choice(codes)].others)
+        if code not in codes and compatible(code, codes):
+            codes.append(code)
+        attempts.add(code)
+    for _ in range(_MOST_ATTEMPTS):
+        if not RHYTHMS.isdisjoint(codes):
             break
-        rhythm = rng.weighted(_RHYTHMS, _COMPANY[first].rhythm)
-        if compatible(rhythm, chosen):
-            chosen.append(rhythm)
+        rhythm = rng.weighted_choice(_RHYTHMS, _COOCCURRENCES[first].rhythm)
+        if compatible(rhythm, codes):
+            codes.append(rhythm)
     try:
-        return resolved(chosen, rng)
-    except InputError:  # a need that the rest excludes: keep what is sound
-        return resolved([c for c in chosen if c not in _NEEDS], rng)
+        return resolve_findings(codes, rng)
+    except InputError:  # a prerequisite that the other codes exclude: leave out the codes that have one
+        return resolve_findings([c for c in codes if c not in _PREREQUISITES], rng)

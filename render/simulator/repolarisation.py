@@ -1,5 +1,4 @@
-"""Repolarisation: ST, T and U, the causes that change them, and the change that follows from a delayed
-activation.
+"""Repolarisation: ST, T and U, the causes that change them, and the change that follows from a delayed activation.
 
 Criteria: see `render.simulator.criteria`.
 """
@@ -9,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from render.simulator.activation import gradient, scattered, varied
+from render.simulator.activation import gradient, jitter, normal_vector
 from render.simulator.criteria import TERRITORIES, Beat
 from render.simulator.dipoles import Person, Vector, Wave, clip, plus, scale, total_area
 from render.simulator.rng import BufferedRng
@@ -31,15 +30,15 @@ _INFARCT_SITE = {
 
 
 def qt_interval(findings: frozenset[str], person: Person, rate: float, qrs_ms: float, rng: BufferedRng) -> float:
-    """QT in ms: QTc (Bazett) < 450 ms in men and < 460 ms in women unless a long QT is wanted (A4)."""
+    """QT in ms: QTc (Bazett) < 450 ms in men and < 460 ms in women unless the findings include a long QT (A4)."""
     rr = 60.0 / clip(rate, 45.0, 170.0)
     late = max(0.0, qrs_ms - 105.0) * 0.75
     if "LNGQT" in findings:
         return rng.uniform(470, 550) * math.sqrt(rr) + late
-    corrected = clip(rng.normal(400 if person.sex == "male" else 412, 16), 362, 438)
+    qtc = clip(rng.normal(400 if person.sex == "male" else 412, 16), 362, 438)
     if "DIG" in findings:
-        corrected = rng.uniform(340, 378)
-    qt: float = corrected * rr ** (1 / 3)
+        qtc = rng.uniform(340, 378)
+    qt: float = qtc * rr ** (1 / 3)
     limit = 442.0 if person.sex == "male" else 452.0
     return min(qt, limit * math.sqrt(rr)) + late
 
@@ -54,8 +53,8 @@ def recovery(
 ) -> Beat:
     """The whole beat: the QRS with its ST and T. widths: (QRS, QT) in ms.
 
-    The T area is the ventricular gradient less the change of the QRS area (Wilson 1934), so that a delayed
-    activation brings its discordant ST-T by itself.
+    The T area is the ventricular gradient minus the change of the QRS area (Wilson 1934), so that a delayed
+    activation causes a discordant ST-T.
     """
     qrs_ms, qt_ms = widths
     span = qt_ms - qrs_ms
@@ -64,10 +63,10 @@ def recovery(
     t, change = gradient(person, rng), (0.0, 0.0, 0.0)
     if qrs_ms >= 122 or findings & {"WPW", "CRBBB", "IRBBB", "ILBBB"}:
         change = plus(total_area(qrs), total_area(normal), -1.0)
-    # the part of the change that repolarisation mirrors, as it is found in either block
+    # the share of the change that repolarisation follows, per axis, as measured in right and in left block
     share = (0.40, 0.5, 0.70) if findings & {"CRBBB", "IRBBB"} else (0.5, 0.5, 0.42)
     t = plus(t, scale(change, share), -2 / (qt_ms - start))
-    level = plus((-0.012, -0.022, -0.048), scattered((0.018, 0.016, 0.022), rng))
+    level = plus((-0.012, -0.022, -0.048), normal_vector((0.018, 0.016, 0.022), rng))
     if not person.healthy:
         level = plus(level, (-0.014, -0.010, 0.0))
     st = plus(level, change, -0.0017)
@@ -86,7 +85,7 @@ def _u_wave(person: Person, qt_ms: float, size: float, rng: BufferedRng) -> Wave
     return person.wave("u", (qt_ms - 10, qt_ms + 55, qt_ms + 150), vector, "recovery", rng)
 
 
-def changed(beat: Beat, findings: frozenset[str], person: Person, rng: BufferedRng) -> Beat:
+def apply_st_t_causes(beat: Beat, findings: frozenset[str], person: Person, rng: BufferedRng) -> Beat:
     """The beat after every primary ST-T cause among the findings."""
     for code in sorted(findings):
         if code.startswith(("ISC", "INJ")):
@@ -96,7 +95,7 @@ def changed(beat: Beat, findings: frozenset[str], person: Person, rng: BufferedR
     if "LVH" in findings and rng.random() < 0.45 and not any(c.startswith(("ISC", "INJ")) for c in findings):
         beat = ischaemia(beat, "ISC_", person, rng)
     if "RVH" in findings and rng.random() < 0.3:
-        beat = ischaemia(beat, "ISCAS", person, rng)  # right ventricular strain looks the same
+        beat = ischaemia(beat, "ISCAS", person, rng)  # right ventricular strain has the same ST-T
     for code, cause in _CAUSES.items():
         if code in findings:
             beat = cause(beat, person, rng)
@@ -106,26 +105,26 @@ def changed(beat: Beat, findings: frozenset[str], person: Person, rng: BufferedR
         and not any(c.startswith("ISC") for c in findings)
     ):
         beat = _abnormal_t(beat, person, rng)
-    return _t_checked(beat, findings, person, rng)
+    return _restore_normal_t(beat, findings, person, rng)
 
 
-def pushed(
-    beat: Beat, waves: Sequence[Wave], enough: Callable[[Beat], bool], first: float = 1.0, growth: float = 1.2
+def add_to_beat(
+    beat: Beat, waves: Sequence[Wave], criterion: Callable[[Beat], bool], first: float = 1.0, growth: float = 1.2
 ) -> Beat:
-    """Add `waves` to the beat, stronger and stronger, until it is `enough`."""
+    """Add `waves`, from `first` times their strength upwards in steps of `growth`, until the beat meets `criterion`."""
     alone = Beat(list(waves), beat.qrs_ms, beat.qt_ms)
     strength = first
     for _ in range(18):
-        made = Beat([], beat.qrs_ms, beat.qt_ms)
-        made.leads = beat.leads + strength * alone.leads
-        if enough(made):
+        trial = Beat([], beat.qrs_ms, beat.qt_ms)
+        trial.leads = beat.leads + strength * alone.leads
+        if criterion(trial):
             break
         strength *= growth
-    return Beat([*beat.waves, *(w.scaled(strength) for w in waves)], beat.qrs_ms, beat.qt_ms)
+    return Beat([*beat.waves, *(w.scale(strength) for w in waves)], beat.qrs_ms, beat.qt_ms)
 
 
 def _st_wave(beat: Beat, person: Person, vector: Vector, hold: float, rng: BufferedRng) -> Wave:
-    """An ST shift that lasts for the share `hold` of the time from J to the end of T."""
+    """An ST shift. hold: the share of the time from J to the end of T for which it lasts."""
     span = beat.qt_ms - beat.qrs_ms
     times = (
         beat.qrs_ms - 18,
@@ -137,7 +136,7 @@ def _st_wave(beat: Beat, person: Person, vector: Vector, hold: float, rng: Buffe
 
 
 def _t_wave(beat: Beat, person: Person, vector: Vector, rng: BufferedRng) -> Wave:
-    """A T change between a quarter of the ST-T and its end."""
+    """A T change that begins at about a quarter of the ST-T."""
     span = beat.qt_ms - beat.qrs_ms
     times = (beat.qrs_ms + 0.22 * span, beat.qrs_ms + rng.uniform(0.58, 0.72) * span, beat.qt_ms)
     return person.wave("t+", times, vector, "recovery", rng)
@@ -147,7 +146,7 @@ def ischaemia(beat: Beat, code: str, person: Person, rng: BufferedRng) -> Beat:
     """ST down and T inverted in a territory: in two of its leads or more, most of them for an injury.
 
     ISC..: ST <= -0.05 mV at J + 60 ms and/or T <= -0.1 mV (U). INJ..: subendocardial injury, ST <= -0.1 mV. Most
-    records pass these limits by little, as PTB-XL's do.
+    records exceed these limits by little, as in PTB-XL.
     """
     site = code[3:] if code != "ISC_" else "C_"
     leads, injury = TERRITORIES[site], code.startswith("INJ")
@@ -155,7 +154,7 @@ def ischaemia(beat: Beat, code: str, person: Person, rng: BufferedRng) -> Beat:
     with_t = not injury or rng.random() < 0.6
     depth_st = (0.12 if injury else 0.05) + rng.gamma(1.0, 0.025) if with_st else 9.0
     depth_t = 0.10 + rng.gamma(1.0, 0.06) if with_t else 9.0
-    away = plus(varied(_AWAY[site], 0.2, rng), scattered((0.15, 0.15, 0.15), rng))
+    away = plus(jitter(_AWAY[site], 0.2, rng), normal_vector((0.15, 0.15, 0.15), rng))
     waves = []
     if with_st:
         waves.append(_st_wave(beat, person, scale(away, 0.10), 0.42, rng))
@@ -167,21 +166,21 @@ def ischaemia(beat: Beat, code: str, person: Person, rng: BufferedRng) -> Beat:
         st = not with_st or sum(b.st(n) <= -depth_st for n in leads) >= need
         return st and (not with_t or sum(b.t(n) <= -depth_t for n in leads) >= need)
 
-    return pushed(beat, waves, shows, first=0.3)
+    return add_to_beat(beat, waves, shows, first=0.3)
 
 
 def _infarct_recovery(beat: Beat, site: str, person: Person, rng: BufferedRng) -> Beat:
-    """After an infarct: T inverted over the scar (old), ST raised towards it (new), or nothing left."""
+    """After an infarct: T inverted over the scar (old), ST raised towards it (new), or no change."""
     stage = rng.random()
     away, leads = _AWAY[site], TERRITORIES[site]
     if stage < 0.35:
         depth = rng.gamma(1.0, 0.08)
         wave = _t_wave(beat, person, scale(away, 0.15), rng)
-        return pushed(beat, [wave], lambda b: sum(b.t(n) <= -depth for n in leads) >= 2, first=0.3)
+        return add_to_beat(beat, [wave], lambda b: sum(b.t(n) <= -depth for n in leads) >= 2, first=0.3)
     if stage < 0.45:
         height = 0.1 + rng.gamma(1.0, 0.06)
         wave = _st_wave(beat, person, scale(away, -0.12), 0.45, rng)
-        return pushed(beat, [wave], lambda b: sum(b.j(n) >= height for n in leads) >= 2)
+        return add_to_beat(beat, [wave], lambda b: sum(b.j(n) >= height for n in leads) >= 2)
     return beat
 
 
@@ -190,19 +189,18 @@ def _aneurysm(beat: Beat, person: Person, rng: BufferedRng) -> Beat:
     height = rng.uniform(0.12, 0.3)
     st = _st_wave(beat, person, (0.03, 0.02, -0.15), 0.45, rng)
     t = _t_wave(beat, person, (-0.10, 0.0, 0.12), rng)
-    return pushed(beat, [st, t], lambda b: sum(b.st(n) >= height for n in ("V1", "V2", "V3", "V4")) >= 3)
+    return add_to_beat(beat, [st, t], lambda b: sum(b.st(n) >= height for n in ("V1", "V2", "V3", "V4")) >= 3)
 
 
 def _st_depression(beat: Beat, person: Person, rng: BufferedRng) -> Beat:
     """ST <= -0.1 mV in two or more contiguous leads, mostly lateral and inferior (U)."""
     away = (-0.9, rng.uniform(-0.9, 0.1), rng.uniform(-0.3, 0.3))
     wave = _st_wave(beat, person, scale(away, 0.1), rng.uniform(0.25, 0.45), rng)
-    return pushed(_flat(beat, rng.uniform(0.0, 0.6)), [wave], lambda b: b.st_depressed, first=0.2)
+    return add_to_beat(_flatten_t(beat, rng.uniform(0.0, 0.6)), [wave], lambda b: b.st_depressed, first=0.2)
 
 
 def _st_elevation(beat: Beat, person: Person, rng: BufferedRng) -> Beat:
-    """J raised in contiguous leads beyond the limits for sex and age, concave, with tall T: early
-    repolarisation (U)."""
+    """J raised in contiguous leads above the limits for sex and age, concave, with tall T: early repolarisation (U)."""
     limit = 0.15 if person.sex == "female" else 0.2 if person.age >= 40 else 0.25
     place = (rng.uniform(0.4, 1.0), rng.uniform(0.1, 0.8), -rng.uniform(0.2, 0.9))
     st = _st_wave(beat, person, scale(place, 0.1), 0.15, rng)
@@ -210,9 +208,9 @@ def _st_elevation(beat: Beat, person: Person, rng: BufferedRng) -> Beat:
 
     def shows(b: Beat) -> bool:
         names = {n for n in ("II", "III", "aVF", "I", "aVL", "V4", "V5", "V6") if b.j(n) >= 0.11}
-        return b.in_neighbours(names | {n for n in ("V2", "V3") if b.j(n) >= limit + 0.01})
+        return b.any_contiguous(names | {n for n in ("V2", "V3") if b.j(n) >= limit + 0.01})
 
-    return pushed(beat, [st, t], shows, first=0.8)
+    return add_to_beat(beat, [st, t], shows, first=0.8)
 
 
 def _st_unspecific(beat: Beat, person: Person, rng: BufferedRng) -> Beat:
@@ -221,8 +219,8 @@ def _st_unspecific(beat: Beat, person: Person, rng: BufferedRng) -> Beat:
     wave = _st_wave(beat, person, scale(away, 0.04), rng.uniform(0.2, 0.4), rng)
     depth = rng.uniform(0.03, 0.065)
     names = ("I", "II", "III", "aVF", "aVL", "V4", "V5", "V6")
-    low = _flat(beat, rng.uniform(0.0, 0.9))
-    return pushed(low, [wave], lambda b: sum(b.st(n) <= -depth for n in names) >= 2, first=0.2)
+    low = _flatten_t(beat, rng.uniform(0.0, 0.9))
+    return add_to_beat(low, [wave], lambda b: sum(b.st(n) <= -depth for n in names) >= 2, first=0.2)
 
 
 def _digitalis(beat: Beat, person: Person, rng: BufferedRng) -> Beat:
@@ -232,38 +230,38 @@ def _digitalis(beat: Beat, person: Person, rng: BufferedRng) -> Beat:
     times = (beat.qrs_ms - 10, beat.qrs_ms + 0.42 * span, beat.qrs_ms + 0.48 * span, beat.qrs_ms + 0.8 * span)
     sag = person.wave("st+", times, scale(away, 0.16), "activation", rng)
     names = ("I", "II", "V4", "V5", "V6")
-    return pushed(
-        _flat(beat, 0.7),
+    return add_to_beat(
+        _flatten_t(beat, 0.7),
         [sag],
         lambda b: b.st_depressed and sum(b.st(n) <= -0.06 for n in names) >= 3,
         first=0.3,
     )
 
 
-def _flat(beat: Beat, by: float) -> Beat:
-    """The beat with the share `by` of its T taken away; of the part that V1-V3 see, half of that."""
-    left = (1 - by, 1 - by, 1 - 0.5 * by)
-    return Beat([w.scaled(left) if w.name == "t" else w for w in beat.waves], beat.qrs_ms, beat.qt_ms)
+def _flatten_t(beat: Beat, share: float) -> Beat:
+    """The beat with its T reduced by this share, and T's part to the front (V1-V3) by half of it."""
+    remainder = (1 - share, 1 - share, 1 - 0.5 * share)
+    return Beat([w.scale(remainder) if w.name == "t" else w for w in beat.waves], beat.qrs_ms, beat.qt_ms)
 
 
-def _inverted(beat: Beat, person: Person, rng: BufferedRng) -> Beat:
+def _t_inversion(beat: Beat, person: Person, rng: BufferedRng) -> Beat:
     """T <= -0.1 mV in two or more of I, II, aVL, V2-V6 (A4)."""
     site = rng.choice(("AL", "AN", "C_", "IL", "LA"))
-    away = varied(_AWAY[site], 0.2, rng)
+    away = jitter(_AWAY[site], 0.2, rng)
     depth = 0.11 + rng.gamma(1.0, 0.08)
     names = ("I", "II", "aVL", "V2", "V3", "V4", "V5", "V6")
     wave = _t_wave(beat, person, scale(away, 0.2), rng)
-    return pushed(beat, [wave], lambda b: sum(b.t(n) <= -depth for n in names) >= 2, first=0.3)
+    return add_to_beat(beat, [wave], lambda b: sum(b.t(n) <= -depth for n in names) >= 2, first=0.3)
 
 
 def _low_t(beat: Beat, person: Person, rng: BufferedRng) -> Beat:
     """|T| < 0.1 mV, or below a tenth of R, in three or more of I, II, V4-V6 (A4)."""
-    made = beat
+    low = beat
     for share in (0.6, 0.7, 0.8, 0.88, 0.94):
-        made = _flat(beat, share)
-        if made.t_low:
+        low = _flatten_t(beat, share)
+        if low.t_low:
             break
-    return made
+    return low
 
 
 def _unspecific_t(beat: Beat, person: Person, rng: BufferedRng) -> Beat:
@@ -272,26 +270,26 @@ def _unspecific_t(beat: Beat, person: Person, rng: BufferedRng) -> Beat:
     wave = _t_wave(beat, person, scale(away, 0.08), rng)
     limit = rng.uniform(-0.05, 0.07)
     names = ("I", "II", "aVL", "V4", "V5", "V6")
-    return pushed(beat, [wave], lambda b: sum(b.t(n) <= limit for n in names) >= 2, first=0.3, growth=1.12)
+    return add_to_beat(beat, [wave], lambda b: sum(b.t(n) <= limit for n in names) >= 2, first=0.3, growth=1.12)
 
 
 def _abnormal_t(beat: Beat, person: Person, rng: BufferedRng) -> Beat:
     """Any abnormal T: inverted, low or unspecific."""
-    causes = (_inverted, _low_t, _unspecific_t)
+    causes = (_t_inversion, _low_t, _unspecific_t)
     return rng.choice(causes)(beat, person, rng)
 
 
 def _electrolytes(beat: Beat, person: Person, rng: BufferedRng) -> Beat:
-    """High potassium: tall, narrow, pointed T. Low potassium: ST down, flat T, a U wave that outgrows it."""
+    """High potassium: tall, narrow, pointed T. Low potassium: ST down, flat T, a larger U wave."""
     span = beat.qt_ms - beat.qrs_ms
     if rng.random() < 0.7:
-        low = _flat(beat, 0.8)
+        low = _flatten_t(beat, 0.8)
         shift = _st_wave(low, person, (-0.07, -0.04, 0.02), 0.3, rng)
         u = person.wave("u", (beat.qt_ms - 45, beat.qt_ms + 50, beat.qt_ms + 150), (0.16, 0.06, -0.14), "recovery", rng)
         return Beat([*low.waves, shift, u], beat.qrs_ms, beat.qt_ms)
     peak = beat.qrs_ms + 0.66 * span
     tall = person.wave("t+", (peak - 75, peak, peak + 65), (0.40, 0.25, -0.38), "recovery", rng)
-    return pushed(_flat(beat, 0.6), [tall], lambda b: b.t("V3") >= 1.0 or b.t("V4") >= 1.0, first=0.9)
+    return add_to_beat(_flatten_t(beat, 0.6), [tall], lambda b: b.t("V3") >= 1.0 or b.t("V4") >= 1.0, first=0.9)
 
 
 _CAUSES: dict[str, Callable[[Beat, Person, BufferedRng], Beat]] = {
@@ -302,15 +300,15 @@ _CAUSES: dict[str, Callable[[Beat, Person, BufferedRng], Beat]] = {
     "NDT": _unspecific_t,
     "NT_": _unspecific_t,
     "LOWT": _low_t,
-    "INVT": _inverted,
+    "INVT": _t_inversion,
     "NST_": _st_unspecific,
     "STD_": _st_depression,
 }
 
 
-def _t_checked(beat: Beat, findings: frozenset[str], person: Person, rng: BufferedRng) -> Beat:
+def _restore_normal_t(beat: Beat, findings: frozenset[str], person: Person, rng: BufferedRng) -> Beat:
     """Raise the T of a normal ECG until it is normal in I, II and V4-V6."""
     if "NORM" not in findings or beat.t_normal:
         return beat
     vector = (0.10, 0.06, -0.02)
-    return pushed(beat, [_t_wave(beat, person, vector, rng)], lambda b: b.t_normal, first=0.4)
+    return add_to_beat(beat, [_t_wave(beat, person, vector, rng)], lambda b: b.t_normal, first=0.4)

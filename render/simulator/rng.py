@@ -1,4 +1,4 @@
-"""Chance: the random numbers of one record, drawn in blocks and handed out one at a time."""
+"""The random numbers of one record, sampled in blocks and returned one at a time."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ T = TypeVar("T")
 class BufferedRng:
     """A stream of random numbers that the seed determines.
 
-    numpy takes as long to start one draw as to make a hundred numbers, and the model asks for some two hundred of
-    them, each for itself; so single numbers come from blocks. `bulk` is the generator of the blocks, for those who
-    need arrays.
+    A numpy call for one random number takes as long as for a hundred, and the model needs about two hundred single
+    numbers for a record; so single numbers are taken from blocks. `bulk` is the numpy generator, for arrays.
     """
 
     def __init__(self, *seed: int) -> None:
@@ -41,15 +40,15 @@ class BufferedRng:
         """`count` standard normal numbers."""
         if len(self._normals) < count:
             self._normals = self.bulk.standard_normal(max(count, _BLOCK)).tolist()
-        taken = self._normals[-count:]
+        numbers = self._normals[-count:]
         del self._normals[-count:]
-        return taken
+        return numbers
 
-    def normal(self, mean: float, spread: float) -> float:
+    def normal(self, mean: float, sd: float) -> float:
         """A normal number of this mean and standard deviation."""
         if not self._normals:
             self._normals = self.bulk.standard_normal(_BLOCK).tolist()
-        return mean + spread * self._normals.pop()
+        return mean + sd * self._normals.pop()
 
     def gamma(self, shape: float, scale: float) -> float:
         """A gamma number of mean shape * scale."""
@@ -63,6 +62,6 @@ class BufferedRng:
         """One of the items, each as likely as the others."""
         return items[self.below(len(items))]
 
-    def weighted(self, items: Sequence[T], cumulative: Sequence[float]) -> T:
-        """One of the items, given the sums of the shares up to and with each; the last sum is 1."""
+    def weighted_choice(self, items: Sequence[T], cumulative: Sequence[float]) -> T:
+        """One of the items. cumulative: running sums of their probabilities; the last sum is 1."""
         return items[min(bisect(cumulative, self.random()), len(items) - 1)]

@@ -1,8 +1,8 @@
-"""Simulated ECGs with known truth: a person, a rhythm, a heart and a noisy recorder, all drawn from a seed.
+"""Simulated ECGs whose findings are known: a person, a rhythm, a heart and a noisy recorder, sampled from a seed.
 
-The model is physiological rather than a drawing, and its parts lie in `render/simulator/`: `rhythm` says when the
-chambers fire, `activation` and `repolarisation` move dipoles in the chest, `heart` turns them into leads, `recorder`
-adds what electrodes do. A beat is kept only when its noise-free leads meet the `criteria` of what it is said to show.
+The model is physiological: `rhythm` gives the times at which the chambers fire, `activation` and `repolarisation` the
+dipoles of a beat, `dipoles` projects them on the leads, and `electrodes` adds the recorder's noise. A beat is accepted
+only when its noise-free leads meet the `criteria` of its findings.
 """
 
 from __future__ import annotations
@@ -16,42 +16,47 @@ from numpy.typing import NDArray
 from render.errors import InputError
 from render.jit import jit
 from render.measurements import steady_rate
-from render.record import EcgRecord
+from render.record import HIGH_RATE_HZ, EcgRecord
 from render.simulator.activation import activation, ectopic_qrs, p_wave
-from render.simulator.checks import holding, unmet
+from render.simulator.checks import record_statements, violations
 from render.simulator.criteria import Beat
-from render.simulator.dipoles import DOWER, SITES, Person, Vector, Wave, sample_person, superposed, table
+from render.simulator.dipoles import DOWER, SITE_GAINS, Person, Vector, Wave, sample_person, superpose, wave_table
 from render.simulator.electrodes import Samples, electrode_noise, twelve_leads
-from render.simulator.findings import NORMAL_COMPANY, Q_INFARCTS, RHYTHMS, SIMULATED_STATEMENTS, drawn, resolved
-from render.simulator.repolarisation import changed, qt_interval, recovery
+from render.simulator.findings import (
+    COMPATIBLE_WITH_NORM,
+    Q_INFARCTS,
+    RHYTHMS,
+    SIMULATED_STATEMENTS,
+    resolve_findings,
+    sample_findings,
+)
+from render.simulator.repolarisation import apply_st_t_causes, qt_interval, recovery
 from render.simulator.rhythm import LENGTH_S, Rhythm, rhythm
 from render.simulator.rng import BufferedRng
 from render.statements import HIDDEN_T_END, NO_SINGLE_PR, STATEMENTS
 
-__all__ = ["RATE_HZ", "SIMULATED_STATEMENTS", "Simulated", "simulate"]
+__all__ = ["SIMULATED_STATEMENTS", "SimulatedSource", "simulate"]
 
-RATE_HZ = 500
-"""Sampling rate of simulated records, hertz."""
-_SAMPLES = int(LENGTH_S * RATE_HZ)
-_TRIES = 24
-_TIME = np.arange(_SAMPLES) / RATE_HZ
+_SAMPLES = int(LENGTH_S * HIGH_RATE_HZ)
+_MOST_BEATS = 24
+_TIME = np.arange(_SAMPLES) / HIGH_RATE_HZ
 
 
 def simulate(seed: int, statements: Sequence[str] | None = None) -> EcgRecord:
     """One ECG of 10 s at 500 Hz, float32 mV, in which the statements hold.
 
-    statements: SCP codes out of `SIMULATED_STATEMENTS`, or None for a plausible combination drawn from the
-    seed. What has to stand with them (a rhythm, the other name of the same finding) is added to the record's
+    statements: SCP codes out of `SIMULATED_STATEMENTS`, or None for a plausible combination sampled from the
+    seed. Statements that they require (a rhythm, the other name of the same finding) are added to the record's
     statements. The same seed and statements give the same bytes. Raises `InputError` for an unknown code, for
     two codes that contradict each other, and for a negative seed.
     """
-    return _record(_chance(seed), f"sim-{seed}", statements)
+    return _record(_rng(seed), f"sim-{seed}", statements)
 
 
-class Simulated:
+class SimulatedSource:
     """The source "simulated": `size` records of which record i depends only on (seed, i).
 
-    statements: the codes to go through in turn, one a record; () for plausible combinations of all.
+    statements: codes to simulate in turn, one for each record; () for plausible combinations of all.
     """
 
     name = "simulated"
@@ -60,9 +65,9 @@ class Simulated:
         """seed: at least 0. Raises `InputError` for a negative seed or size, or an unknown code."""
         if size < 0:
             raise InputError(f"simulated: {size} records; the number must not be negative")
-        _chance(seed)
+        _rng(seed)
         for code in statements:
-            resolved([code], _chance(seed))
+            resolve_findings([code], _rng(seed))
         self.statements = statements
         self.seed = seed
         self.size = size
@@ -74,76 +79,78 @@ class Simulated:
         """Record i. Raises IndexError outside 0 <= i < size."""
         if not 0 <= i < self.size:
             raise IndexError(f"record {i} of {self.size} simulated records")
-        wanted = [self.statements[i % len(self.statements)]] if self.statements else None
-        return _record(_chance(self.seed, i), f"sim-{self.seed}-{i}", wanted)
+        codes = [self.statements[i % len(self.statements)]] if self.statements else None
+        return _record(_rng(self.seed, i), f"sim-{self.seed}-{i}", codes)
 
 
-def _chance(*seed: int) -> BufferedRng:
+def _rng(*seed: int) -> BufferedRng:
     if min(seed) < 0:
         raise InputError(f"simulated: seed {seed[0]} is negative; use 0 or more")
     return BufferedRng(*seed)
 
 
 def _record(rng: BufferedRng, record_id: str, statements: Sequence[str] | None) -> EcgRecord:
-    findings = drawn(rng) if statements is None else resolved(statements, rng)
-    person = sample_person(rng, "NORM" in findings, findings <= NORMAL_COMPANY)
+    findings = sample_findings(rng) if statements is None else resolve_findings(statements, rng)
+    person = sample_person(rng, "NORM" in findings, findings <= COMPATIBLE_WITH_NORM)
     timing = rhythm(findings, person.age, rng)
     main = _verified_beat(findings, person, timing.rate, rng)
     heart = _beats(findings, person, timing, main, rng)
     _add_atrial_activity(heart, findings, person, timing, rng)
     return EcgRecord(
         record_id=record_id,
-        signal=twelve_leads(heart, electrode_noise(_SAMPLES, RATE_HZ, rng)),
-        sampling_rate=float(RATE_HZ),
+        signal=twelve_leads(heart, electrode_noise(_SAMPLES, HIGH_RATE_HZ, rng)),
+        sampling_rate=float(HIGH_RATE_HZ),
         source="simulated",
-        statements=holding(findings, main),
+        statements=record_statements(findings, main),
         report=_report(findings, timing, main),
         provenance="simulated",
         patient_id=record_id,
         age=person.age,
         sex=person.sex,
-        measured=_measured(findings, timing, main),
+        measurements=_measurements(findings, timing, main),
         measured_by="simulated",
     )
 
 
-def _measured(findings: frozenset[str], timing: Rhythm, beat: Beat) -> dict[str, float]:
-    """What the simulator itself knows of the record in numbers; see `EcgRecord.measured`."""
-    known: dict[str, float] = {}
+def _measurements(findings: frozenset[str], timing: Rhythm, beat: Beat) -> dict[str, float]:
+    """Rate, intervals and axis that the record was simulated with; see `EcgRecord.measurements`."""
+    numbers: dict[str, float] = {}
     rate = steady_rate([t for t, _ in timing.ventricles if 0 <= t < LENGTH_S])
     if rate is not None:
-        known["rate_bpm"] = rate
+        numbers["rate_bpm"] = rate
     if timing.pr_ms > 0 and not findings & NO_SINGLE_PR:
-        known["pr_ms"] = timing.pr_ms
-    conducted = sum(kind == "normal" for _, kind in timing.ventricles)
-    if 2 * conducted < len(timing.ventricles):  # paced, or an escape rhythm from the ventricle: not this beat
-        return known
-    known["qrs_ms"] = beat.qrs_ms
+        numbers["pr_ms"] = timing.pr_ms
+    normal_beats = sum(kind == "normal" for _, kind in timing.ventricles)
+    if 2 * normal_beats < len(
+        timing.ventricles
+    ):  # paced, or a ventricular escape rhythm: most beats differ from this one
+        return numbers
+    numbers["qrs_ms"] = beat.qrs_ms
     if not findings & HIDDEN_T_END:
-        known["qt_ms"] = beat.qt_ms
-    if not findings & {"CRBBB", "IRBBB"}:  # there the axis depends on how much of the late R' is counted
-        known["qrs_axis_deg"] = beat.axis
-    return known
+        numbers["qt_ms"] = beat.qt_ms
+    if not findings & {"CRBBB", "IRBBB"}:  # their axis depends on how much of the late R' is included
+        numbers["qrs_axis_deg"] = beat.axis
+    return numbers
 
 
 def _verified_beat(findings: frozenset[str], person: Person, rate: float, rng: BufferedRng) -> Beat:
-    """Propose beats until one meets the criteria; of beats that all miss one, the best."""
-    best, misses = None, 1000
-    for _ in range(_TRIES):
+    """Sample beats until one meets all criteria; if none does, the one with the fewest violations."""
+    best, fewest = None, 1000
+    for _ in range(_MOST_BEATS):
         qrs, normal, width = activation(findings, person, rng)
         qt = qt_interval(findings, person, rate, width, rng)
-        beat = changed(recovery(findings, person, qrs, normal, (width, qt), rng), findings, person, rng)
-        wrong = len(unmet(findings, beat, person))
-        if wrong < misses:
-            best, misses = beat, wrong
-        if not wrong:
+        beat = apply_st_t_causes(recovery(findings, person, qrs, normal, (width, qt), rng), findings, person, rng)
+        count = len(violations(findings, beat, person))
+        if count < fewest:
+            best, fewest = beat, count
+        if not count:
             break
     assert best is not None
     return best
 
 
 def _beats(findings: frozenset[str], person: Person, timing: Rhythm, main: Beat, rng: BufferedRng) -> Samples:
-    """(8, n) mV: every P wave and every ventricular beat at its time."""
+    """(8, n) mV in the order of `INDEPENDENT_LEADS`: every P wave and every ventricular beat at its time."""
     heart = np.zeros((8, _SAMPLES), np.float32)
     breath = (rng.uniform(0.17, 0.33), rng.uniform(0, 6.28), rng.uniform(0.02, 0.09))
     for kind in sorted({k for _, k in timing.ventricles}):
@@ -154,14 +161,14 @@ def _beats(findings: frozenset[str], person: Person, timing: Rhythm, main: Beat,
         waves = p_wave(findings, person, rng, focus)
         _place(heart, waves, [t for t, k in timing.atria if k == focus and -1 < t < LENGTH_S], breath, rng)
     for spike in timing.spikes:
-        i = round(spike * RATE_HZ)
+        i = round(spike * HIGH_RATE_HZ)
         if 0 <= i < _SAMPLES:
             heart[:, i] += timing.spike_mv * (DOWER @ np.array([0.5, 0.7, 0.25]))
     return heart
 
 
 def _other_beat(kind: str, person: Person, main: Beat, rng: BufferedRng) -> Beat:
-    """A ventricular, paced or aberrantly conducted beat; its T follows from its activation."""
+    """A ventricular, paced or aberrantly conducted beat; its T wave follows from its activation."""
     if kind == "aberrant":
         late = person.wave("right", (50, 95, 130), (-0.45, 0.0, -0.6), "activation", rng)
         return Beat([*main.waves, late], 130, main.qt_ms)
@@ -171,20 +178,19 @@ def _other_beat(kind: str, person: Person, main: Beat, rng: BufferedRng) -> Beat
 
 
 def _place(heart: Samples, waves: list[Wave], onsets: list[float], breath: Vector, rng: BufferedRng) -> None:
-    """Add one kind of beat at each onset; breathing and chance change the strength of every wave from beat to
-    beat."""
+    """Add one kind of beat at each onset; the strength of every wave varies with breathing and at random."""
     if not onsets:
         return
     hz, phase, depth = breath
     k = len(waves)
-    # the beat itself, how it sways with breathing, and two ways in which it may differ by chance
+    # the beat itself, its variation with breathing, and two random variations
     sway, one, other = (rng.normals(k) for _ in range(3))
     weights = np.array([[1.0] * k, [depth * n for n in sway], [0.02 * n for n in one], [0.02 * n for n in other]])
-    parts = superposed(table(waves), weights, int(max(w.end for w in waves) / 1000 * RATE_HZ) + 2)
+    parts = superpose(wave_table(waves), weights, int(max(w.end for w in waves) / 1000 * HIGH_RATE_HZ) + 2)
     turns = [2 * math.pi * hz * onset + phase for onset in onsets]
     breathing = [[1 + depth * math.sin(turn) for turn in turns], [math.cos(turn) for turn in turns]]
     amounts = np.array([*breathing, rng.normals(len(onsets)), rng.normals(len(onsets))], np.float32)
-    _add_beats(heart, parts, np.array([round(onset * RATE_HZ) for onset in onsets]), amounts)
+    _add_beats(heart, parts, np.array([round(onset * HIGH_RATE_HZ) for onset in onsets]), amounts)
 
 
 @jit
@@ -213,13 +219,13 @@ def _add_atrial_activity(
         vector = np.array([-0.35, 0.55, -0.4]) * min(max(0.032 * math.exp(rng.normal(0, 0.6)), 0.008), 0.10)
     elif "AFLT" in findings:
         turn = ((_TIME - timing.flutter_phase) * timing.atrial_rate / 60) % 1.0
-        slope = rng.uniform(0.60, 0.75)  # slow descent, fast return
+        slope = rng.uniform(0.60, 0.75)  # slow descent, fast rise
         wave = np.where(turn < slope, 1 - 2 * turn / slope, -1 + 2 * (turn - slope) / (1 - slope))
         wave = np.convolve(wave, np.ones(13) / 13, mode="same")
         vector = np.array([0.01, 0.11, 0.05]) * rng.uniform(0.8, 1.8)
     else:
         return
-    gain = np.array(SITES["atria"]) * person.gains
+    gain = np.array(SITE_GAINS["atria"]) * person.gains
     heart += np.outer((DOWER @ vector) * gain, wave).astype(np.float32)
 
 
@@ -230,15 +236,15 @@ def _fibrillatory_waves(rng: BufferedRng) -> NDArray[np.floating]:
         return np.sin((2 * math.pi * rng.uniform(low, high)) * _TIME + rng.uniform(0, 6.28))
 
     drift = 0.5 * sway(0.2, 0.6)
-    course = np.cumsum(rng.uniform(5.9, 8.5) + drift) * (2 * math.pi / RATE_HZ)
-    course = course.astype(np.float32)  # four times as fast, and true to a ten thousandth
-    return (1 + 0.5 * sway(0.3, 0.9)) * (np.sin(course) + 0.35 * np.sin(2 * course + 1.0)) + 0.45 * np.sin(
-        0.71 * course + 2.0
+    phase = np.cumsum(rng.uniform(5.9, 8.5) + drift) * (2 * math.pi / HIGH_RATE_HZ)
+    phase = phase.astype(np.float32)  # four times as fast, accurate to 1e-4
+    return (1 + 0.5 * sway(0.3, 0.9)) * (np.sin(phase) + 0.35 * np.sin(2 * phase + 1.0)) + 0.45 * np.sin(
+        0.71 * phase + 2.0
     )
 
 
-# Said already by another finding's sentence.
-_SILENT_WITH: dict[str, frozenset[str]] = {
+# Code -> findings whose sentence in the report already includes it.
+_REDUNDANT_WITH: dict[str, frozenset[str]] = {
     "LPR": frozenset({"1AVB"}),
     "VCLVH": frozenset({"LVH"}),
     "QWAVE": Q_INFARCTS,
@@ -257,15 +263,15 @@ _MEASURES: dict[str, Callable[[Rhythm, Beat], str]] = {
     "LNGQT": lambda _, beat: f"QT {beat.qt_ms:.0f} ms",
     "LVH": lambda _, beat: f"Sokolow-Lyon {beat.sokolow:.1f} mV",
 }
-"""Statements that are said together with a measurement."""
+"""Code -> the measurement that the report states with it."""
 
 
 def _report(findings: frozenset[str], timing: Rhythm, beat: Beat) -> str:
     """A short English report of the findings with the measurements that belong to them."""
-    said = {c for c in findings if c not in _SILENT_WITH or findings.isdisjoint(_SILENT_WITH[c])}
-    first = " and ".join(_NAMES[c] for c in sorted(said & RHYTHMS)) or "ventricular response"
+    codes = {c for c in findings if c not in _REDUNDANT_WITH or findings.isdisjoint(_REDUNDANT_WITH[c])}
+    first = " and ".join(_NAMES[c] for c in sorted(codes & RHYTHMS)) or "ventricular response"
     sentences = [f"{first}, rate {timing.rate:.0f}/min"]
-    for code in sorted(said - RHYTHMS, key=lambda c: (c == "NORM", c)):
+    for code in sorted(codes - RHYTHMS, key=lambda c: (c == "NORM", c)):
         measure = _MEASURES.get(code)
         sentences.append(f"{_NAMES[code]}, {measure(timing, beat)}" if measure else _NAMES[code])
     return " ".join(f"{s[0].upper()}{s[1:]}." for s in sentences)

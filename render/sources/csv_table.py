@@ -1,7 +1,7 @@
-"""A data set's CSV table, read one row at a time: only the places of its rows are held in memory.
+"""A data set's CSV table, read one row at a time: only the byte offsets of its rows stay in memory.
 
-PTB-XL's table has 21,799 rows and MIMIC-IV-ECG's 800,035. Held as 8-byte offsets they cost a few megabytes,
-so a source is small to send to every worker process.
+PTB-XL's table has 21,799 rows and MIMIC-IV-ECG's 800,035. As 8-byte offsets they take a few megabytes, so that a
+source can be sent to every worker process.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from render.errors import InputError
 class CsvFile:
     """The rows of one CSV file with a header line, in the file's order.
 
-    `key` is the one column that is kept in memory: `keys[i]` belongs to row i.
-    Raises `InputError` when the file is missing, is not text, lacks one of `columns`, or holds no row. `mend`
-    ends those messages: what the user should do to get a whole file.
+    `key` is the only column that stays in memory: `keys[i]` belongs to row i.
+    Raises `InputError` when the file is missing, is not text, lacks one of `columns`, or has no row. `mend` ends
+    those messages: how the user gets a complete file.
     """
 
     def __init__(self, path: Path, columns: Sequence[str], key: str, mend: str) -> None:
@@ -42,36 +42,38 @@ class CsvFile:
         return len(self._offsets)
 
     def row(self, i: int) -> dict[str, str]:
-        """Row i as column -> text. Raises `InputError` when it has more or fewer fields than the header."""
+        """Row i as column -> text. Raises `InputError` when its number of fields differs from the header's."""
         try:
             with self.path.open("rb") as file:
                 file.seek(self._offsets[i])
                 fields = next(self._records(_lines(file)))
         except (OSError, StopIteration) as error:
-            raise InputError(f"{self.path}: row {i + 1} is gone; the file was changed") from error
+            raise InputError(
+                f"{self.path}: row {i + 1} is missing; the file has changed since it was opened"
+            ) from error
         width = len(self._names)
         if len(fields) != width:
             raise InputError(f"{self.path}: row {i + 1} has {len(fields)} of {width} fields; {self._mend}")
         return dict(zip(self._names, fields, strict=True))
 
-    def forget_keys(self) -> None:
-        """Free the key column, for a caller that has put it into a smaller form."""
+    def drop_keys(self) -> None:
+        """Free the memory of the key column, for a caller that has its own copy."""
         self.keys = []
 
     def _scan(self, file: BinaryIO, columns: Sequence[str], key: str) -> None:
-        places = _Places(file)
-        records = self._records(places)
+        lines = _LineOffsets(file)
+        records = self._records(lines)
         self._names = [name.removeprefix("\ufeff").strip() for name in next(records, [])]
         for column in columns:
             if column not in self._names:
                 raise InputError(f"{self.path}: column {column!r} is missing; {self._mend}")
-        place = self._names.index(key)
-        start = places.place
+        column_index = self._names.index(key)
+        start = lines.offset
         for fields in records:
             if fields:  # a blank line is no row
                 self._offsets.append(start)
-                self.keys.append(fields[place] if place < len(fields) else "")
-            start = places.place
+                self.keys.append(fields[column_index] if column_index < len(fields) else "")
+            start = lines.offset
 
     def _records(self, lines: Iterator[str]) -> Iterator[list[str]]:
         try:
@@ -80,19 +82,19 @@ class CsvFile:
             raise InputError(f"{self.path}: not a CSV table in UTF-8 ({error}); {self._mend}") from error
 
 
-class _Places:
-    """The decoded lines of a file, with the byte offset behind the last one given out."""
+class _LineOffsets:
+    """The decoded lines of a file. offset: of the byte behind the last line read."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._lines = iter(file)
-        self.place = 0
+        self.offset = 0
 
-    def __iter__(self) -> _Places:
+    def __iter__(self) -> _LineOffsets:
         return self
 
     def __next__(self) -> str:
         line = next(self._lines)
-        self.place += len(line)
+        self.offset += len(line)
         return line.decode("utf-8")
 
 

@@ -24,11 +24,11 @@ _RECORD_COLUMNS = ("subject_id", "study_id", "path")
 _MEASURED_COLUMNS = ("study_id", *_REPORT_COLUMNS, "bandwidth", "filtering", *_TIMES, *_AXES)
 _MISSING = 29999
 
-# Outside these limits no heart beats: a mark has slipped, or the machine measured noise.
+# Values outside these limits are impossible: the machine misplaced a mark or measured noise.
 _LIMITS = {"rate_bpm": (10, 400), "pr_ms": (40, 600), "qrs_ms": (30, 400), "qt_ms": (100, 900)}
 _INTERVALS = {"pr_ms": ("p_onset", "qrs_onset"), "qrs_ms": ("qrs_onset", "qrs_end"), "qt_ms": ("qrs_onset", "t_end")}
 _WIDEST_AXIS = 360
-_PRINTED = {
+_HEADER_FIELDS = {
     "rate_bpm": ("Rate", "bpm"),
     "pr_ms": ("PR", "ms"),
     "qrs_ms": ("QRS", "ms"),
@@ -44,10 +44,10 @@ class MimicIvEcg:
 
     folder: holds `record_list.csv`, `machine_measurements.csv` and the folder `files`.
 
-    The report is the machine's lines `report_0` to `report_17`, joined with newlines; statements are what
-    `render.sources.mimic_statements` finds in them, and the lines in which it finds none are the record's `unmapped`.
-    Age and sex are not part of the published module. A study without a row in `machine_measurements.csv` has neither
-    report, measurements nor header.
+    The report is the machine's lines `report_0` to `report_17`, joined with newlines. Statements are those that
+    `render.sources.mimic_statements` reads from them; lines without one are the record's `unmapped_lines`. Age and sex
+    are not part of the published module. A study without a row in `machine_measurements.csv` has no report,
+    measurements or header.
     Raises `InputError` when the folder or a table is missing or damaged.
     """
 
@@ -55,15 +55,15 @@ class MimicIvEcg:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        records, measured = self.folder / "record_list.csv", self.folder / "machine_measurements.csv"
+        records, measurements_path = self.folder / "record_list.csv", self.folder / "machine_measurements.csv"
         self._records = CsvFile(records, _RECORD_COLUMNS, key="study_id", mend=_MEND)
-        self._measured = CsvFile(measured, _MEASURED_COLUMNS, key="study_id", mend=_MEND)
-        studies = _numbers(self._measured)
+        self._machine = CsvFile(measurements_path, _MEASURED_COLUMNS, key="study_id", mend=_MEND)
+        studies = _numbers(self._machine)
         self._order = np.argsort(studies, kind="stable")
         self._studies = studies[self._order]
-        self._wanted = _numbers(self._records)
-        self._records.forget_keys()
-        self._measured.forget_keys()
+        self._record_studies = _numbers(self._records)
+        self._records.drop_keys()
+        self._machine.drop_keys()
 
     def __len__(self) -> int:
         return len(self._records)
@@ -74,9 +74,9 @@ class MimicIvEcg:
         where = f"{self._records.path}: study_id {row['study_id'][:20]}"
         path = inside(self.folder, row["path"], f"{where}: path")
         signal, rate = read_wfdb(path.with_name(path.name + ".hea"))
-        found = self._found(int(self._wanted[i]))
-        lines = [found[column].strip() for column in _REPORT_COLUMNS if found.get(column, "").strip()]
-        measured = measurements(found)
+        machine = self._measurement_row(int(self._record_studies[i]))
+        lines = [machine[column].strip() for column in _REPORT_COLUMNS if machine.get(column, "").strip()]
+        numbers = measurements(machine)
         return EcgRecord(
             record_id=row["study_id"].strip(),
             signal=signal,
@@ -86,46 +86,46 @@ class MimicIvEcg:
             report="\n".join(lines),
             provenance="machine",
             patient_id=row["subject_id"].strip(),
-            header=_printed(measured, found),
-            measured=measured,
-            measured_by="machine" if measured else "",
-            unmapped=tuple(line for line in lines if not codes_in_line(line)),
+            header=_page_header(numbers, machine),
+            measurements=numbers,
+            measured_by="machine" if numbers else "",
+            unmapped_lines=tuple(line for line in lines if not codes_in_line(line)),
         )
 
-    def _found(self, study: int) -> dict[str, str]:
-        """The study's row of `machine_measurements.csv`, or nothing."""
-        place = int(np.searchsorted(self._studies, study))
-        if place == len(self._studies) or self._studies[place] != study:
+    def _measurement_row(self, study: int) -> dict[str, str]:
+        """The study's row of `machine_measurements.csv`, or {} where it has none."""
+        index = int(np.searchsorted(self._studies, study))
+        if index == len(self._studies) or self._studies[index] != study:
             return {}
-        return self._measured.row(int(self._order[place]))
+        return self._machine.row(int(self._order[index]))
 
 
 def measurements(row: dict[str, str]) -> dict[str, float]:
-    """What the machine measured (`EcgRecord.measured`) from a row of `machine_measurements.csv`.
+    """The machine's measurements (`EcgRecord.measurements`) from a row of `machine_measurements.csv`.
 
-    Times in the row are milliseconds from the start of the mean beat. A number that is missing (29999 and beyond),
-    damaged or beyond belief is left out.
+    Times in the row are milliseconds from the start of the mean beat. A number that is missing (29999 and above),
+    damaged or outside `_LIMITS` is left out.
     """
     number = {name: _number(row.get(name, "")) for name in (*_TIMES, *_AXES)}
-    found = {"rate_bpm": 60_000 / number["rr_interval"] if number["rr_interval"] else math.nan}
-    found |= {name: number[end] - number[start] for name, (start, end) in _INTERVALS.items()}
-    known = {name: value for name, value in found.items() if _LIMITS[name][0] <= value <= _LIMITS[name][1]}
-    return known | {f"{axis}_deg": number[axis] for axis in _AXES if abs(number[axis]) <= _WIDEST_AXIS}
+    values = {"rate_bpm": 60_000 / number["rr_interval"] if number["rr_interval"] else math.nan}
+    values |= {name: number[end] - number[start] for name, (start, end) in _INTERVALS.items()}
+    plausible = {name: value for name, value in values.items() if _LIMITS[name][0] <= value <= _LIMITS[name][1]}
+    return plausible | {f"{axis}_deg": number[axis] for axis in _AXES if abs(number[axis]) <= _WIDEST_AXIS}
 
 
-def _printed(measured: dict[str, float], row: dict[str, str]) -> tuple[tuple[str, str], ...]:
-    """What the machine prints at the page's head: rate, intervals, axes, filters; each if known."""
-    printed = [
-        (label, f"{measured[name]:.0f}{unit if unit == '°' else ' ' + unit}")
-        for name, (label, unit) in _PRINTED.items()
-        if name in measured
+def _page_header(numbers: dict[str, float], row: dict[str, str]) -> tuple[tuple[str, str], ...]:
+    """The page's header as the machine prints it: rate, intervals, axes and filters, without the missing ones."""
+    fields = [
+        (label, f"{numbers[name]:.0f}{unit if unit == '°' else ' ' + unit}")
+        for name, (label, unit) in _HEADER_FIELDS.items()
+        if name in numbers
     ]
-    printed += [("Bandwidth", row.get("bandwidth", "").strip()), ("Filter", row.get("filtering", "").strip())]
-    return tuple((label, text) for label, text in printed if text)
+    fields += [("Bandwidth", row.get("bandwidth", "").strip()), ("Filter", row.get("filtering", "").strip())]
+    return tuple((label, text) for label, text in fields if text)
 
 
 def _number(text: str) -> float:
-    """Milliseconds or degrees. NaN, for which every comparison is false, when missing or no number."""
+    """Milliseconds or degrees; NaN, for which every comparison is false, when missing or not a number."""
     try:
         value = float(text)
     except ValueError:

@@ -1,15 +1,15 @@
-"""A recorder's printed findings, one line each -> the SCP statements that they state outright.
+"""A recorder's printed findings, one per line -> the SCP statements that they assert.
 
-What stands for which statement, and why, is the table `mimic_phrases.csv`: a code, its rivals, a phrase (a regular
-expression on the line as `_plain` writes it) and the reason. The wordings are those of the two analysis programs whose
-lines MIMIC-IV-ECG holds ("Inferior infarct - age undetermined", "Inferior infarct, old"). They could not be counted on
-the data set itself.
+Which phrase stands for which statement, and why, is in the table `mimic_phrases.csv`: a code, its rivals, a phrase (a
+regular expression on the line as normalised by `_normalise`) and the reason. The wordings are those of the two analysis
+programs whose lines MIMIC-IV-ECG contains ("Inferior infarct - age undetermined", "Inferior infarct, old"). Their
+frequencies in the data set are not known.
 
-A line is read from left to right. A word of doubt, negation or comparison takes with it all that follows in its
-sentence; what stood before it stays only where the doubt opens a finding of its own ("Sinus rhythm with possible PACs",
-"RBBB - possible left posterior fascicular block"). Where it may be said of what stood before ("Atrial fibrillation,
-resolved", "rSr' - probable normal variant"), the line yields nothing. Of rivals (two rhythms, two kinds of wide QRS)
-one cannot be sure while another is in doubt. What comes out is meant to be right rather than complete.
+A line is read from left to right. A word of doubt, negation or comparison makes everything after it in its sentence
+uncertain. The part before it remains certain only where the doubt starts a new finding ("Sinus rhythm with possible
+PACs", "RBBB - possible left posterior fascicular block"). Where the doubt may refer to that part ("Atrial fibrillation,
+resolved", "rSr' - probable normal variant"), the line yields no statement. Of rivals (two rhythms, two kinds of wide
+QRS) none is certain while another is in doubt. Precision takes priority over completeness.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from render.statements import STATEMENTS
 
 @dataclass(frozen=True)
 class _Phrase:
-    """A wording. code: "" where it stands for none of the 71. rivals: the group of which one line holds one, or ""."""
+    """A wording. code: "" for none of the 71. rivals: name of a group of mutually exclusive statements, or ""."""
 
     code: str
     rivals: str
     pattern: re.Pattern[str]
 
 
-_UNSURE = re.compile(
+_DOUBT = re.compile(
     r"\b(no|not|non|without|absent|absence|negative|resolved|replace[sd]|except|otherwise|exclude[ds]?|possibl[ey]|poss|"
     r"probabl[ey]|prob|consider|cannot|can't|could|may|might|suggest(s|ing|ive)?|suspect(ed)?|suspicious|borderline|"
     r"likely|rule|r/o|consistent|compatible|indicat(es?|ive)|reflects?|versus|vs|or(?! dual chamber)|if|unless|perhaps|"
@@ -42,22 +42,22 @@ _UNSURE = re.compile(
     r"(?<!wpw )(?<!white )pattern(?! of (bi|tri)geminy)|atypical|assumed|presumed|due to|secondary to|history|now|has|"
     r"have|had)\b|\?"
 )
-_OPENS = re.compile(
+_FINDING_START = re.compile(
     r"((with|and) )?(possible|probable|consider|cannot rule out|can't rule out|rule out|r/o|suspect|suggests?|"
     r"suggesting|borderline|questionable|otherwise|minimal|no|without)\b"
     r"(?! (longer|((early )?normal )?(variant|artifact|lead|early|repol|pseudo|age)\b)) \S"
 )
 _SENTENCE = re.compile(r"\.\s+|\s*;\s*")
 _PART = re.compile(r"\s+-+\s+|\s*,\s*|\s*:\s+|\s+(?=with(?:out)?\b)|\s+(?=and (?:possible|probable|borderline)\b)")
-# How old an infarct is may be unsure while the infarct is not
+# The age of an infarct may be uncertain while the infarct is not
 _AGE = re.compile(
     r"((possibly|probably|possible|probable) )?(acute|subacute|recent|new|old|chronic|evolving)|"
     r"(of )?(age (undetermined|indeterminate|unknown)|(undetermined|indeterminate|unknown) age)"
 )
 _REMARK = re.compile(r"no further analysis|no (significant )?change\b.*|interpretation is based on intrinsic rhythm")
-_LONGEST_AFTERTHOUGHT = 3  # words: "Not confirmed.", "Cannot be excluded."
+_LONGEST_RETRACTION = 3  # words: "Not confirmed.", "Cannot be excluded."
 
-# One spelling of each word, so that the table's phrases can be plain
+# One spelling of each word, which keeps the table's phrases simple
 _SPELLINGS = tuple(
     (re.compile(pattern), plain)
     for pattern, plain in (
@@ -87,43 +87,52 @@ _SPELLINGS = tuple(
 
 
 def statements_in(lines: Iterable[str]) -> tuple[str, ...]:
-    """SCP codes that the lines of a machine report state outright, sorted. Each line is judged by itself."""
+    """SCP codes that the lines of a machine report assert, sorted. Each line is read on its own."""
     return sorted_statements(code for line in lines for code in codes_in_line(line))
 
 
-@lru_cache(maxsize=4096)  # a data set repeats its few thousand wordings
+@lru_cache(maxsize=4096)  # a data set has only a few thousand different lines
 def codes_in_line(line: str) -> frozenset[str]:
-    """SCP codes that one line states outright; none where it doubts, denies, compares, or says something else."""
-    sure: list[str] = []
-    doubted: list[str] = []
-    for sentence in _SENTENCE.split(_plain(line)):
-        kept, left = _split(sentence)
-        if not kept and sure and left and len(sentence.split()) <= _LONGEST_AFTERTHOUGHT and not _OPENS.match(sentence):
+    """SCP codes that one line asserts; none where it doubts, denies, compares or states something else."""
+    certain: list[str] = []
+    uncertain: list[str] = []
+    for sentence in _SENTENCE.split(_normalise(line)):
+        facts, doubts = _split(sentence)
+        if (
+            not facts
+            and certain
+            and doubts
+            and len(sentence.split()) <= _LONGEST_RETRACTION
+            and not _FINDING_START.match(sentence)
+        ):
             return frozenset()
-        sure += kept
-        doubted += left
-    disputed = {phrase.rivals for phrase in _phrases() if any(phrase.pattern.search(part) for part in doubted)} - {""}
-    found = [phrase for phrase in _phrases() if any(phrase.pattern.search(part) for part in sure)]
-    return frozenset(phrase.code for phrase in found if phrase.code and phrase.rivals not in disputed)
+        certain += facts
+        uncertain += doubts
+    open_groups = {phrase.rivals for phrase in _matches(uncertain)} - {""}
+    return frozenset(p.code for p in _matches(certain) if p.code and p.rivals not in open_groups)
+
+
+def _matches(parts: list[str]) -> list[_Phrase]:
+    return [phrase for phrase in _phrases() if any(phrase.pattern.search(part) for part in parts)]
 
 
 def _split(sentence: str) -> tuple[list[str], list[str]]:
-    """The parts of a sentence that are stated outright, and the others. Remarks and ages are in neither."""
+    """(certain, uncertain) parts of a sentence. Remarks and ages of infarcts are in neither."""
     parts = [part for part in _PART.split(sentence) if part and not _AGE.fullmatch(part) and not _REMARK.match(part)]
     for i, part in enumerate(parts):
-        if _UNSURE.search(part):
-            return (parts[:i], parts[i:]) if _opens(part) else ([], parts)
+        if _DOUBT.search(part):
+            return (parts[:i], parts[i:]) if _starts_finding(part) else ([], parts)
     return parts, []
 
 
-def _opens(part: str) -> bool:
-    """Whether the doubt in a part is about the part itself and not about what stands before it."""
-    either = part.startswith("with ") and not _UNSURE.search(re.sub(r"\bor\b", "", part))  # "with PVC(s) or ..."
-    return either or _OPENS.match(part) is not None
+def _starts_finding(part: str) -> bool:
+    """Whether the doubt in a part refers to the part itself, not to the text before it."""
+    alternatives = part.startswith("with ") and not _DOUBT.search(re.sub(r"\bor\b", "", part))  # "with PVC(s) or ..."
+    return alternatives or _FINDING_START.match(part) is not None
 
 
-def _plain(line: str) -> str:
-    """The line in small letters and one spelling, without the marks that machines put around it."""
+def _normalise(line: str) -> str:
+    """The line in lower case and one spelling, without the marks that machines print around it."""
     text = line.lower()
     for pattern, plain in _SPELLINGS:
         text = pattern.sub(plain, text)

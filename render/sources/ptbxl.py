@@ -17,21 +17,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from render.errors import InputError
-from render.record import EcgRecord, resample, sorted_statements
+from render.record import HIGH_RATE_HZ, LOW_RATE_HZ, EcgRecord, resample, sorted_statements
 from render.sources.csv_table import CsvFile
 from render.sources.wfdb_record import MissingRecordError, inside, read_wfdb
 from render.statements import STATEMENTS
 
 LABELS_DIFFER = frozenset({"3796", "3797", "3799", "7778", "7783", "9822", "13798", "13803"})
-"""Record ids whose labels differ between PTB-XL's versions: leave them out of scoring."""
+"""Record ids whose labels differ between PTB-XL's versions: excluded from evaluations."""
 
 OVER_89_YEARS = 90.0
-"""The age given to people over 89: PTB-XL hides theirs behind the number 300."""
+"""The age of people over 89 in our records; PTB-XL anonymises it to 300."""
 
 _MEND = "download it again from https://physionet.org/content/ptb-xl/1.0.3/"
 _PLAIN_CODES = re.compile(r"\{('[^'\\]*': \d+(\.\d+)?(, (?!\})|(?=\})))*\}", re.ASCII)
 _CODE = re.compile(r"'([^'\\]*)'")
-_FILE_COLUMN = {500: "filename_hr", 100: "filename_lr"}
+_FILE_COLUMN = {HIGH_RATE_HZ: "filename_hr", LOW_RATE_HZ: "filename_lr"}
 _COLUMNS = (
     "ecg_id", "patient_id", "age", "sex", "report", "scp_codes", "validated_by_human", "strat_fold",
     "filename_lr", "filename_hr",
@@ -43,17 +43,17 @@ class PtbXl:
 
     folder: holds `ptbxl_database.csv`, `scp_statements.csv` and `records500` or `records100` or both.
     folds: keep only these of the ten stratified folds; None keeps all.
-    sampling_rate: 500 or 100 hertz. A record that is on the disk at the other rate only is resampled
-    (`resample`).
+    sampling_rate: 500 or 100 hertz. A record that is on the disk only at the other rate is resampled.
 
-    Of a partial download all rows are offered, and `read` raises `MissingRecordError` where the files are not
-    there.
+    Of a partial download all rows count, and `read` raises `MissingRecordError` where the files are missing.
     Raises `InputError` when the folder or a table is missing or damaged, and when no row is in `folds`.
     """
 
     name = "ptbxl"
 
-    def __init__(self, folder: str | Path, folds: Collection[int] | None = None, sampling_rate: int = 500) -> None:
+    def __init__(
+        self, folder: str | Path, folds: Collection[int] | None = None, sampling_rate: int = HIGH_RATE_HZ
+    ) -> None:
         self.folder = Path(folder)
         if sampling_rate not in _FILE_COLUMN:
             raise InputError(f"PTB-XL: sampling rate {sampling_rate} Hz; it is published at 500 and 100 Hz")
@@ -64,10 +64,10 @@ class PtbXl:
         if folds is not None:
             self._rows = [i for i in self._rows if self._fold(i) in folds]
             if not self._rows:
-                held = sorted({self._fold(i) for i in range(len(self._table))})
+                table_folds = sorted({self._fold(i) for i in range(len(self._table))})
                 raise InputError(
                     f"{self._table.path}: no record in fold {', '.join(map(str, sorted(folds)))}; "
-                    f"strat_fold holds {', '.join(map(str, held))}"
+                    f"strat_fold has {', '.join(map(str, table_folds))}"
                 )
 
     def __len__(self) -> int:
@@ -109,32 +109,32 @@ class PtbXl:
         return fold
 
     def _signal(self, row: dict[str, str], where: str) -> tuple[NDArray[np.float32], int]:
-        """The signal and its rate: the wanted rate where its files are there, else the other one."""
-        tried = []
+        """The signal and its rate: `self._rate` where its files are on the disk, else the other one."""
+        missing = []
         for rate in sorted(_FILE_COLUMN, key=lambda rate: rate != self._rate):
             column = _FILE_COLUMN[rate]
             record = inside(self.folder, row[column], f"{where}: {column}")
             header = record.with_name(record.name + ".hea")
             try:
-                signal, found = read_wfdb(header)
+                signal, file_rate = read_wfdb(header)
             except InputError as error:
-                # A download that stopped early leaves an empty header without a signal file
+                # An interrupted download leaves an empty header without a signal file
                 if not isinstance(error, MissingRecordError) and header.with_suffix(".dat").is_file():
                     raise
-                tried.append(str(record))
+                missing.append(str(record))
                 continue
-            if found != rate:
-                raise InputError(f"{header}: {found:g} Hz, but PTB-XL's {column} has {rate} Hz; {_MEND}")
+            if file_rate != rate:
+                raise InputError(f"{header}: {file_rate:g} Hz, but PTB-XL's {column} has {rate} Hz; {_MEND}")
             return signal, rate
-        raise MissingRecordError(f"{where}: .hea or .dat of {' and of '.join(tried)} is missing; {_MEND}")
+        raise MissingRecordError(f"{where}: .hea or .dat of {' and of '.join(missing)} is missing; {_MEND}")
 
 
 def _check_statements(path: Path) -> None:
-    """Raise `InputError` unless `scp_statements.csv` has the 71 codes that `render.statements` ships."""
+    """Raise `InputError` unless `scp_statements.csv` has the 71 codes of `render.statements`."""
     table = CsvFile(path, ("diagnostic_class",), key="", mend=_MEND)
-    unknown = set(STATEMENTS) - set(table.keys)
-    if unknown:
-        raise InputError(f"{path}: code {', '.join(sorted(unknown)[:3])} is missing from the 71; {_MEND}")
+    missing = set(STATEMENTS) - set(table.keys)
+    if missing:
+        raise InputError(f"{path}: code {', '.join(sorted(missing)[:3])} is missing from the 71; {_MEND}")
 
 
 def codes_in(text: str, where: str) -> tuple[str, ...]:
@@ -142,11 +142,11 @@ def codes_in(text: str, where: str) -> tuple[str, ...]:
 
     Raises `InputError` beginning with `where` when the text is not the literal of a dict.
     """
-    if _PLAIN_CODES.fullmatch(text):  # as the table is published; Python's parser takes ten times as long
+    if _PLAIN_CODES.fullmatch(text):  # the published form; Python's parser takes ten times as long
         return sorted_statements(code for code in _CODE.findall(text) if code in STATEMENTS)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Python's parser comments on odd escapes; it is not the user's code
+            warnings.simplefilter("ignore")  # Python's parser warns of odd escapes
             codes = ast.literal_eval(text)
     # Beyond ValueError and SyntaxError, deep nesting raises MemoryError or RecursionError.
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):

@@ -1,4 +1,4 @@
-"""Where records come from: what every source offers, and the words that name one on the command line."""
+"""Sources of records: their interface, and their names on the command line."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from render.sources.wfdb_folder import WfdbFolder
 from render.suggest import nearest
 
 _SIMULATED_SIZE = 1000
-_KNOWN = "simulated, simulated:CODE,CODE, ptbxl:DIR, mimic:DIR, wfdb:DIR, or the path of a .hea file"
-_WORDS = ("simulated", "ptbxl", "mimic", "wfdb")
+_FORMS = "simulated, simulated:CODE,CODE, ptbxl:DIR, mimic:DIR, wfdb:DIR, or the path of a .hea file"
+_KINDS = ("simulated", "ptbxl", "mimic", "wfdb")
 
 
 class Source(Protocol):
     """A numbered collection of records, read one at a time.
 
-    Sources are small to pickle and `read` depends on nothing but `i`, so any worker can read any record.
+    Sources are small when pickled, and `read` depends on `i` alone, so that any worker can read any record.
     """
 
     name: str
@@ -35,9 +35,9 @@ class Source(Protocol):
 
 
 def prevalence_of(source: Source) -> Mapping[str, float] | None:
-    """Statement -> share of the source's records that carry it; None for one that cannot say without reading them."""
-    counted: Callable[[], Mapping[str, float]] | None = getattr(source, "prevalence", None)
-    return counted and counted()
+    """Statement -> share of the source's records that carry it; None where only reading all records would tell."""
+    method: Callable[[], Mapping[str, float]] | None = getattr(source, "prevalence", None)
+    return method and method()
 
 
 class LimitedSource:
@@ -63,10 +63,10 @@ class LimitedSource:
 
 
 def open_source(spec: str, *, seed: int = 0, limit: int | None = None, folds: Collection[int] | None = None) -> Source:
-    """The source that `spec` names: one of the forms in `_KNOWN`.
+    """The source that `spec` names: one of the forms in `_FORMS`.
 
     seed: of the simulated records; real ones ignore it.
-    limit: the first so many records; of "simulated" the number to make (1000 without it).
+    limit: the number of first records; for "simulated" the number of records (default 1000).
     folds: PTB-XL's stratified folds to keep.
     Raises `InputError` for an unknown source, a limit below 1, and folds of a source that has none.
     """
@@ -75,10 +75,10 @@ def open_source(spec: str, *, seed: int = 0, limit: int | None = None, folds: Co
     word, _, codes = spec.partition(":")
     if word == "simulated":
         _refuse_folds(spec, folds)
-        from render.simulator.simulate import Simulated  # here: real records do not need the simulator's tables
+        from render.simulator.simulate import SimulatedSource  # here: real records do not need the simulator's tables
 
-        wanted = tuple(code.strip() for code in codes.split(",") if code.strip())
-        return Simulated(seed, _SIMULATED_SIZE if limit is None else limit, wanted)
+        statements = tuple(code.strip() for code in codes.split(",") if code.strip())
+        return SimulatedSource(seed, _SIMULATED_SIZE if limit is None else limit, statements)
     source = _real_source(spec, folds)
     return source if limit is None else LimitedSource(source, limit)
 
@@ -86,18 +86,18 @@ def open_source(spec: str, *, seed: int = 0, limit: int | None = None, folds: Co
 def _real_source(spec: str, folds: Collection[int] | None) -> Source:
     word, colon, rest = spec.partition(":")
     if colon and word == "ptbxl":
-        return PtbXl(_given(word, rest), folds)
+        return PtbXl(_folder(word, rest), folds)
     others: dict[str, Callable[[Path], Source]] = {"mimic": MimicIvEcg, "wfdb": WfdbFolder}
     if colon and word in others:
         _refuse_folds(word, folds)
-        return others[word](_given(word, rest))
+        return others[word](_folder(word, rest))
     if spec.endswith(".hea"):
         _refuse_folds(spec, folds)
         return WfdbFolder(spec)
     raise InputError(_unknown(spec, word))
 
 
-def _given(word: str, rest: str) -> Path:
+def _folder(word: str, rest: str) -> Path:
     if not rest:
         raise InputError(f"source {word}: the folder is missing; write {word}:DIR")
     return Path(rest).expanduser()
@@ -109,29 +109,29 @@ def _refuse_folds(spec: str, folds: Collection[int] | None) -> None:
 
 
 def _unknown(spec: str, word: str) -> str:
-    """The message for a source nobody knows, with the nearest known one."""
+    """The message for an unknown source, with the most similar valid one."""
     if spec and Path(spec).is_dir():
         kind = "ptbxl" if (Path(spec) / "ptbxl_database.csv").is_file() else "wfdb"
         kind = "mimic" if (Path(spec) / "record_list.csv").is_file() else kind
-        return f"source {spec!r} is a folder; say what is in it: {kind}:{spec}"
-    near = nearest(word.lower(), _WORDS)
-    meant = near if near in ("", "simulated") else f"{near}:DIR"
-    hint = f"did you mean {meant}? known are" if near else "known are"
-    return f"source {spec!r} is unknown; {hint} {_KNOWN}"
+        return f"source {spec!r} is a folder without its kind; write {kind}:{spec}"
+    near = nearest(word.lower(), _KINDS)
+    suggestion = near if near in ("", "simulated") else f"{near}:DIR"
+    hint = f"did you mean {suggestion}? valid are" if near else "valid are"
+    return f"source {spec!r} is unknown; {hint} {_FORMS}"
 
 
 def parse_folds(text: str) -> tuple[int, ...]:
-    """Folds as a person writes them, "1-8", "9" or "1-3,5" -> sorted fold numbers, each once.
+    """Fold numbers of a text such as "1-8", "9" or "1-3,5", sorted, each once.
 
     Raises `InputError` for anything but whole numbers from 1 to 10 and ascending ranges of them.
     """
     folds: set[int] = set()
     for part in text.split(","):
-        found = re.fullmatch(r"([0-9]{1,2})(?:-([0-9]{1,2}))?", part.strip())
-        if found is None:
+        match = re.fullmatch(r"([0-9]{1,2})(?:-([0-9]{1,2}))?", part.strip())
+        if match is None:
             raise InputError(f"--folds {text!r}: {part!r} is neither a fold nor a range; write 1-8, 9 or 1-3,5")
-        first = int(found[1])
-        last = int(found[2] or first)
+        first = int(match[1])
+        last = int(match[2] or first)
         if not 1 <= first <= last <= 10:
             raise InputError(f"--folds {text!r}: {part!r} is not an ascending range within 1 to 10; write 1-8")
         folds.update(range(first, last + 1))

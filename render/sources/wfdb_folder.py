@@ -1,4 +1,4 @@
-"""Any WFDB records: a folder of them, searched through all its subfolders, or one .hea file."""
+"""Any WFDB records: a folder with all its subfolders, or one .hea file."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class WfdbFolder:
     """The 12-lead records below `path`, sorted by path; or the one record when `path` is a .hea file.
 
     A record's id is its path below the folder without ".hea", so ids stay the same when the folder moves.
-    Nothing is known about statements, patient or fold: a WFDB header has no field for them.
-    Raises `InputError` when `path` is not there or holds no .hea file.
+    Statements, patient and fold are unknown: a WFDB header has no fields for them.
+    Raises `InputError` when `path` does not exist or contains no .hea file.
     """
 
     name = "wfdb"
@@ -31,7 +31,7 @@ class WfdbFolder:
         else:
             raise InputError(f"{path}: no such folder or .hea file; check the path")
         if not self._headers:
-            raise InputError(f"{path}: no .hea file in it or below; name the folder that holds the records")
+            raise InputError(f"{path}: no .hea file in this folder or below; name the folder of the records")
 
     def __len__(self) -> int:
         return len(self._headers)
@@ -47,9 +47,9 @@ class WfdbFolder:
 def _headers_below(folder: Path) -> list[str]:
     """Sorted paths of the .hea files, relative to `folder`, with "/" on every system.
 
-    Linked folders are not entered: a link to a parent would never end.
+    Linked folders are skipped: a link to a parent folder would never end.
     """
-    found: list[Path] = []
-    for place, _, names in os.walk(folder):
-        found += [Path(place) / name for name in names if Path(name).suffix == ".hea"]
-    return sorted(path.relative_to(folder).as_posix() for path in found)
+    headers: list[Path] = []
+    for parent, _, names in os.walk(folder):
+        headers += [Path(parent) / name for name in names if Path(name).suffix == ".hea"]
+    return sorted(path.relative_to(folder).as_posix() for path in headers)

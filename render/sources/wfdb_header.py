@@ -16,9 +16,9 @@ from render.errors import InputError
 
 RECORD_HINT = "download or export the record again"
 
-# Samples and the bytes they fill together, signal(5). The FLAC formats are compressed: their file size says nothing
-# about their length.
-_PACKED = {
+# Format -> a number of samples and of the bytes they occupy together, signal(5). FLAC formats are compressed, so that
+# their file size does not give the number of samples.
+_SAMPLES_IN_BYTES = {
     "8": (1, 1), "16": (1, 2), "24": (1, 3), "32": (1, 4), "61": (1, 2), "80": (1, 1), "160": (1, 2),
     "212": (2, 3), "310": (3, 4), "311": (3, 4),
 }  # fmt: skip
@@ -27,11 +27,11 @@ _FLAC = {"508", "516", "524"}
 _MILLIVOLTS = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "v": 1e3, "nv": 1e-6}
 
 _LARGEST_HEADER = 1 << 16
-_LONGEST_LINE = 1000  # beyond the standard's 255; bounds the time that wfdb's regular expressions can take
+_LONGEST_LINE = 1000  # the standard has 255; limits the time of wfdb's regular expressions
 _MOST_CHANNELS = 256
 _MOST_VALUES = 50_000_000  # 12 leads at 500 Hz for 2.3 h; 400 MB once decoded
-_LEAST_GAIN = 1e-20  # no sample or baseline is beyond 1e12, so that none becomes infinite in 32 bits
-_SLOWEST_HZ, _FASTEST_HZ = 50.0, 50_000.0  # outside, no ECG can be read, so the header is damaged
+_LEAST_GAIN = 1e-20  # samples and baselines stay below 1e12, so that none becomes infinite in 32 bits
+_SLOWEST_HZ, _FASTEST_HZ = 50.0, 50_000.0  # outside, no ECG can be read: the header is damaged
 
 _RECORD_LINE = re.compile(
     r"(?P<name>[-\w]+)(/(?P<segments>\d+))?[ \t]+(?P<channels>\d{1,9})"
@@ -74,7 +74,7 @@ class Coding:
 
 @dataclass(frozen=True)
 class Channel:
-    """One signal line of a header. checksum: the samples' sum modulo 65536; None where it is left out."""
+    """One signal line of a header. checksum: the samples' sum modulo 65536, or None where the line has none."""
 
     file: str
     coding: Coding
@@ -84,7 +84,7 @@ class Channel:
 
 @dataclass(frozen=True)
 class Header:
-    """A header whose signal files are there and long enough. frames: samples per channel."""
+    """A header whose signal files exist and are long enough. frames: samples per channel."""
 
     path: Path
     hertz: float
@@ -95,37 +95,37 @@ class Header:
 def read_header(path: Path) -> Header:
     """Read `path` ("folder/x.hea").
 
-    Raises `MissingRecordError` when the header or a signal file is not there, and `InputError` for everything
-    else that is wrong.
+    Raises `MissingRecordError` when the header or a signal file is not there, and `InputError` for any other
+    fault.
     """
     lines = _header_lines(path)
     if not lines:
         raise InputError(f"{path}: the header is empty; {RECORD_HINT}")
-    found = _RECORD_LINE.fullmatch(lines[0])
-    if found is None:
+    record = _RECORD_LINE.fullmatch(lines[0])
+    if record is None:
         raise InputError(f"{path}: record line {_short(lines[0])} is not 'name channels hertz samples'; {RECORD_HINT}")
-    if found["segments"] is not None:
+    if record["segments"] is not None:
         raise InputError(
-            f"{path}: a multi-segment record ({found['segments']} segments); name one segment's .hea instead"
+            f"{path}: a multi-segment record ({record['segments']} segments); name one segment's .hea instead"
         )
-    wanted, there = int(found["channels"]), len(lines) - 1
-    if wanted != there or there > _MOST_CHANNELS:
+    channel_count, line_count = int(record["channels"]), len(lines) - 1
+    if channel_count != line_count or line_count > _MOST_CHANNELS:
         raise InputError(
-            f"{path}: {wanted} channels announced, {there} signal lines, at most {_MOST_CHANNELS}; {RECORD_HINT}"
+            f"{path}: {channel_count} channels in the record line, {line_count} signal lines, "
+            f"at most {_MOST_CHANNELS} allowed; {RECORD_HINT}"
         )
-    hertz = float(found["hertz"])
+    hertz = float(record["hertz"])
     if not _SLOWEST_HZ <= hertz <= _FASTEST_HZ:
         limits = f"{_SLOWEST_HZ:g} to {_FASTEST_HZ:g} Hz"
-        raise InputError(f"{path}: sampling rate {_short(found['hertz'])} is not in {limits}; {RECORD_HINT}")
+        raise InputError(f"{path}: sampling rate {_short(record['hertz'])} is not in {limits}; {RECORD_HINT}")
     channels = tuple(_channel(path, number, line) for number, line in enumerate(lines[1:], start=1))
-    return Header(path, hertz, _checked_frames(path, channels, int(found["frames"] or 0)), channels)
+    return Header(path, hertz, _frames(path, channels, int(record["frames"] or 0)), channels)
 
 
 def _header_lines(path: Path) -> list[str]:
     """The header's lines without comments and blanks.
 
-    Control characters are refused, so that these lines are the very ones wfdb will see: it also splits at \\v
-    and \\f.
+    Raises `InputError` for control characters: wfdb also splits lines at \\v and \\f, and would read other lines.
     """
     if path.suffix != ".hea":
         raise InputError(f"{path}: not a WFDB header; name the record's .hea file")
@@ -139,7 +139,7 @@ def _header_lines(path: Path) -> list[str]:
     if len(content) > _LARGEST_HEADER:
         raise InputError(f"{path}: more than {_LARGEST_HEADER} bytes are too many for a header; {RECORD_HINT}")
     if _CONTROL.search(content):
-        raise InputError(f"{path}: holds control characters, so it is no WFDB header; {RECORD_HINT}")
+        raise InputError(f"{path}: contains control characters, so it is no WFDB header; {RECORD_HINT}")
     lines = [_text(line).strip(" \t") for line in content.splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")]
     for line in lines:
@@ -157,7 +157,7 @@ def _text(line: bytes) -> str:
 
 def _channel(path: Path, number: int, line: str) -> Channel:
     fields = re.split(r"[ \t]+", line, maxsplit=8)
-    # Resolution, zero, initial value, checksum, block size: a writer may leave the last of them out
+    # Resolution, zero, initial value, checksum, block size; trailing ones may be missing
     numbers = list(takewhile(_INTEGER.fullmatch, fields[3:8]))
     name = " ".join(fields[3 + len(numbers) :]).strip()
     try:
@@ -173,62 +173,64 @@ def _channel(path: Path, number: int, line: str) -> Channel:
     return Channel(fields[0], coding, int(numbers[3]) % 65536 if len(numbers) > 3 else None, name)
 
 
-@lru_cache(maxsize=256)  # the channels of a record are coded alike, and so are the records of a data set
+@lru_cache(maxsize=256)  # channels of a record, and records of a data set, share their coding
 def _coding(form: str, gain: str, zero: int) -> Coding:
-    """zero: the ADC's, header(5): the baseline where none is given."""
-    stored = _FORMAT.fullmatch(form)
-    if stored is None or (stored["format"] not in _PACKED and stored["format"] not in _FLAC):
-        raise InputError(f"format {_short(form)} is none of {', '.join([*_PACKED, *sorted(_FLAC)])}; {RECORD_HINT}")
-    found = _GAIN.fullmatch(gain)
-    if found is None:
+    """zero: the ADC zero, which is the baseline where the header gives none, header(5)."""
+    form_match = _FORMAT.fullmatch(form)
+    if form_match is None or (form_match["format"] not in _SAMPLES_IN_BYTES and form_match["format"] not in _FLAC):
+        raise InputError(
+            f"format {_short(form)} is none of {', '.join([*_SAMPLES_IN_BYTES, *sorted(_FLAC)])}; {RECORD_HINT}"
+        )
+    gain_match = _GAIN.fullmatch(gain)
+    if gain_match is None:
         raise InputError(f"gain {_short(gain)} is not 'number(baseline)/unit'; {RECORD_HINT}")
-    steps = float(found["gain"])
+    steps = float(gain_match["gain"])
     if steps == 0 or not math.isfinite(steps):
-        raise InputError(f"gain {_short(found['gain'])} means uncalibrated; write the steps per millivolt there")
+        raise InputError(f"gain {_short(gain_match['gain'])} means uncalibrated; replace it by the steps per millivolt")
     if abs(steps) < _LEAST_GAIN:
-        raise InputError(f"gain {_short(found['gain'])} makes samples infinite; {RECORD_HINT}")
-    unit = found["unit"] or "mV"  # header(5): millivolts when no unit is given
+        raise InputError(f"gain {_short(gain_match['gain'])} makes samples infinite; {RECORD_HINT}")
+    unit = gain_match["unit"] or "mV"  # header(5): millivolts when no unit is given
     if unit.lower() not in _MILLIVOLTS:
         raise InputError(f"unit {_short(unit)} is unknown; voltages are in mV, uV, nV or V")
     return Coding(
-        format=stored["format"],
-        per_frame=int(stored["per_frame"] or 1),
-        skew=int(stored["skew"] or 0),
-        offset=int(stored["offset"] or 0),
+        format=form_match["format"],
+        per_frame=int(form_match["per_frame"] or 1),
+        skew=int(form_match["skew"] or 0),
+        offset=int(form_match["offset"] or 0),
         gain=steps,
-        baseline=int(found["baseline"] or zero),
+        baseline=int(gain_match["baseline"] or zero),
         millivolts=_MILLIVOLTS[unit.lower()],
     )
 
 
-def _checked_frames(path: Path, channels: tuple[Channel, ...], announced: int) -> int:
-    """Frames (samples per channel) of the record; taken from the file size where the header leaves them out.
+def _frames(path: Path, channels: tuple[Channel, ...], header_frames: int) -> int:
+    """Frames (samples per channel) of the record; computed from the file size where the header has none.
 
-    Raises `InputError` unless every signal file is there and holds as many.
+    Raises `InputError` unless every signal file exists and contains as many.
     """
-    frames = announced
+    frames = header_frames
     for file in dict.fromkeys(channel.file for channel in channels):
         group = [channel.coding for channel in channels if channel.file == file]
         first = group[0]
         if any(c is not first and (c.format, c.offset) != (first.format, first.offset) for c in group):
-            raise InputError(f"{path}: signal file {file} is given two formats or offsets; {RECORD_HINT}")
+            raise InputError(f"{path}: signal file {file} has two formats or offsets; {RECORD_HINT}")
         signal_file = path.parent / file
         try:
             size = signal_file.stat().st_size
         except OSError as error:
-            told = f"{signal_file}: no such signal file, but {path.name} names it; {RECORD_HINT}"
-            raise MissingRecordError(told) from error
+            message = f"{signal_file}: no such signal file, but {path.name} names it; {RECORD_HINT}"
+            raise MissingRecordError(message) from error
         if first.format in _FLAC:
             if not frames:
-                raise InputError(f"{path}: number of samples missing, and FLAC files do not tell it; {RECORD_HINT}")
+                raise InputError(f"{path}: number of samples missing, and FLAC files do not contain it; {RECORD_HINT}")
             continue
-        samples, filled = _PACKED[first.format]
+        samples, size_bytes = _SAMPLES_IN_BYTES[first.format]
         per_frame = sum(c.per_frame for c in group)
-        held = max((size - first.offset) * samples // (filled * per_frame), 0) if per_frame else 0
-        frames = frames or held
-        if held < frames:
+        file_frames = max((size - first.offset) * samples // (size_bytes * per_frame), 0) if per_frame else 0
+        frames = frames or file_frames
+        if file_frames < frames:
             raise InputError(
-                f"{signal_file}: {size} bytes hold {held} samples per lead, {path.name} announces {frames}; "
+                f"{signal_file}: {size} bytes contain {file_frames} samples per lead, {path.name} has {frames}; "
                 f"{RECORD_HINT}"
             )
     _check_extent(path, channels, frames)
@@ -240,7 +242,7 @@ def _check_extent(path: Path, channels: tuple[Channel, ...], frames: int) -> Non
     if not 0 < values <= _MOST_VALUES:
         raise InputError(
             f"{path}: {frames} samples in each of {len(channels)} channels; "
-            f"1 to {_MOST_VALUES} values in all can be read; cut out the part to be read"
+            f"1 to {_MOST_VALUES} values in total can be read; extract the part to be read"
         )
     skew = max(channel.coding.skew for channel in channels)
     if skew >= frames:
@@ -248,5 +250,5 @@ def _check_extent(path: Path, channels: tuple[Channel, ...], frames: int) -> Non
 
 
 def _short(text: str) -> str:
-    """A value as it is shown in a message: quoted, and cut before it floods the line."""
+    """A value for a message: quoted, at most 60 characters."""
     return repr(text if len(text) <= 60 else text[:57] + "...")
