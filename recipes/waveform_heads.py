@@ -16,7 +16,6 @@ What is to be said comes from the row's `signal`, `geometry` and `statements` (`
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from transformers.models.mllama.image_processing_pil_mllama import (
 
 from recipes.packing import IGNORED, Batch
 from render.dataset.signal_column import signal_of
+from render.pages.geometry import LeadTrace, PageGeometry, transform_points
 from render.record import LEADS, LOW_RATE_HZ
 from render.statements import STATEMENTS
 
@@ -72,12 +72,12 @@ def targets(row: Mapping[str, Any], processor: Any, patch: int) -> Batch:
     beats = np.full((most, across, across, _BEATS), np.nan, np.float32)
     readable = not row.get("unreadable")
     if readable:
-        geometry = json.loads(row["geometry"])
+        geometry = PageGeometry.from_json(row["geometry"])
         signal = signal_of(row["signal"])
         to_canvas, tiles_wide = _to_canvas(geometry, side, most)
         around = _around(signal, geometry)
-        for trace in geometry["leads"]:
-            _place(lead, mv, beats, trace, signal, around, to_canvas, (patch, tiles_wide), geometry["sampling_rate"])
+        for trace in geometry.leads:
+            _place(lead, mv, beats, trace, signal, around, to_canvas, (patch, tiles_wide), geometry.sampling_rate)
     held = set(row["statements"])
     return {
         "reading_lead": torch.from_numpy(lead.reshape(most, -1)),
@@ -87,13 +87,13 @@ def targets(row: Mapping[str, Any], processor: Any, patch: int) -> Batch:
     }
 
 
-def _to_canvas(geometry: Mapping[str, Any], side: int, most: int) -> tuple[NDArray[np.float64], int]:
+def _to_canvas(geometry: PageGeometry, side: int, most: int) -> tuple[NDArray[np.float64], int]:
     """The homography from the page's pixels to the tiles' canvas, and how many tiles the canvas is wide."""
-    height, width = geometry["height"], geometry["width"]
+    height, width = geometry.height, geometry.width
     canvas_height, canvas_width = get_optimal_tiled_canvas(height, width, most, side)
     new_height, new_width = get_image_size_fit_to_canvas(height, width, canvas_height, canvas_width, side)
     resized = np.diag([new_width / width, new_height / height, 1.0])
-    return resized @ np.array(geometry["homography"]), int(canvas_width) // side
+    return resized @ geometry.homography, int(canvas_width) // side
 
 
 def _beats(signal: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -116,15 +116,15 @@ def _beats(signal: NDArray[np.float32]) -> NDArray[np.int64]:
     return np.asarray(peaks, np.int64)
 
 
-def _drawn(trace: Mapping[str, Any], rate: float) -> tuple[int, int]:
+def _drawn(trace: LeadTrace, rate: float) -> tuple[int, int]:
     """The first sample that a trace shows, at `LOW_RATE_HZ`, and the one behind its last."""
-    return round(trace["start_sample"] / rate * LOW_RATE_HZ), round(trace["end_sample"] / rate * LOW_RATE_HZ)
+    return round(trace.start_sample / rate * LOW_RATE_HZ), round(trace.end_sample / rate * LOW_RATE_HZ)
 
 
-def _around(signal: NDArray[np.float32], geometry: Mapping[str, Any]) -> NDArray[np.float32]:
+def _around(signal: NDArray[np.float32], geometry: PageGeometry) -> NDArray[np.float32]:
     """(samples, 3): what `targets` says of the beats around each sample; NaN before the page's first and from its last
     on, and throughout where it shows fewer than three."""
-    firsts, lasts = zip(*(_drawn(trace, geometry["sampling_rate"]) for trace in geometry["leads"]), strict=True)
+    firsts, lasts = zip(*(_drawn(trace, geometry.sampling_rate) for trace in geometry.leads), strict=True)
     beats = _beats(signal)
     beats = beats[(beats >= min(firsts)) & (beats < max(lasts))]
     found = np.full((signal.shape[1], _BEATS), np.nan, np.float32)
@@ -143,7 +143,7 @@ def _place(
     lead: NDArray[np.int64],
     mv: NDArray[np.float32],
     beats: NDArray[np.float32],
-    trace: Mapping[str, Any],
+    trace: LeadTrace,
     signal: NDArray[np.float32],
     around: NDArray[np.float32],
     to_canvas: NDArray[np.float64],
@@ -154,17 +154,14 @@ def _place(
     patch, tiles_wide = tiling
     tiles, across = lead.shape[:2]
     first, last = _drawn(trace, rate)
-    drawn = signal[LEADS.index(trace["lead"]), first:last]
+    drawn = signal[LEADS.index(trace.lead), first:last]
     seconds = (np.arange(first, first + len(drawn)) + 0.5) / LOW_RATE_HZ
     known = np.isfinite(drawn)
     if not known.any():
         return
     drawn, seconds, around = drawn[known], seconds[known], around[first : first + len(drawn)][known]
     voltages = np.clip(drawn - np.median(drawn), -_MOST_MV, _MOST_MV)
-    x = trace["box"][0] + (seconds - trace["start_s"]) * trace["mm_per_s"] * trace["px_per_mm"]
-    up = drawn * trace["mm_per_mv"] * trace["px_per_mm"]
-    points = to_canvas @ np.stack([x, trace["baseline_y"] + (up if trace["inverted"] else -up), np.ones_like(x)])
-    columns, rows = points[0] / points[2] / patch, points[1] / points[2] / patch  # in patches of the canvas
+    columns, rows = transform_points(to_canvas, trace.to_page(seconds, drawn)).T / patch  # in patches of the canvas
     inside = (columns >= 0) & (rows >= 0) & (columns < across * tiles_wide) & (rows < across * (tiles // tiles_wide))
     column, row = columns[inside].astype(int), rows[inside].astype(int)
     tile, part = row // across * tiles_wide + column // across, ((columns[inside] - column) * COLUMNS).astype(int)
@@ -172,7 +169,7 @@ def _place(
     at = patches * COLUMNS + part
     counts = np.bincount(at, minlength=mv.size).reshape(-1, COLUMNS)
     sums = np.bincount(at, voltages[inside], minlength=mv.size).reshape(-1, COLUMNS)
-    lead.reshape(-1)[patches] = LEADS.index(trace["lead"])
+    lead.reshape(-1)[patches] = LEADS.index(trace.lead)
     owned = counts.any(axis=1)
     mv.reshape(-1, COLUMNS)[owned] = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)[owned]
     middle_first = np.lexsort((np.abs(columns[inside] - column - 0.5), patches))

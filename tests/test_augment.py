@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,16 @@ from scipy.ndimage import map_coordinates, uniform_filter1d
 from render.errors import InputError
 from render.pages.augment.homography import GEOMETRIC
 from render.pages.augment.optics import Backdrop, coloured, project
-from render.pages.augment.pipeline import EFFECTS, PRESET_PROPORTIONS, PRESETS, ImageFile, augment, effect_strengths
+from render.pages.augment.pipeline import (
+    EFFECTS,
+    PRESET_PROPORTIONS,
+    PRESETS,
+    ImageFile,
+    PageImage,
+    augment,
+    effect_strengths,
+)
+from render.pages.geometry import LeadTrace, PageGeometry, transform_points
 from render.pages.page import Page, draw
 from render.record import LEADS, EcgRecord
 
@@ -37,16 +46,11 @@ def opened(picture: ImageFile) -> NDArray[np.float64]:
     return np.asarray(Image.open(io.BytesIO(picture.data)).convert("RGB"), dtype=np.float64)
 
 
-def moved(matrix: Any, points: NDArray[np.float64]) -> NDArray[np.float64]:
-    ends = np.column_stack([points, np.ones(len(points))]) @ np.asarray(matrix).T
-    return np.asarray(ends[:, :2] / ends[:, 2:])
-
-
-def corners(box: list[float]) -> NDArray[np.float64]:
+def corners(box: Sequence[float]) -> NDArray[np.float64]:
     return np.array([[box[0], box[1]], [box[2], box[1]], [box[2], box[3]], [box[0], box[3]]])
 
 
-def errors(picture: ImageFile, ecg_mv: NDArray[np.float64]) -> dict[tuple[str, float], float]:
+def errors(picture: PageImage, ecg_mv: NDArray[np.float64]) -> dict[tuple[str, float], float]:
     """lead and start -> how far, in pixels, a digitiser finds the trace from where it is: the median over its length.
 
     The digitiser knows the picture and its geometry alone.
@@ -55,30 +59,29 @@ def errors(picture: ImageFile, ecg_mv: NDArray[np.float64]) -> dict[tuple[str, f
     """
     red = opened(picture)[..., 0]
     return {
-        (lead["lead"], lead["start_s"]): float(np.median(_errors(picture.geometry["homography"], red, lead, ecg_mv)))
-        for lead in picture.geometry["leads"]
+        (lead.lead, lead.start_s): float(np.median(_errors(picture.geometry, red, lead, ecg_mv)))
+        for lead in picture.geometry.leads
     }
 
 
 def _errors(
-    matrix: Any, red: NDArray[np.float64], lead: dict[str, Any], ecg_mv: NDArray[np.float64]
+    geometry: PageGeometry, red: NDArray[np.float64], lead: LeadTrace, ecg_mv: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    (x0, y0, x1, y1), scale = lead["box"], lead["px_per_mm"]
+    x0, y0, x1, y1 = lead.box
     columns, rows = np.arange(math.ceil(x0) + 2, math.floor(x1) - 1, 5), np.arange(math.ceil(y0), math.floor(y1) + 1)
-    if lead["name_box"]:
-        columns = columns[(columns < lead["name_box"][0] - 1) | (columns > lead["name_box"][2])]
+    if lead.name_box:
+        columns = columns[(columns < lead.name_box[0] - 1) | (columns > lead.name_box[2])]
     grid = np.stack(np.meshgrid(columns, rows, indexing="ij"), axis=-1).reshape(-1, 2).astype(float)
-    x, y = moved(matrix, grid).T
+    x, y = transform_points(geometry.homography, grid).T
     seen = (np.minimum(x, red.shape[1] - 1 - x) > 0).reshape(columns.size, -1).all(axis=1)
     red = map_coordinates(red, [y, x], order=1, mode="nearest").reshape(columns.size, rows.size)
     dark = np.clip(0.8 * np.median(red, axis=1, keepdims=True) - red, 0.0, None)
     peak = uniform_filter1d(dark, 3, axis=1).argmax(axis=1)
     near = np.abs(np.arange(rows.size)[None] - peak[:, None]) <= 2
     middle = (dark * near * rows).sum(axis=1) / np.maximum((dark * near).sum(axis=1), 1e-9)
-    t = (columns - x0) / (lead["mm_per_s"] * scale) + lead["start_s"]
-    mv = np.interp(t, np.arange(ecg_mv.shape[1]) / 500, ecg_mv[LEADS.index(lead["lead"])])
-    sign = -1 if lead["inverted"] else 1
-    return np.asarray(np.abs(middle - (lead["baseline_y"] - sign * mv * lead["mm_per_mv"] * scale))[seen])
+    seconds, found = lead.from_page(np.column_stack([columns, middle]))
+    mv = np.interp(seconds, np.arange(ecg_mv.shape[1]) / 500, ecg_mv[LEADS.index(lead.lead)])
+    return np.asarray(np.abs(found - mv)[seen]) * lead.mm_per_mv * lead.px_per_mm
 
 
 # --- pictures can be read ---
@@ -134,7 +137,7 @@ def test_without_strengths_the_picture_is_the_page(ecg_mv: NDArray[np.float64]) 
     page = page_of(ecg_mv, mask=True)
     picture = augment(page, {}, random())
     assert (picture.data, picture.suffix) == (page.png(), ".png")
-    assert picture.geometry == page.geometry and np.array_equal(picture.mask, page.mask)
+    assert picture.geometry.to_json() == page.geometry.to_json() and np.array_equal(picture.mask, page.mask)
 
 
 @pytest.mark.parametrize("effect", EFFECTS)
@@ -143,7 +146,7 @@ def test_strength_nought_changes_nothing(ecg_mv: NDArray[np.float64], effect: st
     assert augment(page, {effect: 0.0}, random()).data == page.png()
     with_it = augment(page, {"shading": 0.3, "rotation": 0.3} | {effect: 0.0}, random())
     without = augment(page, {name: 0.3 for name in ("shading", "rotation") if name != effect}, random())
-    assert with_it.data == without.data and with_it.geometry == without.geometry
+    assert with_it.data == without.data and with_it.geometry.to_json() == without.geometry.to_json()
 
 
 @pytest.mark.parametrize("preset", sorted(set(PRESETS) - {"clean"}))
@@ -151,7 +154,8 @@ def test_same_seed_same_bytes(ecg_mv: NDArray[np.float64], preset: str) -> None:
     page = page_of(ecg_mv, width=672, mask=True)
     asked = {effect: most for effect, (_, _, most) in PRESETS[preset].items()}
     one, again, other = (augment(page, asked, random(seed)) for seed in (1, 1, 2))
-    assert one.data == again.data and one.geometry == again.geometry and np.array_equal(one.mask, again.mask)
+    assert one.data == again.data and np.array_equal(one.mask, again.mask)
+    assert one.geometry.to_json() == again.geometry.to_json()
     assert one.data != other.data
 
 
@@ -159,16 +163,16 @@ def test_one_effect_more_does_not_change_the_others(ecg_mv: NDArray[np.float64])
     page = page_of(ecg_mv, width=672, mask=True)
     few = {**TILTED, "stamp": 0.5, "handwriting": 0.4}
     one, more = augment(page, few, random()), augment(page, {**few, "noise": 0.2, "blur": 0.3, "crease": 0.4}, random())
-    assert one.geometry == more.geometry and np.array_equal(one.mask, more.mask)
+    assert one.geometry.to_json() == more.geometry.to_json() and np.array_equal(one.mask, more.mask)
     assert one.data != more.data
 
 
 def test_a_page_is_not_changed_by_wear(ecg_mv: NDArray[np.float64]) -> None:
     page = page_of(ecg_mv, width=672, mask=True)
-    kept = page.image.copy(), page.mask.copy(), json.dumps(page.geometry)  # type: ignore[union-attr]
+    kept = page.image.copy(), page.mask.copy(), page.geometry.to_json()  # type: ignore[union-attr]
     augment(page, dict.fromkeys(EFFECTS, 0.5), random())
     assert np.array_equal(page.image, kept[0]) and np.array_equal(page.mask, kept[1])
-    assert json.dumps(page.geometry) == kept[2]
+    assert page.geometry.to_json() == kept[2]
 
 
 # --- where things are ---
@@ -184,10 +188,10 @@ def test_size_stays_and_traces_stay_inside(ecg_mv: NDArray[np.float64], layout: 
         asked.pop("crop", None)
         picture = augment(page, asked, random(seed))
         image = Image.open(io.BytesIO(picture.data))
-        assert image.size == (width, height) == (picture.geometry["width"], picture.geometry["height"])
+        assert image.size == (width, height) == (picture.geometry.width, picture.geometry.height)
         assert image.format == {".png": "PNG", ".jpg": "JPEG"}[picture.suffix]
         ends = np.concatenate(
-            [moved(picture.geometry["homography"], corners(lead["box"])) for lead in picture.geometry["leads"]]
+            [transform_points(picture.geometry.homography, corners(lead.box)) for lead in picture.geometry.leads]
         )
         assert (ends >= -0.5 - 1e-6).all() and (ends <= [width - 0.5 + 1e-6, height - 0.5 + 1e-6]).all()
 
@@ -197,14 +201,16 @@ def test_a_full_crop_cuts_little_of_the_traces(ecg_mv: NDArray[np.float64], layo
     page = page_of(ecg_mv, layout=layout, width=700)
     for seed in range(6):
         geometry = augment(page, {"crop": 1.0}, random(seed)).geometry
-        boxes = np.array([lead["box"] for lead in geometry["leads"]])
+        boxes = np.array([lead.box for lead in geometry.leads])
         outer = [*boxes[:, :2].min(axis=0), *boxes[:, 2:].max(axis=0)]
-        (left, top), (right, bottom) = moved(geometry["homography"], corners(outer))[[0, 2]]
+        (left, top), (right, bottom) = transform_points(geometry.homography, corners(outer))[[0, 2]]
         cut = max(-0.5 - left, right - 699.5, -0.5 - top, bottom - page.image.shape[0] + 0.5)
         assert cut < 0.012 * 700
         assert min(left, top) < 10 or max(right - 690, bottom - page.image.shape[0] + 10) > 0
         # No more than the page itself is in sight.
-        shown = moved(np.linalg.inv(geometry["homography"]), corners([-0.5, -0.5, 699.5, page.image.shape[0] - 0.5]))
+        shown = transform_points(
+            np.linalg.inv(geometry.homography), corners([-0.5, -0.5, 699.5, page.image.shape[0] - 0.5])
+        )
         assert (shown > -0.6).all() and (shown < [699.6, page.image.shape[0] - 0.4]).all()
 
 
@@ -218,7 +224,7 @@ def test_marks_are_found_where_the_homography_says(ecg_mv: NDArray[np.float64], 
         image[cy - 6 : cy + 7, cx - 6 : cx + 7][np.hypot(x, y) < 4.5] = 31
     picture = augment(dataclasses.replace(page, image=image), {**TILTED, "perspective": 1.0}, random(seed))
     red = opened(picture)[..., 0]
-    for cx, cy in moved(picture.geometry["homography"], dots):
+    for cx, cy in transform_points(picture.geometry.homography, dots):
         left, top = round(cx) - 8, round(cy) - 8
         dark = 255.0 - red[top : top + 17, left : left + 17]
         rows, columns = np.mgrid[top : top + 17, left : left + 17]
@@ -230,9 +236,9 @@ def test_projection_equals_the_obvious_form_of_it(ecg_mv: NDArray[np.float64]) -
     page = page_of(ecg_mv, width=672, mask=True)
     picture = augment(page, {"rotation": 1.0, "perspective": 1.0}, random(3))
     height, width = page.image.shape
-    to_page = np.linalg.inv(picture.geometry["homography"])
+    to_page = np.linalg.inv(picture.geometry.homography)
     y, x = np.mgrid[:height, :width]
-    u, v = moved(to_page, np.column_stack([x.ravel(), y.ravel()])).T
+    u, v = transform_points(to_page, np.column_stack([x.ravel(), y.ravel()])).T
     inside = (u > 1) & (u < width - 2) & (v > 1) & (v < height - 2)
     nearest = np.asarray(page.mask)[np.rint(v[inside]).astype(int), np.rint(u[inside]).astype(int)]
     assert (np.asarray(picture.mask).ravel()[inside] == nearest).mean() > 0.9999
@@ -241,7 +247,7 @@ def test_projection_equals_the_obvious_form_of_it(ecg_mv: NDArray[np.float64]) -
     matrix = np.array([[0.97, 0.08, 3.0], [-0.08, 0.98, 9.0], [2e-4, -1e-4, 1.0]])
     grey = Backdrop((128.0, 128.0, 128.0), 0.0, 0.0, 0.0, 1.0, (0.0, 0.0))
     found = project(coloured(page.image, page.palette), matrix, grey, random(), 2.4)[..., :3].reshape(-1, 3)
-    u, v = moved(np.linalg.inv(matrix), np.column_stack([x.ravel(), y.ravel()])).T
+    u, v = transform_points(np.linalg.inv(matrix), np.column_stack([x.ravel(), y.ravel()])).T
     inside = (u > 0) & (u < width - 1) & (v > 0) & (v < height - 1)
     source = np.asarray(page.to_pil(), dtype=float)
     for k in range(3):
@@ -279,15 +285,16 @@ def test_pages_of_any_width_are_moved_alike(ecg_mv: NDArray[np.float64], effect:
     for width in (560, 1120):
         picture = augment(page_of(ecg_mv, width=width), {effect: 0.7}, random(6))
         box = [0.1 * width, 0.1 * width, 0.9 * width, 0.4 * width]
-        ends.append(moved(picture.geometry["homography"], corners(box)) / width)
+        ends.append(transform_points(picture.geometry.homography, corners(box)) / width)
     assert np.abs(ends[0] - ends[1]).max() < 0.003
 
 
 def test_geometry_survives_json(ecg_mv: NDArray[np.float64]) -> None:
     picture = augment(page_of(ecg_mv, width=672), TILTED, random())
-    assert json.loads(json.dumps(picture.geometry)) == picture.geometry
-    assert picture.geometry["homography"][2][2] == 1.0
-    assert {**picture.geometry, "homography": 0} == {**page_of(ecg_mv, width=672).geometry, "homography": 0}
+    assert PageGeometry.from_json(picture.geometry.to_json()).to_json() == picture.geometry.to_json()
+    assert picture.geometry.homography[2, 2] == 1.0
+    flat = dataclasses.replace(picture.geometry, homography=np.eye(3))
+    assert flat.to_json() == page_of(ecg_mv, width=672).geometry.to_json()
 
 
 def test_a_fax_is_black_and_white(ecg_mv: NDArray[np.float64]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import json
 import os
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from render.dataset.rows import Options
 from render.dialogues.compose import Dialogue
 from render.errors import InputError
 from render.io import atomic_folder, atomic_write
+from render.pages.geometry import PageGeometry
 from render.record import LEADS, EcgRecord, in_lead_order
 from render.simulator.simulate import SimulatedSource, simulate
 from render.statements import LABEL_TASKS, task_classes, task_labels
@@ -192,7 +192,7 @@ def test_opens_with_plain_load_dataset(tmp_path):
     rows = datasets.load_dataset(str(tmp_path / "d"), split="train", cache_dir=str(tmp_path / "cache"))
     assert len(rows) == 5 and rows[0]["image"].size == (560, 280)
     assert rows[0]["dialogues"][0]["messages"][0]["role"] == "user"
-    assert json.loads(rows[0]["geometry"])["mm_per_mv"] == 10
+    assert PageGeometry.from_json(rows[0]["geometry"]).mm_per_mv == 10
     assert "CC BY" not in (tmp_path / "d" / "README.md").read_text()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import math
 import re
 from typing import Any
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from render.dataset.rows import Options, check, make_row
 from render.errors import InputError
+from render.pages.geometry import LeadTrace, PageGeometry
 from render.pages.layout import Layout, layout_named, make_layout
 from render.pages.options import FORMATS, OPTION_WORDS, PageOptions, options_named
 from render.pages.page import Page, draw
@@ -80,27 +80,27 @@ def made_record(plan: Layout, rate: float = 500.0) -> EcgRecord:
     return EcgRecord("made", (leads * min(1.0, 0.95 * room / leads.max())).astype(np.float32), rate, "test")
 
 
-def digitise(page: Page, lead: dict[str, Any]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def digitise(page: Page, lead: LeadTrace) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Columns, and the millivolts of a lead in them, from the picture and the lead's own geometry."""
-    x0, y0, x1, y1 = lead["box"]
+    x0, y0, x1, y1 = lead.box
     columns = np.arange(math.ceil(x0) + 2, math.floor(x1) - 1)
-    if lead["name_box"]:
-        columns = columns[(columns < lead["name_box"][0] - 1) | (columns > lead["name_box"][2])]
+    if lead.name_box:
+        columns = columns[(columns < lead.name_box[0] - 1) | (columns > lead.name_box[2])]
     rows = np.arange(math.ceil(y0) + 1, math.floor(y1))
     ink = (page.image % INK_LEVELS)[np.ix_(rows, columns)].astype(float)
     middle = (ink * rows[:, None]).sum(axis=0) / ink.sum(axis=0)
-    above = (lead["baseline_y"] - middle) / (lead["mm_per_mv"] * lead["px_per_mm"])
-    return columns, -above if lead["inverted"] else above
+    return columns, lead.from_page(np.column_stack([columns, middle]))[1]
 
 
-def off_by(page: Page, lead: dict[str, Any], record: EcgRecord) -> NDArray[np.float64]:
+def off_by(page: Page, lead: LeadTrace, record: EcgRecord) -> NDArray[np.float64]:
     """How far, in pixels, what is read back lies from the record's own signal."""
     columns, found = digitise(page, lead)
     inside = columns[:, None] + np.linspace(-0.5, 0.5, 21)[None, :]
-    t = (inside - lead["box"][0]) / (lead["mm_per_s"] * lead["px_per_mm"]) + lead["start_s"]
-    samples = record.lead(lead["lead"])
-    true = np.interp(t, np.arange(samples.size) / record.sampling_rate, samples).mean(axis=1)
-    return np.abs(found - true) * lead["mm_per_mv"] * lead["px_per_mm"]
+    seconds, _ = lead.from_page(np.column_stack([inside.ravel(), np.zeros(inside.size)]))
+    samples = record.lead(lead.lead)
+    true = np.interp(seconds, np.arange(samples.size) / record.sampling_rate, samples)
+    true = true.reshape(inside.shape).mean(axis=1)
+    return np.abs(found - true) * lead.mm_per_mv * lead.px_per_mm
 
 
 # --- each lead once and in its place ---
@@ -167,12 +167,12 @@ def test_millivolts_are_read_back_from_every_page(words: str) -> None:
     plan = layout_named(words)
     record = made_record(plan)
     page = draw(record, layout=words, width=560)
-    assert page.geometry["layout"] == plan.name
-    assert json.loads(json.dumps(page.geometry)) == page.geometry
-    assert [(e["lead"], e["label"]) for e in page.geometry["leads"]] == [(t.lead, t.label) for t in plan.traces]
-    for entry in page.geometry["leads"]:
+    assert page.geometry.layout == plan.name
+    assert PageGeometry.from_json(page.geometry.to_json()).to_json() == page.geometry.to_json()
+    assert [(e.lead, e.label) for e in page.geometry.leads] == [(t.lead, t.label) for t in plan.traces]
+    for entry in page.geometry.leads:
         off = off_by(page, entry, record)
-        assert np.median(off) < 0.3 and np.quantile(off, 0.8) < 0.5, entry["label"]
+        assert np.median(off) < 0.3 and np.quantile(off, 0.8) < 0.5, entry.label
 
 
 def test_what_is_read_back_tells_gain_direction_and_time_apart() -> None:
@@ -180,9 +180,9 @@ def test_what_is_read_back_tells_gain_direction_and_time_apart() -> None:
     plan = layout_named("3x4+1R,cabrera,half-chest")
     record = made_record(plan)
     page = draw(record, layout=plan.name, width=560)
-    upside_down, chest = page.geometry["leads"][8], page.geometry["leads"][2]
-    assert (upside_down["label"], upside_down["lead"]) == ("-aVR", "aVR")
-    assert (chest["lead"], chest["mm_per_mv"]) == ("V1", 5.0)
+    upside_down, chest = page.geometry.leads[8], page.geometry.leads[2]
+    assert (upside_down.label, upside_down.lead) == ("-aVR", "aVR")
+    assert (chest.lead, chest.mm_per_mv) == ("V1", 5.0)
     for entry, wrong in (
         (upside_down, {"inverted": False}),
         (chest, {"mm_per_mv": 10.0}),
@@ -190,13 +190,13 @@ def test_what_is_read_back_tells_gain_direction_and_time_apart() -> None:
         (chest, {"lead": "V2"}),
     ):
         assert np.median(off_by(page, entry, record)) < 0.3
-        assert np.median(off_by(page, entry | wrong, record)) > 0.4, wrong
+        assert np.median(off_by(page, dataclasses.replace(entry, **wrong), record)) > 0.4, wrong
 
 
 def test_samples_of_columns() -> None:
     def spans(words: str) -> list[tuple[float, int, int]]:
-        leads = draw(made_record(layout_named(words)), layout=words, width=560).geometry["leads"]
-        return [(e["start_s"], e["start_sample"], e["end_sample"]) for e in leads]
+        leads = draw(made_record(layout_named(words)), layout=words, width=560).geometry.leads
+        return [(e.start_s, e.start_sample, e.end_sample) for e in leads]
 
     assert spans("3x4+1R")[2:5] == [(5.0, 2500, 3750), (7.5, 3750, 5000), (0.0, 0, 1250)]
     assert spans("3x4+1R,50mm/s")[2:5] == [(2.5, 1250, 1875), (3.75, 1875, 2500), (0.0, 0, 625)]
@@ -220,7 +220,7 @@ def test_a_record_needs_as_much_time_as_its_page_shows(words: str, seconds: floa
 
 def test_a_row_of_a_data_set_holds_the_layout_by_its_own_name() -> None:
     row = make_row(SimulatedSource(3, 1).read(0), 0, Options(layout="half-chest, 12x1", width=560))
-    assert row["layout"] == json.loads(row["geometry"])["layout"] == "12x1,half-chest"
+    assert row["layout"] == PageGeometry.from_json(row["geometry"]).layout == "12x1,half-chest"
 
 
 # --- what is printed ---
@@ -286,14 +286,14 @@ def test_what_is_left_out_is_left_out_and_nothing_else(with_it: str, without: st
 def test_names_say_which_lead_stands_upside_down() -> None:
     record = made_record(layout_named("6x2,cabrera"))
     page = draw(record, layout="6x2,cabrera", width=1120)
-    for entry in page.geometry["leads"]:
-        x0, y0, x1, y1 = entry["name_box"]
-        assert entry["box"][0] < x0 < x1 < entry["box"][2] and entry["box"][1] < y0 < y1 < entry["baseline_y"]
+    for entry in page.geometry.leads:
+        x0, y0, x1, y1 = entry.name_box
+        assert entry.box[0] < x0 < x1 < entry.box[2] and entry.box[1] < y0 < y1 < entry.baseline_y
         word = np.zeros((60, 120), dtype=np.uint8)
-        a, b, c, d = draw_text(word, entry["label"], 20.0, 40.0, 4.6 * entry["px_per_mm"])
+        a, b, c, d = draw_text(word, entry.label, 20.0, 40.0, 4.6 * entry.px_per_mm)
         written = page.image[y0:y1, x0:x1] % INK_LEVELS
         assert (written >= np.rint(word[b:d, a:c] / 255 * (INK_LEVELS - 1))).all()  # a wave may run through it
-    assert not any(e["name_box"] for e in draw(record, layout="6x2,no-names", width=560).geometry["leads"])
+    assert not any(e.name_box for e in draw(record, layout="6x2,no-names", width=560).geometry.leads)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
-import json
 import math
 from itertools import pairwise
 from typing import Any
@@ -17,6 +16,7 @@ from PIL import Image, features
 
 from render.errors import InputError
 from render.jit import jit
+from render.pages.geometry import LeadTrace, PageGeometry
 from render.pages.layout import layout_named
 from render.pages.page import Page, _sheet, draw
 from render.pages.paper import Paper
@@ -57,25 +57,25 @@ def ink_share(page: Page) -> NDArray[np.float64]:
     return np.clip((234.0 - red) / (234.0 - 18.0), 0.0, 1.0)
 
 
-def digitise(page: Page, lead: dict[str, Any]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def digitise(page: Page, lead: LeadTrace) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Columns and the millivolts of a lead, read from picture and geometry alone."""
-    x0, y0, x1, y1 = lead["box"]
+    assert lead.name_box
+    x0, y0, x1, y1 = lead.box
     columns = np.arange(math.ceil(x0) + 2, math.floor(x1) - 1)
-    columns = columns[(columns < lead["name_box"][0] - 1) | (columns > lead["name_box"][2])]
+    columns = columns[(columns < lead.name_box[0] - 1) | (columns > lead.name_box[2])]
     rows = np.arange(math.ceil(y0), math.floor(y1) + 1)
     ink = ink_share(page)[np.ix_(rows, columns)]
     ink = np.where(ink > 0.1, ink, 0.0)
     middle = (ink * rows[:, None]).sum(axis=0) / ink.sum(axis=0)
-    return columns, (lead["baseline_y"] - middle) / (page.geometry["mm_per_mv"] * lead["px_per_mm"])
+    return columns, page.geometry.from_image(lead, np.column_stack([columns, middle]))[1]
 
 
-def expected(page: Page, lead: dict[str, Any], signal: NDArray[np.float64], columns: NDArray[np.int64]) -> Any:
+def expected(page: Page, lead: LeadTrace, signal: NDArray[np.float64], columns: NDArray[np.int64]) -> Any:
     """The mean of the lead within each pixel column, mV."""
-    per_second = page.geometry["mm_per_s"] * lead["px_per_mm"]
     inside = columns[:, None] + np.linspace(-0.5, 0.5, 41)[None, :]
-    t = (inside - lead["box"][0]) / per_second + lead["start_s"]
-    samples = signal[LEADS.index(lead["lead"])]
-    return np.interp(t, np.arange(samples.size) / page.geometry["sampling_rate"], samples).mean(axis=1)
+    samples, _ = page.geometry.from_image(lead, np.column_stack([inside.ravel(), np.zeros(inside.size)]))
+    whole = signal[LEADS.index(lead.lead)]
+    return np.interp(samples, np.arange(whole.size), whole).reshape(inside.shape).mean(axis=1)
 
 
 # --- layout ---
@@ -118,7 +118,7 @@ def test_a_lead_changes_its_own_boxes_only(lead: str) -> None:
     signal[LEADS.index(lead)] = 0.5 * np.sin(2 * np.pi * 2 * np.arange(signal.shape[1]) / 500)
     before, after = draw(record(flat()), width=672), draw(record(signal), width=672)
     changed = before.image != after.image
-    boxes = [entry["box"] for entry in after.geometry["leads"] if entry["lead"] == lead]
+    boxes = [entry.box for entry in after.geometry.leads if entry.lead == lead]
     assert len(boxes) == (2 if lead == "II" else 1)
     for x0, y0, x1, y1 in boxes:
         part = changed[math.floor(y0) : math.ceil(y1), math.floor(x0) - 1 : math.ceil(x1) + 2]
@@ -130,11 +130,11 @@ def test_a_lead_changes_its_own_boxes_only(lead: str) -> None:
 @pytest.mark.parametrize("width", WIDTHS)
 def test_names_are_written_in_their_boxes(width: int) -> None:
     page = draw(record(flat()), width=width)
-    for entry in page.geometry["leads"]:
-        x0, y0, x1, y1 = entry["name_box"]
-        assert entry["box"][0] < x0 < x1 < entry["box"][2] and entry["box"][1] < y0 < y1 < entry["baseline_y"]
+    for entry in page.geometry.leads:
+        x0, y0, x1, y1 = entry.name_box
+        assert entry.box[0] < x0 < x1 < entry.box[2] and entry.box[1] < y0 < y1 < entry.baseline_y
         word = np.zeros((60, 120), dtype=np.uint8)
-        a, b, c, d = draw_text(word, entry["lead"], 20.0, 40.0, 4.6 * entry["px_per_mm"])
+        a, b, c, d = draw_text(word, entry.lead, 20.0, 40.0, 4.6 * entry.px_per_mm)
         written = page.image[y0:y1, x0:x1] % INK_LEVELS
         assert np.array_equal(written, np.rint(word[b:d, a:c] / 255 * (INK_LEVELS - 1)))
 
@@ -142,7 +142,7 @@ def test_names_are_written_in_their_boxes(width: int) -> None:
 @pytest.mark.parametrize("width", WIDTHS)
 def test_calibration_pulse_is_one_millivolt_high_and_a_fifth_of_a_second_long(width: int) -> None:
     page = draw(record(flat()), width=width)
-    scale = page.geometry["px_per_mm"]
+    scale = page.geometry.px_per_mm
     ink = ink_share(page)
     for row in range(4):
         baseline = (30 + 30 * row) * scale
@@ -166,9 +166,9 @@ def test_a_one_millimetre_wave_is_one_millimetre(phase: float, seconds: float) -
     wave = np.where(np.abs(t) < seconds / 2, 0.1 * np.cos(np.pi * t / seconds), 0.0)
     signal[1] = wave + phase / 40  # mV; 40 px per mV
     page = draw(record(signal), width=1120)
-    strip = page.geometry["leads"][12]
-    x = round(strip["box"][0] + 500)
-    rows = slice(round(strip["baseline_y"]) - 12, round(strip["baseline_y"]) + 6)
+    strip = page.geometry.leads[12]
+    x = round(strip.box[0] + 500)
+    rows = slice(round(strip.baseline_y) - 12, round(strip.baseline_y) + 6)
     ink = ink_share(page)[rows]
 
     def top(columns: slice) -> float:
@@ -177,7 +177,7 @@ def test_a_one_millimetre_wave_is_one_millimetre(phase: float, seconds: float) -
         return float(edge.min())
 
     height = top(slice(x - 60, x - 30)) - top(slice(x - 8, x + 9))
-    assert height / page.geometry["px_per_mm"] == pytest.approx(1.0, abs=0.1)
+    assert height / page.geometry.px_per_mm == pytest.approx(1.0, abs=0.1)
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -186,29 +186,29 @@ def test_a_peak_of_a_single_sample_survives(width: int) -> None:
         signal = flat()
         signal[1, 2500 + offset] = 1.0
         page = draw(record(signal), width=width)
-        scale = page.geometry["px_per_mm"]
-        strip = page.geometry["leads"][12]
-        x = round(strip["box"][0] + 125 * scale)
+        scale = page.geometry.px_per_mm
+        strip = page.geometry.leads[12]
+        x = round(strip.box[0] + 125 * scale)
         tip = np.nonzero((ink_share(page)[:, x - 2 : x + 5] > 0.3).any(axis=1))[0]
-        tip = tip[(tip > strip["baseline_y"] - 13 * scale) & (tip < strip["baseline_y"])]
-        assert strip["baseline_y"] - tip.min() == pytest.approx(10 * scale, abs=1.0)
+        tip = tip[(tip > strip.baseline_y - 13 * scale) & (tip < strip.baseline_y)]
+        assert strip.baseline_y - tip.min() == pytest.approx(10 * scale, abs=1.0)
 
 
 @pytest.mark.parametrize("width", [1120, 672, 1000])
 def test_millivolts_are_read_back_from_picture_and_geometry(width: int) -> None:
     signal = heartbeats()
     page = draw(record(signal), width=width)
-    for entry in page.geometry["leads"]:
+    for entry in page.geometry.leads:
         columns, found = digitise(page, entry)
-        off = np.abs(found - expected(page, entry, signal, columns)) * 10 * entry["px_per_mm"]
+        off = np.abs(found - expected(page, entry, signal, columns)) * 10 * entry.px_per_mm
         # Pixels. The slopes of a QRS complex fill a column from top to bottom: there its middle says less.
-        assert np.median(off) < 0.1 and np.quantile(off, 0.8) < 0.5, entry["lead"]
+        assert np.median(off) < 0.1 and np.quantile(off, 0.8) < 0.5, entry.lead
 
 
 def test_records_of_100_500_and_1000_hertz_lie_on_each_other() -> None:
     pages = {rate: draw(record(heartbeats(rate), rate), width=1120) for rate in (100.0, 500.0, 1000.0)}
     for k in range(13):
-        read = {rate: digitise(page, page.geometry["leads"][k])[1] for rate, page in pages.items()}
+        read = {rate: digitise(page, page.geometry.leads[k])[1] for rate, page in pages.items()}
         for rate, most in ((100.0, 0.3), (1000.0, 0.1)):  # pixels; straight lines at 100 Hz cut off the bells
             assert np.median(np.abs(read[rate] - read[500.0])) * 40 < most
 
@@ -221,12 +221,12 @@ def test_what_is_not_finite_leaves_a_gap() -> None:
     signal[1, 1500:2000] = np.nan  # 3 s to 4 s
     signal[6] = np.inf
     page = draw(record(signal), width=1120)
-    strip, v1 = page.geometry["leads"][12], page.geometry["leads"][2]
-    row = ink_share(page)[round(strip["baseline_y"])]
-    x = round(strip["box"][0])
+    strip, v1 = page.geometry.leads[12], page.geometry.leads[2]
+    row = ink_share(page)[round(strip.baseline_y)]
+    x = round(strip.box[0])
     drawn = row[x : x + 1000] > 0.3
     assert not drawn[302:398].any() and drawn[:299].all() and drawn[402:].all()
-    assert not (ink_share(page)[round(v1["baseline_y"]), round(v1["box"][0]) + 2 : round(v1["box"][2])] > 0.3).any()
+    assert not (ink_share(page)[round(v1.baseline_y), round(v1.box[0]) + 2 : round(v1.box[2])] > 0.3).any()
 
 
 def test_a_sample_between_gaps_is_a_dot() -> None:
@@ -234,19 +234,19 @@ def test_a_sample_between_gaps_is_a_dot() -> None:
     signal[1] = np.nan
     signal[1, 2500] = 0.0
     page = draw(record(signal), width=1120)
-    strip = page.geometry["leads"][12]
-    assert ink_share(page)[round(strip["baseline_y"]), round(strip["box"][0]) + 500] > 0.9
+    strip = page.geometry.leads[12]
+    assert ink_share(page)[round(strip.baseline_y), round(strip.box[0]) + 500] > 0.9
 
 
 @pytest.mark.parametrize(("seconds", "rate"), [(9.98, 500.0), (4.0, 500.0), (0.7, 250.0), (12.0, 257.0)])
 def test_short_and_long_records_draw_what_is_there(seconds: float, rate: float) -> None:
     samples = flat(seconds, rate).shape[1]
     page = draw(record(flat(seconds, rate), rate), width=1120)
-    for entry in page.geometry["leads"]:
-        assert 0 <= entry["start_sample"] <= entry["end_sample"] <= samples
-        x0, x1 = round(entry["box"][0]), round(entry["box"][2])
-        drawn = ink_share(page)[round(entry["baseline_y"]), x0 : x1 - 3] > 0.3
-        until = (min(seconds, 10.0) - entry["start_s"]) * 100  # pixels
+    for entry in page.geometry.leads:
+        assert 0 <= entry.start_sample <= entry.end_sample <= samples
+        x0, x1 = round(entry.box[0]), round(entry.box[2])
+        drawn = ink_share(page)[round(entry.baseline_y), x0 : x1 - 3] > 0.3
+        until = (min(seconds, 10.0) - entry.start_s) * 100  # pixels
         assert drawn[: max(0, math.floor(until) - 2)].all()
         assert not drawn[max(0, math.ceil(until) + 2) :].any()
 
@@ -257,9 +257,9 @@ def test_a_trace_leaves_its_row_but_not_the_page() -> None:
     signal[1, 1000:1100] = 90.0
     page = draw(record(signal), width=672)
     assert page.image.shape == (336, 672)
-    strip = page.geometry["leads"][12]
-    x = round(strip["box"][0] + 0.2 * 25 * 2.4)
-    assert (ink_share(page)[round(strip["box"][1]) - 20 : round(strip["box"][1]), x - 1 : x + 2] > 0.3).any()
+    strip = page.geometry.leads[12]
+    x = round(strip.box[0] + 0.2 * 25 * 2.4)
+    assert (ink_share(page)[round(strip.box[1]) - 20 : round(strip.box[1]), x - 1 : x + 2] > 0.3).any()
 
 
 # --- head, picture, geometry ---
@@ -293,10 +293,10 @@ def test_same_record_same_bytes() -> None:
 
 def test_geometry_survives_json() -> None:
     geometry = draw(record(heartbeats()), width=1120).geometry
-    assert json.loads(json.dumps(geometry)) == geometry
-    assert (geometry["px_per_mm"], geometry["mm_per_s"], geometry["mm_per_mv"]) == (4.0, 25.0, 10.0)
-    assert geometry["leads"][6]["box"] == [560.0, 180.0, 810.0, 300.0]  # V2
-    assert (geometry["leads"][6]["start_sample"], geometry["leads"][6]["end_sample"]) == (2500, 3750)
+    assert PageGeometry.from_json(geometry.to_json()).to_json() == geometry.to_json()
+    assert (geometry.px_per_mm, geometry.mm_per_s, geometry.mm_per_mv) == (4.0, 25.0, 10.0)
+    assert geometry.leads[6].box == (560.0, 180.0, 810.0, 300.0)  # V2
+    assert (geometry.leads[6].start_sample, geometry.leads[6].end_sample) == (2500, 3750)
 
 
 def test_grid_lines_lie_on_every_millimetre() -> None:

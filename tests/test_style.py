@@ -62,10 +62,10 @@ def test_mask_tells_trace_print_grid_and_paper(record):
     page = draw(record, layout="3x4+1R", mask=True)
     dark = np.asarray(page.to_pil().convert("L")) < 100
     assert (page.mask[dark] >= PRINT_CLASS).mean() > 0.97  # a line's pale edge over a dark ruling is neither
-    lead = page.geometry["leads"][1]
-    x0, y0, x1, y1 = lead["name_box"]
+    lead = page.geometry.leads[1]
+    x0, y0, x1, y1 = lead.name_box
     assert (page.mask[y0:y1, x0:x1] == PRINT_CLASS).any()
-    inside = page.mask[:, round(lead["box"][0]) + 2 : round(lead["box"][2]) - 2]
+    inside = page.mask[:, round(lead.box[0]) + 2 : round(lead.box[2]) - 2]
     assert (inside == SIGNAL_CLASS).any(axis=0).all(), "a column of the trace has no signal"
     assert np.array_equal(draw(record).image, page.image) and draw(record).mask is None
 

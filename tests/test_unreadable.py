@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +27,8 @@ from render.dataset.rows import Options, make_row
 from render.dialogues.wording import REFUSALS
 from render.errors import InputError
 from render.negatives.unreadable import KINDS, LOST_SHARE, SUBJECTS, cut_off, make_unreadable, no_ecg, turned
-from render.pages.augment.pipeline import ImageFile, augment
+from render.pages.augment.pipeline import ImageFile, PageImage, augment
+from render.pages.geometry import transform_points
 from render.pages.options import FORMATS
 from render.pages.page import draw
 from render.record import LEADS, EcgRecord
@@ -39,7 +39,7 @@ HALF = Options(width=400, closed=4, seed=6, unreadable=0.5)
 SAID = {kind: "upside down" if kind == "on its side" else kind for kind in KINDS}
 
 
-def picture_of(ecg_mv: NDArray[np.float64], layout: str = "3x4+1R", **effects: float) -> ImageFile:
+def picture_of(ecg_mv: NDArray[np.float64], layout: str = "3x4+1R", **effects: float) -> PageImage:
     record = EcgRecord("test", ecg_mv.astype(np.float32), 500.0, "test")
     width = 500 if layout.startswith("12") else 400
     return augment(draw(record, layout=layout, width=width, mask=True), effects, np.random.default_rng(1))
@@ -47,11 +47,6 @@ def picture_of(ecg_mv: NDArray[np.float64], layout: str = "3x4+1R", **effects: f
 
 def pixels(picture: ImageFile) -> NDArray[np.uint8]:
     return np.asarray(Image.open(io.BytesIO(picture.data)).convert("RGB"))
-
-
-def moved(matrix: Any, points: NDArray[np.float64]) -> NDArray[np.float64]:
-    ends = np.column_stack([points, np.ones(len(points))]) @ np.asarray(matrix).T
-    return np.asarray(ends[:, :2] / ends[:, 2:])
 
 
 # --- pictures
@@ -66,7 +61,7 @@ def test_every_subject_is_drawn_at_many_sizes_and_never_the_same(subject: str) -
         image = Image.open(io.BytesIO(picture.data))
         assert 130 <= max(image.size) <= 300 and min(image.size) > 80
         assert image.format == {".png": "PNG", ".jpg": "JPEG"}[picture.suffix]
-        assert picture.geometry == {} and picture.mask is not None
+        assert not isinstance(picture, PageImage) and picture.mask is not None
         assert picture.mask.shape == image.size[::-1] and not picture.mask.any()
 
 
@@ -86,18 +81,18 @@ def test_other_pictures_differ_in_colour_shape_and_detail() -> None:
 def test_a_turned_page_has_its_geometry_and_mask_turned_with_it(ecg_mv: NDArray[np.float64], quarters: int) -> None:
     before = picture_of(ecg_mv, rotation=0.4)
     after = turned(before, quarters)
-    assert pixels(after).shape[:2] == (after.geometry["height"], after.geometry["width"])
+    assert pixels(after).shape[:2] == (after.geometry.height, after.geometry.width)
     _same_at_the_same_places(before, after)
 
 
-def _same_at_the_same_places(before: ImageFile, after: ImageFile) -> None:
+def _same_at_the_same_places(before: PageImage, after: PageImage) -> None:
     """Pixel and class at whatever point of the page both pictures show."""
-    height, width = before.geometry["height"], before.geometry["width"]
+    height, width = before.geometry.height, before.geometry.width
     points = np.random.default_rng(0).uniform(0, 1, (3000, 2)) * (width - 1, height - 1)
-    old, new = (np.rint(moved(p.geometry["homography"], points)).astype(int) for p in (before, after))
+    old, new = (np.rint(transform_points(p.geometry.homography, points)).astype(int) for p in (before, after))
     inside = np.ones(len(points), dtype=bool)
     for picture, at in ((before, old), (after, new)):
-        inside &= (at >= 0).all(axis=1) & (at < [picture.geometry["width"], picture.geometry["height"]]).all(axis=1)
+        inside &= (at >= 0).all(axis=1) & (at < [picture.geometry.width, picture.geometry.height]).all(axis=1)
     assert inside.sum() > 100
     (x, y), (u, v) = old[inside].T, new[inside].T
     assert (pixels(before)[y, x] == pixels(after)[v, u]).all(axis=1).mean() > 0.99
@@ -108,12 +103,12 @@ def _same_at_the_same_places(before: ImageFile, after: ImageFile) -> None:
 @pytest.mark.parametrize("layout", FORMATS)
 def test_a_cut_page_loses_a_third_of_its_leads_and_never_all(ecg_mv: NDArray[np.float64], layout: str) -> None:
     before = picture_of(ecg_mv, layout)
-    shown = {lead["lead"] for lead in before.geometry["leads"]}
+    shown = {lead.lead for lead in before.geometry.leads}
     for seed in range(12):
         after, lost = cut_off(before, np.random.default_rng([7, seed]))
         assert set(lost) < shown and len(lost) >= LOST_SHARE * len(shown)
         assert list(lost) == [lead for lead in LEADS if lead in lost]
-        assert pixels(after).shape[:2] == (after.geometry["height"], after.geometry["width"])
+        assert pixels(after).shape[:2] == (after.geometry.height, after.geometry.width)
     _same_at_the_same_places(before, after)
 
 
@@ -123,13 +118,13 @@ def test_the_leads_named_are_those_of_which_most_is_gone(ecg_mv: NDArray[np.floa
     checked = 0
     for seed in range(20):
         after, lost = cut_off(before, np.random.default_rng(seed))
-        size = np.array([after.geometry["width"], after.geometry["height"]])
-        for trace in after.geometry["leads"]:
-            x = np.linspace(trace["box"][0], trace["box"][2], 200)
-            ends = moved(after.geometry["homography"], np.column_stack([x, np.full(200, trace["baseline_y"])]))
+        size = np.array([after.geometry.width, after.geometry.height])
+        for trace in after.geometry.leads:
+            x = np.linspace(trace.box[0], trace.box[2], 200)
+            ends = transform_points(after.geometry.homography, np.column_stack([x, np.full(200, trace.baseline_y)]))
             share = ((ends > -0.5) & (ends < size - 0.5)).all(axis=1).mean()
             if abs(share - 0.5) > 0.1 and np.abs(ends[:, 1]).min() > 20 and np.abs(ends[:, 1] - size[1]).min() > 20:
-                assert (trace["lead"] in lost) == (share < 0.5)
+                assert (trace.lead in lost) == (share < 0.5)
                 checked += 1
     assert checked > 50
 
@@ -138,10 +133,10 @@ def test_a_part_of_a_rhythm_strip_as_long_as_a_column_is_a_lead_that_can_be_read
     before, kept = picture_of(ecg_mv, "3x4+1R"), 0
     for seed in range(100):
         after, lost = cut_off(before, np.random.default_rng(seed))
-        strip = after.geometry["leads"][-1]
-        assert strip["lead"] == "II"
-        matrix, size = after.geometry["homography"], (after.geometry["width"], after.geometry["height"])
-        (left, y), (right, _) = moved(matrix, np.array([[strip["box"][k], strip["baseline_y"]] for k in (0, 2)]))
+        strip = after.geometry.leads[-1]
+        assert strip.lead == "II"
+        matrix, size = after.geometry.homography, (after.geometry.width, after.geometry.height)
+        (left, y), (right, _) = transform_points(matrix, np.array([[strip.box[k], strip.baseline_y] for k in (0, 2)]))
         seen = (min(right, size[0]) - max(left, 0)) / (right - left)
         if 0.3 < seen < 0.5 and 10 < y < size[1] - 10:
             kept += 1
@@ -155,7 +150,7 @@ def test_each_kind_comes_about_as_often_as_it_should(ecg_mv: NDArray[np.float64]
     for kind, share in KINDS.items():
         assert abs(sum(page.kind == kind for page in drawn) / 120 - share) < 4 * (share * (1 - share) / 120) ** 0.5
     assert all(bool(page.lost) == (page.kind == "cut off") for page in drawn)
-    assert all(bool(page.picture.geometry) == (page.kind != "not an ECG") for page in drawn)
+    assert all(isinstance(page.picture, PageImage) == (page.kind != "not an ECG") for page in drawn)
 
 
 # --- rows and data sets

@@ -20,6 +20,7 @@ from render.dataset.parquet import open_dataset, write_dataset
 from render.dataset.rows import Options, make_row
 from render.dataset.signal_column import signal_column, signal_of
 from render.errors import InputError
+from render.pages.geometry import PageGeometry
 from render.record import LEADS, LOW_RATE_HZ, EcgRecord
 from render.simulator.simulate import SimulatedSource, simulate
 from render.statements import STATEMENTS
@@ -74,15 +75,16 @@ def test_a_patch_tells_the_lead_that_runs_through_it_and_its_voltages(processor,
     signal = signal_of(row["signal"])
     across = native // 2 // patch
     checked = 0
-    for trace in json.loads(row["geometry"])["leads"]:
-        px_per_s = trace["mm_per_s"] * trace["px_per_mm"]
-        first, last = (round(trace[k] / record.sampling_rate * LOW_RATE_HZ) for k in ("start_sample", "end_sample"))
-        lead = signal[LEADS.index(trace["lead"]), first:last]
-        x = trace["box"][0] + (np.arange(first, last) + 0.5 - trace["start_s"] * LOW_RATE_HZ) / LOW_RATE_HZ * px_per_s
-        y = trace["baseline_y"] - lead * trace["mm_per_mv"] * trace["px_per_mm"]
+    geometry = PageGeometry.from_json(row["geometry"])
+    for trace in geometry.leads:
+        ends = np.array([trace.start_sample, trace.end_sample])
+        first, last = np.rint(ends / record.sampling_rate * LOW_RATE_HZ).astype(int)
+        lead = signal[LEADS.index(trace.lead), first:last]
+        samples = (np.arange(first, last) + 0.5) / LOW_RATE_HZ * record.sampling_rate
+        x, y = geometry.to_image(trace, samples, lead).T
         column, line = int(x[125] // patch), int(y[125] // patch)
         tile, number = column // across, line * across + column % across
-        assert found["reading_lead"][tile, number] == LEADS.index(trace["lead"])
+        assert found["reading_lead"][tile, number] == LEADS.index(trace.lead)
         for k in range(COLUMNS):
             inside = (x >= (column + k / COLUMNS) * patch) & (x < (column + (k + 1) / COLUMNS) * patch)
             inside &= (y >= line * patch) & (y < (line + 1) * patch)
@@ -104,12 +106,12 @@ def test_a_patch_tells_where_it_lies_between_two_beats(processor, patch, native)
     record = recorded(np.tile(sum(0.6 * np.exp(-(((time - beat) / 0.015) ** 2)) for beat in beats), (12, 1)), 500)
     row, found = told(record, processor, patch, width=native, layout="3x4+1R")
     said = found["reading_beats"]
-    strip = next(t for t in json.loads(row["geometry"])["leads"] if t["end_sample"] - t["start_sample"] == 5000)
-    across, px_per_s = native // 2 // patch, strip["mm_per_s"] * strip["px_per_mm"]
-    line = int(strip["baseline_y"] // patch)
+    strip = next(t for t in PageGeometry.from_json(row["geometry"]).leads if t.end_sample - t.start_sample == 5000)
+    across, px_per_s = native // 2 // patch, strip.mm_per_s * strip.px_per_mm
+    line = int(strip.baseline_y // patch)
     early = 0
     for column in range(2 * across):
-        middle = ((column + 0.5) * patch - strip["box"][0]) / px_per_s
+        middle = ((column + 0.5) * patch - strip.box[0]) / px_per_s
         since, until, longer = said[column // across, line * across + column % across].tolist()
         if not beats[0] + 0.1 < middle < beats[-1] - 0.1:
             continue
@@ -129,7 +131,7 @@ def test_a_patch_tells_where_it_lies_between_two_beats(processor, patch, native)
 )
 def test_every_lead_of_any_page_is_told_of_where_it_lies(options, processor, patch):
     row, found = told(simulate(4), processor, patch, width=900, **options)
-    leads = {trace["lead"] for trace in json.loads(row["geometry"])["leads"]}
+    leads = {trace.lead for trace in PageGeometry.from_json(row["geometry"]).leads}
     seen = {LEADS[i] for i in found["reading_lead"].unique().tolist() if i != IGNORED}
     assert seen == leads
     assert (found["reading_mv"].isfinite().any(-1) == found["reading_lead"].ne(IGNORED)).all()

@@ -18,7 +18,7 @@ from render.dialogues.compose import DIALOGUE_TASKS, FORMS, Dialogue, dialogues,
 from render.dialogues.wording import refusal_of
 from render.errors import InputError
 from render.negatives.unreadable import Unreadable, make_unreadable
-from render.pages.augment.pipeline import ImageFile, augment
+from render.pages.augment.pipeline import PageImage, augment
 from render.pages.layout import Layout, sample_layout
 from render.pages.page import draw
 from render.pages.style import sample_style
@@ -148,7 +148,7 @@ def check(record: EcgRecord, layout: Layout) -> None:
         )
 
 
-def make_picture(record: EcgRecord, i: int, options: Options) -> tuple[ImageFile, str]:
+def make_picture(record: EcgRecord, i: int, options: Options) -> tuple[PageImage, str]:
     """Page i of a data set as an image file, and its style in words.
 
     Raises `InputError` for a record that cannot be drawn.
@@ -190,7 +190,7 @@ def make_row(
             prevalence=prevalence,
         )
         told = [dialogue for dialogue in told if dialogue.form in options.forms]
-    row = {
+    row: dict[str, Any] = {
         "image": {"bytes": picture.data, "path": f"{record.record_id}{picture.suffix}"},
         "dialogues": _told(told),
         "record_id": record.record_id,
@@ -199,9 +199,9 @@ def make_row(
         "fold": record.fold,
         "statements": list(record.statements),
         "report": record.report,
-        "layout": picture.geometry["layout"],
+        "layout": picture.geometry.layout,
         "style": style,
-        "geometry": json.dumps(picture.geometry, separators=(",", ":")),
+        "geometry": picture.geometry.to_json(),
         "seed": options.seed,
     }
     if options.signal:
@@ -226,11 +226,12 @@ def _spoilt(
         "dialogues": _told(refused(told, page.kind, page.lost, rng)),
         "statements": [],
         "report": refusal_of(page.kind, page.lost, "en", rng),
-        "geometry": json.dumps(picture.geometry, separators=(",", ":")),
         "unreadable": page.kind,
     }
-    if not picture.geometry:  # another picture has neither
-        changed |= {"layout": "", "style": ""}
+    if isinstance(picture, PageImage):
+        changed["geometry"] = picture.geometry.to_json()
+    else:  # a picture of something else has no page to describe
+        changed |= {"geometry": "{}", "layout": "", "style": ""}
     if picture.mask is not None:
         changed["mask"] = {"bytes": _mask_png(picture.mask), "path": f"{record_id}-mask.png"}
     return changed

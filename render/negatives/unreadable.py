@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 from numpy.random import Generator
@@ -17,7 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from render.negatives import documents, plots, scenes
-from render.pages.augment.pipeline import ImageFile
+from render.pages.augment.pipeline import ImageFile, PageImage
+from render.pages.geometry import PageGeometry, transform_points
 from render.record import LEADS
 
 KINDS: Mapping[str, float] = MappingProxyType(
@@ -69,14 +69,14 @@ class Unreadable:
     lost: tuple[str, ...] = ()
 
 
-def make_unreadable(picture: ImageFile, rng: Generator) -> Unreadable:
+def make_unreadable(picture: PageImage, rng: Generator) -> Unreadable:
     """An unreadable page in the place of a page's picture: its kind, and all else about it, drawn from `rng`."""
     kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
     if kind == "cut off":
         part, lost = cut_off(picture, rng)
         return Unreadable(kind, part, lost)
     if kind == "not an ECG":
-        return Unreadable(kind, no_ecg(rng, int(picture.geometry["width"]), mask=picture.mask is not None))
+        return Unreadable(kind, no_ecg(rng, picture.geometry.width, mask=picture.mask is not None))
     return Unreadable(kind, turned(picture, 2 if kind == "upside down" else int(rng.choice([1, 3]))))
 
 
@@ -99,7 +99,7 @@ def no_ecg(rng: Generator, longest: int, *, subject: str | None = None, mask: bo
         image.save(out, "JPEG", quality=int(rng.integers(35, 93)), subsampling="4:2:0")
         suffix = ".jpg"
     blank = np.zeros((image.height, image.width), dtype=np.uint8) if mask else None
-    return ImageFile(out.getvalue(), suffix, {}, blank)
+    return ImageFile(out.getvalue(), suffix, blank)
 
 
 def _taken(image: Image.Image, rng: Generator) -> Image.Image:
@@ -121,9 +121,9 @@ def _taken(image: Image.Image, rng: Generator) -> Image.Image:
     return image
 
 
-def turned(picture: ImageFile, quarters: int) -> ImageFile:
+def turned(picture: PageImage, quarters: int) -> PageImage:
     """The picture turned against the clock by so many quarters, 1 to 3, its geometry and mask with it."""
-    width, height = picture.geometry["width"], picture.geometry["height"]
+    width, height = picture.geometry.width, picture.geometry.height
     turn, matrix = {
         1: (Image.Transpose.ROTATE_90, [[0, 1, 0], [-1, 0, width - 1], [0, 0, 1]]),
         2: (Image.Transpose.ROTATE_180, [[-1, 0, width - 1], [0, -1, height - 1], [0, 0, 1]]),
@@ -133,7 +133,7 @@ def turned(picture: ImageFile, quarters: int) -> ImageFile:
     return _changed(picture, lambda image: image.transpose(turn), np.array(matrix, dtype=float), mask)
 
 
-def cut_off(picture: ImageFile, rng: Generator) -> tuple[ImageFile, tuple[str, ...]]:
+def cut_off(picture: PageImage, rng: Generator) -> tuple[PageImage, tuple[str, ...]]:
     """A part of the picture, and the leads that it loses: at least `LOST_SHARE` of them, and never all.
 
     A lead is lost when less of it is left than half a trace, of its shortest one where it has a rhythm strip too: a
@@ -141,7 +141,7 @@ def cut_off(picture: ImageFile, rng: Generator) -> tuple[ImageFile, tuple[str, .
     baseline to 5 mm above it, where most of a beat is.
     """
     geometry = picture.geometry
-    boxes = _windows(rng) * np.array([geometry["width"], geometry["height"]] * 2)
+    boxes = _windows(rng) * np.array([geometry.width, geometry.height] * 2)
     boxes = np.rint(boxes).astype(int)
     names, seen = _in_sight(geometry, boxes)
     lost = seen < 0.5
@@ -170,35 +170,33 @@ def _windows(rng: Generator) -> NDArray[np.float64]:
     return edges
 
 
-def _in_sight(geometry: Mapping[str, Any], boxes: NDArray[np.int_]) -> tuple[list[str], NDArray[np.float64]]:
+def _in_sight(geometry: PageGeometry, boxes: NDArray[np.int_]) -> tuple[list[str], NDArray[np.float64]]:
     """The page's leads, and (boxes, leads) how much of each lies within each box, in its shortest traces."""
-    traces = geometry["leads"]
     shortest: dict[str, float] = {}
-    for trace in traces:
-        long = trace["box"][2] - trace["box"][0]
-        shortest[trace["lead"]] = min(long, shortest.get(trace["lead"], long))
+    for trace in geometry.leads:
+        long = trace.box[2] - trace.box[0]
+        shortest[trace.lead] = min(long, shortest.get(trace.lead, long))
     names = [lead for lead in LEADS if lead in shortest]
     seen = np.zeros((len(boxes), len(names)))
-    for trace in traces:
-        x0, _, x1, _ = trace["box"]
+    for trace in geometry.leads:
+        x0, _, x1, _ = trace.box
         xs = np.linspace(x0, x1, _ALONG)
-        ys = [trace["baseline_y"] - mm * trace["px_per_mm"] for mm in _ABOVE_MM]
-        grid = np.stack([*np.meshgrid(xs, ys), np.ones((len(ys), _ALONG))], axis=-1).reshape(-1, 3)
-        ends = grid @ np.asarray(geometry["homography"]).T
-        x, y = (ends[:, :2] / ends[:, 2:]).T
+        ys = [trace.baseline_y - mm * trace.px_per_mm for mm in _ABOVE_MM]
+        grid = np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2)
+        x, y = transform_points(geometry.homography, grid).T
         left, top, right, foot = (boxes[:, k, None] - 0.5 for k in range(4))
         share = ((x > left) & (x < right) & (y > top) & (y < foot)).mean(axis=1)
-        place = names.index(trace["lead"])
-        seen[:, place] = np.maximum(seen[:, place], share * (x1 - x0) / shortest[trace["lead"]])
+        place = names.index(trace.lead)
+        seen[:, place] = np.maximum(seen[:, place], share * (x1 - x0) / shortest[trace.lead])
     return names, seen
 
 
 def _changed(
-    picture: ImageFile,
+    picture: PageImage,
     change: Callable[[Image.Image], Image.Image],
     matrix: NDArray[np.float64],
     mask: NDArray[np.uint8] | None,
-) -> ImageFile:
+) -> PageImage:
     """The picture after a change that `matrix` (3, 3) says in pixels; a file of the same kind and quality."""
     before = Image.open(io.BytesIO(picture.data))
     image, out = change(before), io.BytesIO()
@@ -206,6 +204,6 @@ def _changed(
         image.save(out, "JPEG", qtables=before.quantization, subsampling="4:2:0")  # type: ignore[attr-defined]
     else:
         image.save(out, "PNG", compress_level=3)
-    homography = (matrix @ np.asarray(picture.geometry["homography"])).tolist()
-    size = {"width": image.width, "height": image.height}
-    return ImageFile(out.getvalue(), picture.suffix, {**picture.geometry, **size, "homography": homography}, mask)
+    homography = matrix @ picture.geometry.homography
+    geometry = replace(picture.geometry, width=image.width, height=image.height, homography=homography)
+    return PageImage(out.getvalue(), picture.suffix, mask, geometry)

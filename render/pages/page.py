@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from render.errors import InputError
+from render.pages.geometry import LeadTrace, PageGeometry
 from render.pages.grid import RuledPaper, ruled_paper
 from render.pages.header import lines
 from render.pages.layout import PULSE_S, Layout, Pulse, Trace, layout_named
@@ -56,24 +56,18 @@ class Page:
     """A drawn page.
 
     image: uint8 (height, width), indices into `palette`, uint8 (256, 3) RGB.
-    geometry: JSON-able; where every trace lies, in pixels from the centre of the top left pixel:
-        {layout, width, height, px_per_mm, mm_per_s, mm_per_mv, sampling_rate, homography (3x3, page to
-        image), leads: [{lead, label, box [x0, y0, x1, y1], name_box, start_s, start_sample, end_sample (excluded),
-        baseline_y, px_per_mm, mm_per_s, mm_per_mv, inverted}]}.
-        Sample i of a lead lies at x = box[0] + (i / sampling_rate - start_s) * mm_per_s * px_per_mm, and v mV at
-        y = baseline_y - v * mm_per_mv * px_per_mm, or + where it is inverted. Each lead has its own gain; the page's
-        mm_per_mv is that of its first. name_box is None where names are left out; label is what they say ("-aVR").
+    geometry: where every trace lies.
     mask: uint8 (height, width), what each pixel belongs to: the classes above; None where it was not asked for.
     """
 
     image: NDArray[np.uint8]
     palette: NDArray[np.uint8]
-    geometry: dict[str, Any]
+    geometry: PageGeometry
     mask: NDArray[np.uint8] | None = None
 
     def png(self) -> bytes:
         """The page as an 8-bit palette PNG with its true size (pixels per metre)."""
-        return png_bytes(self.image, self.palette, float(self.geometry["px_per_mm"]))
+        return png_bytes(self.image, self.palette, self.geometry.px_per_mm)
 
     def to_pil(self) -> Image.Image:
         """The page as an RGB image."""
@@ -90,7 +84,7 @@ class _Sheet:
     paper: RuledPaper
     palette: NDArray[np.uint8]
     ink: NDArray[np.uint8]
-    name_boxes: tuple[list[int] | None, ...]
+    name_boxes: tuple[tuple[int, int, int, int] | None, ...]
 
 
 def draw(
@@ -165,35 +159,40 @@ def _sample_x(trace: Trace, sample: int, record: EcgRecord, plan: Layout) -> flo
 
 def _geometry(
     plan: Layout, sheet: _Sheet, spans: list[tuple[int, int]], record: EcgRecord, px_per_mm: float
-) -> dict[str, Any]:
-    leads = [
-        {
-            "lead": trace.lead,
-            "label": trace.label,
-            "box": [round(mm * px_per_mm, 4) for mm in (trace.x0, trace.top, plan.trace_end(trace), trace.bottom)],
-            "name_box": name_box and list(name_box),
-            "start_s": trace.start,
-            "start_sample": first,
-            "end_sample": last,
-            "baseline_y": round(trace.baseline * px_per_mm, 4),
-            "px_per_mm": px_per_mm,
-            "mm_per_s": plan.mm_per_s,
-            "mm_per_mv": trace.mm_per_mv,
-            "inverted": trace.inverted,
-        }
+) -> PageGeometry:
+    leads = tuple(
+        LeadTrace(
+            lead=trace.lead,
+            label=trace.label,
+            box=(
+                round(trace.x0 * px_per_mm, 4),
+                round(trace.top * px_per_mm, 4),
+                round(plan.trace_end(trace) * px_per_mm, 4),
+                round(trace.bottom * px_per_mm, 4),
+            ),
+            name_box=name_box,
+            start_s=trace.start,
+            start_sample=first,
+            end_sample=last,
+            baseline_y=round(trace.baseline * px_per_mm, 4),
+            px_per_mm=px_per_mm,
+            mm_per_s=plan.mm_per_s,
+            mm_per_mv=trace.mm_per_mv,
+            inverted=trace.inverted,
+        )
         for trace, name_box, (first, last) in zip(plan.traces, sheet.name_boxes, spans, strict=True)
-    ]
-    return {
-        "layout": plan.name,
-        "width": sheet.ink.shape[1],
-        "height": sheet.ink.shape[0],
-        "px_per_mm": px_per_mm,
-        "mm_per_s": plan.mm_per_s,
-        "mm_per_mv": plan.gains[0],
-        "sampling_rate": float(record.sampling_rate),
-        "homography": [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]],
-        "leads": leads,
-    }
+    )
+    return PageGeometry(
+        layout=plan.name,
+        width=sheet.ink.shape[1],
+        height=sheet.ink.shape[0],
+        px_per_mm=px_per_mm,
+        mm_per_s=plan.mm_per_s,
+        mm_per_mv=plan.gains[0],
+        sampling_rate=float(record.sampling_rate),
+        homography=np.eye(3),
+        leads=leads,
+    )
 
 
 def _draw_text(ink: NDArray[np.uint8], record: EcgRecord, plan: Layout, paper: Paper, px_per_mm: float) -> None:

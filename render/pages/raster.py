@@ -143,10 +143,10 @@ def text_width(text: str, size: float) -> int:
     return int(bitmap.shape[1]) + left
 
 
-def draw_text(layer: NDArray[np.uint8], text: str, x: float, y: float, size: float) -> list[int]:
+def draw_text(layer: NDArray[np.uint8], text: str, x: float, y: float, size: float) -> tuple[int, int, int, int]:
     """Draw `text` in Pillow's own font, from `x` along the baseline `y`, all in pixels, clipped at the page.
 
-    Returns the box of its letters [x0, y0, x1, y1], x1 and y1 excluded.
+    Returns the box of its letters: x0, y0, x1, y1, x1 and y1 excluded.
     """
     bitmap, right_by, down_by = _text_bitmap(text, size)
     left, top = round(x) + right_by, round(y) + down_by
@@ -155,7 +155,7 @@ def draw_text(layer: NDArray[np.uint8], text: str, x: float, y: float, size: flo
     y0, y1 = (min(max(at, 0), height) for at in (top, top + bitmap.shape[0]))
     part = layer[y0:y1, x0:x1]
     np.maximum(part, bitmap[y0 - top : y1 - top, x0 - left : x1 - left], out=part)
-    return [x0, y0, x1, y1]
+    return x0, y0, x1, y1
 
 
 _LEVEL_OF_INK = np.rint(np.arange(256) * (INK_LEVELS - 1) / 255).astype(np.uint8)

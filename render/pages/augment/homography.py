@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
+
+from render.pages.geometry import PageGeometry, transform_points
 
 Matrix = NDArray[np.float64]
 
@@ -26,19 +27,19 @@ _CUT = 0.99  # of the traces' extent that a full crop leaves
 _EDGE_MM = 2.0  # of bare paper that a turned page may lose at its edges
 
 
-def homography(geometry: Mapping[str, Any], amounts: Mapping[str, float], rngs: Mapping[str, Generator]) -> Matrix:
+def homography(geometry: PageGeometry, amounts: Mapping[str, float], rngs: Mapping[str, Generator]) -> Matrix:
     """(3, 3): from the page's pixels to the picture's, which has the page's size; 1 in the last corner.
 
     amounts: strengths 0-1 of any of `GEOMETRIC`; rngs: a generator for each of them. Nothing but the asked-for crop
     takes a trace's box out of the picture.
     """
-    size = np.array([geometry["width"], geometry["height"]], dtype=np.float64)
+    size = np.array([geometry.width, geometry.height], dtype=np.float64)
     turned = _tilt(amounts, rngs, float(size.max())) @ _rotation(amounts, rngs)
     to_middle = placed(1.0, -(size - 1.0) / 2)
     matrix = turned @ to_middle
-    traces = np.array([lead["box"] for lead in geometry["leads"]])
+    traces = np.array([lead.box for lead in geometry.leads])
     inner = np.array([traces[:, 0].min(), traces[:, 1].min(), traces[:, 2].max(), traces[:, 3].max()])
-    edge = _EDGE_MM * geometry["px_per_mm"]
+    edge = _EDGE_MM * geometry.px_per_mm
     whole = np.array([-0.5, -0.5, size[0] - 0.5, size[1] - 0.5])
     kept = np.concatenate([np.minimum(inner[:2], whole[:2] + edge), np.maximum(inner[2:], whole[2:] - edge)])
     matrix = _fitted(matrix, kept, whole, 1.0, np.full(2, 0.5))
@@ -87,14 +88,8 @@ def inverse_of(matrix: Matrix) -> Matrix:
     return np.asarray(np.linalg.inv(matrix), dtype=np.float64)
 
 
-def moved(matrix: Matrix, points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Points (n, 2) of the page in the picture, or back with the inverse."""
-    ends = np.column_stack([points, np.ones(len(points))]) @ matrix.T
-    return np.asarray(ends[:, :2] / ends[:, 2:])
-
-
 def _extent(matrix: Matrix, box: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    corners = moved(matrix, box[[[0, 1], [2, 1], [2, 3], [0, 3]]])
+    corners = transform_points(matrix, box[[[0, 1], [2, 1], [2, 3], [0, 3]]])
     return corners.min(axis=0), corners.max(axis=0)
 
 

@@ -16,7 +16,8 @@ from PIL import Image
 from scipy.special import ive
 
 from render.jit import jit
-from render.pages.augment.homography import Matrix, inverse_of, moved, placed
+from render.pages.augment.homography import Matrix, inverse_of, placed
+from render.pages.geometry import transform_points
 
 Pixels = NDArray[np.uint8]
 
@@ -111,8 +112,8 @@ def _words(pixels: Pixels) -> NDArray[np.uint32]:
 def _stride(inverse: Matrix, width: int, height: int) -> float:
     """The most page pixels per picture pixel, at the picture's corners."""
     corners = np.array([[0.0, 0.0], [width - 1, 0.0], [width - 1, height - 1], [0.0, height - 1]])
-    here = moved(inverse, corners)
-    beside, below = (moved(inverse, corners + np.array(step)) - here for step in ((1.0, 0.0), (0.0, 1.0)))
+    here = transform_points(inverse, corners)
+    beside, below = (transform_points(inverse, corners + np.array(step)) - here for step in ((1.0, 0.0), (0.0, 1.0)))
     return float(max(np.linalg.norm(beside, axis=1).max(), np.linalg.norm(below, axis=1).max()))
 
 

@@ -8,10 +8,9 @@ the picture's geometry tells.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 from numpy.random import Generator
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from render.errors import InputError
 from render.pages.augment import homography, light, marks, optics, sensor
+from render.pages.geometry import PageGeometry
 from render.pages.option_words import unknown
 from render.pages.page import Page
 
@@ -148,19 +148,23 @@ PRESET_PROPORTIONS: Mapping[str, float] = MappingProxyType(
 
 @dataclass(frozen=True, eq=False)
 class ImageFile:
-    """An image file of a page.
+    """An image file.
 
-    data: a PNG or JPEG file, as `suffix` (".png", ".jpg") says. geometry: the page's, with `homography` (3, 3) from
-    the page's pixels to the picture's: a point p lies at H @ (x, y, 1), divided by its last number. Boxes and
-    baselines stay in the page's pixels; width and height are those of the picture, and equal the page's.
-    mask: uint8 (height, width), the page's classes where the picture shows them, or None. What is written or stamped
+    data: a PNG or JPEG file, as `suffix` (".png", ".jpg") says.
+    mask: uint8 (height, width), a page's classes where the picture shows them, or None. What is written or stamped
     on the page is print; a trace under it stays signal.
     """
 
     data: bytes
     suffix: str
-    geometry: dict[str, Any]
     mask: NDArray[np.uint8] | None
+
+
+@dataclass(frozen=True, eq=False)
+class PageImage(ImageFile):
+    """An image file that shows a page. geometry: where the page and its traces lie in the picture."""
+
+    geometry: PageGeometry
 
 
 def effect_strengths(preset: str, rng: Generator) -> dict[str, float]:
@@ -175,7 +179,7 @@ def effect_strengths(preset: str, rng: Generator) -> dict[str, float]:
     }
 
 
-def augment(page: Page, strengths: Mapping[str, float], rng: Generator) -> ImageFile:
+def augment(page: Page, strengths: Mapping[str, float], rng: Generator) -> PageImage:
     """The picture of a page; with no strength above 0 the page's own PNG.
 
     strengths: effect -> 0-1, of `EFFECTS`. rng: each effect draws from its own child of it, so that one effect more
@@ -183,10 +187,10 @@ def augment(page: Page, strengths: Mapping[str, float], rng: Generator) -> Image
     """
     amounts = _checked(strengths)
     if not amounts:
-        return ImageFile(page.png(), ".png", page.geometry, page.mask)
+        return PageImage(page.png(), ".png", page.mask, page.geometry)
     *streams, backdrop_rng = rng.spawn(len(EFFECTS) + 1)
     rngs = dict(zip(EFFECTS, streams, strict=True))
-    scale = float(page.geometry["px_per_mm"])
+    scale = page.geometry.px_per_mm
     sheet = _marked(page, amounts, rngs, scale)
     picture, mask, matrix = sheet.pixels, sheet.mask, np.eye(3)
     if any(effect in amounts for effect in homography.GEOMETRIC):
@@ -198,7 +202,7 @@ def augment(page: Page, strengths: Mapping[str, float], rng: Generator) -> Image
         picture = optics.blur(picture, amounts["blur"], rngs["blur"], scale)
     _lit(picture, amounts, rngs, homography.inverse_of(matrix))
     data, suffix = _recorded(picture, amounts, rngs, scale)
-    return ImageFile(data, suffix, {**page.geometry, "homography": matrix.tolist()}, mask)
+    return PageImage(data, suffix, mask, replace(page.geometry, homography=matrix))
 
 
 def _checked(strengths: Mapping[str, float]) -> dict[str, float]:
