@@ -40,7 +40,7 @@ bed bleed breed embed exceed feed hundred indeed need proceed red sacred seed sh
 """
 IRREGULAR, NO_PARTICIPLES = frozenset(_IRREGULAR.split()), frozenset(_NO_PARTICIPLES.split())
 LIBRARY = frozenset({"frozen", "searchsorted", "nested", "PackageNotFoundError"})  # arguments and methods of others
-COMMAND_PROTOCOL = frozenset({"add_arguments", "run"})
+COMMAND_PROTOCOL = frozenset({"HELP", "DESCRIPTION", "EXTRA", "EXAMPLES", "add_arguments", "run"})
 
 
 def is_participle(name: str) -> bool:
