@@ -24,7 +24,7 @@ from render.physiology.recorder import Samples, electrode_noise, twelve_leads
 from render.physiology.repolarisation import changed, qt_interval, recovery
 from render.physiology.rhythm import LENGTH_S, Rhythm, rhythm
 from render.physiology.verdict import holding, unmet
-from render.questions.measure import steady_rate
+from render.measurements import steady_rate
 from render.record import EcgRecord
 from render.statements import HIDDEN_T_END, NO_SINGLE_PR, STATEMENTS
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from render.questions.features import feature_questions, lettered, no_pr_question
 from render.questions.language import language_of
-from render.questions.measure import measure
+from render.measurements import measure
 from render.questions.wording import (
     CHOICE_QUESTIONS,
     FILL_QUESTIONS,
@@ -67,7 +67,7 @@ class Dialogue:
     statements: codes that the dialogue speaks about, present or not: the code that a closed question asks; the right
         option of a multiple choice and after it the wrong ones; none for a measurement.
     provenance: who stands behind the answer: "human", "machine", "simulated" or "measured"
-    (`render.questions.measure`).
+    (`render.measurements`).
     """
 
     task: str

@@ -1,7 +1,7 @@
 """Questions about what can be measured: rate, axis, intervals, amplitudes; open, closed, multiple choice and fill-in.
 
 A question whose answer would turn on the measuring error is not asked: every quantity has a margin, about the 95th
-percentile of the error that `render.questions.measure` makes against cardiologists on LUDB.
+percentile of the error that `render.measurements` makes against cardiologists on LUDB.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from render.questions.measure import AMPLITUDES
+from render.measurements import AMPLITUDES
 from render.questions.wording import pick
 from render.statements import HIDDEN_T_END, NO_SINGLE_PR
 
@@ -159,7 +159,7 @@ def feature_questions(
 ) -> list[Asked]:
     """Up to `count` questions, each about another quantity and in a form drawn among those that suit it.
 
-    measured: as from `render.questions.measure` or `EcgRecord.measured`. Of the nine amplitudes at most one is asked,
+    measured: as from `render.measurements` or `EcgRecord.measured`. Of the nine amplitudes at most one is asked,
     of the two QTc as well.
     """
     known = askable(measured, statements)

@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from render.questions.measure import AMPLITUDES, measure, steady_rate
+from render.measurements import AMPLITUDES, measure, steady_rate
 from render.record import LEADS, EcgRecord
 from render.simulate import Simulated, simulate
 

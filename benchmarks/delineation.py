@@ -1,0 +1,279 @@
+"""How near measurements come to cardiologists' marks, ours and NeuroKit2's, and what they cost:
+`python benchmarks/delineation.py --ludb DIR [--ptbxl DIR] [--half even]`.
+
+DIR is LUDB 1.0.1 (Kalyakulina et al., IEEE Access 2020;8:186181): 200 records of 10 s, on each lead of which
+cardiologists marked where P, QRS and T begin and end. The records of odd number are those our procedure was developed
+on, the even ones were held out. A record's reference is its median beat in time: each beat's mark is the median over
+the leads, or the third-earliest onset and the third-latest end, and an interval the median over the beats.
+
+The oracle is what this project measured with before: NeuroKit2 (Makowski et al., Behav Res Methods 2021;53:1689) finds
+R peaks and, by the prominence method (Emrich et al., EUSIPCO 2024), the onset of P and the end of T of a median beat,
+whose QRS a rule of ours bounds. Both take turns on the same records; the cost is the median of CPU time.
+
+With --ptbxl, also counts how many of the records with atrial fibrillation are given a PR interval.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import statistics
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from render.measurements import measure, steady_rate
+from render.record import LEADS, EcgRecord, resample
+from render.sources.ptbxl import PtbXl
+from render.sources.wfdb_file import MissingRecordError, read_wfdb
+
+Array = NDArray[np.float64]
+Measure = Callable[[EcgRecord], Mapping[str, float]]
+
+_HZ = 500
+_SAME_BEAT = 50  # samples between the marks of one beat in different leads: 100 ms
+_FEWEST_LEADS = 3
+_WAVES = {"p": "P", "N": "QRS", "t": "T"}
+HALVES = {"odd, developed on": 1, "even, held out": 0}
+
+
+@dataclass(frozen=True)
+class Marked:
+    """A LUDB record with its marks.
+
+    marks: wave -> (beats, 12, 2) onset and end in samples of 2 ms, NaN where a lead has none. rhythm: in words.
+    """
+
+    number: int
+    record: EcgRecord
+    marks: Mapping[str, Array]
+    rhythm: str
+
+    @cached_property
+    def reference(self) -> dict[str, float]:
+        """The intervals in ms by the leads' median, with "*" behind the name by the third-earliest and -latest lead."""
+        middle = {wave: _over_leads(at, _median, _median) for wave, at in self.marks.items()}
+        outer = {wave: _over_leads(at, _third, _third_last) for wave, at in self.marks.items()}
+        known = {}
+        for mark, ends in (("", middle), ("*", outer)):
+            known["qrs_ms" + mark] = _interval(ends["QRS"][:, 0], ends["QRS"][:, 1])
+            known["qt_ms" + mark] = _interval(ends["QRS"][:, 0], ends["T"][:, 1])
+            known["pr_ms" + mark] = _interval(ends["P"][:, 0], ends["QRS"][:, 0])
+        rate = steady_rate((middle["QRS"].mean(axis=1) / _HZ).tolist())
+        known["rate_bpm"] = np.nan if rate is None else rate
+        return {name: value for name, value in known.items() if np.isfinite(value)}
+
+
+def _median(row: Array) -> float:
+    return float(np.median(row))
+
+
+def _third(row: Array) -> float:
+    return float(np.sort(row)[_FEWEST_LEADS - 1])
+
+
+def _third_last(row: Array) -> float:
+    return float(np.sort(row)[-_FEWEST_LEADS])
+
+
+def _over_leads(at: Array, first: Callable[[Array], float], last: Callable[[Array], float]) -> Array:
+    """(beats, 2): one onset and one end of each beat; NaN where fewer than three leads have both."""
+    ends = np.full((len(at), 2), np.nan)
+    for beat, rows in enumerate(at):
+        marked = rows[np.isfinite(rows).all(axis=1)]
+        if len(marked) >= _FEWEST_LEADS:
+            ends[beat] = first(marked[:, 0]), last(marked[:, 1])
+    return ends
+
+
+def _interval(start: Array, end: Array) -> float:
+    """Milliseconds, median over the beats that have both; NaN without any."""
+    both = end - start
+    both = both[np.isfinite(both)]
+    return float(np.median(both)) * 1000 / _HZ if both.size else np.nan
+
+
+def read_ludb(folder: Path) -> Iterator[Marked]:
+    """The records in the order of their numbers."""
+    with (folder / "ludb.csv").open(encoding="utf-8", newline="") as file:
+        rhythms = {int(row["ID"]): row["Rhythms"].strip() for row in csv.DictReader(file)}
+    for number in sorted(rhythms):
+        header = folder / "data" / f"{number}.hea"
+        signal, hertz = read_wfdb(header)
+        yield Marked(number, EcgRecord(str(number), signal, hertz, "ludb"), _marks(header), rhythms[number])
+
+
+def _marks(header: Path) -> dict[str, Array]:
+    """The marks of all leads, put together by beat: a wave belongs to the QRS whose complex it stands before (P) or
+    behind (T) in its own lead."""
+    per_lead = [_lead_waves(header, lead) for lead in LEADS]
+    peaks = np.sort(np.concatenate([[np.mean(w) for w in waves["QRS"]] for waves in per_lead]))
+    groups = np.split(peaks, np.flatnonzero(np.diff(peaks) > _SAME_BEAT) + 1) if peaks.size else []
+    beats = np.array([np.median(group) for group in groups if len(group) >= _FEWEST_LEADS])
+    marks = {wave: np.full((len(beats), len(LEADS), 2), np.nan) for wave in _WAVES.values()}
+    for row, waves in enumerate(per_lead):
+        for wave, ends in waves.items():
+            for onset, end in ends:
+                beat = _beat_of(beats, wave, (onset + end) / 2)
+                if beat is not None:
+                    marks[wave][beat, row] = onset, end
+    return marks
+
+
+def _beat_of(beats: Array, wave: str, middle: float) -> int | None:
+    """Number of the beat that a wave with this middle belongs to; None at the ends of the record."""
+    if wave == "QRS":
+        nearest = int(np.argmin(np.abs(beats - middle))) if beats.size else -1
+        return nearest if nearest >= 0 and abs(beats[nearest] - middle) <= _SAME_BEAT else None
+    place = int(np.searchsorted(beats, middle)) - (wave == "T")
+    return place if 0 <= place < len(beats) else None
+
+
+def _lead_waves(header: Path, lead: str) -> dict[str, list[tuple[int, int]]]:
+    import wfdb
+
+    marks = wfdb.rdann(str(header.with_suffix("")), lead.lower())
+    waves: dict[str, list[tuple[int, int]]] = {wave: [] for wave in _WAVES.values()}
+    symbols, samples = marks.symbol, marks.sample
+    for i in range(1, len(symbols) - 1):
+        if symbols[i] in _WAVES and symbols[i - 1] == "(" and symbols[i + 1] == ")":
+            waves[_WAVES[symbols[i]]].append((int(samples[i - 1]), int(samples[i + 1])))
+    return waves
+
+
+# What this project did before it had a delineation of its own.
+
+_PEAK_LEADS, _WAVE_LEADS = ("II", "V2", "V5"), ("I", "II", "V3", "V4", "V5", "V6")
+_INDEPENDENT = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
+_PLAUSIBLE = {"pr_ms": (80.0, 400.0), "qrs_ms": (50.0, 220.0), "qt_ms": (220.0, 650.0)}
+_CALM = 8
+
+
+def neurokit_measure(record: EcgRecord) -> dict[str, float]:
+    """rate_bpm, pr_ms, qrs_ms and qt_ms, as far as the leads agree."""
+    if record.dead_leads():
+        return {}
+    signal = _filtered(resample(record.signal, record.sampling_rate, _HZ).astype(np.float64), 0.5, "highpass")
+    peaks = _agreed([_r_peaks(signal[LEADS.index(lead)]) for lead in _PEAK_LEADS])
+    if peaks is None:
+        return {}
+    rate = steady_rate((peaks / _HZ).tolist())
+    known = {} if rate is None else {"rate_bpm": rate}
+    cycle = int(np.median(np.diff(peaks)))
+    before = int(0.42 * cycle)
+    starts = [p - before for p in peaks if p >= before and p - before + cycle <= signal.shape[1]]
+    if len(starts) < 3 or cycle < 0.3 * _HZ:
+        return known
+    beats = np.stack([signal[:, i : i + cycle] for i in starts])
+    alike = beats[_correlation(beats, np.median(beats, axis=0)) > 0.8]
+    if len(alike) < max(3, len(beats) / 2):
+        return known
+    smooth = _smooth(np.median(alike, axis=0))
+    onset, end = _qrs(smooth, before)
+    return known | _intervals(smooth, alike, onset, end)
+
+
+def _filtered(mv: Array, hertz: float, kind: str) -> Array:
+    from scipy.signal import butter, sosfiltfilt
+
+    return np.asarray(sosfiltfilt(butter(2, hertz, kind, fs=_HZ, output="sos"), mv, axis=-1))
+
+
+def _smooth(beat: Array) -> Array:
+    n = beat.shape[-1]
+    return _filtered(np.concatenate([beat] * 3, axis=-1), 40.0, "lowpass")[..., n : 2 * n]
+
+
+def _r_peaks(mv: Array) -> NDArray[np.int64]:
+    import neurokit2
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns of few peaks; few peaks are left out below
+        try:
+            clean = neurokit2.ecg_clean(mv, _HZ)
+            return np.asarray(neurokit2.ecg_peaks(clean, _HZ)[1]["ECG_R_Peaks"], dtype=np.int64)
+        except (ValueError, IndexError, ZeroDivisionError):
+            return np.zeros(0, np.int64)
+
+
+def _agreed(per_lead: Sequence[NDArray[np.int64]]) -> NDArray[np.int64] | None:
+    """The peaks of the first lead whose median RR agrees with that of another lead, if one does."""
+    per_lead = [peaks for peaks in per_lead if len(peaks) >= 4]
+    if len(per_lead) < 2:
+        return None
+    intervals = [float(np.median(np.diff(peaks))) for peaks in per_lead]
+    middle = float(np.median(intervals)) if len(per_lead) > 2 else intervals[0]
+    near = [p for p, rr in zip(per_lead, intervals, strict=True) if abs(rr - middle) <= 0.03 * middle]
+    return near[0] if len(near) > 1 else None
+
+
+def _correlation(beats: Array, median: Array) -> Array:
+    a = beats.reshape(len(beats), -1) - beats.mean(axis=tuple(range(1, beats.ndim)))[:, None]
+    b = median.ravel() - median.mean()
+    scale = np.linalg.norm(a, axis=1) * np.linalg.norm(b)
+    return np.asarray((a @ b) / np.where(scale > 0, scale, 1.0))
+
+
+def _qrs(mv: Array, peak: int) -> tuple[int, int]:
+    rows = [LEADS.index(lead) for lead in _INDEPENDENT]
+    slope = np.sqrt(((mv[rows, 2:] - mv[rows, :-2]) ** 2).mean(axis=0))
+    slope = np.convolve(slope, np.ones(3) / 3, "same")
+    first = max(peak - 75, 0)
+    top = first + int(np.argmax(slope[first : peak + 100]))
+    floor = float(np.percentile(slope, 20))
+    limit = floor + 0.03 * (slope[top] - floor)
+    onset = end = top
+    while onset > _CALM and slope[onset - _CALM : onset].max() > limit:
+        onset -= 1
+    while end < len(slope) - _CALM and slope[end + 1 : end + 1 + _CALM].max() > limit:
+        end += 1
+    return onset + 1, end + 1
+
+
+def _intervals(smooth: Array, alike: Array, onset: int, end: int) -> dict[str, float]:
+    known = {"qrs_ms": (end - onset) * 2.0}
+    marks = np.array([_prominent(smooth[LEADS.index(lead)], onset, end) for lead in _WAVE_LEADS])
+    p_onset, t_end = (column[np.isfinite(column)] for column in marks.T)
+    if len(p_onset) >= 3 and np.subtract(*np.quantile(p_onset, (0.75, 0.25))) <= 15:
+        start = float(np.quantile(p_onset, 0.25))
+        if _has_p(smooth, alike, int(start), onset):
+            known["pr_ms"] = (onset - start) * 2
+    if len(t_end) >= 3 and np.subtract(*np.quantile(t_end, (0.75, 0.25))) <= 20:
+        known["qt_ms"] = (float(np.median(t_end)) - onset) * 2
+    return {name: value for name, value in known.items() if _PLAUSIBLE[name][0] <= value <= _PLAUSIBLE[name][1]}
+
+
+def _prominent(lead: Array, onset: int, end: int) -> tuple[float, float]:
+    """Onset of P and end of T in one lead of the median beat; NaN for what is not there."""
+    import neurokit2
+
+    qrs = lead[onset : end + 1] - np.median(lead[max(onset - 12, 0) : max(onset - 2, 1)])
+    peak = onset + int(np.argmax(np.abs(qrs)))
+    rest = np.linspace(lead[-1], lead[0], max(2, int(1.2 * _HZ) - len(lead)))
+    cycle = np.concatenate([lead, rest]) * (1.0 if qrs[peak - onset] >= 0 else -1.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            peaks = np.array([peak, peak + len(cycle)])
+            marks = neurokit2.ecg_delineate(np.tile(cycle, 2), peaks, _HZ, method="prominence")[1]
+        except (ValueError, IndexError, ZeroDivisionError):
+            marks = {}
+    p, t = (marks.get(name, ()) for name in ("ECG_P_Onsets", "ECG_T_Offsets"))
+    return tuple(float(at[1]) - len(cycle) if len(at) == 2 else np.nan for at in (p, t))  # type: ignore[return-value]
+
+
+def _has_p(smooth: Array, alike: Array, start: int, onset: int) -> bool:
+    first, last = max(start - 10, 0), onset - 4
+    if last - first < 20:
+        return False
+    rows = [LEADS.index(lead) for lead in ("I", "II", "aVF", "V1")]
+    part = smooth[rows, first:last]
+    alike_enough = np.median(_correlation(_smooth(alike[:, rows])[..., first:last], part)) >= 0.6
+    return bool(np.ptp(part, axis=1).max() >= 0.04 and alike_enough)
