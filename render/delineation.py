@@ -12,6 +12,7 @@ that flank's. Thresholds were set on the records of odd number of LUDB 1.0.1 (Ka
 from __future__ import annotations
 
 import math
+import statistics
 from dataclasses import dataclass
 from functools import cache
 
@@ -47,6 +48,7 @@ _ONSET_EARLIER, _END_LATER, _T_LATER, _P_LATER, _P_SHORTER = 2.0, 2.0, 8.0, 2.0,
 _USUAL_GAP = -3.7
 # Limits of agreement.
 _P_MV, _P_AGAIN, _P_AGAIN_UNEVEN, _UNEVEN = 0.04, 0.70, 0.85, 0.04  # more has to be alike where RR intervals jump
+_P_ELSEWHERE, _SAME_HEIGHT = 0.87, 0.55  # likeness of another wave that is as high as P, and from which share on it is
 _P_SPREAD, _T_SPREAD, _MOST_GAP = 20.0, 25.0, 12.0
 _FIT, _P_REACH, _T_REACH = 0.6, 10, 15  # of a wave of the median beat to one of a single beat, and how far it is moved
 
@@ -63,10 +65,25 @@ def beats(signal: NDArray[np.floating], sampling_rate: float) -> NDArray[np.int6
     coarse = np.asarray(signal, np.float64) if step == 1 else _means(np.asarray(signal, np.float32), step)
     if coarse.shape[1] < 3:
         return np.zeros(0, np.int64)
-    middles = _coarse_beats(coarse, _beat_window(), _BEAT_SHARE, round(_BEAT_APART_S * _COARSE_HZ))
+    speed = np.abs(np.diff(coarse))
+    speed[~np.isfinite(speed)] = 0.0
+    ordered = np.sort(speed)
+    usual, high = _quantiles(ordered, 0.5), _quantiles(ordered, 0.98) + 1e-6
+    above = (speed - usual).clip(min=0.0)  # a noisy lead has little above its median
+    moves = np.convolve((above / high).clip(max=2.0).mean(axis=0), _beat_window(), "same")
+    least = _BEAT_SHARE * float(_quantiles(np.sort(moves)[None], 0.98)[0, 0])
+    middles = _tops(moves, least, round(_BEAT_APART_S * _COARSE_HZ))
     if step == 1:
         return np.asarray(middles)
     return np.minimum(np.round((middles + 0.5) * step).astype(np.int64), signal.shape[1] - 1)
+
+
+def _quantiles(ordered: Array, share: float) -> Array:
+    """(rows, n) sorted -> (rows, 1) by numpy's linear rule, which `np.quantile` takes ten times as long for."""
+    i = int(share * (ordered.shape[1] - 1))
+    behind = min(i + 1, ordered.shape[1] - 1)
+    part = share * (ordered.shape[1] - 1) - i
+    return np.asarray((1 - part) * ordered[:, i, None] + part * ordered[:, behind, None])
 
 
 @cache
@@ -80,8 +97,9 @@ class Beat:
     """The median of a record's beats of the prevailing kind, at `RATE_HZ`.
 
     mv: (12, m) millivolts. peak: its fixed point, samples. cycle: median RR, samples. p_onset, p_end, qrs_onset,
-    qrs_end, t_end: samples, not rounded; NaN for P where no wave of 0.04 mV comes back with every beat, and for P and T
-    where the leads or the two readings do not agree about the mark.
+    qrs_end, t_end: samples, not rounded; NaN for P where no wave of 0.04 mV comes back with every beat (fibrillation) or
+    where it comes back between the beats, too (flutter), and for P and T where the leads or the two readings do not
+    agree about the mark.
     """
 
     mv: Array
@@ -98,7 +116,7 @@ class Beat:
 class Complexes:
     """The QRS complexes of a record at `RATE_HZ`.
 
-    mv: (n, 12) the record without wander; smooth: without noise, too. middles: (beats,) samples, the same point of each
+    mv: (n, 12) the record without wander; smooth: (n, 8) its independent leads without noise, too. middles: (beats,) samples, the same point of each
     complex. prevailing: (beats,) which of them `beat` is the median of.
     """
 
@@ -158,7 +176,7 @@ def _median_beat(mv: Array, smooth: Array, middles: NDArray[np.int64]) -> tuple[
     nothing = np.zeros(len(middles), np.bool_)
     if len(middles) < _FEWEST_BEATS + 1:
         return nothing, None
-    cycle = int(np.median(np.diff(middles)))
+    cycle = int(statistics.median(np.diff(middles).tolist()))
     before, after = min(cycle // 2, _LONGEST_BEFORE), min(3 * cycle // 4, _LONGEST_AFTER)
     if cycle < _SHORTEST_CYCLE:
         return nothing, None
@@ -167,7 +185,10 @@ def _median_beat(mv: Array, smooth: Array, middles: NDArray[np.int64]) -> tuple[
         return nothing, None
     marks, agreement = _beat_marks(median, before, cycle, _FILTERS)
     again, height = _p_again(smooth, middles[prevailing], median, before, marks, _FILTERS)
-    if not (height >= _P_MV and np.median(again) >= (_P_AGAIN_UNEVEN if _is_uneven(middles) else _P_AGAIN)):
+    wanted = _P_AGAIN_UNEVEN if _is_uneven(middles) else _P_AGAIN
+    if height < _P_MV or statistics.median(again.tolist()) < wanted:
+        marks[:2] = np.nan
+    elif _p_elsewhere(median, marks, cycle, _FILTERS) > _P_ELSEWHERE:
         marks[:2] = np.nan
     _leave_out(marks, agreement)
     return prevailing, Beat(median.T, before, cycle, *marks.tolist())
@@ -176,7 +197,8 @@ def _median_beat(mv: Array, smooth: Array, middles: NDArray[np.int64]) -> tuple[
 def _is_uneven(middles: NDArray[np.int64]) -> bool:
     """Whether RR intervals jump from beat to beat, as in atrial fibrillation; breathing changes them slowly."""
     intervals = np.diff(middles)
-    return bool(np.median(np.abs(np.diff(intervals))) > _UNEVEN * np.median(intervals))
+    jump = statistics.median(np.abs(np.diff(intervals)).tolist())
+    return jump > _UNEVEN * statistics.median(intervals.tolist())
 
 
 def _butterworth(hertz: float, highpass: bool = False) -> Array:
@@ -210,36 +232,18 @@ def _means(signal, step):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _quantile(ordered, share):  # type: ignore[no-untyped-def]
-    """Of sorted numbers, by numpy's linear rule."""
+def _quantile(numbers, share):  # type: ignore[no-untyped-def]
+    """Of a few numbers, by numpy's linear rule."""
+    ordered = numbers.copy()
+    for k in range(1, ordered.size):
+        value, j = ordered[k], k
+        while j > 0 and ordered[j - 1] > value:
+            ordered[j] = ordered[j - 1]
+            j -= 1
+        ordered[j] = value
     place = share * (ordered.size - 1)
     i = int(place)
-    if i + 1 >= ordered.size:
-        return ordered[-1]
-    return ordered[i] + (place - i) * (ordered[i + 1] - ordered[i])
-
-
-@compiled
-def _coarse_beats(signal, window, share, apart):  # type: ignore[no-untyped-def]
-    """(leads, n) at 100 Hz -> samples where most leads move; see `beats`."""
-    rows, n = signal.shape[0], signal.shape[1] - 1
-    moves = np.zeros(n)
-    speed = np.empty(n)
-    for r in range(rows):
-        for i in range(n):
-            step = abs(signal[r, i + 1] - signal[r, i])
-            speed[i] = step if step < np.inf else 0.0  # NaN is not
-        ordered = np.sort(speed)
-        usual, high = _quantile(ordered, 0.5), _quantile(ordered, 0.98) + 1e-6
-        for i in range(n):  # a noisy lead has little above its median
-            if speed[i] > usual:
-                moves[i] += min((speed[i] - usual) / high, 2.0) / rows
-    smooth = np.zeros(n)
-    half = window.size // 2
-    for i in range(n):
-        for k in range(max(0, i + half - n + 1), min(window.size, i + half + 1)):
-            smooth[i] += moves[i + half - k] * window[k]
-    return _tops(smooth, share * _quantile(np.sort(smooth), 0.98), apart)
+    return ordered[i] + (place - i) * (ordered[min(i + 1, ordered.size - 1)] - ordered[i])
 
 
 @compiled
@@ -256,12 +260,18 @@ def _tops(row, least, apart):  # type: ignore[no-untyped-def]
             count += 1
         i = last + 1
     places = places[:count]
-    free = np.ones(count, np.bool_)
-    for top in np.argsort(row[places])[::-1]:
-        if free[top]:
-            for j in range(count):
-                if j != top and abs(places[j] - places[top]) < apart:
-                    free[j] = False
+    free, open_ = np.ones(count, np.bool_), np.ones(count, np.bool_)
+    for _ in range(count):
+        top = -1
+        for j in range(count):
+            if open_[j] and (top < 0 or row[places[j]] >= row[places[top]]):
+                top = j
+        open_[top] = False
+        for j in range(count):
+            if free[top] and j != top and abs(places[j] - places[top]) < apart:
+                free[j] = open_[j] = False
+        if not open_.any():
+            break
     return places[free]
 
 
@@ -287,20 +297,30 @@ def _filter(rows, f, gain):  # type: ignore[no-untyped-def]
 
 @compiled
 def _without_wander(signal, filters):  # type: ignore[no-untyped-def]
-    """(12, n) float32 -> (n, 12) without wander, without wander and noise, and (n, 8) the latter's slopes."""
+    """(12, n) float32 -> (n, 12) without wander, (n, 8) the independent leads without noise, too, and their slopes."""
     leads, n = signal.shape
     mv = np.empty((n, leads))
     for i in range(n):
         for c in range(leads):
             mv[i, c] = signal[c, i] if abs(signal[c, i]) < np.inf else 0.0
     _filter(mv, filters[_WANDER], 0.0)
-    smooth = mv.copy()
-    _filter(smooth, filters[_NOISE], 1.0)
-    slopes = np.zeros((n, _INDEPENDENT.size))
+    smooth = _smooth(mv, filters)
+    slopes = np.zeros(smooth.shape)
     for i in range(1, n - 1):
-        for k in range(_INDEPENDENT.size):
-            slopes[i, k] = smooth[i + 1, _INDEPENDENT[k]] - smooth[i - 1, _INDEPENDENT[k]]
+        for k in range(smooth.shape[1]):
+            slopes[i, k] = smooth[i + 1, k] - smooth[i - 1, k]
     return mv, smooth, slopes
+
+
+@compiled
+def _smooth(rows, filters):  # type: ignore[no-untyped-def]
+    """(n, 12) -> (n, 8) the independent leads without muscle and mains noise."""
+    smooth = np.empty((rows.shape[0], _INDEPENDENT.size))
+    for i in range(smooth.shape[0]):
+        for k in range(smooth.shape[1]):
+            smooth[i, k] = rows[i, _INDEPENDENT[k]]
+    _filter(smooth, filters[_NOISE], 1.0)
+    return smooth
 
 
 @compiled
@@ -309,10 +329,11 @@ def _median(stack):  # type: ignore[no-untyped-def]
     n, m = stack.shape
     for turn in range(n):
         for i in range(turn % 2, n - 1, 2):
+            low, high = stack[i], stack[i + 1]
             for j in range(m):
-                x, y = stack[i, j], stack[i + 1, j]
-                stack[i, j] = x if x < y else y
-                stack[i + 1, j] = y if x < y else x
+                x, y = low[j], high[j]
+                low[j] = x if x < y else y
+                high[j] = y if x < y else x
     return 0.5 * (stack[(n - 1) // 2] + stack[n // 2])
 
 
@@ -363,19 +384,17 @@ def _correlation(a, b):  # type: ignore[no-untyped-def]
 @compiled
 def _prevailing(mv, smooth, middles, before, after, cycle):  # type: ignore[no-untyped-def]
     """Which beats are alike, how many lie whole in the record, and the median (before + after, 12) of those alike."""
-    n, leads = mv.shape
-    inside = (middles >= before) & (middles + after <= n)
+    inside = (middles >= before) & (middles + after <= mv.shape[0])
     firsts = middles[inside] - before
-    size = before + after
+    size, leads = before + after, mv.shape[1]
     if firsts.size == 0:
         return inside, 0, np.zeros((size, leads))
-    stack = _windows(smooth, firsts, size)
+    reach = min(before, int(0.42 * cycle))  # one cycle: the neighbours' waves do not count
+    stack = _windows(smooth, firsts + before - reach, reach + min(after, int(0.58 * cycle)))
     usual = _median(stack.copy())
-    first = (before - min(before, int(0.42 * cycle))) * leads  # one cycle: its neighbours' waves do not count
-    last = (before + min(after, int(0.58 * cycle))) * leads
     alike = np.zeros(firsts.size, np.bool_)
     for k in range(firsts.size):
-        alike[k] = _correlation(stack[k, first:last], usual[first:last]) > _ALIKE
+        alike[k] = _correlation(stack[k], usual) > _ALIKE
     prevailing = inside.copy()
     prevailing[inside] = alike
     if not alike.any():
@@ -430,7 +449,7 @@ def _slopes(x, wide):  # type: ignore[no-untyped-def]
 def _calm_level(slope, first, last):  # type: ignore[no-untyped-def]
     """The 30th percentile of a stretch of slopes; 0 where it is empty."""
     first, last = max(first, 0), min(last, slope.size)
-    return _quantile(np.sort(slope[first:last]), 0.3) if last > first else 0.0
+    return _quantile(slope[first:last], 0.3) if last > first else 0.0
 
 
 @compiled
@@ -473,7 +492,7 @@ def _wave_end(x, peak, reach, last, outer):  # type: ignore[no-untyped-def]
             count += 1
     if count < 3 or last - peak < 8:
         return np.nan, np.nan, np.nan
-    feet = np.sort(feet[:count])
+    feet = feet[:count]
     by_leads = _quantile(feet, 0.5)
     slope = _slopes(x, 9)
     top = peak + int(np.argmax(slope[peak : min(last, peak + outer)]))
@@ -513,10 +532,9 @@ def _foot(row, first, behind, last, outer):  # type: ignore[no-untyped-def]
 def _t_end(x, onset, end, last):  # type: ignore[no-untyped-def]
     """As `_wave_end`, of T in (12, n), from the marks of the QRS; last: sample that it ends before."""
     first = int(end) + 20
-    level = np.empty((x.shape[0], 1))
+    flat = x.copy()
     for c in range(x.shape[0]):
-        level[c, 0] = np.median(x[c, max(int(onset) - 14, 0) : max(int(onset) - 4, 1)])
-    flat = x - level
+        flat[c] -= x[c, max(int(onset) - 14, 0) : max(int(onset) - 4, 1)].mean()
     size = last - first
     if size < 20:
         return np.nan, np.nan, np.nan
@@ -552,9 +570,9 @@ def _p(rows, onset, first, filters):  # type: ignore[no-untyped-def]
     if qrs - 10 - first < 25:
         return np.nan, np.nan, np.nan, np.nan
     held = np.empty((qrs + _P_HELD, rows.shape[1]))  # the level before the QRS goes on: its slope is no P
-    held[:qrs] = rows[:qrs]
     for c in range(rows.shape[1]):
-        held[qrs:, c] = rows[max(qrs - 4, 0) : qrs, c].mean()
+        for i in range(held.shape[0]):
+            held[i, c] = rows[min(i, qrs - 1), c]
     x = _low(held, filters[_SLOW])
     peak = _p_peak(x, first, qrs - 10)
     low, high = max(first - 6, peak - 60, 0), min(qrs, peak + 60)
@@ -565,7 +583,9 @@ def _p(rows, onset, first, filters):  # type: ignore[no-untyped-def]
         for i in range(size):
             line[c, i] -= start + i * step
     end, _, _ = _wave_end(line, peak - low, 22, size - 1, 45)
-    mirrored = line[:, ::-1].copy()
+    mirrored = np.empty(line.shape)
+    for i in range(size):
+        mirrored[:, i] = line[:, size - 1 - i]
     begin, gap, spread = _wave_end(mirrored, size - 1 - (peak - low), 22, size - 1 - max(first - low, 0), 45)
     return low + size - 1 - begin, low + end, gap, spread
 
@@ -603,22 +623,15 @@ def _leave_out(marks, agreement):  # type: ignore[no-untyped-def]
 
 @compiled
 def _shift(own, usual, first, last, reach):  # type: ignore[no-untyped-def]
-    """How many samples a wave of the median beat (n, 12), from `first` to `last` - 1, has to be moved, by `reach` at
-    most, to fit best to `own` (n, 12), and the correlation there."""
+    """How many samples a wave of the median beat (n, 8), from `first` to `last` - 1, has to be moved, by `reach` at
+    most, to fit best to `own` (n, 8), and the correlation there."""
     first, last = max(first, reach), min(last, usual.shape[0] - reach)
-    size, leads = last - first, _INDEPENDENT.size
-    if size < 20:
+    if last - first < 20:
         return 0, 0.0
-    wave, part = np.empty(leads * size), np.empty(leads * size)
-    for k in range(leads):
-        row = usual[first:last, _INDEPENDENT[k]]
-        wave[k * size : (k + 1) * size] = row - row.mean()
+    wave = usual[first:last]
     best, place = -1.0, 0
     for lag in range(-reach, reach + 1):
-        for k in range(leads):
-            row = own[first + lag : last + lag, _INDEPENDENT[k]]
-            part[k * size : (k + 1) * size] = row - row.mean()
-        fit = _correlation(part, wave)
+        fit, _ = _likeness(own[first + lag : last + lag], wave)
         if fit > best:
             best, place = fit, lag
     return place, best
@@ -632,8 +645,7 @@ def _every_beat(mv, smooth, middles, prevailing, median, peak, cycle, own, filte
     any other beat, QRS and T are read as in the median, and P is left out.
     """
     size = median.shape[0]
-    usual = median.copy()
-    _filter(usual, filters[_NOISE], 1.0)
+    usual = _smooth(median, filters)
     marks = np.full((middles.size, 5), np.nan)
     for b in range(middles.size):
         start = middles[b] - peak
@@ -664,20 +676,49 @@ def _p_again(smooth, middles, median, peak, marks, filters):  # type: ignore[no-
     first, last = max(int(marks[0]) - 10, 0), int(marks[2]) - 3
     if last - first < 20:
         return np.zeros(0), 0.0
-    x = _low(median, filters[_NOISE])[:, first:last].copy()
     height = 0.0
-    for c in (0, 1, 5, 6):
-        height = max(height, x[c].max() - x[c].min())
-    size, leads = last - first, _INDEPENDENT.size
-    usual = np.empty(leads * size)
-    for k in range(leads):
-        usual[k * size : (k + 1) * size] = x[_INDEPENDENT[k]] - x[_INDEPENDENT[k]].mean()
+    for c in (0, 1, 5, 6):  # I, II, aVF and V1
+        part = median[first:last, c]
+        height = max(height, part.max() - part.min())
+    usual = _smooth(median, filters)[first:last]
     again = np.empty(middles.size)
-    own = np.empty(leads * size)
     for b in range(middles.size):
         start = middles[b] - peak + first
-        for k in range(leads):
-            row = smooth[start : start + size, _INDEPENDENT[k]]
-            own[k * size : (k + 1) * size] = row - row.mean()
-        again[b] = _correlation(own, usual)
+        again[b], _ = _likeness(smooth[start : start + last - first], usual)
     return again, height
+
+
+@compiled
+def _likeness(own, usual):  # type: ignore[no-untyped-def]
+    """Pearson correlation of two (n, leads), each lead against its own mean, and by what the first is the higher."""
+    n, leads = own.shape
+    sums = np.zeros((5, leads))
+    for i in range(n):
+        for c in range(leads):
+            x, y = own[i, c], usual[i, c]
+            sums[0, c] += x
+            sums[1, c] += y
+            sums[2, c] += x * x
+            sums[3, c] += y * y
+            sums[4, c] += x * y
+    xx = yy = xy = 0.0
+    for c in range(leads):
+        xx += sums[2, c] - sums[0, c] ** 2 / n
+        yy += sums[3, c] - sums[1, c] ** 2 / n
+        xy += sums[4, c] - sums[0, c] * sums[1, c] / n
+    return (xy / math.sqrt(xx * yy), xy / yy) if xx > 0 and yy > 0 else (0.0, 0.0)
+
+
+@compiled
+def _p_elsewhere(median, marks, cycle, filters):  # type: ignore[no-untyped-def]
+    """How alike to P is what most resembles it, in shape and in height, between this QRS and the next P: in flutter,
+    another wave of the same kind."""
+    usual = _smooth(median, filters)
+    first, last = max(int(marks[0]) - 6, 0), int(min(marks[1] + 6, marks[2]))
+    most = 0.0
+    for start in range(int(marks[3]) + 10, min(usual.shape[0] - (last - first), int(marks[0]) + cycle - 60), 2):
+        fit, gain = _likeness(usual[start : start + last - first], usual[first:last])
+        if _SAME_HEIGHT < gain < 1 / _SAME_HEIGHT and fit > most:
+            most = fit
+    return most
+

@@ -7,7 +7,9 @@ chosen on, the errors against cardiologists are in docs/log.md and in `benchmark
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +45,8 @@ def measure(record: EcgRecord) -> dict[str, float]:
         return {}
     rate = steady_rate((complexes.middles / RATE_HZ).tolist())
     known = {} if rate is None else {"rate_bpm": rate}
-    return known | _intervals(beat) | _axis(beat) | _amplitudes(beat)
+    qrs = _qrs(beat)
+    return known | _intervals(beat) | _axis(qrs) | _amplitudes(qrs)
 
 
 def steady_rate(beats_s: Sequence[float]) -> float | None:
@@ -54,8 +57,9 @@ def steady_rate(beats_s: Sequence[float]) -> float | None:
     """
     if len(beats_s) < 3:
         return None
-    intervals = np.diff(np.sort(np.asarray(beats_s, dtype=np.float64)))
-    median, mean = float(np.median(intervals)), float(intervals.mean())
+    ordered = sorted(beats_s)
+    median = statistics.median(b - a for a, b in pairwise(ordered))
+    mean = (ordered[-1] - ordered[0]) / (len(ordered) - 1)
     return 60 / median if median > 0 and abs(median - mean) <= _STEADY * median else None
 
 
@@ -73,9 +77,8 @@ def _qrs(beat: Beat) -> Array:
     return np.asarray(beat.mv[:, max(onset, 0) : end + 1] - level)
 
 
-def _axis(beat: Beat) -> dict[str, float]:
+def _axis(qrs: Array) -> dict[str, float]:
     """Degrees from the net areas of I and aVF (aVF scaled by 2/sqrt 3); nothing where the net vector is small."""
-    qrs = _qrs(beat)
     i, avf = qrs[LEADS.index("I")], qrs[LEADS.index("aVF")]
     x, y = float(i.sum()), float(avf.sum()) * 2 / np.sqrt(3)
     if np.hypot(x, y) < 0.25 * float(np.abs(i).sum() + np.abs(avf).sum()):
@@ -83,11 +86,10 @@ def _axis(beat: Beat) -> dict[str, float]:
     return {"qrs_axis_deg": float(np.degrees(np.arctan2(y, x)))}
 
 
-def _amplitudes(beat: Beat) -> dict[str, float]:
-    rows = _qrs(beat)
+def _amplitudes(qrs: Array) -> dict[str, float]:
     known = {}
     for key in AMPLITUDES:
         wave, lead, _ = key.split("_")
-        row = rows[LEADS.index(lead)]
+        row = qrs[LEADS.index(lead)]
         known[key] = max(0.0, float(row.max() if wave == "r" else -row.min()))
     return known
