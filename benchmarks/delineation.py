@@ -1,5 +1,5 @@
 """How near measurements come to cardiologists' marks, ours and NeuroKit2's, and what they cost:
-`python benchmarks/delineation.py --ludb DIR [--ptbxl DIR] [--half even]`.
+`python benchmarks/delineation.py --ludb DIR [--ptbxl DIR]`.
 
 DIR is LUDB 1.0.1 (Kalyakulina et al., IEEE Access 2020;8:186181): 200 records of 10 s, on each lead of which
 cardiologists marked where P, QRS and T begin and end. The records of odd number are those our procedure was developed
@@ -10,7 +10,8 @@ The oracle is what this project measured with before: NeuroKit2 (Makowski et al.
 R peaks and, by the prominence method (Emrich et al., EUSIPCO 2024), the onset of P and the end of T of a median beat,
 whose QRS a rule of ours bounds. Both take turns on the same records; the cost is the median of CPU time.
 
-With --ptbxl, also counts how many of the records with atrial fibrillation are given a PR interval.
+The third table is of single beats: their marks against the leads' median of the cardiologists', ours alone. With
+--ptbxl, the last one counts how many of the records with atrial fibrillation or flutter are given a PR interval.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ import csv
 import statistics
 import time
 import warnings
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,10 +29,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from render.measurements import measure, steady_rate
+from render.files import InputError
+from render.measurements import delineate, measure, steady_rate
 from render.record import LEADS, EcgRecord, resample
 from render.sources.ptbxl import PtbXl
-from render.sources.wfdb_file import MissingRecordError, read_wfdb
+from render.sources.wfdb_file import read_wfdb
 
 Array = NDArray[np.float64]
 Measure = Callable[[EcgRecord], Mapping[str, float]]
@@ -41,7 +42,17 @@ _HZ = 500
 _SAME_BEAT = 50  # samples between the marks of one beat in different leads: 100 ms
 _FEWEST_LEADS = 3
 _WAVES = {"p": "P", "N": "QRS", "t": "T"}
-HALVES = {"odd, developed on": 1, "even, held out": 0}
+HALVES = {"odd numbers, developed on": 1, "even numbers, held out": 0}
+_FIGURES = {
+    "rate_bpm": "rate, per minute",
+    "pr_ms": "PR, ms",
+    "pr_ms*": "PR against the third lead, ms",
+    "qrs_ms": "QRS, ms",
+    "qrs_ms*": "QRS against the third lead, ms",
+    "qt_ms": "QT, ms",
+    "qt_ms*": "QT against the third lead, ms",
+}
+_MARKS = {"p_onset": ("P", 0), "p_end": ("P", 1), "qrs_onset": ("QRS", 0), "qrs_end": ("QRS", 1), "t_end": ("T", 1)}
 
 
 @dataclass(frozen=True)
@@ -57,9 +68,14 @@ class Marked:
     rhythm: str
 
     @cached_property
+    def middle(self) -> dict[str, Array]:
+        """Wave -> (beats, 2) onset and end, samples, by the leads' median."""
+        return {wave: _over_leads(at, _median, _median) for wave, at in self.marks.items()}
+
+    @cached_property
     def reference(self) -> dict[str, float]:
         """The intervals in ms by the leads' median, with "*" behind the name by the third-earliest and -latest lead."""
-        middle = {wave: _over_leads(at, _median, _median) for wave, at in self.marks.items()}
+        middle = self.middle
         outer = {wave: _over_leads(at, _third, _third_last) for wave, at in self.marks.items()}
         known = {}
         for mark, ends in (("", middle), ("*", outer)):
@@ -277,3 +293,109 @@ def _has_p(smooth: Array, alike: Array, start: int, onset: int) -> bool:
     part = smooth[rows, first:last]
     alike_enough = np.median(_correlation(_smooth(alike[:, rows])[..., first:last], part)) >= 0.6
     return bool(np.ptp(part, axis=1).max() >= 0.04 and alike_enough)
+
+
+def measured(records: Sequence[Marked], how: Sequence[Measure]) -> tuple[list[list[Mapping[str, float]]], list[float]]:
+    """What each procedure says of each record, and what it takes, median of CPU ms; they take turns."""
+    for procedure in how:  # compiles, loads
+        procedure(records[0].record)
+    told: list[list[Mapping[str, float]]] = [[] for _ in how]
+    spent: list[list[float]] = [[] for _ in how]
+    for record in records:
+        for procedure, said, cost in zip(how, told, spent, strict=True):
+            start = time.process_time()
+            said.append(procedure(record.record))
+            cost.append((time.process_time() - start) * 1e3)
+    return told, [statistics.median(cost) for cost in spent]
+
+
+def errors(records: Sequence[Marked], told: Sequence[Mapping[str, float]], figure: str) -> tuple[Array, int]:
+    """Signed errors of one figure, and how many records have a reference for it."""
+    pairs = [(m.reference[figure], said.get(figure.rstrip("*"))) for m, said in zip(records, told, strict=True)
+             if figure in m.reference]  # fmt: skip
+    return np.array([said - truth for truth, said in pairs if said is not None]), len(pairs)
+
+
+def cell(apart: Array) -> str:
+    """Median and 90th percentile of the absolute error, and the median of the signed one."""
+    size = np.abs(apart)
+    return f"{np.median(size):.1f} / {np.percentile(size, 90):.1f} ({np.median(apart):+.1f})" if size.size else "–"
+
+
+def print_halves(records: Sequence[Marked]) -> None:
+    """One table for each half: ours and the oracle's errors, and the number of records that got a figure."""
+    for half, rest in HALVES.items():
+        chosen = [m for m in records if m.number % 2 == rest]
+        told, cost = measured(chosen, (measure, neurokit_measure))
+        print(f"\n{len(chosen)} records of {half}: median / 90th percentile of the error (median of the signed one)\n")
+        print("| | ours | records | NeuroKit2 | records | of |\n|---|---|---|---|---|---|")
+        for figure, name in _FIGURES.items():
+            (ours, of), (theirs, _) = (errors(chosen, said, figure) for said in told)
+            print(f"| {name} | {cell(ours)} | {ours.size} | {cell(theirs)} | {theirs.size} | {of} |")
+        wrong = [sum("pr_ms" in s and "pr_ms" not in m.reference for m, s in zip(chosen, t, strict=True)) for t in told]
+        without = sum("pr_ms" not in m.reference for m in chosen)
+        print(f"| PR without a marked P | | {wrong[0]} | | {wrong[1]} | {without} |")
+        print(f"| CPU time a record, ms | {cost[0]:.2f} | | {cost[1]:.1f} | | |", flush=True)
+
+
+def print_beats(records: Sequence[Marked]) -> None:
+    """Errors of single beats' marks, for each half."""
+    print("\nSingle beats, ours\n\n| | " + " | ".join(f"{half}: ms | beats | of" for half in HALVES) + " |")
+    print("|---|" + "---|---|---|" * len(HALVES))
+    rows = {name: [name.replace("_", " ")] for name in _MARKS}
+    for rest in HALVES.values():
+        apart: dict[str, list[float]] = {name: [] for name in _MARKS}
+        of = dict.fromkeys(_MARKS, 0)
+        for m in (m for m in records if m.number % 2 == rest):
+            waves = delineate(m.record)
+            for beat, middle in enumerate(m.middle["QRS"].mean(axis=1)):
+                near = int(np.argmin(np.abs(waves.beats - middle))) if waves.beats.size else 0
+                same = waves.beats.size > 0 and abs(waves.beats[near] - middle) <= _SAME_BEAT
+                for name, (wave, side) in _MARKS.items():
+                    truth = m.middle[wave][beat, side]
+                    said = getattr(waves, name)[near] if same else np.nan
+                    of[name] += bool(np.isfinite(truth))
+                    if np.isfinite(truth) and np.isfinite(said):
+                        apart[name].append((said - truth) * 1000 / _HZ)
+        for name, row in rows.items():
+            row += [cell(np.array(apart[name])), str(len(apart[name])), str(of[name])]
+    for row in rows.values():
+        print("| " + " | ".join(row) + " |", flush=True)
+
+
+def print_without_p(folder: Path) -> None:
+    """How many PTB-XL records with fibrillation or flutter are given a PR interval all the same."""
+    print("\n| PTB-XL | folds | records | PR, ours | PR, NeuroKit2 |\n|---|---|---|---|---|")
+    source = PtbXl(folder)
+    counts: dict[tuple[str, str], list[int]] = {}
+    for i in range(len(source)):
+        try:
+            record = source.read(i)
+        except InputError:  # not in this download
+            continue
+        for code in {"AFIB", "AFLT"} & set(record.statements):
+            folds = "9 and 10" if (record.fold or 0) > 8 else "1-8"
+            row = counts.setdefault((code, folds), [0, 0, 0])
+            row[0] += 1
+            row[1] += "pr_ms" in measure(record)
+            row[2] += "pr_ms" in neurokit_measure(record)
+    for (code, folds), row in sorted(counts.items()):
+        print(f"| {code} | {folds} | " + " | ".join(map(str, row)) + " |", flush=True)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description="Measure errors against LUDB's cardiologists, and CPU time.")
+    parser.add_argument("--ludb", type=Path, required=True, help="the folder of LUDB 1.0.1")
+    parser.add_argument("--ptbxl", type=Path, help="a PTB-XL folder, to count PR intervals in fibrillation")
+    parser.add_argument("--limit", type=int, help="the first so many records of LUDB")
+    arguments = parser.parse_args(words)
+    records = list(read_ludb(arguments.ludb))[: arguments.limit]
+    print_halves(records)
+    print_beats(records)
+    if arguments.ptbxl is not None:
+        print_without_p(arguments.ptbxl)
+
+
+if __name__ == "__main__":
+    main()

@@ -33,8 +33,8 @@ def measure(record: EcgRecord) -> dict[str, float]:
     """What can be read reliably: any of rate_bpm, pr_ms, qrs_ms, qt_ms, qrs_axis_deg, and `AMPLITUDES`.
 
     Nothing where a lead is dead or fewer than half of the beats are alike. No rate where median and mean RR differ by
-    more than 10 % (bigeminy, pauses). No PR without a P wave of 0.04 mV that comes back with every beat, no PR and no QT
-    where the leads or the two readings (`render.delineation`) do not agree about the mark. The axis comes from the net
+    more than 10 % (bigeminy, pauses). No PR where P does not come back with every beat, or does so between them, and no
+    PR and no QT where the leads do not agree about the mark (`render.delineation.Beat`). The axis comes from the net
     areas of the QRS in I and aVF. Deterministic; a record that cannot be read gives {}.
     """
     if record.dead_leads():

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from render.compiled import compiled
 from render.files import InputError
+from render.measurements import steady_rate
 from render.physiology.activation import activation, ectopic_qrs, p_wave
 from render.physiology.chance import Chance
 from render.physiology.criteria import Beat
@@ -24,7 +25,6 @@ from render.physiology.recorder import Samples, electrode_noise, twelve_leads
 from render.physiology.repolarisation import changed, qt_interval, recovery
 from render.physiology.rhythm import LENGTH_S, Rhythm, rhythm
 from render.physiology.verdict import holding, unmet
-from render.measurements import steady_rate
 from render.record import EcgRecord
 from render.statements import HIDDEN_T_END, NO_SINGLE_PR, STATEMENTS
 

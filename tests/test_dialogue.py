@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eval.parse import parse
+from render.measurements import AMPLITUDES
 from render.questions.dialogue import FEATURES_A_PAGE, FORMS, TASKS, Dialogue, dialogues, related
 from render.questions.features import AXES, QUANTITIES, askable, axis_category, feature_questions
 from render.questions.language import _WORDS, language_of
-from render.measurements import AMPLITUDES
 from render.questions.wording import (
     CLOSED_FORMS,
     FINDING_ANSWERS,

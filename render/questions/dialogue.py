@@ -19,9 +19,9 @@ from importlib.resources import files
 
 import numpy as np
 
+from render.measurements import measure
 from render.questions.features import feature_questions, lettered, no_pr_question
 from render.questions.language import language_of
-from render.measurements import measure
 from render.questions.wording import (
     CHOICE_QUESTIONS,
     FILL_QUESTIONS,
