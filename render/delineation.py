@@ -49,7 +49,7 @@ _FEWEST_BEATS, _SHORTEST_CYCLE = 3, 150  # samples
 _LONGEST_BEFORE, _LONGEST_AFTER = 220, 400  # samples of the median beat, around its fixed point
 _P_MV = 0.04
 _AGAIN, _AGAIN_UNEVEN, _UNEVEN = 0.70, 0.85, 0.04  # correlation of P from beat to beat; more where RR intervals jump
-_ELSEWHERE = 0.87  # correlation with P of another wave as high
+_ELSEWHERE = 0.93  # correlation with P of another wave as high
 
 
 def beats(signal: NDArray[np.floating], sampling_rate: float) -> NDArray[np.int64]:

@@ -28,7 +28,7 @@ _HELD = 60  # so long the level before the QRS goes on where P is looked for
 _ONSET_EARLIER, _END_LATER, _T_LATER, _P_LATER, _P_SHORTER = 2.0, 2.0, 8.0, 2.0, 2.5
 _USUAL_GAP = -3.7
 _P_SPREAD, _T_SPREAD, _MOST_GAP = 20.0, 25.0, 12.0  # limits of agreement, of leads and of readings
-_SAME_HEIGHT = 0.55  # of P's height, or the inverse: what else may be the same wave
+_SAME_HEIGHT = 0.65  # of P's height, or the inverse: what else may be the same wave
 _FIT, _P_REACH, _T_REACH = 0.6, 10, 15  # of a wave of the median beat to a single beat, and how far it is moved
 
 
