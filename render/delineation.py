@@ -34,6 +34,7 @@ from render.waves import (
 )
 
 Array = NDArray[np.float64]
+Samples = NDArray[np.float32]
 
 __all__ = ["RATE_HZ", "WAVES", "Beat", "Complexes", "Delineation", "beats", "complexes_of", "delineate"]
 
@@ -102,7 +103,7 @@ class Beat:
     agree about the mark.
     """
 
-    mv: Array
+    mv: Samples
     peak: int
     cycle: int
     p_onset: float
@@ -120,8 +121,8 @@ class Complexes:
     samples, the same point of each complex. prevailing: (beats,) which of them `beat` is the median of.
     """
 
-    mv: Array
-    smooth: Array
+    mv: Samples
+    smooth: Samples
     middles: NDArray[np.int64]
     prevailing: NDArray[np.bool_]
     beat: Beat | None
@@ -170,7 +171,7 @@ def complexes_of(record: EcgRecord) -> Complexes:
     return Complexes(mv, smooth, middles, *_median_beat(mv, smooth, middles))
 
 
-def _median_beat(mv: Array, smooth: Array, middles: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Beat | None]:
+def _median_beat(mv: Samples, smooth: Samples, middles: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Beat | None]:
     """Which beats are of the prevailing kind, and their median; None where fewer than three or than half are."""
     nothing = np.zeros(len(middles), np.bool_)
     if len(middles) < _FEWEST_BEATS + 1:
@@ -190,10 +191,10 @@ def _median_beat(mv: Array, smooth: Array, middles: NDArray[np.int64]) -> tuple[
 
 
 def _is_p(
-    smooth: Array,
+    smooth: Samples,
     middles: NDArray[np.int64],
     prevailing: NDArray[np.bool_],
-    median: Array,
+    median: Samples,
     peak: int,
     cycle: int,
     marks: Array,

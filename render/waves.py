@@ -1,7 +1,7 @@
 """The loops behind `render.delineation`, compiled: where waves begin and end in samples of 2 ms.
 
 Rows are samples and columns leads where all leads are filtered, moved or compared together, (n, 12) or, the independent
-leads alone, (n, 8); it is the other way round where each lead is read by itself, (12, n).
+leads alone, (n, 8); it is the other way round where each lead is read by itself, (12, n). All of them are float32.
 """
 
 from __future__ import annotations
@@ -125,15 +125,15 @@ def _filter(rows, f, gain):  # type: ignore[no-untyped-def]
 
 @compiled
 def without_wander(signal):  # type: ignore[no-untyped-def]
-    """(12, n) float32 -> (n, 12) without wander, (n, 8) the independent leads without noise, too, and their slopes."""
+    """(12, n) -> (n, 12) without wander, (n, 8) the independent leads without noise, too, and their slopes."""
     leads, n = signal.shape
-    mv = np.empty((n, leads))
+    mv = np.empty((n, leads), np.float32)
     for i in range(n):
         for c in range(leads):
             mv[i, c] = signal[c, i] if abs(signal[c, i]) < np.inf else 0.0
     _filter(mv, _WANDER, 0.0)
     smooth = _smooth(mv)
-    slopes = np.zeros(smooth.shape)
+    slopes = np.zeros(smooth.shape, np.float32)
     for i in range(1, n - 1):
         for k in range(smooth.shape[1]):
             slopes[i, k] = smooth[i + 1, k] - smooth[i - 1, k]
@@ -143,7 +143,7 @@ def without_wander(signal):  # type: ignore[no-untyped-def]
 @compiled
 def _smooth(rows):  # type: ignore[no-untyped-def]
     """(n, 12) -> (n, 8) the independent leads without muscle and mains noise."""
-    smooth = np.empty((rows.shape[0], _INDEPENDENT.size))
+    smooth = np.empty((rows.shape[0], _INDEPENDENT.size), np.float32)
     for i in range(smooth.shape[0]):
         for k in range(smooth.shape[1]):
             smooth[i, k] = rows[i, _INDEPENDENT[k]]
@@ -153,7 +153,7 @@ def _smooth(rows):  # type: ignore[no-untyped-def]
 
 @compiled
 def _median(stack):  # type: ignore[no-untyped-def]
-    """(rows, m) -> (m,) float64, and the columns of `stack` sorted: odd-even transposition, which vectorises."""
+    """(rows, m) -> (m,), and the columns of `stack` sorted: odd-even transposition, which vectorises."""
     n, m = stack.shape
     for turn in range(n):
         for i in range(turn % 2, n - 1, 2):
@@ -162,12 +162,12 @@ def _median(stack):  # type: ignore[no-untyped-def]
                 x, y = low[j], high[j]
                 low[j] = x if x < y else y
                 high[j] = y if x < y else x
-    return 0.5 * (stack[(n - 1) // 2].astype(np.float64) + stack[n // 2])
+    return np.float32(0.5) * (stack[(n - 1) // 2] + stack[n // 2])
 
 
 @compiled
 def _windows(rows, firsts, size):  # type: ignore[no-untyped-def]
-    """(n, leads) -> (windows, size * leads) float32: `size` rows from each of `firsts` on."""
+    """(n, leads) -> (windows, size * leads): `size` rows from each of `firsts` on."""
     leads = rows.shape[1]
     flat = rows.ravel()
     stack = np.empty((firsts.size, size * leads), np.float32)
@@ -208,7 +208,7 @@ def prevailing_beats(mv, smooth, middles, before, after, cycle):  # type: ignore
     firsts = middles[inside] - before
     size, leads = before + after, mv.shape[1]
     if firsts.size == 0:
-        return inside, 0, np.zeros((size, leads))
+        return inside, 0, np.zeros((size, leads), np.float32)
     reach = min(before, int(0.42 * cycle))  # one cycle: the neighbours' waves do not count
     stack = _windows(smooth, firsts + before - reach, reach + min(after, int(0.58 * cycle)))
     usual = _median(stack).reshape(-1, smooth.shape[1])
@@ -219,7 +219,7 @@ def prevailing_beats(mv, smooth, middles, before, after, cycle):  # type: ignore
     prevailing = inside.copy()
     prevailing[inside] = alike
     if not alike.any():
-        return prevailing, firsts.size, np.zeros((size, leads))
+        return prevailing, firsts.size, np.zeros((size, leads), np.float32)
     return prevailing, firsts.size, _median(_windows(mv, firsts[alike], size)).reshape(size, leads)
 
 
@@ -236,7 +236,7 @@ def _without_spikes(rows):  # type: ignore[no-untyped-def]
     """(n, 12), each sample the median of the five around it: a pacemaker's spike is not the QRS."""
     n, leads = rows.shape
     calm = rows.copy()
-    five = np.empty(5)
+    five = np.empty(5, np.float32)
     for i in range(2, n - 2):
         for c in range(leads):
             for k in range(5):
@@ -390,7 +390,7 @@ def _p(rows, onset, first):  # type: ignore[no-untyped-def]
     qrs = round(onset)
     if qrs - 10 - first < 25:
         return np.nan, np.nan, np.nan, np.nan
-    held = np.empty((qrs + _HELD, rows.shape[1]))  # the level before the QRS goes on: its slope is no P
+    held = np.empty((qrs + _HELD, rows.shape[1]), np.float32)  # the level before the QRS goes on: its slope is no P
     for c in range(rows.shape[1]):
         for i in range(held.shape[0]):
             held[i, c] = rows[min(i, qrs - 1), c]
@@ -404,7 +404,7 @@ def _p(rows, onset, first):  # type: ignore[no-untyped-def]
         for i in range(size):
             line[c, i] -= start + i * step
     end, _, _ = _wave_end(line, peak - low, 22, size - 1, 45)
-    mirrored = np.empty(line.shape)
+    mirrored = np.empty(line.shape, np.float32)
     for i in range(size):
         mirrored[:, i] = line[:, size - 1 - i]
     begin, gap, spread = _wave_end(mirrored, size - 1 - (peak - low), 22, size - 1 - max(first - low, 0), 45)
@@ -451,10 +451,12 @@ def _shift(own, usual, first, last, reach):  # type: ignore[no-untyped-def]
         return 0, 0.0
     wave = usual[first:last]
     best, place = -1.0, 0
-    for lag in range(-reach, reach + 1):
-        fit, _ = _likeness(own[first + lag : last + lag], wave)
-        if fit > best:
-            best, place = fit, lag
+    for step in (3, 1):  # every third, then the neighbours of the best: waves are smooth
+        middle, far = (0, reach) if step == 3 else (place, 2)
+        for lag in range(max(middle - far, -reach), min(middle + far, reach) + 1, step):
+            fit, _ = _likeness(own[first + lag : last + lag], wave)
+            if fit > best:
+                best, place = fit, lag
     return place, best
 
 
