@@ -1,12 +1,13 @@
 """What a page costs, from a record on the disk to the data set, and from a record in memory to the bytes of a PNG, and
 what reading a record costs: `python benchmarks/pages.py [--ptbxl DIR]` prints all three as tables for the README.
 
-The first figure is what `ecg-vlm render ptbxl:DIR OUT` takes a page, all tasks on: reading, measuring, dialogues, picture
-and Parquet, once the first shard is written; beside it what of that are the reading, the measuring and the picture. The
-yardsticks of the others are matplotlib drawing the same traces, names and grid on a figure that is kept from page to page, and
-ecg_plot (PyPI), which draws the same leads, grid and rhythm strip anew for every record, here through its matplotlib
-backend; for reading, `wfdb.rdrecord`. All contestants take turns on the same records, so that a busy machine slows all
-of them alike; the figures are medians of CPU time (user and system, all threads of the process). Trust the ratios.
+The first figure is what `ecg-vlm render ptbxl:DIR OUT` takes a page, all tasks on: reading, measuring, dialogues,
+picture and Parquet, once the first shard is written; beside it what of that are the reading, the measuring and the
+picture. The yardsticks of the others are matplotlib drawing the same traces, names and grid on a figure that is kept
+from page to page, and ecg_plot (PyPI), which draws the same leads, grid and rhythm strip anew for every record, here
+through its matplotlib backend; for reading, `wfdb.rdrecord`. All contestants take turns on the same records, so that a
+busy machine slows all of them alike; the figures are medians of CPU time (user and system, all threads of the process).
+Trust the ratios.
 """
 
 from __future__ import annotations
