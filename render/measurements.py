@@ -57,7 +57,7 @@ def steady_rate(beats_s: Sequence[float]) -> float | None:
     """
     if len(beats_s) < 3:
         return None
-    ordered = sorted(beats_s)
+    ordered = sorted(map(float, beats_s))
     median = statistics.median(b - a for a, b in pairwise(ordered))
     mean = (ordered[-1] - ordered[0]) / (len(ordered) - 1)
     return 60 / median if median > 0 and abs(median - mean) <= _STEADY * median else None
