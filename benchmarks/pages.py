@@ -1,10 +1,13 @@
-"""What a page costs, from a record in memory to the bytes of a PNG, and what reading a record costs:
-`python benchmarks/pages.py [--ptbxl DIR]` prints both as tables for the README.
+"""What a page costs, from a record on the disk to the data set, and from a record in memory to the bytes of a PNG, and
+what reading a record costs: `python benchmarks/pages.py [--ptbxl DIR]` prints all three as tables for the README.
 
-The yardsticks are matplotlib drawing the same traces, names and grid on a figure that is kept from page to page, and
-ecg_plot (PyPI), which draws the same leads, grid and rhythm strip anew for every record, here through its matplotlib
-backend; for reading, `wfdb.rdrecord`. All contestants take turns on the same records, so that a busy machine slows all
-of them alike; the figures are medians of CPU time (user and system, all threads of the process). Trust the ratios.
+The first figure is what `ecg-vlm render ptbxl:DIR OUT` takes a page, all tasks on: reading, measuring, dialogues,
+picture and Parquet, once the first shard is written; beside it what of that are the reading, the measuring and the
+picture. The yardsticks of the others are matplotlib drawing the same traces, names and grid on a figure that is kept
+from page to page, and ecg_plot (PyPI), which draws the same leads, grid and rhythm strip anew for every record, here
+through its matplotlib backend; for reading, `wfdb.rdrecord`. All contestants take turns on the same records, so that a
+busy machine slows all of them alike; the figures are medians of CPU time (user and system, all threads of the process).
+Trust the ratios.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +28,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
+from render.dataset.parquet import write_dataset
+from render.dataset.rows import Options, check, make_picture
+from render.errors import InputError
+from render.measurements import measure
 from render.pages.augment.pipeline import augment, effect_strengths
 from render.pages.layout import Layout, layout_named
 from render.pages.page import draw
@@ -33,6 +41,7 @@ from render.statements import STATEMENTS
 
 _RATES = (500, 100)
 _SIZES = (("3x4+1R", 1120), ("3x4+1R,Letter", 2200))  # 1120 x 560 and 2200 x 1700 px
+_SHARD = 50  # pages whose cost is one figure
 _SELDOM = 5  # ecg_plot takes a turn in every fifth round only: one of its pages takes as long as a hundred others
 
 Make = Callable[[EcgRecord], bytes]
@@ -129,6 +138,59 @@ def milliseconds(
     return {name: statistics.median(times) for name, times in spent.items()}
 
 
+class HeldRecords:
+    """The records of a PTB-XL folder that are on the disk, one after the other, and again from the first."""
+
+    name = "ptbxl"
+
+    def __init__(self, folder: Path, size: int) -> None:
+        self._source = PtbXl(folder)
+        self._numbers: list[int] = []
+        for i in range(len(self._source)):
+            try:
+                check(self._source.read(i), layout_named(Options().layout))
+            except InputError:  # not in this download, or not to be drawn
+                continue
+            self._numbers.append(i)
+            if len(self._numbers) == size:
+                break
+        if not self._numbers:
+            raise SystemExit(f"{folder}: none of its records is on the disk")
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def read(self, i: int) -> EcgRecord:
+        """Record i."""
+        return self._source.read(self._numbers[i % len(self._numbers)])
+
+    def prevalence(self) -> dict[str, float]:
+        """That of the whole folder."""
+        return self._source.prevalence()
+
+
+def print_rendering(folder: Path, rounds: int) -> None:
+    """One row: CPU ms of a page of the default `ecg-vlm render`, median over the shards behind the first."""
+    records = HeldRecords(folder, _SHARD * (rounds // 4 + 2))
+    clock: list[float] = []
+    with tempfile.TemporaryDirectory() as out:
+        options = Options(shard_size=_SHARD)
+        write_dataset(records, Path(out) / "pages", options, progress=lambda *_: clock.append(time.process_time()))
+    pages = [(b - a) * 1e3 / _SHARD for a, b in pairwise(clock[1:])]
+    record = [records.read(i) for i in range(8)]
+    turns: dict[str, Callable[[int], object]] = {
+        "read": lambda i: records.read(i % len(records)),
+        "measure": lambda i: measure(record[i % 8]),
+        "picture": lambda i: make_picture(record[i % 8], i, options),
+    }
+    part = milliseconds(turns, 5 * rounds)
+    print("| `ecg-vlm render ptbxl:DIR OUT`, 1120 px | ms |\n|---|---|")
+    print(f"| a page, dialogues and Parquet included | {statistics.median(pages):.1f} |")
+    for name, said in (("read", "of it reading"), ("measure", "measuring"), ("picture", "the picture")):
+        print(f"| {said} | {part[name]:.1f} |", flush=True)
+
+
 def print_pages(rounds: int) -> None:
     """One row for every size, rate and kind of page."""
     print("| page | Hz | ours, ms | kB | matplotlib, ms | ratio | ecg_plot, ms | ratio |")
@@ -212,14 +274,16 @@ def write_ptbxl(folder: Path) -> Path:
 
 
 def main() -> None:
-    """Print both tables."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description="Measure what pages and reading cost, in CPU time.")
     parser.add_argument("--rounds", type=int, default=40, help="turns of each contestant")
     parser.add_argument("--ptbxl", type=Path, help="a PTB-XL folder to read from (default: made-up records)")
     arguments = parser.parse_args()
-    print_pages(arguments.rounds)
     with tempfile.TemporaryDirectory() as place:
         folder = arguments.ptbxl if arguments.ptbxl is not None else write_ptbxl(Path(place))
+        print_rendering(folder, arguments.rounds)
+        print()
+        print_pages(arguments.rounds)
         print_reading(folder, 5 * arguments.rounds)
 
 

@@ -33,6 +33,7 @@ from transformers.models.mllama.image_processing_pil_mllama import (
 
 from recipes.packing import IGNORED, Batch
 from render.dataset.signal_column import signal_of
+from render.measurements import beats
 from render.pages.geometry import LeadTrace, PageGeometry, transform_points
 from render.record import LEADS, LOW_RATE_HZ
 from render.statements import STATEMENTS
@@ -49,7 +50,6 @@ IN_MODEL = "reading."
 _PREFIX = "reading_"
 _BEATS = 3  # what a patch says about the beats around it
 _BEATS_UNIT = 0.05  # what counts as 1 in their loss: 50 ms, or an interval a twentieth longer than the median
-_BEAT_S, _BEAT_APART_S, _BEAT_SHARE = 0.15, 0.22, 0.45  # see `_beats`
 _MV = 0.2  # what counts as 1 in the loss of voltages: small waves weigh as squares, QRS complexes as lengths
 _MOST_MV = 5.0
 _STATEMENTS_WEIGHT = 10.0  # a mean over 71 answers of which most are "no" is small beside the other two
@@ -96,26 +96,6 @@ def _to_canvas(geometry: PageGeometry, side: int, most: int) -> tuple[NDArray[np
     return resized @ geometry.homography, int(canvas_width) // side
 
 
-def _beats(signal: NDArray[np.float32]) -> NDArray[np.int64]:
-    """(12, samples) -> sample numbers of its QRS complexes: where most leads together move faster than they mostly do.
-
-    All leads together, because one is not enough: of 1,000 simulated records this finds a beat too many (a T wave as
-    fast as the QRS) or too few (a small one beside ectopic beats) in 29, NeuroKit2 in lead II at 500 Hz in 153, in 0.7
-    and 2.3 ms. In the others the error of an interval is 3 ms at the median, 7 at the 90th percentile.
-    """
-    from scipy.signal import find_peaks
-
-    speed = np.abs(np.nan_to_num(np.diff(signal, axis=1)))
-    above = (speed - np.median(speed, axis=1, keepdims=True)).clip(min=0)  # a noisy lead has little above its median
-    moved = (above / (np.quantile(speed, 0.98, axis=1, keepdims=True) + 1e-6)).clip(max=2).mean(axis=0)
-    window = np.hanning(round(_BEAT_S * LOW_RATE_HZ) + 2)
-    moved = np.convolve(moved, window / window.sum(), "same")
-    peaks, _ = find_peaks(
-        moved, height=_BEAT_SHARE * np.quantile(moved, 0.98), distance=round(_BEAT_APART_S * LOW_RATE_HZ)
-    )
-    return np.asarray(peaks, np.int64)
-
-
 def _drawn(trace: LeadTrace, rate: float) -> tuple[int, int]:
     """The first sample that a trace shows, at `LOW_RATE_HZ`, and the one behind its last."""
     return round(trace.start_sample / rate * LOW_RATE_HZ), round(trace.end_sample / rate * LOW_RATE_HZ)
@@ -125,16 +105,16 @@ def _around(signal: NDArray[np.float32], geometry: PageGeometry) -> NDArray[np.f
     """(samples, 3): what `targets` says of the beats around each sample; NaN before the page's first and from its last
     on, and throughout where it shows fewer than three."""
     firsts, lasts = zip(*(_drawn(trace, geometry.sampling_rate) for trace in geometry.leads), strict=True)
-    beats = _beats(signal)
-    beats = beats[(beats >= min(firsts)) & (beats < max(lasts))]
+    middles = beats(signal, LOW_RATE_HZ)
+    middles = middles[(middles >= min(firsts)) & (middles < max(lasts))]
     found = np.full((signal.shape[1], _BEATS), np.nan, np.float32)
-    if len(beats) > 2:
-        long = np.diff(beats)
-        at = np.arange(beats[0], beats[-1])
-        behind = np.searchsorted(beats, at, side="right")
+    if len(middles) > 2:
+        long = np.diff(middles)
+        at = np.arange(middles[0], middles[-1])
+        behind = np.searchsorted(middles, at, side="right")
         ratio = np.log(long / np.median(long))[behind - 1]
         found[at] = np.stack(
-            [(at - beats[behind - 1]) / LOW_RATE_HZ, (beats[behind] - at) / LOW_RATE_HZ, ratio], axis=1
+            [(at - middles[behind - 1]) / LOW_RATE_HZ, (middles[behind] - at) / LOW_RATE_HZ, ratio], axis=1
         )
     return found
 

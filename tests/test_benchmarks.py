@@ -13,7 +13,9 @@ import torch
 from recipes.model import load_model, load_processor
 from render.dataset.parquet import open_dataset, write_dataset
 from render.dataset.rows import Options
-from render.simulator.simulate import SimulatedSource
+from render.measurements import beats
+from render.record import LEADS
+from render.simulator.simulate import SimulatedSource, simulate
 
 
 def _benchmark(name):
@@ -127,3 +129,68 @@ def test_measuring_knows_what_a_question_is_about(question, name):
 )
 def test_measuring_takes_the_only_number(answer, number):
     assert _benchmark("measuring").number(answer) == number
+
+
+def _write_ludb(folder: Path, count: int) -> None:
+    """Simulated records in LUDB's layout. Every lead has the same marks but III, which has none: P from 160 to 60 ms
+    before the QRS, a QRS of 90 ms around the beat, T until 390 ms behind the QRS's onset."""
+    wfdb = pytest.importorskip("wfdb")
+    (folder / "data").mkdir()
+    lines = ["ID,Rhythms"]
+    for number in range(1, count + 1):
+        record = simulate(number, ["SR"])
+        names = [lead.lower() for lead in LEADS]
+        form = {"fmt": ["16"] * 12, "adc_gain": [1000.0] * 12, "baseline": [0] * 12}
+        where = {"write_dir": str(folder / "data")}
+        wfdb.wrsamp(str(number), 500, ["mV"] * 12, names, p_signal=record.signal.T.astype(float), **form, **where)
+        for lead in names:
+            samples, symbols = [], []
+            for beat in (beats(record.signal, 500)[1:-1]).tolist() if lead != "iii" else []:
+                for onset, end, wave in ((-102, -52, "p"), (-22, 23, "N"), (60, 173, "t")):
+                    samples += [beat + onset, beat + (onset + end) // 2, beat + end]
+                    symbols += ["(", wave, ")"]
+            if lead == "iii":
+                samples, symbols = [5], ["N"]
+            wfdb.wrann(str(number), "atr", np.array(samples), symbols, **where)
+            (folder / "data" / f"{number}.atr").rename(folder / "data" / f"{number}.{lead}")
+        lines.append(f"{number},Sinus rhythm")
+    (folder / "ludb.csv").write_text("\n".join(lines), encoding="utf-8")
+
+
+def test_delineation_reads_the_cardiologists_marks(tmp_path, monkeypatch, capsys):
+    delineation = _benchmark("delineation")
+    _write_ludb(tmp_path, 2)
+    records = list(delineation.read_ludb(tmp_path))
+    known = {"pr_ms": 160.0, "qrs_ms": 90.0, "qt_ms": 390.0}
+    for marked in records:
+        assert {name: marked.reference[name] for name in known} == known
+        assert {name: marked.reference[f"{name}*"] for name in known} == known
+        assert np.isnan(marked.marks["QRS"][:, LEADS.index("III")]).all()
+        assert marked.reference["rate_bpm"] == pytest.approx(marked.record.measured.get("rate_bpm", 75), abs=60)
+    monkeypatch.setattr(delineation, "neurokit_measure", lambda record: {"qrs_ms": 95.0})
+    monkeypatch.setattr(delineation, "neurokit_beats", lambda record: np.zeros(0))
+    delineation.main(["--ludb", str(tmp_path)])
+    rows = [[c.strip() for c in line.split("|")] for line in capsys.readouterr().out.splitlines() if line[:1] == "|"]
+    qrs = [row for row in rows if row[1] == "QRS, ms"]
+    assert [row[4:7] for row in qrs] == [["5.0 / 5.0 (+5.0)", "1", "1"]] * 2
+    ours = [row for row in rows if row[1].startswith("ours")]
+    assert len(ours) == 2 and all(int(row[2]) > 5 and row[3] == row[4] == "0" for row in ours)
+
+
+def test_delineation_takes_the_third_lead_of_those_marked():
+    delineation = _benchmark("delineation")
+    at = np.full((2, 12, 2), np.nan)
+    at[0, :5] = [[10, 50], [12, 52], [14, 54], [16, 56], [18, 58]]
+    at[1, :2] = 1
+    outer = delineation._over_leads(at, delineation._third, delineation._third_last)
+    assert np.array_equal(outer, [[14, 54], [np.nan, np.nan]], equal_nan=True)
+    middle = delineation._over_leads(at, delineation._median, delineation._median)
+    assert np.array_equal(middle, [[14, 54], [np.nan, np.nan]], equal_nan=True)
+
+
+def test_pages_says_first_what_a_page_of_a_data_set_costs(tmp_path, capsys):
+    pages = _benchmark("pages")
+    pages._SHARD = 2
+    pages.print_rendering(pages.write_ptbxl(tmp_path), 4)
+    rows = [line.split("|")[1:3] for line in capsys.readouterr().out.splitlines()]
+    assert "ecg-vlm render" in rows[0][0] and [float(row[1]) > 0 for row in rows[2:]] == [True] * 4
