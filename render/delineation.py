@@ -35,10 +35,10 @@ from render.record import HIGH_RATE_HZ, EcgRecord, resample
 _Array = NDArray[np.float64]
 _Samples = NDArray[np.float32]
 
-__all__ = ["WAVES", "Beat", "Complexes", "Delineation", "beats", "complexes_of", "delineate"]
+__all__ = ["WAVES", "Complexes", "Delineation", "MedianBeat", "beats", "complexes_of", "delineate"]
 
 WAVES = ("p_onset", "p_end", "qrs_onset", "qrs_end", "t_end")
-"""The boundaries of a beat: fields of `Beat` and of `Delineation`."""
+"""The boundaries of a beat: fields of `MedianBeat` and of `Delineation`."""
 
 # The beat detector; see `beats`.
 _COARSE_HZ = 100
@@ -93,7 +93,7 @@ def _beat_window() -> _Array:
 
 
 @dataclass(frozen=True)
-class Beat:
+class MedianBeat:
     """The median of a record's beats of the prevailing kind, at `HIGH_RATE_HZ`.
 
     mv: (12, m) millivolts. peak: its fixed point, samples. cycle: median RR, samples. p_onset, p_end, qrs_onset,
@@ -124,7 +124,7 @@ class Complexes:
     smooth: _Samples
     middles: NDArray[np.int64]
     prevailing: NDArray[np.bool_]
-    beat: Beat | None
+    beat: MedianBeat | None
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class Delineation:
     qrs_onset: _Array
     qrs_end: _Array
     t_end: _Array
-    median: Beat | None
+    median: MedianBeat | None
 
 
 def delineate(record: EcgRecord) -> Delineation:
@@ -170,7 +170,9 @@ def complexes_of(record: EcgRecord) -> Complexes:
     return Complexes(mv, smooth, middles, *_median_beat(mv, smooth, middles))
 
 
-def _median_beat(mv: _Samples, smooth: _Samples, middles: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Beat | None]:
+def _median_beat(
+    mv: _Samples, smooth: _Samples, middles: NDArray[np.int64]
+) -> tuple[NDArray[np.bool_], MedianBeat | None]:
     """Which beats are of the prevailing kind, and their median; None where fewer than three or than half are."""
     nothing = np.zeros(len(middles), np.bool_)
     if len(middles) < _FEWEST_BEATS + 1:
@@ -186,7 +188,7 @@ def _median_beat(mv: _Samples, smooth: _Samples, middles: NDArray[np.int64]) -> 
     leave_out(marks, agreement)
     if np.isfinite(marks[0]) and not _is_p(smooth, middles, prevailing, median, before, cycle, marks):
         marks[:2] = np.nan
-    return prevailing, Beat(median.T, before, cycle, *marks.tolist())
+    return prevailing, MedianBeat(median.T, before, cycle, *marks.tolist())
 
 
 def _is_p(

@@ -14,10 +14,10 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from render.delineation import Beat, Delineation, beats, complexes_of, delineate
+from render.delineation import Delineation, MedianBeat, beats, complexes_of, delineate
 from render.record import HIGH_RATE_HZ, LEADS, EcgRecord
 
-__all__ = ["AMPLITUDES", "Beat", "Delineation", "beats", "delineate", "measure", "steady_rate"]
+__all__ = ["AMPLITUDES", "Delineation", "MedianBeat", "beats", "delineate", "measure", "steady_rate"]
 
 _Array = NDArray[np.float64]
 
@@ -34,7 +34,7 @@ def measure(record: EcgRecord) -> dict[str, float]:
 
     Nothing where a lead is dead or fewer than half of the beats are alike. No rate where median and mean RR differ by
     more than 10 % (bigeminy, pauses). No PR where P does not come back with every beat, or does so between them, and no
-    PR and no QT where the leads do not agree about the mark (`render.delineation.Beat`). The axis comes from the net
+    PR and no QT where the leads do not agree about the mark (`MedianBeat`). The axis comes from the net
     areas of the QRS in I and aVF. Deterministic; a record that cannot be read gives {}.
     """
     if record.dead_leads():
@@ -63,13 +63,13 @@ def steady_rate(beats_s: Sequence[float]) -> float | None:
     return 60 / median if median > 0 and abs(median - mean) <= _STEADY * median else None
 
 
-def _intervals(beat: Beat) -> dict[str, float]:
+def _intervals(beat: MedianBeat) -> dict[str, float]:
     ends = {"pr_ms": beat.p_onset, "qrs_ms": beat.qrs_end, "qt_ms": beat.t_end}
     lengths = {name: abs(end - beat.qrs_onset) * 1000 / HIGH_RATE_HZ for name, end in ends.items()}
     return {name: ms for name, ms in lengths.items() if _PLAUSIBLE[name][0] <= ms <= _PLAUSIBLE[name][1]}
 
 
-def _qrs(beat: Beat) -> _Array:
+def _qrs(beat: MedianBeat) -> _Array:
     """(12, n) millivolts of the QRS against the level just before it, the reference of all amplitudes (AHA/ACCF/HRS
     2009, part IV)."""
     onset, end = round(beat.qrs_onset), round(beat.qrs_end)
