@@ -23,14 +23,14 @@ TEXTS = [word for word in PAPER_WORDS["text"].values() if word]
 
 @pytest.fixture(scope="module")
 def record():
-    made = simulate(7, ["AFIB", "IMI"])
+    base = simulate(7, ["AFIB", "IMI"])
     fields = (("Rate", "83 bpm"), ("QRS", "92 ms"), ("Bandwidth", "0.005-150 Hz"), ("Filter", "60 Hz notch"))
-    return dataclasses.replace(made, record_id="41", age=63.0, sex="male", header=fields)
+    return dataclasses.replace(base, record_id="41", age=63.0, sex="male", header=fields)
 
 
-def printed(record, paper: Paper, layout: str = "3x4+1R") -> str:
-    made = lines(record, layout_named(layout), paper.text, paper.findings)
-    return " | ".join(" ".join((*line.fields, line.right)) for line in made)
+def printed_text(record, paper: Paper, layout: str = "3x4+1R") -> str:
+    page_lines = lines(record, layout_named(layout), paper.text, paper.findings)
+    return " | ".join(" ".join((*line.fields, line.right)) for line in page_lines)
 
 
 @pytest.mark.parametrize("colour", PAPER_WORDS["colours"])
@@ -45,11 +45,11 @@ def test_paper_has_its_colour_and_lines_their_own(record, colour):
 
 
 def test_grids_rule_what_they_say(record):
-    ruled = {
+    grid_share = {
         grid: (draw(record, paper=Paper(grid=grid), mask=True).mask == GRID_CLASS).mean()
         for grid in PAPER_WORDS["grid"].values()
     }
-    assert ruled["no-grid"] == 0.0 < ruled["5mm-lines"] < ruled["dots"] < ruled["lines"]
+    assert grid_share["no-grid"] == 0.0 < grid_share["5mm-lines"] < grid_share["dots"] < grid_share["lines"]
     page = draw(record, layout="3x4", paper=Paper(grid="dots"), mask=True)
     # At 4 px per mm millimetres lie on every fourth pixel: a dot on the crossing, none between two crossings.
     grid = page.mask == GRID_CLASS
@@ -73,11 +73,11 @@ def test_mask_tells_trace_print_grid_and_paper(record):
 @pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize("layout", ["3x4+1R", "6x2+1R,half-chest", "3x4,A4,50mm/s,5mm/mV"])
 def test_machines_print_what_is_known_and_how_it_was_recorded(record, text, layout):
-    said = printed(record, Paper(text=text), layout)
-    for known in ("63 years", "male", "83 bpm", "92 ms", "0.005-150 Hz", "60 Hz notch"):
-        assert known in said
+    text_of_page = printed_text(record, Paper(text=text), layout)
+    for item in ("63 years", "male", "83 bpm", "92 ms", "0.005-150 Hz", "60 Hz notch"):
+        assert item in text_of_page
     plan = layout_named(layout)
-    assert f"{plan.mm_per_s:g} mm/s" in said and all(f"{gain:g} mm/mV" in said for gain in plan.gains)
+    assert f"{plan.mm_per_s:g} mm/s" in text_of_page and all(f"{gain:g} mm/mV" in text_of_page for gain in plan.gains)
     page = draw(record, layout=layout, paper=Paper(text=text), mask=True)
     assert (page.mask[: round(plan.grid_top * 4)] == PRINT_CLASS).any()
 
@@ -87,18 +87,20 @@ def test_findings_are_printed_only_where_they_are_asked_for(record, text):
     names = [label_of(code) for code in record.statements]
     assert len(names) > 1
     for name in names:
-        assert name not in printed(record, Paper(text=text))
-        assert name in printed(record, Paper(text=text, findings=True))
+        assert name not in printed_text(record, Paper(text=text))
+        assert name in printed_text(record, Paper(text=text, findings=True))
 
 
 def test_numbers_about_the_heart_are_never_made_up(record):
     bare = dataclasses.replace(record, header=(), age=None, sex="")
     for text in TEXTS:
-        said = printed(bare, Paper(text=text))
+        text_of_page = printed_text(bare, Paper(text=text))
         for word in ("bpm", " ms", "Rate", "QRS", "PR", "axis", "years", "male"):
-            assert word not in said, text
-        assert said == printed(bare, Paper(text=text))
-    assert printed(bare, Paper(text="muse")) != printed(dataclasses.replace(bare, record_id="42"), Paper(text="muse"))
+            assert word not in text_of_page, text
+        assert text_of_page == printed_text(bare, Paper(text=text))
+    assert printed_text(bare, Paper(text="muse")) != printed_text(
+        dataclasses.replace(bare, record_id="42"), Paper(text="muse")
+    )
     assert lines(record, layout_named("3x4"), "", False) == []
 
 
@@ -125,7 +127,7 @@ def test_styles_are_said_in_words():
     ("words", "message"),
     [
         ("fotto", "nearest is 'photo'"),
-        ("photo,scan", "says both 'photo' and 'scan'"),
+        ("photo,scan", "has both 'photo' and 'scan'"),
         ("green,", "style '' in 'green,' is not known"),
         ("blurr=0.2", "nearest is 'blur'"),
         ("blur=1.5", "not a number from 0 to 1"),
@@ -144,12 +146,12 @@ def test_mixed_draws_by_the_published_proportions_and_keeps_what_is_said():
     styles = [sample_style("mixed,green", rng) for rng in rngs]
     assert {style.paper.colours for style in styles} == {PAPER_WORDS["colours"]["green"]}
     assert not any(style.paper.findings for style in styles)
-    for matter in ("preset", "grid", "text"):
-        drawn = Counter(style.preset if matter == "preset" else getattr(style.paper, matter) for style in styles)
-        whole = sum(STYLE_PROPORTIONS[matter].values())
-        for word, share in STYLE_PROPORTIONS[matter].items():
-            wanted = share / whole
-            assert drawn[STYLE_WORDS[matter][word]] / count == pytest.approx(wanted, abs=4 * (wanted / count) ** 0.5)
+    for group in ("preset", "grid", "text"):
+        counts = Counter(style.preset if group == "preset" else getattr(style.paper, group) for style in styles)
+        whole = sum(STYLE_PROPORTIONS[group].values())
+        for word, share in STYLE_PROPORTIONS[group].items():
+            target = share / whole
+            assert counts[STYLE_WORDS[group][word]] / count == pytest.approx(target, abs=4 * (target / count) ** 0.5)
     # Naming one matter leaves the others as they were drawn.
     free = [sample_style("mixed", np.random.default_rng([1, i])) for i in range(100)]
     assert [style.preset for style in free] == [style.preset for style in styles[:100]]
