@@ -15,7 +15,7 @@ import io
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -96,7 +96,7 @@ def photo(layout: str, width: int, record: EcgRecord) -> bytes:
 
 def ecg_plot_page(width: int, record: EcgRecord) -> bytes:
     """The same leads in the same grid with a rhythm strip, by ecg_plot, as wide as our page."""
-    import ecg_plot
+    import ecg_plot  # type: ignore[import-untyped]
 
     chart = ecg_plot.plot(
         record.signal,
@@ -113,7 +113,7 @@ def ecg_plot_page(width: int, record: EcgRecord) -> bytes:
 
 
 def milliseconds(
-    contestants: dict[str, Callable[[int], object]], rounds: int, slow: Sequence[str] = ()
+    contestants: Mapping[str, Callable[[int], object]], rounds: int, slow: Sequence[str] = ()
 ) -> dict[str, float]:
     """Name -> median CPU milliseconds over interleaved rounds; a contestant is called with the round's number."""
     durations: dict[str, list[float]] = {name: [] for name in contestants}

@@ -100,7 +100,7 @@ def off_by(page: Page, lead: LeadTrace, record: EcgRecord) -> NDArray[np.float64
     samples = record.lead(lead.lead)
     true = np.interp(seconds, np.arange(samples.size) / record.sampling_rate, samples)
     true = true.reshape(inside.shape).mean(axis=1)
-    return np.abs(mv - true) * lead.mm_per_mv * lead.px_per_mm
+    return np.asarray(np.abs(mv - true) * lead.mm_per_mv * lead.px_per_mm)
 
 
 # --- each lead once and in its place ---
@@ -287,6 +287,7 @@ def test_names_say_which_lead_stands_upside_down() -> None:
     record = ramp_record(layout_named("6x2,cabrera"))
     page = draw(record, layout="6x2,cabrera", width=1120)
     for entry in page.geometry.leads:
+        assert entry.name_box
         x0, y0, x1, y1 = entry.name_box
         assert entry.box[0] < x0 < x1 < entry.box[2] and entry.box[1] < y0 < y1 < entry.baseline_y
         word = np.zeros((60, 120), dtype=np.uint8)

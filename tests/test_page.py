@@ -131,6 +131,7 @@ def test_a_lead_changes_its_own_boxes_only(lead: str) -> None:
 def test_names_are_written_in_their_boxes(width: int) -> None:
     page = draw(record_of(flat()), width=width)
     for entry in page.geometry.leads:
+        assert entry.name_box
         x0, y0, x1, y1 = entry.name_box
         assert entry.box[0] < x0 < x1 < entry.box[2] and entry.box[1] < y0 < y1 < entry.baseline_y
         word = np.zeros((60, 120), dtype=np.uint8)
@@ -309,7 +310,7 @@ def test_grid_lines_lie_on_every_millimetre() -> None:
 # SHA-256 of the indices and the palette of `golden_record`'s pages: (width px, Hz, what the header knows) -> hash.
 # Made by this project at commit 9b7378f, before pages had options, with Pillow 13.0.0 (FreeType 2.14.3) and
 # numpy 2.4.6. The model shipped with the project was trained on these pages: they may not change by one pixel.
-GOLDEN = (
+GOLDEN: tuple[tuple[int, float, dict[str, Any], str], ...] = (
     (672, 500.0, {}, "75316e64a46a3b6c6071cef0ce9a6d63e7a9b0eeea14808bf0d01d398346a3ea"),
     (672, 100.0, {"age": 63.0, "sex": "female"}, "e1320264e201c14054e7762f5836c576da65c1fb7616e9a33f6a50648dcb29d5"),
     (1120, 500.0, {}, "1651dbc286c31ff4cc89e1c5cfbcf7460fe5d20329dd181f708e4aa18964372e"),
