@@ -18,7 +18,7 @@ import io
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -42,7 +42,7 @@ from render.statements import STATEMENTS
 _RATES = (500, 100)
 _SIZES = (("3x4+1R", 1120), ("3x4+1R,Letter", 2200))  # 1120 x 560 and 2200 x 1700 px
 _SHARD = 50  # pages whose cost is one figure
-_SELDOM = 5  # ecg_plot takes a turn in every fifth round only: one of its pages takes as long as a hundred others
+_SLOW_EVERY = 5  # ecg_plot takes a turn in every fifth round only: one of its pages takes as long as a hundred others
 
 Make = Callable[[EcgRecord], bytes]
 
@@ -105,7 +105,7 @@ def photo(layout: str, width: int, record: EcgRecord) -> bytes:
 
 def ecg_plot_page(width: int, record: EcgRecord) -> bytes:
     """The same leads in the same grid with a rhythm strip, by ecg_plot, as wide as our page."""
-    import ecg_plot
+    import ecg_plot  # type: ignore[import-untyped]
 
     chart = ecg_plot.plot(
         record.signal,
@@ -122,23 +122,23 @@ def ecg_plot_page(width: int, record: EcgRecord) -> bytes:
 
 
 def milliseconds(
-    contestants: dict[str, Callable[[int], object]], rounds: int, seldom: Sequence[str] = ()
+    contestants: Mapping[str, Callable[[int], object]], rounds: int, slow: Sequence[str] = ()
 ) -> dict[str, float]:
     """Name -> median CPU milliseconds over interleaved rounds; a contestant is called with the round's number."""
-    spent: dict[str, list[float]] = {name: [] for name in contestants}
+    durations: dict[str, list[float]] = {name: [] for name in contestants}
     for make in contestants.values():  # compiles, loads fonts, draws the grids, fills the cache of the disk
         make(0)
     for i in range(rounds):
         for name, make in contestants.items():
-            if name in seldom and i % _SELDOM:
+            if name in slow and i % _SLOW_EVERY:
                 continue
             start = time.process_time()
             make(i)
-            spent[name].append((time.process_time() - start) * 1e3)
-    return {name: statistics.median(times) for name, times in spent.items()}
+            durations[name].append((time.process_time() - start) * 1e3)
+    return {name: statistics.median(times) for name, times in durations.items()}
 
 
-class HeldRecords:
+class DownloadedRecords:
     """The records of a PTB-XL folder that are on the disk, one after the other, and again from the first."""
 
     name = "ptbxl"
@@ -172,7 +172,7 @@ class HeldRecords:
 
 def print_rendering(folder: Path, rounds: int) -> None:
     """One row: CPU ms of a page of the default `ecg-vlm render`, median over the shards behind the first."""
-    records = HeldRecords(folder, _SHARD * (rounds // 4 + 2))
+    records = DownloadedRecords(folder, _SHARD * (rounds // 4 + 2))
     clock: list[float] = []
     with tempfile.TemporaryDirectory() as out:
         options = Options(shard_size=_SHARD)
@@ -187,8 +187,8 @@ def print_rendering(folder: Path, rounds: int) -> None:
     part = milliseconds(turns, 5 * rounds)
     print("| `ecg-vlm render ptbxl:DIR OUT`, 1120 px | ms |\n|---|---|")
     print(f"| a page, dialogues and Parquet included | {statistics.median(pages):.1f} |")
-    for name, said in (("read", "of it reading"), ("measure", "measuring"), ("picture", "the picture")):
-        print(f"| {said} | {part[name]:.1f} |", flush=True)
+    for name, label in (("read", "of it reading"), ("measure", "measuring"), ("picture", "the picture")):
+        print(f"| {label} | {part[name]:.1f} |", flush=True)
 
 
 def print_pages(rounds: int) -> None:
@@ -207,7 +207,7 @@ def print_pages(rounds: int) -> None:
                 "ecg_plot": partial(ecg_plot_page, width),
             }
             turns = {name: lambda i, make=make: make(records[i % 8]) for name, make in pages.items()}  # noqa: B023
-            cost = milliseconds(turns, rounds, seldom=["ecg_plot"])
+            cost = milliseconds(turns, rounds, slow=["ecg_plot"])
             others = " | ".join(
                 f"{cost[name]:.0f} | {cost[name] / cost['ours']:.0f}" for name in ("matplotlib", "ecg_plot")
             )
@@ -223,26 +223,26 @@ def print_reading(folder: Path, rounds: int) -> None:
     print("\n| reading a PTB-XL record | ours, ms | wfdb, ms | ratio |\n|---|---|---|---|")
     for rate, column in ((500, "filename_hr"), (100, "filename_lr")):
         source = PtbXl(folder, sampling_rate=rate)
-        held = list(_held(source, folder, column, rounds))
+        readable = list(_on_disk(source, folder, column, rounds))
         turns: dict[str, Callable[[int], object]] = {
-            "ours": lambda i: source.read(held[i % len(held)][0]),  # noqa: B023
-            "wfdb": lambda i: wfdb.rdrecord(str(held[i % len(held)][1])),  # noqa: B023
+            "ours": lambda i: source.read(readable[i % len(readable)][0]),  # noqa: B023
+            "wfdb": lambda i: wfdb.rdrecord(str(readable[i % len(readable)][1])),  # noqa: B023
         }
-        if held:
+        if readable:
             cost = milliseconds(turns, rounds)
             ratio = cost["wfdb"] / cost["ours"]
             print(f"| {rate} Hz | {cost['ours']:.2f} | {cost['wfdb']:.2f} | {ratio:.1f} |", flush=True)
 
 
-def _held(source: PtbXl, folder: Path, column: str, most: int) -> Iterator[tuple[int, Path]]:
-    """Number in the source and path of up to so many records that are on the disk; reads them into its cache."""
-    found = 0
+def _on_disk(source: PtbXl, folder: Path, column: str, most: int) -> Iterator[tuple[int, Path]]:
+    """(number in the source, path) of at most `most` records that are on the disk; reads them into the cache."""
+    count = 0
     with (folder / "ptbxl_database.csv").open(encoding="utf-8", newline="") as file:
         for i, row in enumerate(csv.DictReader(file)):
             path = folder / row[column]
-            if found < most and path.with_name(path.name + ".dat").is_file():
+            if count < most and path.with_name(path.name + ".dat").is_file():
                 source.read(i)
-                found += 1
+                count += 1
                 yield i, path
 
 

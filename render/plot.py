@@ -46,7 +46,7 @@ def plot_record(record: EcgRecord, layout: str = "3x4+1R") -> RecordFigure:
     _draw_grid(axes, page)
     for trace in page.traces:
         first, last = (round(t * record.sampling_rate) for t in (trace.start, trace.end))
-        samples = record.lead(trace.lead)[first:last] * (-1 if trace.inverted else 1)
+        samples = record.lead(trace.lead)[first:last] * trace.polarity
         x = trace.x0 + np.arange(samples.size) / record.sampling_rate * page.mm_per_s
         y = trace.baseline - samples * trace.mm_per_mv
         axes.plot(x, y, color="black", linewidth=_TRACE_MM * _POINTS_PER_MM, solid_joinstyle="round", gid=trace.label)

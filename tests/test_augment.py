@@ -15,8 +15,8 @@ from PIL import Image
 from scipy.ndimage import map_coordinates, uniform_filter1d
 
 from render.errors import InputError
-from render.pages.augment.homography import GEOMETRIC
-from render.pages.augment.optics import Backdrop, coloured, project
+from render.pages.augment.homography import GEOMETRIC, inverse_of
+from render.pages.augment.optics import Backdrop, palette_to_rgbx, project
 from render.pages.augment.pipeline import (
     EFFECTS,
     PRESET_PROPORTIONS,
@@ -30,7 +30,7 @@ from render.pages.geometry import LeadTrace, PageGeometry, transform_points
 from render.pages.page import Page, draw
 from render.record import LEADS, EcgRecord
 
-TILTED = {"rotation": 0.5, "perspective": 0.6, "padding": 0.3}
+TILT = {"rotation": 0.5, "perspective": 0.6, "padding": 0.3}
 
 
 def page_of(ecg_mv: NDArray[np.float64], **how: Any) -> Page:
@@ -41,9 +41,14 @@ def random(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def opened(picture: ImageFile) -> NDArray[np.float64]:
+def pixels_of(picture: ImageFile) -> NDArray[np.float64]:
     """(height, width, 3), 0-255."""
     return np.asarray(Image.open(io.BytesIO(picture.data)).convert("RGB"), dtype=np.float64)
+
+
+def same_masks(one: PageImage, other: PageImage | Page) -> bool:
+    assert one.mask is not None and other.mask is not None
+    return np.array_equal(one.mask, other.mask)
 
 
 def corners(box: Sequence[float]) -> NDArray[np.float64]:
@@ -57,7 +62,7 @@ def errors(picture: PageImage, ecg_mv: NDArray[np.float64]) -> dict[tuple[str, f
     Along each upright line of the lead's box it takes the darkest place in red, which a red grid hardly darkens, and
     from there the middle of what is dark.
     """
-    red = opened(picture)[..., 0]
+    red = pixels_of(picture)[..., 0]
     return {
         (lead.lead, lead.start_s): float(np.median(_errors(picture.geometry, red, lead, ecg_mv)))
         for lead in picture.geometry.leads
@@ -73,15 +78,15 @@ def _errors(
         columns = columns[(columns < lead.name_box[0] - 1) | (columns > lead.name_box[2])]
     grid = np.stack(np.meshgrid(columns, rows, indexing="ij"), axis=-1).reshape(-1, 2).astype(float)
     x, y = transform_points(geometry.homography, grid).T
-    seen = (np.minimum(x, red.shape[1] - 1 - x) > 0).reshape(columns.size, -1).all(axis=1)
+    inside = (np.minimum(x, red.shape[1] - 1 - x) > 0).reshape(columns.size, -1).all(axis=1)
     red = map_coordinates(red, [y, x], order=1, mode="nearest").reshape(columns.size, rows.size)
     dark = np.clip(0.8 * np.median(red, axis=1, keepdims=True) - red, 0.0, None)
     peak = uniform_filter1d(dark, 3, axis=1).argmax(axis=1)
     near = np.abs(np.arange(rows.size)[None] - peak[:, None]) <= 2
     middle = (dark * near * rows).sum(axis=1) / np.maximum((dark * near).sum(axis=1), 1e-9)
-    seconds, found = lead.from_page(np.column_stack([columns, middle]))
+    seconds, readings = lead.from_page(np.column_stack([columns, middle]))
     mv = np.interp(seconds, np.arange(ecg_mv.shape[1]) / 500, ecg_mv[LEADS.index(lead.lead)])
-    return np.asarray(np.abs(found - mv)[seen]) * lead.mm_per_mv * lead.px_per_mm
+    return np.asarray(np.abs(readings - mv)[inside]) * lead.mm_per_mv * lead.px_per_mm
 
 
 # --- pictures can be read ---
@@ -118,15 +123,15 @@ def test_at_full_strength_an_effect_is_seen_and_the_trace_as_well(
 ) -> None:
     page = page_of(ecg_mv, width=width)
     picture = augment(page, {effect: 1.0}, random(seed))
-    assert np.abs(opened(picture) - np.asarray(page.to_pil(), dtype=float)).mean() > 0.2
+    assert np.abs(pixels_of(picture) - np.asarray(page.to_pil(), dtype=float)).mean() > 0.2
     assert np.median(list(errors(picture, ecg_mv).values())) < 1.5
 
 
 @pytest.mark.parametrize("effect", sorted({*EFFECTS} - {*GEOMETRIC} - {"bilevel", "handwriting", "stamp"}))
 def test_the_stronger_the_more_it_shows(ecg_mv: NDArray[np.float64], effect: str) -> None:
     page = page_of(ecg_mv, width=672)
-    clean = opened(augment(page, {}, random()))
-    change = [np.abs(opened(augment(page, {effect: s}, random(4))) - clean).mean() for s in (0.2, 0.6, 1.0)]
+    clean = pixels_of(augment(page, {}, random()))
+    change = [np.abs(pixels_of(augment(page, {effect: s}, random(4))) - clean).mean() for s in (0.2, 0.6, 1.0)]
     assert 0.0 < change[0] < change[1] < change[2]
 
 
@@ -137,7 +142,7 @@ def test_without_strengths_the_picture_is_the_page(ecg_mv: NDArray[np.float64]) 
     page = page_of(ecg_mv, mask=True)
     picture = augment(page, {}, random())
     assert (picture.data, picture.suffix) == (page.png(), ".png")
-    assert picture.geometry.to_json() == page.geometry.to_json() and np.array_equal(picture.mask, page.mask)
+    assert picture.geometry.to_json() == page.geometry.to_json() and same_masks(picture, page)
 
 
 @pytest.mark.parametrize("effect", EFFECTS)
@@ -152,27 +157,28 @@ def test_strength_nought_changes_nothing(ecg_mv: NDArray[np.float64], effect: st
 @pytest.mark.parametrize("preset", sorted(set(PRESETS) - {"clean"}))
 def test_same_seed_same_bytes(ecg_mv: NDArray[np.float64], preset: str) -> None:
     page = page_of(ecg_mv, width=672, mask=True)
-    asked = {effect: most for effect, (_, _, most) in PRESETS[preset].items()}
-    one, again, other = (augment(page, asked, random(seed)) for seed in (1, 1, 2))
-    assert one.data == again.data and np.array_equal(one.mask, again.mask)
+    strengths = {effect: most for effect, (_, _, most) in PRESETS[preset].items()}
+    one, again, other = (augment(page, strengths, random(seed)) for seed in (1, 1, 2))
+    assert one.data == again.data and same_masks(one, again)
     assert one.geometry.to_json() == again.geometry.to_json()
     assert one.data != other.data
 
 
 def test_one_effect_more_does_not_change_the_others(ecg_mv: NDArray[np.float64]) -> None:
     page = page_of(ecg_mv, width=672, mask=True)
-    few = {**TILTED, "stamp": 0.5, "handwriting": 0.4}
+    few = {**TILT, "stamp": 0.5, "handwriting": 0.4}
     one, more = augment(page, few, random()), augment(page, {**few, "noise": 0.2, "blur": 0.3, "crease": 0.4}, random())
-    assert one.geometry.to_json() == more.geometry.to_json() and np.array_equal(one.mask, more.mask)
+    assert one.geometry.to_json() == more.geometry.to_json() and same_masks(one, more)
     assert one.data != more.data
 
 
 def test_a_page_is_not_changed_by_wear(ecg_mv: NDArray[np.float64]) -> None:
     page = page_of(ecg_mv, width=672, mask=True)
-    kept = page.image.copy(), page.mask.copy(), page.geometry.to_json()  # type: ignore[union-attr]
+    assert page.mask is not None
+    before = page.image.copy(), page.mask.copy(), page.geometry.to_json()
     augment(page, dict.fromkeys(EFFECTS, 0.5), random())
-    assert np.array_equal(page.image, kept[0]) and np.array_equal(page.mask, kept[1])
-    assert page.geometry.to_json() == kept[2]
+    assert np.array_equal(page.image, before[0]) and np.array_equal(page.mask, before[1])
+    assert page.geometry.to_json() == before[2]
 
 
 # --- where things are ---
@@ -184,9 +190,9 @@ def test_size_stays_and_traces_stay_inside(ecg_mv: NDArray[np.float64], layout: 
     page = page_of(ecg_mv, layout=layout, width=width)
     height = page.image.shape[0]
     for seed in range(2):
-        asked = {effect: 1.0 if effect in GEOMETRIC else 0.3 for effect in effect_strengths(preset, random(seed))}
-        asked.pop("crop", None)
-        picture = augment(page, asked, random(seed))
+        strengths = {effect: 1.0 if effect in GEOMETRIC else 0.3 for effect in effect_strengths(preset, random(seed))}
+        strengths.pop("crop", None)
+        picture = augment(page, strengths, random(seed))
         image = Image.open(io.BytesIO(picture.data))
         assert image.size == (width, height) == (picture.geometry.width, picture.geometry.height)
         assert image.format == {".png": "PNG", ".jpg": "JPEG"}[picture.suffix]
@@ -208,10 +214,10 @@ def test_a_full_crop_cuts_little_of_the_traces(ecg_mv: NDArray[np.float64], layo
         assert cut < 0.012 * 700
         assert min(left, top) < 10 or max(right - 690, bottom - page.image.shape[0] + 10) > 0
         # No more than the page itself is in sight.
-        shown = transform_points(
-            np.linalg.inv(geometry.homography), corners([-0.5, -0.5, 699.5, page.image.shape[0] - 0.5])
+        visible = transform_points(
+            inverse_of(geometry.homography), corners([-0.5, -0.5, 699.5, page.image.shape[0] - 0.5])
         )
-        assert (shown > -0.6).all() and (shown < [699.6, page.image.shape[0] - 0.4]).all()
+        assert (visible > -0.6).all() and (visible < [699.6, page.image.shape[0] - 0.4]).all()
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -222,21 +228,21 @@ def test_marks_are_found_where_the_homography_says(ecg_mv: NDArray[np.float64], 
     dots = np.array([[x, y] for y in range(60, 540, 85) for x in range(60, 1090, 103)], dtype=float)
     for cx, cy in dots.astype(int):
         image[cy - 6 : cy + 7, cx - 6 : cx + 7][np.hypot(x, y) < 4.5] = 31
-    picture = augment(dataclasses.replace(page, image=image), {**TILTED, "perspective": 1.0}, random(seed))
-    red = opened(picture)[..., 0]
+    picture = augment(dataclasses.replace(page, image=image), {**TILT, "perspective": 1.0}, random(seed))
+    red = pixels_of(picture)[..., 0]
     for cx, cy in transform_points(picture.geometry.homography, dots):
         left, top = round(cx) - 8, round(cy) - 8
         dark = 255.0 - red[top : top + 17, left : left + 17]
         rows, columns = np.mgrid[top : top + 17, left : left + 17]
-        found = (dark * columns).sum() / dark.sum(), (dark * rows).sum() / dark.sum()
-        assert math.hypot(found[0] - cx, found[1] - cy) < 0.15
+        centre = (dark * columns).sum() / dark.sum(), (dark * rows).sum() / dark.sum()
+        assert math.hypot(centre[0] - cx, centre[1] - cy) < 0.15
 
 
 def test_projection_equals_the_obvious_form_of_it(ecg_mv: NDArray[np.float64]) -> None:
     page = page_of(ecg_mv, width=672, mask=True)
     picture = augment(page, {"rotation": 1.0, "perspective": 1.0}, random(3))
     height, width = page.image.shape
-    to_page = np.linalg.inv(picture.geometry.homography)
+    to_page = inverse_of(picture.geometry.homography)
     y, x = np.mgrid[:height, :width]
     u, v = transform_points(to_page, np.column_stack([x.ravel(), y.ravel()])).T
     inside = (u > 1) & (u < width - 2) & (v > 1) & (v < height - 2)
@@ -246,24 +252,24 @@ def test_projection_equals_the_obvious_form_of_it(ecg_mv: NDArray[np.float64]) -
     assert not np.asarray(picture.mask).ravel()[beside].any()
     matrix = np.array([[0.97, 0.08, 3.0], [-0.08, 0.98, 9.0], [2e-4, -1e-4, 1.0]])
     grey = Backdrop((128.0, 128.0, 128.0), 0.0, 0.0, 0.0, 1.0, (0.0, 0.0))
-    found = project(coloured(page.image, page.palette), matrix, grey, random(), 2.4)[..., :3].reshape(-1, 3)
-    u, v = transform_points(np.linalg.inv(matrix), np.column_stack([x.ravel(), y.ravel()])).T
+    result = project(palette_to_rgbx(page.image, page.palette), matrix, grey, random(), 2.4)[..., :3].reshape(-1, 3)
+    u, v = transform_points(inverse_of(matrix), np.column_stack([x.ravel(), y.ravel()])).T
     inside = (u > 0) & (u < width - 1) & (v > 0) & (v < height - 1)
     source = np.asarray(page.to_pil(), dtype=float)
     for k in range(3):
-        expected = map_coordinates(source[..., k], [v[inside], u[inside]], order=1)
-        assert np.abs(found[inside, k] - expected).max() < 8  # of 237; positions are kept to 1/256 pixel
-        assert np.abs(found[inside, k] - expected).mean() < 0.6
-    assert (found[(u < -1) | (v < -1) | (u > width) | (v > height)] == 128).all()
+        reference = map_coordinates(source[..., k], [v[inside], u[inside]], order=1)
+        assert np.abs(result[inside, k] - reference).max() < 8  # of 237; positions are kept to 1/256 pixel
+        assert np.abs(result[inside, k] - reference).mean() < 0.6
+    assert (result[(u < -1) | (v < -1) | (u > width) | (v > height)] == 128).all()
 
 
 @pytest.mark.parametrize("preset", ["photo", "screen", "worn"])
 def test_the_mask_lies_where_the_ink_is(ecg_mv: NDArray[np.float64], preset: str) -> None:
     page = page_of(ecg_mv, mask=True)
-    asked = {e: s for e, s in effect_strengths(preset, random(5)).items() if e not in ("glare", "noise", "moire")}
-    picture = augment(page, {**asked, "rotation": 0.4, "perspective": 0.4}, random(5))
+    strengths = {e: s for e, s in effect_strengths(preset, random(5)).items() if e not in ("glare", "noise", "moire")}
+    picture = augment(page, {**strengths, "rotation": 0.4, "perspective": 0.4}, random(5))
     assert picture.mask is not None and picture.mask.shape == page.image.shape and picture.mask.dtype == np.uint8
-    red = opened(picture)[..., 0]
+    red = pixels_of(picture)[..., 0]
     assert np.median(red[picture.mask == 3]) < 0.65 * np.median(red[picture.mask == 0])
     assert (picture.mask == 3).mean() == pytest.approx((np.asarray(page.mask) == 3).mean(), rel=0.5)
 
@@ -273,10 +279,10 @@ def test_what_is_written_is_text_in_the_mask_and_covers_no_signal(ecg_mv: NDArra
     page = page_of(ecg_mv, mask=True)
     picture = augment(page, {effect: 0.8}, random(1))
     before, after = np.asarray(page.mask), np.asarray(picture.mask)
-    changed = before != after
-    assert changed.sum() > 300 and (after[changed] == 2).all() and not (before[changed] == 3).any()
-    written = np.abs(opened(picture) - np.asarray(page.to_pil(), dtype=float)).max(axis=2) > 60
-    assert (after[written & (before < 2)] == 2).mean() > 0.6
+    differs = before != after
+    assert differs.sum() > 300 and (after[differs] == 2).all() and not (before[differs] == 3).any()
+    marks = np.abs(pixels_of(picture) - np.asarray(page.to_pil(), dtype=float)).max(axis=2) > 60
+    assert (after[marks & (before < 2)] == 2).mean() > 0.6
 
 
 @pytest.mark.parametrize("effect", GEOMETRIC)
@@ -289,8 +295,8 @@ def test_pages_of_any_width_are_moved_alike(ecg_mv: NDArray[np.float64], effect:
     assert np.abs(ends[0] - ends[1]).max() < 0.003
 
 
-def test_geometry_survives_json(ecg_mv: NDArray[np.float64]) -> None:
-    picture = augment(page_of(ecg_mv, width=672), TILTED, random())
+def test_effects_change_the_homography_alone(ecg_mv: NDArray[np.float64]) -> None:
+    picture = augment(page_of(ecg_mv, width=672), TILT, random())
     assert PageGeometry.from_json(picture.geometry.to_json()).to_json() == picture.geometry.to_json()
     assert picture.geometry.homography[2, 2] == 1.0
     flat = dataclasses.replace(picture.geometry, homography=np.eye(3))
@@ -336,11 +342,11 @@ def test_presets_are_well_formed() -> None:
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_presets_are_drawn_as_they_say(preset: str) -> None:
     rng, n = random(8), 1500
-    drawn = [effect_strengths(preset, rng) for _ in range(n)]
-    assert {effect for each in drawn for effect in each} == set(PRESETS[preset])
+    samples = [effect_strengths(preset, rng) for _ in range(n)]
+    assert {effect for each in samples for effect in each} == set(PRESETS[preset])
     for effect, (probability, least, most) in PRESETS[preset].items():
-        values = [each[effect] for each in drawn if effect in each]
-        spread = math.sqrt(n * probability * (1 - probability))
-        assert abs(len(values) - n * probability) <= 4.5 * spread
+        values = [each[effect] for each in samples if effect in each]
+        sigma = math.sqrt(n * probability * (1 - probability))
+        assert abs(len(values) - n * probability) <= 4.5 * sigma
         assert least <= min(values) and max(values) <= most
         assert np.mean(values) == pytest.approx((least + most) / 2, abs=0.12 * (most - least))

@@ -46,7 +46,7 @@ CABRERA = {
 }
 STRIPS = {"": "", "+1R": " | II", "+2R": " | II | V1", "+3R": " | II | V1 | V5"}
 PAGES = {"standard": STANDARD, "cabrera": CABRERA}
-EVERY = [f"{name},{order}" for name in FORMATS for order in PAGES]
+FORMATS_AND_ORDERS = [f"{name},{order}" for name in FORMATS for order in PAGES]
 OPTIONS = [
     "3x4+1R,50mm/s",
     "3x4+1R,simultaneous",
@@ -67,7 +67,7 @@ def expected_labels(words: str) -> list[list[str]]:
     return [row.split() for row in (PAGES[order][grid] + STRIPS[strips]).split(" | ")]
 
 
-def made_record(plan: Layout, rate: float = 500.0) -> EcgRecord:
+def ramp_record(plan: Layout, rate: float = 500.0) -> EcgRecord:
     """Heartbeats on a ramp, from another level in every lead, small enough for the layout's rows.
 
     Level and ramp differ by lead and time, so that a lead in another's place, at another gain, upside down or
@@ -94,19 +94,19 @@ def digitise(page: Page, lead: LeadTrace) -> tuple[NDArray[np.int64], NDArray[np
 
 def off_by(page: Page, lead: LeadTrace, record: EcgRecord) -> NDArray[np.float64]:
     """How far, in pixels, what is read back lies from the record's own signal."""
-    columns, found = digitise(page, lead)
+    columns, mv = digitise(page, lead)
     inside = columns[:, None] + np.linspace(-0.5, 0.5, 21)[None, :]
     seconds, _ = lead.from_page(np.column_stack([inside.ravel(), np.zeros(inside.size)]))
     samples = record.lead(lead.lead)
     true = np.interp(seconds, np.arange(samples.size) / record.sampling_rate, samples)
     true = true.reshape(inside.shape).mean(axis=1)
-    return np.abs(found - true) * lead.mm_per_mv * lead.px_per_mm
+    return np.asarray(np.abs(mv - true) * lead.mm_per_mv * lead.px_per_mm)
 
 
 # --- each lead once and in its place ---
 
 
-@pytest.mark.parametrize("words", EVERY)
+@pytest.mark.parametrize("words", FORMATS_AND_ORDERS)
 def test_each_lead_stands_once_and_in_its_place(words: str) -> None:
     plan, rows = layout_named(words), expected_labels(words)
     assert [[t.label for t in plan.traces if t.baseline == at] for at in plan.baselines] == rows
@@ -115,7 +115,7 @@ def test_each_lead_stands_once_and_in_its_place(words: str) -> None:
     if words.startswith(("3x4", "6x2", "12x1")):
         assert set(grid) == set(LEADS)
     for trace in plan.traces:
-        assert trace.inverted == (trace.label == "-aVR")
+        assert (trace.polarity < 0) == (trace.label == "-aVR")
         assert trace.lead == trace.label.removeprefix("-")
 
 
@@ -124,7 +124,7 @@ def test_every_format_was_written_out() -> None:
     assert [name for name in FORMATS if "+" in name] == ["3x4+1R", "3x4+2R", "3x4+3R", "6x2+1R"]
 
 
-@pytest.mark.parametrize("words", EVERY + OPTIONS)
+@pytest.mark.parametrize("words", FORMATS_AND_ORDERS + OPTIONS)
 def test_rows_and_columns_lie_side_by_side_on_heavy_lines(words: str) -> None:
     plan = layout_named(words)
     assert all(at % 5 == 0 for at in plan.baselines)
@@ -162,10 +162,10 @@ def test_layouts_stay_on_their_page() -> None:
 # --- read back ---
 
 
-@pytest.mark.parametrize("words", EVERY + OPTIONS)
+@pytest.mark.parametrize("words", FORMATS_AND_ORDERS + OPTIONS)
 def test_millivolts_are_read_back_from_every_page(words: str) -> None:
     plan = layout_named(words)
-    record = made_record(plan)
+    record = ramp_record(plan)
     page = draw(record, layout=words, width=560)
     assert page.geometry.layout == plan.name
     assert PageGeometry.from_json(page.geometry.to_json()).to_json() == page.geometry.to_json()
@@ -178,7 +178,7 @@ def test_millivolts_are_read_back_from_every_page(words: str) -> None:
 def test_what_is_read_back_tells_gain_direction_and_time_apart() -> None:
     """The test above must be able to fail: a wrong entry in the geometry is noticed."""
     plan = layout_named("3x4+1R,cabrera,half-chest")
-    record = made_record(plan)
+    record = ramp_record(plan)
     page = draw(record, layout=plan.name, width=560)
     upside_down, chest = page.geometry.leads[8], page.geometry.leads[2]
     assert (upside_down.label, upside_down.lead) == ("-aVR", "aVR")
@@ -195,7 +195,7 @@ def test_what_is_read_back_tells_gain_direction_and_time_apart() -> None:
 
 def test_samples_of_columns() -> None:
     def spans(words: str) -> list[tuple[float, int, int]]:
-        leads = draw(made_record(layout_named(words)), layout=words, width=560).geometry.leads
+        leads = draw(ramp_record(layout_named(words)), layout=words, width=560).geometry.leads
         return [(e.start_s, e.start_sample, e.end_sample) for e in leads]
 
     assert spans("3x4+1R")[2:5] == [(5.0, 2500, 3750), (7.5, 3750, 5000), (0.0, 0, 1250)]
@@ -210,7 +210,7 @@ def test_samples_of_columns() -> None:
     [("3x4", 10.0), ("3x4,50mm/s", 5.0), ("3x4,simultaneous", 2.5), ("3x4+1R,simultaneous", 10.0), ("12x1", 10.0)],
 )
 def test_a_record_needs_as_much_time_as_its_page_shows(words: str, seconds: float) -> None:
-    whole = made_record(layout_named(words))
+    whole = ramp_record(layout_named(words))
     assert layout_named(words).seconds == seconds
     enough = dataclasses.replace(whole, signal=whole.signal[:, : round(seconds * 500)])
     check(enough, layout_named(words))
@@ -254,8 +254,8 @@ def test_half_gain_is_a_stair_where_both_gains_meet() -> None:
     ink, plan = ink_of("3x4+1R,half-chest")
     assert [pulse.gains for pulse in plan.pulses] == [(10.0, 5.0)] * 3 + [(10.0,)]
     for column, gain in ((24, 10), (36, 5)):  # px: 1 and 4 mm after the rise
-        lit = np.flatnonzero(ink[18 * 4 : 31 * 4, column] > 0.5) / 4 + 18
-        assert 30 - lit.mean() == pytest.approx(gain, abs=0.2)
+        lit_rows = np.flatnonzero(ink[18 * 4 : 31 * 4, column] > 0.5) / 4 + 18
+        assert 30 - lit_rows.mean() == pytest.approx(gain, abs=0.2)
     assert [pulse.gains for pulse in layout_named("12x1,half-chest").pulses] == [(10.0,)] * 6 + [(5.0,)] * 6
     assert layout_named("3x4+2R,half-chest").traces[-1].mm_per_mv == 5.0  # V1 as a strip
     assert layout_named("6x1-chest,20mm/mV,half-chest").gains == (10.0,)
@@ -275,24 +275,25 @@ def test_half_gain_is_a_stair_where_both_gains_meet() -> None:
 )
 def test_what_is_left_out_is_left_out_and_nothing_else(with_it: str, without: str, places: Any) -> None:
     (more, plan), (less, _) = ink_of(with_it, 560), ink_of(without, 560)
-    changed = more != less
+    differs = more != less
     for box in places(plan):
         x0, y0, x1, y1 = (round(2 * mm) for mm in box)
-        assert changed[y0:y1, x0:x1].any() and not less[y0:y1, x0:x1].any()
-        changed[y0:y1, x0:x1] = False
-    assert not changed.any()
+        assert differs[y0:y1, x0:x1].any() and not less[y0:y1, x0:x1].any()
+        differs[y0:y1, x0:x1] = False
+    assert not differs.any()
 
 
 def test_names_say_which_lead_stands_upside_down() -> None:
-    record = made_record(layout_named("6x2,cabrera"))
+    record = ramp_record(layout_named("6x2,cabrera"))
     page = draw(record, layout="6x2,cabrera", width=1120)
     for entry in page.geometry.leads:
+        assert entry.name_box
         x0, y0, x1, y1 = entry.name_box
         assert entry.box[0] < x0 < x1 < entry.box[2] and entry.box[1] < y0 < y1 < entry.baseline_y
         word = np.zeros((60, 120), dtype=np.uint8)
         a, b, c, d = draw_text(word, entry.label, 20.0, 40.0, 4.6 * entry.px_per_mm)
-        written = page.image[y0:y1, x0:x1] % INK_LEVELS
-        assert (written >= np.rint(word[b:d, a:c] / 255 * (INK_LEVELS - 1))).all()  # a wave may run through it
+        letters = page.image[y0:y1, x0:x1] % INK_LEVELS
+        assert (letters >= np.rint(word[b:d, a:c] / 255 * (INK_LEVELS - 1))).all()  # a wave may run through it
     assert not any(e.name_box for e in draw(record, layout="6x2,no-names", width=560).geometry.leads)
 
 
@@ -308,7 +309,7 @@ def test_names_say_which_lead_stands_upside_down() -> None:
     ],
 )
 def test_pages_have_the_size_of_their_paper(words: str, width: int, shape: tuple[int, int]) -> None:
-    assert draw(made_record(layout_named(words)), layout=words, width=width).image.shape == shape
+    assert draw(ramp_record(layout_named(words)), layout=words, width=width).image.shape == shape
 
 
 # --- words ---
@@ -325,9 +326,9 @@ def test_pages_have_the_size_of_their_paper(words: str, width: int, shape: tuple
         ("3x4,10mm/mv", "the nearest is '10mm/mV'"),
         ("3x4,a4", "the nearest is 'A4'"),
         ("3x4,", "layout '' in '3x4,' is not known"),
-        ("3x4,6x2", "says both '3x4' and '6x2'"),
-        ("25mm/s,50mm/s", "says both '25mm/s' and '50mm/s'"),
-        ("12x1,280x140mm", "12 rows do not fit on a page 140 mm high; take 280x280mm"),
+        ("3x4,6x2", "has both '3x4' and '6x2'"),
+        ("25mm/s,50mm/s", "has both '25mm/s' and '50mm/s'"),
+        ("12x1,280x140mm", "12 rows do not fit on a page 140 mm high; add 280x280mm"),
     ],
 )
 def test_wrong_words_are_refused_with_the_mend(words: str, message: str) -> None:
@@ -336,13 +337,13 @@ def test_wrong_words_are_refused_with_the_mend(words: str, message: str) -> None
 
 
 def test_wrong_values_are_refused() -> None:
-    with pytest.raises(InputError, match=r"mm_per_s: 30 is none of 25\.0, 50\.0"):
+    with pytest.raises(InputError, match=r"mm_per_s: 30 is not one of 25\.0, 50\.0"):
         PageOptions(mm_per_s=30)
     with pytest.raises(InputError, match="format: '5x5'"):
         PageOptions(format="5x5")
 
 
-@pytest.mark.parametrize("words", EVERY + OPTIONS)
+@pytest.mark.parametrize("words", FORMATS_AND_ORDERS + OPTIONS)
 def test_a_layout_is_known_by_its_own_name(words: str) -> None:
     options = options_named(words)
     assert make_layout(options_named(options.name)) == make_layout(options)

@@ -27,8 +27,8 @@ ROWS = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V3"
 WIDTHS = (1120, 672)
 
 
-def record(signal: NDArray[np.float64], rate: float = 500.0, **known: Any) -> EcgRecord:
-    return EcgRecord("test", signal.astype(np.float32), rate, "test", **known)
+def record_of(signal: NDArray[np.float64], rate: float = 500.0, **fields: Any) -> EcgRecord:
+    return EcgRecord("test", signal.astype(np.float32), rate, "test", **fields)
 
 
 def flat(seconds: float = 10.0, rate: float = 500.0) -> NDArray[np.float64]:
@@ -57,7 +57,7 @@ def ink_share(page: Page) -> NDArray[np.float64]:
     return np.clip((234.0 - red) / (234.0 - 18.0), 0.0, 1.0)
 
 
-def digitise(page: Page, lead: LeadTrace) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def read_millivolts(page: Page, lead: LeadTrace) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Columns and the millivolts of a lead, read from picture and geometry alone."""
     assert lead.name_box
     x0, y0, x1, y1 = lead.box
@@ -70,7 +70,7 @@ def digitise(page: Page, lead: LeadTrace) -> tuple[NDArray[np.int64], NDArray[np
     return columns, page.geometry.from_image(lead, np.column_stack([columns, middle]))[1]
 
 
-def expected(page: Page, lead: LeadTrace, signal: NDArray[np.float64], columns: NDArray[np.int64]) -> Any:
+def column_means(page: Page, lead: LeadTrace, signal: NDArray[np.float64], columns: NDArray[np.int64]) -> Any:
     """The mean of the lead within each pixel column, mV."""
     inside = columns[:, None] + np.linspace(-0.5, 0.5, 41)[None, :]
     samples, _ = page.geometry.from_image(lead, np.column_stack([inside.ravel(), np.zeros(inside.size)]))
@@ -81,7 +81,7 @@ def expected(page: Page, lead: LeadTrace, signal: NDArray[np.float64], columns: 
 # --- layout ---
 
 
-def test_each_lead_stands_once_and_in_its_place() -> None:
+def test_each_lead_of_the_standard_page_is_in_its_place() -> None:
     plan = layout_named("3x4+1R")
     by_row = [[t for t in plan.traces if t.baseline == baseline] for baseline in plan.baselines]
     assert tuple(tuple(t.lead for t in row) for row in by_row) == ROWS
@@ -106,7 +106,7 @@ def test_unknown_layout_names_the_nearest() -> None:
 @pytest.mark.parametrize("width", [0, 279, 100_000])
 def test_impossible_width_is_refused(width: int) -> None:
     with pytest.raises(InputError, match="280"):
-        draw(record(flat()), width=width)
+        draw(record_of(flat()), width=width)
 
 
 # --- what is drawn where ---
@@ -116,32 +116,33 @@ def test_impossible_width_is_refused(width: int) -> None:
 def test_a_lead_changes_its_own_boxes_only(lead: str) -> None:
     signal = flat()
     signal[LEADS.index(lead)] = 0.5 * np.sin(2 * np.pi * 2 * np.arange(signal.shape[1]) / 500)
-    before, after = draw(record(flat()), width=672), draw(record(signal), width=672)
-    changed = before.image != after.image
+    before, after = draw(record_of(flat()), width=672), draw(record_of(signal), width=672)
+    differs = before.image != after.image
     boxes = [entry.box for entry in after.geometry.leads if entry.lead == lead]
     assert len(boxes) == (2 if lead == "II" else 1)
     for x0, y0, x1, y1 in boxes:
-        part = changed[math.floor(y0) : math.ceil(y1), math.floor(x0) - 1 : math.ceil(x1) + 2]
+        part = differs[math.floor(y0) : math.ceil(y1), math.floor(x0) - 1 : math.ceil(x1) + 2]
         assert part.any(axis=0).mean() > 0.7
         part[...] = False
-    assert not changed.any()
+    assert not differs.any()
 
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_names_are_written_in_their_boxes(width: int) -> None:
-    page = draw(record(flat()), width=width)
+    page = draw(record_of(flat()), width=width)
     for entry in page.geometry.leads:
+        assert entry.name_box
         x0, y0, x1, y1 = entry.name_box
         assert entry.box[0] < x0 < x1 < entry.box[2] and entry.box[1] < y0 < y1 < entry.baseline_y
         word = np.zeros((60, 120), dtype=np.uint8)
         a, b, c, d = draw_text(word, entry.lead, 20.0, 40.0, 4.6 * entry.px_per_mm)
-        written = page.image[y0:y1, x0:x1] % INK_LEVELS
-        assert np.array_equal(written, np.rint(word[b:d, a:c] / 255 * (INK_LEVELS - 1)))
+        letters = page.image[y0:y1, x0:x1] % INK_LEVELS
+        assert np.array_equal(letters, np.rint(word[b:d, a:c] / 255 * (INK_LEVELS - 1)))
 
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_calibration_pulse_is_one_millivolt_high_and_a_fifth_of_a_second_long(width: int) -> None:
-    page = draw(record(flat()), width=width)
+    page = draw(record_of(flat()), width=width)
     scale = page.geometry.px_per_mm
     ink = ink_share(page)
     for row in range(4):
@@ -165,7 +166,7 @@ def test_a_one_millimetre_wave_is_one_millimetre(phase: float, seconds: float) -
     t = np.arange(signal.shape[1]) / 500 - 5.0 - phase / 100  # phase: of a pixel, at 100 px per second
     wave = np.where(np.abs(t) < seconds / 2, 0.1 * np.cos(np.pi * t / seconds), 0.0)
     signal[1] = wave + phase / 40  # mV; 40 px per mV
-    page = draw(record(signal), width=1120)
+    page = draw(record_of(signal), width=1120)
     strip = page.geometry.leads[12]
     x = round(strip.box[0] + 500)
     rows = slice(round(strip.baseline_y) - 12, round(strip.baseline_y) + 6)
@@ -185,7 +186,7 @@ def test_a_peak_of_a_single_sample_survives(width: int) -> None:
     for offset in range(8):  # 8.3 samples share a pixel at 672 px
         signal = flat()
         signal[1, 2500 + offset] = 1.0
-        page = draw(record(signal), width=width)
+        page = draw(record_of(signal), width=width)
         scale = page.geometry.px_per_mm
         strip = page.geometry.leads[12]
         x = round(strip.box[0] + 125 * scale)
@@ -197,18 +198,18 @@ def test_a_peak_of_a_single_sample_survives(width: int) -> None:
 @pytest.mark.parametrize("width", [1120, 672, 1000])
 def test_millivolts_are_read_back_from_picture_and_geometry(width: int) -> None:
     signal = heartbeats()
-    page = draw(record(signal), width=width)
+    page = draw(record_of(signal), width=width)
     for entry in page.geometry.leads:
-        columns, found = digitise(page, entry)
-        off = np.abs(found - expected(page, entry, signal, columns)) * 10 * entry.px_per_mm
+        columns, mv = read_millivolts(page, entry)
+        off = np.abs(mv - column_means(page, entry, signal, columns)) * 10 * entry.px_per_mm
         # Pixels. The slopes of a QRS complex fill a column from top to bottom: there its middle says less.
         assert np.median(off) < 0.1 and np.quantile(off, 0.8) < 0.5, entry.lead
 
 
 def test_records_of_100_500_and_1000_hertz_lie_on_each_other() -> None:
-    pages = {rate: draw(record(heartbeats(rate), rate), width=1120) for rate in (100.0, 500.0, 1000.0)}
+    pages = {rate: draw(record_of(heartbeats(rate), rate), width=1120) for rate in (100.0, 500.0, 1000.0)}
     for k in range(13):
-        read = {rate: digitise(page, page.geometry.leads[k])[1] for rate, page in pages.items()}
+        read = {rate: read_millivolts(page, page.geometry.leads[k])[1] for rate, page in pages.items()}
         for rate, most in ((100.0, 0.3), (1000.0, 0.1)):  # pixels; straight lines at 100 Hz cut off the bells
             assert np.median(np.abs(read[rate] - read[500.0])) * 40 < most
 
@@ -220,12 +221,12 @@ def test_what_is_not_finite_leaves_a_gap() -> None:
     signal = flat()
     signal[1, 1500:2000] = np.nan  # 3 s to 4 s
     signal[6] = np.inf
-    page = draw(record(signal), width=1120)
+    page = draw(record_of(signal), width=1120)
     strip, v1 = page.geometry.leads[12], page.geometry.leads[2]
     row = ink_share(page)[round(strip.baseline_y)]
     x = round(strip.box[0])
-    drawn = row[x : x + 1000] > 0.3
-    assert not drawn[302:398].any() and drawn[:299].all() and drawn[402:].all()
+    has_ink = row[x : x + 1000] > 0.3
+    assert not has_ink[302:398].any() and has_ink[:299].all() and has_ink[402:].all()
     assert not (ink_share(page)[round(v1.baseline_y), round(v1.box[0]) + 2 : round(v1.box[2])] > 0.3).any()
 
 
@@ -233,7 +234,7 @@ def test_a_sample_between_gaps_is_a_dot() -> None:
     signal = flat()
     signal[1] = np.nan
     signal[1, 2500] = 0.0
-    page = draw(record(signal), width=1120)
+    page = draw(record_of(signal), width=1120)
     strip = page.geometry.leads[12]
     assert ink_share(page)[round(strip.baseline_y), round(strip.box[0]) + 500] > 0.9
 
@@ -241,21 +242,21 @@ def test_a_sample_between_gaps_is_a_dot() -> None:
 @pytest.mark.parametrize(("seconds", "rate"), [(9.98, 500.0), (4.0, 500.0), (0.7, 250.0), (12.0, 257.0)])
 def test_short_and_long_records_draw_what_is_there(seconds: float, rate: float) -> None:
     samples = flat(seconds, rate).shape[1]
-    page = draw(record(flat(seconds, rate), rate), width=1120)
+    page = draw(record_of(flat(seconds, rate), rate), width=1120)
     for entry in page.geometry.leads:
         assert 0 <= entry.start_sample <= entry.end_sample <= samples
         x0, x1 = round(entry.box[0]), round(entry.box[2])
-        drawn = ink_share(page)[round(entry.baseline_y), x0 : x1 - 3] > 0.3
+        has_ink = ink_share(page)[round(entry.baseline_y), x0 : x1 - 3] > 0.3
         until = (min(seconds, 10.0) - entry.start_s) * 100  # pixels
-        assert drawn[: max(0, math.floor(until) - 2)].all()
-        assert not drawn[max(0, math.ceil(until) + 2) :].any()
+        assert has_ink[: max(0, math.floor(until) - 2)].all()
+        assert not has_ink[max(0, math.ceil(until) + 2) :].any()
 
 
 def test_a_trace_leaves_its_row_but_not_the_page() -> None:
     signal = flat()
     signal[1, 100] = 4.0
     signal[1, 1000:1100] = 90.0
-    page = draw(record(signal), width=672)
+    page = draw(record_of(signal), width=672)
     assert page.image.shape == (336, 672)
     strip = page.geometry.leads[12]
     x = round(strip.box[0] + 0.2 * 25 * 2.4)
@@ -266,33 +267,33 @@ def test_a_trace_leaves_its_row_but_not_the_page() -> None:
 
 
 def test_the_head_shows_what_the_record_knows_and_no_finding() -> None:
-    bare = draw(record(flat()))
-    told = draw(record(flat(), statements=("AFIB",), report="atrial fibrillation", patient_id="7", fold=3))
-    assert np.array_equal(bare.image, told.image)
-    for known in ({"age": 63.0}, {"sex": "female"}, {"header": (("Filter", "0.05-150 Hz"),)}):
-        changed = draw(record(flat(), **known)).image != bare.image
-        assert changed[:40].any() and not changed[40:].any()
-    long = draw(record(flat(), age=63.0, header=(("Note", "long " * 100),)))  # no room beside the legend
-    assert np.array_equal(long.image, draw(record(flat(), age=63.0)).image)
+    bare = draw(record_of(flat()))
+    with_findings = draw(record_of(flat(), statements=("AFIB",), report="atrial fibrillation", patient_id="7", fold=3))
+    assert np.array_equal(bare.image, with_findings.image)
+    for fields in ({"age": 63.0}, {"sex": "female"}, {"header": (("Filter", "0.05-150 Hz"),)}):
+        differs = draw(record_of(flat(), **fields)).image != bare.image
+        assert differs[:40].any() and not differs[40:].any()
+    long = draw(record_of(flat(), age=63.0, header=(("Note", "long " * 100),)))  # no room beside the legend
+    assert np.array_equal(long.image, draw(record_of(flat(), age=63.0)).image)
 
 
 @pytest.mark.parametrize("width", [1120, 672, 560, 2240, 1000])
 def test_png_is_the_page_and_knows_its_size(width: int) -> None:
-    page = draw(record(heartbeats()), width=width)
-    opened = Image.open(io.BytesIO(page.png()))
-    assert opened.mode == "P" and opened.size == (width, round(width / 2))
-    assert np.array_equal(np.asarray(opened.convert("RGB")), np.asarray(page.to_pil()))
-    assert opened.info["dpi"][0] == pytest.approx(width / 280 * 25.4, rel=1e-3)
+    page = draw(record_of(heartbeats()), width=width)
+    image = Image.open(io.BytesIO(page.png()))
+    assert image.mode == "P" and image.size == (width, round(width / 2))
+    assert np.array_equal(np.asarray(image.convert("RGB")), np.asarray(page.to_pil()))
+    assert image.info["dpi"][0] == pytest.approx(width / 280 * 25.4, rel=1e-3)
 
 
 def test_same_record_same_bytes() -> None:
-    one = draw(record(heartbeats(), age=40.0)).png()
+    one = draw(record_of(heartbeats(), age=40.0)).png()
     _sheet.cache_clear()
-    assert draw(record(heartbeats(), age=40.0)).png() == one
+    assert draw(record_of(heartbeats(), age=40.0)).png() == one
 
 
-def test_geometry_survives_json() -> None:
-    geometry = draw(record(heartbeats()), width=1120).geometry
+def test_the_geometry_of_a_clean_page_by_hand() -> None:
+    geometry = draw(record_of(heartbeats()), width=1120).geometry
     assert PageGeometry.from_json(geometry.to_json()).to_json() == geometry.to_json()
     assert (geometry.px_per_mm, geometry.mm_per_s, geometry.mm_per_mv) == (4.0, 25.0, 10.0)
     assert geometry.leads[6].box == (560.0, 180.0, 810.0, 300.0)  # V2
@@ -300,7 +301,7 @@ def test_geometry_survives_json() -> None:
 
 
 def test_grid_lines_lie_on_every_millimetre() -> None:
-    page = draw(record(flat()), width=1120)
+    page = draw(record_of(flat()), width=1120)
     row = np.asarray(page.to_pil(), dtype=int)[round(136.5 * 4), :, 1]  # below the last trace, between two lines
     assert set(np.nonzero(row < row.max())[0]) == set(range(0, 1120, 4))
     assert set(np.nonzero(row == row.min())[0]) == set(range(0, 1120, 20))
@@ -309,7 +310,7 @@ def test_grid_lines_lie_on_every_millimetre() -> None:
 # SHA-256 of the indices and the palette of `golden_record`'s pages: (width px, Hz, what the header knows) -> hash.
 # Made by this project at commit 9b7378f, before pages had options, with Pillow 13.0.0 (FreeType 2.14.3) and
 # numpy 2.4.6. The model shipped with the project was trained on these pages: they may not change by one pixel.
-GOLDEN = (
+GOLDEN: tuple[tuple[int, float, dict[str, Any], str], ...] = (
     (672, 500.0, {}, "75316e64a46a3b6c6071cef0ce9a6d63e7a9b0eeea14808bf0d01d398346a3ea"),
     (672, 100.0, {"age": 63.0, "sex": "female"}, "e1320264e201c14054e7762f5836c576da65c1fb7616e9a33f6a50648dcb29d5"),
     (1120, 500.0, {}, "1651dbc286c31ff4cc89e1c5cfbcf7460fe5d20329dd181f708e4aa18964372e"),
@@ -317,20 +318,20 @@ GOLDEN = (
 )
 
 
-def golden_record(rate: float, **known: Any) -> EcgRecord:
+def golden_record(rate: float, **fields: Any) -> EcgRecord:
     """Spikes on a slow zigzag, another height in every lead, in whole microvolts: the same on every machine."""
     i = np.arange(round(10 * rate)) * 500 // round(rate)
     beat = np.maximum(0, 90 - np.abs(i % 400 - 200) * 5)
     drift = np.abs(i % 1700 - 850) // 17
-    return record(np.stack([(beat * (15 - 2 * k) + 3 * drift) / 1000 for k in range(12)]), rate, **known)
+    return record_of(np.stack([(beat * (15 - 2 * k) + 3 * drift) / 1000 for k in range(12)]), rate, **fields)
 
 
 @pytest.mark.skipif(features.version("freetype2") != "2.14.3", reason="another FreeType draws other letters")
-@pytest.mark.parametrize(("width", "rate", "known", "digest"), GOLDEN)
+@pytest.mark.parametrize(("width", "rate", "fields", "digest"), GOLDEN)
 def test_the_standard_page_is_the_one_models_were_trained_on(
-    width: int, rate: float, known: dict[str, Any], digest: str
+    width: int, rate: float, fields: dict[str, Any], digest: str
 ) -> None:
-    page = draw(golden_record(rate, **known), width=width)
+    page = draw(golden_record(rate, **fields), width=width)
     assert hashlib.sha256(page.image.tobytes() + page.palette.tobytes()).hexdigest() == digest
 
 
@@ -346,8 +347,8 @@ def oracle(shape: tuple[int, int], lines: list[NDArray[np.float64]], width: floa
         for (ax, ay), (bx, by) in pairs:
             if not np.isfinite([ay, by]).all():
                 continue
-            squared = (bx - ax) ** 2 + (by - ay) ** 2
-            along = ((x - ax) * (bx - ax) + (y - ay) * (by - ay)) / squared if squared else np.zeros(shape)
+            length_2 = (bx - ax) ** 2 + (by - ay) ** 2
+            along = ((x - ax) * (bx - ax) + (y - ay) * (by - ay)) / length_2 if length_2 else np.zeros(shape)
             along = np.clip(along, 0.0, 1.0)
             nearest = np.fmin(nearest, np.hypot(x - ax - along * (bx - ax), y - ay - along * (by - ay)))
     return np.clip(width / 2 + 0.5 - nearest, 0.0, 1.0) * 255
@@ -388,12 +389,12 @@ def test_page_equals_the_oracle() -> None:
     """A whole small page: the oracle's traces over the sheet without traces, in the palette's 32 shades."""
     signal = heartbeats(20.0)  # few samples: the oracle is slow
     bare = Paper(text="")
-    page = draw(record(signal, 20.0), width=280, paper=bare)
+    page = draw(record_of(signal, 20.0), width=280, paper=bare)
     sheet = _sheet(layout_named("3x4+1R"), 280, bare.colours, bare.grid)
     lines = []
     for trace in layout_named("3x4+1R").traces:
-        shown = slice(round(trace.start * 20), round(trace.end * 20))
-        mv = signal[LEADS.index(trace.lead), shown].astype(np.float32)
+        span = slice(round(trace.start * 20), round(trace.end * 20))
+        mv = signal[LEADS.index(trace.lead), span].astype(np.float32)
         lines.append(np.stack([trace.x0 + 25 / 20 * np.arange(mv.size), trace.baseline - 10 * mv], axis=1))
     ink = np.maximum(oracle(page.image.shape, lines, 1.0), sheet.ink)
     shade = ink * (INK_LEVELS - 1) / 255
@@ -422,16 +423,16 @@ def test_joints_are_no_darker_than_the_line() -> None:
 
 
 def test_the_pen_works_where_nothing_can_be_kept_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[Any] = []
+    functions: list[Any] = []
 
     def njit(*, nogil: bool, cache: bool = False) -> Any:
         if cache:
             raise RuntimeError("cannot cache function: no locator available")
-        return lambda function: made.append(function)
+        return lambda function: functions.append(function)
 
     monkeypatch.setattr("render.jit.njit", njit)
     jit(print)
-    assert made == [print]
+    assert functions == [print]
 
 
 def test_text_is_clipped_at_the_page() -> None:
@@ -442,7 +443,7 @@ def test_text_is_clipped_at_the_page() -> None:
 
 
 def test_a_record_is_not_changed_by_drawing() -> None:
-    original = record(heartbeats())
-    kept = dataclasses.replace(original, signal=original.signal.copy())
+    original = record_of(heartbeats())
+    copy = dataclasses.replace(original, signal=original.signal.copy())
     draw(original)
-    assert np.array_equal(original.signal, kept.signal)
+    assert np.array_equal(original.signal, copy.signal)

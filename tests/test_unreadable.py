@@ -26,7 +26,15 @@ from render.dataset.parquet import open_dataset, write_dataset
 from render.dataset.rows import Options, make_row
 from render.dialogues.wording import REFUSALS
 from render.errors import InputError
-from render.negatives.unreadable import KINDS, LOST_SHARE, SUBJECTS, cut_off, make_unreadable, no_ecg, turned
+from render.negatives.unreadable import (
+    KINDS,
+    MISSING_SHARE,
+    SUBJECTS,
+    cut_off,
+    make_unreadable,
+    no_ecg,
+    rotate_quarters,
+)
 from render.pages.augment.pipeline import ImageFile, PageImage, augment
 from render.pages.geometry import transform_points
 from render.pages.options import FORMATS
@@ -36,7 +44,7 @@ from render.simulator.simulate import SimulatedSource
 
 SMALL = Options(width=400, closed=4, seed=6)
 HALF = Options(width=400, closed=4, seed=6, unreadable=0.5)
-SAID = {kind: "upside down" if kind == "on its side" else kind for kind in KINDS}
+REFUSAL_OF = {kind: "upside down" if kind == "on its side" else kind for kind in KINDS}
 
 
 def picture_of(ecg_mv: NDArray[np.float64], layout: str = "3x4+1R", **effects: float) -> PageImage:
@@ -54,10 +62,10 @@ def pixels(picture: ImageFile) -> NDArray[np.uint8]:
 
 @pytest.mark.parametrize("subject", SUBJECTS)
 def test_every_subject_is_drawn_at_many_sizes_and_never_the_same(subject: str) -> None:
-    drawn = [no_ecg(np.random.default_rng([2, k]), 300, subject=subject, mask=True) for k in range(6)]
-    assert no_ecg(np.random.default_rng([2, 0]), 300, subject=subject).data == drawn[0].data
-    assert len({picture.data for picture in drawn}) == 6
-    for picture in drawn:
+    pictures = [no_ecg(np.random.default_rng([2, k]), 300, subject=subject, mask=True) for k in range(6)]
+    assert no_ecg(np.random.default_rng([2, 0]), 300, subject=subject).data == pictures[0].data
+    assert len({picture.data for picture in pictures}) == 6
+    for picture in pictures:
         image = Image.open(io.BytesIO(picture.data))
         assert 130 <= max(image.size) <= 300 and min(image.size) > 80
         assert image.format == {".png": "PNG", ".jpg": "JPEG"}[picture.suffix]
@@ -66,21 +74,21 @@ def test_every_subject_is_drawn_at_many_sizes_and_never_the_same(subject: str) -
 
 
 def test_other_pictures_differ_in_colour_shape_and_detail() -> None:
-    drawn = [pixels(no_ecg(np.random.default_rng([3, k]), 300)).astype(float) for k in range(80)]
-    light = [image.mean() for image in drawn]
+    pictures = [pixels(no_ecg(np.random.default_rng([3, k]), 300)).astype(float) for k in range(80)]
+    light = [image.mean() for image in pictures]
     assert min(light) < 60 and max(light) > 225
-    chroma = [np.abs(image[..., 0] - image[..., 2]).mean() for image in drawn]
+    chroma = [np.abs(image[..., 0] - image[..., 2]).mean() for image in pictures]
     assert np.quantile(chroma, 0.2) < 12 and np.quantile(chroma, 0.9) > 25
-    aspect = [image.shape[0] / image.shape[1] for image in drawn]
+    aspect = [image.shape[0] / image.shape[1] for image in pictures]
     assert min(aspect) < 0.75 and max(aspect) > 1.35
-    detail = [np.abs(np.diff(image, axis=1)).mean() for image in drawn]
+    detail = [np.abs(np.diff(image, axis=1)).mean() for image in pictures]
     assert max(detail) > 8 * min(detail)
 
 
 @pytest.mark.parametrize("quarters", [1, 2, 3])
 def test_a_turned_page_has_its_geometry_and_mask_turned_with_it(ecg_mv: NDArray[np.float64], quarters: int) -> None:
     before = picture_of(ecg_mv, rotation=0.4)
-    after = turned(before, quarters)
+    after = rotate_quarters(before, quarters)
     assert pixels(after).shape[:2] == (after.geometry.height, after.geometry.width)
     _same_at_the_same_places(before, after)
 
@@ -103,11 +111,11 @@ def _same_at_the_same_places(before: PageImage, after: PageImage) -> None:
 @pytest.mark.parametrize("layout", FORMATS)
 def test_a_cut_page_loses_a_third_of_its_leads_and_never_all(ecg_mv: NDArray[np.float64], layout: str) -> None:
     before = picture_of(ecg_mv, layout)
-    shown = {lead.lead for lead in before.geometry.leads}
+    leads = {lead.lead for lead in before.geometry.leads}
     for seed in range(12):
-        after, lost = cut_off(before, np.random.default_rng([7, seed]))
-        assert set(lost) < shown and len(lost) >= LOST_SHARE * len(shown)
-        assert list(lost) == [lead for lead in LEADS if lead in lost]
+        after, missing = cut_off(before, np.random.default_rng([7, seed]))
+        assert set(missing) < leads and len(missing) >= MISSING_SHARE * len(leads)
+        assert list(missing) == [lead for lead in LEADS if lead in missing]
         assert pixels(after).shape[:2] == (after.geometry.height, after.geometry.width)
     _same_at_the_same_places(before, after)
 
@@ -115,42 +123,42 @@ def test_a_cut_page_loses_a_third_of_its_leads_and_never_all(ecg_mv: NDArray[np.
 @pytest.mark.parametrize("layout", ["3x4", "6x2", "12x1", "3x2"])
 def test_the_leads_named_are_those_of_which_most_is_gone(ecg_mv: NDArray[np.float64], layout: str) -> None:
     before = picture_of(ecg_mv, layout, perspective=0.3)
-    checked = 0
+    cases = 0
     for seed in range(20):
-        after, lost = cut_off(before, np.random.default_rng(seed))
+        after, missing = cut_off(before, np.random.default_rng(seed))
         size = np.array([after.geometry.width, after.geometry.height])
         for trace in after.geometry.leads:
             x = np.linspace(trace.box[0], trace.box[2], 200)
             ends = transform_points(after.geometry.homography, np.column_stack([x, np.full(200, trace.baseline_y)]))
             share = ((ends > -0.5) & (ends < size - 0.5)).all(axis=1).mean()
             if abs(share - 0.5) > 0.1 and np.abs(ends[:, 1]).min() > 20 and np.abs(ends[:, 1] - size[1]).min() > 20:
-                assert (trace.lead in lost) == (share < 0.5)
-                checked += 1
-    assert checked > 50
+                assert (trace.lead in missing) == (share < 0.5)
+                cases += 1
+    assert cases > 50
 
 
 def test_a_part_of_a_rhythm_strip_as_long_as_a_column_is_a_lead_that_can_be_read(ecg_mv: NDArray[np.float64]) -> None:
-    before, kept = picture_of(ecg_mv, "3x4+1R"), 0
+    before, cases = picture_of(ecg_mv, "3x4+1R"), 0
     for seed in range(100):
-        after, lost = cut_off(before, np.random.default_rng(seed))
+        after, missing = cut_off(before, np.random.default_rng(seed))
         strip = after.geometry.leads[-1]
         assert strip.lead == "II"
         matrix, size = after.geometry.homography, (after.geometry.width, after.geometry.height)
         (left, y), (right, _) = transform_points(matrix, np.array([[strip.box[k], strip.baseline_y] for k in (0, 2)]))
-        seen = (min(right, size[0]) - max(left, 0)) / (right - left)
-        if 0.3 < seen < 0.5 and 10 < y < size[1] - 10:
-            kept += 1
-            assert "II" not in lost
-    assert kept > 5
+        visible = (min(right, size[0]) - max(left, 0)) / (right - left)
+        if 0.3 < visible < 0.5 and 10 < y < size[1] - 10:
+            cases += 1
+            assert "II" not in missing
+    assert cases > 5
 
 
 def test_each_kind_comes_about_as_often_as_it_should(ecg_mv: NDArray[np.float64]) -> None:
     picture = picture_of(ecg_mv)
-    drawn = [make_unreadable(picture, np.random.default_rng([1, k])) for k in range(120)]
+    pages = [make_unreadable(picture, np.random.default_rng([1, k])) for k in range(120)]
     for kind, share in KINDS.items():
-        assert abs(sum(page.kind == kind for page in drawn) / 120 - share) < 4 * (share * (1 - share) / 120) ** 0.5
-    assert all(bool(page.lost) == (page.kind == "cut off") for page in drawn)
-    assert all(isinstance(page.picture, PageImage) == (page.kind != "not an ECG") for page in drawn)
+        assert abs(sum(page.kind == kind for page in pages) / 120 - share) < 4 * (share * (1 - share) / 120) ** 0.5
+    assert all(bool(page.missing_leads) == (page.kind == "cut off") for page in pages)
+    assert all(isinstance(page.picture, PageImage) == (page.kind != "not an ECG") for page in pages)
 
 
 # --- rows and data sets
@@ -166,16 +174,16 @@ def test_rows_refuse_questions_that_the_page_was_asked_and_leave_the_others_alon
             assert row == plain
             continue
         kinds.add(why)
-        assert row["statements"] == [] and refusal(row["report"]) == SAID[why]
+        assert row["statements"] == [] and refusal(row["report"]) == REFUSAL_OF[why]
         assert row["image"]["bytes"] != plain["image"]["bytes"]
         assert row["patient_id"] == plain["patient_id"] and row["record_id"] == plain["record_id"]
         assert (json.loads(row["geometry"]) == {}) == (why == "not an ECG") == (row["layout"] == "")
-        asked = {(d["task"], d["form"], d["messages"][0]["content"]) for d in plain["dialogues"]}
+        questions = {(d["task"], d["form"], d["messages"][0]["content"]) for d in plain["dialogues"]}
         assert 3 <= len(row["dialogues"]) <= 6
-        for told in row["dialogues"]:
-            question, answer = (message["content"] for message in told["messages"])
-            assert (told["task"], told["form"], question) in asked
-            assert told["statements"] == [] and refusal(answer) == SAID[why]
+        for dialogue in row["dialogues"]:
+            question, answer = (message["content"] for message in dialogue["messages"])
+            assert (dialogue["task"], dialogue["form"], question) in questions
+            assert dialogue["statements"] == [] and refusal(answer) == REFUSAL_OF[why]
             assert parse(answer, question).findings == ()
     assert kinds == set(KINDS)
 
@@ -190,8 +198,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_data_set_names_its_unreadable_pages_and_nothing_where_there_are_none(folder: Path, tmp_path: Path) -> None:
     manifest, card = json.loads((folder / "manifest.json").read_text()), (folder / "README.md").read_text()
     rows = open_dataset(folder)
-    counted = {why: rows["unreadable"][:].count(why) for why in KINDS if why in rows["unreadable"][:]}
-    assert manifest["unreadable_counts"] == counted and sum(counted.values()) in range(5, 20)
+    counts = {why: rows["unreadable"][:].count(why) for why in KINDS if why in rows["unreadable"][:]}
+    assert manifest["unreadable_counts"] == counts and sum(counts.values()) in range(5, 20)
     assert manifest["options"]["unreadable"] == 0.5 and "pages that cannot be read" in card
     assert set(manifest["closed_answers"]) == {"Yes.", "No."}
     assert "" not in manifest["layout_words"] and "" not in manifest["style_words"]
@@ -202,12 +210,12 @@ def test_a_data_set_names_its_unreadable_pages_and_nothing_where_there_are_none(
 
 
 def test_refusals_go_out_as_conversations_and_come_back(folder: Path, tmp_path: Path) -> None:
-    assert export_llava(folder, tmp_path) == sum(len(told) for told in open_dataset(folder)["dialogues"])
-    told = LlavaDialogues(tmp_path / "llava.json", "simulated")
+    assert export_llava(folder, tmp_path) == sum(len(dialogues) for dialogues in open_dataset(folder)["dialogues"])
+    conversations = LlavaDialogues(tmp_path / "llava.json", "simulated")
     source = SimulatedSource(3, 24)
     rows = open_dataset(folder)
     i = next(i for i, why in enumerate(rows["unreadable"]) if why)
-    back = told.dialogues(source.read(i))
+    back = conversations.dialogues(source.read(i))
     assert {d.answer for d in back} == {d["messages"][-1]["content"] for d in rows[i]["dialogues"]}
     assert all(d.statements == () for d in back)
 
@@ -284,7 +292,7 @@ def test_our_own_refusals_are_recognised_and_say_nothing_else(leads: str) -> Non
         for kind, wordings in by_kind.items():
             for wording in wordings:
                 answer = wording.format(leads=leads)
-                assert refusal(answer) == SAID[kind], answer
+                assert refusal(answer) == REFUSAL_OF[kind], answer
                 assert all(parse(answer, question).findings == () for question in questions)
 
 
@@ -307,16 +315,16 @@ class _Refusing:
 
     name = "a fake"
 
-    def __init__(self, refused: set[bytes]) -> None:
-        self.refused, self.random, self.scored = refused, np.random.default_rng(0), 0
+    def __init__(self, refusal_pictures: set[bytes]) -> None:
+        self.refusal_pictures, self.random, self.image_count = refusal_pictures, np.random.default_rng(0), 0
 
     def score_many(self, images: list[Image.Image]) -> NDArray[np.float64]:
-        self.scored += len(images)
+        self.image_count += len(images)
         return self.random.random((len(images), 71))
 
     def ask_many(self, images: list[Image.Image], question: str, *, max_new_tokens: int) -> list[str]:
         return [
-            "This is not an ECG." if image.convert("RGB").tobytes() in self.refused else "Sinus rhythm."
+            "This is not an ECG." if image.convert("RGB").tobytes() in self.refusal_pictures else "Sinus rhythm."
             for image in images
         ]
 
@@ -332,17 +340,17 @@ def test_unreadable_pages_count_among_the_refusals_alone(
     monkeypatch.setattr(evaluation, "_load", lambda spec: fake)
     monkeypatch.setattr(evaluation, "_device", lambda reader: "none")
     first = evaluate("fake", pages, tmp_path / "a")
-    found = first.systems[0].refusals
-    assert found is not None
+    refusals = first.systems[0].refusals
+    assert refusals is not None
     n = len(spoilt_rows)
-    assert (found.unreadable, found.refused) == (n, n - 1)
-    assert (found.readable, found.wrongly_refused) == (len(pages.rows), 1)
-    assert fake.scored == first.records == len(pages.rows)
+    assert (refusals.unreadable, refusals.refused) == (n, n - 1)
+    assert (refusals.readable, refusals.wrongly_refused) == (len(pages.rows), 1)
+    assert fake.image_count == first.records == len(pages.rows)
     assert first.systems[0].hard is not None and first.systems[0].hard.answers == len(pages.rows)
-    said = f"{n - 1} of {n} pages that cannot be read are refused"
-    assert said in text_table(first) and said in (tmp_path / "a" / "report.html").read_text()
+    sentence = f"{n - 1} of {n} pages that cannot be read are refused"
+    assert sentence in text_table(first) and sentence in (tmp_path / "a" / "report.html").read_text()
     assert rejudge(tmp_path / "a", tmp_path / "b").to_json() == first.to_json()
-    assert rejudge(tmp_path / "a" / "answers.jsonl", tmp_path / "c").systems[0].refusals == found
+    assert rejudge(tmp_path / "a" / "answers.jsonl", tmp_path / "c").systems[0].refusals == refusals
     assert RefusalMetrics(0, 0, 4, 1).lines() == ("1 of 4 readable pages are refused wrongly (25.0 %)",)
 
 

@@ -223,9 +223,9 @@ def _spoilt(
     picture, record_id = page.picture, row["record_id"]
     changed: dict[str, Any] = {
         "image": {"bytes": picture.data, "path": f"{record_id}{picture.suffix}"},
-        "dialogues": _told(refused(told, page.kind, page.lost, rng)),
+        "dialogues": _told(refused(told, page.kind, page.missing_leads, rng)),
         "statements": [],
-        "report": refusal_of(page.kind, page.lost, "en", rng),
+        "report": refusal_of(page.kind, page.missing_leads, "en", rng),
         "unreadable": page.kind,
     }
     if isinstance(picture, PageImage):

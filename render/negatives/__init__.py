@@ -1,1 +1,1 @@
-"""Pictures that are no ECG, drawn from chance alone: prints, plots, and scenes that pass for photographs."""
+"""Random pictures that show no ECG: documents, plots, and scenes in place of photographs."""

@@ -1,4 +1,4 @@
-"""Print and writing: letters, forms, lists, screens, notes, codes."""
+"""Documents without an ECG: letters, forms, notes, screens, codes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import numpy as np
 from numpy.random import Generator
 from PIL import Image, ImageDraw
 
-from render.negatives.drawing import Colour, colour, paper_and_ink, pseudo_words, shaded, title, type_of
+from render.negatives.drawing import Colour, brighten, colour, font_of, paper_and_ink, pseudo_words, title
 
 
 def letter(rng: Generator, width: int, height: int) -> Image.Image:
-    """Lines of text in one to three columns under a head, perhaps around a picture."""
+    """Lines of text in one to three columns under a title, in 30 % with a picture."""
     paper, ink = paper_and_ink(rng)
     image = Image.new("RGB", (width, height), paper)
     pen = ImageDraw.Draw(image)
@@ -18,7 +18,7 @@ def letter(rng: Generator, width: int, height: int) -> Image.Image:
     left, y = round(width * rng.uniform(0.04, 0.14)), round(height * rng.uniform(0.03, 0.12))
     if rng.random() < 0.8:
         head = int(size * rng.uniform(1.4, 3.0))
-        pen.text((left, y), title(rng, int(rng.integers(1, 5))), fill=colour(rng, light=(0, 0.7)), font=type_of(head))
+        pen.text((left, y), title(rng, int(rng.integers(1, 5))), fill=colour(rng, light=(0, 0.7)), font=font_of(head))
         y += round(head * 1.8)
     columns = int(rng.integers(1, 4))
     wide = (width - 2 * left) // columns
@@ -33,13 +33,13 @@ def letter(rng: Generator, width: int, height: int) -> Image.Image:
 
 
 def _paragraphs(image: Image.Image, box: tuple[int, int, int, int], size: int, ink: Colour, rng: Generator) -> None:
-    """Text down a column: x, y, its width, and the y where it ends. A few lines, each cut anywhere, make all of it."""
+    """Text in a column. box: x, y, width, and the y of its end. Three lines, cut at random places, make all of it."""
     x, y, wide, foot = box
     step, lines = round(size * rng.uniform(1.2, 1.7)), []
     for _ in range(3):
         line = Image.new("L", (wide + 200, step))
         text = " ".join(pseudo_words(rng, 40))[: 8 + 2 * line.width // size]
-        ImageDraw.Draw(line).text((0, 0), text, fill=255, font=type_of(size))
+        ImageDraw.Draw(line).text((0, 0), text, fill=255, font=font_of(size))
         lines.append(line)
     while y < foot:
         line, start, ends = lines[int(rng.integers(3))], int(rng.integers(0, 200)), rng.random() < 0.18
@@ -49,7 +49,7 @@ def _paragraphs(image: Image.Image, box: tuple[int, int, int, int], size: int, i
 
 
 def form(rng: Generator, width: int, height: int) -> Image.Image:
-    """A table with a head, ruled or banded, some cells filled in by hand."""
+    """A table with a head row, with rules or bands, some cells filled in by hand."""
     paper, ink = paper_and_ink(rng)
     image = Image.new("RGB", (width, height), paper)
     pen = ImageDraw.Draw(image)
@@ -57,20 +57,20 @@ def form(rng: Generator, width: int, height: int) -> Image.Image:
     left, top = round(width * rng.uniform(0.0, 0.1)), round(height * rng.uniform(0.02, 0.2))
     ys = np.linspace(top, height - round(height * rng.uniform(0.0, 0.2)), rows + 1)
     xs = left + np.append(0, np.cumsum(rng.dirichlet(np.full(columns, 4.0)))) * (width - 2 * left)
-    band, line = colour(rng, light=(0.7, 0.98), vivid=(0, 0.4)), shaded(ink, 1.6)
+    band, line = colour(rng, light=(0.7, 0.98), vivid=(0, 0.4)), brighten(ink, 1.6)
     size = max(8, round((ys[1] - ys[0]) * rng.uniform(0.4, 0.65)))
-    hand, ruled, banded = rng.random() < 0.35, rng.random() < 0.7, rng.random() < 0.5
+    hand, has_rules, has_bands = rng.random() < 0.35, rng.random() < 0.7, rng.random() < 0.5
     if rng.random() < 0.7:
-        pen.text((left, max(0, top - 26)), title(rng), fill=ink, font=type_of(20))
+        pen.text((left, max(0, top - 26)), title(rng), fill=ink, font=font_of(20))
     for r in range(rows):
-        if r == 0 or (banded and r % 2 == 0):
-            pen.rectangle((left, ys[r], width - left, ys[r + 1]), fill=shaded(band, 0.8) if r == 0 else band)
-        filled = rng.random(columns) < 0.75
+        if r == 0 or (has_bands and r % 2 == 0):
+            pen.rectangle((left, ys[r], width - left, ys[r + 1]), fill=brighten(band, 0.8) if r == 0 else band)
+        has_text = rng.random(columns) < 0.75
         for c, text in enumerate(pseudo_words(rng, columns)):
-            if filled[c]:
-                font = type_of(size, hand and r > 0 and c > 0)
+            if has_text[c]:
+                font = font_of(size, hand and r > 0 and c > 0)
                 pen.text((xs[c] + 4, ys[r] + 2), text[: max(2, int((xs[c + 1] - xs[c]) / size * 1.7))], ink, font=font)
-    if ruled:
+    if has_rules:
         for y in ys:
             pen.line((left, y, width - left, y), fill=line, width=1)
         for x in xs:
@@ -79,7 +79,7 @@ def form(rng: Generator, width: int, height: int) -> Image.Image:
 
 
 def note(rng: Generator, width: int, height: int) -> Image.Image:
-    """Handwriting, scrawls and doodles on plain, ruled or squared paper."""
+    """Handwriting and doodles on plain, ruled or squared paper."""
     paper, ink = paper_and_ink(rng)
     image = Image.new("RGB", (width, height), paper)
     pen = ImageDraw.Draw(image)
@@ -93,14 +93,15 @@ def note(rng: Generator, width: int, height: int) -> Image.Image:
     for y in range(step, height, step) if rng.random() < 0.75 else ():
         if rng.random() < 0.8:
             text = " ".join(pseudo_words(rng, int(rng.integers(1, 10))))
-            pen.text((rng.uniform(0, 0.3) * width, y - step * 0.9), text, fill=ink, font=type_of(step, written=True))
+            at, font = (rng.uniform(0, 0.3) * width, y - step * 0.9), font_of(step, handwriting=True)
+            pen.text(at, text, fill=ink, font=font)
     for _ in range(int(rng.integers(0, 9))):
         _doodle(pen, rng, width, height)
     return image
 
 
 def _doodle(pen: ImageDraw.ImageDraw, rng: Generator, width: int, height: int) -> None:
-    """One scrawl: a sum of a few turns, so that it runs in loops and not from left to right."""
+    """A closed random curve: a sum of four sines, so that it runs in loops and not from left to right."""
     t = np.linspace(0, 2 * np.pi, int(rng.integers(20, 120)))
     waves = rng.normal(size=(2, 4)) / np.arange(1, 5)
     phases = rng.uniform(0, 2 * np.pi, (2, 4))
@@ -111,7 +112,7 @@ def _doodle(pen: ImageDraw.ImageDraw, rng: Generator, width: int, height: int) -
 
 
 def screen(rng: Generator, width: int, height: int) -> Image.Image:
-    """A screen shot: bars, panels, buttons, speech bubbles or a list of messages."""
+    """A screenshot: bars, panels, buttons, speech bubbles or a list of messages."""
     dark = rng.random() < 0.35
     ground = colour(rng, light=(0.05, 0.25) if dark else (0.85, 1.0), vivid=(0, 0.4))
     text, accent = ((235, 235, 240) if dark else (25, 25, 30)), colour(rng, light=(0.4, 1.0), vivid=(0.3, 1.0))
@@ -119,25 +120,25 @@ def screen(rng: Generator, width: int, height: int) -> Image.Image:
     pen = ImageDraw.Draw(image)
     bar = int(rng.integers(18, 60))
     pen.rectangle((0, 0, width, bar), fill=accent)
-    pen.text((bar // 2, bar // 5), title(rng, 2), fill=(255, 255, 255), font=type_of(max(10, bar // 2)))
+    pen.text((bar // 2, bar // 5), title(rng, 2), fill=(255, 255, 255), font=font_of(max(10, bar // 2)))
     side = round(width * rng.uniform(0.12, 0.35)) if rng.random() < 0.5 else 0
-    pen.rectangle((0, bar, side, height), fill=shaded(ground, 1.5 if dark else 0.9))
+    pen.rectangle((0, bar, side, height), fill=brighten(ground, 1.5 if dark else 0.9))
     y, step, bubbles = bar + 12, int(rng.integers(24, 90)), rng.random() < 0.5
     while y < height:
         wide = rng.uniform(0.3, 0.9) * (width - side)
         x = width - wide - 10 if bubbles and rng.random() < 0.5 else side + 10
-        plate = colour(rng, light=(0.3, 1.0), vivid=(0.1, 0.7)) if rng.random() < 0.4 else shaded(ground, 1.4)
+        plate = colour(rng, light=(0.3, 1.0), vivid=(0.1, 0.7)) if rng.random() < 0.4 else brighten(ground, 1.4)
         pen.rounded_rectangle((x, y, x + wide, y + step * 0.85), radius=step // 5, fill=plate)
         size = max(8, step // 4)
         for k in range(int(rng.integers(1, 4))):
             line = " ".join(pseudo_words(rng, int(rng.integers(2, 12))))[: int(wide / size * 1.6)]
-            pen.text((x + 8, y + 3 + k * size * 1.1), line, fill=text, font=type_of(size))
+            pen.text((x + 8, y + 3 + k * size * 1.1), line, fill=text, font=font_of(size))
         y += round(step * rng.uniform(1.0, 1.4))
     return image
 
 
 def code(rng: Generator, width: int, height: int) -> Image.Image:
-    """A bar code or a code of squares, with figures below."""
+    """A bar code or a QR-like code, with figures below."""
     paper, ink = paper_and_ink(rng)
     image = Image.new("RGB", (width, height), paper)
     side = round(min(width, height) * rng.uniform(0.4, 0.9))
@@ -156,5 +157,5 @@ def code(rng: Generator, width: int, height: int) -> Image.Image:
     x, y = (width - size[0]) // 2, (height - size[1]) // 2
     image.paste(cells_image.resize(size, Image.Resampling.NEAREST), (x, y))
     below = " ".join(str(n) for n in rng.integers(100, 10_000, 4))
-    ImageDraw.Draw(image).text((x, min(height - 20, y + size[1] + 4)), below, fill=ink, font=type_of(16))
+    ImageDraw.Draw(image).text((x, min(height - 20, y + size[1] + 4)), below, fill=ink, font=font_of(16))
     return image

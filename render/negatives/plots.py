@@ -1,4 +1,4 @@
-"""Plots and drawings that are no ECG: charts, curves over graph paper, paper with nothing on it, plans."""
+"""Plots and drawings without an ECG: charts, curves on graph paper, empty paper, floor plans."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
 
-from render.negatives.drawing import Colour, colour, paper_and_ink, pseudo_words, shaded, title, type_of
+from render.negatives.drawing import Colour, brighten, colour, font_of, paper_and_ink, pseudo_words, title
 from render.pages.layout import sample_layout
 from render.pages.page import draw
 from render.pages.style import sample_style
@@ -21,7 +21,7 @@ _Points = NDArray[np.float64]
 
 
 def chart(rng: Generator, width: int, height: int) -> Image.Image:
-    """Bars, lines, areas or dots between two axes with figures, a title and perhaps a key."""
+    """Bars, lines, areas, dots or candles between two axes with figures, a title and in half of the charts a legend."""
     paper, ink = paper_and_ink(rng)
     image = Image.new("RGB", (width, height), paper)
     pen = ImageDraw.Draw(image)
@@ -32,7 +32,7 @@ def chart(rng: Generator, width: int, height: int) -> Image.Image:
         for k, word in enumerate(pseudo_words(rng, int(rng.integers(2, 5)))):
             y = top + 16 * k
             pen.rectangle((right - 70, y + 2, right - 60, y + 12), fill=colour(rng, vivid=(0.4, 1)))
-            pen.text((right - 55, y), word, fill=ink, font=type_of(11))
+            pen.text((right - 55, y), word, fill=ink, font=font_of(11))
     return image
 
 
@@ -42,16 +42,16 @@ def _axes(
     """Draw axes, figures and title; returns the box between them."""
     left, right = width * rng.uniform(0.07, 0.15), width * rng.uniform(0.9, 0.98)
     top, foot = height * rng.uniform(0.08, 0.2), height * rng.uniform(0.8, 0.92)
-    pen.text((left, 4), title(rng, int(rng.integers(2, 6))), fill=ink, font=type_of(max(12, int(top * 0.5))))
-    rule = shaded(ink, 3.0) if max(ink) < 90 else shaded(ink, 0.6)
+    pen.text((left, 4), title(rng, int(rng.integers(2, 6))), fill=ink, font=font_of(max(12, int(top * 0.5))))
+    rule = brighten(ink, 3.0) if max(ink) < 90 else brighten(ink, 0.6)
     marks, step = int(rng.integers(3, 8)), int(rng.choice([1, 2, 5, 10, 25, 100]))
     for k in range(marks + 1):
         y = foot - (foot - top) * k / marks
         pen.line((left, y, right, y), fill=rule)
-        pen.text((left - 4, y), str(k * step), fill=ink, font=type_of(11), anchor="rm")
+        pen.text((left - 4, y), str(k * step), fill=ink, font=font_of(11), anchor="rm")
     for k, word in enumerate(pseudo_words(rng, marks)):
         x = left + (right - left) * (k + 0.5) / marks
-        pen.text((x, foot + 4), word[:6], fill=ink, font=type_of(11), anchor="ma")
+        pen.text((x, foot + 4), word[:6], fill=ink, font=font_of(11), anchor="ma")
     pen.line((left, top, left, foot, right, foot), fill=ink, width=2)
     return left, top, right, foot
 
@@ -68,7 +68,7 @@ def _bars(pen: ImageDraw.ImageDraw, rng: Generator, box: tuple[float, float, flo
 
 
 def _walk(rng: Generator, box: tuple[float, float, float, float], count: int) -> _Points:
-    """(count, 2): a course without any beat, a slow trend with a walk upon it."""
+    """(count, 2): a random walk on a slow trend, without anything like a heartbeat."""
     left, top, right, foot = box
     y = np.cumsum(rng.normal(size=count)) + rng.normal() * np.linspace(0, 2 * np.sqrt(count), count)
     y = (y - y.min()) / (np.ptp(y) + 1e-9) * rng.uniform(0.5, 0.95)
@@ -96,14 +96,14 @@ def _dots(pen: ImageDraw.ImageDraw, rng: Generator, box: tuple[float, float, flo
     left, top, right, foot = box
     for _ in range(int(rng.integers(1, 4))):
         shade, size = colour(rng, vivid=(0.3, 1), light=(0.2, 0.9)), rng.uniform(1.5, 7)
-        spread = rng.uniform(0.04, 0.2, 2)
-        for x, y in np.clip(rng.normal(rng.uniform(0.2, 0.8, 2), spread, (int(rng.integers(15, 90)), 2)), 0, 1):
+        sigma = rng.uniform(0.04, 0.2, 2)
+        for x, y in np.clip(rng.normal(rng.uniform(0.2, 0.8, 2), sigma, (int(rng.integers(15, 90)), 2)), 0, 1):
             at = left + (right - left) * x, foot - (foot - top) * y
             pen.ellipse((at[0] - size, at[1] - size, at[0] + size, at[1] + size), fill=shade)
 
 
 def _candles(pen: ImageDraw.ImageDraw, rng: Generator, box: tuple[float, float, float, float]) -> None:
-    """A share's course: a candle a day, green up, red down."""
+    """A candlestick chart of a share price: green up, red down."""
     points = _walk(rng, box, int(rng.integers(15, 70)))
     wide = (points[1, 0] - points[0, 0]) * 0.35
     for k in range(1, len(points)):
@@ -116,7 +116,7 @@ def _candles(pen: ImageDraw.ImageDraw, rng: Generator, box: tuple[float, float, 
 
 
 def pie(rng: Generator, width: int, height: int) -> Image.Image:
-    """One to three discs cut into sectors, or rings."""
+    """One to three pie or ring charts."""
     paper, ink = paper_and_ink(rng)
     image = Image.new("RGB", (width, height), paper)
     pen = ImageDraw.Draw(image)
@@ -129,17 +129,17 @@ def pie(rng: Generator, width: int, height: int) -> Image.Image:
             pen.pieslice((x - size, y - size, x + size, y + size), start, end, fill=colour(rng), outline=paper)
             angle = np.radians((start + end) / 2)
             at = (x + 1.15 * size * np.cos(angle), y + 1.15 * size * np.sin(angle))
-            pen.text(at, f"{(end - start) / 3.6:.0f} %", fill=ink, font=type_of(13), anchor="mm")
+            pen.text(at, f"{(end - start) / 3.6:.0f} %", fill=ink, font=font_of(13), anchor="mm")
         if rng.random() < 0.4:
             hole = size * rng.uniform(0.3, 0.7)
             pen.ellipse((x - hole, y - hole, x + hole, y + hole), fill=paper)
-    pen.text((8, 6), title(rng, 4), fill=ink, font=type_of(int(rng.integers(12, 30))))
+    pen.text((8, 6), title(rng, 4), fill=ink, font=font_of(int(rng.integers(12, 30))))
     return image
 
 
 def graph_paper(rng: Generator, width: int, height: int) -> Image.Image:
-    """Graph paper, an ECG's red one too: with one large curve and its axes, with geometry, or with nothing."""
-    image, ink = _ruled(rng, width, height)
+    """Graph paper, in a third of the cases red like an ECG's: with a large curve and axes, with polygons, or empty."""
+    image, ink = _squared_paper(rng, width, height)
     pen = ImageDraw.Draw(image)
     kind = rng.random()
     if kind < 0.2:
@@ -158,14 +158,14 @@ def graph_paper(rng: Generator, width: int, height: int) -> Image.Image:
         y = _function(rng, x) * height * rng.uniform(0.25, 0.45)
         points = np.column_stack([(x + 1) / 2 * width, middle - y])
         pen.line(points.ravel().tolist(), fill=colour(rng, light=(0, 0.8)), width=int(rng.integers(2, 6)))
-    pen.text((at + 6, 4), f"y = {pseudo_words(rng, 1)[0]}(x)", fill=ink, font=type_of(int(rng.integers(14, 30))))
+    pen.text((at + 6, 4), f"y = {pseudo_words(rng, 1)[0]}(x)", fill=ink, font=font_of(int(rng.integers(14, 30))))
     return image
 
 
 def empty_form(rng: Generator, width: int, height: int) -> Image.Image:
-    """A page as ours are, of any layout and paper, without one beat: no traces, or flat ones of electrodes in the air.
+    """A page of `render.pages.page`, of any layout and paper, without a heartbeat: no traces, or flat ones.
 
-    A flat line may be asystole, but no picture can tell the two apart.
+    Flat traces are those of open electrodes; they could be asystole, but no picture can distinguish the two.
     """
     layout = sample_layout("mixed", rng)
     at = np.arange(round(layout.seconds * _EMPTY_HZ)) / _EMPTY_HZ
@@ -182,12 +182,12 @@ def empty_form(rng: Generator, width: int, height: int) -> Image.Image:
         width=round(layout.width * rng.uniform(2.5, 5.0)),
         paper=sample_style("mixed", rng).paper,
     )
-    placed = ImageOps.contain if width > height else ImageOps.fit  # whole, or what an upright picture has of it
-    return placed(page.to_pil(), (width, height))
+    resize = ImageOps.contain if width > height else ImageOps.fit  # the whole page, or a part that fills the picture
+    return resize(page.to_pil(), (width, height))
 
 
 def _function(rng: Generator, x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A curve of school books within -1 to 1: a sine of few turns, a parabola, a bell, a decay, a step."""
+    """A textbook curve within -1 to 1: a slow sine, a parabola, a bell, a decay, a step, a damped sine."""
     kind, a, b = int(rng.integers(6)), rng.uniform(1, 4), rng.uniform(-0.5, 0.5)
     curves = (
         np.sin(np.pi * a * x + b),
@@ -200,21 +200,21 @@ def _function(rng: Generator, x: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.clip(curves[kind] * rng.choice([-1, 1]), -1, 1))
 
 
-def _ruled(rng: Generator, width: int, height: int) -> tuple[Image.Image, Colour]:
-    """Squared paper and an ink that shows on it."""
+def _squared_paper(rng: Generator, width: int, height: int) -> tuple[Image.Image, Colour]:
+    """Squared paper and an ink that contrasts with it."""
     red = rng.random() < 0.35
     ground: Colour = (255, 246, 244) if red else paper_and_ink(rng)[0]
-    line = (240, 160, 155) if red else shaded(colour(rng, light=(0.6, 0.95), vivid=(0.2, 0.6)), 0.95)
+    line = (240, 160, 155) if red else brighten(colour(rng, light=(0.6, 0.95), vivid=(0.2, 0.6)), 0.95)
     rows = np.broadcast_to(np.array(ground, np.uint8), (height, width, 3)).copy()
     step, each = int(rng.integers(4, 24)), int(rng.choice([1, 5, 10]))
-    for every, shade in ((step, line), (step * each, shaded(line, 0.8))):
+    for every, shade in ((step, line), (step * each, brighten(line, 0.8))):
         rows[::every] = shade
         rows[:, ::every] = shade
     return Image.fromarray(rows), (20, 20, 40) if sum(ground) > 380 else (240, 240, 240)
 
 
 def floor_plan(rng: Generator, width: int, height: int) -> Image.Image:
-    """A map or a diagram: regions with streets between them, or boxes joined by arrows, with names."""
+    """A map or a diagram: regions with streets between them, or boxes joined by lines, with names."""
     paper, ink = paper_and_ink(rng)
     image = Image.new("RGB", (width, height), paper)
     pen = ImageDraw.Draw(image)
@@ -232,5 +232,5 @@ def floor_plan(rng: Generator, width: int, height: int) -> Image.Image:
             around = np.sort(rng.uniform(0, 2 * np.pi, 9))
             corners = np.column_stack([x + 1.4 * wide * np.cos(around), y + 1.4 * tall * np.sin(around)])
             pen.polygon(corners.ravel().tolist(), fill=shade)
-        pen.text((x, y), pseudo_words(rng, 1)[0][:9], fill=ink, font=type_of(int(rng.integers(10, 18))), anchor="mm")
+        pen.text((x, y), pseudo_words(rng, 1)[0][:9], fill=ink, font=font_of(int(rng.integers(10, 18))), anchor="mm")
     return image

@@ -1,6 +1,6 @@
-"""Pages that cannot be read, so that a model may learn to say so: no ECG at all, turned, or cut off.
+"""Pages that cannot be read, from which a model learns to refuse: no ECG at all, rotated, or cut off.
 
-A page that is turned or cut off begins as an ordinary picture; its geometry still says where each lead stands.
+A page that is rotated or cut off begins as an ordinary picture; its geometry still holds the place of each lead.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import compress
 from types import MappingProxyType
 
 import numpy as np
@@ -23,7 +24,7 @@ from render.record import LEADS
 KINDS: Mapping[str, float] = MappingProxyType(
     {"not an ECG": 0.4, "upside down": 0.2, "on its side": 0.1, "cut off": 0.3}
 )
-"""Why a page cannot be read -> its share of such pages. Our choice: the first has the most to be varied in."""
+"""Why a page cannot be read -> its share of such pages. A choice of this project: the first kind varies most."""
 
 SUBJECTS: Mapping[str, tuple[Callable[[Generator, int, int], Image.Image], float]] = MappingProxyType(
     {
@@ -45,52 +46,53 @@ SUBJECTS: Mapping[str, tuple[Callable[[Generator, int, int], Image.Image], float
         "texture": (scenes.texture, 0.04),
         "radiograph": (scenes.radiograph, 0.03),
         "lights": (scenes.lights, 0.02),
-        "hardly anything": (scenes.hardly_anything, 0.12),
+        "nearly empty": (scenes.nearly_empty, 0.12),
     }
 )
-"""What a picture that is no ECG shows -> what draws it (generator, width and height in pixels), and its share."""
+"""Subject of a picture without an ECG -> the function that draws it (generator, width, height in pixels), its share."""
 
-LOST_SHARE = 1 / 3
-"""At least this share of a page's leads is lost where it is cut off; one at least is left."""
+MISSING_SHARE = 1 / 3
+"""A page that is cut off misses at least this share of its leads; at least one lead is left."""
 
-_TALLEST = 1.6  # height over width of a telephone held upright, and the other way round
-_SMALLEST = 0.45  # of the longest side that is asked for
+_TALLEST = 1.6  # largest aspect ratio, height over width or width over height
+_SMALLEST = 0.45  # shortest longer side, as a share of `longest`
 _TRIES = 96
-_ALONG, _ABOVE_MM = 48, (-2.5, 0.0, 5.0)  # a trace is looked for here: along its baseline, below and above it
-_UNSURE = (0.35, 0.65)  # shares in sight at which even a person might call a lead lost or not
+# A trace is taken to lie at so many points along its baseline, at these heights in mm above it.
+_ALONG, _ABOVE_MM = 48, (-2.5, 0.0, 5.0)
+_UNSURE = (0.35, 0.65)  # visible shares at which people would disagree whether a lead is missing
 
 
 @dataclass(frozen=True, eq=False)
 class Unreadable:
-    """A page that cannot be read. kind: of `KINDS`. lost: names of the leads that are cut off, I to V6."""
+    """A page that cannot be read. kind: of `KINDS`. missing_leads: the leads that are cut off, in the order I to V6."""
 
     kind: str
     picture: ImageFile
-    lost: tuple[str, ...] = ()
+    missing_leads: tuple[str, ...] = ()
 
 
 def make_unreadable(picture: PageImage, rng: Generator) -> Unreadable:
-    """An unreadable page in the place of a page's picture: its kind, and all else about it, drawn from `rng`."""
+    """An unreadable page in place of a page's picture: its kind and everything else about it sampled from `rng`."""
     kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
     if kind == "cut off":
-        part, lost = cut_off(picture, rng)
-        return Unreadable(kind, part, lost)
+        part, missing_leads = cut_off(picture, rng)
+        return Unreadable(kind, part, missing_leads)
     if kind == "not an ECG":
         return Unreadable(kind, no_ecg(rng, picture.geometry.width, mask=picture.mask is not None))
-    return Unreadable(kind, turned(picture, 2 if kind == "upside down" else int(rng.choice([1, 3]))))
+    return Unreadable(kind, rotate_quarters(picture, 2 if kind == "upside down" else int(rng.choice([1, 3]))))
 
 
 def no_ecg(rng: Generator, longest: int, *, subject: str | None = None, mask: bool = False) -> ImageFile:
-    """A picture of something else, its longer side at most `longest` pixels; no geometry, and a mask all of paper.
+    """A picture without an ECG, its longer side at most `longest` pixels. Its mask, if `mask`, is paper everywhere.
 
-    subject: of `SUBJECTS`; None draws one.
+    subject: of `SUBJECTS`; None samples one.
     """
     aspect = float(np.exp(rng.uniform(-np.log(_TALLEST), np.log(_TALLEST))))
     side = longest * rng.uniform(_SMALLEST, 1.0)
     width, height = round(side * min(1.0, 1 / aspect)), round(side * min(1.0, aspect))
     if subject is None:
         subject = str(rng.choice(list(SUBJECTS), p=[share for _, share in SUBJECTS.values()]))
-    image = _taken(SUBJECTS[subject][0](rng, width, height), rng)
+    image = _photograph(SUBJECTS[subject][0](rng, width, height), rng)
     out = io.BytesIO()
     if rng.random() < 0.25:
         image.save(out, "PNG", compress_level=1)
@@ -102,8 +104,8 @@ def no_ecg(rng: Generator, longest: int, *, subject: str | None = None, mask: bo
     return ImageFile(out.getvalue(), suffix, blank)
 
 
-def _taken(image: Image.Image, rng: Generator) -> Image.Image:
-    """As a camera or scanner may have it: askew, soft, faded, grey, tinted."""
+def _photograph(image: Image.Image, rng: Generator) -> Image.Image:
+    """The image as a camera or scanner may record it: tilted, blurred, grey, faded, tinted."""
     chance = rng.random(5)
     if chance[0] < 0.25:
         angle = float(rng.normal(0, 6))
@@ -121,8 +123,8 @@ def _taken(image: Image.Image, rng: Generator) -> Image.Image:
     return image
 
 
-def turned(picture: PageImage, quarters: int) -> PageImage:
-    """The picture turned against the clock by so many quarters, 1 to 3, its geometry and mask with it."""
+def rotate_quarters(picture: PageImage, quarters: int) -> PageImage:
+    """The picture rotated counterclockwise by so many quarter turns, 1 to 3, with its geometry and mask."""
     width, height = picture.geometry.width, picture.geometry.height
     turn, matrix = {
         1: (Image.Transpose.ROTATE_90, [[0, 1, 0], [-1, 0, width - 1], [0, 0, 1]]),
@@ -130,34 +132,34 @@ def turned(picture: PageImage, quarters: int) -> PageImage:
         3: (Image.Transpose.ROTATE_270, [[0, -1, height - 1], [1, 0, 0], [0, 0, 1]]),
     }[quarters]
     mask = None if picture.mask is None else np.ascontiguousarray(np.rot90(picture.mask, quarters))
-    return _changed(picture, lambda image: image.transpose(turn), np.array(matrix, dtype=float), mask)
+    return _transform(picture, lambda image: image.transpose(turn), np.array(matrix, dtype=float), mask)
 
 
 def cut_off(picture: PageImage, rng: Generator) -> tuple[PageImage, tuple[str, ...]]:
-    """A part of the picture, and the leads that it loses: at least `LOST_SHARE` of them, and never all.
+    """A part of the picture, and the leads that are missing in it: at least `MISSING_SHARE` of them, and never all.
 
-    A lead is lost when less of it is left than half a trace, of its shortest one where it has a rhythm strip too: a
-    quarter of a strip shows as many beats as a column of the page. A trace is taken for a band from 2.5 mm below its
-    baseline to 5 mm above it, where most of a beat is.
+    A lead is missing where less than half a trace of it is left; of the shortest trace, where it has a rhythm strip
+    too: a quarter of a strip shows as many beats as a column of the page. A trace is taken as a band from 2.5 mm below
+    its baseline to 5 mm above it, which contains most of a beat.
     """
     geometry = picture.geometry
     boxes = _windows(rng) * np.array([geometry.width, geometry.height] * 2)
     boxes = np.rint(boxes).astype(int)
-    names, seen = _in_sight(geometry, boxes)
-    lost = seen < 0.5
-    count = lost.sum(axis=1)
-    good = (count >= LOST_SHARE * len(names) - 1e-9) & (count < len(names))
-    clear = ~((seen > _UNSURE[0]) & (seen < _UNSURE[1])).any(axis=1)
+    names, visible = _visible_shares(geometry, boxes)
+    is_missing = visible < 0.5
+    count = is_missing.sum(axis=1)
+    good = (count >= MISSING_SHARE * len(names) - 1e-9) & (count < len(names))
+    clear = ~((visible > _UNSURE[0]) & (visible < _UNSURE[1])).any(axis=1)
     best = int(np.argmax(good * 2 + clear if good.any() else np.where(count < len(names), count, 0)))
     x0, y0, x1, y1 = (int(at) for at in boxes[best])
     matrix = np.array([[1, 0, -x0], [0, 1, -y0], [0, 0, 1]], dtype=float)
     mask = None if picture.mask is None else np.ascontiguousarray(picture.mask[y0:y1, x0:x1])
-    part = _changed(picture, lambda image: image.crop((x0, y0, x1, y1)), matrix, mask)
-    return part, tuple(name for name, gone in zip(names, lost[best], strict=True) if gone)
+    part = _transform(picture, lambda image: image.crop((x0, y0, x1, y1)), matrix, mask)
+    return part, tuple(compress(names, is_missing[best]))
 
 
 def _windows(rng: Generator) -> NDArray[np.float64]:
-    """(tries, 4): x0, y0, x1, y1 of parts of a picture, 0-1: one side gone, a corner left, or a window within."""
+    """(tries, 4): x0, y0, x1, y1 of parts of a picture, 0-1: without one side, only a corner, or a window inside."""
     edges = np.tile([0.0, 0.0, 1.0, 1.0], (_TRIES, 1))
     for edge in edges:
         kind, side = rng.random(), int(rng.integers(4))
@@ -170,14 +172,14 @@ def _windows(rng: Generator) -> NDArray[np.float64]:
     return edges
 
 
-def _in_sight(geometry: PageGeometry, boxes: NDArray[np.int_]) -> tuple[list[str], NDArray[np.float64]]:
-    """The page's leads, and (boxes, leads) how much of each lies within each box, in its shortest traces."""
+def _visible_shares(geometry: PageGeometry, boxes: NDArray[np.int_]) -> tuple[list[str], NDArray[np.float64]]:
+    """The page's leads, and (boxes, leads) the length of each within each box, in lengths of its shortest trace."""
     shortest: dict[str, float] = {}
     for trace in geometry.leads:
         long = trace.box[2] - trace.box[0]
         shortest[trace.lead] = min(long, shortest.get(trace.lead, long))
     names = [lead for lead in LEADS if lead in shortest]
-    seen = np.zeros((len(boxes), len(names)))
+    visible = np.zeros((len(boxes), len(names)))
     for trace in geometry.leads:
         x0, _, x1, _ = trace.box
         xs = np.linspace(x0, x1, _ALONG)
@@ -187,17 +189,17 @@ def _in_sight(geometry: PageGeometry, boxes: NDArray[np.int_]) -> tuple[list[str
         left, top, right, foot = (boxes[:, k, None] - 0.5 for k in range(4))
         share = ((x > left) & (x < right) & (y > top) & (y < foot)).mean(axis=1)
         place = names.index(trace.lead)
-        seen[:, place] = np.maximum(seen[:, place], share * (x1 - x0) / shortest[trace.lead])
-    return names, seen
+        visible[:, place] = np.maximum(visible[:, place], share * (x1 - x0) / shortest[trace.lead])
+    return names, visible
 
 
-def _changed(
+def _transform(
     picture: PageImage,
     change: Callable[[Image.Image], Image.Image],
     matrix: NDArray[np.float64],
     mask: NDArray[np.uint8] | None,
 ) -> PageImage:
-    """The picture after a change that `matrix` (3, 3) says in pixels; a file of the same kind and quality."""
+    """The picture after a change of its image; a file of the same kind and quality. matrix: the change, in pixels."""
     before = Image.open(io.BytesIO(picture.data))
     image, out = change(before), io.BytesIO()
     if picture.suffix == ".jpg":

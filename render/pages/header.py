@@ -1,8 +1,8 @@
-"""What a machine prints round the traces: who and when, what it measured, how it recorded.
+"""The text that a machine prints around the traces: person, date, measurements, settings of the recording.
 
-Fields that the record has are printed as they are (MIMIC-IV-ECG: measurements, bandwidth, filter). Administrative ones
-that no public record has (an identifier, a date, a room, a cart) are made up from the record's own name, the same every
-time. Numbers about the heart are never made up, and findings stand on the page only where the style asks for them.
+Fields that the record has are printed as they are (MIMIC-IV-ECG: measurements, bandwidth, filter). Administrative
+fields that no public record has (an identifier, a date, a room, a cart) are invented, with the record's name as the
+seed. Numbers about the heart are never invented, and findings are printed only where the style asks for them.
 """
 
 from __future__ import annotations
@@ -17,17 +17,20 @@ from render.dialogues.wording import label_of
 from render.pages.layout import Layout
 from render.record import EcgRecord
 
-# Two lines of small text fit above the grid, one of large.
+# Two lines of small text fit above the grid, or one line of large text.
 _LARGE_MM, _SMALL_MM, _FOOT_MM, _FINDINGS_MM = 4.0, 2.9, 2.7, 2.6
 _ONLY_LINE, _FIRST_LINE, _SECOND_LINE, _FINDINGS_LINE = 6.5, 3.6, 7.4, 9.9  # baselines, mm from the top
 _FOOT_LINE = 1.4  # mm from the bottom
-_RECORDING = ("Bandwidth", "Filter")  # fields of `EcgRecord.header` about the recording, not the heart
+_SETTINGS = ("Bandwidth", "Filter")  # fields of `EcgRecord.header` about the recording, not the heart
 
 
 @dataclass(frozen=True)
 class HeaderLine:
-    """A line of text: baseline and size in mm; fields from the left end of the traces on, and text that ends at their
-    right end. The last fields give way where there is no room."""
+    """A line of text.
+
+    baseline, size: mm. fields: from the left end of the traces on; the last ones are left out where there is no room.
+    right: text that ends at the right end of the traces.
+    """
 
     baseline: float
     size: float
@@ -35,92 +38,99 @@ class HeaderLine:
     right: str = ""
 
 
-def lines(record: EcgRecord, plan: Layout, text: str, findings: bool) -> list[HeaderLine]:
-    """What stands on the page in the manner `text` (a word of `render.pages.paper.PAPER_WORDS`), "" for nothing."""
-    made = {"": _nothing, "plain": _plain, "muse": _muse, "pagewriter": _pagewriter, "cardiovit": _cardiovit}[text](
-        record, plan
-    )
+def lines(record: EcgRecord, layout: Layout, text: str, findings: bool) -> list[HeaderLine]:
+    """The lines of text on a page.
+
+    text: whose format they have, a word of `render.pages.paper.PAPER_WORDS`; "" for none. findings: whether the
+    record's statements are printed too.
+    """
+    formats = {"": _nothing, "plain": _plain, "muse": _muse, "pagewriter": _pagewriter, "cardiovit": _cardiovit}
+    page_lines = formats[text](record, layout)
     if findings and record.statements:
-        said = "   ".join(label_of(code) for code in record.statements)
-        made.append(HeaderLine(_FINDINGS_LINE, _FINDINGS_MM, (f"*** {said} ***",)))
-    return made
+        names = "   ".join(label_of(code) for code in record.statements)
+        page_lines.append(HeaderLine(_FINDINGS_LINE, _FINDINGS_MM, (f"*** {names} ***",)))
+    return page_lines
 
 
-def _nothing(record: EcgRecord, plan: Layout) -> list[HeaderLine]:
+def _nothing(record: EcgRecord, layout: Layout) -> list[HeaderLine]:
     return []
 
 
-def _plain(record: EcgRecord, plan: Layout) -> list[HeaderLine]:
-    """Everything in one line: what is known of the person, the fields, speed and gain."""
+def _plain(record: EcgRecord, layout: Layout) -> list[HeaderLine]:
+    """Everything in one line: age and sex, the record's fields, speed and gain."""
     fields = (*_person(record), *(f"{name}: {value}" for name, value in record.header))
-    return [HeaderLine(_ONLY_LINE, _LARGE_MM, fields, legend(plan))]
+    return [HeaderLine(_ONLY_LINE, _LARGE_MM, fields, legend(layout))]
 
 
-def _muse(record: EcgRecord, plan: Layout) -> list[HeaderLine]:
-    """Two lines at the head, the recording at the foot: the manner of GE's carts and archive."""
+def _muse(record: EcgRecord, layout: Layout) -> list[HeaderLine]:
+    """Two lines at the head, the recording's settings at the foot, as GE's carts and archive print them."""
     admin = _Admin.of(record)
-    recorded = _recorded(record, "0.05-150 Hz", "")
+    settings = _settings(record, "0.05-150 Hz", "")
     return [
         HeaderLine(_FIRST_LINE, _SMALL_MM, (f"ID:{admin.number}", admin.when, *_person(record)), admin.room),
-        HeaderLine(_SECOND_LINE, _SMALL_MM, tuple(f"{name} {value}" for name, value in _measured(record))),
-        HeaderLine(plan.height - _FOOT_LINE, _FOOT_MM, (*legend(plan).split("    "), *recorded), f"CART {admin.cart}"),
-    ]
-
-
-def _pagewriter(record: EcgRecord, plan: Layout) -> list[HeaderLine]:
-    """Number and date left, room right, measurements with dashes where there are none: the manner of Philips' carts."""
-    admin = _Admin.of(record)
-    speed, *gains = legend(plan).split("    ")
-    recorded = _recorded(record, "0.15-100 Hz", "50~")
-    return [
-        HeaderLine(_FIRST_LINE, _SMALL_MM, (admin.number, *_person(record)), admin.when),
-        HeaderLine(_SECOND_LINE, _SMALL_MM, tuple(f"{name} {value}" for name, value in _measured(record)), admin.room),
+        HeaderLine(_SECOND_LINE, _SMALL_MM, tuple(f"{name} {value}" for name, value in _measurements(record))),
         HeaderLine(
-            plan.height - _FOOT_LINE,
-            _FOOT_MM,
-            (f"Device: {admin.cart}", f"Speed: {speed}", f"Gain: {', '.join(gains)}"),
-            " ".join(recorded),
+            layout.height - _FOOT_LINE, _FOOT_MM, (*legend(layout).split("    "), *settings), f"CART {admin.cart}"
         ),
     ]
 
 
-def _cardiovit(record: EcgRecord, plan: Layout) -> list[HeaderLine]:
-    """Speed, gain and filters at the head's right end, the date at the foot: the manner of Schiller's machines."""
+def _pagewriter(record: EcgRecord, layout: Layout) -> list[HeaderLine]:
+    """Number and measurements left, date and room right, settings at the foot, as Philips' carts print them."""
     admin = _Admin.of(record)
-    recorded = _recorded(record, "0.05-150 Hz", "50 Hz")
+    speed, *gains = legend(layout).split("    ")
+    settings = _settings(record, "0.15-100 Hz", "50~")
     return [
-        HeaderLine(_FIRST_LINE, _SMALL_MM, (f"No. {admin.number}", *_person(record)), legend(plan)),
-        HeaderLine(_SECOND_LINE, _SMALL_MM, tuple(f"{n} {v}" for n, v in _measured(record)), "    ".join(recorded)),
-        HeaderLine(plan.height - _FOOT_LINE, _FOOT_MM, (admin.when, admin.room), admin.cart),
+        HeaderLine(_FIRST_LINE, _SMALL_MM, (admin.number, *_person(record)), admin.when),
+        HeaderLine(
+            _SECOND_LINE, _SMALL_MM, tuple(f"{name} {value}" for name, value in _measurements(record)), admin.room
+        ),
+        HeaderLine(
+            layout.height - _FOOT_LINE,
+            _FOOT_MM,
+            (f"Device: {admin.cart}", f"Speed: {speed}", f"Gain: {', '.join(gains)}"),
+            " ".join(settings),
+        ),
     ]
 
 
-def legend(plan: Layout) -> str:
+def _cardiovit(record: EcgRecord, layout: Layout) -> list[HeaderLine]:
+    """Speed, gain and filters at the head's right end, the date at the foot, as Schiller's machines print them."""
+    admin = _Admin.of(record)
+    settings = _settings(record, "0.05-150 Hz", "50 Hz")
+    return [
+        HeaderLine(_FIRST_LINE, _SMALL_MM, (f"No. {admin.number}", *_person(record)), legend(layout)),
+        HeaderLine(_SECOND_LINE, _SMALL_MM, tuple(f"{n} {v}" for n, v in _measurements(record)), "    ".join(settings)),
+        HeaderLine(layout.height - _FOOT_LINE, _FOOT_MM, (admin.when, admin.room), admin.cart),
+    ]
+
+
+def legend(layout: Layout) -> str:
     """Paper speed and gain, without which a page cannot be read."""
-    gains = [f"{gain:g} mm/mV" for gain in plan.gains]
+    gains = [f"{gain:g} mm/mV" for gain in layout.gains]
     if len(gains) == 2:
         gains = [f"limb {gains[0]}, chest {gains[1]}"]
-    return f"{plan.mm_per_s:g} mm/s    {gains[0]}"
+    return f"{layout.mm_per_s:g} mm/s    {gains[0]}"
 
 
 def _person(record: EcgRecord) -> list[str]:
-    known = [f"{record.age:.0f} years"] if record.age is not None and math.isfinite(record.age) else []
-    return [*known, record.sex] if record.sex else known
+    age = [f"{record.age:.0f} years"] if record.age is not None and math.isfinite(record.age) else []
+    return [*age, record.sex] if record.sex else age
 
 
-def _measured(record: EcgRecord) -> list[tuple[str, str]]:
-    return [(name, value) for name, value in record.header if name not in _RECORDING]
+def _measurements(record: EcgRecord) -> list[tuple[str, str]]:
+    return [(name, value) for name, value in record.header if name not in _SETTINGS]
 
 
-def _recorded(record: EcgRecord, bandwidth: str, mains: str) -> list[str]:
-    """Bandwidth and filter as the record has them, else the machine's usual ones."""
-    known = [value for name, value in record.header if name in _RECORDING]
-    return known or [value for value in (bandwidth, mains) if value]
+def _settings(record: EcgRecord, bandwidth: str, mains: str) -> list[str]:
+    """Bandwidth and filter of the record, else the default ones of the machine."""
+    values = [value for name, value in record.header if name in _SETTINGS]
+    return values or [value for value in (bandwidth, mains) if value]
 
 
 @dataclass(frozen=True)
 class _Admin:
-    """Made-up administration of a record."""
+    """Invented administrative fields of a record."""
 
     number: str
     when: str

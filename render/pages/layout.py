@@ -1,6 +1,6 @@
-"""Where each lead stands on the paper, in millimetres and seconds; pixels appear only in `render.pages.page`.
+"""Where each lead lies on the paper, in millimetres and seconds; pixels appear only in `render.pages.page`.
 
-What a page may look like, and the words for it, stand in `render.pages.options`.
+The options of a layout, and the words for them, are in `render.pages.options`.
 
 Conventions of ECG paper (Kligfield et al. 2007, AHA/ACC/HRS recommendations on the electrocardiogram):
 25 mm/s and 10 mm/mV, so that a 1 mm box is 0.04 s and 0.1 mV. In the 3x4 format each lead has 2.5 s, columns
@@ -25,8 +25,8 @@ class Trace:
     x0: left end in mm from the page's left edge; the sample at `start` lies here.
     baseline: height of 0 mV in mm from the page's top edge.
     start, end: the time shown, seconds from the record's first sample, end excluded.
-    top, bottom: the row that belongs to it, mm. The trace itself may leave its row, as on real paper.
-    mm_per_mv: gain. inverted: drawn upside down, with a minus before its name.
+    top, bottom: its row, mm. The trace itself may leave the row, as on real paper.
+    mm_per_mv: gain. polarity: 1, or -1 for a trace that is drawn upside down, with a minus before its name.
     """
 
     lead: str
@@ -37,20 +37,20 @@ class Trace:
     top: float
     bottom: float
     mm_per_mv: float
-    inverted: bool
+    polarity: int
 
     @property
     def label(self) -> str:
         """The name printed at the trace."""
-        return f"-{self.lead}" if self.inverted else self.lead
+        return f"-{self.lead}" if self.polarity < 0 else self.lead
 
 
 @dataclass(frozen=True)
 class Pulse:
     """The calibration pulse of a row: 1 mV high, 0.2 s long.
 
-    x: where it rises, mm. baseline: mm. gains: mm per mV, of which each has its part of the 0.2 s: a row of two
-    gains has a stair of two steps, the sign of half standard (Garcia, 12-Lead ECG: The Art of Interpretation).
+    x: where it rises, mm. baseline: mm. gains: mm per mV, each for an equal part of the 0.2 s: a row of two gains has
+    two steps, the sign of half standard (Garcia, 12-Lead ECG: The Art of Interpretation).
     """
 
     x: float
@@ -62,10 +62,10 @@ class Pulse:
 class Layout:
     """A page of ECG paper.
 
-    name: in words that `layout_named` understands. width, height: mm. mm_per_s: paper speed.
-    grid_top: the paper's grid begins here, mm; the header stands above it.
+    name: in words for `layout_named`. width, height: mm. mm_per_s: paper speed.
+    grid_top: the paper's grid begins here, mm; the header is above it.
     separators: (x mm, baseline mm) where one lead ends and the next begins.
-    lead_names: whether every trace carries its lead's name.
+    lead_names: whether every trace has its lead's name beside it.
     """
 
     name: str
@@ -90,7 +90,7 @@ class Layout:
 
     @property
     def seconds(self) -> float:
-        """How much of a record the page shows, from its first sample on."""
+        """How many seconds of a record the page shows, from its first sample on."""
         return max(trace.end for trace in self.traces)
 
     def trace_end(self, trace: Trace) -> float:
@@ -100,31 +100,31 @@ class Layout:
 
 _TRACE_MM = 250.0  # 10 s at 25 mm/s
 _GRID_TOP = 10.0
-# Rows further apart than the most look lost; closer than the least, names stand in the traces of the row above.
-_LEAST_ROW, _MOST_ROW = 15.0, 40.0
+# Rows further apart than the maximum look lost; closer than the minimum, names overlap the traces of the row above.
+_MIN_ROW, _MAX_ROW = 15.0, 40.0
 
 PULSE_S = 0.2
-"""How long a calibration pulse is, seconds."""
+"""Duration of a calibration pulse, seconds."""
 
 
 def layout_named(words: str) -> Layout:
-    """The layout that `words` say: see `options_named`. Raises `InputError` when they say none."""
+    """The layout that `words` describe: see `options_named`. Raises `InputError` for words that describe none."""
     return make_layout(options_named(words))
 
 
-_MOST_DRAWS = 100
+_MAX_DRAWS = 100
 
 
 def sample_layout(words: str, rng: np.random.Generator) -> Layout:
-    """The layout of one page: `layout_named`, but the word "mixed" draws what is not said (see `sample_options`).
+    """The layout of one page: `layout_named`, but the word "mixed" samples what is not given (see `sample_options`).
 
-    Raises `InputError` when `words` say no layout, or none that any draw fits on the paper.
+    Raises `InputError` for words that describe no layout, or none that fits on the paper.
     """
-    for _ in range(_MOST_DRAWS):
+    for _ in range(_MAX_DRAWS):
         options = sample_options(words, rng)
         try:
             return make_layout(options)
-        except InputError:  # twelve rows were drawn for a low paper that `words` ask for
+        except InputError:  # twelve rows were sampled for a low paper that `words` name
             continue
     return make_layout(options)
 
@@ -133,7 +133,7 @@ def sample_layout(words: str, rng: np.random.Generator) -> Layout:
 def make_layout(options: PageOptions) -> Layout:
     """The layout of a page.
 
-    Raises `InputError` when the paper is too low for the format's rows.
+    Raises `InputError` where the paper is too low for the format's rows.
     """
     width, height = options.size
     left = 5.0 * round((width - _TRACE_MM) / 2 / 5.0)  # on a heavy line of the grid
@@ -153,13 +153,13 @@ def make_layout(options: PageOptions) -> Layout:
 
 
 def _row(options: PageOptions, labels: tuple[str, ...], left: float, baseline: float, pitch: float) -> list[Trace]:
-    """Leads that share the page's time equally; a single one runs through all of it."""
+    """The traces of one row: its leads share the page's time equally."""
     share = _TRACE_MM / options.mm_per_s / len(labels)
     traces = []
     for k, label in enumerate(labels):
         lead = label.removeprefix("-")
         start = 0.0 if options.columns == "simultaneous" else k * share
-        halved = options.half_chest and lead in CHEST_LEADS
+        half_gain = options.half_chest and lead in CHEST_LEADS
         traces.append(
             Trace(
                 lead=lead,
@@ -169,22 +169,21 @@ def _row(options: PageOptions, labels: tuple[str, ...], left: float, baseline: f
                 end=start + share,
                 top=baseline - pitch / 2,
                 bottom=baseline + pitch / 2,
-                mm_per_mv=options.mm_per_mv / 2 if halved else options.mm_per_mv,
-                inverted=label != lead,
+                mm_per_mv=options.mm_per_mv / 2 if half_gain else options.mm_per_mv,
+                polarity=1 if label == lead else -1,
             )
         )
     return traces
 
 
 def _first_baseline_and_pitch(options: PageOptions) -> tuple[float, float]:
-    """The top row's baseline and the rows' distance, mm, both on heavy lines: pulse, waves and grid read together."""
+    """The top row's baseline and the rows' distance, mm, both on heavy lines of the grid: heights are easy to read."""
     height, rows = options.size[1], len(options.rows)
     room = height - _GRID_TOP
-    pitch = min(5.0 * (room / rows // 5.0), _MOST_ROW)
-    if pitch < _LEAST_ROW:
+    pitch = min(5.0 * (room / rows // 5.0), _MAX_ROW)
+    if pitch < _MIN_ROW:
         raise InputError(
-            f"layout {options.name!r}: {rows} rows do not fit on a page {height:g} mm high; "
-            f"take 280x280mm, A4 or Letter"
+            f"layout {options.name!r}: {rows} rows do not fit on a page {height:g} mm high; add 280x280mm, A4 or Letter"
         )
     spare = room - rows * pitch
     return 5.0 * round((_GRID_TOP + spare / 2 + pitch / 2) / 5.0), pitch

@@ -1,7 +1,7 @@
-"""Options said in words joined by commas, as on the command line: "6x2,cabrera", "photo,green".
+"""Options as words joined by commas, as on the command line: "6x2,cabrera", "photo,green".
 
-A matter (paper speed, grid colour) has words, each with what it means; the first is the usual one. What the words
-leave out is as usual; beside the word "mixed" it is drawn anew for every page, by published proportions.
+Words come in groups (paper speed, grid colour): at most one word of a group may be given, and the first word of a group
+is its default. With the word "mixed", groups that are not given are sampled for every page from published proportions.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from render.suggest import nearest
 MIXED = "mixed"
 
 OptionGroups = Mapping[str, Mapping[str, Any]]
-"""matter -> word -> what it means."""
+"""group -> word -> the value it stands for."""
 
 
 def split_words(words: str) -> list[str]:
@@ -25,51 +25,53 @@ def split_words(words: str) -> list[str]:
     return [part.strip() for part in str(words).split(",")]
 
 
-def meanings(kind: str, words: str, matters: OptionGroups) -> dict[str, Any]:
-    """matter -> meaning, for the matters that `words` speak of; `MIXED` is passed over.
+def parse_words(kind: str, words: str, groups: OptionGroups) -> dict[str, Any]:
+    """group -> value, for the groups that `words` name; `MIXED` is skipped.
 
     kind: what the words describe, for messages ("layout").
-    Raises `InputError` for an unknown word, naming the nearest known one, and for two words on the same matter.
+    Raises `InputError` for an unknown word, naming the nearest known one, and for two words of the same group.
     """
-    said: dict[str, tuple[str, Any]] = {}
+    choices: dict[str, tuple[str, Any]] = {}
     for word in split_words(words):
         if word == MIXED:
             continue
-        matter, meaning = _meaning(kind, word, words, matters)
-        if matter in said:
-            raise InputError(f"{kind} {words!r} says both {said[matter][0]!r} and {word!r}; keep one of them")
-        said[matter] = word, meaning
-    return {matter: meaning for matter, (_, meaning) in said.items()}
+        group, value = _look_up(kind, word, words, groups)
+        if group in choices:
+            raise InputError(f"{kind} {words!r} has both {choices[group][0]!r} and {word!r}; keep one of them")
+        choices[group] = word, value
+    return {group: value for group, (_, value) in choices.items()}
 
 
-def _meaning(kind: str, word: str, words: str, matters: OptionGroups) -> tuple[str, Any]:
-    for matter, choices in matters.items():
-        if word in choices:
-            return matter, choices[word]
-    raise InputError(unknown(kind, word, [MIXED, *(each for choices in matters.values() for each in choices)], words))
+def _look_up(kind: str, word: str, words: str, groups: OptionGroups) -> tuple[str, Any]:
+    for group, values in groups.items():
+        if word in values:
+            return group, values[word]
+    vocabulary = [MIXED, *(each for values in groups.values() for each in values)]
+    raise InputError(unknown_word(kind, word, vocabulary, words))
 
 
-def unknown(kind: str, word: str, known: Sequence[str], words: str = "") -> str:
-    """The message for a word that nobody knows."""
+def unknown_word(kind: str, word: str, vocabulary: Sequence[str], words: str = "") -> str:
+    """The message for a word outside the vocabulary. words: all that the user gave, where it was more than one."""
     # Without a cutoff: a user who typed "4x3" is better served by the nearest word than by none.
-    closest = nearest(word, known, always=True)
+    closest = nearest(word, vocabulary, always=True)
     where = "" if words in ("", word) else f" in {words!r}"
-    return f"{kind} {word!r}{where} is not known; the nearest is {closest!r} (known: {', '.join(known)})"
+    return f"{kind} {word!r}{where} is not known; the nearest is {closest!r} (known: {', '.join(vocabulary)})"
 
 
-def words_of(values: Mapping[str, Any], matters: OptionGroups) -> list[str]:
-    """The words for those of `values` (matter -> meaning) that are not the usual ones."""
-    unusual = [m for m, choices in matters.items() if values[m] != next(iter(choices.values()))]
-    return [word for m in unusual for word, meaning in matters[m].items() if meaning == values[m]]
+def words_of(values: Mapping[str, Any], groups: OptionGroups) -> list[str]:
+    """The words for those of `values` (group -> value) that are not the default."""
+    changes = [group for group, words in groups.items() if values[group] != next(iter(words.values()))]
+    return [word for group in changes for word, value in groups[group].items() if value == values[group]]
 
 
 def sample_words(proportions: Mapping[str, Mapping[str, float]], rng: np.random.Generator) -> dict[str, str]:
-    """matter -> a word drawn by its share of the proportions.
+    """group -> a word sampled by its share of the proportions.
 
-    Every matter takes one number from `rng`, whatever becomes of it, so that naming one leaves the others as they are.
+    Every group takes one number from `rng`, whether its word is used or not: to give a word for one group leaves the
+    samples of the others as they are.
     """
-    drawn = {}
-    for matter, shares in proportions.items():
+    sample = {}
+    for group, shares in proportions.items():
         bounds = np.cumsum(list(shares.values()))
-        drawn[matter] = list(shares)[int(np.searchsorted(bounds, rng.random() * bounds[-1], side="right"))]
-    return drawn
+        sample[group] = list(shares)[int(np.searchsorted(bounds, rng.random() * bounds[-1], side="right"))]
+    return sample

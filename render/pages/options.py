@@ -1,12 +1,12 @@
-"""What a page may look like, in words.
+"""The options of a page's layout, and the words for them.
 
-A layout is said in words joined by commas, as on the command line: a format and, where it shall differ from the
-usual, options. "6x2+1R,cabrera,50mm/s,half-chest" are two columns of six rows and a rhythm strip, limb leads in
-Cabrera's order, 50 mm/s, chest leads at half the gain. `FORMATS` and `OPTION_WORDS` hold all
-words. With the word "mixed" among them, what is not said is drawn anew for every page: see `LAYOUT_PROPORTIONS`.
+A layout is written as words joined by commas, as on the command line: a format and, where it differs from the
+defaults, options. "6x2+1R,cabrera,50mm/s,half-chest" means two columns of six rows and a rhythm strip, limb leads in
+Cabrera's order, 50 mm/s, chest leads at half the gain. `FORMATS` and `OPTION_WORDS` hold all words. With the word
+"mixed", options that are not given are sampled for every page: see `LAYOUT_PROPORTIONS`.
 
 Cabrera's order (Kligfield et al. 2007, AHA/ACC/HRS recommendations on the electrocardiogram) goes round the
-frontal plane from aVL to III in steps of 30 degrees; aVR stands in it upside down, as -aVR.
+frontal plane from aVL to III in steps of 30 degrees; aVR is inverted in it, as -aVR.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 
 from render.errors import InputError
-from render.pages.option_words import MIXED, meanings, sample_words, split_words, words_of
+from render.pages.option_words import MIXED, parse_words, sample_words, split_words, words_of
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class _Format:
 
 
 CHEST_LEADS = ("V1", "V2", "V3", "V4", "V5", "V6")
-"""The leads that `half_chest` halves."""
+"""The leads to which `half_chest` gives half the gain."""
 
-_RHYTHM = ("II", "V1", "V5")  # a page with one strip shows the first of them, with two the first two
+_RHYTHM = ("II", "V1", "V5")  # a page with one strip shows the first of them, a page with two strips the first two
 _LIMB = MappingProxyType(
     {
         "standard": ("I", "II", "III", "aVR", "aVL", "aVF"),
@@ -43,7 +43,7 @@ _LIMB = MappingProxyType(
     }
 )
 
-# Rows, columns, which leads (the first is the one a bare "6x1" means), most strips.
+# Rows, columns, groups of leads (the first is what "6x1" alone means), the largest number of rhythm strips.
 _SHAPES: tuple[tuple[int, int, tuple[Literal["all", "limb", "chest", "rhythm"], ...], int], ...] = (
     (3, 4, ("all",), 3),
     (6, 2, ("all",), 1),
@@ -55,10 +55,10 @@ _SHAPES: tuple[tuple[int, int, tuple[Literal["all", "limb", "chest", "rhythm"], 
 
 
 def _formats() -> Iterator[tuple[str, _Format]]:
-    for rows, columns, groups, most in _SHAPES:
-        for group in groups:
-            for strips in range(most + 1):
-                suffix = "" if group == groups[0] else f"-{group}"
+    for rows, columns, lead_groups, max_strips in _SHAPES:
+        for group in lead_groups:
+            for strips in range(max_strips + 1):
+                suffix = "" if group == lead_groups[0] else f"-{group}"
                 name = f"{rows}x{columns}{suffix}" + (f"+{strips}R" if strips else "")
                 yield name, _Format(rows, columns, group, strips)
 
@@ -66,7 +66,7 @@ def _formats() -> Iterator[tuple[str, _Format]]:
 _FORMATS: Mapping[str, _Format] = MappingProxyType(dict(_formats()))
 
 FORMATS: tuple[str, ...] = tuple(_FORMATS)
-"""rows x columns, a group of leads where it is not the usual one, +kR for k rhythm strips (II; V1; V5)."""
+"""rows x columns, a group of leads where it is not the first of `_SHAPES`, +kR for k rhythm strips (II; V1; V5)."""
 
 # 280 x 140 mm is 2:1: two square tiles of a vision model without waste. 250 mm of trace in the middle put the
 # boundary between the second and third column at 140 mm, on the seam of the two tiles: no column is cut.
@@ -86,15 +86,15 @@ OPTION_WORDS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "paper": {"280x140mm": _HALF, "280x280mm": _SQUARE, "A4": (297.0, 210.0), "Letter": (279.4, 215.9)},
     }
 )
-"""field of `PageOptions` -> word -> value; the first word is the usual one (paper: see `PageOptions`)."""
+"""field of `PageOptions` -> word -> value; the first word is the default (paper: see `PageOptions`)."""
 
 
 @dataclass(frozen=True)
 class PageOptions:
-    """What a layout is made from. Raises `InputError` for a value that no word stands for.
+    """The options of a layout. Raises `InputError` for a value that has no word.
 
     format: one of `FORMATS`. order: of the limb leads. mm_per_s: paper speed; mm_per_mv: gain.
-    columns: "sequential" ones follow each other in time, "simultaneous" ones all begin with the first sample.
+    columns: "sequential" columns follow each other in time, "simultaneous" ones all begin with the first sample.
     half_chest: chest leads, in strips too, at half the gain.
     pulse: the calibration pulse of every row at its "start", its "end", or "none".
     separators: ticks where one lead ends and the next begins. lead_names: the leads' names.
@@ -113,15 +113,15 @@ class PageOptions:
     paper: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        allowed = {"format": FORMATS} | {field: tuple(words.values()) for field, words in OPTION_WORDS.items()}
-        for field, values in allowed.items():
+        choices = {"format": FORMATS} | {field: tuple(words.values()) for field, words in OPTION_WORDS.items()}
+        for field, values in choices.items():
             value = getattr(self, field)
             if value not in values and not (field == "paper" and value is None):
-                raise InputError(f"page option {field}: {value!r} is none of {', '.join(map(str, values))}")
+                raise InputError(f"page option {field}: {value!r} is not one of {', '.join(map(str, values))}")
 
     @property
     def rows(self) -> tuple[tuple[str, ...], ...]:
-        """The leads' labels row by row, rhythm strips last; "-aVR" is aVR upside down."""
+        """The leads' labels row by row, rhythm strips last; "-aVR" is an inverted aVR."""
         shape = _FORMATS[self.format]
         limb = _LIMB[self.order]
         leads = {"all": limb + CHEST_LEADS, "limb": limb, "chest": CHEST_LEADS, "rhythm": _RHYTHM}[shape.leads]
@@ -132,29 +132,29 @@ class PageOptions:
     @property
     def size(self) -> tuple[float, float]:
         """Width and height of the paper, mm."""
-        return self.paper or self._usual_paper()
+        return self.paper or self._default_paper()
 
     @property
     def name(self) -> str:
-        """The shortest words that say these options."""
+        """The shortest words for these options."""
         values = {field: getattr(self, field) for field in OPTION_WORDS} | {"paper": self.size}
-        # The usual paper depends on the format.
-        papers = {"usual": self._usual_paper(), **OPTION_WORDS["paper"]}
+        # The default paper depends on the format.
+        papers = {"default": self._default_paper(), **OPTION_WORDS["paper"]}
         return ",".join([self.format, *words_of(values, {**OPTION_WORDS, "paper": papers})])
 
-    def _usual_paper(self) -> tuple[float, float]:
+    def _default_paper(self) -> tuple[float, float]:
         return _HALF if len(self.rows) <= 6 else _SQUARE
 
 
-_MATTERS: Mapping[str, Mapping[str, Any]] = {"format": {name: name for name in FORMATS}, **OPTION_WORDS}
+_WORDS: Mapping[str, Mapping[str, Any]] = {"format": {name: name for name in FORMATS}, **OPTION_WORDS}
 
 
 def options_named(words: str) -> PageOptions:
-    """The options that `words`, joined by commas, say; what they leave out is as usual.
+    """The options that `words`, joined by commas, name; the others keep their defaults.
 
-    Raises `InputError` for an unknown word, naming the nearest known one, and for two words on the same matter.
+    Raises `InputError` for an unknown word, naming the nearest known one, and for two words of the same group.
     """
-    return replace(PageOptions(), **meanings("layout", words, _MATTERS))
+    return replace(PageOptions(), **parse_words("layout", words, _WORDS))
 
 
 LAYOUT_PROPORTIONS: Mapping[str, Mapping[str, float]] = MappingProxyType(
@@ -174,17 +174,17 @@ LAYOUT_PROPORTIONS: Mapping[str, Mapping[str, float]] = MappingProxyType(
         "paper": {"280x140mm": 0.6, "280x280mm": 0.1, "A4": 0.2, "Letter": 0.1},
     }
 )  # fmt: skip
-"""What the word "mixed" draws from: matter -> word -> share. Our choice, no survey: the formats that most machines
-print come first, and every word comes often enough to be learnt."""
+"""What the word "mixed" samples from: group -> word -> share. A choice of this project, not a survey: the formats that
+most machines print have the largest shares, and every word occurs often enough to be learnt."""
 
 
 def sample_options(words: str, rng: np.random.Generator) -> PageOptions:
-    """The options of one page: what `words` say and, with "mixed" among them, drawn ones for the rest.
+    """The options of one page: those that `words` name and, with "mixed" among them, sampled ones for the rest.
 
     Raises `InputError` like `options_named`.
     """
     if MIXED not in split_words(words):
         return options_named(words)
-    drawn = {matter: _MATTERS[matter][word] for matter, word in sample_words(LAYOUT_PROPORTIONS, rng).items()}
-    drawn["paper"] = None if drawn["paper"] == _HALF else drawn["paper"]  # twelve rows want the square one instead
-    return replace(PageOptions(), **drawn | meanings("layout", words, _MATTERS))
+    sample = {group: _WORDS[group][word] for group, word in sample_words(LAYOUT_PROPORTIONS, rng).items()}
+    sample["paper"] = None if sample["paper"] == _HALF else sample["paper"]  # twelve rows need the square one instead
+    return replace(PageOptions(), **sample | parse_words("layout", words, _WORDS))

@@ -1,4 +1,4 @@
-"""What a page is printed on and with: the paper's colours and grid, and whose manner of head and foot it has."""
+"""The paper of a page: its colours, its grid, and the format of the text at its head and foot."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ PAPER_WORDS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "blue": Colours((246.0, 250.0, 255.0), (130.0, 170.0, 224.0), (20.0, 24.0, 70.0)),
             "grey": Colours((255.0, 255.0, 255.0), (176.0, 176.0, 176.0), (0.0, 0.0, 0.0)),
         },
-        # Every millimetre and every fifth; millimetres as dots where lines would cross; every fifth only; nothing.
+        # Lines every millimetre and every fifth; dots instead of the thin lines; every fifth line only; no lines.
         "grid": {"lines": "lines", "dots": "dots", "5mm-lines": "5mm-lines", "no-grid": "no-grid"},
         "text": {"plain": "plain", "muse": "muse", "pagewriter": "pagewriter", "cardiovit": "cardiovit", "no-text": ""},
         "findings": {"no-findings": False, "findings": True},
     }
 )
-"""field of `Paper` -> word -> value; the first word is the usual one."""
+"""field of `Paper` -> word -> value; the first word is the default."""
 
 PAPER_PROPORTIONS: Mapping[str, Mapping[str, float]] = MappingProxyType(
     {
@@ -50,16 +50,16 @@ PAPER_PROPORTIONS: Mapping[str, Mapping[str, float]] = MappingProxyType(
         "text": {"plain": 0.25, "muse": 0.25, "pagewriter": 0.2, "cardiovit": 0.15, "no-text": 0.15},
     }
 )  # fmt: skip
-"""What the word "mixed" draws from: matter -> word -> share; findings are printed only where they are asked for.
-Our choice, no survey: most paper is red or pink, and every word comes often enough to be learnt."""
+"""What the word "mixed" samples from: group -> word -> share; findings are printed only where they are asked for.
+A choice of this project, not a survey: most paper is red or pink, and every word occurs often enough to be learnt."""
 
 
 @dataclass(frozen=True)
 class Paper:
-    """The paper of one page, and what a machine prints on it besides the traces.
+    """The paper of one page, and the text that a machine prints on it.
 
-    colours, grid: of the paper. text: whose manner of head and foot, "" for none (see `render.pages.header`).
-    findings: whether the head carries the record's statements, which gives the answer away.
+    colours, grid: of the paper. text: the machine whose head and foot are printed, "" for none (see
+    `render.pages.header`). findings: whether the head has the record's statements, which tell a reader the answer.
     """
 
     colours: Colours = PAPER_WORDS["colours"]["red"]

@@ -6,8 +6,8 @@ between them.
 
 A line segment is a capsule: every point within half the line's width of it. A pixel's ink is
 clip(width / 2 + 1/2 - distance of its centre to the segment, 0, 1), and where capsules overlap the larger ink
-counts. Summed across the line this gives the width asked for at every slope, and a joint is never darker than
-the line. The obvious form of it stands in the tests as the oracle.
+counts. Summed across the line this gives the requested width at every slope, and a joint is never darker than
+the line. The tests compare it with a slow and simple implementation.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from render.jit import jit
 
 INK_LEVELS = 32
 """Shades from bare to full ink in a page's palette."""
-MOST_TONES = 8
+MAX_TONES = 8
 """Shades of the paper's grid in a page's palette; INK_LEVELS * MOST_TONES fill 8 bits."""
 
 
@@ -36,24 +36,24 @@ def _capsule(layer, ax, ay, bx, by, half):  # type: ignore[no-untyped-def]  # nu
     height, width = layer.shape
     reach = half + 0.5
     dx, dy = bx - ax, by - ay
-    squared = dx * dx + dy * dy
-    inverse = 1.0 / squared if squared > 0.0 else 0.0
+    length_2 = dx * dx + dy * dy
+    inverse = 1.0 / length_2 if length_2 > 0.0 else 0.0
     top = max(0, math.ceil(min(ay, by) - reach))
     bottom = min(height - 1, math.floor(max(ay, by) + reach))
     left = max(0, math.ceil(min(ax, bx) - reach))
     right = min(width - 1, math.floor(max(ax, bx) + reach))
-    # A row meets the capsule only this far from the line: a steep line need not search its whole box.
+    # A row crosses the capsule only this close to the line: for a steep line, searching its whole box would be slow.
     steep = abs(dy) > reach
     slope = dx / dy if steep else 0.0
-    spread = reach * math.sqrt(squared) / abs(dy) if steep else 0.0
+    half_chord = reach * math.sqrt(length_2) / abs(dy) if steep else 0.0
     for y in range(top, bottom + 1):
         row = layer[y]
         py = y - ay
         first, last = left, right
         if steep:
             middle = ax + py * slope
-            first = max(first, math.ceil(middle - spread))
-            last = min(last, math.floor(middle + spread))
+            first = max(first, math.ceil(middle - half_chord))
+            last = min(last, math.floor(middle + half_chord))
         for x in range(first, last + 1):
             px = x - ax
             along = min(1.0, max(0.0, (px * dx + py * dy) * inverse))
@@ -68,16 +68,16 @@ def _capsule(layer, ax, ay, bx, by, half):  # type: ignore[no-untyped-def]  # nu
 def _polyline(layer, x0, x_step, ys, scale, baseline, half):  # type: ignore[no-untyped-def]
     """Join the points (x0 + i * x_step, baseline - scale * ys[i]); what is not finite leaves a gap."""
     n = ys.size
-    joined = False
+    follows_line = False
     for i in range(n):
         if not math.isfinite(ys[i]):
-            joined = False
+            follows_line = False
             continue
         ax, ay = x0 + i * x_step, baseline - scale * ys[i]
         if i + 1 < n and math.isfinite(ys[i + 1]):
             _capsule(layer, ax, ay, ax + x_step, baseline - scale * ys[i + 1], half)
-            joined = True
-        elif not joined:  # a sample between two gaps is a dot
+            follows_line = True
+        elif not follows_line:  # a sample between two gaps is a dot
             _capsule(layer, ax, ay, ax, ay, half)
 
 
@@ -101,7 +101,7 @@ def draw_traces(
     baselines: NDArray[np.float64],
     width: float,
 ) -> None:
-    """Draw every trace of a page into `layer`, in one compiled call.
+    """Draw all traces of a page into `layer`, in one compiled call.
 
     signal: (leads, n) mV. Trace k shows samples firsts[k]:lasts[k] of signal[rows[k]]: the first at x0s[k],
     the next ones x_step pixels apart, scales[k] pixels per mV above baselines[k]. A sample that is not finite
@@ -148,8 +148,8 @@ def draw_text(layer: NDArray[np.uint8], text: str, x: float, y: float, size: flo
 
     Returns the box of its letters: x0, y0, x1, y1, x1 and y1 excluded.
     """
-    bitmap, right_by, down_by = _text_bitmap(text, size)
-    left, top = round(x) + right_by, round(y) + down_by
+    bitmap, offset_x, offset_y = _text_bitmap(text, size)
+    left, top = round(x) + offset_x, round(y) + offset_y
     height, width = layer.shape
     x0, x1 = (min(max(at, 0), width) for at in (left, left + bitmap.shape[1]))
     y0, y1 = (min(max(at, 0), height) for at in (top, top + bitmap.shape[0]))
@@ -164,7 +164,7 @@ _LEVEL_OF_INK = np.rint(np.arange(256) * (INK_LEVELS - 1) / 255).astype(np.uint8
 @jit
 def _add_levels(page, ink, words, level_of_ink):  # type: ignore[no-untyped-def]
     for word in range(words.size):
-        if words[word]:  # nineteen of twenty hold no ink
+        if words[word]:  # nineteen of twenty have no ink
             for i in range(8 * word, 8 * word + 8):
                 page[i] += level_of_ink[ink[i]]
     for i in range(8 * words.size, page.size):
@@ -186,13 +186,13 @@ def palette(tones: NDArray[np.float64], ink: NDArray[np.float64]) -> NDArray[np.
     """
     share = np.linspace(0.0, 1.0, INK_LEVELS)[None, :, None]
     colours = tones[:, None, :] * (1.0 - share) + ink[None, None, :] * share
-    table = np.zeros((INK_LEVELS * MOST_TONES, 3), dtype=np.uint8)
+    table = np.zeros((INK_LEVELS * MAX_TONES, 3), dtype=np.uint8)
     table[: tones.shape[0] * INK_LEVELS] = np.rint(colours).reshape(-1, 3)
     return table
 
 
-# ISA-L's igzip, levels 0 to 3: six times as quick as zlib's level 3 on such pages, and a fifteenth larger.
-_EFFORT = 1
+# ISA-L's igzip, levels 0 to 3: six times as fast as zlib's level 3 on such pages, and a fifteenth larger.
+_COMPRESSION_LEVEL = 1
 
 
 def _chunk(kind: bytes, body: bytes) -> bytes:
@@ -202,8 +202,8 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
 def png_bytes(image: NDArray[np.uint8], table: NDArray[np.uint8], px_per_mm: float) -> bytes:
     """An 8-bit palette PNG (ISO/IEC 15948) of indices (height, width), with its true size in a pHYs chunk."""
     height, width = image.shape
-    # Filter "none" (type 0): graph paper repeats itself every 5 mm as it is, which the compressor finds by
-    # itself. The difference to the row above ("up") was tried: as quick, and a tenth larger.
+    # Filter "none" (type 0): graph paper repeats itself every 5 mm, which the compressor uses without a filter.
+    # The difference to the row above ("up") was measured: as fast, and a tenth larger.
     rows = np.zeros((height, width + 1), dtype=np.uint8)
     rows[:, 1:] = image
     per_metre = round(px_per_mm * 1000)
@@ -213,7 +213,7 @@ def png_bytes(image: NDArray[np.uint8], table: NDArray[np.uint8], px_per_mm: flo
             _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
             _chunk(b"PLTE", table.tobytes()),
             _chunk(b"pHYs", struct.pack(">IIB", per_metre, per_metre, 1)),
-            _chunk(b"IDAT", isal_zlib.compress(rows.data, _EFFORT)),
+            _chunk(b"IDAT", isal_zlib.compress(rows.data, _COMPRESSION_LEVEL)),
             _chunk(b"IEND", b""),
         )
     )

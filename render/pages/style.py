@@ -1,8 +1,8 @@
-"""How a page looks, besides where things stand on it: its paper and what befell the picture, in words.
+"""A page's style: its paper, its printed text and the effects of scanning or photographing it, in words.
 
-A style is said in words joined by commas: "photo" (a preset of `render.pages.augment.pipeline`), "green,dots"
-(`render.pages.paper`), "muse" (the text a machine prints), "blur=0.4" (one effect of its own strength). With the word
-"mixed" among them, what is not said is drawn anew for every page by `STYLE_PROPORTIONS`. `STYLE_WORDS` holds all words.
+A style is written as words joined by commas: "photo" (a preset of `render.pages.augment.pipeline`), "green,dots"
+(`render.pages.paper`), "muse" (the text that a machine prints), "blur=0.4" (one effect with its strength). With the
+word "mixed", groups that are not given are sampled for every page by `STYLE_PROPORTIONS`. All words: `STYLE_WORDS`.
 """
 
 from __future__ import annotations
@@ -17,69 +17,69 @@ import numpy as np
 
 from render.errors import InputError
 from render.pages.augment import pipeline
-from render.pages.option_words import MIXED, meanings, sample_words, split_words, unknown, words_of
+from render.pages.option_words import MIXED, parse_words, sample_words, split_words, unknown_word, words_of
 from render.pages.paper import PAPER_PROPORTIONS, PAPER_WORDS, Paper
 
 STYLE_WORDS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {"preset": {name: name for name in pipeline.PRESETS}, **PAPER_WORDS}
 )
-"""matter -> word -> value; the first word is the usual one."""
+"""group -> word -> value; the first word is the default."""
 
 STYLE_PROPORTIONS: Mapping[str, Mapping[str, float]] = MappingProxyType(
     {"preset": pipeline.PRESET_PROPORTIONS, **PAPER_PROPORTIONS}
 )
-"""What the word "mixed" draws from: matter -> word -> share."""
+"""What the word "mixed" samples from: group -> word -> share."""
 
 
-_USUAL = Paper()
+_DEFAULT_PAPER = Paper()
 
 
 @dataclass(frozen=True)
 class Style:
-    """How one page looks.
+    """The style of one page.
 
-    paper: what it is printed on and with. preset: of `render.pages.augment.pipeline`.
-    effects: (name, strength 0-1) of `render.pages.augment.pipeline`, in place of what the preset draws for them.
+    paper: colours, grid and printed text. preset: of `render.pages.augment.pipeline`.
+    effects: (name, strength 0-1) of `render.pages.augment.pipeline`, in place of what the preset samples for them.
     """
 
-    paper: Paper = _USUAL
+    paper: Paper = _DEFAULT_PAPER
     preset: str = "clean"
     effects: tuple[tuple[str, float], ...] = ()
 
     @property
     def name(self) -> str:
-        """The shortest words that say this style."""
+        """The shortest words for this style."""
         values = {field: getattr(self.paper, field) for field in PAPER_WORDS} | {"preset": self.preset}
         effects = (f"{name}={strength:g}" for name, strength in self.effects)
         return ",".join([*words_of(values, STYLE_WORDS), *effects]) or "clean"
 
     def effect_strengths(self, rng: np.random.Generator) -> dict[str, float]:
-        """The effects that one page suffers: drawn by the preset, then as `effects` say."""
+        """The effects of one page and their strengths: sampled by the preset, then replaced by `effects`."""
         return pipeline.effect_strengths(self.preset, rng) | dict(self.effects)
 
 
 def sample_style(words: str, rng: np.random.Generator) -> Style:
-    """The style of one page: what `words` say, the usual for the rest or, with "mixed" among them, drawn from `rng`.
+    """The style of one page: what `words` name; the rest by default or, with "mixed" among them, sampled from `rng`.
 
     Raises `InputError` for an unknown word or effect, naming the nearest known one, for a strength outside 0 to 1, and
-    for two words on the same matter.
+    for two words of the same group.
     """
     parts = split_words(words)
     effects = tuple(sorted(_effect(part) for part in parts if "=" in part))
     rest = [part for part in parts if "=" not in part]
-    said = meanings("style", ",".join(rest), STYLE_WORDS) if rest else {}
-    drawn: dict[str, Any] = {}
+    explicit = parse_words("style", ",".join(rest), STYLE_WORDS) if rest else {}
+    sample: dict[str, Any] = {}
     if MIXED in parts:
-        drawn = {matter: STYLE_WORDS[matter][word] for matter, word in sample_words(STYLE_PROPORTIONS, rng).items()}
-    values = drawn | said
+        sample = {group: STYLE_WORDS[group][word] for group, word in sample_words(STYLE_PROPORTIONS, rng).items()}
+    values = sample | explicit
     preset = values.pop("preset", Style.preset)
-    return Style(replace(_USUAL, **values), preset, effects)
+    return Style(replace(_DEFAULT_PAPER, **values), preset, effects)
 
 
 def _effect(part: str) -> tuple[str, float]:
     name, _, strength = (piece.strip() for piece in part.partition("="))
     if name not in pipeline.EFFECTS:
-        raise InputError(unknown("style effect", name, pipeline.EFFECTS))
+        raise InputError(unknown_word("style effect", name, pipeline.EFFECTS))
     if not re.fullmatch(r"0(\.\d+)?|1(\.0+)?", strength):
         raise InputError(f"style effect {name}: strength {strength!r} is not a number from 0 to 1")
     return name, float(strength)

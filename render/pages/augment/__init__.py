@@ -1,1 +1,1 @@
-"""What happens to a page on its way to a picture: marks on the paper, its place, the optics, the light, the sensor."""
+"""From a clean page to an image file: marks on the paper, its place in the picture, optics, light, sensor."""

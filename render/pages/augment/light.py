@@ -1,4 +1,4 @@
-"""The light on a picture: uneven lamps and shadows, reflections, and the raster of a photographed screen.
+"""The light on a picture: uneven lamps and shadows, reflections, and the raster of a monitor.
 
 Pictures are uint8 (height, width, 4) as in `render.pages.augment.optics`, and are changed in place.
 """
@@ -16,7 +16,7 @@ from render.pages.augment.homography import Matrix
 from render.pages.augment.optics import Pixels
 
 _KNOT = 16  # pixels between the knots of a field of light, which is smooth
-_SAME = 4  # rows share their light
+_SAME = 4  # so many rows share their light
 _DARKEST = 0.38  # share of the light left where the strongest shading is darkest
 _CAST = 0.10  # of a channel, the strongest tint of a lamp
 _GLARE = 0.94  # share of the contrast that the strongest reflection takes in its middle
@@ -26,7 +26,7 @@ _RASTER = 0.34  # the strongest modulation of a channel by the raster
 
 
 def shade(picture: Pixels, strength: float, rng: Generator) -> None:
-    """A gradient of light, the lens's fall-off to the corners, a lamp's tint, and often somebody's soft shadow."""
+    """A gradient of light, the lens's fall-off to the corners, a lamp's tint, and in half of the pictures a shadow."""
     x, y = _knots(picture)
     angle = rng.uniform(0.0, 2.0 * math.pi)
     across = (x * math.cos(angle) + y * math.sin(angle)) / 2  # -0.7 to 0.7
@@ -58,7 +58,7 @@ def glare(picture: Pixels, strength: float, rng: Generator) -> None:
 
 
 def _knots(picture: Pixels) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Where a field's knots lie: x and y, -1 to 1 over the picture; one row and column beyond its end."""
+    """The knots of a field of light: x and y, -1 to 1 over the picture; one row and column beyond its end."""
     height, width = picture.shape[:2]
     x = np.arange(width // _KNOT + 2) * (2.0 * _KNOT / (width - 1)) - 1.0
     y = np.arange(height // _KNOT + 2) * (2.0 * _KNOT / (height - 1)) - 1.0
@@ -67,7 +67,7 @@ def _knots(picture: Pixels) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 @jit
 def _light(picture, gain, add, cast):  # type: ignore[no-untyped-def]  # numba infers these
-    """Times the gain (knots) and the cast (4), then `add` (knots) of the way to white."""
+    """Multiply by the gain (knots) and the cast (4), then go the share `add` (knots) of the way to white."""
     height, width = picture.shape[:2]
     keep, white = np.empty(4 * width, dtype=np.uint16), np.empty(4 * width, dtype=np.uint16)
     for y in range(height):
@@ -80,7 +80,7 @@ def _light(picture, gain, add, cast):  # type: ignore[no-untyped-def]  # numba i
 
 @jit
 def _light_of_row(y, gain, add, cast, keep, white):  # type: ignore[no-untyped-def]
-    """256ths by which a row's bytes are multiplied, and what is then added."""
+    """For a row: the factors of its bytes, in 256ths, and the summands."""
     knot, one = np.float32(_KNOT), np.float32(1.0)
     j, t = y // _KNOT, np.float32(y % _KNOT) / knot
     for x in range(keep.size // 4):
@@ -96,17 +96,17 @@ def _light_of_row(y, gain, add, cast, keep, white):  # type: ignore[no-untyped-d
 
 
 def moire(picture: Pixels, strength: float, rng: Generator, to_page: Matrix) -> None:
-    """A monitor in front of a camera: the raster of its pixels beats with the camera's, its black glows.
+    """A photograph of a monitor: the raster of its pixels interferes with the camera's, and its black glows.
 
     to_page: homography from the picture's pixels to the page's, on which the raster lies.
     """
     stride = math.sqrt(abs(np.linalg.det(to_page[:2, :2])))  # page pixels per picture pixel, roughly
-    # Camera pixels to one of the screen: near a whole number slow waves appear; near three the stripes themselves.
+    # Camera pixels per screen pixel: near a whole number slow waves appear, near three the stripes themselves.
     apart = rng.choice([1.0, 2.0, 3.0]) * (1.0 + rng.choice([-1.0, 1.0]) * rng.uniform(0.015, 0.06))
     pitch = apart * stride
-    bend = rng.uniform(-0.02, 0.02)  # the lens's distortion, too slight to see but for the waves
+    bend = rng.uniform(-0.02, 0.02)  # the lens's distortion, too small to see except in the waves
     depth = _RASTER * strength * np.array([1.0, rng.uniform(0.4, 0.8)])
-    if apart < 1.5:  # the camera's pixel spans a whole one of the screen, and averages most of it out
+    if apart < 1.5:  # a camera pixel covers a whole screen pixel, and averages most of the raster out
         depth *= 0.45
     waves = 1.0 - depth[:, None] * (1.0 + np.cos(2.0 * math.pi * np.arange(256) / 256)) / 2.0
     tint = 1.0 + strength * (np.array(_SCREEN) - 1.0)
@@ -116,7 +116,7 @@ def moire(picture: Pixels, strength: float, rng: Generator, to_page: Matrix) -> 
 
 @jit
 def _phase(to_page, x, y, size, per_pixel, bend, at):  # type: ignore[no-untyped-def]
-    """Where in the raster's period a pixel lies, across and down, in 1 / 2 ** 24 of it."""
+    """The phase of a pixel in the raster's period, across and down, in units of 1 / 2 ** 24 of the period."""
     m = to_page
     w = 1.0 / (m[2, 0] * x + m[2, 1] * y + m[2, 2])
     rx, ry = 2.0 * x / size[1] - 1.0, 2.0 * y / size[0] - 1.0
@@ -132,15 +132,15 @@ def _raster(picture, to_page, per_pixel, bend, waves, tint, glow):  # type: igno
     lift = np.float32(1.0) - glow / np.float32(255.0)
     for y in range(height):
         row = picture[y]
-        for start in range(0, width, _KNOT):  # between these the phase runs evenly
+        for start in range(0, width, _KNOT):  # between these the phase is linear
             _phase(to_page, start, y, (height, width), per_pixel, bend, here)
             _phase(to_page, start + _KNOT, y, (height, width), per_pixel, bend, ahead)
             across, down = here[0], here[1]
             da, db = (ahead[0] - across) // _KNOT, (ahead[1] - down) // _KNOT
             for x in range(start, min(start + _KNOT, width)):
                 lines = waves[1, np.uint64((down >> 16) & 255)]
-                for k in range(3):  # red, green and blue stripes stand side by side
+                for k in range(3):  # red, green and blue stripes lie side by side
                     stripes = waves[0, np.uint64(((across >> 16) + 85 * k) & 255)]
-                    lit = (glow + np.float32(row[x, k]) * lift) * tint[k] * lines * stripes
-                    row[x, k] = np.uint8(min(np.float32(255.0), lit))
+                    level = (glow + np.float32(row[x, k]) * lift) * tint[k] * lines * stripes
+                    row[x, k] = np.uint8(min(np.float32(255.0), level))
                 across, down = across + da, down + db

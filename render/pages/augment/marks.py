@@ -1,6 +1,6 @@
-"""What people and time leave on a sheet of paper before anyone scans it: notes, stamps, stains and creases.
+"""Marks of use on a sheet of paper before it is scanned: notes, stamps, stains and creases.
 
-None of it says what the ECG shows: a finding written on the page would give the answer away.
+No mark names a finding: a finding written on the page would tell a reader the answer.
 """
 
 from __future__ import annotations
@@ -25,35 +25,35 @@ Ink = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Sheet:
-    """Paper that can be written on. pixels: uint8 (height, width, 4); mask: of the page, (height, width), or None."""
+    """Paper to put marks on. pixels: uint8 (height, width, 4); mask: of the page, uint8 (height, width), or None."""
 
     pixels: Pixels
     mask: NDArray[np.uint8] | None
     px_per_mm: float
 
 
-def _stain(sheet: Sheet, ink: Ink, left: int, top: int, colour: tuple[int, int, int], text: bool) -> None:
+def _apply_ink(sheet: Sheet, ink: Ink, left: int, top: int, colour: tuple[int, int, int], text: bool) -> None:
     """Multiply the paper by a translucent colour where `ink` (0-1) lies, clipped at the sheet."""
     height, width = sheet.pixels.shape[:2]
     x0, x1 = (min(max(at, 0), width) for at in (left, left + ink.shape[1]))
     y0, y1 = (min(max(at, 0), height) for at in (top, top + ink.shape[0]))
     if x0 == x1 or y0 == y1:
         return
-    inked = np.float32(0.5) * ink.max()
+    threshold = np.float32(0.5) * ink.max()
     ink = ink[y0 - top : y1 - top, x0 - left : x1 - left]
     part = sheet.pixels[y0:y1, x0:x1]
     for channel, level in enumerate(colour):
         part[..., channel] = part[..., channel] * (1.0 - ink * np.float32(1.0 - level / 255.0)) + np.float32(0.5)
     if text and sheet.mask is not None:
-        classes = sheet.mask[y0:y1, x0:x1]  # a trace stays to be seen through the ink
-        classes[(ink > inked) & (classes != SIGNAL_CLASS)] = PRINT_CLASS
+        classes = sheet.mask[y0:y1, x0:x1]  # a trace stays visible through the ink
+        classes[(ink > threshold) & (classes != SIGNAL_CLASS)] = PRINT_CLASS
 
 
 # --- handwriting ---
 
 _BIROS = ((24, 46, 138), (28, 62, 170), (30, 30, 34), (20, 20, 26), (176, 28, 36))
 _PENCIL_MM = 0.45
-_SHARP = 2  # letters are drawn this many times as fine as the page
+_OVERSAMPLING = 2  # letters are drawn with this many times the page's pixels a side, then reduced
 
 
 @lru_cache(maxsize=64)
@@ -94,33 +94,34 @@ def handwriting(sheet: Sheet, strength: float, rng: Generator) -> None:
     colour = _BIROS[rng.integers(len(_BIROS))]
     for _ in range(1 + round(5 * strength)):
         if rng.random() < 0.7:
-            ink = _written(_note(rng), rng.uniform(4.0, 4.5 + 3.5 * strength) * sheet.px_per_mm, sheet.px_per_mm, rng)
+            note, tall = _note(rng), rng.uniform(4.0, 4.5 + 3.5 * strength) * sheet.px_per_mm
+            ink = _write_line(note, tall, sheet.px_per_mm, rng)
         else:
             ink = _scribble(rng, strength, sheet.px_per_mm)
         y, x = (rng.uniform(0.0, max(1.0, sheet.pixels.shape[k] - ink.shape[k])) for k in (0, 1))
-        if rng.random() < 0.6:  # into the upper or the lower margin
+        if rng.random() < 0.6:  # in the upper or the lower margin
             y = rng.choice([0.01 * sheet.pixels.shape[0], sheet.pixels.shape[0] - ink.shape[0]])
             x = rng.uniform(0.25, 0.7) * sheet.pixels.shape[1] - ink.shape[1] / 2  # between what is printed there
-        _stain(sheet, ink * np.float32(rng.uniform(0.8, 0.95)), round(x), round(y), colour, text=True)
+        _apply_ink(sheet, ink * np.float32(rng.uniform(0.8, 0.95)), round(x), round(y), colour, text=True)
 
 
 def _as_ink(image: Image.Image, angle: float) -> Ink:
-    turned = image.rotate(angle, Image.Resampling.BICUBIC, expand=True).reduce(_SHARP)
-    return np.asarray(turned, dtype=np.float32) / np.float32(255.0)
+    image = image.rotate(angle, Image.Resampling.BICUBIC, expand=True).reduce(_OVERSAMPLING)
+    return np.asarray(image, dtype=np.float32) / np.float32(255.0)
 
 
-def _written(text: str, tall: float, px_per_mm: float, rng: Generator) -> Ink:
-    """A line of handwriting, letters about `tall` pixels high, on a baseline that is not quite straight."""
-    font = _script(max(8, round(tall * _SHARP * 1.25)), bool(rng.random() < 0.6))
-    thick = max(0, round(0.1 * px_per_mm * _SHARP))
-    sway, turn = rng.uniform(0.02, 0.07) * tall * _SHARP, rng.uniform(0.0, 6.0)
+def _write_line(text: str, tall: float, px_per_mm: float, rng: Generator) -> Ink:
+    """A line of handwriting, letters about `tall` pixels high, on a slightly wavy baseline."""
+    font = _script(max(8, round(tall * _OVERSAMPLING * 1.25)), bool(rng.random() < 0.6))
+    thick = max(0, round(0.1 * px_per_mm * _OVERSAMPLING))
+    sway, turn = rng.uniform(0.02, 0.07) * tall * _OVERSAMPLING, rng.uniform(0.0, 6.0)
     ends = np.cumsum([font.getlength(letter) * rng.uniform(0.96, 1.12) + thick for letter in text])
-    pad = round(0.6 * tall * _SHARP)
-    image = Image.new("L", (round(ends[-1]) + 2 * pad, round(1.2 * tall * _SHARP) + 2 * pad))
+    pad = round(0.6 * tall * _OVERSAMPLING)
+    image = Image.new("L", (round(ends[-1]) + 2 * pad, round(1.2 * tall * _OVERSAMPLING) + 2 * pad))
     pen = ImageDraw.Draw(image)
     for letter, start in zip(text, [0.0, *ends[:-1]], strict=True):
-        drop = sway * (math.sin(turn + start / (1.3 * tall * _SHARP)) + rng.uniform(-0.4, 0.4))
-        at = (pad + start, pad + 1.1 * tall * _SHARP + drop)
+        drop = sway * (math.sin(turn + start / (1.3 * tall * _OVERSAMPLING)) + rng.uniform(-0.4, 0.4))
+        at = (pad + start, pad + 1.1 * tall * _OVERSAMPLING + drop)
         pen.text(at, letter, fill=255, font=font, anchor="ls", stroke_width=thick)
     box = image.getbbox() or (0, 0, 8, 8)
     return _as_ink(image.crop(box), rng.uniform(-7.0, 7.0))
@@ -128,12 +129,12 @@ def _written(text: str, tall: float, px_per_mm: float, rng: Generator) -> Ink:
 
 def _scribble(rng: Generator, strength: float, px_per_mm: float) -> Ink:
     """A tick, a ring or an underline."""
-    wide = rng.uniform(8.0, 10.0 + 14.0 * strength) * px_per_mm * _SHARP
+    wide = rng.uniform(8.0, 10.0 + 14.0 * strength) * px_per_mm * _OVERSAMPLING
     t = np.linspace(0.0, 1.0, 48)
     kind = rng.integers(3)
     if kind == 0:  # a tick
         x, y = np.array([0.03, 0.15, 0.3]) * wide, np.array([0.2, 0.36, 0.03]) * wide
-    elif kind == 1:  # a ring that does not quite close
+    elif kind == 1:  # a ring, not quite closed
         round_by = 2.0 * math.pi * (t * rng.uniform(0.97, 1.1) + rng.uniform(0.0, 1.0))
         x = wide * (0.5 + 0.45 * np.cos(round_by) + 0.03 * t)
         y = wide * rng.uniform(0.35, 0.7) * (0.5 + 0.45 * np.sin(round_by) + 0.06 * t)
@@ -141,7 +142,7 @@ def _scribble(rng: Generator, strength: float, px_per_mm: float) -> Ink:
         x, y = wide * t, wide * 0.02 * (1.5 + np.sin(5.0 * t + rng.uniform(0.0, 6.0)))
     pad = 0.1 * wide
     image = Image.new("L", (math.ceil(x.max() + 2 * pad), math.ceil(y.max() + 2 * pad)))
-    line = max(1, round(_PENCIL_MM * px_per_mm * _SHARP))
+    line = max(1, round(_PENCIL_MM * px_per_mm * _OVERSAMPLING))
     points = list(zip((x + pad).tolist(), (y + pad).tolist(), strict=True))
     ImageDraw.Draw(image).line(points, fill=255, width=line, joint="curve")
     return _as_ink(image, rng.uniform(-6.0, 6.0))
@@ -150,7 +151,7 @@ def _scribble(rng: Generator, strength: float, px_per_mm: float) -> Ink:
 # --- stamps ---
 
 _PADS = ((52, 58, 150), (92, 52, 140), (190, 34, 44), (40, 40, 46), (30, 110, 80))
-_STAMPED = ("COPY", "SCANNED", "RECEIVED", "ARCHIVE", "FILED", "ORIGINAL", "DUPLICATE", "CARDIOLOGY", "OUTPATIENTS")
+_STAMP_WORDS = ("COPY", "SCANNED", "RECEIVED", "ARCHIVE", "FILED", "ORIGINAL", "DUPLICATE", "CARDIOLOGY", "OUTPATIENTS")
 
 
 @lru_cache(maxsize=32)
@@ -159,23 +160,23 @@ def _type(pixels: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def stamp(sheet: Sheet, strength: float, rng: Generator) -> None:
-    """One to three impressions of rubber stamps, 25 to 50 mm wide, the fuller of ink the stronger."""
+    """One to three impressions of rubber stamps, 25 to 50 mm wide, with more ink the stronger they are."""
     for _ in range(1 + round(2 * strength * rng.random())):
         ink = _impression(rng, rng.uniform(25.0, 32.0 + 18.0 * strength) * sheet.px_per_mm)
         y, x = (rng.uniform(-0.1, 1.0) * max(1.0, sheet.pixels.shape[k] - 0.9 * ink.shape[k]) for k in (0, 1))
         full = np.float32(rng.uniform(0.45, 0.55 + 0.3 * strength))
-        _stain(sheet, ink * full, round(x), round(y), _PADS[rng.integers(len(_PADS))], text=True)
+        _apply_ink(sheet, ink * full, round(x), round(y), _PADS[rng.integers(len(_PADS))], text=True)
 
 
 def _impression(rng: Generator, wide: float) -> Ink:
-    """A stamp's ink, uneven as the hand that pressed it: a frame or a ring around one to three lines."""
-    lines = [str(rng.choice(_STAMPED))]
+    """A stamp's uneven ink: a frame or a ring around one to three lines of text."""
+    lines = [str(rng.choice(_STAMP_WORDS))]
     months = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
     if rng.random() < 0.7:
         lines.append(f"{rng.integers(1, 29):02d} {rng.choice(months)} 20{rng.integers(5, 26):02d}")
     if rng.random() < 0.5:
         lines.append(str(rng.choice([f"WARD {rng.integers(1, 20)}", f"No. {rng.integers(1000, 99999)}"])))
-    side = round(wide * _SHARP)
+    side = round(wide * _OVERSAMPLING)
     circle = rng.random() < 0.35
     tall = side if circle else round(side * (0.14 + 0.16 * len(lines)))
     image = Image.new("L", (side, tall))
@@ -185,19 +186,19 @@ def _impression(rng: Generator, wide: float) -> Ink:
     for inset in frames:
         box = (side * inset, side * inset, side * (1 - inset), tall - side * inset)
         (pen.ellipse if circle else pen.rectangle)(box, outline=255, width=line)
-    _centred(pen, lines, side, tall, 0.62 if circle else 0.84)
-    return _as_ink(Image.fromarray(_blotted(np.asarray(image), rng)), rng.uniform(-16.0, 16.0))
+    _write_centred(pen, lines, side, tall, 0.62 if circle else 0.84)
+    return _as_ink(Image.fromarray(_wear_ink(np.asarray(image), rng)), rng.uniform(-16.0, 16.0))
 
 
-def _centred(pen: ImageDraw.ImageDraw, lines: list[str], side: int, tall: int, room: float) -> None:
+def _write_centred(pen: ImageDraw.ImageDraw, lines: list[str], side: int, tall: int, room: float) -> None:
     height = side * 0.15
     for k, text in enumerate(lines):
         font = _type(max(6, round(height * min(1.0, room * side / (height * 0.62 * len(text))))))
         pen.text((side / 2, tall / 2 + (k - (len(lines) - 1) / 2) * height), text, fill=255, font=font, anchor="mm")
 
 
-def _blotted(ink: NDArray[np.uint8], rng: Generator) -> NDArray[np.uint8]:
-    """Parts of a stamp with little ink, and specks with none."""
+def _wear_ink(ink: NDArray[np.uint8], rng: Generator) -> NDArray[np.uint8]:
+    """The ink of a stamp with pale parts, and specks without ink."""
     height, width = ink.shape
     out = ink.astype(np.float32)
     for cells, low in ((4, 0.35), (40, 0.3)):
@@ -210,25 +211,25 @@ def _blotted(ink: NDArray[np.uint8], rng: Generator) -> NDArray[np.uint8]:
 # --- stains ---
 
 _LIQUIDS = ((168, 118, 66), (186, 140, 84), (150, 104, 62), (214, 190, 140), (222, 208, 178))
-_CELLS = 176  # a stain is worked out on so many points a side
+_CELLS = 176  # a stain is computed on so many points a side
 
 
 def stain(sheet: Sheet, strength: float, rng: Generator) -> None:
-    """One to three rings of cups (50 to 80 mm) or blots with the darker rim that dried water leaves."""
+    """One to three rings of cups (50 to 80 mm), or blots with a darker rim as dried liquid leaves them."""
     height, width = sheet.pixels.shape[:2]
     for _ in range(1 + round(2 * strength)):
         ring = bool(rng.random() < 0.5)
         radius = rng.uniform(25.0, 40.0) if ring else rng.uniform(8.0, 14.0 + 26.0 * strength)
         shape = _ring(rng) if ring else _blot(rng)
         side = max(8, round(2.6 * radius * sheet.px_per_mm))
-        scaled = Image.fromarray((shape * 255).astype(np.uint8)).resize((side, side), Image.Resampling.BICUBIC)
-        ink = np.asarray(scaled, dtype=np.float32) * np.float32((0.25 + 0.55 * strength) * strength**0.25 / 255.0)
+        image = Image.fromarray((shape * 255).astype(np.uint8)).resize((side, side), Image.Resampling.BICUBIC)
+        ink = np.asarray(image, dtype=np.float32) * np.float32((0.25 + 0.55 * strength) * strength**0.25 / 255.0)
         x, y = round(rng.uniform(0.0, width) - side / 2), round(rng.uniform(0.0, height) - side / 2)
-        _stain(sheet, ink, x, y, _LIQUIDS[rng.integers(len(_LIQUIDS))], text=False)
+        _apply_ink(sheet, ink, x, y, _LIQUIDS[rng.integers(len(_LIQUIDS))], text=False)
 
 
 def _polar(rng: Generator, rough: float) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
-    """Distance from the middle with 1 for an uneven circle, the direction's place in a table of 512, a wavy table."""
+    """Distance from the middle (1 on an uneven circle), index of the direction in tables of 512, a random table."""
     at = np.linspace(-1.3, 1.3, _CELLS)
     x, y = np.meshgrid(at, at)
     turn = np.arange(512) * (2.0 * math.pi / 512)
@@ -260,7 +261,7 @@ _REACH_MM, _PER_MM = 28.0, 8
 
 
 def crease(sheet: Sheet, strength: float, rng: Generator) -> None:
-    """One to four folds: a dark and a bright line side by side, the paper's slopes shaded; nothing is moved."""
+    """One to four folds: a dark and a bright line side by side, with shading beside them; nothing is moved."""
     height, width = sheet.pixels.shape[:2]
     for k in range(1 + round(3 * strength * rng.random())):
         if k == 0:  # folded in the middle or in three, as for an envelope
@@ -276,7 +277,7 @@ def crease(sheet: Sheet, strength: float, rng: Generator) -> None:
 
 
 def _fold(strength: float, rng: Generator) -> NDArray[np.float64]:
-    """How bright the paper is at -_REACH_MM to _REACH_MM from a fold."""
+    """Brightness factors of the paper at -_REACH_MM to _REACH_MM from a fold."""
     mm = np.linspace(-_REACH_MM, _REACH_MM, round(2 * _REACH_MM * _PER_MM) + 1)
     side = rng.choice([-1.0, 1.0])
     dark = 0.30 * np.exp(-(((mm - 0.35 * side) / 0.45) ** 2))

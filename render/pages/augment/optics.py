@@ -1,7 +1,7 @@
-"""What a camera or scanner sees: the page in its place before what lies behind it, resampled once, and blurred.
+"""The view of a camera or scanner: the page in front of a background, resampled once, and blurred.
 
-Pictures and sheets of paper are uint8 (height, width, 4): red, green, blue and a byte that means nothing. Four bytes
-are one machine word, which the compiled loops move and mix at once.
+Pictures and sheets of paper are uint8 (height, width, 4): red, green, blue and an unused byte. Four bytes are one
+machine word, which the compiled loops move and blend at once.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from PIL import Image
 from scipy.special import ive
 
 from render.jit import jit
-from render.pages.augment.homography import Matrix, inverse_of, placed
+from render.pages.augment.homography import Matrix, inverse_of, scale_and_shift
 from render.pages.geometry import transform_points
 
 Pixels = NDArray[np.uint8]
 
 # Bilinear interpolation reaches one pixel to each side; past this many page pixels per picture pixel thin lines
-# would begin to flicker between the samples.
-_MOST_STRIDE = 1.6
+# would alias.
+_MAX_STRIDE = 1.6
 _BLUR_MM = 0.38  # standard deviation of a defocused point
 _SHAKE_MM = 1.3  # length of a point under motion
 _SPAN = 1024  # entries in the table of a desk's grain, a power of two
@@ -31,7 +31,11 @@ _SPAN = 1024  # entries in the table of a desk's grain, a power of two
 
 @dataclass(frozen=True)
 class Backdrop:
-    """What lies behind the page: a tone (RGB), a grain along a direction, the shadow the page casts (page pixels)."""
+    """The background of the page.
+
+    tone: RGB, 0-255. grain: relative strength, along a direction (radians). shadow: share of the light that the page's
+    shadow takes; its reach and offset (x, y) in page pixels.
+    """
 
     tone: tuple[float, float, float]
     grain: float
@@ -56,7 +60,7 @@ _BEZELS = (((17.0, 17.0, 19.0), 0.0), ((30.0, 30.0, 33.0), 0.0))
 
 
 def backdrop(kind: str, rng: Generator, px_per_mm: float) -> Backdrop:
-    """Draw one of a kind: "desk", "lid" (of a scanner) or "bezel" (of a monitor)."""
+    """A random background of a kind: "desk", "lid" (of a scanner) or "bezel" (of a monitor)."""
     choices = {"desk": _DESKS, "lid": _LIDS, "bezel": _BEZELS}[kind]
     tone, grain = choices[rng.integers(len(choices))]
     shadow, reach = (rng.uniform(0.25, 0.6), rng.uniform(1.5, 5.0)) if kind == "desk" else (0.3, 0.4)
@@ -66,7 +70,7 @@ def backdrop(kind: str, rng: Generator, px_per_mm: float) -> Backdrop:
     return Backdrop(tone, grain, rng.uniform(0.0, math.pi), shadow, reach * px_per_mm, offset)
 
 
-def coloured(image: NDArray[np.uint8], palette: NDArray[np.uint8]) -> Pixels:
+def palette_to_rgbx(image: NDArray[np.uint8], palette: NDArray[np.uint8]) -> Pixels:
     """The pixels (height, width, 4) of indices (height, width) into a palette (256, 3)."""
     colours = np.zeros((256, 4), dtype=np.uint8)
     colours[:, :3] = palette
@@ -82,12 +86,12 @@ def _look_up(image, colours, out):  # type: ignore[no-untyped-def]  # numba infe
 
 
 def project(page: Pixels, matrix: Matrix, behind: Backdrop, rng: Generator, px_per_mm: float) -> Pixels:
-    """The picture of a page (height, width, 4) under a homography, as large as the page."""
+    """The picture of a page (height, width, 4) under a homography, as large as the page, over a background."""
     height, width = page.shape[:2]
     inverse = inverse_of(matrix)
-    fine = math.ceil(_stride(inverse, width, height) / _MOST_STRIDE)
-    if fine > 1:  # pixel centres of a picture `fine` times as fine
-        inverse = inverse @ placed(1.0 / fine, np.full(2, 0.5 / fine - 0.5))
+    fine = math.ceil(_stride(inverse, width, height) / _MAX_STRIDE)
+    if fine > 1:  # pixel centres of a picture with `fine` times as many pixels a side
+        inverse = inverse @ scale_and_shift(1.0 / fine, np.full(2, 0.5 / fine - 0.5))
     steps = np.repeat(rng.normal(0.0, 1.0, _SPAN // 4), 4) + rng.normal(0.0, 0.7, _SPAN)
     grain = np.convolve(np.tile(steps, 3), np.ones(5) / 5, mode="same")[_SPAN : 2 * _SPAN] * behind.grain
     slope = np.array([math.cos(behind.direction), math.sin(behind.direction)]) * (2.5 / px_per_mm / fine)
@@ -110,7 +114,7 @@ def _words(pixels: Pixels) -> NDArray[np.uint32]:
 
 
 def _stride(inverse: Matrix, width: int, height: int) -> float:
-    """The most page pixels per picture pixel, at the picture's corners."""
+    """The largest number of page pixels per image pixel, over the picture's corners."""
     corners = np.array([[0.0, 0.0], [width - 1, 0.0], [width - 1, height - 1], [0.0, height - 1]])
     here = transform_points(inverse, corners)
     beside, below = (transform_points(inverse, corners + np.array(step)) - here for step in ((1.0, 0.0), (0.0, 1.0)))
@@ -120,18 +124,18 @@ def _stride(inverse: Matrix, width: int, height: int) -> float:
 _LANES, _HALVES = np.uint64(0x00FF00FF00FF00FF), np.uint64(0x0080008000800080)
 _EVEN, _ODD = np.uint64(0x00FF00FF), np.uint64(0xFF00FF00)
 _8, _16, _24, _32, _256, _NEXT = (np.uint64(n) for n in (8, 16, 24, 32, 256, 1))
-_RUN = 8  # pixels over which the projection counts as straight: at the steepest tilt that is off by 0.01 pixel
+_RUN = 8  # pixels over which the projection is taken as linear: at the steepest tilt an error of 0.01 pixel
 
 
 @jit
 def _wide(word):  # type: ignore[no-untyped-def]  # numba infers these
-    """A word's four bytes 16 bits apart, so that one product weighs all of them."""
+    """A word's four bytes 16 bits apart, so that one product weights all of them."""
     return (np.uint64(word) & _EVEN) | ((np.uint64(word) & _ODD) << _24)
 
 
 @jit
 def _between(one, other, share):  # type: ignore[no-untyped-def]
-    """Wide words, `share` / 256 of the way from one to the other."""
+    """The wide word `share` / 256 of the way from one to the other."""
     return ((one * (_256 - share) + other * share + _HALVES) >> _8) & _LANES
 
 
@@ -145,7 +149,7 @@ def _bilinear(flat, at, below, s, t):  # type: ignore[no-untyped-def]
 
 @jit
 def _behind(u, v, right, bottom, tone, brightness, shade):  # type: ignore[no-untyped-def]
-    """The wide word of what lies beside the page at (u, v), in the page's shadow or out of it."""
+    """The wide word of the background at (u, v), in the page's shadow or out of it."""
     dx = max(max(shade[2] - u, u - shade[2] - right), 0.0) * shade[1]
     dy = max(max(shade[3] - v, v - shade[3] - bottom), 0.0) * shade[1]
     dark = brightness * (1.0 - shade[0] / (1.0 + dx * dx + dy * dy))
@@ -155,7 +159,7 @@ def _behind(u, v, right, bottom, tone, brightness, shade):  # type: ignore[no-un
 
 @jit
 def _at_edge(flat, below, u, v, right, bottom, behind):  # type: ignore[no-untyped-def]
-    """The wide word of a pixel near the page's edge, which fades over one pixel into what lies behind."""
+    """The wide word of a pixel near the page's edge, which fades over one pixel into the background."""
     inside = min(min(u, right - u), min(v, bottom - v))
     if inside <= -1.0:
         return behind
@@ -214,20 +218,20 @@ def _project_mask(mask, out, inverse):  # type: ignore[no-untyped-def]
 
 
 def blur(picture: Pixels, strength: float, rng: Generator, px_per_mm: float) -> Pixels:
-    """A lens out of focus, or, in one picture of three, a hand that moved."""
+    """Defocus, or, in one picture of three, motion blur."""
     if rng.random() < 1 / 3:
-        return _spread(picture, *_motion(_SHAKE_MM * strength * px_per_mm, rng.uniform(0.0, math.pi)))
+        return _convolve(picture, *_motion(_SHAKE_MM * strength * px_per_mm, rng.uniform(0.0, math.pi)))
     sigma = _BLUR_MM * strength * px_per_mm
     reach = math.ceil(1.0 + 2.5 * sigma)
     away = np.arange(-reach, reach + 1)
-    # The Gaussian of a grid (Lindeberg 1990), whose variance is right even far below one pixel.
+    # The Gaussian of a grid (Lindeberg 1990), whose variance is exact even far below one pixel.
     weights = ive(np.abs(away), sigma**2)
     still = np.zeros_like(away)
-    return _spread(_spread(picture, away, still, weights), still, away, weights)
+    return _convolve(_convolve(picture, away, still, weights), still, away, weights)
 
 
 def _motion(length: float, angle: float) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """A straight stroke as taps: where it runs between four pixels, each takes its share."""
+    """Motion along a straight line as taps (dx, dy, weight): points between four pixels are shared among them."""
     along = (np.arange(64) + 0.5) / 64 - 0.5
     x, y = along * length * math.cos(angle), along * length * math.sin(angle)
     shares: dict[tuple[int, int], float] = {}
@@ -239,25 +243,25 @@ def _motion(length: float, angle: float) -> tuple[NDArray[np.int64], NDArray[np.
     return taps[:, 0], taps[:, 1], np.array(list(shares.values()))
 
 
-def _spread(picture: Pixels, dxs: NDArray[np.int64], dys: NDArray[np.int64], weights: NDArray[np.float64]) -> Pixels:
+def _convolve(picture: Pixels, dxs: NDArray[np.int64], dys: NDArray[np.int64], weights: NDArray[np.float64]) -> Pixels:
     """Each pixel as the weighted mean of those at (dx, dy) from it; edges repeat their last pixel."""
     mx, my = int(np.abs(dxs).max()), int(np.abs(dys).max())
-    padded = np.pad(picture, ((my, my), (mx, mx), (0, 0)), mode="edge")
+    source = np.pad(picture, ((my, my), (mx, mx), (0, 0)), mode="edge")
     out = np.empty_like(picture)
     shares = np.rint(weights / weights.sum() * 256).astype(np.uint16)
     shares[shares.argmax()] += 256 - shares.sum(dtype=np.int64)
-    flat, flat_out = (array.reshape(array.shape[0], -1) for array in (padded, out))
+    flat, flat_out = (array.reshape(array.shape[0], -1) for array in (source, out))
     _weigh(flat, flat_out, 4 * (dxs + mx), dys + my, shares)
     return out
 
 
 @jit
-def _weigh(padded, out, shifts, rows, shares):  # type: ignore[no-untyped-def]
+def _weigh(source, out, shifts, rows, shares):  # type: ignore[no-untyped-def]
     total = np.empty(out.shape[1], dtype=np.uint16)  # 16 bits hold 255 * 256, and fill the machine's vectors best
     for y in range(out.shape[0]):
         total[:] = 128
         for k in range(shares.size):
-            row = padded[y + rows[k], shifts[k] : shifts[k] + total.size]
+            row = source[y + rows[k], shifts[k] : shifts[k] + total.size]
             share = shares[k]
             for i in range(total.size):
                 total[i] = np.uint16(total[i] + np.uint16(share * np.uint16(row[i])))

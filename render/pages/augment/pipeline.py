@@ -1,8 +1,8 @@
-"""What happens to a clean page on its way to a picture file.
+"""From a clean page to an image file, as scanners, cameras and wear change it.
 
-The order is that of the real thing: people and time mark the paper; a lens puts it somewhere before a background and
-blurs it; lamps light it; a sensor records it; a file keeps it. All that moves the page is one homography, of which
-the picture's geometry tells.
+The order is the physical one: people and time mark the paper; a lens projects it onto a background and blurs it; lamps
+light it; a sensor records it; a file stores it. All movement of the page is one homography, which the image's geometry
+holds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from render.errors import InputError
 from render.pages.augment import homography, light, marks, optics, sensor
 from render.pages.geometry import PageGeometry
-from render.pages.option_words import unknown
+from render.pages.option_words import unknown_word
 from render.pages.page import Page
 
 EFFECTS: tuple[str, ...] = (
@@ -40,7 +40,7 @@ EFFECTS: tuple[str, ...] = (
     "handwriting",
     "stamp",
 )
-"""What can happen, each with a strength from 0, which changes nothing, to 1, which a person can still read:
+"""The effects. Each has a strength from 0, which changes nothing, to 1, which a person can still read:
 
 - rotation: 10 degrees; perspective: the page tilted by 28 degrees, the camera 1.3 to 1.9 page widths away
 - crop: the traces fill the picture but for 1 % of them; padding: margins of 14 % of the page's shorter side
@@ -52,8 +52,8 @@ EFFECTS: tuple[str, ...] = (
 - bilevel: black and white, with 5 specks a square cm and a dozen bad lines; moire: a third of each colour
 - handwriting: six notes; stamp: three stamps
 
-Lengths are of the paper: a page twice as many pixels wide looks the same. A new effect goes to the end, as each draws
-from the generator at its place.
+Lengths are of the paper: a page of twice the width in pixels looks the same. A new effect goes to the end, as each
+effect uses the random generator of its position.
 """
 
 _CAMERA = ("perspective", "shading", "glare")
@@ -131,19 +131,19 @@ PRESETS: Mapping[str, Mapping[str, tuple[float, float, float]]] = MappingProxyTy
         ),
     }
 )
-"""preset -> effect -> (probability that it is there, least strength, most strength).
+"""preset -> effect -> (probability, minimum strength, maximum strength).
 
-"clean": the page as it is. "scan": from a flatbed. "fax": black and white. "photo": by telephone, of paper on a desk.
-"screen": by telephone, of a monitor. "worn": an old paper, folded, stained, written on, then scanned.
+"clean": the page unchanged. "scan": flatbed scanner. "fax": black and white. "photo": telephone, of paper on a desk.
+"screen": telephone, of a monitor. "worn": an old paper, folded, stained, written on, then scanned.
 """
 
 # The kinds are those of a public contest in digitising ECG images (original, colour scan, black and white scan, photo
-# of a print, photo of a screen, stained, damaged). Their shares are a choice: most pictures come from the machine's
-# own export, a scanner or a telephone; a monitor and a fax have the least to say about new pictures.
+# of a print, photo of a screen, stained, damaged). Their shares are a choice of this project: most pictures come from
+# the machine's own export, a scanner or a telephone; photos of monitors and faxes are rarer.
 PRESET_PROPORTIONS: Mapping[str, float] = MappingProxyType(
     {"clean": 0.30, "scan": 0.25, "photo": 0.20, "worn": 0.10, "screen": 0.08, "fax": 0.07}
 )
-"""preset -> its share of a mixed collection; they sum to 1."""
+"""preset -> its share of the pages of style "mixed"; the shares sum to 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,8 +151,8 @@ class ImageFile:
     """An image file.
 
     data: a PNG or JPEG file, as `suffix` (".png", ".jpg") says.
-    mask: uint8 (height, width), a page's classes where the picture shows them, or None. What is written or stamped
-    on the page is print; a trace under it stays signal.
+    mask: uint8 (height, width), the class of each pixel (see `render.pages.page`), or None. Handwriting and stamps are
+    print; a trace under them stays signal.
     """
 
     data: bytes
@@ -168,30 +168,30 @@ class PageImage(ImageFile):
 
 
 def effect_strengths(preset: str, rng: Generator) -> dict[str, float]:
-    """Effects and their strengths, drawn for a preset. Raises `InputError` for an unknown preset."""
+    """effect -> strength, sampled for one page of a preset. Raises `InputError` for an unknown preset."""
     if preset not in PRESETS:
-        raise InputError(unknown("wear", preset, tuple(PRESETS)))
+        raise InputError(unknown_word("style preset", preset, tuple(PRESETS)))
     draws = {effect: (rng.random(), rng.random()) for effect in EFFECTS}
     return {
-        effect: least + (most - least) * draws[effect][1]
-        for effect, (probability, least, most) in PRESETS[preset].items()
+        effect: minimum + (maximum - minimum) * draws[effect][1]
+        for effect, (probability, minimum, maximum) in PRESETS[preset].items()
         if draws[effect][0] < probability
     }
 
 
 def augment(page: Page, strengths: Mapping[str, float], rng: Generator) -> PageImage:
-    """The picture of a page; with no strength above 0 the page's own PNG.
+    """The picture of a page; without a strength above 0, the page's own PNG.
 
-    strengths: effect -> 0-1, of `EFFECTS`. rng: each effect draws from its own child of it, so that one effect more
+    strengths: effect -> 0-1, of `EFFECTS`. rng: each effect uses its own child of it, so that an additional effect
     does not change the others. Raises `InputError` for an unknown effect and for a strength outside 0-1.
     """
-    amounts = _checked(strengths)
+    amounts = _active_strengths(strengths)
     if not amounts:
         return PageImage(page.png(), ".png", page.mask, page.geometry)
     *streams, backdrop_rng = rng.spawn(len(EFFECTS) + 1)
     rngs = dict(zip(EFFECTS, streams, strict=True))
     scale = page.geometry.px_per_mm
-    sheet = _marked(page, amounts, rngs, scale)
+    sheet = _mark(page, amounts, rngs, scale)
     picture, mask, matrix = sheet.pixels, sheet.mask, np.eye(3)
     if any(effect in amounts for effect in homography.GEOMETRIC):
         matrix = homography.homography(page.geometry, amounts, rngs)
@@ -200,18 +200,18 @@ def augment(page: Page, strengths: Mapping[str, float], rng: Generator) -> PageI
         mask = None if mask is None else optics.project_mask(mask, matrix)
     if "blur" in amounts:
         picture = optics.blur(picture, amounts["blur"], rngs["blur"], scale)
-    _lit(picture, amounts, rngs, homography.inverse_of(matrix))
-    data, suffix = _recorded(picture, amounts, rngs, scale)
+    _illuminate(picture, amounts, rngs, homography.inverse_of(matrix))
+    data, suffix = _record(picture, amounts, rngs, scale)
     return PageImage(data, suffix, mask, replace(page.geometry, homography=matrix))
 
 
-def _checked(strengths: Mapping[str, float]) -> dict[str, float]:
+def _active_strengths(strengths: Mapping[str, float]) -> dict[str, float]:
     """The strengths above 0."""
     for effect, strength in strengths.items():
         if effect not in EFFECTS:
-            raise InputError(unknown("effect", str(effect), EFFECTS))
+            raise InputError(unknown_word("effect", str(effect), EFFECTS))
         if isinstance(strength, bool) or not isinstance(strength, Real) or not 0.0 <= strength <= 1.0:
-            raise InputError(f"effect {effect!r}: strength {strength!r}; give a number from 0 to 1")
+            raise InputError(f"effect {effect!r}: strength {strength!r} is not a number from 0 to 1")
     return {effect: float(strength) for effect, strength in strengths.items() if strength > 0.0}
 
 
@@ -221,9 +221,9 @@ def _surroundings(amounts: Mapping[str, float]) -> str:
     return "desk" if any(effect in amounts for effect in _CAMERA) else "lid"
 
 
-def _marked(page: Page, amounts: Mapping[str, float], rngs: Mapping[str, Generator], scale: float) -> marks.Sheet:
-    """The page as a sheet of paper with all that is on it."""
-    pixels = optics.coloured(page.image, page.palette)
+def _mark(page: Page, amounts: Mapping[str, float], rngs: Mapping[str, Generator], scale: float) -> marks.Sheet:
+    """The page as a sheet of paper with its marks."""
+    pixels = optics.palette_to_rgbx(page.image, page.palette)
     sheet = marks.Sheet(pixels, None if page.mask is None else page.mask.copy(), scale)
     for effect, mark in (
         ("stamp", marks.stamp),
@@ -236,7 +236,7 @@ def _marked(page: Page, amounts: Mapping[str, float], rngs: Mapping[str, Generat
     return sheet
 
 
-def _lit(
+def _illuminate(
     picture: optics.Pixels, amounts: Mapping[str, float], rngs: Mapping[str, Generator], to_page: homography.Matrix
 ) -> None:
     if "moire" in amounts:
@@ -247,7 +247,7 @@ def _lit(
         light.glare(picture, amounts["glare"], rngs["glare"])
 
 
-def _recorded(
+def _record(
     picture: optics.Pixels, amounts: Mapping[str, float], rngs: Mapping[str, Generator], scale: float
 ) -> tuple[bytes, str]:
     """The file and its suffix."""
@@ -256,7 +256,7 @@ def _recorded(
     if "noise" in amounts:
         sensor.add_noise(picture, amounts["noise"], rngs["noise"])
     if "bilevel" in amounts:
-        return sensor.encoded(
+        return sensor.encode(
             sensor.bilevel(picture, amounts["bilevel"], rngs["bilevel"], scale), amounts.get("jpeg", 0)
         )
-    return sensor.encoded(picture, amounts.get("jpeg", 0.0))
+    return sensor.encode(picture, amounts.get("jpeg", 0.0))

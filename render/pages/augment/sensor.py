@@ -17,17 +17,17 @@ from scipy.ndimage import gaussian_filter
 from render.jit import jit
 from render.pages.augment.optics import Pixels
 
-_FEWEST = 2.5  # times fewer pixels a side at full strength
+_FEWEST = 2.5  # factor by which the pixels a side are reduced at full strength
 _TILE = 512  # side of the tile of noise
 _NOISE = 22.0  # standard deviation of the strongest noise, of 255
 _BEST, _WORST = 92, 20  # JPEG quality
-_WINDOW_MM = 3.0  # over which a fax looks for the paper's white
-# The order in which the pixels of a 4 by 4 cell turn black (Bayer 1973), -1/2 to 1/2.
+_WINDOW_MM = 3.0  # side of the window in which a fax estimates the paper's white
+# Ordered dithering: the thresholds of a 4 by 4 cell (Bayer 1973), -1/2 to 1/2.
 _BAYER = np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]]) / 16.0 - 0.5
 
 
 def lowres(picture: Pixels, strength: float) -> Pixels:
-    """Averaged down to fewer pixels and brought back to its size."""
+    """The picture averaged to fewer pixels and enlarged to its size again."""
     height, width = picture.shape[:2]
     times = 1.0 + (_FEWEST - 1.0) * strength
     small = (max(2, round(width / times)), max(2, round(height / times)))
@@ -37,7 +37,7 @@ def lowres(picture: Pixels, strength: float) -> Pixels:
 
 @lru_cache(maxsize=1)
 def _noise_tile() -> NDArray[np.int16]:
-    """(side, side, 4): a sensor's fine grain, its coarser specks of colour, and paper's fibres; it tiles.
+    """(side, side, 4): a sensor's fine grain, its coarser specks of colour, and paper's fibres; opposite edges match.
 
     The standard deviation is 64 or a little more in each channel.
     """
@@ -55,7 +55,7 @@ def _noise_tile() -> NDArray[np.int16]:
 
 
 def add_noise(picture: Pixels, strength: float, rng: Generator) -> None:
-    """Noise of light and colour and the paper's grain, in place."""
+    """Add noise of light and colour and the paper's grain, in place."""
     ox, oy = (int(at) for at in rng.integers(_TILE, size=2))
     flat = picture.reshape(picture.shape[0], -1)
     _add_tile(flat, _noise_tile().reshape(_TILE, -1), 4 * ox, oy, round(strength * _NOISE * 16))
@@ -79,17 +79,17 @@ def _add_tile(flat, tile, ox, oy, amount):  # type: ignore[no-untyped-def]  # nu
 
 
 def bilevel(picture: Pixels, strength: float, rng: Generator, px_per_mm: float) -> NDArray[np.bool_]:
-    """A fax: True where the paper is white. Its threshold follows the paper; specks and bad lines come with strength.
+    """A fax: True where the paper is white. Its threshold adapts to the paper; strength adds specks and bad lines.
 
-    A bad line prints the one above it once more, as machines after ITU-T T.4 conceal their errors; on top of its own,
-    so that no trace is lost, and nothing is shifted.
+    A bad line repeats the line above it, as machines after ITU-T T.4 conceal errors; it is printed over its own, so
+    that no trace is lost, and nothing is shifted.
     """
     height, width = picture.shape[:2]
     coarse = np.asarray(Image.fromarray(picture, "RGBX").reduce(max(1, round(_WINDOW_MM * px_per_mm))))
-    red = rng.uniform(0.38, 0.85)  # of the scanner's lamp; the redder, the less it sees of a red grid
+    red = rng.uniform(0.38, 0.85)  # of the scanner's lamp; the redder, the less of a red grid it shows
     lamp = np.rint(256 * np.array([red, 0.8 * (1.0 - red), 0.2 * (1.0 - red)])).astype(np.int64)
     paper = coarse[..., :3].astype(np.float64) @ lamp / lamp.sum()
-    paper = np.maximum(paper, 0.35 * np.median(paper)).astype(np.uint8)  # a black background is no paper
+    paper = np.maximum(paper, 0.35 * np.median(paper)).astype(np.uint8)  # a black background is not paper
     local = np.asarray(Image.fromarray(paper).resize((width, height), Image.Resampling.BILINEAR))
     share = rng.uniform(0.66, 0.74) + rng.choice([0.0, 0.18]) * _BAYER
     white = np.empty((height, width), dtype=np.bool_)
@@ -102,7 +102,7 @@ def bilevel(picture: Pixels, strength: float, rng: Generator, px_per_mm: float) 
 
 @jit
 def _threshold(picture, local, lamp, share, white):  # type: ignore[no-untyped-def]
-    """White where a pixel under a lamp (3) is brighter than its share (4, 4, in turn) of the paper around it."""
+    """White where a pixel under a lamp (3) is brighter than a share (4, 4, repeated) of the paper around it."""
     for y in range(white.shape[0]):
         for x in range(white.shape[1]):
             grey = lamp[0] * picture[y, x, 0] + lamp[1] * picture[y, x, 1] + lamp[2] * picture[y, x, 2]
@@ -117,15 +117,15 @@ def _specks(white: NDArray[np.bool_], strength: float, rng: Generator, px_per_mm
         n = rng.poisson(per_square_mm * strength * square_mm)
         side = max(1, round(0.25 * px_per_mm))
         ys, xs = rng.integers(0, height - side, n), rng.integers(0, width - side, n)
-        grown = rng.integers(1, side + 1, (n, 2))
+        sizes = rng.integers(1, side + 1, (n, 2))
         for dy in range(side):
             for dx in range(side):
-                hit = (grown[:, 0] > dy) & (grown[:, 1] > dx)
+                hit = (sizes[:, 0] > dy) & (sizes[:, 1] > dx)
                 white[ys[hit] + dy, xs[hit] + dx] = not black
 
 
-def encoded(picture: Pixels | NDArray[np.bool_], jpeg: float) -> tuple[bytes, str]:
-    """The file and its suffix: JPEG where it is asked for, with chroma halved (4:2:0), else PNG without loss."""
+def encode(picture: Pixels | NDArray[np.bool_], jpeg: float) -> tuple[bytes, str]:
+    """The file and its suffix: JPEG with chroma halved (4:2:0) where `jpeg` (0-1) is above 0, else PNG."""
     image = Image.fromarray(picture) if picture.dtype == np.bool_ else Image.fromarray(picture, "RGBX")
     out = io.BytesIO()
     if jpeg:
