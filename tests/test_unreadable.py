@@ -15,8 +15,9 @@ from PIL import Image
 
 from ecg_vlm import evaluation
 from ecg_vlm.cli import main
-from ecg_vlm.evaluation import evaluate, load_pages, rejudge
-from eval.metrics.system_metrics import RefusalMetrics
+from ecg_vlm.evaluation import evaluate, rejudge
+from ecg_vlm.pages import load_pages
+from eval.metrics.answers import RefusalMetrics
 from eval.parser.parse import parse, refusal
 from eval.report.write import text_table
 from eval.storage import read_answers
@@ -314,9 +315,13 @@ class _Refusing:
     """Stands in for a model: scores by chance, refuses the pictures that it is told to."""
 
     name = "a fake"
+    batch_size = 8
 
     def __init__(self, refusal_pictures: set[bytes]) -> None:
         self.refusal_pictures, self.random, self.image_count = refusal_pictures, np.random.default_rng(0), 0
+
+    def prefill(self, images: list[Image.Image]) -> list[Image.Image]:
+        return images
 
     def score_many(self, images: list[Image.Image]) -> NDArray[np.float64]:
         self.image_count += len(images)
@@ -358,7 +363,7 @@ def test_a_file_of_answers_says_which_pages_cannot_be_read(tmp_path: Path) -> No
     file = tmp_path / "answers.jsonl"
     line = {"record_id": "a", "question": "q", "answer": "Not an ECG.", "unreadable": "not an ECG"}
     file.write_text(json.dumps(line))
-    assert read_answers(file, known_ids=["b"])[0].unreadable == "not an ECG"
+    assert read_answers(file, valid_ids=["b"])[0].unreadable == "not an ECG"
     file.write_text(json.dumps({**line, "unreadable": 3}))
     with pytest.raises(InputError, match="line 1: field 'unreadable' is 3"):
         read_answers(file)
