@@ -1,7 +1,7 @@
 """Whether an answer refuses the picture: no ECG, upside down or on its side, cut off.
 
-By the wording of single sentences, in English and German. What is said of waves, axes and artefacts is no refusal
-("the T wave is upside down"), nor what an ECG does not show ("no ECG evidence of ischaemia").
+Each sentence is matched alone, in English and German. Statements about waves, axes and artefacts are not refusals
+("the T wave is upside down"), and neither is what an ECG does not show ("no ECG evidence of ischaemia").
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 _ECG = r"(?:12[- ]lead )?(?:ecgs?|ekgs?|electrocardiograms?|elektrokardiogramm)"
-# Behind "no ECG": an end, or words that leave it at that. "No ECG evidence" goes on to something else.
+# After "no ECG": the end, or words that do not change the meaning. "No ECG evidence" is about something else.
 _ENDS = (
     r"(?:[- ](?:tracing|trace|recording|page|image|picture|paper|strip))?(?=\s*(?:$|[,:)]|(?:at all|here|but|and|so|"
     r"therefore|(?:is |to be )?(?:visible|shown|seen|present|there)|can|to (?:read|see|interpret)|"
@@ -35,7 +35,7 @@ _NOT_ECG = tuple(
         r"(?:blank|black|empty|white)\b",
     )
 )
-# What these say must hold nothing of the heart: "this is a picture of an inferior infarction" refuses nothing.
+# Sentences of these forms must not mention the heart: "this is a picture of an inferior infarction" is no refusal.
 _OTHER = tuple(
     re.compile(pattern)
     for pattern in (
@@ -48,7 +48,7 @@ _HEART = re.compile(
     r"ecg|ekg|electro|cardi|heart|rhythm|lead|wave|infarct|isch|block|fibrill|flutter|sinus|hypertroph|atri|ventric|axis|"
     r"normal|qrs|\bst\b|\bqtc?\b|beat|tracing|strain|injury|pac(?:ed|ing|emaker)|voltage|repolari"
 )
-_TURNED = re.compile(
+_UPSIDE_DOWN = re.compile(
     r"\bupside[- ]down\b|\bon its (?:head|side)\b|\bauf dem kopf\b|\bkopfueber\b|\bauf der seite\b|"
     rf"\b{_PAGE} ?{_IS}(?: to be)?(?: been)? (?:\w+ly )?(?:rotated|turned|flipped|sideways|inverted|gedreht)\b|"
     rf"\bplease (?:rotate|turn|flip) (?:the |this |your )?{_PAGE}\b|\bwrong way (?:up|round)\b"
@@ -63,19 +63,19 @@ _OF_WAVES = re.compile(
     r"\bwaves?\b|\bcomplex|\bqrs\b|deflection|\baxis\b|clockwise|\bheart\b|\bp'?s\b|amplitude|\bpeaks?\b|\bst\b"
 )
 _OF_NOISE = re.compile(r"artefact|artifact|noise|noisy|electrode|disconnect|loose|wander|stoer")
-_DENIED = re.compile(r"(?:\bnot|\bnever|n't|\bno longer|\bnicht)\s+(?:(?:appear|seem|look|to|be|been|at all)\s+)*$")
+_NEGATION = re.compile(r"(?:\bnot|\bnever|n't|\bno longer|\bnicht)\s+(?:(?:appear|seem|look|to|be|been|at all)\s+)*$")
 _UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "’": "'", "‐": "-", "‑": "-", "–": "-", "—": "-"})
 
 
 def refusal_in(text: str) -> str:
-    """ "not an ECG", "upside down" (on its side, too), "cut off", or "": the first that a sentence of the text says."""
+    """ "not an ECG", "upside down" (on its side, too), "cut off", or "": the first kind that any sentence states."""
     for sentence in re.split(r"[.;!?\n]+", text.lower().translate(_UMLAUTS)):
         sentence = " ".join(sentence.split())
         if _no_ecg(sentence):
             return "not an ECG"
-        if _said(_TURNED, sentence, _OF_WAVES):
+        if _states(_UPSIDE_DOWN, sentence, _OF_WAVES):
             return "upside down"
-        if _said(_CUT, sentence, _OF_WAVES, _OF_NOISE):
+        if _states(_CUT, sentence, _OF_WAVES, _OF_NOISE):
             return "cut off"
     return ""
 
@@ -86,8 +86,8 @@ def _no_ecg(sentence: str) -> bool:
     return not _HEART.search(sentence) and any(pattern.search(sentence) for pattern in _OTHER)
 
 
-def _said(pattern: re.Pattern[str], sentence: str, *unless: re.Pattern[str]) -> bool:
-    """Whether the sentence says so, does not deny it, and speaks of none of the other matters."""
+def _states(pattern: re.Pattern[str], sentence: str, *unless: re.Pattern[str]) -> bool:
+    """Whether the sentence matches `pattern`, does not negate it, and matches none of `unless`."""
     if any(other.search(sentence) for other in unless):
         return False
-    return any(not _DENIED.search(sentence[: found.start()]) for found in pattern.finditer(sentence))
+    return any(not _NEGATION.search(sentence[: match.start()]) for match in pattern.finditer(sentence))

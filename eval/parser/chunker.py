@@ -1,0 +1,226 @@
+"""From tokens to chunks: phrases that name a statement, cues that negate or doubt one, marks, and single words.
+
+At every position the longest phrase wins. Small words, lead lists, "not" and "possibly" may occur between the words of
+a phrase ("the ST segments in V1-V3 are not elevated"), and coordinated phrases may share a head or a tail ("left and
+right bundle branch block", "atrial fibrillation or flutter").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from eval.parser.leads import lead_runs
+from eval.parser.lexicon import GENERAL, Cue, Meaning, correct_spelling, lexicon
+from eval.parser.phrase_matcher import Match, longest_match
+from eval.parser.tokenizer import BREAK, BULLET, Token, tokenize, word_tuple
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One unit of a sentence.
+
+    kind: term, cue, or a mark: and, or, comma, colon, open, close, question, lead, termination, break, bullet, word.
+    text: its words. inner: status set by words inside the phrase. verb: the phrase contains its own verb.
+    """
+
+    kind: str
+    text: str
+    start: int
+    end: int
+    meaning: Meaning = GENERAL
+    inner: str = ""
+    verb: bool = False
+
+    @property
+    def cue(self) -> Cue:
+        """The cue of a chunk of kind "cue"."""
+        assert self.meaning.cue is not None
+        return self.meaning.cue
+
+
+# Words that describe the wave or interval named before them in the sentence.
+_TOPICS = set(word_tuple("st t p q r qrs qt qtc pr pq axis voltage"))
+_STATES = set(
+    word_tuple(
+        "elevation elevated raised depression depressed inverted inversion flipped flat flattened flattening prolonged "
+        "lengthened long low negative verlaengert abgeflacht negativ negativiert invertiert gesenkt gehoben angehoben"
+    )
+)
+_JOIN = {"and": "and", "plus": "and", "/": "and", "or": "or", "nor": "or", "versus": "or", ",": "comma"}
+_MARKS = {
+    **_JOIN, ":": "colon", "=": "colon", "|": "colon", "→": "colon", "(": "open", "[": "open", "{": "open",
+    ")": "close", "]": "close", "}": "close", "?": "question", BREAK: "break", BULLET: "bullet",
+}  # fmt: skip
+
+
+def chunk_text(answer: str) -> list[Chunk]:
+    """All chunks of an answer in their order."""
+    tokens = [Token(correct_spelling(t.text), t.start, t.end, t.code) for t in tokenize(answer)]
+    lead_lists = lead_runs(tokens)
+    chunks: list[Chunk] = []
+    topic = ""
+    i = 0
+    while i < len(tokens):
+        best = longest_match(tokens, i, lead_lists) or _of_topic(tokens, i, topic)
+        shared_tail = _shared_tail(tokens, i, len(best.sequence) if best else 0)
+        if shared_tail:
+            chunks += shared_tail[0]
+            i = shared_tail[1]
+        elif best:
+            chunks.append(_match_chunk(best, tokens))
+            i = best.end
+            if not chunks[-1].meaning.cue:
+                extra, i = _shared_head(tokens, best, lead_lists)
+                chunks += extra
+        elif i in lead_lists:
+            chunks.append(Chunk("lead", "", tokens[i].start, tokens[lead_lists[i] - 1].end))
+            i = lead_lists[i]
+        else:
+            chunks.append(_token_chunk(tokens[i]))
+            i += 1
+        topic = _topic(topic, chunks[-1], tokens[i].text if i < len(tokens) else BREAK)
+    return chunks
+
+
+def _topic(topic: str, chunk: Chunk, following: str) -> str:
+    """The wave or interval that is the topic after `chunk`; it ends with the sentence, unless "they" continues it."""
+    if chunk.kind in ("break", "bullet") and following not in ("they", "these", "it"):
+        return ""
+    topics = [w for w in chunk.text.split() if w in _TOPICS] if chunk.kind in ("term", "word") else []
+    return topics[-1] if topics else topic
+
+
+def _of_topic(tokens: Sequence[Token], i: int, topic: str) -> Match | None:
+    """ "T waves upright in I but inverted in III": the second state is one of the T waves, too."""
+    text = tokens[i].text
+    sequence = (topic, text)
+    if text not in _STATES or sequence not in lexicon().meanings:
+        return None
+    return Match(sequence, i, i + 1)
+
+
+def _match_chunk(match: Match, tokens: Sequence[Token]) -> Chunk:
+    meaning = lexicon().meanings[match.sequence]
+    kind = "term"
+    if meaning.cue:
+        kind = "termination" if meaning.cue.kind == "termination" else "cue"
+    start, end = tokens[match.start].start, tokens[match.end - 1].end
+    return Chunk(kind, " ".join(match.sequence), start, end, meaning, match.inner, match.verb)
+
+
+def _token_chunk(token: Token) -> Chunk:
+    if token.code:
+        return Chunk("term", token.text, token.start, token.end, Meaning(codes=(token.code,)))
+    return Chunk(_MARKS.get(token.text, "word"), token.text, token.start, token.end)
+
+
+def _shared_tail(tokens: Sequence[Token], i: int, longer_than: int) -> tuple[list[Chunk], int] | None:
+    """ "left and right bundle branch block", "low or inverted T waves": heads A, B ... with one common tail."""
+    entries = lexicon()
+    for length in (1, 2, 3):
+        head = tuple(t.text for t in tokens[i : i + length])
+        tails = entries.by_prefix.get(head)
+        at = i + length
+        if not tails or at >= len(tokens) or not (tokens[at].text in _JOIN or _contrast(tokens, at)):
+            continue
+        for tail in sorted(tails, key=len, reverse=True):
+            if len(head + tail) <= longer_than:
+                break
+            chain = _chain(tokens, i, length, tail)
+            if chain:
+                return chain
+    return None
+
+
+def _chain(tokens: Sequence[Token], i: int, length: int, tail: tuple[str, ...]) -> tuple[list[Chunk], int] | None:
+    """Follow "A, B or C tail" from token i; every head must make a phrase with the tail."""
+    entries = lexicon()
+    heads = [(i, i + length)]
+    joins: list[Token] = []
+    at = i + length
+    while at < len(tokens) and (tokens[at].text in _JOIN or _contrast(tokens, at)) and len(heads) < 5:
+        against = _contrast(tokens, at)
+        joins.append(replace(tokens[at], text="not") if against else tokens[at])
+        at = against or at + 1
+        if at < len(tokens) and tokens[at].text in ("and", "or"):  # "A, B, or C"
+            joins[-1] = tokens[at]
+            at += 1
+        for width in (3, 2, 1):
+            head = tuple(t.text for t in tokens[at : at + width])
+            if head + tail in entries.meanings and not entries.meanings[head + tail].cue:
+                heads.append((at, at + width))
+                at += width
+                break
+        else:
+            return None
+        if joins[-1].text in (",", "but", "not", "rather") and at < len(tokens) and tokens[at].text == ",":
+            at += 1  # "left, but not right, ventricular hypertrophy"
+        rest = tuple(t.text for t in tokens[at : at + len(tail)])
+        if rest == tail:
+            return _chain_items(tokens, heads, joins, tail, at + len(tail))
+    return None
+
+
+def _contrast(tokens: Sequence[Token], i: int) -> int:
+    """The end of "rather than a" or "not" from token i on, or 0: what follows it is negated."""
+    while i + 1 < len(tokens) and tokens[i].text in (",", "but") and tokens[i + 1].text in ("but", "not", "rather"):
+        i += 1
+    plain = [t.text for t in tokens[i : i + 3]]
+    end = i + 2 if plain[:2] == ["rather", "than"] else i + 1 if plain[:1] == ["not"] else 0
+    return end + 1 if end and end < len(tokens) and tokens[end].text in ("a", "an", "the") else end
+
+
+def _chain_items(
+    tokens: Sequence[Token], heads: list[tuple[int, int]], joins: list[Token], tail: tuple[str, ...], end: int
+) -> tuple[list[Chunk], int]:
+    chunks: list[Chunk] = []
+    for n, (first, last) in enumerate(heads):
+        if n:
+            join = joins[n - 1]
+            meaning = lexicon().meanings.get((join.text,), GENERAL)
+            chunks.append(Chunk("cue", "not", join.start, join.end, meaning) if meaning.cue else _token_chunk(join))
+        sequence = tuple(t.text for t in tokens[first:last]) + tail
+        stop = tokens[end - 1].end if n == len(heads) - 1 else tokens[last - 1].end
+        chunks.append(Chunk("term", " ".join(sequence), tokens[first].start, stop, lexicon().meanings[sequence]))
+    return chunks, end
+
+
+def _shared_head(tokens: Sequence[Token], first: Match, lead_lists: dict[int, int]) -> tuple[list[Chunk], int]:
+    """ "atrial fibrillation or flutter", "ST elevation, depression": tails that borrow the first phrase's head."""
+    entries = lexicon()
+    chunks: list[Chunk] = []
+    end = first.end
+    while end < len(tokens):
+        at = lead_lists.get(end, end)
+        if at + 1 >= len(tokens) or tokens[at].text not in _JOIN:
+            break
+        join = at
+        at += 1
+        if tokens[at].text in ("and", "or") and at + 1 < len(tokens):
+            join, at = at, at + 1
+        alone = longest_match(tokens, at, lead_lists)
+        tail = None
+        for cut in range(len(first.sequence) - 1, 0, -1):
+            tails = sorted(entries.by_prefix.get(first.sequence[:cut], ()), key=len, reverse=True)
+            tail = next((t for t in tails if t == tuple(x.text for x in tokens[at : at + len(t)])), None)
+            # After a comma alone only a short tail can follow: "ST elevation, depression", not a new clause.
+            if tail and (tokens[join].text != "," or (len(tail) <= 2 and not first.verb)):
+                rival = len(alone.sequence) if alone else 0
+                if rival < len(tail) or (rival == len(tail) and _is_general(alone)):
+                    break
+            tail = None
+        if not tail:
+            break
+        sequence = first.sequence[:cut] + tail
+        last = at + len(tail)
+        chunks.append(_token_chunk(tokens[join]))
+        start, stop = tokens[at].start, tokens[last - 1].end
+        chunks.append(Chunk("term", " ".join(sequence), start, stop, entries.meanings[sequence]))
+        end = last
+    return chunks, end
+
+
+def _is_general(match: Match | None) -> bool:
+    meaning = lexicon().meanings[match.sequence] if match else Meaning()
+    return not (meaning.codes or meaning.opposites or meaning.cue)
