@@ -33,13 +33,17 @@ class Pick:
 
 _MARK = re.compile(r"(?:(?<=[\s*_,;:?(])|^)(?:\(([A-Ha-h])\)|\[([A-H])\]|([A-H])[.):]|([a-h])\))\**[ \t]+(?=\S)", re.M)
 _OPTION_END = re.compile(r"\n|[.)](?=[\s,]+[A-Za-z])")
-_LETTER = r"[(\[*\"']*([A-H])\b(?!')[)\]*\"'.]*"
+# The bounds of repeated marks keep the time linear: adjacent patterns share the star.
+_LETTER = r"[(\[*\"']{0,8}([A-H])\b(?!')[)\]*\"'.]{0,8}"
 _AND = r"\s*(?:,\s*and|,|and|or|und|&|/|\+)\s*(?:option\s+)?"
 _NOUN = r"(?:answers?|options?|choices?|antwort(?:en)?|choose|chose|select(?:ed)?|pick(?:ed)?|go with|loesung|lösung)"
 _LINK = r"(?:\s+(?:(?:would|should|must) be|is|are|ist|sind|options?|choices?|answer|one|the|letter|correct))*"
-_LETTER_AFTER_NOUN = re.compile(rf"\b(?:{_NOUN}|correct|best|right|richtig(?:e)?)\b{_LINK}[\s:=\-–*]*{_LETTER}", re.I)
+_LETTER_AFTER_NOUN = re.compile(
+    rf"\b(?:{_NOUN}|correct|best|right|richtig(?:e)?)\b{_LINK}[\s:=\-–*]{{0,40}}{_LETTER}", re.I
+)
 _ALONE = re.compile(
-    rf"^\W*(?:both\s+)?{_LETTER}(?={_AND}[(\[*]*[A-H]\b|\s*(?:$|[\n:;,–-]|is\b|are\b|because\b|since\b|as\b))", re.I
+    rf"^\W{{0,40}}(?:both\s+)?{_LETTER}(?={_AND}[(\[*]*[A-H]\b|\s*(?:$|[\n:;,–-]|is\b|are\b|because\b|since\b|as\b))",
+    re.I,
 )
 _SINGLE = re.compile(r"^\W*([a-h])\W*$", re.IGNORECASE)
 _LETTER_WITH_MARK = re.compile(r"^\s*[*_]*[(\[]?([A-Ha-h])[*_]*[)\].:][)*_]*(?=\s|$)")

@@ -8,7 +8,7 @@ right bundle branch block", "atrial fibrillation or flutter").
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from eval.parser.leads import lead_runs
 from eval.parser.lexicon import GENERAL, Cue, Meaning, correct_spelling, lexicon
@@ -47,6 +47,8 @@ _STATES = set(
         "lengthened long low negative verlaengert abgeflacht negativ negativiert invertiert gesenkt gehoben angehoben"
     )
 )
+_MAX_HEADS = 5
+_CHAIN_REACH = _MAX_HEADS * 8  # tokens; a join has 4 at most ("but rather than a"), a head 3, and a comma after it
 _JOIN = {"and": "and", "plus": "and", "/": "and", "or": "or", "nor": "or", "versus": "or", ",": "comma"}
 _MARKS = {
     **_JOIN, ":": "colon", "=": "colon", "|": "colon", "→": "colon", "(": "open", "[": "open", "{": "open",
@@ -56,7 +58,7 @@ _MARKS = {
 
 def chunk_text(answer: str) -> list[Chunk]:
     """All chunks of an answer in their order."""
-    tokens = [Token(correct_spelling(t.text), t.start, t.end, t.code) for t in tokenize(answer)]
+    tokens = [t._replace(text=w) if (w := correct_spelling(t.text)) != t.text else t for t in tokenize(answer)]
     lead_lists = lead_runs(tokens)
     chunks: list[Chunk] = []
     topic = ""
@@ -124,9 +126,12 @@ def _shared_tail(tokens: Sequence[Token], i: int, longer_than: int) -> tuple[lis
         at = i + length
         if not tails or at >= len(tokens) or not (tokens[at].text in _JOIN or _contrast(tokens, at)):
             continue
-        for tail in sorted(tails, key=len, reverse=True):
+        ahead = {t.text for t in tokens[at : at + _CHAIN_REACH]}
+        for tail in tails:
             if len(head + tail) <= longer_than:
                 break
+            if tail[0] not in ahead:
+                continue
             chain = _chain(tokens, i, length, tail)
             if chain:
                 return chain
@@ -139,9 +144,9 @@ def _chain(tokens: Sequence[Token], i: int, length: int, tail: tuple[str, ...]) 
     heads = [(i, i + length)]
     joins: list[Token] = []
     at = i + length
-    while at < len(tokens) and (tokens[at].text in _JOIN or _contrast(tokens, at)) and len(heads) < 5:
+    while at < len(tokens) and (tokens[at].text in _JOIN or _contrast(tokens, at)) and len(heads) < _MAX_HEADS:
         against = _contrast(tokens, at)
-        joins.append(replace(tokens[at], text="not") if against else tokens[at])
+        joins.append(tokens[at]._replace(text="not") if against else tokens[at])
         at = against or at + 1
         if at < len(tokens) and tokens[at].text in ("and", "or"):  # "A, B, or C"
             joins[-1] = tokens[at]
@@ -202,7 +207,7 @@ def _shared_head(tokens: Sequence[Token], first: Match, lead_lists: dict[int, in
         alone = longest_match(tokens, at, lead_lists)
         tail = None
         for cut in range(len(first.sequence) - 1, 0, -1):
-            tails = sorted(entries.by_prefix.get(first.sequence[:cut], ()), key=len, reverse=True)
+            tails = entries.by_prefix.get(first.sequence[:cut], ())
             tail = next((t for t in tails if t == tuple(x.text for x in tokens[at : at + len(t)])), None)
             # After a comma alone only a short tail can follow: "ST elevation, depression", not a new clause.
             if tail and (tokens[join].text != "," or (len(tail) <= 2 and not first.verb)):

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from eval.parser.tokenizer import Token, word_tuple
 
+_MAX_TOKENS = 60  # of one list, which bounds the time
 _LEAD = re.compile(r"i{1,3}|av[rlf]|v[1-9]r?")
 _UNAMBIGUOUS_LEAD = re.compile(r"i{2,3}|av[rlf]|v[1-9]r?")
 _LEAD_WORDS = set(word_tuple("lead leads ableitung ableitungen"))
@@ -33,29 +34,31 @@ def lead_runs(tokens: Sequence[Token]) -> dict[int, int]:
 
 
 def _lead_run(tokens: Sequence[Token], i: int) -> int:
-    j, sure, count = i, False, 0
+    j, certain, count = i, False, 0
     if tokens[j].text in _PREPOSITIONS:
         j += 1
     if j < len(tokens) and tokens[j].text in ("the", "den", "der"):
         j += 1
     end = 0
-    while j < len(tokens):
+    while j < min(len(tokens), i + _MAX_TOKENS):
         text = tokens[j].text
         if text in _LEAD_WORDS:
-            sure, end = True, j + 1
+            certain, end = True, j + 1
         elif _LEAD.fullmatch(text) or (end and text in "123456" and tokens[j - 1].text in (",", "-", "and")):
-            sure, end, count = sure or bool(_UNAMBIGUOUS_LEAD.fullmatch(text)), j + 1, count + 1
+            certain, end, count = certain or bool(_UNAMBIGUOUS_LEAD.fullmatch(text)), j + 1, count + 1
         elif text in _TERRITORIES and _leads_follow(tokens, j):
             pass
         elif not (text in (",", "-", "and", "or", "to", "through", "bi", "/", ":") and j > i and (end or count)):
             break
         j += 1
-    return end if sure else 0
+    return end if certain else 0
 
 
 def _leads_follow(tokens: Sequence[Token], j: int) -> bool:
     """A territory belongs to a lead list when the word "leads" follows: "inferior and lateral leads"."""
     k = j + 1
-    while k < len(tokens) and (tokens[k].text in _TERRITORIES or tokens[k].text in ("and", "or", ",")):
+    while k < min(len(tokens), j + _MAX_TOKENS) and (
+        tokens[k].text in _TERRITORIES or tokens[k].text in ("and", "or", ",")
+    ):
         k += 1
     return k < len(tokens) and tokens[k].text in _LEAD_WORDS

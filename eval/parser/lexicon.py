@@ -62,12 +62,14 @@ GENERAL = Meaning()
 class Lexicon:
     """Word sequences with their meanings, ready for lookup.
 
-    by_first: first word -> sequences, longest first. by_prefix: leading words -> remainders that complete a phrase.
+    by_first: first word -> sequences, longest first; last_words: first word -> the last words of these sequences.
+    by_prefix: leading words -> remainders that complete a phrase, longest first.
     """
 
     meanings: dict[tuple[str, ...], Meaning] = field(default_factory=dict)
     by_first: dict[str, list[tuple[str, ...]]] = field(default_factory=lambda: defaultdict(list))
-    by_prefix: dict[tuple[str, ...], set[tuple[str, ...]]] = field(default_factory=lambda: defaultdict(set))
+    last_words: dict[str, frozenset[str]] = field(default_factory=dict)
+    by_prefix: dict[tuple[str, ...], list[tuple[str, ...]]] = field(default_factory=lambda: defaultdict(list))
     vocabulary: frozenset[str] = frozenset()
 
     def add(self, sequence: tuple[str, ...], meaning: Meaning) -> None:
@@ -85,9 +87,10 @@ class Lexicon:
             self.by_first[sequence[0]].append(sequence)
             if not meaning.cue:
                 for cut in range(1, len(sequence)):
-                    self.by_prefix[sequence[:cut]].add(sequence[cut:])
-        for sequences in self.by_first.values():
+                    self.by_prefix[sequence[:cut]].append(sequence[cut:])
+        for sequences in (*self.by_first.values(), *self.by_prefix.values()):
             sequences.sort(key=len, reverse=True)
+        self.last_words = {first: frozenset(s[-1] for s in sequences) for first, sequences in self.by_first.items()}
         self.vocabulary = frozenset(w for sequence in self.meanings for w in sequence)
 
 

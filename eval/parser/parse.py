@@ -7,6 +7,7 @@ specific statement.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -176,11 +177,11 @@ def _parse_completion(answer: str, question: str, gap: re.Match[str]) -> ParsedA
 
 def _resolve_ambiguous_codes(chunks: list[Chunk]) -> list[Chunk]:
     """Take codes with a second meaning as general terms, unless the answer has other codes or nothing else."""
-    codes = [c for c in chunks if c.kind == "term" and c.meaning.codes and c.text.upper() in c.meaning.codes]
-    unambiguous = [c for c in codes if c.meaning.codes[0] not in _ONLY_AMONG_CODES]
+    codes = [c.text.upper() in c.meaning.codes for c in chunks]
+    unambiguous = any(c.meaning.codes[0] not in _ONLY_AMONG_CODES for c in itertools.compress(chunks, codes))
     if unambiguous or len(chunks) <= 2:
         return chunks
-    return [Chunk("term", c.text, c.start, c.end) if c in codes else c for c in chunks]
+    return [Chunk("term", c.text, c.start, c.end) if code else c for c, code in zip(chunks, codes, strict=True)]
 
 
 def _summary(mentions: Sequence[Mention], chunks: Sequence[Chunk]) -> ParsedAnswer:

@@ -54,9 +54,11 @@ _MAX_ASIDE = 5
 def longest_match(tokens: Sequence[Token], i: int, lead_lists: dict[int, int]) -> Match | None:
     """The phrase or cue with the most words that starts at token i."""
     entries = lexicon()
-    candidates = entries.by_first.get(tokens[i].text, ())
-    ahead = {token.text for token in tokens[i : i + _AHEAD]} if candidates else set()
-    for sequence in candidates:
+    first = tokens[i].text
+    if first not in entries.by_first:
+        return None
+    ahead = entries.last_words[first].intersection([token.text for token in tokens[i : i + _AHEAD]])
+    for sequence in entries.by_first[first] if ahead else ():
         if sequence[-1] not in ahead:
             continue
         match = _match(sequence, tokens, i, lead_lists, loose=entries.meanings[sequence].cue is None)

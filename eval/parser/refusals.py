@@ -64,6 +64,7 @@ _OF_WAVES = re.compile(
 )
 _OF_NOISE = re.compile(r"artefact|artifact|noise|noisy|electrode|disconnect|loose|wander|stoer")
 _NEGATION = re.compile(r"(?:\bnot|\bnever|n't|\bno longer|\bnicht)\s+(?:(?:appear|seem|look|to|be|been|at all)\s+)*$")
+_NEAR = 100  # characters before a match in which a negation is searched
 _UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "’": "'", "‐": "-", "‑": "-", "–": "-", "—": "-"})
 
 
@@ -90,4 +91,7 @@ def _states(pattern: re.Pattern[str], sentence: str, *unless: re.Pattern[str]) -
     """Whether the sentence matches `pattern`, does not negate it, and matches none of `unless`."""
     if any(other.search(sentence) for other in unless):
         return False
-    return any(not _NEGATION.search(sentence[: match.start()]) for match in pattern.finditer(sentence))
+    return any(
+        not _NEGATION.search(sentence[max(0, match.start() - _NEAR) : match.start()])
+        for match in pattern.finditer(sentence)
+    )

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Sequence
+from functools import cache, lru_cache
+from typing import NamedTuple
 
 from render.statements import STATEMENTS
 
 
-@dataclass(frozen=True)
-class Token:
+class Token(NamedTuple):
     """A word or a mark. text: normalised; start, end: position in the answer; code: if written exactly as a code."""
 
     text: str
@@ -33,6 +33,7 @@ BULLET = "\x07"
 _LETTERS = {"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "æ": "ae", "ø": "oe", "å": "a"}
 _MARKS = {"’": "'", "‘": "'", "´": "'", "`": "'", "“": '"', "”": '"', "‐": "-", "‑": "-", "−": "-", "–": "-", "—": "-",
           **dict.fromkeys("·▪▫‣◦●○⁃∙", "•"), "✖": "✗", "❎": "❌", "☓": "✗"}  # fmt: skip
+_ASCII_MARKS = str.maketrans({"`": "'", "\r": "\n", "\v": "\n", "\f": "\n"})
 _TICKS = "°☐☑☒✓✔✗✘❌✅→•"
 _CHECKBOXES = {"[x]": "☑", "[ ]": "☐", "(+)": "✓", "(-)": "✗"}
 
@@ -70,6 +71,7 @@ _WRAPPED_AT = 50
 _NEAR = 60  # characters inspected on either side of a mark
 # "1." or "b)" or a star at the start of a line; "1. Grades" is an ordinal.
 _LIST_MARK = re.compile(r"(?:^|\n)[ \t>#*_]*(\(?(?:\d{1,2}|[a-h])[.)](?=\s)(?!\s*(?:grad|degree))|[*+](?=\s)|•)")
+_LINE_END = re.compile("[\n\r\v\f\u2028\u2029]")
 _CODE = re.compile(
     r"(?<![A-Za-z0-9_])(?:"
     + "|".join(re.escape(code) for code in sorted(STATEMENTS, key=len, reverse=True))
@@ -129,19 +131,23 @@ def normalize_word(text: str) -> str:
     return text
 
 
-def _fold(answer: str) -> tuple[str, list[int]]:
+def _fold(answer: str) -> tuple[str, Sequence[int]]:
     """The answer in lower-case ASCII (as far as possible), and the original position of each of its characters."""
+    if answer.isascii():
+        return answer.lower().translate(_ASCII_MARKS), range(len(answer))
     out: list[str] = []
     place: list[int] = []
     for index, char in enumerate(answer):
-        if char == "\u0308" and out and out[-1] in "aou":  # a decomposed umlaut: the letter, then its dots
-            text = "e"
-        else:
-            char = _MARKS.get(char, char)
-            text = "".join(_LETTERS.get(c, _plain(c)) for c in char.casefold())
+        decomposed_umlaut = char == "\u0308" and out and out[-1] in "aou"  # the letter, then its dots
+        text = "e" if decomposed_umlaut else _fold_character(char)
         out += text
         place += [index] * len(text)
     return "".join(out), place
+
+
+@lru_cache(maxsize=1 << 12)
+def _fold_character(char: str) -> str:
+    return "".join(_LETTERS.get(c, _plain(c)) for c in _MARKS.get(char, char).casefold())
 
 
 def _plain(char: str) -> str:
@@ -176,7 +182,7 @@ def _pieces(text: str, start: int, end: int, plain_text: str, at: int, after: in
 
 def _dash(start: int, end: int, plain_text: str, at: int, after: int) -> list[Token]:
     """A hyphen inside a word is a space; at the start of a line a list mark; between spaces a colon."""
-    before = plain_text[max(plain_text.rfind("\n", 0, at) + 1, at - _NEAR) : at]
+    before = plain_text[max(0, at - _NEAR) : at].rpartition("\n")[2]
     if not before.strip():
         return [Token(BULLET, start, end)]
     if before.endswith(" ") and plain_text[after : after + 1] == " ":
@@ -194,9 +200,8 @@ def _line_ends(answer: str) -> set[int]:
     """Positions of the line ends that also end a sentence: all except those of wrapped lines."""
     ends = set()
     line_start = 0
-    for index, char in enumerate(answer):
-        if char not in "\n\r\v\f\u2028\u2029":
-            continue
+    for match in _LINE_END.finditer(answer):
+        index = match.start()
         line = answer[line_start:index].rstrip()
         following = answer[index + 1 : index + 2]
         if not (len(line) >= _WRAPPED_AT and line[-1] not in ".:;!?" and following.islower()):
