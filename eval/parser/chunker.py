@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from eval.parser.leads import lead_runs
 from eval.parser.lexicon import GENERAL, Cue, Meaning, correct_spelling, lexicon
 from eval.parser.phrase_matcher import Match, longest_match
+from eval.parser.territories import territories_after
 from eval.parser.tokenizer import BREAK, BULLET, Token, tokenize, word_tuple
+from render.statements import STATEMENTS
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ _STATES = set(
         "lengthened long low negative verlaengert abgeflacht negativ negativiert invertiert gesenkt gehoben angehoben"
     )
 )
+# What follows a short form that leaves its noun out: "(Is there an infarct?) Yes, inferior."
+_SHORT_FORM_ENDS = {BREAK, BULLET, ",", ")", "and", "or", "but", "with"}
 _MAX_HEADS = 5
 _CHAIN_REACH = _MAX_HEADS * 8  # tokens; a join has 4 at most ("but rather than a"), a head 3, and a comma after it
 _JOIN = {"and": "and", "plus": "and", "/": "and", "or": "or", "nor": "or", "versus": "or", ",": "comma"}
@@ -56,25 +60,27 @@ _MARKS = {
 }  # fmt: skip
 
 
-def chunk_text(answer: str) -> list[Chunk]:
-    """All chunks of an answer in their order."""
+def chunk_text(answer: str, subject: Sequence[str] = ()) -> list[Chunk]:
+    """All chunks of an answer in their order.
+
+    subject: words of the term that the question is about, to which a short answer may refer ("Yes, a right one.").
+    """
     tokens = [t._replace(text=w) if (w := correct_spelling(t.text)) != t.text else t for t in tokenize(answer)]
     lead_lists = lead_runs(tokens)
     chunks: list[Chunk] = []
     topic = ""
+    ellipsis = _Ellipsis(tuple(subject), bool(subject))
     i = 0
     while i < len(tokens):
         best = longest_match(tokens, i, lead_lists) or _of_topic(tokens, i, topic)
+        best = ellipsis.match(tokens, i, best) or best
         shared_tail = _shared_tail(tokens, i, len(best.sequence) if best else 0)
         if shared_tail:
             chunks += shared_tail[0]
             i = shared_tail[1]
         elif best:
-            chunks.append(_match_chunk(best, tokens))
-            i = best.end
-            if not chunks[-1].meaning.cue:
-                extra, i = _shared_head(tokens, best, lead_lists)
-                chunks += extra
+            new, i = _term_chunks(tokens, best, lead_lists)
+            chunks += new
         elif i in lead_lists:
             chunks.append(Chunk("lead", "", tokens[i].start, tokens[lead_lists[i] - 1].end))
             i = lead_lists[i]
@@ -82,7 +88,72 @@ def chunk_text(answer: str) -> list[Chunk]:
             chunks.append(_token_chunk(tokens[i]))
             i += 1
         topic = _topic(topic, chunks[-1], tokens[i].text if i < len(tokens) else BREAK)
+        ellipsis = ellipsis.after(chunks[-1])
     return chunks
+
+
+@dataclass(frozen=True)
+class _Ellipsis:
+    """The noun that a short form refers to: "(bundle branch block? Yes,) a complete right one".
+
+    noun: words of the last term. reply: the current sentence follows a question, and may leave the noun out.
+    """
+
+    noun: tuple[str, ...] = ()
+    reply: bool = False
+
+    def after(self, chunk: Chunk) -> _Ellipsis:
+        """The state after one more chunk."""
+        if chunk.kind == "term":
+            return _Ellipsis(tuple(chunk.text.split()), False)
+        if chunk.kind == "question":
+            return _Ellipsis(self.noun, True)
+        return _Ellipsis(self.noun, False) if chunk.kind == "break" and self.reply else self
+
+    def match(self, tokens: Sequence[Token], i: int, rival: Match | None) -> Match | None:
+        """The short form at token i, if it makes a phrase with the noun and is longer than `rival`."""
+        if not self.noun:
+            return None
+        for width in (3, 2, 1):
+            following = tokens[i + width].text if i + width < len(tokens) else BREAK
+            pronoun = following == "one"
+            if not pronoun and not (self.reply and following in _SHORT_FORM_ENDS):
+                continue
+            end = i + width + pronoun
+            sequence = self._phrase(tuple(t.text for t in tokens[i : i + width]))
+            if sequence and (not rival or end > rival.end or _is_general(rival)):
+                return Match(sequence, i, end)
+        return None
+
+    def _phrase(self, adjectives: tuple[str, ...]) -> tuple[str, ...]:
+        meanings = lexicon().meanings
+        names = [word_tuple(STATEMENTS[code].name) for code in meanings.get(self.noun, GENERAL).codes]
+        for noun in (self.noun, *names):
+            for k in range(len(noun)):
+                sequence = adjectives + noun[k:]
+                if sequence in meanings and meanings[sequence].codes:
+                    return sequence
+        return ()
+
+
+def _term_chunks(tokens: Sequence[Token], best: Match, lead_lists: dict[int, int]) -> tuple[list[Chunk], int]:
+    """The chunks of a match with all phrases that share its head or its noun, and the token after them."""
+    first = _match_chunk(best, tokens)
+    if first.meaning.cue:
+        return [first], best.end
+    territories, end = territories_after(tokens, best.sequence, best.end, lead_lists)
+    if not territories:
+        chunks, end = _shared_head(tokens, best, lead_lists)
+        return [first, *chunks], end
+    chunks = [first] if territories[0].join else []
+    for term in territories:
+        last = tokens[term.end - 1].end
+        if term.join:
+            chunks.append(Chunk(term.join, term.join, tokens[term.start].start, tokens[term.start].start))
+        start = tokens[term.start].start if chunks else first.start
+        meaning = lexicon().meanings[term.sequence]
+        chunks.append(Chunk("term", " ".join(term.sequence), start, last, meaning, first.inner))
+    return chunks, end
 
 
 def _topic(topic: str, chunk: Chunk, following: str) -> str:

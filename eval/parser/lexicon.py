@@ -36,7 +36,9 @@ class Cue:
         return _STATUS_OF_KIND.get(self.kind)
 
 
-_STATUS_OF_KIND: dict[str, Status] = {"present": "present", "absent": "absent", "uncertain": "uncertain"}
+_STATUS_OF_KIND: dict[str, Status] = {
+    "present": "present", "absent": "absent", "uncertain": "uncertain", "assertive": "present"
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

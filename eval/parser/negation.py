@@ -24,9 +24,20 @@ _VALUE_WORDS: dict[Status, str] = {
 _VALUES: dict[str, Status] = {word: status for status, text in _VALUE_WORDS.items() for word in word_tuple(text)}
 _TICKS = set("✓✔✅✗✘❌☐☑☒")
 _NOW = set(word_tuple("now currently today presently jetzt aktuell heute"))
-_VALUE_ENDS = ("break", "comma", "close", "colon", "termination", "open", "question")
-_OPEN_LISTS = set(word_tuple("consider ddx dd"))
 _TURNS = set(word_tuple("but however yet whereas while"))
+_CONDITIONAL = set(word_tuple("would should could might if were had falls sollte"))
+_RESOLUTIONS = _TURNS | set(word_tuple("so therefore thus hence instead although though"))
+_STATES = [[subject, "is"] for subject in ("it", "this", "here", "there", "rhythm")]
+_ECTOPY = {"PVC", "PAC", "PRC(S)"}
+_VALUE_ENDS = ("break", "comma", "close", "colon", "termination", "open", "question")
+_OPEN_LISTS = set(word_tuple("consider ddx dd differential differentialdiagnose differenzialdiagnose"))
+_CONTRADICTIONS = tuple(
+    f"{words} "
+    for words in (
+        "however", "but", "actually", "on closer", "on a closer", "on second", "looking again", "looking closer",
+        "looking more", "wait", "no wait", "hmm", "in fact", "in reality", "upon closer", "a closer", "yet", "instead",
+    )
+)  # fmt: skip
 # Stop words that do not end a scope right after its cue: "not sure whether this is", "no indication that".
 _TRANSPARENT: dict[Status | None, set[str]] = {
     "uncertain": set(word_tuple("this there it that which we")),
@@ -39,19 +50,22 @@ class Mention:
     """A finding with its status.
 
     local: stated of certain leads only. heading: followed by a colon, and perhaps by a value or an explanation.
+    tentative: a first impression or the statement of somebody else, which a "however" in the next sentence negates.
     """
 
     chunk: Chunk
     status: Status
     local: bool = False
     heading: bool = False
+    tentative: bool = False
 
 
 def read_sentence(sentence: Sequence[Chunk], header: Status | None) -> tuple[list[Mention], Status | None]:
     """The mentions of one sentence, and the status that a heading ("Not seen:") gives to the list items after it."""
     if sentence[0].kind != "bullet":
         header = None
-    if _is_hypothetical(sentence):
+    sentence = _without_hypothesis(sentence)
+    if not sentence:
         return [], header
     status: dict[int, Status | None] = {}
     _before_cues(sentence, header, status)
@@ -60,24 +74,52 @@ def read_sentence(sentence: Sequence[Chunk], header: Status | None) -> tuple[lis
     _values(sentence, status)
     terms = [n for n, chunk in enumerate(sentence) if chunk.kind == "term"]
     mentions = [_mention(sentence, n, value) for n in terms if (value := status.get(n)) is not None]
-    if not terms and sentence[-1].kind == "colon":
+    if not terms and (sentence[-1].kind == "colon" or _is_heading(sentence)):
         return [], next((i.cue.status for i in sentence if i.kind == "cue"), None)
     return mentions, header
 
 
-def _is_hypothetical(sentence: Sequence[Chunk]) -> bool:
-    """Whether a sentence is about ECGs in general or about a condition ("In general ...", "If this were ...")."""
+def contradicts(sentence: Sequence[Chunk]) -> bool:
+    """Whether a sentence starts with a turn ("However, ...", "Looking again, ..."): the one before was tentative."""
+    words = " ".join(chunk.text for chunk in sentence[:3] if chunk.kind in ("word", "termination", "cue"))
+    return words.startswith(_CONTRADICTIONS)
+
+
+def _is_heading(sentence: Sequence[Chunk]) -> bool:
+    """Whether a sentence without findings is a heading of alternatives: "Differential diagnosis" on its own line."""
+    return len(sentence) <= 4 and any(c.kind == "cue" and c.text.split()[0] in _OPEN_LISTS for c in sentence)
+
+
+def _without_hypothesis(sentence: Sequence[Chunk]) -> Sequence[Chunk]:
+    """The part of a sentence that is about this ECG: after "If this were flutter, saw-teeth would be seen, but ...".
+
+    Empty for a sentence about ECGs in general or about a condition ("In general ...", "If this were ...").
+    """
     for n, chunk in enumerate(sentence):
         if chunk.kind == "cue" and chunk.cue.kind == "hypothetical":
-            has_term = any(i.kind == "term" for i in sentence[:n])
+            has_term = any(c.kind == "term" for c in sentence[:n])
             if has_term == (chunk.cue.side == "after"):
-                return True
-    return False
+                return _resolution(sentence[n + 1 :]) if chunk.text.split()[0] in _CONDITIONAL else []
+    return sentence
+
+
+def _resolution(sentence: Sequence[Chunk]) -> Sequence[Chunk]:
+    """What follows a hypothesis about this ECG: after "but" or "so", or after a comma and "it is"."""
+    for n, chunk in enumerate(sentence):
+        rest = sentence[n + 1 :]
+        if any(c.text in _CONDITIONAL for c in rest):
+            continue
+        turns = chunk.kind == "termination" and chunk.text in _RESOLUTIONS
+        states = chunk.kind in ("comma", "colon") and [c.text for c in rest[:2]] in _STATES
+        if turns or states:
+            return rest
+    return []
 
 
 def _mention(sentence: Sequence[Chunk], n: int, status: Status) -> Mention:
     following = sentence[n + 1].kind if n + 1 < len(sentence) else ""
-    return Mention(sentence[n], status, local=following == "lead", heading=following == "colon")
+    tentative = any(c.kind == "cue" and c.cue.kind == "attribution" for c in sentence[:n])
+    return Mention(sentence[n], status, following == "lead", following == "colon", tentative)
 
 
 def _before_cues(sentence: Sequence[Chunk], header: Status | None, status: dict[int, Status | None]) -> None:
@@ -102,6 +144,8 @@ def _before_cues(sentence: Sequence[Chunk], header: Status | None, status: dict[
             elif chunk.cue.kind == "attribution":
                 has_turn = any(i.kind == "termination" and i.text in _TURNS for i in sentence[n:])
                 cue = "absent" if has_turn else "uncertain"
+            elif chunk.cue.kind == "assertive":
+                continue  # "not ... consistent with", "possibly consistent with": the cue before it applies
             elif _looks_right(sentence, n) and not _interjection(sentence, n):
                 cue = cue if cue == "absent" and chunk.cue.kind != "absent" else (chunk.cue.status or cue)
         elif chunk.kind == "open":
@@ -145,6 +189,8 @@ def _heads_list(sentence: Sequence[Chunk], n: int) -> bool:
         return True
     if k >= len(sentence) or sentence[k].kind != "colon" or _interjection(sentence, n):
         return False
+    if k == n + 1 and any(c.kind == "termination" for c in sentence[max(0, n - 2) : n]):
+        return False  # "It does not: the rhythm is ...", "There are none: ..."
     return not any(chunk.kind == "term" for chunk in sentence[max(0, n - 2) : n])
 
 
@@ -245,7 +291,7 @@ def _subjects(sentence: Sequence[Chunk], n: int) -> list[int]:
             words_between += kind == "word"
             if words_between > 6:
                 break
-        elif not (kind == "cue" and sentence[k].cue.kind in ("pseudo", "present")):
+        elif not (kind == "cue" and sentence[k].cue.kind in ("pseudo", "present", "assertive")):
             break
     return out
 
@@ -293,8 +339,8 @@ def _values(sentence: Sequence[Chunk], status: dict[int, Status | None]) -> None
         if k + 1 >= len(sentence):
             continue
         value = _VALUES.get(sentence[k + 1].text) or _value_cue(sentence[k + 1])
-        if sentence[k].kind == "open" and sentence[k + 1].text in ("0", "1"):
-            continue  # "SR (0)": a likelihood; in PTB-XL 0 means present without one
+        if sentence[k].kind == "open" and sentence[k + 1].text in ("0", "1") and not _ECTOPY & {*chunk.meaning.codes}:
+            continue  # "SR (0)": a likelihood; in PTB-XL 0 means present without one. "PVCs (0)" is a count
         rest = [i for i in sentence[k + 2 :] if i.text != '"'][:1]
         after = rest[0].kind if rest else "break"
         run_together = after == "term" and sentence[k].text == "="  # "SR=0 AFIB=1"

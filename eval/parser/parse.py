@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from eval.parser.choices import Option, letter_picks, options_in, without_options
 from eval.parser.chunker import Chunk, chunk_text
 from eval.parser.lexicon import Status
-from eval.parser.negation import Mention, read_sentence
-from eval.parser.refusals import refusal_in
-from eval.parser.sentences import is_question, split_sentences, without_remarks
+from eval.parser.negation import Mention, contradicts, read_sentence
+from eval.parser.refusals import reading_besides_refusal, refusal_in
+from eval.parser.sentences import NO, YES, is_question, split_sentences, without_remarks
 from eval.parser.tokenizer import word_tuple
 from eval.parser.yes_no import parse_yes_no, reply_status
 
@@ -53,45 +53,71 @@ class ParsedAnswer:
     findings: tuple[Finding, ...]
 
 
-def parse(answer: str, question: str = "") -> ParsedAnswer:
+def parse(answer: str, question: str = "", *, cautious: bool = False) -> ParsedAnswer:
     """Read all statements from `answer`. Never raises; an answer without any gives empty tuples.
 
     question: the question, for answers that depend on it: the statement of a yes/no question ("No."), the options of
     a multiple choice ("B", "A and D", "none of the above"), the sentence of a gap ("The rhythm is ____."). An option
     that is not picked is not mentioned. Where the answer itself names a statement, that outweighs its "yes" or "no".
     An answer that refuses the picture has no statements, whatever the question was.
+
+    "Consistent with", "compatible with", "in keeping with", "diagnostic of" and the like assert, as in the lexicon of
+    Panicek and Hricak (AJR 2016;207:2-3), where "consistent with" is a certainty above 90 %, "suspicious for" and
+    "probable" are about 75 %, "possible" 50 %; the latter three doubt, and so do "suggests", "may represent" and
+    "cannot exclude". cautious: count the assertive wording as doubt, too.
     """
     if refusal(answer):
         return ParsedAnswer((), (), (), ())
     options = options_in(question) or (options_in(answer) if without_options(answer) != answer else ())
     if options:
-        return _parse_choice(answer, options)
+        return _parse_choice(answer, options, cautious)
     if gap := _GAP.search(question):
-        completion = _parse_completion(answer, question, gap)
+        completion = _parse_completion(answer, question, gap, cautious)
         if completion.findings:
             return completion
-    mentions, chunks = _read(without_options(answer))
-    if question and not gap:
-        mentions += _reply_mentions(answer, question, {c for m in mentions for c in m.chunk.meaning.codes})
+    subjects, asks_either = ([], False) if gap or not question else _question_subjects(question)
+    mentions, chunks = _read(without_options(answer), cautious, subjects[-1].chunk.text.split() if subjects else ())
+    if subjects:
+        mentions += _reply_mentions(answer, subjects, asks_either, mentions, cautious)
     return _summary(mentions, chunks)
 
 
 def refusal(answer: str) -> str:
-    """Why an answer refuses the picture: "not an ECG", "upside down" (on its side, too), "cut off", or "".
+    """Why an answer refuses the picture: "not an ECG", "upside down" (on its side, too), "cut off", "declined", or "".
 
-    An answer that also states a finding as present is not a refusal. Never raises.
+    "declined": it says that it cannot or will not read the picture, or that there is none, in whatever words; advice to
+    see a doctor alone counts where the answer has no finding and no number. An answer that also states a finding is not
+    a refusal: for "declined" a finding of any status, outside of advice and general remarks. Never raises.
     """
     kind = refusal_in(answer)
+    if kind == "declined":
+        rest, explicit = reading_besides_refusal(answer)
+        if _read(rest)[0] or not (explicit or _says_nothing(answer)):
+            return ""
+        return kind
     return "" if kind and any(mention.status == "present" for mention in _read(answer)[0]) else kind
 
 
-def _read(text: str) -> tuple[list[Mention], list[Chunk]]:
-    """All mentions of a text, and its chunks."""
-    chunks = without_remarks(_resolve_ambiguous_codes(chunk_text(text)))
+def _says_nothing(answer: str) -> bool:
+    """Whether an answer has no term of the tables, no number and no yes or no."""
+    chunks = chunk_text(answer)
+    return not any(c.kind == "term" or c.text.isdigit() or c.text in YES | NO for c in chunks)
+
+
+def _read(text: str, cautious: bool = False, subject: Sequence[str] = ()) -> tuple[list[Mention], list[Chunk]]:
+    """All mentions of a text, and its chunks. subject: words of the term that the question is about."""
+    chunks = without_remarks(_resolve_ambiguous_codes(chunk_text(text, subject)))
+    chunks = [_doubt(chunk) for chunk in chunks] if cautious else chunks
     mentions: list[Mention] = []
     header: Status | None = None
     question: list[Mention] = []
+    start = 0  # of the mentions of the sentence before
     for sentence in split_sentences(chunks):
+        if contradicts(sentence):
+            while start < len(mentions):
+                mentions[start] = _without_impression(mentions[start])
+                start += 1
+        start = len(mentions)
         if question:
             mentions += _answer_mentions(question, sentence)
             question = []
@@ -101,6 +127,11 @@ def _read(text: str) -> tuple[list[Mention], list[Chunk]]:
         else:
             mentions += current
     return mentions + _answer_mentions(question, []), chunks
+
+
+def _without_impression(mention: Mention) -> Mention:
+    """A tentative mention as negated by the sentence after it: "At first it looks like AF. However, ..."."""
+    return replace(mention, status="absent") if mention.tentative and mention.status != "absent" else mention
 
 
 def _asks_about(sentence: Sequence[Chunk], mentions: Sequence[Mention]) -> bool:
@@ -121,33 +152,43 @@ def _answer_mentions(question: Sequence[Mention], sentence: Sequence[Chunk]) -> 
     return [m for m in question if m.status == "uncertain"]
 
 
-def _reply_mentions(answer: str, question: str, mentioned_codes: Collection[str]) -> list[Mention]:
-    """The status that a yes, a no or a doubt gives to the statements of the question."""
-    subjects, chunks = _question_mentions(question)
-    reply = next((s for s in split_sentences(chunk_text(answer)) if not is_question(s)), [])
+def _reply_mentions(
+    answer: str, subjects: Sequence[Mention], asks_either: bool, own: Sequence[Mention], cautious: bool
+) -> list[Mention]:
+    """The status that a yes, a no or a doubt gives to the subjects, except those that the answer itself mentions."""
+    chunks = [_doubt(chunk) if cautious else chunk for chunk in chunk_text(answer)]
+    reply = next((s for s in split_sentences(chunks) if not is_question(s)), [])
     status = reply_status(reply) if reply else None
-    either = any(chunk.kind == "or" for chunk in chunks) and _subject_count(subjects) > 1
-    if not status or (either and status == "present"):
+    if not status or (asks_either and status == "present"):
         return []
+    mentioned_codes = {code for m in own for code in m.chunk.meaning.codes}
     start, end = reply[0].start, reply[-1].end if reply[-1].kind != "break" else reply[-1].start
     reverse: dict[Status, Status] = {"present": "absent", "absent": "present", "uncertain": "uncertain"}
     return [
         Mention(replace(m.chunk, start=start, end=end), reverse[status] if m.status == "absent" else status)
         for m in subjects
-        if not set(m.chunk.meaning.codes) & set(mentioned_codes)
+        if not set(m.chunk.meaning.codes) & mentioned_codes
     ]
 
 
-def _question_mentions(question: str) -> tuple[list[Mention], list[Chunk]]:
-    """The statements that the last closed question of a text is about."""
+def _question_subjects(question: str) -> tuple[list[Mention], bool]:
+    """The terms that the last closed question of a text is about, and whether it asks which of several it is."""
     for sentence in reversed(split_sentences(_resolve_ambiguous_codes(chunk_text(question)))):
         mentions, _ = read_sentence(sentence, None)
         if _asks_about(sentence, mentions):
-            return mentions, sentence
-    return [], []
+            return mentions, any(c.kind == "or" for c in sentence) and _subject_count(mentions) > 1
+    return [], False
 
 
-def _parse_choice(answer: str, options: Sequence[Option]) -> ParsedAnswer:
+def _doubt(chunk: Chunk) -> Chunk:
+    """A cue of assertive wording as a cue of doubt; any other chunk unchanged."""
+    cue = chunk.meaning.cue
+    if cue is None or cue.kind != "assertive":
+        return chunk
+    return replace(chunk, meaning=replace(chunk.meaning, cue=replace(cue, kind="uncertain")))
+
+
+def _parse_choice(answer: str, options: Sequence[Option], cautious: bool) -> ParsedAnswer:
     """The statements of the options that an answer picks or rejects; without any pick, of the answer's own words."""
     mentions: list[Mention] = []
     text = without_options(answer)
@@ -158,15 +199,15 @@ def _parse_choice(answer: str, options: Sequence[Option]) -> ParsedAnswer:
             statements = [replace(m, status="absent") for m in statements if m.status == "present"]
         mentions += [replace(m, chunk=replace(m.chunk, start=pick.start, end=pick.end)) for m in statements]
     option_codes = {c for m in mentions for c in m.chunk.meaning.codes}
-    own, chunks = _read(text)
+    own, chunks = _read(text, cautious)
     return _summary(mentions + [m for m in own if not set(m.chunk.meaning.codes) & option_codes], chunks)
 
 
-def _parse_completion(answer: str, question: str, gap: re.Match[str]) -> ParsedAnswer:
+def _parse_completion(answer: str, question: str, gap: re.Match[str], cautious: bool) -> ParsedAnswer:
     """The answer read in its place in the sentence with the gap; spans are positions in the answer."""
     completion = answer.strip().rstrip(".")
     shift = gap.start() - (len(answer) - len(answer.lstrip()))
-    mentions, chunks = _read(question[: gap.start()] + completion + question[gap.end() :])
+    mentions, chunks = _read(question[: gap.start()] + completion + question[gap.end() :], cautious)
     own: list[Mention] = []
     for m in mentions:
         if m.chunk.end > gap.start() and m.chunk.start < gap.start() + len(completion):

@@ -1,12 +1,17 @@
-"""Whether an answer refuses the picture: no ECG, upside down or on its side, cut off.
+"""Whether an answer refuses the picture: no ECG, upside down or on its side, cut off, or not read for another reason.
 
 Each sentence is matched alone, in English and German. Statements about waves, axes and artefacts are not refusals
-("the T wave is upside down"), and neither is what an ECG does not show ("no ECG evidence of ischaemia").
+("the T wave is upside down"), and neither is what an ECG does not show ("no ECG evidence of ischaemia"). `refusals.csv`
+lists the wordings of answers that decline for another reason: no picture, poor quality, "I can't read medical images".
 """
 
 from __future__ import annotations
 
+import csv
 import re
+from collections import defaultdict
+from functools import cache
+from importlib.resources import files
 
 _ECG = r"(?:12[- ]lead )?(?:ecgs?|ekgs?|electrocardiograms?|elektrokardiogramm)"
 # After "no ECG": the end, or words that do not change the meaning. "No ECG evidence" is about something else.
@@ -68,17 +73,84 @@ _NEAR = 100  # characters before a match in which a negation is searched
 _UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "’": "'", "‐": "-", "‑": "-", "–": "-", "—": "-"})
 
 
+# What a sentence gives as advice or general knowledge, and not as a reading of this picture.
+_GENERAL = re.compile(
+    r"\b(?:if you|you (?:can|could|may|might|should)|could you|would you|please|let me know|(?:happy|glad|able) to|"
+    r"i (?:can|could|would|'d)(?! ?not|n't| not| see\b| tell)|in general|generally|typical(?:ly)?|usually|"
+    r"common(?:ly)?|for (?:example|instance)|e\.g|such as|look for|how to|what to|"
+    r"would (?:need|be needed|require|include|involve)|consult|"
+    r"cardiologist|doctors?|physicians?|professionals?|healthcare|emergency|symptoms|"
+    r"falls sie|wenn sie|allgemein|arzt|kardiolog\w+)\b"
+)
+_GENERAL_LIST = re.compile(
+    r"\b(?:here (?:is|are)|here's|general|steps|how to|what to look|include|things to)\b[^:]*:\s*$"
+)
+_TURN = re.compile(r"\b(?:but|however|that said|nevertheless|nonetheless|still|although|though)\b,?")
+
+
+@cache
+def _patterns(part: str) -> tuple[re.Pattern[str], ...]:
+    """The patterns of one part of refusals.csv ("declines", "refers"), with the other parts filled in."""
+    with (files("eval.parser") / "refusals.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(row for row in file if not row.startswith("#")))
+    alternatives: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        alternatives[row["part"]].append(row["pattern"])
+    return tuple(
+        re.compile(_PART.sub(lambda match: f"(?:{'|'.join(alternatives[match[1]])})", pattern))
+        for pattern in alternatives[part]
+    )
+
+
+_PART = re.compile(r"<(\w+)>")
+
+
 def refusal_in(text: str) -> str:
-    """ "not an ECG", "upside down" (on its side, too), "cut off", or "": the first kind that any sentence states."""
-    for sentence in re.split(r"[.;!?\n]+", text.lower().translate(_UMLAUTS)):
-        sentence = " ".join(sentence.split())
+    """ "not an ECG", "upside down" (on its side, too), "cut off", "declined", or "".
+
+    The first kind that any sentence states; "declined" (the answer cannot or will not read the picture, or there is no
+    picture) only where no sentence states another kind.
+    """
+    texts = _sentences(text)
+    for sentence in texts:
         if _no_ecg(sentence):
             return "not an ECG"
         if _states(_UPSIDE_DOWN, sentence, _OF_WAVES):
             return "upside down"
         if _states(_CUT, sentence, _OF_WAVES, _OF_NOISE):
             return "cut off"
-    return ""
+    return "declined" if any(_declines(sentence) or _refers(sentence) for sentence in texts) else ""
+
+
+def reading_besides_refusal(text: str) -> tuple[str, bool]:
+    """What a declining answer says besides: its text without refusals, advice and general remarks.
+
+    The second value tells whether the answer declines in words, not only by advice to see a doctor.
+    """
+    rest: list[str] = []
+    explicit = general = False
+    for sentence in _sentences(text):
+        match = _declines(sentence)
+        explicit = explicit or match is not None
+        if match:
+            turn = _TURN.search(sentence, match.end())
+            sentence = sentence[turn.end() :] if turn else ""
+        general = general or bool(_GENERAL_LIST.search(sentence))
+        if not general and not _GENERAL.search(sentence):
+            rest.append(sentence)
+    return "\n".join(rest), explicit
+
+
+def _sentences(text: str) -> list[str]:
+    return [" ".join(s.split()) for s in re.split(r"[.;!?\n]+", text.lower().translate(_UMLAUTS)) if s.strip()]
+
+
+def _declines(sentence: str) -> re.Match[str] | None:
+    return next((match for pattern in _patterns("declines") if (match := pattern.search(sentence))), None)
+
+
+def _refers(sentence: str) -> bool:
+    return any(pattern.search(sentence) for pattern in _patterns("refers"))
 
 
 def _no_ecg(sentence: str) -> bool:
