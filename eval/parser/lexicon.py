@@ -1,10 +1,11 @@
-"""The two tables of the parser: `phrases.csv` (what names a statement) and `cues.csv` (what denies or doubts it).
+"""The tables of the parser: `phrases.csv` (what names a statement) and `cues.csv` (what denies or doubts it).
 
-Patterns in both tables: `[word]` is optional, `one/other` are alternatives for one word. A phrase without a code
-names something more general than any statement ("myocardial infarction", "abnormal ECG"): it is recognised, can be
-part of a list, and sets no statement. A code with a leading `!` is the opposite ("normal PR interval" denies LPR).
-`IRBBB unless CRBBB`: a sign that names the first only where the second is not named ("rSr' in V1").
-A leading `^`: only at the start of a sentence; a trailing `$`: only at the end of a sentence or clause.
+`phrases_fr_es.csv` has French and Spanish phrases. Patterns in all tables: `[word]` is optional, `one/other` are
+alternatives for one word. A phrase without a code names something more general than any statement ("myocardial
+infarction", "abnormal ECG"): it is recognised, can be part of a list, and sets no statement. A code with a leading `!`
+is the opposite ("normal PR interval" denies LPR). `IRBBB unless CRBBB`: a sign that names the first only where the
+second is not named ("rSr' in V1"). A leading `^`: only at the start of a sentence; a trailing `$`: only at the end of a
+sentence or clause.
 """
 
 from __future__ import annotations
@@ -98,13 +99,13 @@ class Lexicon:
 
 @cache
 def lexicon() -> Lexicon:
-    """Both tables, read once. Raises ValueError naming the row for an unknown code or kind."""
+    """All tables, read once. Raises ValueError naming the row for an unknown code or kind."""
     out = Lexicon()
-    for row in _rows("phrases.csv"):
+    for row in (*_rows("phrases.csv"), *_rows("phrases_fr_es.csv")):
         at_start, at_end = row["phrase"].startswith("^"), row["phrase"].endswith("$")
         name, _, unless = row["code"].removeprefix("!").partition(" unless ")
         if (name and name not in STATEMENTS) or (unless and unless not in STATEMENTS):
-            raise ValueError(f"phrases.csv: unknown code {name!r} for {row['phrase']!r}")
+            raise ValueError(f"phrases: unknown code {name!r} for {row['phrase']!r}")
         codes = (name,) if name else ()
         denies = row["code"].startswith("!")
         meaning = Meaning(() if denies else codes, codes if denies else (), None, at_start, at_end, unless)
@@ -155,7 +156,9 @@ def correct_spelling(text: str) -> str:
 
 @cache
 def _long_words() -> tuple[str, ...]:
-    return tuple(sorted(w for w in lexicon().vocabulary if len(w) >= 5 and w.isalpha()))
+    foreign = {word for row in _rows("phrases_fr_es.csv") for sequence in expand(row["phrase"]) for word in sequence}
+    own = {word for row in _rows("phrases.csv") for sequence in expand(row["phrase"].strip("^$")) for word in sequence}
+    return tuple(sorted(w for w in lexicon().vocabulary - (foreign - own) if len(w) >= 5 and w.isalpha()))
 
 
 def _one_error(a: str, b: str) -> bool:

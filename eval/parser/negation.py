@@ -22,6 +22,7 @@ _VALUE_WORDS: dict[Status, str] = {
     "uncertain": "maybe possible possibly uncertain unclear probable likely equivocal borderline ? moeglich",
 }
 _VALUES: dict[str, Status] = {word: status for status, text in _VALUE_WORDS.items() for word in word_tuple(text)}
+_NO_VALUES = {"null", "unknown", "undetermined"}
 _TICKS = set("✓✔✅✗✘❌☐☑☒")
 _NOW = set(word_tuple("now currently today presently jetzt aktuell heute"))
 _TURNS = set(word_tuple("but however yet whereas while"))
@@ -31,6 +32,7 @@ _STATES = [[subject, "is"] for subject in ("it", "this", "here", "there", "rhyth
 _ECTOPY = {"PVC", "PAC", "PRC(S)"}
 _VALUE_ENDS = ("break", "comma", "close", "colon", "termination", "open", "question")
 _OPEN_LISTS = set(word_tuple("consider ddx dd differential differentialdiagnose differenzialdiagnose"))
+_CONCLUSIONS = set(word_tuple("conclusion final finally summary impression verdict overall fazit zusammenfassung"))
 _CONTRADICTIONS = tuple(
     f"{words} "
     for words in (
@@ -40,7 +42,7 @@ _CONTRADICTIONS = tuple(
 )  # fmt: skip
 # Stop words that do not end a scope right after its cue: "not sure whether this is", "no indication that".
 _TRANSPARENT: dict[Status | None, set[str]] = {
-    "uncertain": set(word_tuple("this there it that which we")),
+    "uncertain": set(word_tuple("this there it that which we i")),
     "absent": {"that"},
 }
 
@@ -50,7 +52,8 @@ class Mention:
     """A finding with its status.
 
     local: stated of certain leads only. heading: followed by a colon, and perhaps by a value or an explanation.
-    tentative: a first impression or the statement of somebody else, which a "however" in the next sentence negates.
+    tentative: a question, a first impression, or the statement of somebody else, which later mentions outweigh.
+    final: in the conclusion of the answer.
     """
 
     chunk: Chunk
@@ -58,6 +61,7 @@ class Mention:
     local: bool = False
     heading: bool = False
     tentative: bool = False
+    final: bool = False
 
 
 def read_sentence(sentence: Sequence[Chunk], header: Status | None) -> tuple[list[Mention], Status | None]:
@@ -83,6 +87,12 @@ def contradicts(sentence: Sequence[Chunk]) -> bool:
     """Whether a sentence starts with a turn ("However, ...", "Looking again, ..."): the one before was tentative."""
     words = " ".join(chunk.text for chunk in sentence[:3] if chunk.kind in ("word", "termination", "cue"))
     return words.startswith(_CONTRADICTIONS)
+
+
+def concludes(sentence: Sequence[Chunk]) -> bool:
+    """Whether a sentence starts the conclusion of an answer: "Final answer: ...", "In summary, ..."."""
+    words = [chunk.text for chunk in sentence if chunk.kind not in ("bullet", "open", "close")][:2]
+    return any(word in _CONCLUSIONS for word in words)
 
 
 def _is_heading(sentence: Sequence[Chunk]) -> bool:
@@ -126,7 +136,7 @@ def _before_cues(sentence: Sequence[Chunk], header: Status | None, status: dict[
     """Give every term the status of the cue on its left whose scope includes it."""
     base: Status | None = header
     cue: Status | None = None
-    skip = past = False
+    skip = past = doubt = False
     outside: list[Status | None] = []
     for n, chunk in enumerate(sentence):
         if chunk.kind == "term":
@@ -143,7 +153,7 @@ def _before_cues(sentence: Sequence[Chunk], header: Status | None, status: dict[
                 cue = next((s for i in reversed(sentence[:n]) if i.kind == "cue" and (s := i.cue.status)), cue)
             elif chunk.cue.kind == "attribution":
                 has_turn = any(i.kind == "termination" and i.text in _TURNS for i in sentence[n:])
-                cue = "absent" if has_turn else "uncertain"
+                cue, doubt = "absent" if has_turn else "uncertain", True
             elif chunk.cue.kind == "assertive":
                 continue  # "not ... consistent with", "possibly consistent with": the cue before it applies
             elif _looks_right(sentence, n) and not _interjection(sentence, n):
@@ -156,12 +166,16 @@ def _before_cues(sentence: Sequence[Chunk], header: Status | None, status: dict[
             cue = "uncertain"
         elif chunk.kind == "colon" and cue and not _directly_after_cue(sentence, n):
             cue = None  # "without flutter waves: SVT"
-        elif (
-            chunk.kind == "termination" and chunk.text in _TRANSPARENT.get(cue, ()) and _directly_after_cue(sentence, n)
-        ):
+        elif _is_transparent(sentence, n, "uncertain" if doubt else cue):
             continue
         elif chunk.kind == "termination" or (chunk.kind in ("comma", "and") and not _list_continues(sentence, n)):
             cue, skip = None, False
+
+
+def _is_transparent(sentence: Sequence[Chunk], n: int, cue: Status | None) -> bool:
+    """Whether the scope of a cue continues after the word at n: "no sign that", "at first I thought that this"."""
+    chunk = sentence[n]
+    return chunk.kind == "termination" and chunk.text in _TRANSPARENT.get(cue, ()) and _directly_after_cue(sentence, n)
 
 
 def _directly_after_cue(sentence: Sequence[Chunk], n: int) -> bool:
@@ -337,6 +351,9 @@ def _values(sentence: Sequence[Chunk], status: dict[int, Status | None]) -> None
         while k + 1 < len(sentence) and sentence[k + 1].text in ('"', "|", "both", "all", "each"):
             k += 1
         if k + 1 >= len(sentence):
+            continue
+        if sentence[k + 1].text in _NO_VALUES:
+            status[n] = None
             continue
         value = _VALUES.get(sentence[k + 1].text) or _value_cue(sentence[k + 1])
         if sentence[k].kind == "open" and sentence[k + 1].text in ("0", "1") and not _ECTOPY & {*chunk.meaning.codes}:

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from eval.parser.choices import Option, letter_picks, options_in, without_options
 from eval.parser.chunker import Chunk, chunk_text
 from eval.parser.lexicon import Status
-from eval.parser.negation import Mention, contradicts, read_sentence
-from eval.parser.refusals import reading_besides_refusal, refusal_in
+from eval.parser.negation import Mention, concludes, contradicts, read_sentence
+from eval.parser.refusals import besides_refusal, refusal_in
 from eval.parser.sentences import NO, YES, is_question, split_sentences, without_remarks
 from eval.parser.tokenizer import word_tuple
 from eval.parser.yes_no import parse_yes_no, reply_status
@@ -44,7 +44,9 @@ class ParsedAnswer:
     """The content of an answer. Each code is in at most one of the three sorted tuples.
 
     Mentions that disagree: an assertion outweighs a doubt, and an assertion against a negation is a doubt, unless the
-    negation was about certain leads only. `findings` has every mention in the order of the text.
+    negation was about certain leads only. Any mention outweighs a tentative one (a question, a first impression), and a
+    negation in the conclusion outweighs what was considered before. `findings` has every mention in the order of the
+    text.
     """
 
     present: tuple[str, ...]
@@ -91,10 +93,9 @@ def refusal(answer: str) -> str:
     """
     kind = refusal_in(answer)
     if kind == "declined":
-        rest, explicit = reading_besides_refusal(answer)
-        if _read(rest)[0] or not (explicit or _says_nothing(answer)):
-            return ""
-        return kind
+        return "" if _read(besides_refusal(answer))[0] else kind
+    if kind == "referral":
+        return "declined" if _says_nothing(answer) else ""
     return "" if kind and any(mention.status == "present" for mention in _read(answer)[0]) else kind
 
 
@@ -112,7 +113,9 @@ def _read(text: str, cautious: bool = False, subject: Sequence[str] = ()) -> tup
     header: Status | None = None
     question: list[Mention] = []
     start = 0  # of the mentions of the sentence before
+    final = False
     for sentence in split_sentences(chunks):
+        final = final or concludes(sentence)
         if contradicts(sentence):
             while start < len(mentions):
                 mentions[start] = _without_impression(mentions[start])
@@ -122,6 +125,7 @@ def _read(text: str, cautious: bool = False, subject: Sequence[str] = ()) -> tup
             mentions += _answer_mentions(question, sentence)
             question = []
         current, header = read_sentence(sentence, header)
+        current = [replace(m, final=True) for m in current] if final else current
         if _asks_about(sentence, current):
             question = current
         else:
@@ -149,7 +153,7 @@ def _answer_mentions(question: Sequence[Mention], sentence: Sequence[Chunk]) -> 
     status = reply_status(sentence) if sentence else None
     if status:
         return [replace(m, status=status) for m in question]
-    return [m for m in question if m.status == "uncertain"]
+    return [replace(m, tentative=True) for m in question if m.status == "uncertain"]
 
 
 def _reply_mentions(
@@ -227,11 +231,11 @@ def _resolve_ambiguous_codes(chunks: list[Chunk]) -> list[Chunk]:
 
 def _summary(mentions: Sequence[Mention], chunks: Sequence[Chunk]) -> ParsedAnswer:
     findings: list[Finding] = []
-    mentioned_codes = {code for m in mentions for code in m.chunk.meaning.codes}
-    votes: dict[str, list[tuple[Status, bool]]] = {}
+    named_codes = {code for m in mentions if m.status != "absent" for code in m.chunk.meaning.codes}
+    votes: dict[str, list[tuple[Status, Mention]]] = {}
     for n, mention in enumerate(mentions):
         codes, opposites = mention.chunk.meaning.codes, mention.chunk.meaning.opposites
-        if mention.chunk.meaning.unless in mentioned_codes:
+        if mention.chunk.meaning.unless in named_codes:
             continue
         if mention.heading and any(set(codes) & set(m.chunk.meaning.codes) for m in mentions[n + 1 : n + 4]):
             continue  # "Atrial fibrillation: there is no atrial fibrillation": the heading states nothing itself
@@ -240,7 +244,7 @@ def _summary(mentions: Sequence[Mention], chunks: Sequence[Chunk]) -> ParsedAnsw
             pairs += [(code, "absent") for code in opposites]
         for code, status in pairs:
             findings.append(Finding(code, status, (mention.chunk.start, mention.chunk.end)))
-            votes.setdefault(code, []).append((status, mention.local))
+            votes.setdefault(code, []).append((status, mention))
     verdicts = {code: _verdict(of_code) for code, of_code in votes.items()}
     if _otherwise_normal(chunks) and not {c for c, v in verdicts.items() if v != "absent"} - _SINUS:
         verdicts["NORM"] = "present"
@@ -251,10 +255,13 @@ def _summary(mentions: Sequence[Mention], chunks: Sequence[Chunk]) -> ParsedAnsw
     return ParsedAnswer(present, absent, uncertain, tuple(findings))
 
 
-def _verdict(votes: Sequence[tuple[Status, bool]]) -> Status:
+def _verdict(votes: Sequence[tuple[Status, Mention]]) -> Status:
+    votes = [vote for vote in votes if not (vote[1].tentative and vote[0] == "uncertain")] or votes
+    if votes[-1][0] == "absent" and votes[-1][1].final and not votes[-1][1].local:
+        return "absent"
     kinds = {status for status, _ in votes}
     if "present" in kinds:
-        absent_in_all_leads = any(status == "absent" and not local for status, local in votes)
+        absent_in_all_leads = any(status == "absent" and not mention.local for status, mention in votes)
         return "uncertain" if absent_in_all_leads else "present"
     return "uncertain" if "uncertain" in kinds else "absent"
 

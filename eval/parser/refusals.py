@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import defaultdict
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
@@ -88,28 +89,49 @@ _GENERAL_LIST = re.compile(
 _TURN = re.compile(r"\b(?:but|however|that said|nevertheless|nonetheless|still|although|though)\b,?")
 
 
+@dataclass(frozen=True)
+class _Wording:
+    """A pattern of refusals.csv. needs: it can match only in a text with one of these strings."""
+
+    pattern: re.Pattern[str]
+    needs: tuple[str, ...]
+
+    def search(self, sentence: str) -> re.Match[str] | None:
+        if not any(word in sentence for word in self.needs):
+            return None
+        return self.pattern.search(sentence)
+
+
 @cache
-def _patterns(part: str) -> tuple[re.Pattern[str], ...]:
-    """The patterns of one part of refusals.csv ("declines", "refers"), with the other parts filled in."""
+def _wordings(part: str) -> tuple[_Wording, ...]:
+    """One part of refusals.csv ("after_cannot", "declines", "refers"), with the parts that it names filled in."""
     with (files("eval.parser") / "refusals.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(row for row in file if not row.startswith("#")))
     alternatives: dict[str, list[str]] = defaultdict(list)
     for row in rows:
         alternatives[row["part"]].append(row["pattern"])
-    return tuple(
-        re.compile(_PART.sub(lambda match: f"(?:{'|'.join(alternatives[match[1]])})", pattern))
-        for pattern in alternatives[part]
-    )
+
+    def fill(pattern: str) -> re.Pattern[str]:
+        return re.compile(_PART.sub(lambda match: f"(?:{'|'.join(alternatives[match[1]])})", pattern))
+
+    if part == "cannot":
+        return (_Wording(fill("<cannot>"), _CANNOT_NEEDS),)
+    return tuple(_Wording(fill(row["pattern"]), tuple(row["needs"].split("|"))) for row in rows if row["part"] == part)
 
 
 _PART = re.compile(r"<(\w+)>")
+_CANNOT_NEEDS = (
+    "not", "n't", "unable", "incapable", "lack", "declin", "refuse", "rather", "refrain", "avoid", "impossible",
+    "hesitate", "inappropriate", "irresponsible", "unsafe", "unethical", "only",
+)  # fmt: skip
 
 
 def refusal_in(text: str) -> str:
-    """ "not an ECG", "upside down" (on its side, too), "cut off", "declined", or "".
+    """ "not an ECG", "upside down" (on its side, too), "cut off", "declined", "referral", or "".
 
-    The first kind that any sentence states; "declined" (the answer cannot or will not read the picture, or there is no
-    picture) only where no sentence states another kind.
+    The first kind that any sentence states. "declined" (the answer cannot or will not read the picture, or there is no
+    picture) only if no sentence states another kind, "referral" (advice to see a doctor or to send a picture) only if
+    none declines.
     """
     texts = _sentences(text)
     for sentence in texts:
@@ -119,38 +141,38 @@ def refusal_in(text: str) -> str:
             return "upside down"
         if _states(_CUT, sentence, _OF_WAVES, _OF_NOISE):
             return "cut off"
-    return "declined" if any(_declines(sentence) or _refers(sentence) for sentence in texts) else ""
+    if any(_declines(sentence) for sentence in texts):
+        return "declined"
+    return "referral" if any(w.search(sentence) for sentence in texts for w in _wordings("refers")) else ""
 
 
-def reading_besides_refusal(text: str) -> tuple[str, bool]:
-    """What a declining answer says besides: its text without refusals, advice and general remarks.
-
-    The second value tells whether the answer declines in words, not only by advice to see a doctor.
-    """
+def besides_refusal(text: str) -> str:
+    """What a declining answer says besides: its text without refusals, advice and general remarks."""
     rest: list[str] = []
-    explicit = general = False
+    general = False
     for sentence in _sentences(text):
-        match = _declines(sentence)
-        explicit = explicit or match is not None
-        if match:
-            turn = _TURN.search(sentence, match.end())
+        end = _declines(sentence)
+        if end:
+            turn = _TURN.search(sentence, end)
             sentence = sentence[turn.end() :] if turn else ""
         general = general or bool(_GENERAL_LIST.search(sentence))
         if not general and not _GENERAL.search(sentence):
             rest.append(sentence)
-    return "\n".join(rest), explicit
+    return "\n".join(rest)
 
 
 def _sentences(text: str) -> list[str]:
     return [" ".join(s.split()) for s in re.split(r"[.;!?\n]+", text.lower().translate(_UMLAUTS)) if s.strip()]
 
 
-def _declines(sentence: str) -> re.Match[str] | None:
-    return next((match for pattern in _patterns("declines") if (match := pattern.search(sentence))), None)
-
-
-def _refers(sentence: str) -> bool:
-    return any(pattern.search(sentence) for pattern in _patterns("refers"))
+def _declines(sentence: str) -> int:
+    """The end of the words with which a sentence declines, or 0."""
+    if any(word in sentence for word in _CANNOT_NEEDS):
+        for cannot in _wordings("cannot")[0].pattern.finditer(sentence):
+            for wording in _wordings("after_cannot"):
+                if match := wording.pattern.match(sentence, cannot.end()):
+                    return match.end()
+    return next((match.end() for wording in _wordings("declines") if (match := wording.search(sentence))), 0)
 
 
 def _no_ecg(sentence: str) -> bool:

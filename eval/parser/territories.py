@@ -46,6 +46,16 @@ class TerritoryTerm:
     end: int
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Words of a territory at tokens start to end. join: as in `TerritoryTerm`."""
+
+    words: tuple[str, ...]
+    join: str
+    start: int
+    end: int
+
+
 def territories_after(
     tokens: Sequence[Token], noun: tuple[str, ...], end: int, lead_lists: Mapping[int, int]
 ) -> tuple[list[TerritoryTerm], int]:
@@ -58,41 +68,36 @@ def territories_after(
     if not any((adjective, *core) in meanings for adjective in _ADJECTIVES):
         return [], end
     has_territory = any(word in _ADJECTIVES for word in noun)
-    places: list[tuple[str, str, int, int]] = []
+    places: list[_Place] = []
     after = end
     while len(places) < _MAX_TERRITORIES:
         first = not (places or has_territory)
         place = _territory_at(tokens, after, first)
         if place is None:
             break
-        if place[0] == "":  # the adjective belongs to the next noun, and so do those in a list with it
+        if not place.words:  # the adjective belongs to the next noun, and so do those in a list with it
             return [], end
         places.append(place)
-        after = _skip_remark(tokens, place[3], lead_lists)
+        after = _skip_remark(tokens, place.end, lead_lists)
     if not places:
         return [], end
-    return _terms(places, noun if has_territory else (), core), places[-1][3]
+    return _terms(places, has_territory, core), places[-1].end
 
 
-def _terms(
-    places: Sequence[tuple[str, str, int, int]], noun: tuple[str, ...], core: tuple[str, ...]
-) -> list[TerritoryTerm]:
+def _terms(places: Sequence[_Place], has_territory: bool, core: tuple[str, ...]) -> list[TerritoryTerm]:
     meanings = lexicon().meanings
-    names = [territory for territory, *_ in places]
-    both = (*names[:1], "and", *names[1:2], *core)
-    if not noun and len(places) == 2 and places[1][1] == "and":
-        combined = next((s for s in (both, (names[1], "and", names[0], *core)) if s in meanings), None)
-        if combined:
-            return [TerritoryTerm(combined, "", places[0][2], places[1][3])]
-    return [
-        TerritoryTerm((territory, *core), join, start, end)
-        for territory, join, start, end in places
-        if (territory, *core) in meanings
-    ]
+    if not has_territory and len(places) == 2 and places[1].join == "and":
+        one, two = places
+        for first, second in ((one, two), (two, one)):
+            combined = (*first.words, "and", *second.words, *core)
+            if combined in meanings:
+                return [TerritoryTerm(combined, "", one.start, two.end)]
+    terms = [TerritoryTerm((*place.words, *core), place.join, place.start, place.end) for place in places]
+    return [term for term in terms if term.sequence in meanings]
 
 
-def _territory_at(tokens: Sequence[Token], i: int, first: bool) -> tuple[str, str, int, int] | None:
-    """(territory, join, start, end) of the next territory from token i on; territory "" if it belongs to a noun."""
+def _territory_at(tokens: Sequence[Token], i: int, first: bool) -> _Place | None:
+    """The next territory from token i on; without words if it belongs to another noun."""
     j, join = i, ""
     texts = [token.text for token in tokens[i : i + 10]] + [BREAK] * 10
     if first:
@@ -107,15 +112,15 @@ def _territory_at(tokens: Sequence[Token], i: int, first: bool) -> tuple[str, st
         j += 1
     word = texts[j - i]
     if word in _ADVERBS:
-        return _ADVERBS[word], join, j, j + 1
+        return _Place((_ADVERBS[word],), join, j, j + 1)
     if word not in _ADJECTIVES:
         return None
+    words = ("high", word) if j > i and texts[j - i - 1] == "high" else (word,)
     following = texts[j - i + 1]
     if following in _PLACES:
-        return word, join, j, j + 2
-    if following in _JOINS and _shares_place(texts, j - i + 1):
-        return word, join, j, j + 1
-    return (word if following in _FOLLOWERS else ""), join, j, j + 1
+        return _Place(words, join, j, j + 2)
+    in_list = following in _JOINS and _shares_place(texts, j - i + 1)
+    return _Place(words if in_list or following in _FOLLOWERS else (), join, j, j + 1)
 
 
 def _shares_place(texts: Sequence[str], k: int) -> bool:

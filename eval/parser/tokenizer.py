@@ -176,6 +176,8 @@ def _pieces(text: str, start: int, end: int, plain_text: str, at: int, after: in
     if text.endswith("n't"):
         stem = {"ca": "can", "wo": "will"}.get(text[:-3], text[:-3])
         return [Token(normalize_word(stem), start, end), Token("not", start, end)]
+    if text[:2] in ("d'", "l'"):  # French
+        return [Token(normalize_word(text[2:].replace("'", "")), start, end)]
     if text.endswith("'d"):  # "we'd expect"
         return [Token(normalize_word(text[:-2]), start, end), Token("would", start, end)]
     text = normalize_word(text.split("'")[0] if text.endswith("'s") else text.replace("'", ""))

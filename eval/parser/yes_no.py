@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from eval.parser.chunker import Chunk, chunk_text
 from eval.parser.lexicon import Status
 from eval.parser.sentences import NO, YES, first_word, is_question, split_sentences
+from eval.parser.tokenizer import word_tuple
 
 _MARKS = ("open", "close", "bullet")
 _NEUTRAL = ("termination", "word")
+# "P waves are visible" says nothing about what was asked.
+_OTHER_SUBJECTS = set(word_tuple("wave complex segment interval axis lead beat baseline rate qrs p t st qt pr rr"))
 
 
 def parse_yes_no(answer: str) -> bool | None:
@@ -59,7 +62,7 @@ def reply_status(sentence: Sequence[Chunk]) -> Status | None:
             kinds = [c.kind for c in content[n + 1 :]]
             end = next((k for k, kind in enumerate(kinds) if kind in ("colon", "comma", "termination")), len(kinds))
             return chunk.cue.status if "term" not in kinds[:end] else None
-        if chunk.kind not in _NEUTRAL:
+        if chunk.kind not in _NEUTRAL or chunk.text in _OTHER_SUBJECTS:
             break
     return _short_yes(content)
 
