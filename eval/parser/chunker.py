@@ -43,6 +43,7 @@ class Chunk:
 
 # Words that describe the wave or interval named before them in the sentence.
 _TOPICS = set(word_tuple("st t p q r qrs qt qtc pr pq axis voltage"))
+_HEADING_WORDS = set(word_tuple("wave segment interval complex analysis duration morphology")) | {"|", ":"}
 _STATES = set(
     word_tuple(
         "elevation elevated raised depression depressed inverted inversion flipped flat flattened flattening prolonged "
@@ -69,6 +70,7 @@ def chunk_text(answer: str, subject: Sequence[str] = ()) -> list[Chunk]:
     lead_lists = lead_runs(tokens)
     chunks: list[Chunk] = []
     topic = ""
+    line: list[Chunk] = []
     ellipsis = _Ellipsis(tuple(subject), bool(subject))
     i = 0
     while i < len(tokens):
@@ -87,7 +89,9 @@ def chunk_text(answer: str, subject: Sequence[str] = ()) -> list[Chunk]:
         else:
             chunks.append(_token_chunk(tokens[i]))
             i += 1
-        topic = _topic(topic, chunks[-1], tokens[i].text if i < len(tokens) else BREAK)
+        line = [] if line and line[-1].kind == "break" else line
+        line.append(chunks[-1])
+        topic = _topic(topic, line, tokens[i].text if i < len(tokens) else BREAK)
         ellipsis = ellipsis.after(chunks[-1])
     return chunks
 
@@ -156,10 +160,15 @@ def _term_chunks(tokens: Sequence[Token], best: Match, lead_lists: dict[int, int
     return chunks, end
 
 
-def _topic(topic: str, chunk: Chunk, following: str) -> str:
-    """The wave or interval that is the topic after `chunk`; it ends with the sentence, unless "they" continues it."""
+def _topic(topic: str, line: Sequence[Chunk], following: str) -> str:
+    """The wave or interval that is the topic after the last chunk of `line`.
+
+    It ends with the line, unless "they" continues it, or the line is a heading of the next ("T waves").
+    """
+    chunk = line[-1]
     if chunk.kind in ("break", "bullet") and following not in ("they", "these", "it"):
-        return ""
+        is_heading = 1 < len(line) <= 4 and all(c.text in _TOPICS | _HEADING_WORDS for c in line[:-1])
+        return topic if is_heading or (chunk.kind == "bullet" and len(line) == 1) else ""
     topics = [w for w in chunk.text.split() if w in _TOPICS] if chunk.kind in ("term", "word") else []
     return topics[-1] if topics else topic
 

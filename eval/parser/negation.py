@@ -31,7 +31,9 @@ _RESOLUTIONS = _TURNS | set(word_tuple("so therefore thus hence instead although
 _STATES = [[subject, "is"] for subject in ("it", "this", "here", "there", "rhythm")]
 _ECTOPY = {"PVC", "PAC", "PRC(S)"}
 _VALUE_ENDS = ("break", "comma", "close", "colon", "termination", "open", "question")
+_HEADING_WORDS = set(word_tuple("of the following sign evidence finding for any"))
 _OPEN_LISTS = set(word_tuple("consider ddx dd differential differentialdiagnose differenzialdiagnose"))
+_ALTERNATIVES = set(word_tuple("differential explanation possibility consideration option ddx differentialdiagnosen"))
 _CONCLUSIONS = set(word_tuple("conclusion final finally summary impression verdict overall fazit zusammenfassung"))
 _CONTRADICTIONS = tuple(
     f"{words} "
@@ -78,6 +80,8 @@ def read_sentence(sentence: Sequence[Chunk], header: Status | None) -> tuple[lis
     _values(sentence, status)
     terms = [n for n, chunk in enumerate(sentence) if chunk.kind == "term"]
     mentions = [_mention(sentence, n, value) for n in terms if (value := status.get(n)) is not None]
+    if alternatives := _alternatives_heading(sentence):
+        return [m for m in mentions if m.chunk.start < alternatives], "uncertain"
     if not terms and (sentence[-1].kind == "colon" or _is_heading(sentence)):
         return [], next((i.cue.status for i in sentence if i.kind == "cue"), None)
     return mentions, header
@@ -96,8 +100,17 @@ def concludes(sentence: Sequence[Chunk]) -> bool:
 
 
 def _is_heading(sentence: Sequence[Chunk]) -> bool:
-    """Whether a sentence without findings is a heading of alternatives: "Differential diagnosis" on its own line."""
-    return len(sentence) <= 4 and any(c.kind == "cue" and c.text.split()[0] in _OPEN_LISTS for c in sentence)
+    """Whether a sentence without findings is a heading: "Differential diagnosis", "Absent findings" on its own line."""
+    cues = [c for c in sentence if c.kind == "cue" and c.cue.status]
+    return len(sentence) <= 4 and bool(cues) and not any(c.text in NO or c.kind == "question" for c in sentence)
+
+
+def _alternatives_heading(sentence: Sequence[Chunk]) -> int:
+    """The position of the noun in a heading of alternatives, or 0: "A tall R wave has several explanations:"."""
+    if sentence[-1].kind != "colon":
+        return 0
+    nouns = (c.start + 1 for c in sentence if _ALTERNATIVES & set(c.text.split()) and c.kind in ("word", "cue"))
+    return next(nouns, 0)
 
 
 def _without_hypothesis(sentence: Sequence[Chunk]) -> Sequence[Chunk]:
@@ -109,8 +122,17 @@ def _without_hypothesis(sentence: Sequence[Chunk]) -> Sequence[Chunk]:
         if chunk.kind == "cue" and chunk.cue.kind == "hypothetical":
             has_term = any(c.kind == "term" for c in sentence[:n])
             if has_term == (chunk.cue.side == "after"):
-                return _resolution(sentence[n + 1 :]) if chunk.text.split()[0] in _CONDITIONAL else []
+                if chunk.text.split()[0] not in _CONDITIONAL:
+                    return []
+                return [*sentence[: _clause_start(sentence, n)], *_resolution(sentence[n + 1 :])]
     return sentence
+
+
+def _clause_start(sentence: Sequence[Chunk], n: int) -> int:
+    """Where the clause around n starts: after the last comma, "and" or turn before its subject."""
+    subject = next((k for k in range(n - 1, -1, -1) if sentence[k].kind == "term"), 0)
+    marks = (k for k in range(subject, -1, -1) if sentence[k].kind in ("comma", "and", "termination", "colon"))
+    return next(marks, 0)
 
 
 def _resolution(sentence: Sequence[Chunk]) -> Sequence[Chunk]:
@@ -164,11 +186,13 @@ def _before_cues(sentence: Sequence[Chunk], header: Status | None, status: dict[
             cue = outside.pop()
         elif chunk.kind == "question" and n + 1 < len(sentence):
             cue = "uncertain"
-        elif chunk.kind == "colon" and cue and not _directly_after_cue(sentence, n):
-            cue = None  # "without flutter waves: SVT"
+        elif chunk.kind == "colon" and cue and (not _directly_after_cue(sentence, n) or _has_object(sentence, n)):
+            cue = None  # "without flutter waves: SVT", "no major abnormality: sinus rhythm"
         elif _is_transparent(sentence, n, "uncertain" if doubt else cue):
             continue
-        elif chunk.kind == "termination" or (chunk.kind in ("comma", "and") and not _list_continues(sentence, n)):
+        elif (chunk.kind == "termination" and chunk.text != "due") or (
+            chunk.kind in ("comma", "and", "termination") and not _list_continues(sentence, n)
+        ):
             cue, skip = None, False
 
 
@@ -188,6 +212,12 @@ def _directly_after_cue(sentence: Sequence[Chunk], n: int) -> bool:
     return False
 
 
+def _has_object(sentence: Sequence[Chunk], n: int) -> bool:
+    """Whether the "no" before the colon at n is about something else than what follows: "No abnormality: ..."."""
+    cue = next(k for k in range(n - 1, -1, -1) if sentence[k].kind == "cue")
+    return sentence[cue].text in NO and bool({c.text for c in sentence[cue + 1 : n]} - _HEADING_WORDS)
+
+
 def _join(inner: str, outer: Status | None) -> Status:
     if inner == "absent" or outer == "absent":
         return "absent"
@@ -202,6 +232,9 @@ def _heads_list(sentence: Sequence[Chunk], n: int) -> bool:
     if sentence[n].text.split()[0] in _OPEN_LISTS:
         return True
     if k >= len(sentence) or sentence[k].kind != "colon" or _interjection(sentence, n):
+        return False
+    object_words = {c.text for c in sentence[n + 1 : k]}
+    if sentence[n].text in NO and object_words - _HEADING_WORDS:  # "No major abnormality: sinus rhythm"
         return False
     if k == n + 1 and any(c.kind == "termination" for c in sentence[max(0, n - 2) : n]):
         return False  # "It does not: the rhythm is ...", "There are none: ..."
@@ -243,7 +276,8 @@ def _list_continues(sentence: Sequence[Chunk], n: int) -> bool:
             return True
         if kind == "and" and sentence[k - 1].kind == "comma":  # "A, B, and C" to the end of the sentence
             return _lists_findings(sentence, n, k)
-        if gap > 3 or kind in ("cue", "termination", "colon", "question") or sentence[k].verb:
+        stops = kind in ("cue", "termination", "colon", "question") and sentence[k].text != "due"
+        if gap > 3 or stops or sentence[k].verb:
             return False
     return False
 
@@ -305,7 +339,7 @@ def _subjects(sentence: Sequence[Chunk], n: int) -> list[int]:
             words_between += kind == "word"
             if words_between > 6:
                 break
-        elif not (kind == "cue" and sentence[k].cue.kind in ("pseudo", "present", "assertive")):
+        elif not (kind == "cue" and sentence[k].cue.kind in ("pseudo", "present", "assertive", "hypothetical")):
             break
     return out
 

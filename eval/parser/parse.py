@@ -125,7 +125,8 @@ def _read(text: str, cautious: bool = False, subject: Sequence[str] = ()) -> tup
             mentions += _answer_mentions(question, sentence)
             question = []
         current, header = read_sentence(sentence, header)
-        current = [replace(m, final=True) for m in current] if final else current
+        open_question = sentence[-1].kind == "question"
+        current = [replace(m, final=final, tentative=m.tentative or open_question) for m in current]
         if _asks_about(sentence, current):
             question = current
         else:
@@ -151,9 +152,14 @@ def _subject_count(mentions: Sequence[Mention]) -> int:
 def _answer_mentions(question: Sequence[Mention], sentence: Sequence[Chunk]) -> list[Mention]:
     """The statements of a question with the status of the reply that follows; "LVH?" without a reply is a doubt."""
     status = reply_status(sentence) if sentence else None
-    if status:
-        return [replace(m, status=status) for m in question]
-    return [replace(m, tentative=True) for m in question if m.status == "uncertain"]
+    if not status:
+        return [replace(m, tentative=True) for m in question if m.status == "uncertain"]
+    details = [chunk.text for chunk in sentence if chunk.kind == "term"] if status == "present" else []
+    return [
+        replace(m, status=status, tentative=False)
+        for m in question
+        if not any(text.endswith(f" {m.chunk.text}") for text in details)  # "Ischaemia? Yes, inferior."
+    ]
 
 
 def _reply_mentions(

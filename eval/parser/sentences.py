@@ -48,6 +48,8 @@ def is_question(sentence: Sequence[Chunk]) -> bool:
 def first_word(sentence: Sequence[Chunk]) -> str:
     """The first word of a sentence, after list marks and labels such as "Question:"."""
     content = [c for c in sentence if c.kind not in ("bullet", "open", "close")]
+    while content and content[0].text == "|":
+        content = content[1:]
     if len(content) > 2 and content[1].kind == "colon" and content[0].kind == "word":
         content = content[2:]
     return content[0].text.split()[0] if content and content[0].text.strip() else ""

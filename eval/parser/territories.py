@@ -26,7 +26,7 @@ _MODIFIERS = set(
         "the high true mainly predominantly especially particularly mostly more also basal both mid either neither"
     )
 )
-_FIRST_MARKS = {",", ":", "(", "-"}
+_FIRST_MARKS = {",", ":", "(", "-", "|"}
 _JOINS = {"and": "and", "plus": "and", "/": "and", ",": "and", "or": "or", "nor": "or"}
 # What may follow an adjective without a noun: "ischemia, inferior, is likely", but not "ischemia, inferior ST changes".
 _FOLLOWERS = {BREAK, BULLET, ",", ")", "(", "/", ":", "?", '"', "|"} | set(

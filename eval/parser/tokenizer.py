@@ -41,6 +41,7 @@ _CHECKBOXES = {"[x]": "☑", "[ ]": "☐", "(+)": "✓", "(-)": "✗"}
 _PREFIXES = {"infero", "antero", "postero", "sub", "supra", "intra", "micro", "hoch"}
 _NON = {"specific", "diagnostic"}
 _PRE = {"excitation"}
+_SIDES = {"link": "links", "recht": "rechts", "vorderwand": "vorderwand", "hinterwand": "hinterwand"}  # as looked up
 _WALLS = {
     ("inferior", "lateral"): "inferolateral",
     ("inferior", "posterior"): "inferoposterior",
@@ -79,7 +80,7 @@ _CODE = re.compile(
 )
 _WORD = re.compile(
     r"\b(?:w/o|c/w|r/o|s/o|h/o|o/w|w/)|[a-z0-9]+(?:'[a-z]+)*|\[[ x]\]|\([+-]\)|°"
-    r"|[&+]|\.{2,}|[,.;:?!()\[\]{}/|=\"→>•☐☑☒✓✔✗✘❌✅-]|\n"
+    r"|[&+]|\*(?=\s)|\.{2,}|[,.;:?!()\[\]{}/|=\"→>•☐☑☒✓✔✗✘❌✅-]|\n"
 )
 
 
@@ -97,6 +98,8 @@ def tokenize(answer: str) -> list[Token]:
         if match.start() in heads:
             position = heads[match.start()]
             out.append(Token(BULLET, start, place[position - 1] + 1))
+            continue
+        if match.group() == "*":
             continue
         if start in codes:
             code = codes[start]
@@ -233,9 +236,12 @@ def _ends_sentence(plain_text: str, at: int, after: int) -> bool:
 
 
 def _join_words(tokens: list[Token]) -> list[Token]:
-    """Join the parts of compounds: "infero lateral", "non specific", "a v"."""
+    """Join the parts of compounds: "infero lateral", "non specific"; complete "Links- und Rechtsschenkelblock"."""
     out: list[Token] = []
-    for token in tokens:
+    for n, token in enumerate(tokens):
+        if token.text in _SIDES and n + 2 < len(tokens):
+            compound = _shared_compound(tokens[n + 2].text)
+            token = token._replace(text=_SIDES[token.text] + compound) if compound else token
         last = out[-1] if out else None
         compound = _compound(last.text, token.text) if last and not last.code and not token.code else ""
         if last and compound:
@@ -243,6 +249,11 @@ def _join_words(tokens: list[Token]) -> list[Token]:
         else:
             out.append(token)
     return out
+
+
+def _shared_compound(text: str) -> str:
+    """What follows a side in a German compound ("rechtsschenkelblock"), or ""."""
+    return next((text[len(s) :] for s in _SIDES.values() if text.startswith(s) and len(text) > len(s) + 4), "")
 
 
 def _compound(left: str, right: str) -> str:
