@@ -1,4 +1,4 @@
-"""From words to statements: over a thousand answers written for this purpose, and other scorers' traps."""
+"""From words to statements: over a thousand answers written for this purpose, with traps for other parsers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.parser.choices import options_in, picks
+from eval.parser.choices import letter_picks, options_in
 from eval.parser.lexicon import expand, lexicon
 from eval.parser.parse import Finding, parse, parse_yes_no
 from render.dialogues.wording import OTHER_NAMES, closed_forms, closed_question
@@ -25,25 +25,27 @@ def _rows() -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _wanted(row: dict[str, str]) -> set[tuple[str, str]]:
+def _label_pairs(row: dict[str, str]) -> set[tuple[str, str]]:
     return {(status, code) for status in STATUSES for code in row[status].split()}
 
 
 @cache
-def _got(answer: str, question: str = "") -> set[tuple[str, str]]:
-    parsed = parse(answer, question)
-    return {(status, code) for status in STATUSES for code in getattr(parsed, status)}
+def _predicted_pairs(answer: str, question: str = "") -> set[tuple[str, str]]:
+    result = parse(answer, question)
+    return {(status, code) for status in STATUSES for code in getattr(result, status)}
 
 
 def _figures(rows: list[dict[str, str]]) -> tuple[float, float, float, float]:
     """Precision, recall and F1 over (answer, status, statement), and the share of answers with nothing read."""
-    hits = extra = missing = unparsed = 0
+    hits = extra = missing = silent = 0
     for row in rows:
-        wanted, got = _wanted(row), _got(row["answer"], row.get("question", ""))
-        hits, extra, missing = hits + len(wanted & got), extra + len(got - wanted), missing + len(wanted - got)
-        unparsed += bool(wanted) and not got
+        labels, predictions = _label_pairs(row), _predicted_pairs(row["answer"], row.get("question", ""))
+        hits += len(labels & predictions)
+        extra += len(predictions - labels)
+        missing += len(labels - predictions)
+        silent += bool(labels) and not predictions
     precision, recall = hits / max(1, hits + extra), hits / max(1, hits + missing)
-    return precision, recall, 2 * hits / max(1, 2 * hits + extra + missing), unparsed / len(rows)
+    return precision, recall, 2 * hits / max(1, 2 * hits + extra + missing), silent / len(rows)
 
 
 def test_f1_on_written_answers(capsys: pytest.CaptureFixture[str]) -> None:
@@ -51,13 +53,13 @@ def test_f1_on_written_answers(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(rows) >= 400
     lines = []
     for style in [*sorted({row["style"] for row in rows}), "all"]:
-        chosen = [row for row in rows if style in (row["style"], "all")]
-        precision, recall, f1, unparsed = _figures(chosen)
-        figures = f"precision {precision:.3f}  recall {recall:.3f}  F1 {f1:.3f}  unparsed {unparsed:.3f}"
-        lines.append(f"{style:<8} {len(chosen):4d}  {figures}")
+        of_style = [row for row in rows if style in (row["style"], "all")]
+        precision, recall, f1, silent = _figures(of_style)
+        figures = f"precision {precision:.3f}  recall {recall:.3f}  F1 {f1:.3f}  unparsed {silent:.3f}"
+        lines.append(f"{style:<8} {len(of_style):4d}  {figures}")
         if style == "all":
             assert f1 >= 0.97
-            assert unparsed <= 0.01
+            assert silent <= 0.01
         else:
             assert f1 >= 0.93, style
     with capsys.disabled():
@@ -70,9 +72,9 @@ def test_the_measure_can_fail() -> None:
 
 
 def test_the_answers_name_known_statements_and_cover_most() -> None:
-    named = {code for row in _rows() for _, code in _wanted(row)}
-    assert named <= set(STATEMENTS)
-    assert not set(STATEMENTS) - named
+    codes = {code for row in _rows() for _, code in _label_pairs(row)}
+    assert codes <= set(STATEMENTS)
+    assert not set(STATEMENTS) - codes
 
 
 @pytest.mark.parametrize("code", STATEMENTS)
@@ -86,8 +88,8 @@ def test_every_statement_is_read_by_its_code_and_its_name(code: str) -> None:
 
 def test_spans_point_at_the_words_that_say_so() -> None:
     answer = "Größe egal: kein Vorhofflimmern, but LEFT-BUNDLE branch  block."
-    found = {f.code: answer[slice(*f.span)] for f in parse(answer).findings}
-    assert found == {"AFIB": "Vorhofflimmern", "CLBBB": "LEFT-BUNDLE branch  block"}
+    words = {f.code: answer[slice(*f.span)] for f in parse(answer).findings}
+    assert words == {"AFIB": "Vorhofflimmern", "CLBBB": "LEFT-BUNDLE branch  block"}
     assert parse("No AFIB").findings == (Finding("AFIB", "absent", (3, 7)),)
 
 
@@ -138,7 +140,7 @@ def test_a_long_answer_takes_a_moment() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "verdict"),
     [
         ("Yes", True),
         ("yes.", True),
@@ -169,8 +171,8 @@ def test_a_long_answer_takes_a_moment() -> None:
         ("The image shows a chart.", None),
     ],
 )
-def test_yes_no(answer: str, said: bool | None) -> None:
-    assert parse_yes_no(answer) is said
+def test_yes_no(answer: str, verdict: bool | None) -> None:
+    assert parse_yes_no(answer) is verdict
 
 
 def test_patterns_expand() -> None:
@@ -209,7 +211,7 @@ QUESTION = "Which of these is the rhythm?\nA. Sinus rhythm\nB. Atrial fibrillati
     ],
 )
 def test_letters_are_read_only_where_an_answer_stands(answer: str, letters: str) -> None:
-    assert "".join(p.letter for p in picks(answer, options_in(QUESTION)) if p.picked) == letters
+    assert "".join(p.letter for p in letter_picks(answer, options_in(QUESTION)) if p.correct) == letters
 
 
 def test_the_span_of_a_reply_lies_in_the_answer() -> None:
@@ -288,14 +290,14 @@ _PIECES = st.sampled_from(
     st.lists(_PIECES, max_size=30).map(" ".join) | st.text(max_size=120), st.lists(_PIECES, max_size=20).map(" ".join)
 )
 def test_any_text_is_read_without_error_and_the_same_twice(answer: str, question: str) -> None:
-    parsed = parse(answer, question)
-    assert parsed == parse(answer, question)
-    assert not set(parsed.present) & set(parsed.absent) | set(parsed.present) & set(parsed.uncertain)
-    assert all(0 <= f.span[0] <= f.span[1] <= len(answer) for f in parsed.findings)
+    result = parse(answer, question)
+    assert result == parse(answer, question)
+    assert not set(result.present) & set(result.absent) | set(result.present) & set(result.uncertain)
+    assert all(0 <= f.span[0] <= f.span[1] <= len(answer) for f in result.findings)
     parse_yes_no(answer)
 
 
-_DRESSED = {
+_DECORATIONS = {
     "bold": lambda text: f"**{text}**",
     "space": lambda text: f"  {text.replace(' ', '  ')} \n",
     "bullet": lambda text: f"- {text}",
@@ -306,18 +308,20 @@ _DRESSED = {
 }
 
 
-@pytest.mark.parametrize("dress", _DRESSED)
-def test_dress_changes_nothing(dress: str) -> None:
-    """Markdown, spaces and a capital first letter leave short answers as they are."""
+@pytest.mark.parametrize("decoration", _DECORATIONS)
+def test_decoration_changes_nothing(decoration: str) -> None:
+    """Markdown, spaces and a capital first letter do not change what is read from short answers."""
     rows = [r for r in _rows() if r["style"] in ("negated", "hedged", "british") and "\n" not in r["answer"]]
-    changed = [r["answer"] for r in rows if _got(_DRESSED[dress](r["answer"])) != _got(r["answer"])]
-    assert len(changed) <= 0.02 * len(rows), changed
+    decorate = _DECORATIONS[decoration]
+    answers = [r["answer"] for r in rows]
+    different = [answer for answer in answers if _predicted_pairs(decorate(answer)) != _predicted_pairs(answer)]
+    assert len(different) <= 0.02 * len(rows), different
 
 
 @pytest.mark.parametrize("code", STATEMENTS)
 def test_a_yes_or_no_is_read_after_every_wording_of_its_question(code: str) -> None:
-    named = [(form, name) for name in ("", *OTHER_NAMES.get(code, ())) for form in closed_forms(code, name)]
-    for question in {closed_question(code, form, name) for form, name in named}:
+    wordings = [(form, name) for name in ("", *OTHER_NAMES.get(code, ())) for form in closed_forms(code, name)]
+    for question in {closed_question(code, form, name) for form, name in wordings}:
         assert code in parse("Yes.", question).present, question
         assert code in parse("No.", question).absent, question
 

@@ -1,10 +1,11 @@
-"""The two tables of the parser: `phrases.csv` (what names a statement) and `cues.csv` (what denies or doubts it).
+"""The tables of the parser: `phrases.csv` (what names a statement) and `cues.csv` (what denies or doubts it).
 
-Patterns in both tables: `[word]` may be missing, `one/other` are alternatives for one word. A phrase without a code
-names something more general than any statement ("myocardial infarction", "abnormal ECG"): it is recognised, takes part
-in lists, and sets nothing. A code with a leading `!` says the opposite ("normal PR interval" denies LPR).
-`IRBBB unless CRBBB`: a sign that only names the first where the second is not named ("rSr' in V1").
-`^` at the head of a phrase: only at the start of a sentence; `$` at its end: only at the end of one, or of a clause.
+`phrases_fr_es.csv` has French and Spanish phrases. Patterns in all tables: `[word]` is optional, `one/other` are
+alternatives for one word. A phrase without a code names something more general than any statement ("myocardial
+infarction", "abnormal ECG"): it is recognised, can be part of a list, and sets no statement. A code with a leading `!`
+is the opposite ("normal PR interval" denies LPR). `IRBBB unless CRBBB`: a sign that names the first only where the
+second is not named ("rSr' in V1"). A leading `^`: only at the start of a sentence; a trailing `$`: only at the end of a
+sentence or clause.
 """
 
 from __future__ import annotations
@@ -15,25 +16,41 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from importlib.resources import files
+from typing import Literal
 
-from eval.parser.tokens import word_tuple
+from eval.parser.tokenizer import word_tuple
 from render.statements import STATEMENTS
+
+Status = Literal["present", "absent", "uncertain"]
 
 
 @dataclass(frozen=True)
 class Cue:
-    """kind: one of those explained at the head of cues.csv; side: before, after, both, or "" where it has none."""
+    """kind: one of those explained at the top of cues.csv; side: before, after, both, or "" where it has none."""
 
     kind: str
     side: str
 
+    @property
+    def status(self) -> Status | None:
+        """The status that the cue gives to a finding, or None."""
+        return _STATUS_OF_KIND.get(self.kind)
+
+
+_STATUS_OF_KIND: dict[str, Status] = {
+    "present": "present", "absent": "absent", "uncertain": "uncertain", "assertive": "present"
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a word sequence means: statements it names, statements it denies, or a cue. All empty: a general term."""
+    """What a word sequence means: codes of statements it names, of statements it denies, or a cue.
+
+    All empty: a general term. at_start, at_end: valid only there in a sentence. unless: see the module's docstring.
+    """
 
     codes: tuple[str, ...] = ()
-    denied: tuple[str, ...] = ()
+    opposites: tuple[str, ...] = ()
     cue: Cue | None = None
     at_start: bool = False
     at_end: bool = False
@@ -41,19 +58,21 @@ class Meaning:
 
 
 GENERAL = Meaning()
-"""Names something, but no statement."""
+"""A term that names no statement."""
 
 
 @dataclass
 class Lexicon:
     """Word sequences with their meanings, ready for lookup.
 
-    by_first: first word -> sequences, longest first. by_prefix: leading words -> remainders that complete a phrase.
+    by_first: first word -> sequences, longest first; last_words: first word -> the last words of these sequences.
+    by_prefix: leading words -> remainders that complete a phrase, longest first.
     """
 
     meanings: dict[tuple[str, ...], Meaning] = field(default_factory=dict)
     by_first: dict[str, list[tuple[str, ...]]] = field(default_factory=lambda: defaultdict(list))
-    by_prefix: dict[tuple[str, ...], set[tuple[str, ...]]] = field(default_factory=lambda: defaultdict(set))
+    last_words: dict[str, frozenset[str]] = field(default_factory=dict)
+    by_prefix: dict[tuple[str, ...], list[tuple[str, ...]]] = field(default_factory=lambda: defaultdict(list))
     vocabulary: frozenset[str] = frozenset()
 
     def add(self, sequence: tuple[str, ...], meaning: Meaning) -> None:
@@ -61,8 +80,8 @@ class Lexicon:
         old = self.meanings.get(sequence)
         if old and not old.cue:
             codes = tuple(sorted({*old.codes, *meaning.codes}))
-            denied = tuple(sorted({*old.denied, *meaning.denied}))
-            meaning = Meaning(codes, denied, None, meaning.at_start, meaning.at_end, meaning.unless)
+            opposites = tuple(sorted({*old.opposites, *meaning.opposites}))
+            meaning = Meaning(codes, opposites, None, meaning.at_start, meaning.at_end, meaning.unless)
         self.meanings[sequence] = meaning
 
     def index(self) -> None:
@@ -71,21 +90,22 @@ class Lexicon:
             self.by_first[sequence[0]].append(sequence)
             if not meaning.cue:
                 for cut in range(1, len(sequence)):
-                    self.by_prefix[sequence[:cut]].add(sequence[cut:])
-        for sequences in self.by_first.values():
+                    self.by_prefix[sequence[:cut]].append(sequence[cut:])
+        for sequences in (*self.by_first.values(), *self.by_prefix.values()):
             sequences.sort(key=len, reverse=True)
+        self.last_words = {first: frozenset(s[-1] for s in sequences) for first, sequences in self.by_first.items()}
         self.vocabulary = frozenset(w for sequence in self.meanings for w in sequence)
 
 
 @cache
 def lexicon() -> Lexicon:
-    """Both tables, read once. Raises ValueError naming the row for an unknown code or kind."""
+    """All tables, read once. Raises ValueError naming the row for an unknown code or kind."""
     out = Lexicon()
-    for row in _rows("phrases.csv"):
+    for row in (*_rows("phrases.csv"), *_rows("phrases_fr_es.csv")):
         at_start, at_end = row["phrase"].startswith("^"), row["phrase"].endswith("$")
         name, _, unless = row["code"].removeprefix("!").partition(" unless ")
         if (name and name not in STATEMENTS) or (unless and unless not in STATEMENTS):
-            raise ValueError(f"phrases.csv: unknown code {name!r} for {row['phrase']!r}")
+            raise ValueError(f"phrases: unknown code {name!r} for {row['phrase']!r}")
         codes = (name,) if name else ()
         denies = row["code"].startswith("!")
         meaning = Meaning(() if denies else codes, codes if denies else (), None, at_start, at_end, unless)
@@ -100,44 +120,49 @@ def lexicon() -> Lexicon:
     return out
 
 
-_LONGEST = 40  # letters; longer words are no words
-_KINDS = ("absent", "uncertain", "present", "ignore", "drop", "void", "ask", "claim", "past", "echo", "stop")
+_MAX_LETTERS = 40  # longer strings are not words
+_KINDS = {
+    *_STATUS_OF_KIND,
+    "termination", "pseudo", "unrelated", "previous", "same", "attribution", "question", "hypothetical"
+}  # fmt: skip
 _SIDES = ("before", "after", "both", "")
 
 
 def expand(pattern: str) -> list[tuple[str, ...]]:
     """All word sequences of a pattern: `[old] inferior/diaphragmatic mi` -> four of them."""
-    choices: list[list[tuple[str, ...]]] = []
+    parts: list[list[tuple[str, ...]]] = []
     for part in pattern.split():
         optional = len(part) > 2 and part.startswith("[") and part.endswith("]")
         bare = part[1:-1] if optional else part
         options = [word_tuple(option) for option in (bare.split("/") if len(bare) > 1 else [bare])]
-        choices.append([*options, ()] if optional else options)
-    found = {sum(chosen, ()) for chosen in itertools.product(*choices)}
-    return sorted(sequence for sequence in found if sequence)
+        parts.append([*options, ()] if optional else options)
+    sequences = {sum(combination, ()) for combination in itertools.product(*parts)}
+    return sorted(sequence for sequence in sequences if sequence)
 
 
 @lru_cache(maxsize=1 << 14)
-def corrected(text: str) -> str:
-    """A word that is one slip away from exactly one word of the tables, put right.
+def correct_spelling(text: str) -> str:
+    """A word that is one typing error away from exactly one word of the tables, corrected.
 
-    From 8 letters on a slip is a letter too many, missing, wrong, or two swapped; at 5 to 7 letters only the swap.
-    Shorter words are left alone: "bundel" is "bundle", but "left" and "lift" are two words.
+    From 8 letters on an error is one letter too many, missing or wrong, or two swapped; at 5 to 7 letters only a swap.
+    Shorter words stay as they are: "bundel" is "bundle", but "left" and "lift" are two words.
     """
-    if not 5 <= len(text) <= _LONGEST or text in lexicon().vocabulary or not text.isalpha():
+    if not 5 <= len(text) <= _MAX_LETTERS or text in lexicon().vocabulary or not text.isalpha():
         return text
-    swapped = {text[:k] + text[k + 1] + text[k] + text[k + 2 :] for k in range(len(text) - 1)}
-    near = [w for w in _long_words() if w in swapped or (min(len(w), len(text)) >= 8 and _one_slip(text, w))]
+    swaps = {text[:k] + text[k + 1] + text[k] + text[k + 2 :] for k in range(len(text) - 1)}
+    near = [w for w in _long_words() if w in swaps or (min(len(w), len(text)) >= 8 and _one_error(text, w))]
     return near[0] if len(near) == 1 else text
 
 
 @cache
 def _long_words() -> tuple[str, ...]:
-    return tuple(sorted(w for w in lexicon().vocabulary if len(w) >= 5 and w.isalpha()))
+    foreign = {word for row in _rows("phrases_fr_es.csv") for sequence in expand(row["phrase"]) for word in sequence}
+    own = {word for row in _rows("phrases.csv") for sequence in expand(row["phrase"].strip("^$")) for word in sequence}
+    return tuple(sorted(w for w in lexicon().vocabulary - (foreign - own) if len(w) >= 5 and w.isalpha()))
 
 
-def _one_slip(a: str, b: str) -> bool:
-    """Whether one letter too many, missing or wrong parts a from b."""
+def _one_error(a: str, b: str) -> bool:
+    """Whether a and b differ by one letter that is too many, missing or wrong."""
     if len(a) > len(b):
         a, b = b, a
     if len(b) - len(a) > 1:

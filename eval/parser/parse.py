@@ -1,35 +1,38 @@
 """From an answer in words to statements: present, absent, uncertain, or not mentioned.
 
-A pure function of the text. What names a statement stands in `phrases.csv`, what denies or doubts it in `cues.csv`, how
-far a cue reaches in `eval.parser.scope`. A general term ("myocardial infarction") sets no specific statement.
+A pure function of the text. `phrases.csv` lists the phrases that name a statement, `cues.csv` the words that negate or
+doubt one; `eval.parser.negation` decides the scope of those words. A general term ("myocardial infarction") sets no
+specific statement.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from eval.parser.choices import Option, options_in, picks, without_options
-from eval.parser.openings import Status, is_question
-from eval.parser.refusals import refusal_in
-from eval.parser.scope import Mention, read_sentence
-from eval.parser.sentences import sentences, tidy
-from eval.parser.tagging import Item, scan
-from eval.parser.tokens import word_tuple
-from eval.parser.yes_no import parse_yes_no, stance
+from eval.parser.choices import Option, letter_picks, options_in, without_options
+from eval.parser.chunker import Chunk, chunk_text
+from eval.parser.lexicon import Status
+from eval.parser.negation import Mention, concludes, contradicts, read_sentence
+from eval.parser.refusals import besides_refusal, refusal_in
+from eval.parser.sentences import NO, YES, is_question, split_sentences, without_remarks
+from eval.parser.tokenizer import word_tuple
+from eval.parser.yes_no import parse_yes_no, reply_status
 
-__all__ = ["Finding", "Parsed", "parse", "parse_yes_no", "refusal"]
+__all__ = ["Finding", "ParsedAnswer", "parse", "parse_yes_no", "refusal"]
 
 _SINUS = {"SR", "SARRH", "SBRAD", "STACH"}
 _OTHERWISE = set(word_tuple("otherwise sonst ansonsten eljest"))
-# Codes that mean something else in prose ("AMI": acute MI; "EL": nothing); they count in lists of codes only.
+# Codes with another meaning in prose ("AMI": acute MI; "EL": none); they count in lists of codes only.
 _ONLY_AMONG_CODES = {"AMI", "EL"}
+_GAP = re.compile(r"_{2,}|\.{4,}")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One mention of a statement; `span` is the (start, end) of the words in the answer."""
+    """One mention of a statement; `span` is the (start, end) of its words in the answer."""
 
     code: str
     status: Status
@@ -37,11 +40,13 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Parsed:
-    """What an answer says. Each code stands in at most one of the three sorted tuples.
+class ParsedAnswer:
+    """The content of an answer. Each code is in at most one of the three sorted tuples.
 
-    Mentions that disagree: an assertion outweighs a doubt, and assertion against denial is a doubt, unless the denial
-    was about certain leads only. `findings` keeps every mention in the order of the text.
+    Mentions that disagree: an assertion outweighs a doubt, and an assertion against a negation is a doubt, unless the
+    negation was about certain leads only. Any mention outweighs a tentative one (a question, a first impression), and a
+    negation in the conclusion outweighs what was considered before. `findings` has every mention in the order of the
+    text.
     """
 
     present: tuple[str, ...]
@@ -50,172 +55,223 @@ class Parsed:
     findings: tuple[Finding, ...]
 
 
-def parse(answer: str, question: str = "") -> Parsed:
-    """Read all statements out of `answer`. Never raises; an answer without any gives empty tuples.
+def parse(answer: str, question: str = "", *, cautious: bool = False) -> ParsedAnswer:
+    """Read all statements from `answer`. Never raises; an answer without any gives empty tuples.
 
-    question: what was asked, where the answer leans on it: the statement of a yes/no question ("No."), the options of
+    question: the question, for answers that depend on it: the statement of a yes/no question ("No."), the options of
     a multiple choice ("B", "A and D", "none of the above"), the sentence of a gap ("The rhythm is ____."). An option
-    that is not picked is not mentioned. What the answer itself says of a statement goes before what it says by "yes".
-    An answer that refuses the picture says nothing of any statement, whatever was asked.
+    that is not picked is not mentioned. Where the answer itself names a statement, that outweighs its "yes" or "no".
+    An answer that refuses the picture has no statements, whatever the question was.
+
+    "Consistent with", "compatible with", "in keeping with", "diagnostic of" and the like assert, as in the lexicon of
+    Panicek and Hricak (AJR 2016;207:2-3), where "consistent with" is a certainty above 90 %, "suspicious for" and
+    "probable" are about 75 %, "possible" 50 %; the latter three doubt, and so do "suggests", "may represent" and
+    "cannot exclude". cautious: count the assertive wording as doubt, too.
     """
     if refusal(answer):
-        return Parsed((), (), (), ())
+        return ParsedAnswer((), (), (), ())
     options = options_in(question) or (options_in(answer) if without_options(answer) != answer else ())
     if options:
-        return _picked(answer, options)
+        return _parse_choice(answer, options, cautious)
     if gap := _GAP.search(question):
-        filled = _filled(answer, question, gap)
-        if filled.findings:
-            return filled
-    mentions, items = _read(without_options(answer))
-    if question and not gap:
-        mentions += _replied(answer, question, {c for m in mentions for c in m.item.meaning.codes})
-    return _summary(mentions, items)
+        completion = _parse_completion(answer, question, gap, cautious)
+        if completion.findings:
+            return completion
+    subjects, asks_either = ([], False) if gap or not question else _question_subjects(question)
+    mentions, chunks = _read(without_options(answer), cautious, subjects[-1].chunk.text.split() if subjects else ())
+    if subjects:
+        mentions += _reply_mentions(answer, subjects, asks_either, mentions, cautious)
+    return _summary(mentions, chunks)
 
 
 def refusal(answer: str) -> str:
-    """Why an answer refuses the picture: "not an ECG", "upside down" (on its side, too), "cut off", or "".
+    """Why an answer refuses the picture: "not an ECG", "upside down" (on its side, too), "cut off", "declined", or "".
 
-    An answer that states a finding all the same has read the picture. Never raises.
+    "declined": it says that it cannot or will not read the picture, or that there is none, in whatever words; advice to
+    see a doctor alone counts where the answer has no finding and no number. An answer that also states a finding is not
+    a refusal: for "declined" a finding of any status, outside of advice and general remarks. Never raises.
     """
     kind = refusal_in(answer)
+    if kind == "declined":
+        return "" if _read(besides_refusal(answer))[0] else kind
+    if kind == "referral":
+        return "declined" if _says_nothing(answer) else ""
     return "" if kind and any(mention.status == "present" for mention in _read(answer)[0]) else kind
 
 
-_GAP = re.compile(r"_{2,}|\.{4,}")
+def _says_nothing(answer: str) -> bool:
+    """Whether an answer has no term of the tables, no number and no yes or no."""
+    chunks = chunk_text(answer)
+    return not any(c.kind == "term" or c.text.isdigit() or c.text in YES | NO for c in chunks)
 
 
-def _read(text: str) -> tuple[list[Mention], list[Item]]:
-    """All mentions of a text, and its items."""
-    items = tidy(_unambiguous(scan(text)))
+def _read(text: str, cautious: bool = False, subject: Sequence[str] = ()) -> tuple[list[Mention], list[Chunk]]:
+    """All mentions of a text, and its chunks. subject: words of the term that the question is about."""
+    chunks = without_remarks(_resolve_ambiguous_codes(chunk_text(text, subject)))
+    chunks = [_doubt(chunk) for chunk in chunks] if cautious else chunks
     mentions: list[Mention] = []
     header: Status | None = None
-    asked: list[Mention] = []
-    for sentence in sentences(items):
-        if asked:
-            mentions += _answered(asked, sentence)
-            asked = []
-        found, header = read_sentence(sentence, header)
-        if _asks(sentence, found):
-            asked = found
+    question: list[Mention] = []
+    start = 0  # of the mentions of the sentence before
+    final = False
+    for sentence in split_sentences(chunks):
+        final = final or concludes(sentence)
+        if contradicts(sentence):
+            while start < len(mentions):
+                mentions[start] = _without_impression(mentions[start])
+                start += 1
+        start = len(mentions)
+        if question:
+            mentions += _answer_mentions(question, sentence)
+            question = []
+        current, header = read_sentence(sentence, header)
+        open_question = sentence[-1].kind == "question"
+        current = [replace(m, final=final, tentative=m.tentative or open_question) for m in current]
+        if _asks_about(sentence, current):
+            question = current
         else:
-            mentions += found
-    return mentions + _answered(asked, []), items
+            mentions += current
+    return mentions + _answer_mentions(question, []), chunks
 
 
-def _asks(sentence: Sequence[Item], found: Sequence[Mention]) -> bool:
-    """Whether a sentence asks about the statements found in it: as a question, or as one name alone ("LVH?")."""
-    return is_question(sentence) or (sentence[-1].kind == "question" and _matters(found) == 1)
+def _without_impression(mention: Mention) -> Mention:
+    """A tentative mention as negated by the sentence after it: "At first it looks like AF. However, ..."."""
+    return replace(mention, status="absent") if mention.tentative and mention.status != "absent" else mention
 
 
-def _matters(mentions: Sequence[Mention]) -> int:
-    """How many different things are spoken of: "Wenckebach or Mobitz block" is one."""
-    return len({frozenset(m.item.meaning.codes) for m in mentions})
+def _asks_about(sentence: Sequence[Chunk], mentions: Sequence[Mention]) -> bool:
+    """Whether a sentence asks about the statements it mentions: as a question, or as one name alone ("LVH?")."""
+    return is_question(sentence) or (sentence[-1].kind == "question" and _subject_count(mentions) == 1)
 
 
-def _answered(asked: Sequence[Mention], sentence: Sequence[Item]) -> list[Mention]:
-    """Statements asked about take the status of the reply that follows; "LVH?" without one is a doubt."""
-    status = stance(sentence) if sentence else None
-    if status:
-        return [replace(m, status=status) for m in asked]
-    return [m for m in asked if m.status == "uncertain"]
+def _subject_count(mentions: Sequence[Mention]) -> int:
+    """How many different things are mentioned: "Wenckebach or Mobitz block" is one."""
+    return len({frozenset(m.chunk.meaning.codes) for m in mentions})
 
 
-def _replied(answer: str, question: str, spoken: Collection[str]) -> list[Mention]:
-    """What a yes, a no or a doubt says of the statements that the question asks about."""
-    asked, items = _asked(question)
-    said = next((s for s in sentences(scan(answer)) if not is_question(s)), [])
-    status = stance(said) if said else None
-    either = any(item.kind == "or" for item in items) and _matters(asked) > 1
-    if not status or (either and status == "present"):
-        return []
-    start, end = said[0].start, said[-1].end if said[-1].kind != "break" else said[-1].start
-    flipped: dict[Status, Status] = {"present": "absent", "absent": "present", "uncertain": "uncertain"}
+def _answer_mentions(question: Sequence[Mention], sentence: Sequence[Chunk]) -> list[Mention]:
+    """The statements of a question with the status of the reply that follows; "LVH?" without a reply is a doubt."""
+    status = reply_status(sentence) if sentence else None
+    if not status:
+        return [replace(m, tentative=True) for m in question if m.status == "uncertain"]
+    details = [chunk.text for chunk in sentence if chunk.kind == "term"] if status == "present" else []
     return [
-        Mention(replace(m.item, start=start, end=end), flipped[status] if m.status == "absent" else status)
-        for m in asked
-        if not set(m.item.meaning.codes) & set(spoken)
+        replace(m, status=status, tentative=False)
+        for m in question
+        if not any(text.endswith(f" {m.chunk.text}") for text in details)  # "Ischaemia? Yes, inferior."
     ]
 
 
-def _asked(question: str) -> tuple[list[Mention], list[Item]]:
-    """The statements that the last closed question of a text is about."""
-    items = _unambiguous(scan(question))
-    closed = ((found, s) for s in reversed(sentences(items)) if _asks(s, found := read_sentence(s, None)[0]))
-    return next(closed, ([], []))
+def _reply_mentions(
+    answer: str, subjects: Sequence[Mention], asks_either: bool, own: Sequence[Mention], cautious: bool
+) -> list[Mention]:
+    """The status that a yes, a no or a doubt gives to the subjects, except those that the answer itself mentions."""
+    chunks = [_doubt(chunk) if cautious else chunk for chunk in chunk_text(answer)]
+    reply = next((s for s in split_sentences(chunks) if not is_question(s)), [])
+    status = reply_status(reply) if reply else None
+    if not status or (asks_either and status == "present"):
+        return []
+    mentioned_codes = {code for m in own for code in m.chunk.meaning.codes}
+    start, end = reply[0].start, reply[-1].end if reply[-1].kind != "break" else reply[-1].start
+    reverse: dict[Status, Status] = {"present": "absent", "absent": "present", "uncertain": "uncertain"}
+    return [
+        Mention(replace(m.chunk, start=start, end=end), reverse[status] if m.status == "absent" else status)
+        for m in subjects
+        if not set(m.chunk.meaning.codes) & mentioned_codes
+    ]
 
 
-def _picked(answer: str, options: Sequence[Option]) -> Parsed:
-    """What the picked and refused options of a multiple choice say; without any pick, what the answer's words say."""
+def _question_subjects(question: str) -> tuple[list[Mention], bool]:
+    """The terms that the last closed question of a text is about, and whether it asks which of several it is."""
+    for sentence in reversed(split_sentences(_resolve_ambiguous_codes(chunk_text(question)))):
+        mentions, _ = read_sentence(sentence, None)
+        if _asks_about(sentence, mentions):
+            return mentions, any(c.kind == "or" for c in sentence) and _subject_count(mentions) > 1
+    return [], False
+
+
+def _doubt(chunk: Chunk) -> Chunk:
+    """A cue of assertive wording as a cue of doubt; any other chunk unchanged."""
+    cue = chunk.meaning.cue
+    if cue is None or cue.kind != "assertive":
+        return chunk
+    return replace(chunk, meaning=replace(chunk.meaning, cue=replace(cue, kind="uncertain")))
+
+
+def _parse_choice(answer: str, options: Sequence[Option], cautious: bool) -> ParsedAnswer:
+    """The statements of the options that an answer picks or rejects; without any pick, of the answer's own words."""
     mentions: list[Mention] = []
     text = without_options(answer)
     texts = {option.letter: option.text for option in options}
-    for pick in picks(text, options):
-        said, _ = _read(texts[pick.letter])
-        if not pick.picked:
-            said = [replace(m, status="absent") for m in said if m.status == "present"]
-        mentions += [replace(m, item=replace(m.item, start=pick.start, end=pick.end)) for m in said]
-    named = {c for m in mentions for c in m.item.meaning.codes}
-    spoken, items = _read(text)
-    return _summary(mentions + [m for m in spoken if not set(m.item.meaning.codes) & named], items)
+    for pick in letter_picks(text, options):
+        statements, _ = _read(texts[pick.letter])
+        if not pick.correct:
+            statements = [replace(m, status="absent") for m in statements if m.status == "present"]
+        mentions += [replace(m, chunk=replace(m.chunk, start=pick.start, end=pick.end)) for m in statements]
+    option_codes = {c for m in mentions for c in m.chunk.meaning.codes}
+    own, chunks = _read(text, cautious)
+    return _summary(mentions + [m for m in own if not set(m.chunk.meaning.codes) & option_codes], chunks)
 
 
-def _filled(answer: str, question: str, gap: re.Match[str]) -> Parsed:
-    """The answer read in its place in the sentence with the gap; spans are moved back to the answer."""
-    put = answer.strip().rstrip(".")
+def _parse_completion(answer: str, question: str, gap: re.Match[str], cautious: bool) -> ParsedAnswer:
+    """The answer read in its place in the sentence with the gap; spans are positions in the answer."""
+    completion = answer.strip().rstrip(".")
     shift = gap.start() - (len(answer) - len(answer.lstrip()))
-    mentions, items = _read(question[: gap.start()] + put + question[gap.end() :])
-    moved = [
-        replace(m, item=replace(m.item, start=max(0, m.item.start - shift), end=min(len(answer), m.item.end - shift)))
-        for m in mentions
-        if m.item.end > gap.start() and m.item.start < gap.start() + len(put)
-    ]
-    return _summary(moved, items)
+    mentions, chunks = _read(question[: gap.start()] + completion + question[gap.end() :], cautious)
+    own: list[Mention] = []
+    for m in mentions:
+        if m.chunk.end > gap.start() and m.chunk.start < gap.start() + len(completion):
+            start, end = max(0, m.chunk.start - shift), min(len(answer), m.chunk.end - shift)
+            own.append(replace(m, chunk=replace(m.chunk, start=start, end=end)))
+    return _summary(own, chunks)
 
 
-def _unambiguous(items: list[Item]) -> list[Item]:
-    """Take codes with a second meaning as general terms, unless the answer holds other codes or nothing else."""
-    codes = [i for i in items if i.kind == "term" and i.meaning.codes and i.text.upper() in i.meaning.codes]
-    sure = [i for i in codes if i.meaning.codes[0] not in _ONLY_AMONG_CODES]
-    if sure or len(items) <= 2:
-        return items
-    return [Item("term", i.text, i.start, i.end) if i in codes else i for i in items]
+def _resolve_ambiguous_codes(chunks: list[Chunk]) -> list[Chunk]:
+    """Take codes with a second meaning as general terms, unless the answer has other codes or nothing else."""
+    codes = [c.text.upper() in c.meaning.codes for c in chunks]
+    unambiguous = any(c.meaning.codes[0] not in _ONLY_AMONG_CODES for c in itertools.compress(chunks, codes))
+    if unambiguous or len(chunks) <= 2:
+        return chunks
+    return [Chunk("term", c.text, c.start, c.end) if code else c for c, code in zip(chunks, codes, strict=True)]
 
 
-def _summary(mentions: Sequence[Mention], items: Sequence[Item]) -> Parsed:
+def _summary(mentions: Sequence[Mention], chunks: Sequence[Chunk]) -> ParsedAnswer:
     findings: list[Finding] = []
-    named = {code for m in mentions for code in m.item.meaning.codes}
-    said: dict[str, list[tuple[Status, bool]]] = {}
+    named_codes = {code for m in mentions if m.status != "absent" for code in m.chunk.meaning.codes}
+    votes: dict[str, list[tuple[Status, Mention]]] = {}
     for n, mention in enumerate(mentions):
-        codes, denied = mention.item.meaning.codes, mention.item.meaning.denied
-        if mention.item.meaning.unless in named:
+        codes, opposites = mention.chunk.meaning.codes, mention.chunk.meaning.opposites
+        if mention.chunk.meaning.unless in named_codes:
             continue
-        if mention.heading and any(set(codes) & set(m.item.meaning.codes) for m in mentions[n + 1 : n + 4]):
-            continue  # "Atrial fibrillation: there is no atrial fibrillation": the heading says nothing itself
+        if mention.heading and any(set(codes) & set(m.chunk.meaning.codes) for m in mentions[n + 1 : n + 4]):
+            continue  # "Atrial fibrillation: there is no atrial fibrillation": the heading states nothing itself
         pairs = [(code, mention.status) for code in codes]
         if mention.status == "present":
-            pairs += [(code, "absent") for code in denied]
+            pairs += [(code, "absent") for code in opposites]
         for code, status in pairs:
-            findings.append(Finding(code, status, (mention.item.start, mention.item.end)))
-            said.setdefault(code, []).append((status, mention.limited))
-    verdict = {code: _verdict(votes) for code, votes in said.items()}
-    if _otherwise_normal(items) and not {c for c, v in verdict.items() if v != "absent"} - _SINUS:
-        verdict["NORM"] = "present"
+            findings.append(Finding(code, status, (mention.chunk.start, mention.chunk.end)))
+            votes.setdefault(code, []).append((status, mention))
+    verdicts = {code: _verdict(of_code) for code, of_code in votes.items()}
+    if _otherwise_normal(chunks) and not {c for c, v in verdicts.items() if v != "absent"} - _SINUS:
+        verdicts["NORM"] = "present"
     present, absent, uncertain = (
-        tuple(sorted(code for code, status in verdict.items() if status == wanted))
-        for wanted in ("present", "absent", "uncertain")
+        tuple(sorted(code for code, verdict in verdicts.items() if verdict == status))
+        for status in ("present", "absent", "uncertain")
     )
-    return Parsed(present, absent, uncertain, tuple(findings))
+    return ParsedAnswer(present, absent, uncertain, tuple(findings))
 
 
-def _verdict(votes: Sequence[tuple[Status, bool]]) -> Status:
+def _verdict(votes: Sequence[tuple[Status, Mention]]) -> Status:
+    votes = [vote for vote in votes if not (vote[1].tentative and vote[0] == "uncertain")] or votes
+    if votes[-1][0] == "absent" and votes[-1][1].final and not votes[-1][1].local:
+        return "absent"
     kinds = {status for status, _ in votes}
     if "present" in kinds:
-        flatly_denied = any(status == "absent" and not limited for status, limited in votes)
-        return "uncertain" if flatly_denied else "present"
+        absent_in_all_leads = any(status == "absent" and not mention.local for status, mention in votes)
+        return "uncertain" if absent_in_all_leads else "present"
     return "uncertain" if "uncertain" in kinds else "absent"
 
 
-def _otherwise_normal(items: Sequence[Item]) -> bool:
+def _otherwise_normal(chunks: Sequence[Chunk]) -> bool:
     """ "Sinus bradycardia, otherwise normal ECG" is a normal ECG; after any other finding it is not."""
-    return any(i.kind == "term" and not i.meaning.codes and i.text.split()[0] in _OTHERWISE for i in items)
+    return any(c.kind == "term" and not c.meaning.codes and c.text.split()[0] in _OTHERWISE for c in chunks)

@@ -1,15 +1,21 @@
-"""Whether an answer refuses the picture: no ECG, upside down or on its side, cut off.
+"""Whether an answer refuses the picture: no ECG, upside down or on its side, cut off, or not read for another reason.
 
-By the wording of single sentences, in English and German. What is said of waves, axes and artefacts is no refusal
-("the T wave is upside down"), nor what an ECG does not show ("no ECG evidence of ischaemia").
+Each sentence is matched alone, in English and German. Statements about waves, axes and artefacts are not refusals
+("the T wave is upside down"), and neither is what an ECG does not show ("no ECG evidence of ischaemia"). `refusals.csv`
+lists the wordings of answers that decline for another reason: no picture, poor quality, "I can't read medical images".
 """
 
 from __future__ import annotations
 
+import csv
 import re
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 
 _ECG = r"(?:12[- ]lead )?(?:ecgs?|ekgs?|electrocardiograms?|elektrokardiogramm)"
-# Behind "no ECG": an end, or words that leave it at that. "No ECG evidence" goes on to something else.
+# After "no ECG": the end, or words that do not change the meaning. "No ECG evidence" is about something else.
 _ENDS = (
     r"(?:[- ](?:tracing|trace|recording|page|image|picture|paper|strip))?(?=\s*(?:$|[,:)]|(?:at all|here|but|and|so|"
     r"therefore|(?:is |to be )?(?:visible|shown|seen|present|there)|can|to (?:read|see|interpret)|"
@@ -35,7 +41,7 @@ _NOT_ECG = tuple(
         r"(?:blank|black|empty|white)\b",
     )
 )
-# What these say must hold nothing of the heart: "this is a picture of an inferior infarction" refuses nothing.
+# Sentences of these forms must not mention the heart: "this is a picture of an inferior infarction" is no refusal.
 _OTHER = tuple(
     re.compile(pattern)
     for pattern in (
@@ -48,7 +54,7 @@ _HEART = re.compile(
     r"ecg|ekg|electro|cardi|heart|rhythm|lead|wave|infarct|isch|block|fibrill|flutter|sinus|hypertroph|atri|ventric|axis|"
     r"normal|qrs|\bst\b|\bqtc?\b|beat|tracing|strain|injury|pac(?:ed|ing|emaker)|voltage|repolari"
 )
-_TURNED = re.compile(
+_UPSIDE_DOWN = re.compile(
     r"\bupside[- ]down\b|\bon its (?:head|side)\b|\bauf dem kopf\b|\bkopfueber\b|\bauf der seite\b|"
     rf"\b{_PAGE} ?{_IS}(?: to be)?(?: been)? (?:\w+ly )?(?:rotated|turned|flipped|sideways|inverted|gedreht)\b|"
     rf"\bplease (?:rotate|turn|flip) (?:the |this |your )?{_PAGE}\b|\bwrong way (?:up|round)\b"
@@ -63,21 +69,110 @@ _OF_WAVES = re.compile(
     r"\bwaves?\b|\bcomplex|\bqrs\b|deflection|\baxis\b|clockwise|\bheart\b|\bp'?s\b|amplitude|\bpeaks?\b|\bst\b"
 )
 _OF_NOISE = re.compile(r"artefact|artifact|noise|noisy|electrode|disconnect|loose|wander|stoer")
-_DENIED = re.compile(r"(?:\bnot|\bnever|n't|\bno longer|\bnicht)\s+(?:(?:appear|seem|look|to|be|been|at all)\s+)*$")
+_NEGATION = re.compile(r"(?:\bnot|\bnever|n't|\bno longer|\bnicht)\s+(?:(?:appear|seem|look|to|be|been|at all)\s+)*$")
+_NEAR = 100  # characters before a match in which a negation is searched
 _UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "’": "'", "‐": "-", "‑": "-", "–": "-", "—": "-"})
 
 
+# What a sentence gives as advice or general knowledge, and not as a reading of this picture.
+_GENERAL = re.compile(
+    r"\b(?:if you|you (?:can|could|may|might|should)|could you|would you|please|let me know|(?:happy|glad|able) to|"
+    r"i (?:can|could|would|'d)(?! ?not|n't| not| see\b| tell)|in general|generally|typical(?:ly)?|usually|"
+    r"common(?:ly)?|for (?:example|instance)|e\.g|such as|look for|how to|what to|"
+    r"would (?:need|be needed|require|include|involve)|consult|"
+    r"cardiologist|doctors?|physicians?|professionals?|healthcare|emergency|symptoms|"
+    r"falls sie|wenn sie|allgemein|arzt|kardiolog\w+)\b"
+)
+_GENERAL_LIST = re.compile(
+    r"\b(?:here (?:is|are)|here's|general|steps|how to|what to look|include|things to)\b[^:]*:\s*$"
+)
+_TURN = re.compile(r"\b(?:but|however|that said|nevertheless|nonetheless|still|although|though)\b,?")
+
+
+@dataclass(frozen=True)
+class _Wording:
+    """A pattern of refusals.csv. needs: it can match only in a text with one of these strings."""
+
+    pattern: re.Pattern[str]
+    needs: tuple[str, ...]
+
+    def search(self, sentence: str) -> re.Match[str] | None:
+        if not any(word in sentence for word in self.needs):
+            return None
+        return self.pattern.search(sentence)
+
+
+@cache
+def _wordings(part: str) -> tuple[_Wording, ...]:
+    """One part of refusals.csv ("after_cannot", "declines", "refers"), with the parts that it names filled in."""
+    with (files("eval.parser") / "refusals.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(row for row in file if not row.startswith("#")))
+    alternatives: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        alternatives[row["part"]].append(row["pattern"])
+
+    def fill(pattern: str) -> re.Pattern[str]:
+        return re.compile(_PART.sub(lambda match: f"(?:{'|'.join(alternatives[match[1]])})", pattern))
+
+    if part == "cannot":
+        return (_Wording(fill("<cannot>"), _CANNOT_NEEDS),)
+    return tuple(_Wording(fill(row["pattern"]), tuple(row["needs"].split("|"))) for row in rows if row["part"] == part)
+
+
+_PART = re.compile(r"<(\w+)>")
+_CANNOT_NEEDS = (
+    "not", "n't", "unable", "incapable", "lack", "declin", "refuse", "rather", "refrain", "avoid", "impossible",
+    "hesitate", "inappropriate", "irresponsible", "unsafe", "unethical", "only",
+)  # fmt: skip
+
+
 def refusal_in(text: str) -> str:
-    """ "not an ECG", "upside down" (on its side, too), "cut off", or "": the first that a sentence of the text says."""
-    for sentence in re.split(r"[.;!?\n]+", text.lower().translate(_UMLAUTS)):
-        sentence = " ".join(sentence.split())
+    """ "not an ECG", "upside down" (on its side, too), "cut off", "declined", "referral", or "".
+
+    The first kind that any sentence states. "declined" (the answer cannot or will not read the picture, or there is no
+    picture) only if no sentence states another kind, "referral" (advice to see a doctor or to send a picture) only if
+    none declines.
+    """
+    texts = _sentences(text)
+    for sentence in texts:
         if _no_ecg(sentence):
             return "not an ECG"
-        if _said(_TURNED, sentence, _OF_WAVES):
+        if _states(_UPSIDE_DOWN, sentence, _OF_WAVES):
             return "upside down"
-        if _said(_CUT, sentence, _OF_WAVES, _OF_NOISE):
+        if _states(_CUT, sentence, _OF_WAVES, _OF_NOISE):
             return "cut off"
-    return ""
+    if any(_declines(sentence) for sentence in texts):
+        return "declined"
+    return "referral" if any(w.search(sentence) for sentence in texts for w in _wordings("refers")) else ""
+
+
+def besides_refusal(text: str) -> str:
+    """What a declining answer says besides: its text without refusals, advice and general remarks."""
+    rest: list[str] = []
+    general = False
+    for sentence in _sentences(text):
+        end = _declines(sentence)
+        if end:
+            turn = _TURN.search(sentence, end)
+            sentence = sentence[turn.end() :] if turn else ""
+        general = general or bool(_GENERAL_LIST.search(sentence))
+        if not general and not _GENERAL.search(sentence):
+            rest.append(sentence)
+    return "\n".join(rest)
+
+
+def _sentences(text: str) -> list[str]:
+    return [" ".join(s.split()) for s in re.split(r"[.;!?\n]+", text.lower().translate(_UMLAUTS)) if s.strip()]
+
+
+def _declines(sentence: str) -> int:
+    """The end of the words with which a sentence declines, or 0."""
+    if any(word in sentence for word in _CANNOT_NEEDS):
+        for cannot in _wordings("cannot")[0].pattern.finditer(sentence):
+            for wording in _wordings("after_cannot"):
+                if match := wording.pattern.match(sentence, cannot.end()):
+                    return match.end()
+    return next((match.end() for wording in _wordings("declines") if (match := wording.search(sentence))), 0)
 
 
 def _no_ecg(sentence: str) -> bool:
@@ -86,8 +181,11 @@ def _no_ecg(sentence: str) -> bool:
     return not _HEART.search(sentence) and any(pattern.search(sentence) for pattern in _OTHER)
 
 
-def _said(pattern: re.Pattern[str], sentence: str, *unless: re.Pattern[str]) -> bool:
-    """Whether the sentence says so, does not deny it, and speaks of none of the other matters."""
+def _states(pattern: re.Pattern[str], sentence: str, *unless: re.Pattern[str]) -> bool:
+    """Whether the sentence matches `pattern`, does not negate it, and matches none of `unless`."""
     if any(other.search(sentence) for other in unless):
         return False
-    return any(not _DENIED.search(sentence[: found.start()]) for found in pattern.finditer(sentence))
+    return any(
+        not _NEGATION.search(sentence[max(0, match.start() - _NEAR) : match.start()])
+        for match in pattern.finditer(sentence)
+    )

@@ -1,60 +1,87 @@
-"""How the items of an answer fall into sentences, and which remarks are taken out of them first."""
+"""How the chunks of an answer are divided into sentences, what a sentence starts with, and whether it asks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eval.parser.tagging import Item
+from eval.parser.chunker import Chunk
+from eval.parser.tokenizer import word_tuple
 
-_LONGEST = 400  # items; beyond that a text without any full stop is cut, to keep reading quick
-
-
-def tidy(items: Sequence[Item]) -> list[Item]:
-    """Take out "age undetermined" and its like with the commas around it: it doubts the age, not the finding."""
-    items = _without_asides(items)
-    out: list[Item] = []
-    aside = False
-    for item in items:
-        if aside and item.kind == "comma":
-            aside = False
-            continue
-        aside = item.kind == "cue" and item.cue.kind == "ignore" and "age" in item.text.split()
-        if aside and out and out[-1].kind == "comma":
-            out.pop()
-        elif not aside:
-            out.append(item)
-    return out
+_MAX_CHUNKS = 400  # a text without any full stop is divided after so many, which bounds the time
+_ASKING = set(
+    word_tuple("is are does do did can could was has have what which any should would ist sind gibt liegt zeigt")
+)
+YES = set(
+    word_tuple("yes yeah yep correct true affirmative positive ja indeed sure absolutely exactly certainly definitely")
+)
+"""First words that say yes."""
+NO = set(word_tuple("no not nope incorrect false negative nein"))
+"""First words that say no."""
 
 
-def _without_asides(items: Sequence[Item]) -> list[Item]:
-    """Take out ", which was suspected before," where it names no finding: the sentence goes on after it."""
-    out: list[Item] = []
-    i = 0
-    while i < len(items):
-        if items[i].kind == "comma" and i + 1 < len(items) and items[i + 1].text in ("which", "that", "who"):
-            end = next((k for k in range(i + 1, len(items)) if items[k].kind in ("comma", "term", "break")), i)
-            if end > i and items[end].kind == "comma":
-                i = end + 1
-                continue
-        out.append(items[i])
-        i += 1
-    return out
-
-
-def sentences(items: Sequence[Item]) -> list[list[Item]]:
-    """Cut items at sentence ends, line ends, list marks and question marks."""
-    out: list[list[Item]] = [[]]
-    for n, item in enumerate(items):
+def split_sentences(chunks: Sequence[Chunk]) -> list[list[Chunk]]:
+    """Divide chunks at sentence ends, line ends, list marks and question marks."""
+    out: list[list[Chunk]] = [[]]
+    for n, chunk in enumerate(chunks):
         # "?LVH" and "? old MI" doubt what follows; elsewhere a question mark ends its sentence.
-        doubting = n + 1 < len(items) and (items[n + 1].start == item.end or not out[-1])
-        if item.kind == "break":
+        doubting = n + 1 < len(chunks) and (chunks[n + 1].start == chunk.end or not out[-1])
+        if chunk.kind == "break":
             out.append([])
-        elif item.kind == "bullet":
-            out.append([item])
+        elif chunk.kind == "bullet":
+            out.append([chunk])
         else:
-            out[-1].append(item)
-            if len(out[-1]) >= _LONGEST:
+            out[-1].append(chunk)
+            if len(out[-1]) >= _MAX_CHUNKS:
                 out.append([])
-            if item.kind == "question" and not doubting:
+            if chunk.kind == "question" and not doubting:
                 out.append([])
     return [sentence for sentence in out if sentence]
+
+
+def is_question(sentence: Sequence[Chunk]) -> bool:
+    """Whether a sentence asks: it starts with a question word or verb and ends with "?", or it reports a question."""
+    if any(chunk.kind == "cue" and chunk.cue.kind == "question" for chunk in sentence):
+        return True
+    return sentence[-1].kind == "question" and first_word(sentence) in _ASKING
+
+
+def first_word(sentence: Sequence[Chunk]) -> str:
+    """The first word of a sentence, after list marks and labels such as "Question:"."""
+    content = [c for c in sentence if c.kind not in ("bullet", "open", "close")]
+    while content and content[0].text == "|":
+        content = content[1:]
+    if len(content) > 2 and content[1].kind == "colon" and content[0].kind == "word":
+        content = content[2:]
+    return content[0].text.split()[0] if content and content[0].text.strip() else ""
+
+
+def without_remarks(chunks: Sequence[Chunk]) -> list[Chunk]:
+    """Remove "age undetermined" and the like with the commas around it: it doubts the age, not the finding."""
+    chunks = _without_relative_clauses(chunks)
+    out: list[Chunk] = []
+    remark = False
+    for chunk in chunks:
+        if remark and chunk.kind == "comma":
+            remark = False
+            continue
+        remark = chunk.kind == "cue" and chunk.cue.kind == "pseudo" and "age" in chunk.text.split()
+        if remark and out and out[-1].kind == "comma":
+            out.pop()
+        elif not remark:
+            out.append(chunk)
+    return out
+
+
+def _without_relative_clauses(chunks: Sequence[Chunk]) -> list[Chunk]:
+    """Remove ", which was suspected before," where it names no finding: the sentence continues after it."""
+    out: list[Chunk] = []
+    i = 0
+    while i < len(chunks):
+        if chunks[i].kind == "comma" and i + 1 < len(chunks) and chunks[i + 1].text in ("which", "that", "who"):
+            end = next((k for k in range(i + 1, len(chunks)) if chunks[k].kind in ("comma", "term", "break")), i)
+            if end > i and chunks[end].kind == "comma":
+                i = end + 1
+                continue
+        out.append(chunks[i])
+        i += 1
+    return out

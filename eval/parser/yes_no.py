@@ -4,69 +4,72 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eval.parser.openings import NO, YES, Status, is_question, opener, status_of
-from eval.parser.sentences import sentences
-from eval.parser.tagging import Item, scan
+from eval.parser.chunker import Chunk, chunk_text
+from eval.parser.lexicon import Status
+from eval.parser.sentences import NO, YES, first_word, is_question, split_sentences
+from eval.parser.tokenizer import word_tuple
 
 _MARKS = ("open", "close", "bullet")
-_ABOUT = ("stop", "word")
+_NEUTRAL = ("termination", "word")
+# "P waves are visible" says nothing about what was asked.
+_OTHER_SUBJECTS = set(word_tuple("wave complex segment interval axis lead beat baseline rate qrs p t st qt pr rr"))
 
 
 def parse_yes_no(answer: str) -> bool | None:
-    """Read a yes/no answer: True, False, or None for "could not tell" (hedged, contradictory, off the point).
+    """Read a yes/no answer: True, False, or None for "could not tell" (hedged, contradictory, on another subject).
 
     The first sentence that is not a question decides: by its first word, by "the answer is ...", or by whether it
     states or denies anything.
     """
-    first = next((s for s in sentences(scan(answer)) if not is_question(s)), [])
-    cues = [item.cue.kind for item in first if item.kind == "cue"]
-    said = [item for item in first if item.kind not in ("open", "close", "bullet")][:5]
-    plain = {item.text for item in said}
-    if "uncertain" in cues or (plain & YES and plain & NO and opener(first) not in YES | NO):
+    sentence = next((s for s in split_sentences(chunk_text(answer)) if not is_question(s)), [])
+    cues = [chunk.cue.kind for chunk in sentence if chunk.kind == "cue"]
+    start = [chunk for chunk in sentence if chunk.kind not in _MARKS][:5]
+    words = {chunk.text for chunk in start}
+    if "uncertain" in cues or (words & YES and words & NO and first_word(sentence) not in YES | NO):
         return None
-    if said and said[0].kind == "cue" and said[0].cue.kind == "present":  # "No doubt ..."
+    if start and start[0].kind == "cue" and start[0].cue.kind == "present":  # "No doubt ..."
         return True
-    if opener(first) in YES:
-        return None if len(said) > 2 and said[1].kind == "and" and said[2].text in NO else True
-    if opener(first) in NO or plain & NO:
+    if first_word(sentence) in YES:
+        return None if len(start) > 2 and start[1].kind == "and" and start[2].text in NO else True
+    if first_word(sentence) in NO or words & NO:
         return False
-    if plain & YES:
+    if words & YES:
         return True
-    if "absent" in cues or any(item.inner == "absent" for item in first):
+    if "absent" in cues or any(chunk.inner == "absent" for chunk in sentence):
         return False
-    return True if "present" in cues or any(item.kind == "term" for item in first) else None
+    return True if "present" in cues or any(chunk.kind == "term" for chunk in sentence) else None
 
 
-def stance(sentence: Sequence[Item]) -> Status | None:
+def reply_status(sentence: Sequence[Chunk]) -> Status | None:
     """The status that a sentence gives to what was asked: by its yes or no, or by a cue alone ("Not really.")."""
-    said = [item for item in sentence if item.kind not in _MARKS]
-    first = opener(sentence)
-    cues = [item for item in said if item.kind == "cue" and status_of(item)]
-    doubt = any(item.cue.kind == "uncertain" for item in cues) and not any(item.kind == "term" for item in said)
+    content = [chunk for chunk in sentence if chunk.kind not in _MARKS]
+    first = first_word(sentence)
+    cues = [chunk for chunk in content if chunk.kind == "cue" and chunk.cue.status]
+    doubt = any(chunk.cue.kind == "uncertain" for chunk in cues) and not any(c.kind == "term" for c in content)
     if first in YES or first in NO:
         if doubt:
             return "uncertain"
-        negated = len(said) > 1 and said[1].text == "not"  # "Absolutely not."
-        return "present" if first in YES and not negated else "absent"
-    ended = [item for item in said if item.kind != "break"][-2:]
-    if len(ended) == 2 and ended[0].text in ("so", "therefore", "hence", "then") and ended[1].text in YES | NO:
-        return "present" if ended[1].text in YES else "absent"
-    plain = [item.text for item in said[:7]]
-    if "answer" in plain and (word := next((t for t in plain if t in YES | NO), "")):
+        absolutely_not = len(content) > 1 and content[1].text == "not"
+        return "present" if first in YES and not absolutely_not else "absent"
+    last = [chunk for chunk in content if chunk.kind != "break"][-2:]
+    if len(last) == 2 and last[0].text in ("so", "therefore", "hence", "then") and last[1].text in YES | NO:
+        return "present" if last[1].text in YES else "absent"
+    words = [chunk.text for chunk in content[:7]]
+    if "answer" in words and (word := next((t for t in words if t in YES | NO), "")):
         return "present" if word in YES else "absent"
-    for n, item in enumerate(said):
-        if item.kind == "cue" and (status := status_of(item)):
-            after = [i.kind for i in said[n + 1 :]]
-            end = next((k for k, kind in enumerate(after) if kind in ("colon", "comma", "stop")), len(after))
-            return status if "term" not in after[:end] else None
-        if item.kind not in _ABOUT:
+    for n, chunk in enumerate(content):
+        if chunk.kind == "cue" and chunk.cue.status:
+            kinds = [c.kind for c in content[n + 1 :]]
+            end = next((k for k, kind in enumerate(kinds) if kind in ("colon", "comma", "termination")), len(kinds))
+            return chunk.cue.status if "term" not in kinds[:end] else None
+        if chunk.kind not in _NEUTRAL or chunk.text in _OTHER_SUBJECTS:
             break
-    return _echo(said)
+    return _short_yes(content)
 
 
-def _echo(said: Sequence[Item]) -> Status | None:
+def _short_yes(content: Sequence[Chunk]) -> Status | None:
     """ "It does." and "They are." say yes."""
-    end = next((n for n, item in enumerate(said) if item.kind not in _ABOUT), len(said))
-    plain = [item.text for item in said[:end]]
-    short = len(plain) <= 3 and plain and plain[0] in ("it", "they", "there", "i")
-    return "present" if short and plain[-1] in ("do", "does", "is", "are", "has") else None
+    end = next((n for n, chunk in enumerate(content) if chunk.kind not in _NEUTRAL), len(content))
+    words = [chunk.text for chunk in content[:end]]
+    short = len(words) <= 3 and words and words[0] in ("it", "they", "there", "i")
+    return "present" if short and words[-1] in ("do", "does", "is", "are", "has") else None

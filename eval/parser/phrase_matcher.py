@@ -1,4 +1,4 @@
-"""Matching the phrases of the tables against tokens: the longest wins, and small words may stand inside."""
+"""Matching the phrases of the tables against tokens: the longest wins, and small words may occur inside."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from eval.parser.lexicon import Meaning, lexicon
-from eval.parser.tokens import BREAK, BULLET, Token, word_tuple
+from eval.parser.tokenizer import BREAK, BULLET, Token, word_tuple
 
 
 @dataclass(frozen=True)
 class Match:
-    """A phrase found at tokens start to end. inner: status set by words inside it. verb: it holds its own verb."""
+    """A phrase at tokens start to end. inner: status set by words inside it. verb: it contains its own verb."""
 
     sequence: tuple[str, ...]
     start: int
@@ -33,7 +33,7 @@ _FILL = _VERBS | set(
         "fairly broadly transient profound prominent now still again"
     )
 )
-# May stand inside a cue: "could also be", "is not clearly seen", "can not be entirely excluded".
+# May occur inside a cue: "could also be", "is not clearly seen", "can not be entirely excluded".
 _ADVERBS = set(
     word_tuple(
         "also entirely completely fully totally absolutely clearly definitely definitively reliably safely confidently "
@@ -51,76 +51,78 @@ _AHEAD = 60  # tokens; no phrase with all its gaps is longer
 _MAX_ASIDE = 5
 
 
-def longest(found: Sequence[Token], i: int, runs: dict[int, int]) -> Match | None:
+def longest_match(tokens: Sequence[Token], i: int, lead_lists: dict[int, int]) -> Match | None:
     """The phrase or cue with the most words that starts at token i."""
-    book = lexicon()
-    candidates = book.by_first.get(found[i].text, ())
-    ahead = {token.text for token in found[i : i + _AHEAD]} if candidates else set()
-    for sequence in candidates:
+    entries = lexicon()
+    first = tokens[i].text
+    if first not in entries.by_first:
+        return None
+    ahead = entries.last_words[first].intersection([token.text for token in tokens[i : i + _AHEAD]])
+    for sequence in entries.by_first[first] if ahead else ():
         if sequence[-1] not in ahead:
             continue
-        match = _match(sequence, found, i, runs, loose=book.meanings[sequence].cue is None)
-        if match and _allowed(book.meanings[sequence], found, match) and not _cuts_phrase(found, match):
+        match = _match(sequence, tokens, i, lead_lists, loose=entries.meanings[sequence].cue is None)
+        if match and _position_fits(entries.meanings[sequence], tokens, match) and not _cuts_phrase(tokens, match):
             return match
     return None
 
 
-def _cuts_phrase(found: Sequence[Token], match: Match) -> bool:
+def _cuts_phrase(tokens: Sequence[Token], match: Match) -> bool:
     """Whether a match with gaps takes the first word of a longer phrase ("QRS - normal sinus rhythm")."""
     if match.end - match.start == len(match.sequence) or len(match.sequence) < 2:
         return False
     last = match.end - 1
     return any(
-        len(rest) > 1 and rest == tuple(t.text for t in found[last : last + len(rest)])
-        for rest in lexicon().by_first.get(found[last].text, ())
+        len(rest) > 1 and rest == tuple(t.text for t in tokens[last : last + len(rest)])
+        for rest in lexicon().by_first.get(tokens[last].text, ())
         if not lexicon().meanings[rest].cue
     )
 
 
 def _match(
-    sequence: tuple[str, ...], found: Sequence[Token], i: int, runs: dict[int, int], loose: bool = True
+    sequence: tuple[str, ...], tokens: Sequence[Token], i: int, lead_lists: dict[int, int], loose: bool = True
 ) -> Match | None:
-    """Match `sequence` from token i on; small words may stand between its words: adverbs, and more when `loose`."""
+    """Match `sequence` from token i on; small words may occur between its words: adverbs, and more if `loose`."""
     j, inner, verb = i, "", False
-    for wanted in sequence:
-        skipped = 0
-        while j < len(found) and found[j].text != wanted:
-            text = found[j].text
-            if j == i or skipped >= _MAX_FILL or not (loose or text in _ADVERBS):
+    for word in sequence:
+        gap = 0
+        while j < len(tokens) and tokens[j].text != word:
+            text = tokens[j].text
+            if j == i or gap >= _MAX_FILL or not (loose or text in _ADVERBS):
                 return None
             if not loose:
                 j += 1
-            elif text == "(" and (close := _aside(found, j)):
+            elif text == "(" and (close := _aside(tokens, j)):
                 j = close
-            elif j in runs:
-                j = runs[j]
+            elif j in lead_lists:
+                j = lead_lists[j]
             elif text in _DENY:
                 inner, j = "absent", j + 1
             elif text in _DOUBT:
                 inner, j = inner or "uncertain", j + 1
-            elif text in _FILL or text.isdigit() or text == ":":
+            elif text in _FILL or text.isdigit() or text == ":" or (text in "|?" and sequence[0] == "rhythm"):
                 verb, j = verb or text in _VERBS, j + 1
             else:
                 return None
-            skipped += 1
-        if j >= len(found):
+            gap += 1
+        if j >= len(tokens):
             return None
         j += 1
     return Match(sequence, i, j, inner, verb)
 
 
-def _aside(found: Sequence[Token], i: int) -> int:
+def _aside(tokens: Sequence[Token], i: int) -> int:
     """The end of a short remark in brackets from token i on ("third-degree (complete) heart block"), or 0."""
-    for k in range(i + 1, min(i + _MAX_ASIDE, len(found))):
-        if found[k].text == ")":
+    for k in range(i + 1, min(i + _MAX_ASIDE, len(tokens))):
+        if tokens[k].text == ")":
             return k + 1
     return 0
 
 
-def _allowed(meaning: Meaning, found: Sequence[Token], match: Match) -> bool:
+def _position_fits(meaning: Meaning, tokens: Sequence[Token], match: Match) -> bool:
     """Phrases for a whole sentence ("Normal.") only count at its start, or at its end."""
-    before = found[match.start - 1].text if match.start else BREAK
-    after = found[match.end].text if match.end < len(found) else BREAK
+    before = tokens[match.start - 1].text if match.start else BREAK
+    after = tokens[match.end].text if match.end < len(tokens) else BREAK
     if meaning.at_start and before not in (BREAK, BULLET, '"') and before not in _DOUBT:
         return False
     return not meaning.at_end or after in (BREAK, BULLET, '"', ",", "?", ")", "|", "at", "(") or after.isdigit()

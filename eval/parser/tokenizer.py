@@ -1,23 +1,23 @@
-"""Words with their places: how an answer is normalised and cut into tokens before anything is looked up in it.
+"""Words with their positions: how an answer is normalised and divided into tokens before any lookup.
 
-Normalisation (design note on encodings of PTB-XL's reports): case folded, umlauts and sharp s spelt out, accents
-dropped, British spelling made American, plurals made singular, hyphens taken as spaces. Every token keeps its place in
-the original text, so that a finding can point at the words that say so.
+Normalisation (for the encodings of PTB-XL's reports): case folded, umlauts and sharp s spelt out, accents removed,
+British spelling to American, plural to singular, hyphens to spaces. Every token has its position in the original text,
+so that the span of a finding can be reported.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Sequence
+from functools import cache, lru_cache
+from typing import NamedTuple
 
 from render.statements import STATEMENTS
 
 
-@dataclass(frozen=True)
-class Token:
-    """A word or a mark. text: normalised; start, end: place in the answer; code: when written exactly as a code."""
+class Token(NamedTuple):
+    """A word or a mark. text: normalised; start, end: position in the answer; code: if written exactly as a code."""
 
     text: str
     start: int
@@ -33,13 +33,15 @@ BULLET = "\x07"
 _LETTERS = {"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "æ": "ae", "ø": "oe", "å": "a"}
 _MARKS = {"’": "'", "‘": "'", "´": "'", "`": "'", "“": '"', "”": '"', "‐": "-", "‑": "-", "−": "-", "–": "-", "—": "-",
           **dict.fromkeys("·▪▫‣◦●○⁃∙", "•"), "✖": "✗", "❎": "❌", "☓": "✗"}  # fmt: skip
+_ASCII_MARKS = str.maketrans({"`": "'", "\r": "\n", "\v": "\n", "\f": "\n"})
 _TICKS = "°☐☑☒✓✔✗✘❌✅→•"
-_CHECKED = {"[x]": "☑", "[ ]": "☐", "(+)": "✓", "(-)": "✗"}
+_CHECKBOXES = {"[x]": "☑", "[ ]": "☐", "(+)": "✓", "(-)": "✗"}
 
-# Written as one word, as two, or with a hyphen.
+# Compounds that are written as one word, as two, or with a hyphen.
 _PREFIXES = {"infero", "antero", "postero", "sub", "supra", "intra", "micro", "hoch"}
 _NON = {"specific", "diagnostic"}
 _PRE = {"excitation"}
+_SIDES = {"link": "links", "recht": "rechts", "vorderwand": "vorderwand", "hinterwand": "hinterwand"}  # as looked up
 _WALLS = {
     ("inferior", "lateral"): "inferolateral",
     ("inferior", "posterior"): "inferoposterior",
@@ -65,11 +67,12 @@ _ABBREVIATIONS = {
     "poss", "prob", "resp", "intraventr", "inf", "ant", "lat", "sept", "nonspec", "abn", "repol", "compl", "inkompl",
     "incompl", "unvollst", "pos", "neg", "prev", "st.p", "freq", "elev", "dep", "pat", "path", "indet", "dr",
 }  # fmt: skip
-# A line shorter than this is an item of its own; a longer one that goes on in lower case was wrapped.
+# A shorter line is an item of its own; a longer line whose next line starts in lower case was wrapped.
 _WRAPPED_AT = 50
-_NEAR = 60  # characters looked at on either side of a mark
-# "1." or "b)" or a star at the head of a line; "1. Grades" is an ordinal.
+_NEAR = 60  # characters inspected on either side of a mark
+# "1." or "b)" or a star at the start of a line; "1. Grades" is an ordinal.
 _LIST_MARK = re.compile(r"(?:^|\n)[ \t>#*_]*(\(?(?:\d{1,2}|[a-h])[.)](?=\s)(?!\s*(?:grad|degree))|[*+](?=\s)|•)")
+_LINE_END = re.compile("[\n\r\v\f\u2028\u2029]")
 _CODE = re.compile(
     r"(?<![A-Za-z0-9_])(?:"
     + "|".join(re.escape(code) for code in sorted(STATEMENTS, key=len, reverse=True))
@@ -77,46 +80,48 @@ _CODE = re.compile(
 )
 _WORD = re.compile(
     r"\b(?:w/o|c/w|r/o|s/o|h/o|o/w|w/)|[a-z0-9]+(?:'[a-z]+)*|\[[ x]\]|\([+-]\)|°"
-    r"|[&+]|\.{2,}|[,.;:?!()\[\]{}/|=\"→>•☐☑☒✓✔✗✘❌✅-]|\n"
+    r"|[&+]|\*(?=\s)|\.{2,}|[,.;:?!()\[\]{}/|=\"→>•☐☑☒✓✔✗✘❌✅-]|\n"
 )
 
 
-def tokens(answer: str) -> list[Token]:
-    """Cut an answer into tokens. Sentence and line ends become `BREAK`, list marks `BULLET`, other marks stay."""
-    folded, place = _folded(answer)
+def tokenize(answer: str) -> list[Token]:
+    """Divide an answer into tokens. Sentence and line ends become `BREAK`, list marks `BULLET`, other marks stay."""
+    plain_text, place = _fold(answer)
     codes = {m.start(): m for m in _CODE.finditer(answer)}
     out: list[Token] = []
     position = 0
     breaks = _line_ends(answer)
-    heads = {m.start(1): m.end(1) for m in _LIST_MARK.finditer(folded)}
-    while match := _WORD.search(folded, position):
+    heads = {m.start(1): m.end(1) for m in _LIST_MARK.finditer(plain_text)}
+    while match := _WORD.search(plain_text, position):
         position = match.end()
         start, end = place[match.start()], place[match.end() - 1] + 1
         if match.start() in heads:
             position = heads[match.start()]
             out.append(Token(BULLET, start, place[position - 1] + 1))
             continue
+        if match.group() == "*":
+            continue
         if start in codes:
-            found = codes[start]
-            out.append(Token(word(found.group().casefold()), start, found.end(), found.group()))
-            while position < len(folded) and place[position] < found.end():
+            code = codes[start]
+            out.append(Token(normalize_word(code.group().casefold()), start, code.end(), code.group()))
+            while position < len(plain_text) and place[position] < code.end():
                 position += 1
             continue
         if match.group() != "\n":
-            out += _pieces(match.group(), start, end, folded, match.start(), match.end())
+            out += _pieces(match.group(), start, end, plain_text, match.start(), match.end())
         elif start in breaks:
             out.append(Token(BREAK, start, end))
-    return _joined(out)
+    return _join_words(out)
 
 
 @cache  # of 5,672 words in the tables' patterns 1,442 differ
 def word_tuple(phrase: str) -> tuple[str, ...]:
     """The normalised words of a phrase of the tables, marks included."""
-    return tuple(token.text for token in tokens(phrase) if token.text not in (BREAK, BULLET))
+    return tuple(token.text for token in tokenize(phrase) if token.text not in (BREAK, BULLET))
 
 
-def word(text: str) -> str:
-    """One word, already folded, in the form in which it is looked up: American and singular."""
+def normalize_word(text: str) -> str:
+    """One word in lower case in the form used for lookups: American and singular."""
     text = _SAME.get(text, text)
     if len(text) > 5:
         text = text.replace("aem", "em").replace("isation", "ization").replace("ised", "ized")
@@ -129,19 +134,23 @@ def word(text: str) -> str:
     return text
 
 
-def _folded(answer: str) -> tuple[str, list[int]]:
-    """The answer in lower-case ASCII (as far as it goes), and for each of its characters the place it came from."""
+def _fold(answer: str) -> tuple[str, Sequence[int]]:
+    """The answer in lower-case ASCII (as far as possible), and the original position of each of its characters."""
+    if answer.isascii():
+        return answer.lower().translate(_ASCII_MARKS), range(len(answer))
     out: list[str] = []
     place: list[int] = []
     for index, char in enumerate(answer):
-        if char == "\u0308" and out and out[-1] in "aou":  # a decomposed umlaut: the letter, then its dots
-            text = "e"
-        else:
-            char = _MARKS.get(char, char)
-            text = "".join(_LETTERS.get(c, _plain(c)) for c in char.casefold())
+        decomposed_umlaut = char == "\u0308" and out and out[-1] in "aou"  # the letter, then its dots
+        text = "e" if decomposed_umlaut else _fold_character(char)
         out += text
         place += [index] * len(text)
     return "".join(out), place
+
+
+@lru_cache(maxsize=1 << 12)
+def _fold_character(char: str) -> str:
+    return "".join(_LETTERS.get(c, _plain(c)) for c in _MARKS.get(char, char).casefold())
 
 
 def _plain(char: str) -> str:
@@ -149,54 +158,57 @@ def _plain(char: str) -> str:
         return "\n"
     if char.isascii() or char in _TICKS:
         return char
-    stripped = "".join(c for c in unicodedata.normalize("NFKD", char) if c.isascii())
-    return stripped or " "
+    base_letters = "".join(c for c in unicodedata.normalize("NFKD", char) if c.isascii())
+    return base_letters or " "
 
 
-def _pieces(text: str, start: int, end: int, folded: str, at: int, after: int) -> list[Token]:
-    """The tokens of one raw piece: contractions taken apart, marks judged by what stands around them."""
+def _pieces(text: str, start: int, end: int, plain_text: str, at: int, after: int) -> list[Token]:
+    """The tokens of one raw piece: contractions are divided, marks are interpreted by their context."""
     if text == "-":
-        return _dash(start, end, folded, at, after)
+        return _dash(start, end, plain_text, at, after)
     if text.startswith(".."):  # dot leaders: "PR ..... prolonged"
         return [Token(":", start, end)]
     if text == ".":
-        return [Token(BREAK, start, end)] if _ends_sentence(folded, at, after) else []
-    if text in _CHECKED:
-        return [Token(_CHECKED[text], start, end)]
+        return [Token(BREAK, start, end)] if _ends_sentence(plain_text, at, after) else []
+    if text in _CHECKBOXES:
+        return [Token(_CHECKBOXES[text], start, end)]
     if text == "+":  # "LVH +, RVH -" are values, "LVH + RVH" is a list
-        return [Token("and" if re.match(r"\s*\w", folded[after : after + _NEAR]) else "✓", start, end)]
+        return [Token("and" if re.match(r"\s*\w", plain_text[after : after + _NEAR]) else "✓", start, end)]
     if text in ";!•":
         return [Token(BREAK, start, end)]
     if text.endswith("n't"):
         stem = {"ca": "can", "wo": "will"}.get(text[:-3], text[:-3])
-        return [Token(word(stem), start, end), Token("not", start, end)]
-    text = word(text.split("'")[0] if text.endswith("'s") else text.replace("'", ""))
+        return [Token(normalize_word(stem), start, end), Token("not", start, end)]
+    if text[:2] in ("d'", "l'"):  # French
+        return [Token(normalize_word(text[2:].replace("'", "")), start, end)]
+    if text.endswith("'d"):  # "we'd expect"
+        return [Token(normalize_word(text[:-2]), start, end), Token("would", start, end)]
+    text = normalize_word(text.split("'")[0] if text.endswith("'s") else text.replace("'", ""))
     return [Token(part, start, end) for part in text.split()]
 
 
-def _dash(start: int, end: int, folded: str, at: int, after: int) -> list[Token]:
-    """A hyphen inside a word is a space; at the head of a line a list mark; with spaces around it a colon."""
-    before = folded[max(folded.rfind("\n", 0, at) + 1, at - _NEAR) : at]
+def _dash(start: int, end: int, plain_text: str, at: int, after: int) -> list[Token]:
+    """A hyphen inside a word is a space; at the start of a line a list mark; between spaces a colon."""
+    before = plain_text[max(0, at - _NEAR) : at].rpartition("\n")[2]
     if not before.strip():
         return [Token(BULLET, start, end)]
-    if before.endswith(" ") and folded[after : after + 1] == " ":
+    if before.endswith(" ") and plain_text[after : after + 1] == " ":
         return [Token(":", start, end)]
-    if before.endswith(" ") and re.match(r"\s*([,;.)|]|$)", folded[after : after + _NEAR]):
+    if before.endswith(" ") and re.match(r"\s*([,;.)|]|$)", plain_text[after : after + _NEAR]):
         return [Token("✗", start, end)]
     return (
         [Token("-", start, end)]
-        if re.match(r"\d", folded[after : after + _NEAR]) and before[-1:] in "0123456789 "
+        if re.match(r"\d", plain_text[after : after + _NEAR]) and before[-1:] in "0123456789 "
         else []
     )
 
 
 def _line_ends(answer: str) -> set[int]:
-    """Places of the line ends that end a sentence, too: all but those where a long line was only wrapped."""
+    """Positions of the line ends that also end a sentence: all except those of wrapped lines."""
     ends = set()
     line_start = 0
-    for index, char in enumerate(answer):
-        if char not in "\n\r\v\f\u2028\u2029":
-            continue
+    for match in _LINE_END.finditer(answer):
+        index = match.start()
         line = answer[line_start:index].rstrip()
         following = answer[index + 1 : index + 2]
         if not (len(line) >= _WRAPPED_AT and line[-1] not in ".:;!?" and following.islower()):
@@ -205,39 +217,47 @@ def _line_ends(answer: str) -> set[int]:
     return ends
 
 
-def _ends_sentence(folded: str, at: int, after: int) -> bool:
-    following = folded[after : after + 1]
+def _ends_sentence(plain_text: str, at: int, after: int) -> bool:
+    following = plain_text[after : after + 1]
     if following and not following.isspace() and following not in ")\"'*]":
         return False
-    left = folded[max(0, at - _NEAR) : at]
+    left = plain_text[max(0, at - _NEAR) : at]
     before = re.search(r"[a-z0-9.]+$", left)
     if before and before.group().strip(".") in _ABBREVIATIONS:
         return False
-    if re.search(r"\b[vz]\.?( ?[an])?$", left) and re.match(r"\s*([an]\.|[a-z])", folded[after : after + _NEAR]):
+    if re.search(r"\b[vz]\.?( ?[an])?$", left) and re.match(r"\s*([an]\.|[a-z])", plain_text[after : after + _NEAR]):
         return False  # "V. a.", "Z. n."
     # "AV-Block 1. Grades", "2. degree": an ordinal, not an end
     return not (
         before
         and re.fullmatch(r"[1-3]|i{1,3}", before.group())
-        and re.match(r"\s*(grad|degree)", folded[after : after + _NEAR])
+        and re.match(r"\s*(grad|degree)", plain_text[after : after + _NEAR])
     )
 
 
-def _joined(found: list[Token]) -> list[Token]:
-    """Join words that are written apart: "infero lateral", "non specific", "a v"."""
+def _join_words(tokens: list[Token]) -> list[Token]:
+    """Join the parts of compounds: "infero lateral", "non specific"; complete "Links- und Rechtsschenkelblock"."""
     out: list[Token] = []
-    for token in found:
+    for n, token in enumerate(tokens):
+        if token.text in _SIDES and n + 2 < len(tokens):
+            compound = _shared_compound(tokens[n + 2].text)
+            token = token._replace(text=_SIDES[token.text] + compound) if compound else token
         last = out[-1] if out else None
-        joint = _joint(last.text, token.text) if last and not last.code and not token.code else ""
-        if last and joint:
-            out[-1] = Token(joint, last.start, token.end)
+        compound = _compound(last.text, token.text) if last and not last.code and not token.code else ""
+        if last and compound:
+            out[-1] = Token(compound, last.start, token.end)
         else:
             out.append(token)
     return out
 
 
-def _joint(left: str, right: str) -> str:
-    """The one word that two make, or "" when they stay two."""
+def _shared_compound(text: str) -> str:
+    """What follows a side in a German compound ("rechtsschenkelblock"), or ""."""
+    return next((text[len(s) :] for s in _SIDES.values() if text.startswith(s) and len(text) > len(s) + 4), "")
+
+
+def _compound(left: str, right: str) -> str:
+    """The compound of two words, or "" if they are none."""
     if (left, right) == ("non", "spec"):
         return "nonspecific"
     if left in _PREFIXES or left.endswith(("infero", "antero", "postero")):

@@ -1,0 +1,405 @@
+"""Negation and uncertainty: the status of every finding that a sentence names.
+
+The scope rules follow NegEx and ConText (Chapman et al. 2001, Harkema et al. 2009), adapted to ECG wording. The scope
+of a cue ends with its sentence, at a termination word ("but", "with"), or at a comma, unless the list continues with
+"or". Between two findings without another cue, "or" means doubt about both. A cue after a finding ("... is not seen",
+"LVH: no", "AFIB?") takes precedence over a cue before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from eval.parser.chunker import Chunk
+from eval.parser.lexicon import Status
+from eval.parser.sentences import NO, is_question
+from eval.parser.tokenizer import word_tuple
+
+_VALUE_WORDS: dict[Status, str] = {
+    "present": "yes present 1 true positive ja confirmed detected seen ✓ ✔ ✅ ☑ ☒ x",
+    "absent": "no none absent 0 false negative nein not nil unlikely undetected - ✗ ✘ ❌ ☐",
+    "uncertain": "maybe possible possibly uncertain unclear probable likely equivocal borderline ? moeglich",
+}
+_VALUES: dict[str, Status] = {word: status for status, text in _VALUE_WORDS.items() for word in word_tuple(text)}
+_NO_VALUES = {"null", "unknown", "undetermined"}
+_TICKS = set("✓✔✅✗✘❌☐☑☒")
+_NOW = set(word_tuple("now currently today presently jetzt aktuell heute"))
+_TURNS = set(word_tuple("but however yet whereas while"))
+_CONDITIONAL = set(word_tuple("would should could might if were had falls sollte"))
+_RESOLUTIONS = _TURNS | set(word_tuple("so therefore thus hence instead although though"))
+_STATES = [[subject, "is"] for subject in ("it", "this", "here", "there", "rhythm")]
+_ECTOPY = {"PVC", "PAC", "PRC(S)"}
+_VALUE_ENDS = ("break", "comma", "close", "colon", "termination", "open", "question")
+_HEADING_WORDS = set(word_tuple("of the following sign evidence finding for any"))
+_OPEN_LISTS = set(word_tuple("consider ddx dd differential differentialdiagnose differenzialdiagnose"))
+_ALTERNATIVES = set(word_tuple("differential explanation possibility consideration option ddx differentialdiagnosen"))
+_CONCLUSIONS = set(word_tuple("conclusion final finally summary impression verdict overall fazit zusammenfassung"))
+_CONTRADICTIONS = tuple(
+    f"{words} "
+    for words in (
+        "however", "but", "actually", "on closer", "on a closer", "on second", "looking again", "looking closer",
+        "looking more", "wait", "no wait", "hmm", "in fact", "in reality", "upon closer", "a closer", "yet", "instead",
+    )
+)  # fmt: skip
+# Stop words that do not end a scope right after its cue: "not sure whether this is", "no indication that".
+_TRANSPARENT: dict[Status | None, set[str]] = {
+    "uncertain": set(word_tuple("this there it that which we i")),
+    "absent": {"that"},
+}
+
+
+@dataclass(frozen=True)
+class Mention:
+    """A finding with its status.
+
+    local: stated of certain leads only. heading: followed by a colon, and perhaps by a value or an explanation.
+    tentative: a question, a first impression, or the statement of somebody else, which later mentions outweigh.
+    final: in the conclusion of the answer.
+    """
+
+    chunk: Chunk
+    status: Status
+    local: bool = False
+    heading: bool = False
+    tentative: bool = False
+    final: bool = False
+
+
+def read_sentence(sentence: Sequence[Chunk], header: Status | None) -> tuple[list[Mention], Status | None]:
+    """The mentions of one sentence, and the status that a heading ("Not seen:") gives to the list items after it."""
+    if sentence[0].kind != "bullet":
+        header = None
+    sentence = _without_hypothesis(sentence)
+    if not sentence:
+        return [], header
+    status: dict[int, Status | None] = {}
+    _before_cues(sentence, header, status)
+    _after_cues(sentence, status)
+    _alternatives(sentence, status)
+    _values(sentence, status)
+    terms = [n for n, chunk in enumerate(sentence) if chunk.kind == "term"]
+    mentions = [_mention(sentence, n, value) for n in terms if (value := status.get(n)) is not None]
+    if alternatives := _alternatives_heading(sentence):
+        return [m for m in mentions if m.chunk.start < alternatives], "uncertain"
+    if not terms and (sentence[-1].kind == "colon" or _is_heading(sentence)):
+        return [], next((i.cue.status for i in sentence if i.kind == "cue"), None)
+    return mentions, header
+
+
+def contradicts(sentence: Sequence[Chunk]) -> bool:
+    """Whether a sentence starts with a turn ("However, ...", "Looking again, ..."): the one before was tentative."""
+    words = " ".join(chunk.text for chunk in sentence[:3] if chunk.kind in ("word", "termination", "cue"))
+    return words.startswith(_CONTRADICTIONS)
+
+
+def concludes(sentence: Sequence[Chunk]) -> bool:
+    """Whether a sentence starts the conclusion of an answer: "Final answer: ...", "In summary, ..."."""
+    words = [chunk.text for chunk in sentence if chunk.kind not in ("bullet", "open", "close")][:2]
+    return any(word in _CONCLUSIONS for word in words)
+
+
+def _is_heading(sentence: Sequence[Chunk]) -> bool:
+    """Whether a sentence without findings is a heading: "Differential diagnosis", "Absent findings" on its own line."""
+    cues = [c for c in sentence if c.kind == "cue" and c.cue.status]
+    return len(sentence) <= 4 and bool(cues) and not any(c.text in NO or c.kind == "question" for c in sentence)
+
+
+def _alternatives_heading(sentence: Sequence[Chunk]) -> int:
+    """The position of the noun in a heading of alternatives, or 0: "A tall R wave has several explanations:"."""
+    if sentence[-1].kind != "colon":
+        return 0
+    nouns = (c.start + 1 for c in sentence if _ALTERNATIVES & set(c.text.split()) and c.kind in ("word", "cue"))
+    return next(nouns, 0)
+
+
+def _without_hypothesis(sentence: Sequence[Chunk]) -> Sequence[Chunk]:
+    """The part of a sentence that is about this ECG: after "If this were flutter, saw-teeth would be seen, but ...".
+
+    Empty for a sentence about ECGs in general or about a condition ("In general ...", "If this were ...").
+    """
+    for n, chunk in enumerate(sentence):
+        if chunk.kind == "cue" and chunk.cue.kind == "hypothetical":
+            has_term = any(c.kind == "term" for c in sentence[:n])
+            if has_term == (chunk.cue.side == "after"):
+                if chunk.text.split()[0] not in _CONDITIONAL:
+                    return []
+                return [*sentence[: _clause_start(sentence, n)], *_resolution(sentence[n + 1 :])]
+    return sentence
+
+
+def _clause_start(sentence: Sequence[Chunk], n: int) -> int:
+    """Where the clause around n starts: after the last comma, "and" or turn before its subject."""
+    subject = next((k for k in range(n - 1, -1, -1) if sentence[k].kind == "term"), 0)
+    marks = (k for k in range(subject, -1, -1) if sentence[k].kind in ("comma", "and", "termination", "colon"))
+    return next(marks, 0)
+
+
+def _resolution(sentence: Sequence[Chunk]) -> Sequence[Chunk]:
+    """What follows a hypothesis about this ECG: after "but" or "so", or after a comma and "it is"."""
+    for n, chunk in enumerate(sentence):
+        rest = sentence[n + 1 :]
+        if any(c.text in _CONDITIONAL for c in rest):
+            continue
+        turns = chunk.kind == "termination" and chunk.text in _RESOLUTIONS
+        states = chunk.kind in ("comma", "colon") and [c.text for c in rest[:2]] in _STATES
+        if turns or states:
+            return rest
+    return []
+
+
+def _mention(sentence: Sequence[Chunk], n: int, status: Status) -> Mention:
+    following = sentence[n + 1].kind if n + 1 < len(sentence) else ""
+    tentative = any(c.kind == "cue" and c.cue.kind == "attribution" for c in sentence[:n])
+    return Mention(sentence[n], status, following == "lead", following == "colon", tentative)
+
+
+def _before_cues(sentence: Sequence[Chunk], header: Status | None, status: dict[int, Status | None]) -> None:
+    """Give every term the status of the cue on its left whose scope includes it."""
+    base: Status | None = header
+    cue: Status | None = None
+    skip = past = doubt = False
+    outside: list[Status | None] = []
+    for n, chunk in enumerate(sentence):
+        if chunk.kind == "term":
+            status[n] = None if skip or past else _join(chunk.inner, cue or base)
+            cue = "absent" if chunk.inner == "absent" else cue
+        elif chunk.kind == "cue":
+            if _heads_list(sentence, n):
+                base, cue, past = chunk.cue.status, None, chunk.cue.kind == "unrelated"
+            elif chunk.cue.kind == "unrelated" and chunk.cue.side == "before":
+                skip = True
+            elif chunk.cue.kind == "previous":
+                skip = any(i.text in _NOW for i in sentence[n:])
+            elif chunk.cue.kind == "same":
+                cue = next((s for i in reversed(sentence[:n]) if i.kind == "cue" and (s := i.cue.status)), cue)
+            elif chunk.cue.kind == "attribution":
+                has_turn = any(i.kind == "termination" and i.text in _TURNS for i in sentence[n:])
+                cue, doubt = "absent" if has_turn else "uncertain", True
+            elif chunk.cue.kind == "assertive":
+                continue  # "not ... consistent with", "possibly consistent with": the cue before it applies
+            elif _looks_right(sentence, n) and not _interjection(sentence, n):
+                cue = cue if cue == "absent" and chunk.cue.kind != "absent" else (chunk.cue.status or cue)
+        elif chunk.kind == "open":
+            outside.append(cue)
+        elif chunk.kind == "close" and outside:
+            cue = outside.pop()
+        elif chunk.kind == "question" and n + 1 < len(sentence):
+            cue = "uncertain"
+        elif chunk.kind == "colon" and cue and (not _directly_after_cue(sentence, n) or _has_object(sentence, n)):
+            cue = None  # "without flutter waves: SVT", "no major abnormality: sinus rhythm"
+        elif _is_transparent(sentence, n, "uncertain" if doubt else cue):
+            continue
+        elif (chunk.kind == "termination" and chunk.text != "due") or (
+            chunk.kind in ("comma", "and", "termination") and not _list_continues(sentence, n)
+        ):
+            cue, skip = None, False
+
+
+def _is_transparent(sentence: Sequence[Chunk], n: int, cue: Status | None) -> bool:
+    """Whether the scope of a cue continues after the word at n: "no sign that", "at first I thought that this"."""
+    chunk = sentence[n]
+    return chunk.kind == "termination" and chunk.text in _TRANSPARENT.get(cue, ()) and _directly_after_cue(sentence, n)
+
+
+def _directly_after_cue(sentence: Sequence[Chunk], n: int) -> bool:
+    """Whether there is no finding between the last cue and the word at n."""
+    for chunk in reversed(sentence[:n]):
+        if chunk.kind == "cue":
+            return True
+        if chunk.kind not in ("word", "termination"):
+            return False
+    return False
+
+
+def _has_object(sentence: Sequence[Chunk], n: int) -> bool:
+    """Whether the "no" before the colon at n is about something else than what follows: "No abnormality: ..."."""
+    cue = next(k for k in range(n - 1, -1, -1) if sentence[k].kind == "cue")
+    return sentence[cue].text in NO and bool({c.text for c in sentence[cue + 1 : n]} - _HEADING_WORDS)
+
+
+def _join(inner: str, outer: Status | None) -> Status:
+    if inner == "absent" or outer == "absent":
+        return "absent"
+    return "uncertain" if inner == "uncertain" or outer == "uncertain" else "present"
+
+
+def _heads_list(sentence: Sequence[Chunk], n: int) -> bool:
+    """A cue before a colon ("Absent: LVH, RVH") applies to the rest of the sentence, also after commas."""
+    k = n + 1
+    while k < len(sentence) and sentence[k].kind == "word" and k - n <= 3:
+        k += 1
+    if sentence[n].text.split()[0] in _OPEN_LISTS:
+        return True
+    if k >= len(sentence) or sentence[k].kind != "colon" or _interjection(sentence, n):
+        return False
+    object_words = {c.text for c in sentence[n + 1 : k]}
+    if sentence[n].text in NO and object_words - _HEADING_WORDS:  # "No major abnormality: sinus rhythm"
+        return False
+    if k == n + 1 and any(c.kind == "termination" for c in sentence[max(0, n - 2) : n]):
+        return False  # "It does not: the rhythm is ...", "There are none: ..."
+    return not any(chunk.kind == "term" for chunk in sentence[max(0, n - 2) : n])
+
+
+def _looks_right(sentence: Sequence[Chunk], n: int) -> bool:
+    """Whether a cue applies to what follows; a cue of both sides does when a term is close on its right."""
+    side = sentence[n].cue.side
+    if not any(chunk.kind == "term" for chunk in sentence[:n]):
+        return side != "after" or sentence[n].cue.kind != "present"
+    if side != "both":
+        return side == "before"
+    for chunk in sentence[n + 1 : n + 5]:
+        if chunk.kind == "term":
+            return True
+        if chunk.kind not in ("word", "cue"):
+            return False
+    return False
+
+
+def _interjection(sentence: Sequence[Chunk], n: int) -> bool:
+    """ "No, the rhythm is ...": the no answers a question and denies nothing that follows."""
+    return sentence[n].text in NO and n + 1 < len(sentence) and sentence[n + 1].kind in ("comma", "colon")
+
+
+def _list_continues(sentence: Sequence[Chunk], n: int) -> bool:
+    """Whether a list continues after the comma or "and" at n, so that the cue before it still applies."""
+    if sentence[n].kind == "and":
+        near = [k for k in range(n + 1, min(n + 4, len(sentence))) if sentence[k].kind == "term"]
+        if not near or any(i.kind in ("cue", "termination", "comma") for i in sentence[n + 1 : near[0]]):
+            return False
+        return not sentence[near[0]].verb and not _own_verb(sentence, near[0])
+    gap = 0
+    for k in range(n + 1, len(sentence)):
+        kind = sentence[k].kind
+        gap = gap + 1 if kind == "word" else 0
+        if kind == "or" or (kind == "cue" and sentence[k].text == "nor"):
+            return True
+        if kind == "and" and sentence[k - 1].kind == "comma":  # "A, B, and C" to the end of the sentence
+            return _lists_findings(sentence, n, k)
+        stops = kind in ("cue", "termination", "colon", "question") and sentence[k].text != "due"
+        if gap > 3 or stops or sentence[k].verb:
+            return False
+    return False
+
+
+def _lists_findings(sentence: Sequence[Chunk], n: int, last: int) -> bool:
+    """Whether a list from n with its "and" at `last` contains findings only; such lists do not deny sinus rhythm."""
+    if last + 1 >= len(sentence) or sentence[last + 1].kind != "term":
+        return False
+    if any({"SR", "NORM"} & {*chunk.meaning.codes} for chunk in sentence[n:]):
+        return False
+    return all(chunk.kind in ("term", "word", "lead", "comma", "and") for chunk in sentence[last:])
+
+
+def _own_verb(sentence: Sequence[Chunk], n: int) -> bool:
+    """Whether the term at n is the subject of a verb of its own ("... and LVH is present")."""
+    for chunk in sentence[n + 1 :]:
+        if chunk.kind in ("comma", "termination", "or", "and"):
+            return False
+        if (chunk.kind == "cue" and chunk.cue.side == "after") or chunk.text in ("is", "are"):
+            return True
+    return False
+
+
+def _after_cues(sentence: Sequence[Chunk], status: dict[int, Status | None]) -> None:
+    """Apply cues that follow their terms ("LVH and RVH are not seen", "AFIB?") to the terms before them."""
+    for n, chunk in enumerate(sentence):
+        new: Status | None = None
+        if chunk.kind == "question" and n == len(sentence) - 1 and not is_question(sentence):
+            new = "uncertain"
+        elif chunk.kind == "cue" and chunk.cue.kind == "unrelated" and chunk.cue.side == "after":
+            status.update(dict.fromkeys(_subjects(sentence, n)[:1], None))
+        elif chunk.kind == "cue" and chunk.cue.side != "before" and not _looks_right(sentence, n):
+            new = chunk.cue.status
+        if new == "present" and sentence[n - 1].kind == "termination":  # "absent in V1 but present in V2"
+            status.update((k, new) for k in [k for k in status if k < n][-1:] if status[k])
+        if new is None or new == "present":
+            continue
+        for k in _subjects(sentence, n):
+            if status.get(k) is not None and status[k] != "absent":
+                status[k] = new
+
+
+def _subjects(sentence: Sequence[Chunk], n: int) -> list[int]:
+    """The terms that a cue at n refers to: the nearest on its left, and those in one list with it."""
+    out: list[int] = []
+    in_list, words_between = False, 0
+    apart = n > 0 and sentence[n - 1].kind == "comma" and n + 1 == len(sentence)  # "LVH, probable"
+    for k in range(n - 2 if apart else n - 1, -1, -1):
+        kind = sentence[k].kind
+        if kind == "term":
+            alias = out and sentence[k + 1].kind == "open" and sentence[k].meaning == sentence[out[-1]].meaning
+            if out and not (in_list or alias):
+                break
+            out.append(k)
+            in_list, words_between = False, 0
+        elif kind in ("and", "or") or (kind == "comma" and len(out) > 1):
+            in_list = True
+        elif kind in ("word", "lead", "open", "close") or (kind == "termination" and _refers_back(sentence[n])):
+            words_between += kind == "word"
+            if words_between > 6:
+                break
+        elif not (kind == "cue" and sentence[k].cue.kind in ("pseudo", "present", "assertive", "hypothetical")):
+            break
+    return out
+
+
+def _refers_back(chunk: Chunk) -> bool:
+    """Whether a cue refers to a term before a "but": "I looked for AF but could not find it"."""
+    return chunk.kind == "cue" and chunk.text.split()[-1] in ("it", "any", "one", "them")
+
+
+def _alternatives(sentence: Sequence[Chunk], status: dict[int, Status | None]) -> None:
+    """ "strain or ischemia": without another cue both are uncertain, unless they are one statement."""
+    for n, chunk in enumerate(sentence):
+        if chunk.kind != "or":
+            continue
+        left = _subjects(sentence, n)
+        right = next((k for k in range(n + 1, min(n + 5, len(sentence))) if sentence[k].kind == "term"), None)
+        if not left or right is None or any(i.kind in ("cue", "termination", "comma") for i in sentence[n + 1 : right]):
+            continue
+        if sentence[left[0]].meaning == sentence[right].meaning:
+            continue
+        for k in (*left, right):
+            if status.get(k) == "present":
+                status[k] = "uncertain"
+
+
+def _values(sentence: Sequence[Chunk], status: dict[int, Status | None]) -> None:
+    """ "LVH: no", "AFIB = 1", "PVC (absent)", "| WPW | yes |": the value after a term is its status."""
+    first = next((i.text for i in sentence if i.kind not in ("bullet", "open", "close")), "")
+    tick: Status | None = None
+    for n, chunk in enumerate(sentence):
+        if first in _TICKS and chunk.text in _TICKS:  # "[x] LVH [ ] RVH": the ticks are on the left
+            tick = _VALUES[chunk.text]
+        if chunk.kind != "term":
+            continue
+        status[n] = tick or status[n]
+        k = n + 1
+        while k < len(sentence) and sentence[k].text == '"':
+            k += 1
+        if k < len(sentence) and sentence[k].text in _TICKS and first not in _TICKS:
+            status[n] = _VALUES[sentence[k].text]
+        if k + 1 >= len(sentence) or sentence[k].kind not in ("colon", "open"):
+            continue
+        while k + 1 < len(sentence) and sentence[k + 1].text in ('"', "|", "both", "all", "each"):
+            k += 1
+        if k + 1 >= len(sentence):
+            continue
+        if sentence[k + 1].text in _NO_VALUES:
+            status[n] = None
+            continue
+        value = _VALUES.get(sentence[k + 1].text) or _value_cue(sentence[k + 1])
+        if sentence[k].kind == "open" and sentence[k + 1].text in ("0", "1") and not _ECTOPY & {*chunk.meaning.codes}:
+            continue  # "SR (0)": a likelihood; in PTB-XL 0 means present without one. "PVCs (0)" is a count
+        rest = [i for i in sentence[k + 2 :] if i.text != '"'][:1]
+        after = rest[0].kind if rest else "break"
+        run_together = after == "term" and sentence[k].text == "="  # "SR=0 AFIB=1"
+        has_now = bool(rest) and rest[0].text in _NOW  # "not seen today"
+        if value and (run_together or has_now or after in _VALUE_ENDS):
+            status.update(dict.fromkeys(_subjects(sentence, n + 1), value))
+
+
+def _value_cue(chunk: Chunk) -> Status | None:
+    """The status of a cue that can be a value: "not seen", "possible"; not "no evidence of"."""
+    return chunk.cue.status if chunk.kind == "cue" and chunk.cue.side in ("both", "after") else None

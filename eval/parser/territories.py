@@ -1,0 +1,141 @@
+"""Territories after a noun: "ischaemia inferiorly and in the lateral leads", "infarct, anterior", "injury (lateral)".
+
+The tables name territories before their noun ("inferior ischemia"); here the same phrase is built from the other order.
+Several territories of one noun give several statements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from eval.parser.lexicon import lexicon
+from eval.parser.tokenizer import BREAK, BULLET, Token, word_tuple
+
+_MAX_TERRITORIES = 6
+_MAX_REMARK = 12  # tokens in brackets after a territory: "(II, III, aVF)"
+_ADJECTIVES = {
+    "inferior", "anterior", "lateral", "septal", "posterior", "anteroseptal", "anterolateral", "inferolateral",
+    "inferoposterior", "inferoposterolateral", "posteroinferior",
+}  # fmt: skip
+_ADVERBS = {f"{adjective}ly": adjective for adjective in _ADJECTIVES} | {"septum": "septal"}
+_PLACES = set(word_tuple("wall lead region territory segment zone area aspect myocardium surface distribution"))
+_PREPOSITIONS = set(word_tuple("in of over at along across on to involving affecting"))
+_MODIFIERS = set(
+    word_tuple(
+        "the high true mainly predominantly especially particularly mostly more also basal both mid either neither"
+    )
+)
+_FIRST_MARKS = {",", ":", "(", "-", "|"}
+_JOINS = {"and": "and", "plus": "and", "/": "and", ",": "and", "or": "or", "nor": "or"}
+# What may follow an adjective without a noun: "ischemia, inferior, is likely", but not "ischemia, inferior ST changes".
+_FOLLOWERS = {BREAK, BULLET, ",", ")", "(", "/", ":", "?", '"', "|"} | set(
+    word_tuple("and or nor plus but with which that is are was age of possible possibly likely probable probably noted "
+               "seen present as too also without not")
+)  # fmt: skip
+_FUNCTION_WORDS = _PREPOSITIONS | _MODIFIERS | _PLACES | {"and", ",", ":", "("}
+
+
+@dataclass(frozen=True)
+class TerritoryTerm:
+    """One territory with its noun. sequence: the phrase of the tables; join: "and", "or" or "" before the first."""
+
+    sequence: tuple[str, ...]
+    join: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Words of a territory at tokens start to end. join: as in `TerritoryTerm`."""
+
+    words: tuple[str, ...]
+    join: str
+    start: int
+    end: int
+
+
+def territories_after(
+    tokens: Sequence[Token], noun: tuple[str, ...], end: int, lead_lists: Mapping[int, int]
+) -> tuple[list[TerritoryTerm], int]:
+    """The territories that follow the phrase `noun` at token `end`, and the token after them.
+
+    The list is empty if there are none, or if their adjectives belong to the next noun ("ischemia, inferior Q waves").
+    """
+    core = tuple(word for word in noun if word not in _ADJECTIVES | _FUNCTION_WORDS)
+    meanings = lexicon().meanings
+    if not any((adjective, *core) in meanings for adjective in _ADJECTIVES):
+        return [], end
+    has_territory = any(word in _ADJECTIVES for word in noun)
+    places: list[_Place] = []
+    after = end
+    while len(places) < _MAX_TERRITORIES:
+        first = not (places or has_territory)
+        place = _territory_at(tokens, after, first)
+        if place is None:
+            break
+        if not place.words:  # the adjective belongs to the next noun, and so do those in a list with it
+            return [], end
+        places.append(place)
+        after = _skip_remark(tokens, place.end, lead_lists)
+    if not places:
+        return [], end
+    return _terms(places, has_territory, core), places[-1].end
+
+
+def _terms(places: Sequence[_Place], has_territory: bool, core: tuple[str, ...]) -> list[TerritoryTerm]:
+    meanings = lexicon().meanings
+    if not has_territory and len(places) == 2 and places[1].join == "and":
+        one, two = places
+        for first, second in ((one, two), (two, one)):
+            combined = (*first.words, "and", *second.words, *core)
+            if combined in meanings:
+                return [TerritoryTerm(combined, "", one.start, two.end)]
+    terms = [TerritoryTerm((*place.words, *core), place.join, place.start, place.end) for place in places]
+    return [term for term in terms if term.sequence in meanings]
+
+
+def _territory_at(tokens: Sequence[Token], i: int, first: bool) -> _Place | None:
+    """The next territory from token i on; without words if it belongs to another noun."""
+    j, join = i, ""
+    texts = [token.text for token in tokens[i : i + 10]] + [BREAK] * 10
+    if first:
+        j += texts[0] in _FIRST_MARKS
+    else:
+        if texts[0] not in _JOINS:
+            return None
+        join, j = _JOINS[texts[0]], j + 1
+        if texts[1] in ("and", "or"):
+            join, j = texts[1], j + 1
+    while j - i < 8 and texts[j - i] in _PREPOSITIONS | _MODIFIERS:
+        j += 1
+    word = texts[j - i]
+    if word in _ADVERBS:
+        return _Place((_ADVERBS[word],), join, j, j + 1)
+    if word not in _ADJECTIVES:
+        return None
+    words = ("high", word) if j > i and texts[j - i - 1] == "high" else (word,)
+    following = texts[j - i + 1]
+    if following in _PLACES:
+        return _Place(words, join, j, j + 2)
+    in_list = following in _JOINS and _shares_place(texts, j - i + 1)
+    return _Place(words if in_list or following in _FOLLOWERS else (), join, j, j + 1)
+
+
+def _shares_place(texts: Sequence[str], k: int) -> bool:
+    """Whether a list of adjectives continues at k up to one word for a place: "the anterior and lateral walls"."""
+    while k + 1 < len(texts) and (texts[k] in _JOINS or texts[k] in _ADJECTIVES):
+        k += 1
+    return texts[k] in _PLACES
+
+
+def _skip_remark(tokens: Sequence[Token], i: int, lead_lists: Mapping[int, int]) -> int:
+    """The token after a remark in brackets or a list of leads that follows a territory."""
+    if i < len(tokens) and tokens[i].text == "(":
+        for k in range(i + 1, min(i + _MAX_REMARK, len(tokens))):
+            if tokens[k].text == BREAK:
+                break
+            if tokens[k].text == ")":
+                return k + 1
+    return lead_lists.get(i, i) if i < len(tokens) and tokens[i].text not in _JOINS else i
