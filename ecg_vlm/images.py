@@ -1,31 +1,287 @@
-"""From a file to an image. Free of torch, so that a file that cannot be read is refused at once."""
+"""From whatever a person has to pages: upright RGB images on white paper. Free of torch, so that it refuses at once.
+
+Pillow reads PNG, JPEG, TIFF, WebP, BMP and GIF, pillow-heif HEIC, `ecg_vlm.documents` PDF and DICOM. A file that holds
+a waveform in place of an image (`render.sources.waveform_file`) is drawn as a clean page.
+"""
 
 from __future__ import annotations
 
+import io
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from PIL import Image
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, features
 
 from render.errors import InputError
 
 # 64 megapixels: an A3 page at 600 dpi is 70 Mpx, a phone photo 12-50. A larger "image" is a decompression bomb.
-_MOST_PIXELS = 64_000_000
+MOST_PIXELS = 64_000_000
+MOST_PAGES = 100  # of one file; what follows is left out
+MOST_BYTES = 256 << 20  # of one file: it is decoded from memory
+
+STDIN = "-"
+"""The path that stands for standard input."""
+
+PICTURE_SUFFIXES = frozenset(
+    (
+        ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".webp", ".bmp", ".dib", ".gif", ".heic", ".heif",
+        ".avif", ".pdf", ".dcm", ".dicom",
+    )
+)  # fmt: skip
+"""How the names of files end that `iter_pages` reads as pictures."""
+
+# Named, as Pillow would else try 40 formats, and start Ghostscript for PostScript called page.png. JPEG includes MPO.
+_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "DIB", "GIF", "PPM", "JPEG2000")
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+_DEPTHS = (0xFF, 0x3FF, 0xFFF, 0x3FFF, 0xFFFF)  # white in 8, 10, 12, 14 and 16 bits
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # a tag of TIFF, and its value for inverted grey
+_LINE_CONTRAST = 12.0  # grey levels (standard deviation) in a 16th x 16th of a page: thin lines reach 34, paper 8
+
+# What people take for pictures: first bytes, and what to do.
+_OTHER_FORMATS = (
+    (b"%!PS", "PostScript; save it as PDF or PNG"),
+    (b"<svg", "an SVG drawing; save it as PDF or PNG"),
+    (b"PK\x03\x04", "a ZIP archive or an Office document; unpack it, or save it as PDF"),
+    (b"\xd0\xcf\x11\xe0", "an Office document; save it as PDF"),
+    (b"\x1f\x8b", "a gzip archive; unpack it"),
+    (b"Rar!", "a RAR archive; unpack it"),
+    (b"7z\xbc\xaf", "a 7z archive; unpack it"),
+)
+_PICTURES_WORK = "PNG, JPEG, TIFF, WebP, BMP, GIF, HEIC, PDF and DICOM work"
+
+
+@dataclass(frozen=True)
+class PageImage:
+    """One page of a file.
+
+    image: RGB, upright. number: from 1 on; count: pages of the file, at most `MOST_PAGES`. source: the file's name.
+    blank: numbers of the blank pages before it, which were left out. note: where the page comes from, or "".
+    """
+
+    image: Image.Image
+    number: int = 1
+    count: int = 1
+    source: str = ""
+    blank: tuple[int, ...] = ()
+    note: str = ""
 
 
 def open_image(path: str | Path) -> Image.Image:
-    """Read an image as RGB. Raises `InputError` for a file that is none, is damaged, or is a decompression bomb."""
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such image file")
-    too_large = f"{path}: more than {_MOST_PIXELS // 1_000_000} megapixels; scale the image down first"
+    """The first page of a file that is not blank, as RGB. Raises `InputError` like `iter_pages`."""
+    return next(iter_pages(path)).image
+
+
+def open_page(path: str | Path, number: int | None = None) -> PageImage:
+    """Page `number` of a file, or the first that is not blank. Raises `InputError` where there is none."""
+    count = 1
+    for page in iter_pages(path):
+        if number in (None, page.number):
+            return page
+        count = page.count
+        if number is not None and (number < page.number or number > count):
+            break
+    reason = "is blank" if number is not None and number <= count else "is not there"
+    raise InputError(f"{path}: page {number} {reason}; the file has {count} page{'s' * (count > 1)}")
+
+
+def open_pages(path: str | Path) -> list[PageImage]:
+    """All that `iter_pages` gives, in memory at once."""
+    return list(iter_pages(path))
+
+
+def iter_pages(path: str | Path) -> Iterator[PageImage]:
+    """The pages of a file ("-": standard input) in order; of several pages those that are blank are left out.
+
+    An image is turned as its EXIF orientation says; what is transparent becomes white; 16 bits are scaled to 8.
+    Raises `InputError` for a file that holds no page, is damaged, or is a decompression bomb, and
+    `ModuleNotFoundError` where the package for its format is not installed.
+    """
+    content, source = read_content(path)
+    blank: list[int] = []
+    first_blank: PageImage | None = None
+    for page in _page_reader(content)(content, source):
+        if page.count > 1 and is_blank_page(page.image):
+            blank.append(page.number)
+            first_blank = first_blank or page
+        else:
+            yield replace(page, blank=tuple(blank))
+    if first_blank is not None and len(blank) == first_blank.count:
+        yield first_blank  # whoever reads it says that nothing is on it
+
+
+def expand_inputs(paths: Iterable[str | Path]) -> list[Path]:
+    """The files that some paths name, in order: files as they are, folders by the pictures and waveforms in them.
+
+    A folder's own files are taken, sorted by name; those of its subfolders are not. "-" stays "-".
+    Raises `InputError` for a path that is not there and for a folder without a file that can be read.
+    """
+    from render.sources.waveform_file import WAVEFORM_SUFFIXES
+
+    suffixes = PICTURE_SUFFIXES | WAVEFORM_SUFFIXES
+    files: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = sorted(file for file in path.iterdir() if file.suffix.lower() in suffixes and file.is_file())
+            if not inside:
+                raise InputError(f"{path}: no picture or waveform file in this folder; {_PICTURES_WORK}")
+            files += inside
+        elif str(path) == STDIN or path.is_file():
+            files.append(path)
+        else:
+            raise InputError(f"{path}: no such file or folder; check the path")
+    return files
+
+
+def read_content(path: str | Path) -> tuple[bytes, str]:
+    """A file's bytes and its name. Raises `InputError` when it is missing, empty, or larger than `MOST_BYTES`."""
+    source = "standard input" if str(path) == STDIN else str(path)
     try:
-        with Image.open(path) as image:
-            if image.width * image.height > _MOST_PIXELS:
-                raise InputError(too_large)
-            return image.convert("RGB")
-    except InputError:
+        if str(path) == STDIN:
+            content = sys.stdin.buffer.read(MOST_BYTES + 1)
+        elif Path(path).is_file():
+            with Path(path).open("rb") as file:
+                content = file.read(MOST_BYTES + 1)
+        else:
+            raise InputError(f"{path}: no such image file; check the path")
+    except OSError as error:
+        raise InputError(f"{source}: cannot be read ({error.strerror}); check its permissions") from error
+    if not content:
+        raise InputError(f"{source}: the file is empty; export it again")
+    if len(content) > MOST_BYTES:
+        raise InputError(f"{source}: more than {MOST_BYTES >> 20} MiB; scale the image down first")
+    return content, source
+
+
+def is_blank_page(image: Image.Image) -> bool:
+    """Whether none of 16 x 16 parts of a page has the contrast of a line."""
+    grey = np.asarray(image.convert("L"))
+    parts = (part for band in np.array_split(grey, 16) for part in np.array_split(band, 16, axis=1))
+    return all(part.std() < _LINE_CONTRAST for part in parts if part.size)
+
+
+def require_few_pixels(width: float, height: float, source: str) -> None:
+    """Raise `InputError` for an image of more than `MOST_PIXELS`, before its pixels are decoded."""
+    if width * height > MOST_PIXELS:
+        raise InputError(f"{source}: more than {MOST_PIXELS // 1_000_000} megapixels; scale the image down first")
+
+
+@contextmanager
+def damage_refused(source: str) -> Iterator[None]:
+    """Whatever a decoder trips over in here (OSError, struct.error, ...) becomes one `InputError`."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd tags and of sizes that are checked here
+            yield
+    except (InputError, ModuleNotFoundError):
         raise
-    except Image.DecompressionBombError as error:
-        raise InputError(too_large) from error
-    except Exception as error:  # Pillow's decoders raise whatever the damage leads to: OSError, struct.error, ...
-        raise InputError(f"{path}: not an image that can be read ({error}); PNG and JPEG work") from error
+    except Image.DecompressionBombError:
+        require_few_pixels(MOST_PIXELS, 2, source)
+    except Exception as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise InputError(f"{source}: not an image that can be read ({reason}); {_PICTURES_WORK}") from error
+
+
+def _page_reader(content: bytes) -> Callable[[bytes, str], Iterator[PageImage]]:
+    """What reads this content, by its first bytes: names are often wrong."""
+    start = content[:1024].lstrip(b"\xef\xbb\xbf \t\r\n")
+    if start.startswith(b"%PDF-"):
+        from ecg_vlm.documents import pdf_pages
+
+        return pdf_pages
+    if content[128:132] == b"DICM":
+        from ecg_vlm.documents import dicom_pages
+
+        return dicom_pages
+    return _heif_pages if content[4:8] == b"ftyp" and content[8:12] in _HEIF_BRANDS else _pillow_pages
+
+
+def _heif_pages(content: bytes, source: str) -> Iterator[PageImage]:
+    with damage_refused(source):
+        import pillow_heif
+
+        heif = pillow_heif.open_heif(io.BytesIO(content), convert_hdr_to_8bit=True)
+        width, height = heif.size
+        require_few_pixels(width, height, source)
+        page = to_rgb(heif.to_pillow())  # turned by libheif
+    yield PageImage(page, source=source)
+
+
+def _pillow_pages(content: bytes, source: str) -> Iterator[PageImage]:
+    start = content[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
+    for magic, mend in _OTHER_FORMATS:
+        if start.startswith(magic):
+            raise InputError(f"{source}: {mend}")
+    with damage_refused(source):
+        formats = (*_FORMATS, "AVIF") if features.check("avif") else _FORMATS
+        image = Image.open(io.BytesIO(content), formats=formats)
+        require_few_pixels(*image.size, source)
+        count = 1 if image.format == "MPO" else _frames(image)  # an MPO's further images are previews of the first
+    for number in range(1, count + 1):
+        with damage_refused(source):
+            image.seek(number - 1)
+            require_few_pixels(*image.size, source)
+            zero_is_white = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+            page = to_rgb(_upright(image), zero_is_white=zero_is_white)
+        yield PageImage(page, number, count, source)
+
+
+def _frames(image: Image.Image) -> int:
+    """How many frames the file holds, at most `MOST_PAGES`: `n_frames` would read a long animation to its end."""
+    count = 1
+    while count < MOST_PAGES:
+        try:
+            image.seek(count)
+        except EOFError:
+            break
+        count += 1
+    return count
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF orientation says."""
+    image.load()  # a failure in here is damage, one in the tags below is not
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:
+        return image
+
+
+def to_rgb(image: Image.Image, *, zero_is_white: bool = False) -> Image.Image:
+    """Any of Pillow's modes as RGB: transparent pixels become white, 16 bits are scaled to 8.
+
+    zero_is_white: in the deep grey modes 0 is white. In all others Pillow itself sees to that.
+    """
+    if image.mode.startswith(("I", "F")):
+        grey = np.asarray(image)
+        if zero_is_white:
+            grey = _white_of(grey) - grey
+        return Image.fromarray(to_8_bits(grey)).convert("RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        paper = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(paper, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def to_8_bits(grey: NDArray[Any]) -> NDArray[np.uint8]:
+    """Grey values of any range, as 0 to 255. From 0 on, white is that of the least usual depth that holds them all."""
+    values = np.nan_to_num(grey.astype(np.float64), posinf=0.0, neginf=0.0)
+    black = min(float(values.min()), 0.0)
+    white = _white_of(values) if black == 0 else float(values.max())
+    levels: NDArray[np.uint8] = ((values - black) * (255 / max(white - black, 1e-12))).round().astype(np.uint8)
+    return levels
+
+
+def _white_of(values: NDArray[Any]) -> float:
+    """The white of the least depth that holds all values; of fractions up to 1, 1."""
+    most = float(values.max())
+    if values.dtype.kind == "f" and 0 < most <= 1:
+        return 1.0
+    return next((float(depth) for depth in _DEPTHS if most <= depth), most)

@@ -26,6 +26,12 @@ COMMANDS = (
 """Each is a module of this package with HELP, DESCRIPTION, EXAMPLES, `add_arguments` and `run`, and with EXTRA where it
 needs an extra of pyproject.toml."""
 
+# Packages of extras that any command may need, depending on what it is given.
+_EXTRA_OF_PACKAGE = {
+    "bitsandbytes": "quantized",
+    **dict.fromkeys(("pillow_heif", "pydicom", "pypdfium2"), "formats"),
+}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
@@ -40,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error, 1)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        extra = "quantized" if package == "bitsandbytes" else arguments.extra
+        extra = _EXTRA_OF_PACKAGE.get(package) or arguments.extra
         if not extra or package in ("ecg_vlm", "render", "recipes", "eval"):
             raise
         return _fail(f"{error.name} is not installed; run: pip install 'ecg-vlm[{extra}]'", 2)

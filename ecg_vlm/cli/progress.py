@@ -37,6 +37,12 @@ def configure(*, quiet: bool, verbose: bool) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
+def note(text: str) -> None:
+    """One line on stderr about what the command does, not with --quiet."""
+    if not _quiet:
+        print(text, file=sys.stderr, flush=True)
+
+
 @contextmanager
 def waiting(what: str) -> Iterator[None]:
     """Say `what` is being done once the block has taken two seconds: "loading the model ..."."""

@@ -1,0 +1,55 @@
+"""Draws the pages of a PDF: `python -m ecg_vlm.pdf_process DPI MOST_PIXELS MOST_PAGES`, the PDF on standard input.
+
+Writes for each page "PAGES WIDTH HEIGHT", a line break, and the pixels, 3 bytes each. What is wrong with the PDF goes
+to standard error, with exit code 3. A process of its own, since a PDF of 2,000 bytes can keep the library busy for
+days, fill the memory, or end the process: `ecg_vlm.documents` ends this one in time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+from typing import Any
+
+MOST_MEMORY = 4 << 30  # bytes of address space, where the system can limit it
+UNREADABLE = 3  # exit code
+_POINTS_PER_INCH = 72
+
+
+def main(dpi: float, most_pixels: int, most_pages: int) -> int:
+    """Draw every page at `dpi`, or at as many as `most_pixels` allow. Returns the exit code."""
+    import pypdfium2
+
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource  # not on Windows
+
+        resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
+    try:
+        document = pypdfium2.PdfDocument(sys.stdin.buffer.read())
+        count = min(len(document), most_pages)
+        if not count:
+            raise ValueError("it has no page")
+        for number in range(count):
+            _write_page(document[number], count, dpi, most_pixels)
+    except (pypdfium2.PdfiumError, ValueError, MemoryError) as error:
+        print(error or type(error).__name__, file=sys.stderr)
+        return UNREADABLE
+    except BrokenPipeError:  # the other side has read what it needs
+        pass
+    return 0
+
+
+def _write_page(page: Any, count: int, dpi: float, most_pixels: int) -> None:
+    width, height = page.get_size()
+    if not (width > 0 and height > 0 and math.isfinite(width * height)):
+        raise ValueError(f"a page measures {width:g} x {height:g} points")
+    scale = min(dpi / _POINTS_PER_INCH, math.sqrt(most_pixels / (width * height)))
+    image = page.render(scale=scale).to_pil().convert("RGB")
+    sys.stdout.buffer.write(b"%d %d %d\n" % (count, *image.size) + image.tobytes())
+    sys.stdout.buffer.flush()
+    page.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main(float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))
