@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from eval.metrics.ranking import roc_auc
 from eval.metrics.tasks import Bools, Floats, TaskView, label_matrix, task_view
-from render.dialogues.compose import related
+from render.dialogues.compose import related_statements
 from render.statements import STATEMENTS
 
 _POINTS = 80
@@ -91,7 +91,8 @@ def confusable_pairs(
     labels, codes = label_matrix(statement_sets, "all")
     column = {code: i for i, code in enumerate(codes)}
     odds = np.log(np.clip(scores, 1e-7, 1 - 1e-7)) - np.log1p(-np.clip(scores, 1e-7, 1 - 1e-7))
-    pairs = sorted({tuple(sorted((code, other))) for code, others in related("near").items() for other in others})
+    near = related_statements("near")
+    pairs = sorted({tuple(sorted((code, other))) for code, others in near.items() for other in others})
     found = []
     for first, second in pairs:
         i, j = column[first], column[second]
