@@ -116,8 +116,11 @@ def stages(number: int) -> Iterator[tuple[str, float]]:
     """(stage, ms) of one record, in the simulator's order."""
     from render.record import HIGH_RATE_HZ
     from render.simulator import simulate
+    from render.simulator.checks import record_statements
+    from render.simulator.dipoles import sample_person
     from render.simulator.electrodes import electrode_noise, twelve_leads
-    from render.simulator.findings import COMPATIBLE_WITH_NORM
+    from render.simulator.findings import COMPATIBLE_WITH_NORM, sample_findings
+    from render.simulator.rhythm import rhythm
     from render.simulator.rng import BufferedRng
 
     ms = 0.0
@@ -131,11 +134,11 @@ def stages(number: int) -> Iterator[tuple[str, float]]:
 
     rng = clock(lambda: BufferedRng(2, number))
     yield "seed", ms
-    findings = clock(lambda: simulate.sample_findings(rng))
+    findings = clock(lambda: sample_findings(rng))
     yield "statements", ms
-    person = clock(lambda: simulate.sample_person(rng, "NORM" in findings, findings <= COMPATIBLE_WITH_NORM))
+    person = clock(lambda: sample_person(rng, "NORM" in findings, findings <= COMPATIBLE_WITH_NORM))
     yield "person", ms
-    timing = clock(lambda: simulate.rhythm(findings, person.age, rng))
+    timing = clock(lambda: rhythm(findings, person.age, rng))
     yield "rhythm", ms
     beat = clock(lambda: simulate._verified_beat(findings, person, timing.rate, rng))
     yield "a beat that meets its criteria", ms
@@ -147,7 +150,7 @@ def stages(number: int) -> Iterator[tuple[str, float]]:
     yield "electrode noise", ms
     clock(lambda: twelve_leads(heart, noise))
     yield "twelve leads", ms
-    clock(lambda: (simulate.record_statements(findings, beat), simulate._report(findings, timing, beat)))
+    clock(lambda: (record_statements(findings, beat), simulate._report(findings, timing, beat)))
     yield "statements and report", ms
     clock(lambda: simulate._measurements(findings, timing, beat))
     yield "measurements", ms

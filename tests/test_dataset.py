@@ -1,4 +1,4 @@
-"""Statements, dialogues and data sets."""
+"""Label tasks, records and data sets."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from render.statements import LABEL_TASKS, task_classes, task_labels
 SMALL = Options(width=560, closed=6, shard_size=4)
 
 
-class Listed:
-    """A source over given records; an InputError in the list is raised when read."""
+class ListSource:
+    """A source of these records; `read` raises an InputError of the list."""
 
     name = "wfdb"
 
@@ -65,11 +65,11 @@ def test_likelihood_is_not_asked_and_classes_come_from_diagnostic_codes():
     assert task_labels(["UNHEARD_OF"], "all") == frozenset()
 
 
-def test_leads_are_found_by_name_whatever_their_order_and_case():
+def test_leads_are_matched_by_name_in_any_order_and_case():
     names = ["i", "ii", "iii", "AVR", "AVF", "AVL", "v1", "v2", "v3", "v4", "v5", "v6"]  # MIMIC has aVF first
     samples = np.arange(12, dtype=np.float64)[:, None] * np.ones((1, 5))
-    ordered = in_lead_order(names, samples, "x")
-    assert ordered[LEADS.index("aVF"), 0] == 4 and ordered[LEADS.index("aVL"), 0] == 5
+    rows = in_lead_order(names, samples, "x")
+    assert rows[LEADS.index("aVF"), 0] == 4 and rows[LEADS.index("aVL"), 0] == 5
     with pytest.raises(InputError, match="lead V6 missing"):
         in_lead_order(names[:-1], samples[:-1], "x")
     with pytest.raises(InputError, match="two channels are named II"):
@@ -82,8 +82,8 @@ def test_same_seed_same_bytes_whatever_the_workers_and_after_an_interruption(tmp
     write_dataset(source, tmp_path / "two", SMALL, workers=2)
     calls = []
 
-    def interrupt(done: int, total: int) -> None:
-        calls.append(done)
+    def interrupt(count: int, total: int) -> None:
+        calls.append(count)
         if len(calls) == 2:
             raise KeyboardInterrupt
 
@@ -100,7 +100,7 @@ def test_same_seed_same_bytes_whatever_the_workers_and_after_an_interruption(tmp
     assert bytes_of(tmp_path / "one") == bytes_of(tmp_path / "two") == bytes_of(tmp_path / "three")
 
 
-def test_several_pages_of_each_record_differ_in_look_and_say_the_same(tmp_path):
+def test_pages_of_a_record_differ_in_look_and_have_the_same_dialogues(tmp_path):
     options = dataclasses.replace(
         SMALL, per_record=3, layout="mixed", style="mixed", mask=True, tasks=("rhythm",), forms=("closed", "open")
     )
@@ -142,29 +142,29 @@ def test_wrong_options_are_refused_before_any_work(options):
         Options(**options)
 
 
-class ToldSome:
-    """Dialogues of some records."""
+class SomeDialogues:
+    """Dialogues of the records with odd numbers."""
 
     name = "some.json"
 
     def dialogues(self, record: EcgRecord) -> list[Dialogue]:
-        told = Dialogue("report", "open", "What is it?", "Sinus rhythm.", (), "machine")
-        return [told] if int(record.record_id.split("-")[-1]) % 2 else []
+        dialogue = Dialogue("report", "open", "What is it?", "Sinus rhythm.", (), "machine")
+        return [dialogue] if int(record.record_id.split("-")[-1]) % 2 else []
 
 
-def test_dialogues_from_elsewhere_take_the_place_of_composed_ones(tmp_path):
+def test_a_dialogue_source_replaces_composed_dialogues(tmp_path):
     source = SimulatedSource(3, 4)
     odd = [i for i in range(4) if int(source.read(i).record_id.split("-")[-1]) % 2]
-    manifest = write_dataset(source, tmp_path / "d", SMALL, told=ToldSome())
+    manifest = write_dataset(source, tmp_path / "d", SMALL, dialogue_source=SomeDialogues())
     assert manifest["pages"] == len(odd) and len(manifest["skipped"]) == 4 - len(odd)
-    assert all("no dialogue of it in some.json" in left["reason"] for left in manifest["skipped"])
+    assert all("no dialogue of it in some.json" in page["reason"] for page in manifest["skipped"])
     assert open_dataset(tmp_path / "d")[0]["dialogues"][0]["messages"][1]["content"] == "Sinus rhythm."
 
 
-def test_lines_of_a_report_that_stand_for_nothing_are_counted(tmp_path):
+def test_report_lines_without_a_statement_are_counted(tmp_path):
     good = simulate(4, ["SR"])
     lines = ("Abnormal ECG", "Report made without knowing age")
-    source = Listed(
+    source = ListSource(
         dataclasses.replace(good, unmapped_lines=lines), dataclasses.replace(good, unmapped_lines=lines[:1])
     )
     manifest = write_dataset(source, tmp_path / "d", SMALL)
@@ -182,8 +182,8 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_shard(tmp_path, monkeypatch,
 
     monkeypatch.setattr(pq, "write_table", full)
     assert main(["render", "simulated", str(tmp_path / "d"), "--limit", "2", "--width", "560"]) == 1
-    said = capsys.readouterr().err.strip().splitlines()
-    assert "No space left on device" in said[-1] and "Traceback" not in "".join(said)
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert "No space left on device" in lines[-1] and "Traceback" not in "".join(lines)
     assert not list((tmp_path / "d" / "data").iterdir())
 
 
@@ -203,19 +203,19 @@ def test_damaged_records_stop_the_work_or_are_listed(tmp_path):
     short = dataclasses.replace(good, signal=good.signal[:, : int(9.98 * good.sampling_rate)])
     for record, message in (
         (flat, "lead aVR is flat"),
-        (gap, "lead V2 is flat or holds NaN"),
+        (gap, "lead V2 is flat or contains NaN"),
         (short, r"9\.98 s"),
     ):
         with pytest.raises(InputError, match=message):
-            write_dataset(Listed(good, record), tmp_path / "strict", SMALL)
+            write_dataset(ListSource(good, record), tmp_path / "strict", SMALL)
         assert not (tmp_path / "strict" / "manifest.json").exists()
         (tmp_path / "strict" / "begun.json").unlink()
         (tmp_path / "strict" / "data").exists() and (tmp_path / "strict" / "data").rmdir()
     lenient = dataclasses.replace(SMALL, lenient=True)
-    manifest = write_dataset(Listed(flat, gap, InputError("x.dat: truncated"), short), tmp_path / "d", lenient)
+    manifest = write_dataset(ListSource(flat, gap, InputError("x.dat: truncated"), short), tmp_path / "d", lenient)
     assert manifest["pages"] == 3 and manifest["skipped"] == [{"index": 2, "reason": "x.dat: truncated"}]
     with pytest.raises(InputError, match=r"none of 1 records could be used; x\.dat"):
-        write_dataset(Listed(InputError("x.dat: truncated")), tmp_path / "nothing", lenient)
+        write_dataset(ListSource(InputError("x.dat: truncated")), tmp_path / "nothing", lenient)
 
 
 def test_a_damaged_shard_is_one_line(tmp_path):
@@ -226,7 +226,7 @@ def test_a_damaged_shard_is_one_line(tmp_path):
         open_dataset(tmp_path / "d")
 
 
-def test_writes_are_whole_or_not_there(tmp_path):
+def test_writes_are_atomic(tmp_path):
     (tmp_path / "a").write_text("old")
     with pytest.raises(RuntimeError), atomic_write(tmp_path / "a") as partial:
         partial.write_text("half")
@@ -250,7 +250,7 @@ def test_impossible_records_are_refused(change, message):
         dataclasses.replace(simulate(4, ["SR"]), **change)
 
 
-def test_microvolts_read_as_millivolts_are_noticed():
+def test_microvolts_read_as_millivolts_are_detected():
     record = simulate(4, ["SR"])
     with pytest.raises(InputError, match="gain or unit"):
         dataclasses.replace(record, signal=record.signal * 1000)

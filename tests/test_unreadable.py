@@ -235,7 +235,7 @@ def test_a_share_is_between_nought_and_one(tmp_path: Path, capsys: pytest.Captur
         assert main(["render", "simulated", str(tmp_path / "d"), f"--unreadable={share}"]) == 2
         assert "not a share from 0 to 1" in capsys.readouterr().err
     for value in (1.1, -0.1, float("nan")):
-        with pytest.raises(InputError, match="no share of the pages"):
+        with pytest.raises(InputError, match="is not a share of the pages"):
             Options(unreadable=value)
     where = str(tmp_path / "d")
     assert main(["render", "simulated", where, "--limit=2", "--width=400", "--unreadable=1"]) == 0

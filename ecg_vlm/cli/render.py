@@ -145,6 +145,7 @@ def _preview(out: Path, source: Source, options: Options) -> None:
 
 
 def _render_all(a: argparse.Namespace, source: Source, options: Options) -> None:
+    from render.dataset.data_card import write_card
     from render.dataset.llava import LlavaDialogues, export_llava
     from render.dataset.parquet import write_dataset
 
@@ -155,7 +156,7 @@ def _render_all(a: argparse.Namespace, source: Source, options: Options) -> None
             source,
             a.out,
             options,
-            told=dialogues,
+            dialogue_source=dialogues,
             workers=a.workers,
             resume=a.resume,
             progress=lambda count, total: show("pages", count, total),
@@ -163,6 +164,7 @@ def _render_all(a: argparse.Namespace, source: Source, options: Options) -> None
         if a.format == "llava" and not llava.exists():
             export_llava(a.out, a.out, lambda count, total: show("images", count, total))
     if a.format == "llava":
+        write_card(a.out, manifest, llava=True)
         shutil.rmtree(a.out / "data", ignore_errors=True)
     result = llava if a.format == "llava" else a.out
     print(f"{result}: {manifest['pages']} pages, {sum(manifest['dialogue_counts'].values())} dialogues")

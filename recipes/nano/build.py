@@ -22,7 +22,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from render.dialogues.compose import dialogues
+from render.dialogues.compose import compose_dialogues
 from render.dialogues.wording import GERMAN_QUESTIONS, bare, label_of
 from render.simulator.simulate import SimulatedSource
 from render.statements import STATEMENTS
@@ -66,7 +66,7 @@ def corpus() -> Iterator[str]:
     """The texts that the tokenizer is fitted to: what our dialogues say, and numbers with units."""
     records = SimulatedSource(0, _CORPUS)
     for i in range(_CORPUS):
-        for dialogue in dialogues(records.read(i), np.random.default_rng(i), closed=8):
+        for dialogue in compose_dialogues(records.read(i), np.random.default_rng(i), closed=8):
             yield dialogue.question
             yield dialogue.answer
     yield from GERMAN_QUESTIONS

@@ -1,4 +1,4 @@
-"""A contact sheet: what a data set will look like, for a person to look at before spending hours on it."""
+"""A contact sheet: some pages of a data set with their dialogues, to inspect before rendering all of it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
@@ -17,40 +18,38 @@ from render.errors import InputError
 MOST_PAGES = 12
 
 _COLUMNS, _QUESTIONS = 3, 6
-# Pixels. A page 280 mm wide is then 2.3 px per mm: the grid's large boxes and every wave are still to be seen.
+# Pixels. A page 280 mm wide then has 2.3 px per mm: the grid's large boxes and every wave stay visible.
 _PICTURE_WIDTH, _PICTURE_HEIGHT = 640, 640
 _EDGE, _GAP, _PAD = 36, 28, 18
 _CARD_WIDTH = _PICTURE_WIDTH + 2 * _PAD
 _TITLE, _LARGE, _TEXT, _SMALL = 32, 21, 17, 15  # type sizes
-_MOST_LETTERS = 1000  # on a line; no more are ever measured
+_MOST_LETTERS = 1000  # of a line; further ones are not measured
 
 _GROUND, _CARD, _RULE, _CHIP = "#eef1f5", "#ffffff", "#d5dbe3", "#e5edf8"
 _DARK, _GREY, _BLUE = "#17202c", "#5d6a7a", "#1d4f91"
 _ANSWERS = {"yes": "#116b3a", "no": "#a3261d"}
 
-_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-
 
 @dataclass
 class _Column:
-    """Things set one below the other, `width` pixels wide: laid out first, drawn once it is known where."""
+    """Text and plates one below the other, `width` pixels wide: first the layout, then `draw` at a position."""
 
     width: int
     height: int = 0
     marks: list[Callable[[ImageDraw.ImageDraw, int, int], None]] = field(default_factory=list)
 
     def text(self, words: str, size: int, colour: str, *, indent: int = 0, most: int = 3) -> None:
-        """Wrapped text, cut with an ellipsis after `most` lines."""
-        for line in _wrapped(words, _font(size), self.width - indent, most):
+        """Add wrapped text; an ellipsis ends it after `most` lines."""
+        for line in _wrap(words, _font(size), self.width - indent, most):
             self._text_at(line, size, colour, indent, self.height)
             self.height += round(size * 1.35)
 
     def right(self, words: str, size: int, colour: str, top: int) -> None:
-        """One line at the right edge, `top` pixels from the column's head; it takes no room."""
+        """Add a line at the right edge, `top` pixels below the column's head; it adds no height."""
         self._text_at(words, size, colour, self.width - round(_font(size).getlength(words)), top)
 
     def chips(self, words: Sequence[str]) -> None:
-        """Words on small plates, in as many rows as they need."""
+        """Add words on small plates, in as many rows as necessary."""
         x, high = 0, round(_SMALL * 1.7)
         for word in words:
             word = _cut(word, _font(_SMALL), self.width - 20)
@@ -62,6 +61,7 @@ class _Column:
         self.height += high
 
     def draw(self, ink: ImageDraw.ImageDraw, x: int, y: int) -> None:
+        """Draw the column with its upper left corner at x, y."""
         for mark in self.marks:
             mark(ink, x, y)
 
@@ -81,10 +81,10 @@ class _Column:
 def contact_sheet(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """Rows of a data set (see `render.dataset.rows`) as one PNG: up to `MOST_PAGES` pages in three columns.
 
-    Below each page stand its record, source, layout, style and statements, and some of its questions with their
-    answers; the head counts pages, dialogues by task and form, and how many closed questions have the answer yes,
-    over all rows. The same rows give the same bytes.
-    Raises `InputError` for no row at all and for an image that cannot be opened.
+    Below each page are its record, source, layout, style and statements, and some of its questions with their answers.
+    The head has the number of pages, of dialogues by task and form, and of closed questions answered yes, over all
+    rows. The same rows give the same bytes.
+    Raises `InputError` when there is no row, and for an image that cannot be opened.
     """
     if not rows:
         raise InputError("preview: no page to show; every record was left out")
@@ -92,7 +92,7 @@ def contact_sheet(rows: Sequence[Mapping[str, Any]]) -> bytes:
     across = min(len(cards), _COLUMNS)
     width = 2 * _EDGE + across * _CARD_WIDTH + (across - 1) * _GAP
     head = _head(rows, width - 2 * _EDGE)
-    ends = [_EDGE + head.height + _GAP] * across  # where the next card of each column begins
+    ends = [_EDGE + head.height + _GAP] * across  # top of the next card in each column
     places = []
     for picture, caption in cards:
         column = ends.index(min(ends))
@@ -113,7 +113,7 @@ def contact_sheet(rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def _picture(row: Mapping[str, Any]) -> Image.Image:
-    """The row's image, made smaller where it is larger than its place."""
+    """The row's image, reduced to fit its card."""
     try:
         picture = Image.open(BytesIO(row["image"]["bytes"])).convert("RGB")
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
@@ -129,11 +129,15 @@ def _head(rows: Sequence[Mapping[str, Any]], width: int) -> _Column:
     pages = f"{len(rows)} page{'s' * (len(rows) != 1)}"
     head.text(f"{sources}: {pages}, {len(dialogues)} dialogues", _TITLE, _DARK)
     if len(rows) > MOST_PAGES:
-        head.text(f"the first {MOST_PAGES} are shown, all are counted", _TEXT, _GREY)
-    answers = Counter(said for dialogue in dialogues if (said := _yes_or_no(dialogue)))
-    asked = answers.total()
-    if asked:
-        head.text(f"yes or no: {answers['yes']} of {asked} are yes ({answers['yes'] / asked:.0%})", _LARGE, _DARK)
+        head.text(f"the first {MOST_PAGES} pages; the numbers are of all", _TEXT, _GREY)
+    answers = Counter(word for dialogue in dialogues if (word := _yes_or_no(dialogue)))
+    closed_count = answers.total()
+    if closed_count:
+        head.text(
+            f"yes or no: {answers['yes']} of {closed_count} are yes ({answers['yes'] / closed_count:.0%})",
+            _LARGE,
+            _DARK,
+        )
     kinds = Counter((dialogue["task"], dialogue.get("form") or "") for dialogue in dialogues)
     tasks = {task: sum(n for (of, _), n in kinds.items() if of == task) for task, _ in kinds}
     parts = (
@@ -156,8 +160,8 @@ def _caption(row: Mapping[str, Any]) -> _Column:
         caption.height += 7
         caption.chips(row["statements"])
     caption.height += 12
-    for dialogue in _chosen(row["dialogues"]):
-        question, answer = (_said(dialogue, role) for role in ("user", "assistant"))
+    for dialogue in _selection(row["dialogues"]):
+        question, answer = (_turn_text(dialogue, role) for role in ("user", "assistant"))
         caption.text(question, _TEXT, _DARK, most=4)
         colour = _ANSWERS.get(_yes_or_no(dialogue) or "", _BLUE)
         caption.text(answer, _TEXT, colour, indent=22, most=3)
@@ -168,37 +172,41 @@ def _caption(row: Mapping[str, Any]) -> _Column:
     return caption
 
 
-def _chosen(dialogues: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Up to `_QUESTIONS` dialogues in their order, of as many tasks and forms as there are."""
+def _selection(dialogues: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Up to `_QUESTIONS` dialogues in their order, of as many tasks and forms as possible."""
     kinds = [(dialogue["task"], dialogue.get("form")) for dialogue in dialogues]
-    chosen: list[int] = []
-    shown: Counter[str | None] = Counter()
-    left = list(range(len(kinds)))
-    while left and len(chosen) < _QUESTIONS:
-        rarest = min(left, key=lambda i: (sum(shown[word] for word in kinds[i]), i))
-        left.remove(rarest)
-        chosen.append(rarest)
-        shown.update(kinds[rarest])
-    return [dialogues[i] for i in sorted(chosen)]
+    indices: list[int] = []
+    counts: Counter[str | None] = Counter()
+    rest = list(range(len(kinds)))
+    while rest and len(indices) < _QUESTIONS:
+        rarest = min(rest, key=lambda i: (sum(counts[word] for word in kinds[i]), i))
+        rest.remove(rarest)
+        indices.append(rarest)
+        counts.update(kinds[rarest])
+    return [dialogues[i] for i in sorted(indices)]
 
 
-def _said(dialogue: Mapping[str, Any], role: str) -> str:
+def _turn_text(dialogue: Mapping[str, Any], role: str) -> str:
     return " ".join(str(message["content"]) for message in dialogue["messages"] if message["role"] == role)
 
 
 def _yes_or_no(dialogue: Mapping[str, Any]) -> str | None:
     """ "yes", "no", or None where the answer is neither."""
-    first = _said(dialogue, "assistant").lower().replace(",", ".").partition(".")[0].strip()
+    first = _turn_text(dialogue, "assistant").lower().replace(",", ".").partition(".")[0].strip()
     return first if first in _ANSWERS else None
 
 
 @lru_cache
-def _font(size: int) -> _Font:
-    return ImageFont.load_default(size)
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which has the letters of all European languages; Pillow's default font has no umlauts."""
+    import matplotlib  # here, not above: only previews need it
+
+    file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    return ImageFont.truetype(str(file), size, layout_engine=ImageFont.Layout.BASIC)
 
 
-def _wrapped(words: str, font: _Font, width: int, most: int) -> list[str]:
-    """At most `most` lines no wider than `width`; line breaks count as spaces, words too long are broken."""
+def _wrap(words: str, font: ImageFont.FreeTypeFont, width: int, most: int) -> list[str]:
+    """At most `most` lines no wider than `width`; line breaks count as spaces, and long words are split."""
     lines = [""]
     for word in _pieces(words, font, width):
         longer = f"{lines[-1]} {word}".strip()
@@ -212,7 +220,7 @@ def _wrapped(words: str, font: _Font, width: int, most: int) -> list[str]:
     return lines
 
 
-def _pieces(words: str, font: _Font, width: int) -> Iterator[str]:
+def _pieces(words: str, font: ImageFont.FreeTypeFont, width: int) -> Iterator[str]:
     for word in words.split():
         while word:
             size = max(1, _fitting(word, font, width))
@@ -220,8 +228,8 @@ def _pieces(words: str, font: _Font, width: int) -> Iterator[str]:
             word = word[size:]
 
 
-def _cut(words: str, font: _Font, width: int) -> str:
-    """One line no wider than `width`, with an ellipsis where something is missing."""
+def _cut(words: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """One line no wider than `width`, ending with an ellipsis where text is missing."""
     words = " ".join(words.split())
     if _fitting(words, font, width) == len(words):
         return words
@@ -229,7 +237,7 @@ def _cut(words: str, font: _Font, width: int) -> str:
     return words[: _fitting(words, font, width - int(font.getlength("…")) - 1)].rstrip() + "…"
 
 
-def _fitting(words: str, font: _Font, width: int) -> int:
+def _fitting(words: str, font: ImageFont.FreeTypeFont, width: int) -> int:
     """How many of the first characters fit into `width` pixels."""
     words = words[:_MOST_LETTERS]
     return bisect_right(range(1, len(words) + 1), float(width), key=lambda n: float(font.getlength(words[:n])))

@@ -1,4 +1,4 @@
-"""What a data set says of itself: what its shards count, and the data card made from it."""
+"""The data card of a data set, and the counts of its shards on which it is based."""
 
 from __future__ import annotations
 
@@ -11,36 +11,37 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from render.io import atomic_write
 from render.pages.option_words import split_words
 from render.record import EcgRecord
 
 COUNTS_KEY = b"ecg_vlm_counts"
-"""Where a shard's Parquet metadata hold its counts."""
+"""The key of a shard's counts in its Parquet metadata."""
 
-_COUNTED = (
+_COUNTERS = (
     "statement_counts", "dialogue_counts", "form_counts", "closed_answers", "language_counts", "provenance_counts",
     "layout_words", "style_words", "unmapped_report_lines", "unreadable_counts",
 )  # fmt: skip
-_ONLY_WHERE_ASKED = "unreadable_counts"  # left out where there are none
-# Of a million machine reports there are too many different lines to list; the rare ones would be single typing errors.
+_OPTIONAL_COUNTER = "unreadable_counts"  # left out where it is empty
+# A million machine reports have too many different lines to list; the rare ones are mostly typing errors.
 _MOST_UNMAPPED = 200
 _VERSIONS = ("ecg-vlm", "numpy", "pillow", "isal", "pyarrow")
 
 
 class Counts:
-    """What one shard holds and what it left out."""
+    """The counts of one shard, and the pages that it leaves out."""
 
     def __init__(self) -> None:
-        self.skipped: list[dict[str, Any]] = []
-        self.counted: dict[str, Counter[str]] = {name: Counter() for name in _COUNTED}
+        self._omissions: list[dict[str, Any]] = []
+        self._counters: dict[str, Counter[str]] = {name: Counter() for name in _COUNTERS}
 
     def skip(self, index: int, reason: str) -> None:
-        """Page `index` was left out."""
-        self.skipped.append({"index": index, "reason": reason})
+        """Record that page `index` is left out."""
+        self._omissions.append({"index": index, "reason": reason})
 
     def add(self, row: dict[str, Any], record: EcgRecord) -> None:
-        """Count a row (see `render.dataset.rows`) and the lines of its record's report that stand for no statement."""
-        count = self.counted
+        """Count a row (see `render.dataset.rows`) and the report lines of its record that stand for no statement."""
+        count = self._counters
         count["statement_counts"].update(row["statements"])
         count["layout_words"].update(split_words(row["layout"]) if row["layout"] else [])
         count["style_words"].update(word.split("=")[0] for word in split_words(row["style"]) if word)
@@ -56,28 +57,28 @@ class Counts:
 
     def to_json(self) -> str:
         """For the shard's metadata; `summary` reads it."""
-        counted = {name: counts for name, counts in self.counted.items() if counts or name != _ONLY_WHERE_ASKED}
-        return json.dumps({"skipped": self.skipped, **counted}, sort_keys=True)
+        counters = {name: counts for name, counts in self._counters.items() if counts or name != _OPTIONAL_COUNTER}
+        return json.dumps({"skipped": self._omissions, **counters}, sort_keys=True)
 
 
 def summary(shards: Iterable[Path]) -> dict[str, Any]:
-    """The counts of all shards together: pages, skipped, and a mapping for each of what `Counts` counts."""
-    pages, skipped = 0, []
-    total: dict[str, Counter[str]] = {name: Counter() for name in _COUNTED}
+    """The counts of all shards together: "pages", "skipped", and a mapping for each counter of `Counts`."""
+    pages, omissions = 0, []
+    total: dict[str, Counter[str]] = {name: Counter() for name in _COUNTERS}
     for shard in shards:
         metadata = pq.read_metadata(shard)
-        counted = json.loads(metadata.metadata[COUNTS_KEY])
+        counts = json.loads(metadata.metadata[COUNTS_KEY])
         pages += metadata.num_rows
-        skipped += counted["skipped"]
-        for name in _COUNTED:
-            total[name].update(counted.get(name, {}))
+        omissions += counts["skipped"]
+        for name in _COUNTERS:
+            total[name].update(counts.get(name, {}))
     lines = total.pop("unmapped_report_lines")
-    if not total[_ONLY_WHERE_ASKED]:
-        del total[_ONLY_WHERE_ASKED]
+    if not total[_OPTIONAL_COUNTER]:
+        del total[_OPTIONAL_COUNTER]
     return {
         "pages": pages,
-        "skipped": skipped,
-        **{name: dict(sorted(counts.items())) for name, counts in total.items()},
+        "skipped": omissions,
+        **{name: dict(sorted(counter.items())) for name, counter in total.items()},
         "unmapped_report_lines": sum(lines.values()),
         "most_unmapped": dict(sorted(lines.items(), key=lambda item: (-item[1], item[0]))[:_MOST_UNMAPPED]),
         "versions": {name: version(name) for name in _VERSIONS},
@@ -92,16 +93,33 @@ _LICENCES = {
 }
 
 
-def card(manifest: dict[str, Any]) -> str:
-    """The data card; its header makes plain `datasets.load_dataset(folder)` find the shards and nothing else."""
+def write_card(folder: Path, manifest: dict[str, Any], *, llava: bool = False) -> None:
+    """Write a data set's data card, `README.md`. llava: its files are `llava.json` and images, not Parquet shards."""
+    with atomic_write(folder / "README.md") as partial:
+        partial.write_text(_card(manifest, llava), encoding="utf-8")
+
+
+_LLAVA_FILES = """## Files
+
+`llava.json`: a JSON list of {dialogues} samples, one dialogue each, with the keys `id`, `image`, `conversations` \
+(LLaVA's format) and `record_id`, `source`, `task`, `form`, `provenance`, `statements`, `language`.
+
+`images/`: {pages} pages as PNG or JPEG files. The path in `image` is relative to the folder of this card, which is \
+the image folder for training."""
+
+
+def _card(manifest: dict[str, Any], llava: bool) -> str:
+    """Its header makes plain `datasets.load_dataset(folder)` read the data files and no others."""
     dialogues = sum(manifest["dialogue_counts"].values())
-    told = f" read from {manifest['told']}" if manifest["told"] else " composed from statements and measurements"
+    origin = f" read from {manifest['told']}" if manifest["told"] else " composed from statements and measurements"
+    data_files = "llava.json" if llava else "data/*.parquet"
     parts = [
-        "---\nconfigs:\n- config_name: default\n  data_files: data/*.parquet\n---",
+        f"---\nconfigs:\n- config_name: default\n  data_files: {data_files}\n---",
         f"# ECG pages with dialogues: {manifest['source']}",
-        f"{manifest['pages']} pages of {manifest['records']} records, {dialogues} dialogues{told}; "
+        f"{manifest['pages']} pages of {manifest['records']} records, {dialogues} dialogues{origin}; "
         f"{len(manifest['skipped'])} pages left out (reasons in `manifest.json`).",
         f"{_LICENCES.get(manifest['source'], '')} Not for diagnosis.",
+        _LLAVA_FILES.format(dialogues=dialogues, pages=manifest["pages"]) if llava else "",
         "## Options",
         ", ".join(f"{key} {value}" for key, value in manifest["options"].items()) + ".",
         ", ".join(f"{name} {number}" for name, number in manifest["versions"].items()) + ".",
@@ -114,7 +132,7 @@ def card(manifest: dict[str, Any]) -> str:
         _table("answers to closed questions", manifest["closed_answers"], sum(manifest["closed_answers"].values())),
         _table("dialogues in language", manifest["language_counts"], dialogues),
         _table("who stands behind the answer", manifest["provenance_counts"], dialogues),
-        *_unreadable(manifest),
+        *_unreadable(manifest, llava),
         "## Labels",
         _table("statement", manifest["statement_counts"], manifest["pages"]),
     ]
@@ -126,13 +144,13 @@ def card(manifest: dict[str, Any]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _unreadable(manifest: dict[str, Any]) -> list[str]:
-    counts = manifest.get(_ONLY_WHERE_ASKED)
+def _unreadable(manifest: dict[str, Any], llava: bool) -> list[str]:
+    counts = manifest.get(_OPTIONAL_COUNTER)
     if not counts:
         return []
     return [
-        "Some pages cannot be read, and the answers say so: another picture, a page turned or cut off (column "
-        "`unreadable`). They carry no statements.",
+        "Some pages cannot be read, and the answers say so: another picture, a page turned or cut off"
+        f"{'' if llava else ' (column `unreadable`)'}. They carry no statements.",
         _table("pages that cannot be read", counts, manifest["pages"]),
     ]
 

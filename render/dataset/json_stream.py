@@ -1,4 +1,4 @@
-"""A JSON list or JSONL file of any size, one sample after the other, in little memory."""
+"""Reads a JSON list or JSONL file of any size sample by sample, in little memory."""
 
 from __future__ import annotations
 
@@ -25,38 +25,38 @@ def samples_in(path: Path) -> Iterator[tuple[int, int, Any]]:
 
 
 def _elements(window: _Window) -> Iterator[tuple[int, int, Any]]:
-    listed = window.next_mark() == "["
-    if listed:
+    is_list = window.next_mark() == "["
+    if is_list:
         window.at += 1
     for number in count(1):
         mark = window.next_mark()
-        if listed and number > 1 and mark == ",":
+        if is_list and number > 1 and mark == ",":
             window.at += 1
-        elif listed and mark == "]":
+        elif is_list and mark == "]":
             window.at += 1
             break
-        elif not listed and mark == "":
+        elif not is_list and mark == "":
             return
-        elif listed and number > 1:
+        elif is_list and number > 1:
             raise InputError(f"{window.path}: after sample {number - 1}: neither a comma nor ]; {SAMPLE_HINT}")
         yield window.next_value(number)
     if window.next_mark():
-        raise InputError(f"{window.path}: the list has ended, but the file goes on; {SAMPLE_HINT}")
+        raise InputError(f"{window.path}: the list has ended, but more text follows; {SAMPLE_HINT}")
 
 
 class _Window:
-    """A part of a JSON file. As Latin-1 one character is one byte, so places in the text are places in the file."""
+    """A part of a JSON file, decoded as Latin-1: one character is one byte, so text positions are file positions."""
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
         self.path = path
         self._file = file
         self._text = file.read(_CHUNK).decode("latin-1")
-        self._start = 0  # of the text, in the file
+        self._start = 0  # file position of the text
         self._decoder = json.JSONDecoder()
-        self.at = 3 if self._text.startswith("\xef\xbb\xbf") else 0  # behind a byte order mark
+        self.at = 3 if self._text.startswith("\xef\xbb\xbf") else 0  # after a byte order mark
 
     def next_mark(self) -> str:
-        """Go to the next character that is not white space and return it; "" at the file's end."""
+        """Move to the next character that is not white space and return it; "" at the end of the file."""
         while True:
             while self._text[self.at : self.at + 1] in _SPACES:
                 self.at += 1
@@ -64,7 +64,7 @@ class _Window:
                 return self._text[self.at : self.at + 1]
 
     def next_value(self, number: int) -> tuple[int, int, Any]:
-        """(first byte, bytes, value) of the JSON value that begins here or behind white space: sample `number`."""
+        """(first byte, bytes, value) of the next JSON value, which is sample `number`."""
         self.next_mark()
         while True:
             try:
@@ -74,7 +74,7 @@ class _Window:
                     value = json.loads(raw.encode("latin-1").decode("utf-8"))
                 break
             except (ValueError, RecursionError) as error:
-                # Perhaps only cut off by the window.
+                # The value may only be cut off by the window.
                 if len(self._text) - self.at > _LONGEST_SAMPLE or not self._more():
                     raise InputError(f"{self.path}: sample {number}: {_reason(error)}; {SAMPLE_HINT}") from error
         start = self._start + self.at
@@ -82,16 +82,16 @@ class _Window:
         return start, len(raw), value
 
     def _more(self) -> bool:
-        """Drop what lies behind, read on; False at the file's end."""
-        kept = self._text[self.at :]
-        read = self._file.read(max(_CHUNK, len(kept)))  # doubling: a long sample is not decoded a hundred times
+        """Drop the text before `at` and read more; False at the end of the file."""
+        rest = self._text[self.at :]
+        chunk = self._file.read(max(_CHUNK, len(rest)))  # doubling: a long sample is not decoded a hundred times
         self._start += self.at
-        self._text, self.at = kept + read.decode("latin-1"), 0
-        return bool(read)
+        self._text, self.at = rest + chunk.decode("latin-1"), 0
+        return bool(chunk)
 
 
 def _reason(error: Exception) -> str:
-    """Without the place, which would be one of the window."""
+    """The error without its position, which would be relative to the window."""
     if isinstance(error, json.JSONDecodeError):
         return f"not JSON ({error.msg})"
     return {UnicodeDecodeError: "not UTF-8", RecursionError: "nested too deep"}.get(type(error), str(error)[:100])

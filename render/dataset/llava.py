@@ -1,15 +1,15 @@
-"""LLaVA conversations, the record form of ECGInstruct: data sets go out in it, published conversations come in.
+"""LLaVA conversations, the format of ECGInstruct: export of data sets, and import of published conversations.
 
 A sample is one image with one conversation, a file a JSON list of samples (or JSONL, one sample a line):
 
     {"id": "mimic-44111511", "image": "mimic/p1127/p11273115/s44111511/44111511-0.png", "conversations": [
         {"from": "human", "value": "<image>\nWhat is the rhythm?"}, {"from": "gpt", "value": "Sinus rhythm."}]}
 
-Samples written here carry further keys (record_id, source, task, form, provenance, statements, language), which
-other tools pass over and `LlavaDialogues` reads back. Published files have none of them: there the record is known
-by the image's path, and task and form are guessed from the wording.
+Samples written here have extra keys (record_id, source, task, form, provenance, statements, language), which other
+tools ignore and `LlavaDialogues` reads. Published files have none of them: there the image's path identifies the
+record, and task and form are guessed from the wording.
 
-Source of the form and of the paths: Liu et al. 2024, "Teach Multimodal LLMs to Comprehend Electrocardiographic
+Source of the format and of the paths: Liu et al. 2024, "Teach Multimodal LLMs to Comprehend Electrocardiographic
 Images" (arXiv 2410.19008) and https://github.com/AIMedLab/PULSE/issues/2: MIMIC-IV-ECG under mimic/ and mimic_v4/
 by study, PTB-XL (also the records of ECG-QA) under ptb-xl/ by ecg_id, CODE-15 under code15_v4/ by exam.
 """
@@ -39,8 +39,8 @@ _IMAGE = "<image>"
 
 _TO_LLAVA = {"user": "human", "assistant": "gpt"}
 _SPEAKERS = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt", "system": "system"}
-_KEPT = ("task", "form", "provenance", "statements", "language")
-_ALLOWED = {"task": DIALOGUE_TASKS, "form": FORMS, "provenance": ("human", "machine", "simulated", "measured")}
+_EXTRA_KEYS = ("task", "form", "provenance", "statements", "language")
+_VALID_VALUES = {"task": DIALOGUE_TASKS, "form": FORMS, "provenance": ("human", "machine", "simulated", "measured")}
 _COLUMNS = {"image", "dialogues", "record_id", "source"}
 _MAGIC = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpg"}
 
@@ -48,8 +48,8 @@ _MAGIC = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpg"}
 def llava_samples(row: Mapping[str, Any], image: str) -> list[dict[str, Any]]:
     """A data set row as samples of one dialogue each.
 
-    image: the path of the row's image relative to the image folder, with "/". The ids are made of it and the number
-    of the dialogue, so they are unique where the images are, and the same whenever the data set is.
+    image: the path of the row's image relative to the image folder, with "/". The ids consist of it and the number of
+    the dialogue, so that they are unique if the images are, and the same for the same data set.
     """
     stem = image.removeprefix("images/").rsplit(".", 1)[0].replace("/", "-")
     samples = []
@@ -61,27 +61,27 @@ def llava_samples(row: Mapping[str, Any], image: str) -> list[dict[str, Any]]:
         for turn in [turn for turn in turns if turn["from"] == "human"][:1]:
             turn["value"] = f"{_IMAGE}\n{turn['value']}"
         sample = {"id": f"{row['source']}-{stem}-{k}", "image": image, "conversations": turns}
-        known = {key: dialogue[key] for key in _KEPT if dialogue.get(key) is not None}
-        samples.append({**sample, "record_id": row["record_id"], "source": row["source"], **known})
+        extras = {key: dialogue[key] for key in _EXTRA_KEYS if dialogue.get(key) is not None}
+        samples.append({**sample, "record_id": row["record_id"], "source": row["source"], **extras})
     return samples
 
 
 def export_llava(
-    dataset: str | Path, out: str | Path, progress: Callable[[int, int], None] = lambda done, total: None
+    dataset: str | Path, out: str | Path, progress: Callable[[int, int], None] = lambda count, total: None
 ) -> int:
     """Write the shards of a data set as `out/llava.json` and `out/images/<shard>/<record>-<page>.png`.
 
-    The image folder for training is `out` itself. Memory holds a few rows at a time, and the same shards give the
-    same bytes. After an interruption run it again: images that are there and right are kept, the JSON comes last.
-    progress: called with (pages done, pages in all). Returns the number of samples.
+    The image folder for training is `out` itself. A few rows are in memory at a time, and the same shards give the
+    same bytes. After an interruption run it again: correct images are not rewritten, and the JSON is written last.
+    progress: called with (pages written, total pages). Returns the number of samples.
     Raises `InputError` where there is no shard, or a damaged one, and when `out` cannot be a folder.
     """
     out = Path(out)
     shards = sorted((Path(dataset) / "data").glob("*.parquet"))
     if not shards:
         raise InputError(f"{dataset}/data: no .parquet shard; render the data set first")
-    total = sum(_opened(shard).metadata.num_rows for shard in shards)
-    done = samples = 0
+    total = sum(_open_shard(shard).metadata.num_rows for shard in shards)
+    pages = samples = 0
     try:
         with atomic_write(out / "llava.json") as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
             for row, image in _pages(shards):
@@ -89,16 +89,16 @@ def export_llava(
                 for sample in llava_samples(row, image):
                     file.write(("[\n" if samples == 0 else ",\n") + json.dumps(sample, ensure_ascii=False))
                     samples += 1
-                done += 1
-                if done == total or done % 100 == 0:
-                    progress(done, total)
+                pages += 1
+                if pages == total or pages % 100 == 0:
+                    progress(pages, total)
             file.write("\n]\n" if samples else "[]\n")
     except (FileExistsError, NotADirectoryError) as error:
         raise InputError(f"{out}: {error.filename} is a file, not a folder; name another folder") from error
     return samples
 
 
-def _opened(shard: Path) -> pq.ParquetFile:
+def _open_shard(shard: Path) -> pq.ParquetFile:
     try:
         file = pq.ParquetFile(shard)
     except (pa.ArrowInvalid, OSError) as error:
@@ -110,25 +110,25 @@ def _opened(shard: Path) -> pq.ParquetFile:
 
 
 def _pages(shards: list[Path]) -> Iterator[tuple[dict[str, Any], str]]:
-    """Each row and the path of its image: one folder a shard, as no folder likes a million files."""
+    """Each row and the path of its image: one folder per shard, as a folder of a million files is slow."""
     for k, shard in enumerate(shards):
-        used: Counter[str] = Counter()
+        counts: Counter[str] = Counter()
         try:
-            for batch in _opened(shard).iter_batches(16, columns=sorted(_COLUMNS)):
+            for batch in _open_shard(shard).iter_batches(16, columns=sorted(_COLUMNS)):
                 for row in batch.to_pylist():
-                    yield row, f"images/{k:05d}/{_image_name(row, used, shard)}"
+                    yield row, f"images/{k:05d}/{_image_name(row, counts, shard)}"
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
             raise InputError(f"{shard}: cannot be read ({error}); render the data set again") from error
 
 
-def _image_name(row: Mapping[str, Any], used: Counter[str], shard: Path) -> str:
-    """<record>-<page>.<ending>, safe on every system and new among those `used`.
+def _image_name(row: Mapping[str, Any], counts: Counter[str], shard: Path) -> str:
+    """<record>-<page>.<ending>, valid on every system and unique. counts: of the names so far, which it updates.
 
-    Pages of one record, and records that differ in case or in odd letters only, count on.
+    Pages of one record, and records that differ only in case or in replaced characters, are numbered.
     """
     name = re.sub(r"[^A-Za-z0-9._-]", "_", row["record_id"])[:100]
-    page = used[name.casefold()]
-    used[name.casefold()] += 1
+    page = counts[name.casefold()]
+    counts[name.casefold()] += 1
     content = (row["image"] or {}).get("bytes") or b""
     for magic, ending in _MAGIC.items():
         if content.startswith(magic):
@@ -144,44 +144,44 @@ def _write_image(path: Path, content: bytes) -> None:
 
 
 class LlavaDialogues:
-    """The conversations of a LLaVA or ECGInstruct file, found by record.
+    """The conversations of a LLaVA or ECGInstruct file, by record.
 
-    path: a JSON list of samples, or JSONL. source: the name of the source whose records are asked for: "mimic" and
-    "ptbxl" find theirs by image path or id; "wfdb" by file name ("code15_v4/2508875-0.png" is exams_part2/2508875;
-    folders, as far as both have them, must agree); samples written by `export_llava` by their own keys, in any source.
+    path: a JSON list of samples, or JSONL. source: the name of the records' source. A sample of "mimic" or "ptbxl" is
+    assigned to its record by image path or id, one of "wfdb" by file name ("code15_v4/2508875-0.png" is
+    exams_part2/2508875; folders that both have must agree), and one written by `export_llava` by its own keys.
 
-    len: the samples that name a record of the source. unmatched: those that name none. empty: the turns without a
+    len: the samples of records of the source. unmatched_samples: those of none. empty_turns: the turns without a
     question or an answer, which are left out.
-    The file is read once from front to back and checked, then only the places of samples are held, 20 bytes each, so
-    an instance is small to send to a worker process; `dialogues` reads the file again there.
-    Raises `InputError` (file, sample number counted from 1, field, mend) for a damaged file or sample, and when no
-    sample at all names a record of the source.
+    The file is read and checked once, then only the positions of samples stay in memory, 20 bytes each, so that an
+    instance can be sent to a worker process; `dialogues` reads the file again there.
+    Raises `InputError` (file, sample number from 1, field, mend) for a damaged file or sample, and when no sample is of
+    a record of the source.
     """
 
     def __init__(self, path: str | Path, source: str) -> None:
         self.path, self.source = Path(path), source
         self.name = self.path.name
-        self.unmatched = self.empty = 0
+        self.unmatched_samples = self.empty_turns = 0
         keys, starts, sizes = array("Q"), array("q"), array("q")
         for number, (start, size, sample) in enumerate(samples_in(self.path), 1):
             try:
                 turns = _turns(sample)
             except InputError as error:
                 raise InputError(f"{self.path}: sample {number}: {error}") from error
-            self.empty += sum(not (question and answer) for question, answer in turns)
-            name = _record_named(sample, source)
+            self.empty_turns += sum(not (question and answer) for question, answer in turns)
+            name = _record_id(sample, source)
             if name is None:
-                self.unmatched += 1
+                self.unmatched_samples += 1
                 continue
             keys.append(_key(name))
             starts.append(start)
             sizes.append(size)
-        if not keys and not self.unmatched:
-            raise InputError(f"{self.path}: holds no sample; download the file again")
+        if not keys and not self.unmatched_samples:
+            raise InputError(f"{self.path}: contains no sample; download the file again")
         if not keys:
             raise InputError(
-                f"{self.path}: none of {self.unmatched} samples names a record of the source {source}; "
-                f"render the records that it is about"
+                f"{self.path}: none of {self.unmatched_samples} samples names a record of the source {source}; "
+                f"render the source that the file describes"
             )
         order = np.argsort(np.frombuffer(keys, np.uint64), kind="stable")
         self._keys = np.frombuffer(keys, np.uint64)[order]
@@ -192,10 +192,10 @@ class LlavaDialogues:
         return len(self._keys)
 
     def dialogues(self, record: EcgRecord) -> list[Dialogue]:
-        """The record's dialogues in the file's order, each turn one of its own, each once; [] where there are none.
+        """The record's dialogues in the file's order, one per turn, without duplicates; [] where there are none.
 
-        Unless the sample says otherwise, provenance is "machine" (ECGInstruct's answers were written by a language
-        model from reports), statements are (), and task and form are what `guess_task` and `guess_form` guess.
+        Unless the sample has them, provenance is "machine" (a language model wrote ECGInstruct's answers from
+        reports), statements are (), and task and form are those of `guess_task` and `guess_form`.
         Raises `InputError` when the file has changed since it was opened.
         """
         if record.source != self.source:
@@ -204,33 +204,33 @@ class LlavaDialogues:
         first, last = np.searchsorted(self._keys, key, "left"), np.searchsorted(self._keys, key, "right")
         if first == last:
             return []
-        made: list[Dialogue] = []
+        dialogues: list[Dialogue] = []
         try:
             with self.path.open("rb") as file:
-                for place in range(first, last):
-                    file.seek(self._starts[place])
-                    sample = json.loads(file.read(self._sizes[place]))
+                for i in range(first, last):
+                    file.seek(self._starts[i])
+                    sample = json.loads(file.read(self._sizes[i]))
                     turns = _turns(sample)
                     if _is_about(sample, record):
-                        made += _dialogues(sample, turns)
+                        dialogues += _dialogues(sample, turns)
         except (OSError, ValueError, RecursionError) as error:
-            raise InputError(f"{self.path}: was changed while it was in use ({error}); start again") from error
-        return list(dict.fromkeys(made))  # the samples of several pages of a record may say the same
+            raise InputError(f"{self.path}: has changed while it was in use ({error}); start again") from error
+        return list(dict.fromkeys(dialogues))  # several pages of a record may have the same
 
 
 def _dialogues(sample: Mapping[str, Any], turns: list[tuple[str, str]]) -> list[Dialogue]:
-    told = {key: sample[key] for key, allowed in _ALLOWED.items() if sample.get(key) in allowed}
+    extras = {key: sample[key] for key, valid in _VALID_VALUES.items() if sample.get(key) in valid}
     statements, language = sample.get("statements"), sample.get("language")
     if not (isinstance(statements, list) and all(isinstance(code, str) and code.isascii() for code in statements)):
         statements = []
     return [
         Dialogue(
-            task=told.get("task") or guess_task(question, answer),
-            form=told.get("form") or guess_form(question, answer),
+            task=extras.get("task") or guess_task(question, answer),
+            form=extras.get("form") or guess_form(question, answer),
             question=question,
             answer=answer,
             statements=tuple(statements),
-            provenance=told.get("provenance", "machine"),
+            provenance=extras.get("provenance", "machine"),
             language=language if isinstance(language, str) and re.fullmatch(r"[a-z]{2,3}", language) else "en",
         )
         for question, answer in turns
@@ -253,12 +253,12 @@ _FEATURES = re.compile(
     r"\bmilliseconds\b|\bms\b|\bbpm\b|\bbeats per minute\b",
     re.IGNORECASE,
 )
-_LONG_ANSWER = 300  # characters; a sentence or two about one finding stay below, a whole reading does not
+_LONG_ANSWER = 300  # characters; longer than a sentence or two about one finding
 
 
 def guess_form(question: str, answer: str) -> str:
-    """The question's form, by its wording: a blank to fill is "fill"; an answer that begins with a bare yes, no or
-    not sure (the three of ECG-QA) is "closed"; options A and B are "choice"; all else is "open".
+    """The question's form, guessed from the wording: "fill" with a blank; "closed" when the answer begins with yes, no
+    or not sure (those of ECG-QA); "choice" with options A and B; otherwise "open".
     """
     if _BLANK.search(question):
         return "fill"
@@ -268,18 +268,18 @@ def guess_form(question: str, answer: str) -> str:
 
 
 def guess_task(question: str, answer: str) -> str:
-    """The question's task, by its wording without the options: a report or interpretation is "report", then a rhythm
-    "rhythm", then a measured feature "features". Where no such word stands, a long answer to an open question is
-    "report" and anything else "morphology".
+    """The question's task, guessed from the wording without the options: "report" with a word for a report or
+    interpretation, else "rhythm" with one for a rhythm, else "features" with one for a measurement. Without any such
+    word, a long answer to an open question is "report" and anything else "morphology".
     """
-    asked = _OPTION.split(question, 1)[0]
+    text = _OPTION.split(question, 1)[0]
     for task, words in (("report", _REPORT), ("rhythm", _RHYTHM), ("features", _FEATURES)):
-        if words.search(asked):
+        if words.search(text):
             return task
     return "report" if len(answer) > _LONG_ANSWER and guess_form(question, answer) == "open" else "morphology"
 
 
-# source -> a folder that says so, the file's name within it, a file's name that says so alone, an id that says so
+# source -> patterns of: its folders, a file name in them, a file name in any folder, an id
 _NAMES = {
     source: tuple(re.compile(pattern, re.IGNORECASE) for pattern in patterns)
     for source, patterns in {
@@ -295,8 +295,8 @@ _NAMES = {
 _PAGE_NUMBER = re.compile(r"-[0-9]{1,4}$")
 
 
-def _record_named(sample: Mapping[str, Any], source: str) -> str | None:
-    """The record of `source` that a checked sample is about, or None."""
+def _record_id(sample: Mapping[str, Any], source: str) -> str | None:
+    """The record of `source` that a valid sample is about, or None."""
     if _is_ours(sample):
         return str(sample["record_id"]) if sample["source"] == source else None
     *folders, file = sample["image"].replace("\\", "/").split("/")
@@ -305,10 +305,12 @@ def _record_named(sample: Mapping[str, Any], source: str) -> str | None:
         return "/".join((*folders[1:], name)) if name else None  # the first folder names the data set
     if source not in _NAMES:
         return None
-    folder, within, alone, identifier = _NAMES[source]
-    told = any(map(folder.fullmatch, folders))
-    found = (within if told else alone).fullmatch(name) or identifier.fullmatch(str(sample.get("id", ""))[:200])
-    return str(int(found[1])) if found else None
+    folder, folder_name, file_name, identifier = _NAMES[source]
+    in_folder = any(map(folder.fullmatch, folders))
+    match = (folder_name if in_folder else file_name).fullmatch(name) or identifier.fullmatch(
+        str(sample.get("id", ""))[:200]
+    )
+    return str(int(match[1])) if match else None
 
 
 def _is_ours(sample: Mapping[str, Any]) -> bool:
@@ -316,54 +318,54 @@ def _is_ours(sample: Mapping[str, Any]) -> bool:
 
 
 def _is_about(sample: Mapping[str, Any], record: EcgRecord) -> bool:
-    name = _record_named(sample, record.source)
+    name = _record_id(sample, record.source)
     if name is None or _is_ours(sample):
         return name == record.record_id
-    mine, theirs = name.split("/"), record.record_id.split("/")
-    shared = min(len(mine), len(theirs))
-    return mine[-shared:] == theirs[-shared:]
+    parts, record_parts = name.split("/"), record.record_id.split("/")
+    depth = min(len(parts), len(record_parts))
+    return parts[-depth:] == record_parts[-depth:]
 
 
 def _key(name: str) -> int:
-    """64 bits for the last part of a record's name; `_is_about` settles the rest."""
+    """64-bit hash of the last part of a record's name; `_is_about` checks the rest."""
     return int.from_bytes(blake2b(name.rsplit("/", 1)[-1].encode("utf-8", "replace"), digest_size=8).digest(), "little")
 
 
 def _turns(sample: Any) -> list[tuple[str, str]]:
     """(question, answer) of each turn, without image tokens. Raises `InputError` that begins with the field."""
     if not isinstance(sample, dict):
-        raise InputError(f"{_shown(sample)} is no sample; expected {{id, image, conversations}}; {SAMPLE_HINT}")
+        raise InputError(f"{_short(sample)} is not a sample; expected {{id, image, conversations}}; {SAMPLE_HINT}")
     if not isinstance(sample.get("image"), str):
-        raise InputError(f"image {_shown(sample.get('image'))} is not a path; {SAMPLE_HINT}")
+        raise InputError(f"image {_short(sample.get('image'))} is not a path; {SAMPLE_HINT}")
     conversation = sample.get("conversations")
     if not isinstance(conversation, list) or not conversation:
-        raise InputError(f"conversations {_shown(conversation)} is not a list of turns; {SAMPLE_HINT}")
-    said: list[str] = []
+        raise InputError(f"conversations {_short(conversation)} is not a list of turns; {SAMPLE_HINT}")
+    texts: list[str] = []
     for k, turn in enumerate(conversation):
         role = turn.get("from") if isinstance(turn, dict) else turn
         speaker = _SPEAKERS.get(role) if isinstance(role, str) else None
         if speaker == "system":
-            continue  # what the model is told, neither question nor answer
-        if speaker != ("gpt" if len(said) % 2 else "human"):
-            raise InputError(f"conversations[{k}].from {_shown(role)}: human and gpt must take turns; {SAMPLE_HINT}")
-        said.append(_text(turn.get("value"), k))
-    if len(said) % 2 or not said:
+            continue  # instructions to the model: neither question nor answer
+        if speaker != ("gpt" if len(texts) % 2 else "human"):
+            raise InputError(f"conversations[{k}].from {_short(role)}: human and gpt must alternate; {SAMPLE_HINT}")
+        texts.append(_text(turn.get("value"), k))
+    if len(texts) % 2 or not texts:
         raise InputError(f"conversations: the last question has no answer; {SAMPLE_HINT}")
-    questions = (text.replace(_IMAGE, "").strip() for text in said[::2])
-    return list(zip(questions, (text.strip() for text in said[1::2]), strict=True))
+    questions = (text.replace(_IMAGE, "").strip() for text in texts[::2])
+    return list(zip(questions, (text.strip() for text in texts[1::2]), strict=True))
 
 
 def _text(value: Any, k: int) -> str:
     if isinstance(value, list) and all(isinstance(part, str) for part in value):
-        value = "".join(value)  # so in ECGBench's ECG-QA part
+        value = "".join(value)  # as in ECGBench's ECG-QA part
     if not isinstance(value, str):
-        raise InputError(f"conversations[{k}].value {_shown(value)} is not text; {SAMPLE_HINT}")
+        raise InputError(f"conversations[{k}].value {_short(value)} is not text; {SAMPLE_HINT}")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise InputError(f"conversations[{k}].value holds half a character (\\ud8xx); {SAMPLE_HINT}") from error
+        raise InputError(f"conversations[{k}].value contains half a character (\\ud8xx); {SAMPLE_HINT}") from error
     return value
 
 
-def _shown(value: Any) -> str:
+def _short(value: Any) -> str:
     return "is missing: null" if value is None else repr(value)[:60].encode("ascii", "replace").decode()

@@ -1,8 +1,8 @@
 """Pages and dialogues as a Parquet data set: one row is one image with all its dialogues (`render.dataset.rows`).
 
-A data set is a function of (source, options): row i depends on its record and the seed alone, a shard on its rows, so
-the bytes are the same whatever the number of workers and after any interruption. `manifest.json` is written last;
-a folder without it is not a finished data set and is not opened as one.
+A data set is a function of (source, options): row i depends only on its record and the seed, and a shard on its rows,
+so that the bytes do not depend on the number of workers or on interruptions. `manifest.json` is written last; a folder
+without it is not a finished data set and cannot be opened.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from render.dataset.data_card import COUNTS_KEY, Counts, card, summary
+from render.dataset.data_card import COUNTS_KEY, Counts, summary, write_card
 from render.dataset.rows import Options, make_row, schema
 from render.dialogues.compose import Dialogue
 from render.errors import InputError, WorkFailed
@@ -32,22 +32,22 @@ if TYPE_CHECKING:
 
 
 class DialogueSource(Protocol):
-    """Dialogues from elsewhere (`render.dataset.llava`): small to pickle, as workers get a copy."""
+    """Dialogues that are not composed (`render.dataset.llava`): small when pickled, as workers get a copy."""
 
     name: str
 
     def dialogues(self, record: EcgRecord) -> list[Dialogue]:
-        """Those of one record; none where there are none."""
+        """The dialogues of one record; [] where it has none."""
         ...
 
 
 @dataclass(frozen=True)
 class _Job:
-    """What every shard of a data set is made from."""
+    """What the shards of a data set have in common."""
 
     source: Source
     options: Options
-    told: DialogueSource | None
+    dialogue_source: DialogueSource | None
     prevalence: Mapping[str, float] | None
 
     @property
@@ -62,39 +62,39 @@ class _Job:
             yield k * size, min((k + 1) * size, self.pages), out / "data" / f"train-{k:05d}-of-{count:05d}.parquet"
 
     def row(self, i: int, read: Callable[[int], EcgRecord]) -> tuple[dict[str, Any], EcgRecord]:
-        """Row i and its record. Raises `SkippedError` for a record of which nothing is told."""
+        """Row i and its record. Raises `SkippedError` for a record without dialogues in `dialogue_source`."""
         record = read(i // self.options.per_record)
-        if self.told is None:
+        if self.dialogue_source is None:
             return make_row(record, i, self.options, prevalence=self.prevalence), record
-        told = self.told.dialogues(record)
-        if not told:
-            raise SkippedError(f"record {record.record_id}: no dialogue of it in {self.told.name}")
-        return make_row(record, i, self.options, told=told), record
+        dialogues = self.dialogue_source.dialogues(record)
+        if not dialogues:
+            raise SkippedError(f"record {record.record_id}: no dialogue of it in {self.dialogue_source.name}")
+        return make_row(record, i, self.options, dialogues=dialogues), record
 
     def write(self, start: int, stop: int, path: Path) -> None:
-        """Write rows start..stop-1 to one Parquet file, whole or not at all; its metadata hold what it counts."""
-        read = lru_cache(maxsize=1)(self.source.read)  # the pages of one record follow each other
+        """Write rows start..stop-1 to one Parquet file, atomically; its metadata contain their counts."""
+        read = lru_cache(maxsize=1)(self.source.read)  # the pages of one record are consecutive
         rows: list[dict[str, Any]] = []
-        counted = Counts()
+        counts = Counts()
         for i in range(start, stop):
             try:
                 row, record = self.row(i, read)
             except InputError as error:
                 if not (self.options.lenient or isinstance(error, SkippedError)):
                     raise
-                counted.skip(i, str(error))
+                counts.skip(i, str(error))
             else:
                 rows.append(row)
-                counted.add(row, record)
+                counts.add(row, record)
         table = pa.Table.from_pylist(rows, schema=schema(self.options))
-        table = table.replace_schema_metadata({**(table.schema.metadata or {}), COUNTS_KEY: counted.to_json()})
+        table = table.replace_schema_metadata({**(table.schema.metadata or {}), COUNTS_KEY: counts.to_json()})
         with atomic_write(path) as partial:
-            # Images are compressed already: fast compression, and row groups small enough to stream.
+            # Images are already compressed: fast compression, and row groups small enough to stream.
             pq.write_table(table, partial, compression="zstd", row_group_size=100)
 
 
 class SkippedError(InputError):
-    """A record that is left out, lenient or not."""
+    """A record that is left out whether lenient or not."""
 
 
 def write_dataset(
@@ -102,56 +102,61 @@ def write_dataset(
     out: str | Path,
     options: Options,
     *,
-    told: DialogueSource | None = None,
+    dialogue_source: DialogueSource | None = None,
     workers: int = 1,
     resume: bool = False,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] = lambda count, total: None,
 ) -> dict[str, Any]:
     """Render every record of `source` into the folder `out` and return the manifest.
 
-    told: dialogues from elsewhere in place of composed ones; records without any are left out.
-    progress: called with (pages done, pages in all) after each shard.
-    Raises `InputError` for a filled folder without `resume`, for other options than the ones it was begun with, for
-    an unreadable record (unless lenient), and when nothing at all could be read; `WorkFailed` when a worker dies.
+    dialogue_source: replaces composed dialogues; records without any in it are left out.
+    progress: called with (pages written, total pages) after each shard.
+    Raises `InputError` for a folder that is not empty without `resume`, for other options than at the start, for an
+    unreadable record (unless lenient), and when no record could be read; `WorkFailed` when a worker dies.
     """
     out = Path(out)
     if len(source) == 0:
         raise InputError(f"{source.name}: no records to render; check the folder and --folds")
-    begun = {"source": source.name, "records": len(source), "options": options.said(), "told": told and told.name}
-    _begin(out, begun, resume)
-    job = _Job(source, options, told, prevalence_of(source))
+    request = {
+        "source": source.name,
+        "records": len(source),
+        "options": options.to_manifest(),
+        "told": dialogue_source and dialogue_source.name,
+    }
+    _start(out, request, resume)
+    job = _Job(source, options, dialogue_source, prevalence_of(source))
     shards = list(job.shards(out))
     pending = [shard for shard in shards if not shard[2].exists()]
-    done = job.pages - sum(stop - start for start, stop, _ in pending)
-    progress(done, job.pages)
-    for pages in _written(job, pending, workers):
-        done += pages
-        progress(done, job.pages)
-    manifest = {**begun, **summary(path for _, _, path in shards)}
+    count = job.pages - sum(stop - start for start, stop, _ in pending)
+    progress(count, job.pages)
+    for pages in _write_shards(job, pending, workers):
+        count += pages
+        progress(count, job.pages)
+    manifest = {**request, **summary(path for _, _, path in shards)}
     if manifest["pages"] == 0:
         raise InputError(
             f"{source.name}: none of {len(source)} records could be used; {manifest['skipped'][0]['reason']}"
         )
-    with atomic_write(out / "README.md") as partial:
-        partial.write_text(card(manifest), encoding="utf-8")
+    write_card(out, manifest)
     write_json(out / "manifest.json", manifest)
     return manifest
 
 
-def _begin(out: Path, begun: dict[str, Any], resume: bool) -> None:
+def _start(out: Path, request: dict[str, Any], resume: bool) -> None:
+    """Write the request into a new folder, or compare it with that of the folder to be resumed."""
     marker = out / "begun.json"
     if resume and marker.exists():
         first = read_json_object(marker, "name a new folder")
-        require_same_request(out, first, begun)
-        for left in out.glob("data/.*"):  # half-written by a process that was killed
-            left.unlink()
+        require_same_request(out, first, request)
+        for partial in out.glob("data/.*"):  # of a process that was killed
+            partial.unlink()
         return
     require_empty(out)
-    write_json(marker, begun)
+    write_json(marker, request)
 
 
-def _written(job: _Job, pending: Sequence[tuple[int, int, Path]], workers: int) -> Iterator[int]:
-    """Write the shards, and say how many pages each was made from."""
+def _write_shards(job: _Job, pending: Sequence[tuple[int, int, Path]], workers: int) -> Iterator[int]:
+    """Write the shards, and yield the number of pages of each."""
     if workers <= 1:
         for start, stop, path in pending:
             job.write(start, stop, path)
@@ -166,17 +171,19 @@ def _written(job: _Job, pending: Sequence[tuple[int, int, Path]], workers: int) 
                 start, stop, _ = futures[future]
                 yield stop - start
         except BrokenProcessPool as error:
-            raise WorkFailed("a worker process was killed, perhaps for memory; go on with --resume") from error
+            raise WorkFailed(
+                "a worker process was killed, perhaps for lack of memory; continue with --resume"
+            ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
 def open_dataset(folder: str | Path) -> datasets.Dataset:
-    """Open a finished data set with `datasets` (memory-mapped). Raises `InputError` where it is none."""
+    """Open a finished data set with `datasets` (memory-mapped). Raises `InputError` when the folder is none."""
     folder = Path(folder)
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such data set folder; make one with: ecg-vlm render simulated {folder}")
+        raise InputError(f"{folder}: no such data set folder; create one with: ecg-vlm render simulated {folder}")
     if not (folder / "manifest.json").exists():
         hint = (
             "it was not finished; run the same render command with --resume"

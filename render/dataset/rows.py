@@ -1,4 +1,4 @@
-"""A row of a data set: one image with all its dialogues, and the options that decide its bytes."""
+"""A row of a data set: one image with all its dialogues, and the options that determine its bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from render.dataset.signal_column import signal_column
-from render.dialogues.compose import DIALOGUE_TASKS, FORMS, Dialogue, dialogues, refused
+from render.dialogues.compose import DIALOGUE_TASKS, FORMS, Dialogue, compose_dialogues, refusals
 from render.dialogues.wording import refusal_of
 from render.errors import InputError
 from render.negatives.unreadable import Unreadable, make_unreadable
@@ -26,7 +26,7 @@ from render.record import EcgRecord
 from render.simulator.simulate import SIMULATED_STATEMENTS
 from render.statements import STATEMENTS
 
-# What `datasets` needs to know to show the bytes as pictures; stored in the Parquet schema under "huggingface".
+# Tells `datasets` to decode the bytes as images; stored in the Parquet schema under "huggingface".
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
 _DIALOGUE = pa.struct(
@@ -54,9 +54,9 @@ _COLUMNS: dict[str, pa.DataType] = {
     "seed": pa.int64(),
 }
 
-_YOUNGER = ("signal", "unreadable")
+_LATER_OPTIONS = ("signal", "unreadable")
 
-# Streams of a page: none for the questions, 1 to 3 for its picture (see `make_picture`), and this one.
+# Random streams of a page: the questions have none, its picture 1 to 3 (see `make_picture`), and unreadable pages this.
 _UNREADABLE_STREAM = 4
 
 
@@ -72,7 +72,7 @@ def _features(kind: pa.DataType) -> Any:
 
 
 def schema(options: Options) -> pa.Schema:
-    """The Arrow schema of rows; `mask`, `signal` and `unreadable` are there only where they were asked for."""
+    """The Arrow schema of rows; `mask`, `signal` and `unreadable` only where the options ask for them."""
     columns = dict(_COLUMNS)
     if options.mask:
         columns["mask"] = _IMAGE
@@ -86,19 +86,18 @@ def schema(options: Options) -> pa.Schema:
 
 @dataclass(frozen=True)
 class Options:
-    """What decides the bytes of a data set, besides the source.
+    """What determines the bytes of a data set, besides the source.
 
-    layout: where things stand on the page, in words (see `render.pages.options`). style: how it looks, in words
-    (see `render.pages.style`). width: of the page in pixels, the height follows; with `dpi` the paper's true width at
-    that resolution instead. per_record: pages of each record. mask: whether each row carries the page's mask.
+    layout: words for the arrangement of the page (see `render.pages.options`). style: words for its look (see
+    `render.pages.style`). width: of the page in pixels, which determines its height; with `dpi` the paper's true width
+    at that resolution instead. per_record: pages of each record. mask: whether each row has the page's mask.
+    signal: whether each row has its record's signal (`render.dataset.signal_column`).
     closed: yes/no questions per page; None for as many no as yes. tasks, forms: of dialogues, from
     `render.dialogues.compose`.
-    signal: whether each row carries its record's signal (`render.dataset.signal_column`).
-    seed: of drawn layouts, styles and wear, of questions and wording. shard_size: pages per Parquet file.
-    lenient: draw dead leads and short records as they are, leave unreadable records out and list them; otherwise
-    the first such record stops the work.
-    unreadable: share (0-1) of pages that cannot be read, and whose answers say so (`render.negatives.unreadable`); all
-    other pages stay as they are without it.
+    seed: of layouts, styles, wear, questions and wording. shard_size: pages per Parquet file.
+    lenient: draw dead leads and short records as they are, and list unreadable records; otherwise stop at the first.
+    unreadable: share (0-1) of pages that cannot be read, and whose answers say so (`render.negatives.unreadable`); the
+    other pages are the same as without it.
     """
 
     layout: str = "3x4+1R"
@@ -117,51 +116,51 @@ class Options:
     unreadable: float = 0.0
 
     def __post_init__(self) -> None:
-        """Raises `InputError` for words and tasks that nobody knows, before any work is done."""
+        """Raises `InputError` for unknown words, tasks and forms, before any work."""
         rng = np.random.default_rng(0)
         sample_layout(self.layout, rng)
         sample_style(self.style, rng)
-        for what, said, known in (("task", self.tasks, DIALOGUE_TASKS), ("form", self.forms, FORMS)):
-            if unknown := [word for word in said if word not in known] or ([] if said else ["none"]):
-                raise InputError(f"{what}s: {', '.join(unknown)}: no such {what}; there are {', '.join(known)}")
+        for kind, words, valid in (("task", self.tasks, DIALOGUE_TASKS), ("form", self.forms, FORMS)):
+            if unknown := [word for word in words if word not in valid] or ([] if words else ["none"]):
+                raise InputError(f"{kind}s: {', '.join(unknown)}: no such {kind}; valid are {', '.join(valid)}")
         if not 0.0 <= self.unreadable <= 1.0:
-            raise InputError(f"unreadable: {self.unreadable} is no share of the pages; give a number from 0 to 1")
+            raise InputError(f"unreadable: {self.unreadable} is not a share of the pages; give a number from 0 to 1")
 
-    def said(self) -> dict[str, Any]:
-        """The options as the manifest names them; younger ones only where set, so that older data sets go on."""
-        return {name: value for name, value in asdict(self).items() if name not in _YOUNGER or value}
+    def to_manifest(self) -> dict[str, Any]:
+        """The options by name; later additions only where set, so that older data sets can be resumed."""
+        return {name: value for name, value in asdict(self).items() if name not in _LATER_OPTIONS or value}
 
 
 def check(record: EcgRecord, layout: Layout) -> None:
-    """Raise `InputError` for a record that this layout would draw with a gap: a dead lead, or too little time."""
-    shown = {trace.lead for trace in layout.traces}
-    dead = [lead for lead in record.dead_leads() if lead in shown]
+    """Raise `InputError` for a record that this layout would draw with a gap: a dead lead, or too short a signal."""
+    leads = {trace.lead for trace in layout.traces}
+    dead = [lead for lead in record.dead_leads() if lead in leads]
     if dead:
         raise InputError(
-            f"record {record.record_id}: lead {', '.join(dead)} is flat or holds NaN; mend or leave out the record, "
-            f"or draw it as it is with --lenient"
+            f"record {record.record_id}: lead {', '.join(dead)} is flat or contains NaN; repair or leave out the "
+            f"record, or draw it as it is with --lenient"
         )
     if record.seconds < layout.seconds - 0.5 / record.sampling_rate:
         raise InputError(
             f"record {record.record_id}: {record.seconds:.2f} s of signal, the page shows {layout.seconds:g} s; "
-            f"draw what is there with --lenient"
+            f"draw it as it is with --lenient"
         )
 
 
 def make_picture(record: EcgRecord, i: int, options: Options) -> tuple[PageImage, str]:
-    """Page i of a data set as an image file, and its style in words.
+    """Page i of a data set as an image file, and the words of its style.
 
     Raises `InputError` for a record that cannot be drawn.
     """
-    # One stream each, apart from the questions': another style leaves layout and dialogues as they are.
-    plan, look, worn = (np.random.default_rng([options.seed, i, stream]) for stream in (1, 2, 3))
-    layout = sample_layout(options.layout, plan)
-    style = sample_style(options.style, look)
+    # One random stream each, and another for the questions: a new style does not change layout and dialogues.
+    layout_rng, style_rng, wear_rng = (np.random.default_rng([options.seed, i, stream]) for stream in (1, 2, 3))
+    layout = sample_layout(options.layout, layout_rng)
+    style = sample_style(options.style, style_rng)
     if not options.lenient:
         check(record, layout)
     width = options.width if options.dpi is None else round(layout.width * options.dpi / 25.4)
     page = draw(record, layout=layout.name, width=width, paper=style.paper, mask=options.mask)
-    return augment(page, style.effect_strengths(look), worn), style.name
+    return augment(page, style.effect_strengths(style_rng), wear_rng), style.name
 
 
 def make_row(
@@ -169,30 +168,30 @@ def make_row(
     i: int,
     options: Options,
     *,
-    told: Sequence[Dialogue] | None = None,
+    dialogues: Sequence[Dialogue] | None = None,
     prevalence: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """Row i of the data set: the record's page with its dialogues.
 
-    told: dialogues from elsewhere, in place of composed ones. prevalence: of the statements among the source's records,
-    if known (see `dialogues`).
+    dialogues: from another source; None to compose them. prevalence: of the statements among the source's records,
+    if known (see `compose_dialogues`).
     Raises `InputError` for a record that cannot be used.
     """
     picture, style = make_picture(record, i, options)
-    if told is None:
+    if dialogues is None:
         rng = np.random.default_rng([options.seed, i])
-        told = dialogues(
+        dialogues = compose_dialogues(
             record,
             rng,
-            asked=_askable(record),
+            vocabulary=_vocabulary(record),
             closed=options.closed,
             tasks=options.tasks,
             prevalence=prevalence,
         )
-        told = [dialogue for dialogue in told if dialogue.form in options.forms]
+        dialogues = [dialogue for dialogue in dialogues if dialogue.form in options.forms]
     row: dict[str, Any] = {
         "image": {"bytes": picture.data, "path": f"{record.record_id}{picture.suffix}"},
-        "dialogues": _told(told),
+        "dialogues": _dialogue_column(dialogues),
         "record_id": record.record_id,
         "source": record.source,
         "patient_id": record.patient_id,
@@ -209,50 +208,50 @@ def make_row(
     if picture.mask is not None:
         row["mask"] = {"bytes": _mask_png(picture.mask), "path": f"{record.record_id}-mask.png"}
     if options.unreadable:
-        chance = np.random.default_rng([options.seed, i, _UNREADABLE_STREAM])
+        unreadable_rng = np.random.default_rng([options.seed, i, _UNREADABLE_STREAM])
         row["unreadable"] = ""
-        if chance.random() < options.unreadable:
-            row |= _spoilt(row, make_unreadable(picture, chance), told, chance)
+        if unreadable_rng.random() < options.unreadable:
+            row |= _unreadable_columns(row, make_unreadable(picture, unreadable_rng), dialogues, unreadable_rng)
     return row
 
 
-def _spoilt(
-    row: Mapping[str, Any], page: Unreadable, told: Sequence[Dialogue], rng: np.random.Generator
+def _unreadable_columns(
+    row: Mapping[str, Any], page: Unreadable, dialogues: Sequence[Dialogue], rng: np.random.Generator
 ) -> dict[str, Any]:
-    """What differs in the row of a page that cannot be read from that of the page as it was."""
+    """The columns in which the row of an unreadable page differs from that of the original page."""
     picture, record_id = page.picture, row["record_id"]
-    changed: dict[str, Any] = {
+    columns: dict[str, Any] = {
         "image": {"bytes": picture.data, "path": f"{record_id}{picture.suffix}"},
-        "dialogues": _told(refused(told, page.kind, page.missing_leads, rng)),
+        "dialogues": _dialogue_column(refusals(dialogues, page.kind, page.missing_leads, rng)),
         "statements": [],
         "report": refusal_of(page.kind, page.missing_leads, "en", rng),
         "unreadable": page.kind,
     }
     if isinstance(picture, PageImage):
-        changed["geometry"] = picture.geometry.to_json()
+        columns["geometry"] = picture.geometry.to_json()
     else:  # a picture of something else has no page to describe
-        changed |= {"geometry": "{}", "layout": "", "style": ""}
+        columns |= {"geometry": "{}", "layout": "", "style": ""}
     if picture.mask is not None:
-        changed["mask"] = {"bytes": _mask_png(picture.mask), "path": f"{record_id}-mask.png"}
-    return changed
+        columns["mask"] = {"bytes": _mask_png(picture.mask), "path": f"{record_id}-mask.png"}
+    return columns
 
 
-def _told(told: Sequence[Dialogue]) -> list[dict[str, Any]]:
+def _dialogue_column(dialogues: Sequence[Dialogue]) -> list[dict[str, Any]]:
     return [
         {
-            "task": d.task,
-            "form": d.form,
-            "messages": d.messages(),
-            "statements": list(d.statements),
-            "provenance": d.provenance,
-            "language": d.language,
+            "task": dialogue.task,
+            "form": dialogue.form,
+            "messages": dialogue.messages(),
+            "statements": list(dialogue.statements),
+            "provenance": dialogue.provenance,
+            "language": dialogue.language,
         }
-        for d in told
+        for dialogue in dialogues
     ]
 
 
-def _askable(record: EcgRecord) -> tuple[str, ...]:
-    """Codes that "no" can be said about: all 71 for a labelled record, what the simulator knows for a simulated one."""
+def _vocabulary(record: EcgRecord) -> tuple[str, ...]:
+    """Codes that can be denied: the simulator's for a simulated record, all 71 for others."""
     return SIMULATED_STATEMENTS if record.source == "simulated" else tuple(STATEMENTS)
 
 

@@ -1,11 +1,11 @@
 """Questions and answers about one ECG, composed from its statements and measurements.
 
 The tasks and forms of ECGInstruct (Liu et al., arXiv 2410.19008). English text is composed from the statement codes
-and the measured numbers alone, so an answer never says more than they do; a German report is passed on as it is. Who
-stands behind an answer is its provenance.
+and the measurements alone, so that an answer states nothing beyond them; a German report is used unchanged. The origin
+of an answer is its provenance.
 
-On a page: the yes/no questions, one multiple choice, one fill-in, the rhythm, findings or report (they say the same;
-one of them a page keeps the long answers from drowning the yes and no), a German report where there is one, and three
+A page gets the yes/no questions, one multiple choice, one fill-in, the rhythm, either the findings or the report (they
+state the same, and more long answers would outweigh the yes and no), a German report where there is one, and three
 measurements. They come in this order; the yes/no questions are shuffled.
 """
 
@@ -20,7 +20,7 @@ from importlib.resources import files
 import numpy as np
 
 from render.dialogues.language import language_of
-from render.dialogues.quantities import feature_questions, lettered, no_pr_question
+from render.dialogues.quantities import choice_question, feature_questions, no_pr_question
 from render.dialogues.wording import (
     CHOICE_QUESTIONS,
     FILL_QUESTIONS,
@@ -34,9 +34,9 @@ from render.dialogues.wording import (
     RHYTHM_QUESTIONS,
     answer,
     bare,
-    joined,
+    enumeration,
+    in_report_order,
     label_of,
-    ordered,
     pick,
     pick_closed,
     pick_question,
@@ -50,12 +50,12 @@ DIALOGUE_TASKS = ("features", "rhythm", "morphology", "report")
 FORMS = ("closed", "choice", "fill", "open")
 
 HARD_SHARE = 0.5
-"""Share of the absent statements asked that is easily taken for one that is present, where there are enough such.
+"""Share of the questions about absent statements whose statement is easily confused with one present, where possible.
 
-Over PTB-XL's label sets it comes to 0.41, over simulated ones to 0.30."""
+Over PTB-XL's label sets it is 0.41, over simulated ones 0.30."""
 FEATURES_A_PAGE = 3
 REFUSED_A_PAGE = (3, 6)
-"""Least and most questions about a page that cannot be read."""
+"""Fewest and most questions about a page that cannot be read."""
 _HARD_CHOICES = 0.5  # share of multiple choices with hard wrong options
 
 
@@ -64,10 +64,9 @@ class Dialogue:
     """One question about an image with its answer.
 
     task: one of `DIALOGUE_TASKS`. form: one of `FORMS`. language: of the answer, "en" or "de".
-    statements: codes that the dialogue speaks about, present or not: the code that a closed question asks; the right
-        option of a multiple choice and after it the wrong ones; none for a measurement.
-    provenance: who stands behind the answer: "human", "machine", "simulated" or "measured"
-    (`render.measurements`).
+    statements: codes that the dialogue is about, present or not: the code of a closed question; of a multiple choice
+        first the right option, then the wrong ones; none for a measurement.
+    provenance: origin of the answer: "human", "machine", "simulated" or "measured" (`render.measurements`).
     """
 
     task: str
@@ -84,8 +83,11 @@ class Dialogue:
 
 
 @cache
-def related(relation: str) -> Mapping[str, frozenset[str]]:
-    """Rows of `confusable.csv`: "near" (code -> easily confused with it) or "holds" (code -> true along with it)."""
+def related_statements(relation: str) -> Mapping[str, frozenset[str]]:
+    """Pairs of `confusable.csv`: code -> codes related to it.
+
+    relation: "near" (easily confused with it) or "holds" (true whenever it is).
+    """
     text = (files("render.dialogues") / "confusable.csv").read_text(encoding="utf-8")
     pairs = [
         (row["code"], row["other"])
@@ -96,78 +98,85 @@ def related(relation: str) -> Mapping[str, frozenset[str]]:
     return {code: frozenset(b for a, b in pairs if a == code) for code in STATEMENTS}
 
 
-def dialogues(
+def compose_dialogues(
     record: EcgRecord,
     rng: np.random.Generator,
     *,
-    asked: Sequence[str] = tuple(STATEMENTS),
+    vocabulary: Sequence[str] = tuple(STATEMENTS),
     closed: int | None = None,
     tasks: Collection[str] = DIALOGUE_TASKS,
     prevalence: Mapping[str, float] | None = None,
 ) -> list[Dialogue]:
     """The dialogues of one page; a function of its arguments and the state of `rng`.
 
-    asked: the codes the source can carry at all; nothing else is asked, because "no" would be a guess.
+    vocabulary: codes that the source can carry; no other is asked about, because "no" would be a guess.
     closed: None for every statement present and, over a data set, each statement as often absent as present; a number
         for at most so many: those present, the same absent ones, then further absent ones, each as likely.
     prevalence: share of the data set's records that carry each code; None for that of PTB-XL, or of the simulator for
         simulated records. A code that more than half the records carry cannot be absent as often as present: it is
-        asked wherever it is absent.
-    A record without statements gets measurements only. Leaving tasks out leaves the other dialogues as they are.
+        asked about wherever it is absent.
+    A record without statements gets measurements only. Leaving out a task does not change the other dialogues.
     Raises ValueError for an unknown task.
     """
     if unknown := set(tasks) - set(DIALOGUE_TASKS):
-        raise ValueError(f"unknown tasks: {', '.join(sorted(unknown))}; known are {', '.join(DIALOGUE_TASKS)}")
+        raise ValueError(f"unknown tasks: {', '.join(sorted(unknown))}; valid are {', '.join(DIALOGUE_TASKS)}")
     if prevalence is None:
         prevalence = PREVALENCE["simulated" if record.source == "simulated" else "ptbxl"]
-    made: list[Dialogue] = []
+    result: list[Dialogue] = []
     if any(code in STATEMENTS for code in record.statements):
-        made += _spoken(record, rng, asked, closed, prevalence)
-    made = [dialogue for dialogue in made if dialogue.task in tasks]
-    return made + (_features(record, rng) if "features" in tasks else [])
+        result += _statement_dialogues(record, rng, vocabulary, closed, prevalence)
+    result = [dialogue for dialogue in result if dialogue.task in tasks]
+    return result + (_features(record, rng) if "features" in tasks else [])
 
 
-def _spoken(
+def _statement_dialogues(
     record: EcgRecord,
     rng: np.random.Generator,
-    asked: Sequence[str],
+    vocabulary: Sequence[str],
     closed: int | None,
     prevalence: Mapping[str, float],
 ) -> list[Dialogue]:
     """Every dialogue about statements."""
     present = [code for code in record.statements if code in STATEMENTS]
-    excluded = {*present, *(other for code in present for other in related("holds")[code])}
-    absent = [code for code in asked if code not in excluded]
-    codes = present + _negatives(present, absent, rng, frozenset(asked), prevalence)
+    not_deniable = {*present, *(other for code in present for other in related_statements("holds")[code])}
+    absent = [code for code in vocabulary if code not in not_deniable]
+    codes = present + _negatives(present, absent, rng, frozenset(vocabulary), prevalence)
     if closed is not None:
         further = [code for code in absent if code not in codes]
         codes = (codes + [further[i] for i in rng.permutation(len(further))])[:closed]
-    made = [_closed(record, codes[i], codes[i] in present, rng) for i in rng.permutation(len(codes))]
-    made += _choice(record, present, absent, rng, prevalence)
-    made += _fill(record, present, rng)
+    result = [_closed(record, codes[i], codes[i] in present, rng) for i in rng.permutation(len(codes))]
+    result += _choice(record, present, absent, rng, prevalence)
+    result += _fill(record, present, rng)
     rhythm = tuple(code for code in present if STATEMENTS[code].rhythm)
     if rhythm:
-        made.append(_open(record, "rhythm", RHYTHM_QUESTIONS, RHYTHM_ANSWERS, rhythm, rng))
+        result.append(_open(record, "rhythm", RHYTHM_QUESTIONS, RHYTHM_ANSWERS, rhythm, rng))
     if rng.random() < 0.5:
-        made.append(_open(record, "morphology", FINDING_QUESTIONS, FINDING_ANSWERS, tuple(present), rng))
+        result.append(_open(record, "morphology", FINDING_QUESTIONS, FINDING_ANSWERS, tuple(present), rng))
     else:
-        made.append(_open(record, "report", REPORT_QUESTIONS, REPORT_ANSWERS, tuple(present), rng))
+        result.append(_open(record, "report", REPORT_QUESTIONS, REPORT_ANSWERS, tuple(present), rng))
     if record.source != "mimic" and language_of(record.report) == "de":
         question = pick(GERMAN_QUESTIONS, rng)
-        made.append(Dialogue("report", "open", question, record.report, tuple(present), record.provenance, "de"))
-    return made
+        result.append(Dialogue("report", "open", question, record.report, tuple(present), record.provenance, "de"))
+    return result
 
 
-def refused(told: Sequence[Dialogue], kind: str, lost: Sequence[str], rng: np.random.Generator) -> list[Dialogue]:
-    """The questions of some of a page's dialogues, each answered by why the page cannot be read.
+def refusals(
+    page_dialogues: Sequence[Dialogue], kind: str, missing_leads: Sequence[str], rng: np.random.Generator
+) -> list[Dialogue]:
+    """Some of a page's questions, each with the reason why the page cannot be read as its answer.
 
-    kind, lost: as of `render.negatives.unreadable.Unreadable`. `REFUSED_A_PAGE` of them, or all where there are fewer.
-    Nothing is said of any statement; the provenance is "simulated", as the fault is our own making.
+    kind, missing_leads: those of `render.negatives.unreadable.Unreadable`. `REFUSED_A_PAGE` of the questions, or all
+    where there are fewer. No statement is mentioned; the provenance is "simulated", like the fault itself.
     """
     count = int(rng.integers(REFUSED_A_PAGE[0], REFUSED_A_PAGE[1] + 1))
     return [
-        replace(d, answer=refusal_of(kind, lost, d.language, rng), statements=(), provenance="simulated")
-        for d in (told[i] for i in sorted(rng.permutation(len(told))[:count].tolist()))
+        replace(
+            dialogue,
+            answer=refusal_of(kind, missing_leads, dialogue.language, rng),
+            statements=(),
+            provenance="simulated",
+        )
+        for dialogue in (page_dialogues[i] for i in sorted(rng.permutation(len(page_dialogues))[:count].tolist()))
     ]
 
 
@@ -180,47 +189,47 @@ def _negatives(
     present: Sequence[str],
     absent: Sequence[str],
     rng: np.random.Generator,
-    asked: frozenset[str],
+    vocabulary: frozenset[str],
     prevalence: Mapping[str, float],
 ) -> list[str]:
-    """Absent codes to ask about, each drawn by itself.
+    """Absent codes to ask about, each sampled independently.
 
-    A code of prevalence p is to be drawn on a share p of all records. `HARD_SHARE` of these draws falls on records
-    with a statement near to it, the rest on the others; how many records of either kind there are is reckoned from
-    the prevalences as if statements were independent, which leaves most codes within a quarter of balance. Where one
-    kind is too rare, the other makes up for it.
+    A code of prevalence p should be sampled on a share p of all records. `HARD_SHARE` of these samples should fall on
+    records with a statement near to it, the rest on the others. The number of records of either kind is estimated from
+    the prevalences as if statements were independent, which balances most codes within a quarter. Where one kind is
+    too rare, the other replaces it.
     """
     shares = tuple(prevalence.get(code, 0.0) for code in STATEMENTS)
-    chances = _chances(shares, asked)
-    hard = {other for code in present for other in related("near")[code]}
-    drawn = rng.random(len(absent))
-    return [code for code, x in zip(absent, drawn, strict=True) if x < chances[code][code in hard]]
+    chances = _chances(shares, vocabulary)
+    hard = {other for code in present for other in related_statements("near")[code]}
+    numbers = rng.random(len(absent))
+    return [code for code, number in zip(absent, numbers, strict=True) if number < chances[code][code in hard]]
 
 
 @lru_cache(maxsize=8)
-def _chances(shares: tuple[float, ...], asked: frozenset[str]) -> dict[str, tuple[float, float]]:
-    """code -> chance to be asked where it is absent and (nothing, something) near to it is present."""
+def _chances(shares: tuple[float, ...], vocabulary: frozenset[str]) -> dict[str, tuple[float, float]]:
+    """code -> chance of a question where it is absent and (no, some) statement near to it is present."""
     share = dict(zip(STATEMENTS, shares, strict=True))
-    near, holds = related("near"), related("holds")
+    near, holds = related_statements("near"), related_statements("holds")
     chances = {}
-    for code in asked:
-        wanted = share[code]
-        free = 1.0 - wanted
+    for code in vocabulary:
+        target = share[code]
+        free = 1.0 - target
         for other in STATEMENTS:
             free *= 1.0 - share[other] if code in holds[other] else 1.0
-        away = free * float(np.prod([1.0 - share[other] for other in near[code]]))
-        beside = free - away
-        hard = min(1.0, HARD_SHARE * wanted / beside) if beside > 0 else 0.0
-        easy = min(1.0, (wanted - hard * beside) / away) if away > 0 else 0.0
-        hard = min(1.0, (wanted - easy * away) / beside) if beside > 0 else 0.0
+        far = free * float(np.prod([1.0 - share[other] for other in near[code]]))
+        close = free - far
+        hard = min(1.0, HARD_SHARE * target / close) if close > 0 else 0.0
+        easy = min(1.0, (target - hard * close) / far) if far > 0 else 0.0
+        hard = min(1.0, (target - easy * far) / close) if close > 0 else 0.0
         chances[code] = (easy, hard)
     return chances
 
 
 def _closed(record: EcgRecord, code: str, present: bool, rng: np.random.Generator) -> Dialogue:
     question = pick_closed(code, rng)
-    said = "Yes." if present else "No."
-    return Dialogue(task_of(code), "closed", question, said, (code,), record.provenance)
+    text = "Yes." if present else "No."
+    return Dialogue(task_of(code), "closed", question, text, (code,), record.provenance)
 
 
 def _choice(
@@ -232,25 +241,25 @@ def _choice(
 ) -> Iterator[Dialogue]:
     """One statement present among three absent ones. Half the time, the wrong ones are near to those present.
 
-    Wrong options are drawn by prevalence, so that a common name is not the right one for being common. A rhythm is
-    asked among rhythms, as far as there are such.
+    Wrong options are sampled by prevalence, so that a common name is not more often right than wrong. A rhythm is
+    asked among rhythms, as far as possible.
     """
     right = present[int(rng.integers(len(present)))]
-    hard = {other for code in present for other in related("near")[code]}
+    hard = {other for code in present for other in related_statements("near")[code]}
     first = [code for code in absent if code in hard] if rng.random() < _HARD_CHOICES else []
     alike = [code for code in absent if STATEMENTS[code].rhythm == STATEMENTS[right].rhythm and code not in first]
-    wrong = (_drawn(first, prevalence, rng) + _drawn(alike, prevalence, rng))[:3]
+    wrong = (_weighted_order(first, prevalence, rng) + _weighted_order(alike, prevalence, rng))[:3]
     if len(wrong) < 3:
         return
     options = [right, *wrong]
     order = rng.permutation(4).tolist()
     only_rhythms = all(STATEMENTS[code].rhythm for code in options)
     question = pick(RHYTHM_CHOICES if only_rhythms else CHOICE_QUESTIONS, rng)
-    form, question, said = lettered(question, [label_of(options[i]) for i in order], order.index(0))
-    yield Dialogue(task_of(right), form, question, said, tuple(options), record.provenance)
+    form, question, text = choice_question(question, [label_of(options[i]) for i in order], order.index(0))
+    yield Dialogue(task_of(right), form, question, text, tuple(options), record.provenance)
 
 
-def _drawn(codes: Sequence[str], prevalence: Mapping[str, float], rng: np.random.Generator) -> list[str]:
+def _weighted_order(codes: Sequence[str], prevalence: Mapping[str, float], rng: np.random.Generator) -> list[str]:
     """The codes in a random order in which common ones tend to come first (weights: Efraimidis and Spirakis 2006)."""
     keys = rng.exponential(size=len(codes)) / np.maximum([prevalence.get(code, 0.0) for code in codes], 1e-6)
     return [codes[i] for i in np.argsort(keys)]
@@ -259,17 +268,17 @@ def _drawn(codes: Sequence[str], prevalence: Mapping[str, float], rng: np.random
 def _fill(record: EcgRecord, present: Sequence[str], rng: np.random.Generator) -> Iterator[Dialogue]:
     """One gap: the rhythm, or the diagnoses of one superclass of which some are present."""
     blanks: dict[str, list[str]] = {}
-    for statement in ordered(present):
+    for statement in in_report_order(present):
         kind = "rhythm" if statement.rhythm else statement.superclass
         if kind in FILL_QUESTIONS:
             blanks.setdefault(kind, []).append(statement.code)
-    if any(code.startswith("INJ") for code in blanks.get("MI", ())):  # injury stands in that class, but is no infarct
+    if any(code.startswith("INJ") for code in blanks.get("MI", ())):  # injury belongs to that class, but is no infarct
         del blanks["MI"]
     if blanks:
         kind = pick(list(blanks), rng)
-        said = joined(bare(code) for code in blanks[kind])
+        text = enumeration(bare(code) for code in blanks[kind])
         task = "rhythm" if kind == "rhythm" else "morphology"
-        yield Dialogue(task, "fill", pick(FILL_QUESTIONS[kind], rng), said, tuple(blanks[kind]), record.provenance)
+        yield Dialogue(task, "fill", pick(FILL_QUESTIONS[kind], rng), text, tuple(blanks[kind]), record.provenance)
 
 
 def _open(
@@ -280,13 +289,15 @@ def _open(
     codes: tuple[str, ...],
     rng: np.random.Generator,
 ) -> Dialogue:
-    said = answer(pick(answers, rng), codes)
-    return Dialogue(task, "open", pick_question(questions, rng), said, codes, record.provenance)
+    text = answer(pick(answers, rng), codes)
+    return Dialogue(task, "open", pick_question(questions, rng), text, codes, record.provenance)
 
 
 def _features(record: EcgRecord, rng: np.random.Generator) -> list[Dialogue]:
-    measured, by = (record.measurements, record.measured_by) if record.measurements else (measure(record), "measured")
-    none = no_pr_question(record.statements, rng)
-    made = [Dialogue("features", *none, (), record.provenance)] if none else []
-    found = feature_questions(measured, record.statements, FEATURES_A_PAGE - len(made), rng)
-    return made + [Dialogue("features", form, question, said, (), by) for form, question, said in found]
+    numbers, origin = (
+        (record.measurements, record.measured_by) if record.measurements else (measure(record), "measured")
+    )
+    no_pr = no_pr_question(record.statements, rng)
+    result = [Dialogue("features", *no_pr, (), record.provenance)] if no_pr else []
+    questions = feature_questions(numbers, record.statements, FEATURES_A_PAGE - len(result), rng)
+    return result + [Dialogue("features", form, question, text, (), origin) for form, question, text in questions]

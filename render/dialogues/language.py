@@ -1,12 +1,12 @@
-"""Which language a report is written in: German, English, or neither of the two for sure."""
+"""The language of a report: German, English, or neither with certainty."""
 
 from __future__ import annotations
 
 import re
 
-# Words that stand in reports of one language and not in those of the others. PTB-XL's Swedish reports share roots with
+# Words that occur in reports of one language and not of the others. PTB-XL's Swedish reports share roots with
 # German ("sinusrytm", "infarkt"), so Swedish has a list too, and counts as neither.
-_TELLING = {
+_TYPICAL_WORDS = {
     "de": (
         "sinusrhythmus sinusbradykardie sinustachykardie vorhofflimmern vorhofflattern lagetyp linkstyp rechtstyp "
         "steiltyp normales pathologisches extrasystole extrasystolen ableitung ableitungen rechtsschenkelblock "
@@ -31,16 +31,16 @@ _TELLING = {
         "eljest för med och utan"
     ),
 }
-_WORDS = {language: frozenset(text.split()) for language, text in _TELLING.items()}
+_WORDS = {language: frozenset(text.split()) for language, text in _TYPICAL_WORDS.items()}
 
 
 def language_of(text: str) -> str:
-    """ "de", "en", or "" where neither language has more telling words than all others together.
+    """ "de", "en", or "" where neither language has more typical words than all others together.
 
-    On PTB-XL's reports: 60 of 60 drawn among those called German were German. Swedish ones give "".
-    Case is ignored, as PTB-XL's reports hold umlauts as capitals ("unbestÄtigter").
+    Of PTB-XL's reports classified as German, 60 of 60 sampled were German. Swedish ones give "".
+    Case is ignored, as PTB-XL's reports write umlauts as capitals ("unbestÄtigter").
     """
     words = re.findall(r"[^\W\d_]+", text.lower())
-    votes = {language: sum(word in known for word in words) for language, known in _WORDS.items()}
+    votes = {language: sum(word in typical for word in words) for language, typical in _WORDS.items()}
     best = max(votes, key=lambda language: votes[language])
     return best if best != "other" and 2 * votes[best] > sum(votes.values()) else ""

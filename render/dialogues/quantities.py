@@ -1,7 +1,7 @@
-"""Questions about what can be measured: rate, axis, intervals, amplitudes; open, closed, multiple choice and fill-in.
+"""Questions about measurements: rate, axis, intervals, amplitudes; open, closed, multiple choice and fill-in.
 
-A question whose answer would turn on the measuring error is not asked: every quantity has a margin, about the 95th
-percentile of the error that `render.measurements` makes against cardiologists on LUDB.
+A question is left out when the measuring error could change its answer: every quantity has a margin, about the 95th
+percentile of the error of `render.measurements` against cardiologists on LUDB.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from render.dialogues.wording import pick
 from render.measurements import AMPLITUDES
 from render.statements import HIDDEN_T_END, NO_SINGLE_PR
 
-Asked = tuple[str, str, str]
+FeatureQuestion = tuple[str, str, str]
 """form, question, answer."""
 
 
@@ -23,10 +23,10 @@ Asked = tuple[str, str, str]
 class Quantity:
     """One measured quantity in words.
 
-    name: reads on after "What is ...?". unit: as spoken. step: to which answers are rounded. margin: measuring error.
-    credible: lowest and highest value; what lies outside is a fault of the machine and not asked.
-    usual: the range that wrong options are drawn from; None where it holds too few values that can be told apart.
-    bounds: (words that read on after "Is {name} ...", bound, whether above the bound means yes).
+    name: completes "What is ...?". unit: as spoken. step: answers are rounded to it. margin: measuring error.
+    credible: lowest and highest value; others are errors of the machine and not asked about.
+    usual: the range of wrong options; None where it has too few distinguishable values.
+    bounds: (words that complete "Is {name} ...?", limit, whether a value above the limit means yes).
     """
 
     name: str
@@ -37,7 +37,7 @@ class Quantity:
     usual: tuple[float, float] | None
     bounds: tuple[tuple[str, float, bool], ...] = ()
 
-    def said(self, value: float) -> str:
+    def rounded_text(self, value: float) -> str:
         """The rounded number: "72", "0.8"."""
         return f"{round(value / self.step) * self.step:.{0 if self.step >= 1 else 1}f}"
 
@@ -82,7 +82,7 @@ _OPEN = (
     "Estimate {name}.",
 )
 _OPEN_ANSWERS = ("About {value} {unit}.", "{Name} is about {value} {unit}.", "{value} {unit}.")
-_CLOSED = ("Is {name} {bound}?", "Would you say that {name} is {bound}?")
+_CLOSED = ("Is {name} {range}?", "Would you say that {name} is {range}?")
 _CHOICE = ("Which of these is {name}?", "{Name}: which value fits?")
 _FILL = ("{Name} is ____ {unit}.", "Fill in the blank. {Name}: ____ {unit}.")
 
@@ -102,8 +102,8 @@ def axis_category(degrees: float) -> str:
     return AXES[2] if degrees > 90 else AXES[3]
 
 
-# What a statement says of quantities, with room for error. Where number and statement contradict each other, one of
-# them is wrong and the number is not asked. Criteria as in QUANTITIES; QTc > 450 to 460 ms is long (part IV).
+# The ranges that a statement implies, with tolerance. Where number and statement contradict each other, one of them is
+# wrong and the number is not asked about. Criteria as in QUANTITIES; QTc > 450 to 460 ms is long (part IV).
 _CONSISTENT: dict[str, tuple[tuple[str, float, float], ...]] = {
     "1AVB": (("pr_ms", 190, np.inf),),
     "LPR": (("pr_ms", 190, np.inf),),
@@ -115,7 +115,7 @@ _CONSISTENT: dict[str, tuple[tuple[str, float, float], ...]] = {
     "SBRAD": (("rate_bpm", 0, 65),),
     "NORM": (("pr_ms", 110, 220), ("qrs_ms", 0, 125), ("qtc_bazett_ms", 0, 475), ("qtc_fridericia_ms", 0, 470)),
 }
-# Of the rhythms without a single PR interval, the ones that have none at all, and why: these are told so.
+# Rhythms that have no PR interval at all, and why: the answer states it.
 _WITHOUT_PR = {
     "AFIB": "The atria fibrillate",
     "AFLT": "The atria flutter",
@@ -123,94 +123,94 @@ _WITHOUT_PR = {
 }
 
 
-def askable(measured: Mapping[str, float], statements: Collection[str]) -> dict[str, float]:
-    """The quantities of `QUANTITIES` that can be asked about, with QTc added.
+def consistent_quantities(measurements: Mapping[str, float], statements: Collection[str]) -> dict[str, float]:
+    """The measurements among `QUANTITIES` that are credible and agree with the statements, with QTc added.
 
-    Bazett: QT / sqrt(RR), 60 to 90 per minute only, as it overcorrects beyond; Fridericia: QT / cbrt(RR), 50 to 110;
-    RR in seconds. No PR where the rhythm has none or several, no QT where other waves hide its end.
+    Bazett: QT / sqrt(RR), 60 to 90 per minute only, as it overcorrects outside; Fridericia: QT / cbrt(RR), 50 to 110;
+    RR in seconds. No PR where the rhythm has none or several, no QT where other waves hide the end of T.
     """
-    known = {key: float(value) for key, value in measured.items() if key in QUANTITIES and np.isfinite(value)}
-    if "qrs_axis_deg" in known:
-        known["qrs_axis_deg"] = (known["qrs_axis_deg"] + 180) % 360 - 180
-    known = {k: v for k, v in known.items() if QUANTITIES[k].credible[0] <= v <= QUANTITIES[k].credible[1]}
+    numbers = {key: float(value) for key, value in measurements.items() if key in QUANTITIES and np.isfinite(value)}
+    if "qrs_axis_deg" in numbers:
+        numbers["qrs_axis_deg"] = (numbers["qrs_axis_deg"] + 180) % 360 - 180
+    numbers = {k: v for k, v in numbers.items() if QUANTITIES[k].credible[0] <= v <= QUANTITIES[k].credible[1]}
     if not NO_SINGLE_PR.isdisjoint(statements):
-        known.pop("pr_ms", None)
+        numbers.pop("pr_ms", None)
     if not HIDDEN_T_END.isdisjoint(statements):
-        known.pop("qt_ms", None)
-    rate, qt = known.get("rate_bpm", 0.0), known.get("qt_ms", 0.0)
+        numbers.pop("qt_ms", None)
+    rate, qt = numbers.get("rate_bpm", 0.0), numbers.get("qt_ms", 0.0)
     if qt and 60 <= rate <= 90:
-        known["qtc_bazett_ms"] = qt / (60 / rate) ** (1 / 2)
+        numbers["qtc_bazett_ms"] = qt / (60 / rate) ** (1 / 2)
     if qt and 50 <= rate <= 110:
-        known["qtc_fridericia_ms"] = qt / (60 / rate) ** (1 / 3)
+        numbers["qtc_fridericia_ms"] = qt / (60 / rate) ** (1 / 3)
     limits = [limit for code in statements for limit in _CONSISTENT.get(code, ())]
-    wrong = {key for limit in limits for key in _off(known, *limit)}
-    return {key: value for key, value in known.items() if key not in wrong}
+    inconsistent = {key for limit in limits for key in _inconsistent_keys(numbers, *limit)}
+    return {key: value for key, value in numbers.items() if key not in inconsistent}
 
 
-def _off(known: Mapping[str, float], key: str, low: float, high: float) -> set[str]:
-    """What cannot be believed when `key` lies outside low..high; a QTc stands or falls with its QT."""
-    if key not in known or low <= known[key] <= high:
+def _inconsistent_keys(numbers: Mapping[str, float], key: str, low: float, high: float) -> set[str]:
+    """The quantities to leave out when `key` lies outside low..high; a QTc outside also excludes its QT."""
+    if key not in numbers or low <= numbers[key] <= high:
         return set()
     return {key} if not key.startswith("qtc") else {"qt_ms", "qtc_bazett_ms", "qtc_fridericia_ms"}
 
 
 def feature_questions(
-    measured: Mapping[str, float], statements: Collection[str], count: int, rng: np.random.Generator
-) -> list[Asked]:
-    """Up to `count` questions, each about another quantity and in a form drawn among those that suit it.
+    measurements: Mapping[str, float], statements: Collection[str], count: int, rng: np.random.Generator
+) -> list[FeatureQuestion]:
+    """Up to `count` questions, each about another quantity, in a form sampled from those that fit it.
 
-    measured: as from `render.measurements` or `EcgRecord.measurements`. Of the nine amplitudes at most one is asked,
-    of the two QTc as well.
+    measurements: those of `render.measurements` or `EcgRecord.measurements`. Of the nine amplitudes at most one is
+    asked about, and at most one of the two QTc.
     """
-    known = askable(measured, statements)
-    keys = [key for key in known if key not in AMPLITUDES and not key.startswith("qtc")]
-    for alike in ([k for k in known if k in AMPLITUDES], [k for k in known if k.startswith("qtc")]):
+    numbers = consistent_quantities(measurements, statements)
+    keys = [key for key in numbers if key not in AMPLITUDES and not key.startswith("qtc")]
+    for alike in ([k for k in numbers if k in AMPLITUDES], [k for k in numbers if k.startswith("qtc")]):
         keys += [pick(alike, rng)] if alike else []
-    return [_asked(keys[i], known[keys[i]], rng) for i in rng.permutation(len(keys))[:count]]
+    return [_question(keys[i], numbers[keys[i]], rng) for i in rng.permutation(len(keys))[:count]]
 
 
-def no_pr_question(statements: Collection[str], rng: np.random.Generator) -> Asked | None:
-    """The question for a PR interval where the rhythm has none, answered by why; None for any other rhythm."""
+def no_pr_question(statements: Collection[str], rng: np.random.Generator) -> FeatureQuestion | None:
+    """The question for the PR interval where the rhythm has none, with the reason as answer; None for other rhythms."""
     why = next((_WITHOUT_PR[code] for code in statements if code in _WITHOUT_PR), None)
-    return ("open", _filled(pick(_OPEN, rng), "pr_ms"), f"{why}, so there is no PR interval.") if why else None
+    return ("open", _format(pick(_OPEN, rng), "pr_ms"), f"{why}, so there is no PR interval.") if why else None
 
 
-def _asked(key: str, value: float, rng: np.random.Generator) -> Asked:
+def _question(key: str, value: float, rng: np.random.Generator) -> FeatureQuestion:
     if key == "qrs_axis_deg":
         return _axis(value, rng)
-    made = [_open(key, value, rng), _fill(key, value, rng), *_closed(key, value, rng)]
+    questions = [_open(key, value, rng), _fill(key, value, rng), *_closed(key, value, rng)]
     usual = QUANTITIES[key].usual
     if usual is not None:
-        made.append(_choice(key, value, usual, rng))
-    return made[int(rng.integers(len(made)))]
+        questions.append(_choice(key, value, usual, rng))
+    return questions[int(rng.integers(len(questions)))]
 
 
-def _filled(text: str, key: str, **more: str) -> str:
+def _format(text: str, key: str, **more: str) -> str:
     name = QUANTITIES[key].name
     return text.format(name=name, Name=name[0].upper() + name[1:], unit=QUANTITIES[key].unit, **more)
 
 
-def _open(key: str, value: float, rng: np.random.Generator) -> Asked:
-    said = QUANTITIES[key].said(value)
-    return "open", _filled(pick(_OPEN, rng), key), _filled(pick(_OPEN_ANSWERS, rng), key, value=said)
+def _open(key: str, value: float, rng: np.random.Generator) -> FeatureQuestion:
+    number = QUANTITIES[key].rounded_text(value)
+    return "open", _format(pick(_OPEN, rng), key), _format(pick(_OPEN_ANSWERS, rng), key, value=number)
 
 
-def _fill(key: str, value: float, rng: np.random.Generator) -> Asked:
-    return "fill", _filled(pick(_FILL, rng), key), QUANTITIES[key].said(value)
+def _fill(key: str, value: float, rng: np.random.Generator) -> FeatureQuestion:
+    return "fill", _format(pick(_FILL, rng), key), QUANTITIES[key].rounded_text(value)
 
 
-def _closed(key: str, value: float, rng: np.random.Generator) -> list[Asked]:
-    """The yes/no questions whose bound the value keeps clear of."""
+def _closed(key: str, value: float, rng: np.random.Generator) -> list[FeatureQuestion]:
+    """The yes/no questions whose limit is further from the value than the margin."""
     quantity = QUANTITIES[key]
     return [
-        ("closed", _filled(pick(_CLOSED, rng), key, bound=words), "Yes." if (value > bound) == above else "No.")
-        for words, bound, above in quantity.bounds
-        if abs(value - bound) > quantity.margin
+        ("closed", _format(pick(_CLOSED, rng), key, range=words), "Yes." if (value > limit) == above else "No.")
+        for words, limit, above in quantity.bounds
+        if abs(value - limit) > quantity.margin
     ]
 
 
-def _choice(key: str, value: float, usual: tuple[float, float], rng: np.random.Generator) -> Asked:
-    """The value and three others of the usual range in any order, at least a sixth or 1.5 margins apart."""
+def _choice(key: str, value: float, usual: tuple[float, float], rng: np.random.Generator) -> FeatureQuestion:
+    """The value and three others of the usual range in random order, at least a sixth or 1.5 margins apart."""
     quantity = QUANTITIES[key]
     gap = max(1.5 * quantity.margin, value / 6)
     low, high = usual
@@ -221,33 +221,33 @@ def _choice(key: str, value: float, usual: tuple[float, float], rng: np.random.G
     while len(values) < 4:
         values.append(max(values) + gap)
     order = rng.permutation(4).tolist()
-    options = [f"{quantity.said(values[i])} {quantity.unit}" for i in order]
-    return lettered(_filled(pick(_CHOICE, rng), key), options, order.index(0))
+    options = [f"{quantity.rounded_text(values[i])} {quantity.unit}" for i in order]
+    return choice_question(_format(pick(_CHOICE, rng), key), options, order.index(0))
 
 
-def _axis(value: float, rng: np.random.Generator) -> Asked:
-    """Degrees always, the category only where no bound is near."""
+def _axis(value: float, rng: np.random.Generator) -> FeatureQuestion:
+    """Degrees always, the category only where no limit is within the margin."""
     key = "qrs_axis_deg"
     category = axis_category(value)
     plain = category[0].lower() + category[1:]
-    if min(abs(value - bound) for bound in _AXIS_BOUNDS) <= QUANTITIES[key].margin:
+    if min(abs(value - limit) for limit in _AXIS_BOUNDS) <= QUANTITIES[key].margin:
         return _fill(key, value, rng) if rng.random() < 0.5 else _open(key, value, rng)
-    said = f"About {QUANTITIES[key].said(value)} degrees: {'a ' if category == AXES[0] else ''}{plain}."
-    asked = pick(AXES, rng)
-    named = f"a {asked.lower()}" if asked == AXES[0] else asked.lower()
+    text = f"About {QUANTITIES[key].rounded_text(value)} degrees: {'a ' if category == AXES[0] else ''}{plain}."
+    other = pick(AXES, rng)
+    phrase = f"a {other.lower()}" if other == AXES[0] else other.lower()
     order = rng.permutation(len(AXES))
-    made: list[Asked] = [
-        ("open", _filled(pick(_OPEN, rng), key), said),
-        ("closed", f"Does this ECG show {named}?", "Yes." if asked == category else "No."),
+    questions: list[FeatureQuestion] = [
+        ("open", _format(pick(_OPEN, rng), key), text),
+        ("closed", f"Does this ECG show {phrase}?", "Yes." if other == category else "No."),
         ("fill", "The QRS axis in the frontal plane: ____.", plain),
-        lettered(
+        choice_question(
             "Which of these is the QRS axis?", [AXES[i] for i in order], order.tolist().index(AXES.index(category))
         ),
     ]
-    return made[int(rng.integers(len(made)))]
+    return questions[int(rng.integers(len(questions)))]
 
 
-def lettered(question: str, options: list[str], right: int) -> Asked:
+def choice_question(question: str, options: list[str], right: int) -> FeatureQuestion:
     """A multiple-choice question with its options A to D, and the answer "B. ..."."""
     lines = [f"{letter}. {option}" for letter, option in zip("ABCD", options, strict=True)]
     return "choice", "\n".join([question, *lines]), f"{lines[right]}."

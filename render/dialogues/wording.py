@@ -1,8 +1,8 @@
-"""How questions are asked and answers are put: several natural wordings of each kind.
+"""The wording of questions and answers: several natural forms of each kind.
 
 `{name}` stands for a statement's name with its article ("an inferior myocardial infarction"), `{names}` for several
-joined by commas and "and". The first wording of each kind is the one that scores are asked with; the many others are
-there because a small model answers a question it never met with whatever words it has.
+names as a list with commas and "and". Scores use the first form of each kind; the others are needed because a small
+model answers a question in a wording it was not trained on at random.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CLOSED_FORMS = (
     "Is it {name}?",
     "Is this {name}?",
 )
-"""The first form is the one that scores are asked with; the others keep a model from learning one wording."""
+"""Scores use the first form; the others keep a model from learning a single wording."""
 
 OTHER_NAMES: dict[str, tuple[str, ...]] = {
     "1AVB": ("first-degree AV block", "AV block I", "1st degree heart block"),
@@ -75,7 +75,7 @@ OTHER_NAMES: dict[str, tuple[str, ...]] = {
     "SVTAC": ("SVT",),
     "WPW": ("WPW", "preexcitation", "a delta wave"),
 }
-"""What clinicians also call a statement in a question. Answers keep to its name."""
+"""Other clinical names of a statement, for questions. Answers use its own name."""
 
 NORMAL_FORMS = (
     "Is this a normal ECG?",
@@ -84,15 +84,15 @@ NORMAL_FORMS = (
     "Is this tracing within normal limits?",
 )
 _PLURAL = frozenset({"INVT", "ISC_", "LOWT", "NST_", "NT_", "PAC", "PRC(S)", "PVC", "QWAVE", "VCLVH"})
-# "Is there inverted T waves" is no English.
+# "Is there inverted T waves" is ungrammatical.
 _SINGULAR_FORMS = frozenset(f for f, form in enumerate(CLOSED_FORMS) if form.startswith("Is "))
-_OTHER_NAME_SHARE = 0.4  # of the yes/no questions that are not asked in the scoring form, where there is another name
+_OTHER_NAME_SHARE = 0.4  # of the yes/no questions in another form than the scores', where the code has other names
 
 CANONICAL_SHARE = 0.5
-"""Of the questions that are asked in the scoring form, so that it is the best-trained one."""
+"""Share of questions in the form that scores use, so that it is trained best."""
 
 OPEN_QUESTION = "What does this ECG show?"
-"""Asked where nobody said what to ask, and of every page that is judged."""
+"""The default question, and the open question about every page of an evaluation."""
 
 _ECGS = ("this ECG", "the ECG", "this EKG", "this tracing", "this recording", "this electrocardiogram", "this page")
 
@@ -207,7 +207,7 @@ FILL_QUESTIONS = {
     ),
     "STTC": ("ST-T change: ____.", "Fill in the blank. Repolarisation: ____."),
 }
-"""By what is left blank: the rhythm, or the diagnoses of one superclass."""
+"""Kind of the blank (the rhythm, or the diagnoses of one superclass) -> forms."""
 
 REFUSALS: dict[str, dict[str, tuple[str, ...]]] = {
     "en": {
@@ -237,7 +237,7 @@ REFUSALS: dict[str, dict[str, tuple[str, ...]]] = {
         "cut off": ("Ein Teil des EKGs ist abgeschnitten: {leads} nicht lesbar.",),
     },
 }
-"""language -> why a page is unreadable (`render.negatives.unreadable`) -> answers; `{leads}`: those lost."""
+"""language -> why a page is unreadable (`render.negatives.unreadable`) -> answers; `{leads}`: the leads cut off."""
 
 
 def closed_question(code: str, form: int = 0, name: str = "") -> str:
@@ -253,7 +253,7 @@ def closed_question(code: str, form: int = 0, name: str = "") -> str:
 
 
 def closed_forms(code: str, name: str = "") -> tuple[int, ...]:
-    """The forms that a code's name reads well in, or one of its `OTHER_NAMES`."""
+    """The forms that are grammatical with a code's name, or with one of its `OTHER_NAMES`."""
     if code == "NORM":
         return tuple(range(len(NORMAL_FORMS)))
     plural = name.endswith("s") if name else code in _PLURAL
@@ -261,7 +261,7 @@ def closed_forms(code: str, name: str = "") -> tuple[int, ...]:
 
 
 def pick_closed(code: str, rng: np.random.Generator) -> str:
-    """The yes/no question about a code: half the time as scores are asked, else in another form or by another name."""
+    """The yes/no question about a code: half the time as for scores, else in another form or with another name."""
     if rng.random() < CANONICAL_SHARE:
         return closed_question(code)
     if code in OTHER_NAMES and rng.random() < _OTHER_NAME_SHARE:
@@ -277,7 +277,7 @@ def label_of(code: str) -> str:
 
 
 def bare(code: str) -> str:
-    """The statement's name as it reads within a sentence, without its article."""
+    """The statement's name without its article, as within a sentence."""
     return _without_article(STATEMENTS[code].name)
 
 
@@ -285,23 +285,23 @@ def _without_article(name: str) -> str:
     return name.removeprefix("an ").removeprefix("a ")
 
 
-def ordered(codes: Collection[str]) -> list[Statement]:
+def in_report_order(codes: Collection[str]) -> list[Statement]:
     """Rhythm first, then diagnoses, then form. Codes outside the 71 are left out."""
-    known = [STATEMENTS[code] for code in sorted(codes) if code in STATEMENTS]
-    return sorted(known, key=lambda s: 0 if s.rhythm else 1 if s.diagnostic else 2)
+    statements = [STATEMENTS[code] for code in sorted(codes) if code in STATEMENTS]
+    return sorted(statements, key=lambda s: 0 if s.rhythm else 1 if s.diagnostic else 2)
 
 
 def report_of(codes: Collection[str]) -> str:
     """Statement codes as report text: rhythm first, then diagnoses, then form, a sentence each; "" for none."""
-    return " ".join(f"{label_of(s.code)}." for s in ordered(codes))
+    return " ".join(f"{label_of(s.code)}." for s in in_report_order(codes))
 
 
 def names_of(codes: Collection[str]) -> str:
     """The names with articles as a list: "sinus rhythm, bigeminy, and low QRS voltage"."""
-    return joined(s.name for s in ordered(codes))
+    return enumeration(s.name for s in in_report_order(codes))
 
 
-def joined(words: Iterable[str]) -> str:
+def enumeration(words: Iterable[str]) -> str:
     """ "a", "a and b", "a, b, and c"."""
     *first, last = words
     return f"{', '.join(first)}{',' if len(first) > 1 else ''} and {last}" if first else last
@@ -309,38 +309,38 @@ def joined(words: Iterable[str]) -> str:
 
 def grouped_report(codes: Collection[str]) -> str:
     """A report in two parts, as machines print it: "Rhythm: atrial fibrillation. Findings: LVH; low QRS voltage."."""
-    rhythm = [bare(s.code) for s in ordered(codes) if s.rhythm]
-    others = [bare(s.code) for s in ordered(codes) if not s.rhythm]
-    parts = [f"Rhythm: {joined(rhythm)}."] if rhythm else []
+    rhythm = [bare(s.code) for s in in_report_order(codes) if s.rhythm]
+    others = [bare(s.code) for s in in_report_order(codes) if not s.rhythm]
+    parts = [f"Rhythm: {enumeration(rhythm)}."] if rhythm else []
     return " ".join([*parts, f"Findings: {'; '.join(others)}."] if others else parts)
 
 
 def answer(form: str, codes: Collection[str]) -> str:
-    """An answer form of this module with the names of `codes` put in.
+    """An answer form of this module with the names of `codes`.
 
-    "A normal ECG" does not go into a list with findings, so it becomes a sentence of its own; hypertrophy and voltage
-    in one list would read as hypertrophy by voltage, so each gets one.
+    "A normal ECG" does not fit into a list of findings, so it gets its own sentence; hypertrophy and voltage in one
+    list would read as hypertrophy by voltage, so each gets a sentence.
     """
     if form == "{grouped}":
         return grouped_report(codes)
     if form == "{report}" or ({"LVH", "RVH"} & set(codes) and {"HVOLT", "LVOLT"} & set(codes)):
         return report_of(codes)
-    listed = [code for code in codes if code != "NORM"]
-    said = [form.format(names=names_of(listed))] if listed else []
-    return " ".join([*said, "This is a normal ECG."] if "NORM" in codes else said)
+    findings = [code for code in codes if code != "NORM"]
+    sentences = [form.format(names=names_of(findings))] if findings else []
+    return " ".join([*sentences, "This is a normal ECG."] if "NORM" in codes else sentences)
 
 
-def refusal_of(kind: str, lost: Sequence[str], language: str, rng: np.random.Generator) -> str:
-    """Why a page cannot be read, in words; in English where there are none in `language`."""
+def refusal_of(kind: str, leads: Sequence[str], language: str, rng: np.random.Generator) -> str:
+    """The answer why a page cannot be read; in English where `language` has none."""
     forms = REFUSALS.get(language, REFUSALS["en"])[kind]
-    return pick(forms, rng).format(leads=", ".join(lost) if language == "de" else joined(lost) if lost else "")
+    return pick(forms, rng).format(leads=", ".join(leads) if language == "de" else enumeration(leads) if leads else "")
 
 
 def pick_question(forms: Sequence[str], rng: np.random.Generator) -> str:
-    """The first of the forms, which scores are asked with, half the time, or one of the others, each as often."""
+    """Half the time the first form, which scores use, else one of the others, all equally likely."""
     return forms[0] if rng.random() < CANONICAL_SHARE else pick(forms[1:], rng)
 
 
 def pick(forms: Sequence[str], rng: np.random.Generator) -> str:
-    """One of the forms, each as often."""
+    """One of the forms, all equally likely."""
     return forms[int(rng.integers(len(forms)))]
