@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from render.delineation_kernels import (
+    align_to_template,
     beat_marks,
     coarse,
     every_beat,
-    fitted,
     leave_out,
     p_again,
     p_elsewhere,
@@ -66,8 +66,8 @@ def beats(signal: NDArray[np.floating], sampling_rate: float) -> NDArray[np.int6
         return np.zeros(0, np.int64)
     speed = np.abs(np.diff(slow))
     speed[~np.isfinite(speed)] = 0.0
-    ordered = np.sort(speed)
-    usual, high = _quantiles(ordered, 0.5), _quantiles(ordered, 0.98) + 1e-6
+    ascending = np.sort(speed)
+    usual, high = _quantiles(ascending, 0.5), _quantiles(ascending, 0.98) + 1e-6
     above = (speed - usual).clip(min=0.0)  # a noisy lead has little above its median
     moves = np.convolve((above / high).clip(max=2.0).mean(axis=0), _beat_window(), "same")
     least = _BEAT_SHARE * float(_quantiles(np.sort(moves)[None], 0.98)[0, 0])
@@ -78,12 +78,12 @@ def beats(signal: NDArray[np.floating], sampling_rate: float) -> NDArray[np.int6
     return np.minimum(at_rate, np.int64(signal.shape[1] - 1))
 
 
-def _quantiles(ordered: _Array, share: float) -> _Array:
+def _quantiles(ascending: _Array, share: float) -> _Array:
     """(rows, n) sorted -> (rows, 1) by numpy's linear rule, which `np.quantile` takes ten times as long for."""
-    i = int(share * (ordered.shape[1] - 1))
-    behind = min(i + 1, ordered.shape[1] - 1)
-    part = share * (ordered.shape[1] - 1) - i
-    return np.asarray((1 - part) * ordered[:, i, None] + part * ordered[:, behind, None])
+    i = int(share * (ascending.shape[1] - 1))
+    behind = min(i + 1, ascending.shape[1] - 1)
+    part = share * (ascending.shape[1] - 1) - i
+    return np.asarray((1 - part) * ascending[:, i, None] + part * ascending[:, behind, None])
 
 
 @cache
@@ -166,7 +166,7 @@ def complexes_of(record: EcgRecord) -> Complexes:
     """The QRS complexes of a record and their median beat."""
     signal = resample(record.signal, record.sampling_rate, HIGH_RATE_HZ)
     mv, smooth, slopes = without_wander(signal)
-    middles = fitted(slopes, beats(signal, HIGH_RATE_HZ))
+    middles = align_to_template(slopes, beats(signal, HIGH_RATE_HZ))
     return Complexes(mv, smooth, middles, *_median_beat(mv, smooth, middles))
 
 

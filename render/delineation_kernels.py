@@ -21,7 +21,7 @@ _FIT_HALF, _FIT_REACH = 40, 12  # what of a complex has to fit, and how far it i
 _QRS_SHARE = 0.010  # of its height per 4 ms: the QRS lies where it is steeper
 _CALM = 8  # so long below that slope, and it has ended
 _FLANK_SHARE = 0.3  # of a flank's slope: what is flatter is no longer P or T
-_HELD = 60  # so long the level before the QRS goes on where P is looked for
+_EXTENSION = 60  # so long the level before the QRS goes on where P is looked for
 # What lies between those readings and the cardiologists' marks, and between the two readings of a mark, at the median.
 _ONSET_EARLIER, _END_LATER, _T_LATER, _P_LATER, _P_SHORTER = 2.0, 2.0, 8.0, 2.0, 2.5
 _USUAL_GAP = -3.7
@@ -60,16 +60,16 @@ def coarse(signal, step):  # type: ignore[no-untyped-def]
 @jit
 def _quantile(numbers, share):  # type: ignore[no-untyped-def]
     """Of a few numbers, by numpy's linear rule."""
-    ordered = numbers.copy()
-    for k in range(1, ordered.size):
-        value, j = ordered[k], k
-        while j > 0 and ordered[j - 1] > value:
-            ordered[j] = ordered[j - 1]
+    ascending = numbers.copy()
+    for k in range(1, ascending.size):
+        value, j = ascending[k], k
+        while j > 0 and ascending[j - 1] > value:
+            ascending[j] = ascending[j - 1]
             j -= 1
-        ordered[j] = value
-    place = share * (ordered.size - 1)
+        ascending[j] = value
+    place = share * (ascending.size - 1)
     i = int(place)
-    return ordered[i] + (place - i) * (ordered[min(i + 1, ordered.size - 1)] - ordered[i])
+    return ascending[i] + (place - i) * (ascending[min(i + 1, ascending.size - 1)] - ascending[i])
 
 
 @jit
@@ -175,7 +175,7 @@ def _windows(rows, firsts, size):  # type: ignore[no-untyped-def]
 
 
 @jit
-def fitted(slopes, middles):  # type: ignore[no-untyped-def]
+def align_to_template(slopes, middles):  # type: ignore[no-untyped-def]
     """Move each middle, by 24 ms at most a turn, to where its complex fits best to the median of all: three turns."""
     n, leads = slopes.shape
     size = 2 * _FIT_HALF + 1
@@ -388,11 +388,13 @@ def _p(rows, onset, first):  # type: ignore[no-untyped-def]
     qrs = round(onset)
     if qrs - 10 - first < 25:
         return np.nan, np.nan, np.nan, np.nan
-    held = np.empty((qrs + _HELD, rows.shape[1]), np.float32)  # the level before the QRS goes on: its slope is no P
+    extended = np.empty(
+        (qrs + _EXTENSION, rows.shape[1]), np.float32
+    )  # the level before the QRS goes on: its slope is no P
     for c in range(rows.shape[1]):
-        for i in range(held.shape[0]):
-            held[i, c] = rows[min(i, qrs - 1), c]
-    x = _low(held, _SLOW)
+        for i in range(extended.shape[0]):
+            extended[i, c] = rows[min(i, qrs - 1), c]
+    x = _low(extended, _SLOW)
     peak = _p_peak(x, first, qrs - 10)
     low, high = max(first - 6, peak - 60, 0), min(qrs, peak + 60)
     line = x[:, low : high + 1].copy()
@@ -402,11 +404,11 @@ def _p(rows, onset, first):  # type: ignore[no-untyped-def]
         for i in range(size):
             line[c, i] -= start + i * step
     end, _, _ = _wave_end(line, peak - low, 22, size - 1, 45)
-    mirrored = np.empty(line.shape, np.float32)
+    mirror = np.empty(line.shape, np.float32)
     for i in range(size):
-        mirrored[:, i] = line[:, size - 1 - i]
-    begin, gap, spread = _wave_end(mirrored, size - 1 - (peak - low), 22, size - 1 - max(first - low, 0), 45)
-    return low + size - 1 - begin, low + end, gap, spread
+        mirror[:, i] = line[:, size - 1 - i]
+    begin, gap, lead_range = _wave_end(mirror, size - 1 - (peak - low), 22, size - 1 - max(first - low, 0), 45)
+    return low + size - 1 - begin, low + end, gap, lead_range
 
 
 @jit
@@ -417,17 +419,17 @@ def beat_marks(rows, peak, cycle):  # type: ignore[no-untyped-def]
     onset, end = _qrs(rows, peak)
     marks[2], marks[3] = onset, end
     last = min(n - 2, peak + 300, peak + cycle - min(int(0.16 * cycle), 70))
-    t_end, gap, spread = _t_end(_low(rows, _SLOW), onset, end, last)
+    t_end, gap, lead_range = _t_end(_low(rows, _SLOW), onset, end, last)
     if t_end == t_end:
         marks[4] = t_end + _T_LATER
-        agreement[2], agreement[3] = spread, abs(gap - _USUAL_GAP)
+        agreement[2], agreement[3] = lead_range, abs(gap - _USUAL_GAP)
     first = max(0, int(onset) - 170)
     if t_end == t_end:
         first = max(first, int(t_end) - cycle - 5)
-    p_onset, p_end, gap, spread = _p(rows, onset, first)
+    p_onset, p_end, gap, lead_range = _p(rows, onset, first)
     if p_onset == p_onset:
         marks[0], marks[1] = p_onset + _P_LATER, min(p_end - _P_SHORTER, onset)
-        agreement[0], agreement[1] = spread, abs(gap - _USUAL_GAP)
+        agreement[0], agreement[1] = lead_range, abs(gap - _USUAL_GAP)
     return marks, agreement
 
 

@@ -44,9 +44,9 @@ def measure(record: EcgRecord) -> dict[str, float]:
     if beat is None:
         return {}
     rate = steady_rate((complexes.middles / HIGH_RATE_HZ).tolist())
-    known = {} if rate is None else {"rate_bpm": rate}
+    values = {} if rate is None else {"rate_bpm": rate}
     qrs = _qrs(beat)
-    return known | _intervals(beat) | _axis(qrs) | _amplitudes(qrs)
+    return values | _intervals(beat) | _axis(qrs) | _amplitudes(qrs)
 
 
 def steady_rate(beats_s: Sequence[float]) -> float | None:
@@ -57,9 +57,9 @@ def steady_rate(beats_s: Sequence[float]) -> float | None:
     """
     if len(beats_s) < 3:
         return None
-    ordered = sorted(map(float, beats_s))
-    median = statistics.median(b - a for a, b in pairwise(ordered))
-    mean = (ordered[-1] - ordered[0]) / (len(ordered) - 1)
+    ascending = sorted(map(float, beats_s))
+    median = statistics.median(b - a for a, b in pairwise(ascending))
+    mean = (ascending[-1] - ascending[0]) / (len(ascending) - 1)
     return 60 / median if median > 0 and abs(median - mean) <= _STEADY * median else None
 
 
@@ -87,9 +87,9 @@ def _axis(qrs: _Array) -> dict[str, float]:
 
 
 def _amplitudes(qrs: _Array) -> dict[str, float]:
-    known = {}
+    values = {}
     for key in AMPLITUDES:
         wave, lead, _ = key.split("_")
         row = qrs[LEADS.index(lead)]
-        known[key] = max(0.0, float(row.max() if wave == "r" else -row.min()))
-    return known
+        values[key] = max(0.0, float(row.max() if wave == "r" else -row.min()))
+    return values

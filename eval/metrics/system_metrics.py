@@ -35,7 +35,7 @@ from eval.metrics.bootstrap import (
 )
 from eval.metrics.calibration import Calibration, codes_above_thresholds
 from eval.types import Bools, Floats, LabelledRecords, System, TaskView, label_matrix, task_view
-from render.dialogues.compose import related
+from render.dialogues.compose import related_statements
 from render.statements import STATEMENTS
 
 _ROC_POINTS = 80
@@ -235,7 +235,9 @@ def confusable_pairs(
     labels, codes = label_matrix(statement_sets, "all")
     column = {code: i for i, code in enumerate(codes)}
     odds = np.log(np.clip(scores, 1e-7, 1 - 1e-7)) - np.log1p(-np.clip(scores, 1e-7, 1 - 1e-7))
-    neighbours = sorted({tuple(sorted((code, other))) for code, others in related("near").items() for other in others})
+    neighbours = sorted(
+        {tuple(sorted((code, other))) for code, others in related_statements("near").items() for other in others}
+    )
     pairs = []
     for first, second in neighbours:
         i, j = column[first], column[second]
