@@ -40,7 +40,7 @@ def with_signal(record: EcgRecord, signal: np.ndarray, rate: float | None = None
     ],
 )
 def test_the_simulators_truth_is_found_again(key, median, p90, found):
-    pairs = [(record.measured[key], m.get(key)) for record, m in measured() if key in record.measured]
+    pairs = [(record.measurements[key], m.get(key)) for record, m in measured() if key in record.measurements]
     errors = [abs((m - truth + 180) % 360 - 180) for truth, m in pairs if m is not None]
     assert np.median(errors) <= median and np.percentile(errors, 90) <= p90
     assert len(errors) >= found * len(pairs) and len(pairs) >= 20
@@ -149,8 +149,8 @@ def test_the_simulators_beats_are_found():
     """Its rate, which it knows from its own beats, is the rate of the beats that are found."""
     for record, _ in measured():
         rate = steady_rate((delineate(record).beats / 500).tolist())
-        if "rate_bpm" in record.measured and rate is not None:
-            assert rate == pytest.approx(record.measured["rate_bpm"], rel=0.02)
+        if "rate_bpm" in record.measurements and rate is not None:
+            assert rate == pytest.approx(record.measurements["rate_bpm"], rel=0.02)
 
 
 @st.composite
@@ -225,12 +225,12 @@ def test_rate_is_told_only_where_one_number_describes_it():
 
 def test_the_simulator_tells_what_it_made():
     for record, _ in measured():
-        assert record.measured_by == "simulated" and set(record.measured) <= KEYS
-    assert "pr_ms" not in simulate(1, ["AFIB"]).measured and "pr_ms" not in simulate(1, ["2AVB"]).measured
-    assert simulate(1, ["1AVB"]).measured["pr_ms"] > 200 and simulate(1, ["CLBBB"]).measured["qrs_ms"] >= 120
-    assert "qrs_ms" not in simulate(1, ["PACE"]).measured
+        assert record.measured_by == "simulated" and set(record.measurements) <= KEYS
+    assert "pr_ms" not in simulate(1, ["AFIB"]).measurements and "pr_ms" not in simulate(1, ["2AVB"]).measurements
+    assert simulate(1, ["1AVB"]).measurements["pr_ms"] > 200 and simulate(1, ["CLBBB"]).measurements["qrs_ms"] >= 120
+    assert "qrs_ms" not in simulate(1, ["PACE"]).measurements
     for code, low, high in (("STACH", 100, 170), ("SBRAD", 30, 60)):
-        assert low < simulate(2, [code]).measured["rate_bpm"] < high
+        assert low < simulate(2, [code]).measurements["rate_bpm"] < high
 
 
 def test_telling_does_not_change_the_waveform():
