@@ -166,7 +166,7 @@ def test_delineation_reads_the_cardiologists_marks(tmp_path, monkeypatch, capsys
         assert {name: marked.reference[name] for name in known} == known
         assert {name: marked.reference[f"{name}*"] for name in known} == known
         assert np.isnan(marked.marks["QRS"][:, LEADS.index("III")]).all()
-        assert marked.reference["rate_bpm"] == pytest.approx(marked.record.measured.get("rate_bpm", 75), abs=60)
+        assert marked.reference["rate_bpm"] == pytest.approx(marked.record.measurements.get("rate_bpm", 75), abs=60)
     monkeypatch.setattr(delineation, "neurokit_measure", lambda record: {"qrs_ms": 95.0})
     monkeypatch.setattr(delineation, "neurokit_beats", lambda record: np.zeros(0))
     delineation.main(["--ludb", str(tmp_path)])

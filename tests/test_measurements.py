@@ -225,7 +225,7 @@ def test_rate_is_told_only_where_one_number_describes_it():
 
 def test_the_simulator_tells_what_it_made():
     for record, _ in measured():
-        assert record.measurements_by == "simulated" and set(record.measurements) <= KEYS
+        assert record.measured_by == "simulated" and set(record.measurements) <= KEYS
     assert "pr_ms" not in simulate(1, ["AFIB"]).measurements and "pr_ms" not in simulate(1, ["2AVB"]).measurements
     assert simulate(1, ["1AVB"]).measurements["pr_ms"] > 200 and simulate(1, ["CLBBB"]).measurements["qrs_ms"] >= 120
     assert "qrs_ms" not in simulate(1, ["PACE"]).measurements

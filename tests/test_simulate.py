@@ -18,7 +18,7 @@ import pytest
 
 from render.errors import InputError
 from render.record import HIGH_RATE_HZ, LEADS, EcgRecord
-from render.simulator.criteria import Beat
+from render.simulator.criteria import SimulatedBeat
 from render.simulator.dipoles import (
     DOWER,
     STEP_MS,
@@ -287,7 +287,7 @@ def test_the_axis_is_turned_exactly_or_as_near_as_it_goes(target: float) -> None
 
 
 def test_q_is_an_initial_negative_deflection() -> None:
-    beat = Beat([], 60, 400)
+    beat = SimulatedBeat([], 60, 400)
     beat.leads = np.zeros((12, 202))
     beat.leads[0, 3:20] = -0.15  # q of 34 ms
     beat.leads[1, 3:20], beat.leads[1, 1] = -0.15, 0.05  # r before: an S

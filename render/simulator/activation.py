@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from render.simulator.criteria import Q_LEADS, SMALL_Q, Beat
+from render.simulator.criteria import Q_LEADS, SMALL_Q, SimulatedBeat
 from render.simulator.dipoles import STEP_MS, Person, Vector, Wave, clip, plus, project_leads, rotate_to_axis, scale
 from render.simulator.rng import BufferedRng
 
@@ -225,14 +225,18 @@ def _notches(width: float, person: Person, rng: BufferedRng) -> list[Wave]:
 
 
 def add_to_qrs(
-    waves: list[Wave], extra: Sequence[Wave], width: float, criterion: Callable[[Beat], bool], first: float = 0.5
+    waves: list[Wave],
+    extra: Sequence[Wave],
+    width: float,
+    criterion: Callable[[SimulatedBeat], bool],
+    first: float = 0.5,
 ) -> list[Wave]:
     """Add `extra`, from `first` times its strength upwards, until the noise-free QRS meets `criterion`."""
     n = int(width / STEP_MS) + 40
     base, more = project_leads(waves, n), project_leads(extra, n)
     strength = first
     for _ in range(20):
-        beat = Beat([], width, width + 80)
+        beat = SimulatedBeat([], width, width + 80)
         beat.leads = base + strength * more
         if criterion(beat):
             break
@@ -270,7 +274,7 @@ def scar(waves: list[Wave], code: str, width: float, person: Person, rng: Buffer
     hole = person.wave("scar", (0, 0.40 * length, 0.60 * length, length), vector, "activation", rng)
     leads = _q_leads(code, rng)
 
-    def shows(beat: Beat) -> bool:
+    def shows(beat: SimulatedBeat) -> bool:
         deep = all(beat.q_ms(name, depth) >= 32 for name in leads if name not in ("V5", "V6"))
         return deep and all(beat.q_ms(name) >= 30 for name in leads)
 
@@ -296,7 +300,7 @@ def posterior_loss(waves: list[Wave], width: float, person: Person, rng: Buffere
     vector = (-0.05, 0.0, -0.5)
     front = person.wave("scar-front", (0.05 * width, 0.45 * width, 0.62 * width, width), vector, "activation", rng)
 
-    def shows(beat: Beat) -> bool:
+    def shows(beat: SimulatedBeat) -> bool:
         return all(
             beat.r(n) >= 1.1 * beat.s(n)
             and (beat.lead(n)[: int(width / 2)] > 0.05).sum() * STEP_MS >= 44
@@ -325,7 +329,7 @@ def _right_ventricle(waves: list[Wave], width: float, person: Person, rng: Buffe
     force = person.wave("right-wall", (0.15 * width, 0.52 * width, 0.94 * width), vector, "activation", rng)
     aim = 0.72 + rng.gamma(1.0, 0.15)
 
-    def shows(beat: Beat) -> bool:
+    def shows(beat: SimulatedBeat) -> bool:
         return (
             beat.r("V1") >= aim and beat.r("V1") > beat.s("V1") and beat.r("V1") + max(beat.s("V5"), beat.s("V6")) > 1.1
         )
@@ -351,10 +355,10 @@ def _thick_septum(waves: list[Wave], width: float, person: Person, rng: Buffered
 def to_voltage(waves: list[Wave], findings: frozenset[str], width: float, rng: BufferedRng) -> list[Wave]:
     """Scale the QRS so that the voltage criteria agree with the findings.
 
-    LVH and VCLVH: Sokolow-Lyon >= 3.5 mV. HVOLT: see `Beat.high_voltage`. LVOLT: peak-to-peak < 0.5 mV in all
+    LVH and VCLVH: Sokolow-Lyon >= 3.5 mV. HVOLT: see `SimulatedBeat.high_voltage`. LVOLT: peak-to-peak < 0.5 mV in all
     limb leads (Minnesota code 9-1). Otherwise Sokolow-Lyon stays below 3.4 mV and the limb leads above 0.55 mV.
     """
-    beat = Beat(waves, width, width + 80)
+    beat = SimulatedBeat(waves, width, width + 80)
     if "LVOLT" in findings:
         limb = rng.uniform(0.30, 0.46) / max(beat.limb_peak, 0.1)
         chest = limb if rng.random() < 0.3 else max(limb, rng.uniform(0.5, 0.9))

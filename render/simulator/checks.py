@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from render.record import sorted_statements
-from render.simulator.criteria import Q_LEADS, SMALL_Q, Beat
+from render.simulator.criteria import Q_LEADS, SMALL_Q, SimulatedBeat
 from render.simulator.dipoles import Person
 from render.simulator.findings import IMPLICATIONS, Q_INFARCTS
 
@@ -14,7 +14,7 @@ _WIDE = frozenset({"CLBBB", "WPW", "PACE"})
 Check = tuple[str, bool]
 
 
-def violations(findings: frozenset[str], beat: Beat, person: Person) -> list[str]:
+def violations(findings: frozenset[str], beat: SimulatedBeat, person: Person) -> list[str]:
     """Names of the checks that the beat fails: "LAFB" (a finding is missing), "no QWAVE" (one too many)."""
     checks = [*_scars(findings, beat), *_conduction(findings, beat), *_voltage(findings, beat)]
     if not findings & _SECONDARY:
@@ -24,7 +24,7 @@ def violations(findings: frozenset[str], beat: Beat, person: Person) -> list[str
     return [name for name, holds in checks if not holds]
 
 
-def _scars(findings: frozenset[str], beat: Beat) -> list[Check]:
+def _scars(findings: frozenset[str], beat: SimulatedBeat) -> list[Check]:
     checks = [
         (code, all(beat.q_ms(n) >= 30 for n in SMALL_Q.get(code, Q_LEADS[code]))) for code in findings & Q_INFARCTS
     ]
@@ -39,7 +39,7 @@ def _scars(findings: frozenset[str], beat: Beat) -> list[Check]:
     return checks
 
 
-def _conduction(findings: frozenset[str], beat: Beat) -> list[Check]:
+def _conduction(findings: frozenset[str], beat: SimulatedBeat) -> list[Check]:
     checks: list[Check] = []
     if "LAFB" in findings:
         checks.append(("LAFB", -90 < beat.axis <= -45 and beat.r("aVL") > 0 and beat.s("II") > beat.r("II")))
@@ -59,7 +59,7 @@ def _conduction(findings: frozenset[str], beat: Beat) -> list[Check]:
     return checks
 
 
-def _voltage(findings: frozenset[str], beat: Beat) -> list[Check]:
+def _voltage(findings: frozenset[str], beat: SimulatedBeat) -> list[Check]:
     checks = [("LVOLT", (beat.limb_peak < 0.5) == ("LVOLT" in findings))]
     if findings & {"LVH", "VCLVH"}:
         checks.append(("VCLVH", beat.sokolow >= 3.5))
@@ -70,7 +70,7 @@ def _voltage(findings: frozenset[str], beat: Beat) -> list[Check]:
     return checks
 
 
-def _recovery(findings: frozenset[str], beat: Beat, person: Person) -> list[Check]:
+def _recovery(findings: frozenset[str], beat: SimulatedBeat, person: Person) -> list[Check]:
     """ST-T checks of a beat whose activation does not itself change ST-T."""
     primary = findings & (Q_INFARCTS | {"PMI", "LVH", "SEHYP", "ANEUR"}) or any(
         c.startswith(("ISC", "INJ")) for c in findings
@@ -92,7 +92,7 @@ def _recovery(findings: frozenset[str], beat: Beat, person: Person) -> list[Chec
     return checks
 
 
-def record_statements(findings: frozenset[str], beat: Beat) -> tuple[str, ...]:
+def record_statements(findings: frozenset[str], beat: SimulatedBeat) -> tuple[str, ...]:
     """Sorted codes: the findings, what they imply, and the descriptive statements that the noise-free beat meets."""
     codes = set(findings).union(*(IMPLICATIONS.get(code, ()) for code in findings))
     if findings & _WIDE:

@@ -55,7 +55,7 @@ _T_LEADS = ("I", "II", "V4", "V5", "V6")
 
 
 class _Measures(NamedTuple):
-    """Measurements in each of `LEADS`, in mV (`q_ms` in ms); see the methods of `Beat`."""
+    """Measurements in each of `LEADS`, in mV (`q_ms` in ms); see the methods of `SimulatedBeat`."""
 
     r: list[float]
     s: list[float]
@@ -67,7 +67,7 @@ class _Measures(NamedTuple):
 
 
 @dataclass
-class Beat:
+class SimulatedBeat:
     """One kind of beat: its waves from the onset of the QRS, QRS duration and QT interval in ms."""
 
     waves: list[Wave]

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from render.simulator.activation import gradient, jitter, normal_vector
-from render.simulator.criteria import TERRITORIES, Beat
+from render.simulator.criteria import TERRITORIES, SimulatedBeat
 from render.simulator.dipoles import Person, Vector, Wave, clip, plus, scale, total_area
 from render.simulator.rng import BufferedRng
 
@@ -50,7 +50,7 @@ def recovery(
     normal: list[Wave],
     widths: tuple[float, float],
     rng: BufferedRng,
-) -> Beat:
+) -> SimulatedBeat:
     """The whole beat: the QRS with its ST and T. widths: (QRS, QT) in ms.
 
     The T area is the ventricular gradient minus the change of the QRS area (Wilson 1934), so that a delayed
@@ -77,7 +77,7 @@ def recovery(
     ]
     if rng.random() < 0.35:
         waves.append(_u_wave(person, qt_ms, rng.uniform(0.01, 0.04), rng))
-    return Beat(waves, qrs_ms, qt_ms)
+    return SimulatedBeat(waves, qrs_ms, qt_ms)
 
 
 def _u_wave(person: Person, qt_ms: float, size: float, rng: BufferedRng) -> Wave:
@@ -85,7 +85,7 @@ def _u_wave(person: Person, qt_ms: float, size: float, rng: BufferedRng) -> Wave
     return person.wave("u", (qt_ms - 10, qt_ms + 55, qt_ms + 150), vector, "recovery", rng)
 
 
-def apply_st_t_causes(beat: Beat, findings: frozenset[str], person: Person, rng: BufferedRng) -> Beat:
+def apply_st_t_causes(beat: SimulatedBeat, findings: frozenset[str], person: Person, rng: BufferedRng) -> SimulatedBeat:
     """The beat after every primary ST-T cause among the findings."""
     for code in sorted(findings):
         if code.startswith(("ISC", "INJ")):
@@ -109,21 +109,25 @@ def apply_st_t_causes(beat: Beat, findings: frozenset[str], person: Person, rng:
 
 
 def add_to_beat(
-    beat: Beat, waves: Sequence[Wave], criterion: Callable[[Beat], bool], first: float = 1.0, growth: float = 1.2
-) -> Beat:
+    beat: SimulatedBeat,
+    waves: Sequence[Wave],
+    criterion: Callable[[SimulatedBeat], bool],
+    first: float = 1.0,
+    growth: float = 1.2,
+) -> SimulatedBeat:
     """Add `waves`, from `first` times their strength upwards in steps of `growth`, until the beat meets `criterion`."""
-    alone = Beat(list(waves), beat.qrs_ms, beat.qt_ms)
+    alone = SimulatedBeat(list(waves), beat.qrs_ms, beat.qt_ms)
     strength = first
     for _ in range(18):
-        trial = Beat([], beat.qrs_ms, beat.qt_ms)
+        trial = SimulatedBeat([], beat.qrs_ms, beat.qt_ms)
         trial.leads = beat.leads + strength * alone.leads
         if criterion(trial):
             break
         strength *= growth
-    return Beat([*beat.waves, *(w.scale(strength) for w in waves)], beat.qrs_ms, beat.qt_ms)
+    return SimulatedBeat([*beat.waves, *(w.scale(strength) for w in waves)], beat.qrs_ms, beat.qt_ms)
 
 
-def _st_wave(beat: Beat, person: Person, vector: Vector, hold: float, rng: BufferedRng) -> Wave:
+def _st_wave(beat: SimulatedBeat, person: Person, vector: Vector, hold: float, rng: BufferedRng) -> Wave:
     """An ST shift. hold: the share of the time from J to the end of T for which it lasts."""
     span = beat.qt_ms - beat.qrs_ms
     times = (
@@ -135,14 +139,14 @@ def _st_wave(beat: Beat, person: Person, vector: Vector, hold: float, rng: Buffe
     return person.wave("st+", times, vector, "activation", rng)
 
 
-def _t_wave(beat: Beat, person: Person, vector: Vector, rng: BufferedRng) -> Wave:
+def _t_wave(beat: SimulatedBeat, person: Person, vector: Vector, rng: BufferedRng) -> Wave:
     """A T change that begins at about a quarter of the ST-T."""
     span = beat.qt_ms - beat.qrs_ms
     times = (beat.qrs_ms + 0.22 * span, beat.qrs_ms + rng.uniform(0.58, 0.72) * span, beat.qt_ms)
     return person.wave("t+", times, vector, "recovery", rng)
 
 
-def ischaemia(beat: Beat, code: str, person: Person, rng: BufferedRng) -> Beat:
+def ischaemia(beat: SimulatedBeat, code: str, person: Person, rng: BufferedRng) -> SimulatedBeat:
     """ST down and T inverted in a territory: in two of its leads or more, most of them for an injury.
 
     ISC..: ST <= -0.05 mV at J + 60 ms and/or T <= -0.1 mV (U). INJ..: subendocardial injury, ST <= -0.1 mV. Most
@@ -162,14 +166,14 @@ def ischaemia(beat: Beat, code: str, person: Person, rng: BufferedRng) -> Beat:
         waves.append(_t_wave(beat, person, scale(away, 0.18), rng))
     need = max(2, round(0.6 * len(leads))) if injury else 2
 
-    def shows(b: Beat) -> bool:
+    def shows(b: SimulatedBeat) -> bool:
         st = not with_st or sum(b.st(n) <= -depth_st for n in leads) >= need
         return st and (not with_t or sum(b.t(n) <= -depth_t for n in leads) >= need)
 
     return add_to_beat(beat, waves, shows, first=0.3)
 
 
-def _infarct_recovery(beat: Beat, site: str, person: Person, rng: BufferedRng) -> Beat:
+def _infarct_recovery(beat: SimulatedBeat, site: str, person: Person, rng: BufferedRng) -> SimulatedBeat:
     """After an infarct: T inverted over the scar (old), ST raised towards it (new), or no change."""
     stage = rng.random()
     away, leads = _AWAY[site], TERRITORIES[site]
@@ -184,7 +188,7 @@ def _infarct_recovery(beat: Beat, site: str, person: Person, rng: BufferedRng) -
     return beat
 
 
-def _aneurysm(beat: Beat, person: Person, rng: BufferedRng) -> Beat:
+def _aneurysm(beat: SimulatedBeat, person: Person, rng: BufferedRng) -> SimulatedBeat:
     """ST raised >= 0.1 mV, convex, in V1-V4 over an old anterior Q; the end of T inverted."""
     height = rng.uniform(0.12, 0.3)
     st = _st_wave(beat, person, (0.03, 0.02, -0.15), 0.45, rng)
@@ -192,28 +196,28 @@ def _aneurysm(beat: Beat, person: Person, rng: BufferedRng) -> Beat:
     return add_to_beat(beat, [st, t], lambda b: sum(b.st(n) >= height for n in ("V1", "V2", "V3", "V4")) >= 3)
 
 
-def _st_depression(beat: Beat, person: Person, rng: BufferedRng) -> Beat:
+def _st_depression(beat: SimulatedBeat, person: Person, rng: BufferedRng) -> SimulatedBeat:
     """ST <= -0.1 mV in two or more contiguous leads, mostly lateral and inferior (U)."""
     away = (-0.9, rng.uniform(-0.9, 0.1), rng.uniform(-0.3, 0.3))
     wave = _st_wave(beat, person, scale(away, 0.1), rng.uniform(0.25, 0.45), rng)
     return add_to_beat(_flatten_t(beat, rng.uniform(0.0, 0.6)), [wave], lambda b: b.st_depressed, first=0.2)
 
 
-def _st_elevation(beat: Beat, person: Person, rng: BufferedRng) -> Beat:
+def _st_elevation(beat: SimulatedBeat, person: Person, rng: BufferedRng) -> SimulatedBeat:
     """J raised in contiguous leads above the limits for sex and age, concave, with tall T: early repolarisation (U)."""
     limit = 0.15 if person.sex == "female" else 0.2 if person.age >= 40 else 0.25
     place = (rng.uniform(0.4, 1.0), rng.uniform(0.1, 0.8), -rng.uniform(0.2, 0.9))
     st = _st_wave(beat, person, scale(place, 0.1), 0.15, rng)
     t = _t_wave(beat, person, scale(place, 0.05), rng)
 
-    def shows(b: Beat) -> bool:
+    def shows(b: SimulatedBeat) -> bool:
         names = {n for n in ("II", "III", "aVF", "I", "aVL", "V4", "V5", "V6") if b.j(n) >= 0.11}
         return b.any_contiguous(names | {n for n in ("V2", "V3") if b.j(n) >= limit + 0.01})
 
     return add_to_beat(beat, [st, t], shows, first=0.8)
 
 
-def _st_unspecific(beat: Beat, person: Person, rng: BufferedRng) -> Beat:
+def _st_unspecific(beat: SimulatedBeat, person: Person, rng: BufferedRng) -> SimulatedBeat:
     """Small ST shifts, 0.03-0.065 mV below the baseline in some leads, without a territory; T mostly lower."""
     away = (-rng.uniform(0.3, 1.0), rng.uniform(-0.9, 0.3), rng.uniform(-0.1, 0.5))
     wave = _st_wave(beat, person, scale(away, 0.04), rng.uniform(0.2, 0.4), rng)
@@ -223,7 +227,7 @@ def _st_unspecific(beat: Beat, person: Person, rng: BufferedRng) -> Beat:
     return add_to_beat(low, [wave], lambda b: sum(b.st(n) <= -depth for n in names) >= 2, first=0.2)
 
 
-def _digitalis(beat: Beat, person: Person, rng: BufferedRng) -> Beat:
+def _digitalis(beat: SimulatedBeat, person: Person, rng: BufferedRng) -> SimulatedBeat:
     """Sagging ST in lateral and inferior leads that ends in a flat or small upright T; the QT is short."""
     span = beat.qt_ms - beat.qrs_ms
     away = (-0.9, rng.uniform(-0.8, -0.2), 0.0)
@@ -238,13 +242,13 @@ def _digitalis(beat: Beat, person: Person, rng: BufferedRng) -> Beat:
     )
 
 
-def _flatten_t(beat: Beat, share: float) -> Beat:
+def _flatten_t(beat: SimulatedBeat, share: float) -> SimulatedBeat:
     """The beat with its T reduced by this share, and T's part to the front (V1-V3) by half of it."""
     remainder = (1 - share, 1 - share, 1 - 0.5 * share)
-    return Beat([w.scale(remainder) if w.name == "t" else w for w in beat.waves], beat.qrs_ms, beat.qt_ms)
+    return SimulatedBeat([w.scale(remainder) if w.name == "t" else w for w in beat.waves], beat.qrs_ms, beat.qt_ms)
 
 
-def _t_inversion(beat: Beat, person: Person, rng: BufferedRng) -> Beat:
+def _t_inversion(beat: SimulatedBeat, person: Person, rng: BufferedRng) -> SimulatedBeat:
     """T <= -0.1 mV in two or more of I, II, aVL, V2-V6 (A4)."""
     site = rng.choice(("AL", "AN", "C_", "IL", "LA"))
     away = jitter(_AWAY[site], 0.2, rng)
@@ -254,7 +258,7 @@ def _t_inversion(beat: Beat, person: Person, rng: BufferedRng) -> Beat:
     return add_to_beat(beat, [wave], lambda b: sum(b.t(n) <= -depth for n in names) >= 2, first=0.3)
 
 
-def _low_t(beat: Beat, person: Person, rng: BufferedRng) -> Beat:
+def _low_t(beat: SimulatedBeat, person: Person, rng: BufferedRng) -> SimulatedBeat:
     """|T| < 0.1 mV, or below a tenth of R, in three or more of I, II, V4-V6 (A4)."""
     low = beat
     for share in (0.6, 0.7, 0.8, 0.88, 0.94):
@@ -264,7 +268,7 @@ def _low_t(beat: Beat, person: Person, rng: BufferedRng) -> Beat:
     return low
 
 
-def _unspecific_t(beat: Beat, person: Person, rng: BufferedRng) -> Beat:
+def _unspecific_t(beat: SimulatedBeat, person: Person, rng: BufferedRng) -> SimulatedBeat:
     """T flat, notched or slightly negative (above -0.1 mV) in some of I, II, aVL, V4-V6."""
     away = (-rng.uniform(0.5, 1.0), rng.uniform(-0.9, 0.2), rng.uniform(-0.3, 0.4))
     wave = _t_wave(beat, person, scale(away, 0.08), rng)
@@ -273,26 +277,26 @@ def _unspecific_t(beat: Beat, person: Person, rng: BufferedRng) -> Beat:
     return add_to_beat(beat, [wave], lambda b: sum(b.t(n) <= limit for n in names) >= 2, first=0.3, growth=1.12)
 
 
-def _abnormal_t(beat: Beat, person: Person, rng: BufferedRng) -> Beat:
+def _abnormal_t(beat: SimulatedBeat, person: Person, rng: BufferedRng) -> SimulatedBeat:
     """Any abnormal T: inverted, low or unspecific."""
     causes = (_t_inversion, _low_t, _unspecific_t)
     return rng.choice(causes)(beat, person, rng)
 
 
-def _electrolytes(beat: Beat, person: Person, rng: BufferedRng) -> Beat:
+def _electrolytes(beat: SimulatedBeat, person: Person, rng: BufferedRng) -> SimulatedBeat:
     """High potassium: tall, narrow, pointed T. Low potassium: ST down, flat T, a larger U wave."""
     span = beat.qt_ms - beat.qrs_ms
     if rng.random() < 0.7:
         low = _flatten_t(beat, 0.8)
         shift = _st_wave(low, person, (-0.07, -0.04, 0.02), 0.3, rng)
         u = person.wave("u", (beat.qt_ms - 45, beat.qt_ms + 50, beat.qt_ms + 150), (0.16, 0.06, -0.14), "recovery", rng)
-        return Beat([*low.waves, shift, u], beat.qrs_ms, beat.qt_ms)
+        return SimulatedBeat([*low.waves, shift, u], beat.qrs_ms, beat.qt_ms)
     peak = beat.qrs_ms + 0.66 * span
     tall = person.wave("t+", (peak - 75, peak, peak + 65), (0.40, 0.25, -0.38), "recovery", rng)
     return add_to_beat(_flatten_t(beat, 0.6), [tall], lambda b: b.t("V3") >= 1.0 or b.t("V4") >= 1.0, first=0.9)
 
 
-_CAUSES: dict[str, Callable[[Beat, Person, BufferedRng], Beat]] = {
+_CAUSES: dict[str, Callable[[SimulatedBeat, Person, BufferedRng], SimulatedBeat]] = {
     "ANEUR": _aneurysm,
     "STE_": _st_elevation,
     "DIG": _digitalis,
@@ -306,7 +310,7 @@ _CAUSES: dict[str, Callable[[Beat, Person, BufferedRng], Beat]] = {
 }
 
 
-def _restore_normal_t(beat: Beat, findings: frozenset[str], person: Person, rng: BufferedRng) -> Beat:
+def _restore_normal_t(beat: SimulatedBeat, findings: frozenset[str], person: Person, rng: BufferedRng) -> SimulatedBeat:
     """Raise the T of a normal ECG until it is normal in I, II and V4-V6."""
     if "NORM" not in findings or beat.t_normal:
         return beat

@@ -19,7 +19,7 @@ from render.measurements import steady_rate
 from render.record import HIGH_RATE_HZ, EcgRecord
 from render.simulator.activation import activation, ectopic_qrs, p_wave
 from render.simulator.checks import record_statements, violations
-from render.simulator.criteria import Beat
+from render.simulator.criteria import SimulatedBeat
 from render.simulator.dipoles import DOWER, SITE_GAINS, Person, Vector, Wave, sample_person, superpose, wave_table
 from render.simulator.electrodes import Samples, electrode_noise, twelve_leads
 from render.simulator.findings import (
@@ -112,7 +112,7 @@ def _record(rng: BufferedRng, record_id: str, statements: Sequence[str] | None) 
     )
 
 
-def _measurements(findings: frozenset[str], timing: Rhythm, beat: Beat) -> dict[str, float]:
+def _measurements(findings: frozenset[str], timing: Rhythm, beat: SimulatedBeat) -> dict[str, float]:
     """Rate, intervals and axis that the record was simulated with; see `EcgRecord.measurements`."""
     numbers: dict[str, float] = {}
     rate = steady_rate([t for t, _ in timing.ventricles if 0 <= t < LENGTH_S])
@@ -133,7 +133,7 @@ def _measurements(findings: frozenset[str], timing: Rhythm, beat: Beat) -> dict[
     return numbers
 
 
-def _verified_beat(findings: frozenset[str], person: Person, rate: float, rng: BufferedRng) -> Beat:
+def _verified_beat(findings: frozenset[str], person: Person, rate: float, rng: BufferedRng) -> SimulatedBeat:
     """Sample beats until one meets all criteria; if none does, the one with the fewest violations."""
     best, fewest = None, 1000
     for _ in range(_MOST_BEATS):
@@ -149,7 +149,7 @@ def _verified_beat(findings: frozenset[str], person: Person, rate: float, rng: B
     return best
 
 
-def _beats(findings: frozenset[str], person: Person, timing: Rhythm, main: Beat, rng: BufferedRng) -> Samples:
+def _beats(findings: frozenset[str], person: Person, timing: Rhythm, main: SimulatedBeat, rng: BufferedRng) -> Samples:
     """(8, n) mV in the order of `INDEPENDENT_LEADS`: every P wave and every ventricular beat at its time."""
     heart = np.zeros((8, _SAMPLES), np.float32)
     breath = (rng.uniform(0.17, 0.33), rng.uniform(0, 6.28), rng.uniform(0.02, 0.09))
@@ -167,11 +167,11 @@ def _beats(findings: frozenset[str], person: Person, timing: Rhythm, main: Beat,
     return heart
 
 
-def _other_beat(kind: str, person: Person, main: Beat, rng: BufferedRng) -> Beat:
+def _other_beat(kind: str, person: Person, main: SimulatedBeat, rng: BufferedRng) -> SimulatedBeat:
     """A ventricular, paced or aberrantly conducted beat; its T wave follows from its activation."""
     if kind == "aberrant":
         late = person.wave("right", (50, 95, 130), (-0.45, 0.0, -0.6), "activation", rng)
-        return Beat([*main.waves, late], 130, main.qt_ms)
+        return SimulatedBeat([*main.waves, late], 130, main.qt_ms)
     qrs, width = ectopic_qrs(person, rng, kind)
     qt = main.qt_ms + 0.6 * (width - main.qrs_ms) + 10
     return recovery(frozenset(), person, qrs, [], (width, qt), rng)
@@ -256,7 +256,7 @@ _REDUNDANT_WITH: dict[str, frozenset[str]] = {
 
 
 _NAMES = {code: each.name.removeprefix("an ").removeprefix("a ") for code, each in STATEMENTS.items()}
-_MEASURES: dict[str, Callable[[Rhythm, Beat], str]] = {
+_MEASURES: dict[str, Callable[[Rhythm, SimulatedBeat], str]] = {
     **dict.fromkeys(("1AVB", "LPR"), lambda timing, _: f"PR {timing.pr_ms:.0f} ms"),
     **dict.fromkeys(("CLBBB", "CRBBB", "IVCD"), lambda _, beat: f"QRS {beat.qrs_ms:.0f} ms"),
     **dict.fromkeys(("LAFB", "LPFB"), lambda _, beat: f"axis {beat.axis:.0f} degrees"),
@@ -266,7 +266,7 @@ _MEASURES: dict[str, Callable[[Rhythm, Beat], str]] = {
 """Code -> the measurement that the report states with it."""
 
 
-def _report(findings: frozenset[str], timing: Rhythm, beat: Beat) -> str:
+def _report(findings: frozenset[str], timing: Rhythm, beat: SimulatedBeat) -> str:
     """A short English report of the findings with the measurements that belong to them."""
     codes = {c for c in findings if c not in _REDUNDANT_WITH or findings.isdisjoint(_REDUNDANT_WITH[c])}
     first = " and ".join(_NAMES[c] for c in sorted(codes & RHYTHMS)) or "ventricular response"
