@@ -16,7 +16,7 @@ import numpy as np
 
 from eval.baselines.settings import BENCHMARK
 from eval.baselines.train import LabelledSignals, TrainedBaseline, predict, read_records, train
-from eval.metrics.ranking import MacroAuc, macro_auc
+from eval.metrics.bootstrap import MacroAuc, macro_auc
 from render.simulator.simulate import SimulatedSource
 from render.sources.ptbxl import LABELS_DIFFER, PtbXl
 from render.sources.registry import Source, parse_folds

@@ -1,4 +1,4 @@
-"""Altered pages of a data set for the controls: see `eval.controls` for what each is for."""
+"""Altered pages of a data set for the controls; `eval.metrics.controls` says what each control is for."""
 
 from __future__ import annotations
 
@@ -7,60 +7,84 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from eval.controls import blank, copied, shuffled
+from ecg_vlm.pages import Pages
 from render.dataset.rows import Options, make_picture
 from render.errors import InputError
 from render.record import EcgRecord
 from render.sources.registry import open_source
 
-if TYPE_CHECKING:
-    from ecg_vlm.evaluation import Pages
-
 
 @dataclass(frozen=True)
 class AlteredPages:
-    """One control's page for every row; detail: what was done, where the control's name does not say it."""
+    """One control's page for every row; detail: what was altered, where the control's name does not tell."""
 
     detail: str
     image: Callable[[int], Image.Image]
 
 
 def altered_pages(pages: Pages, source: str, seed: int) -> dict[str, AlteredPages]:
-    """Control -> its pages. Blank, shuffled and copied pages are made from the pictures in the data set.
+    """Control -> its pages. Blank, shuffled and copied pages are made from the images in the data set.
 
-    source: of the records that the pages were drawn from ("ptbxl:DIR", "simulated"), for pages in another layout and
-    style; without it these two controls are not run. Raises `InputError` when the source lacks a record.
+    source: of the records that the pages were rendered from ("ptbxl:DIR", "simulated"), for pages in another layout and
+    style; without it there are no such pages. Raises `InputError` when the source lacks a record.
     """
 
     def image(row: int) -> Any:
         return pages.rows[row]["image"]
 
-    other = shuffled(len(pages.rows), seed)
-    found = {
-        "blank": AlteredPages("", lambda row: blank(image(row))),
+    other = derangement(len(pages.rows), seed)
+    controls = {
+        "blank": AlteredPages("", lambda row: blank_page(image(row))),
         "shuffled": AlteredPages(f"seed {seed}", lambda row: image(int(other[row]))),
-        "copied": AlteredPages("", lambda row: copied(image(row))),
+        "copied": AlteredPages("", lambda row: pale_copy(image(row))),
     }
-    return {**found, **_redrawn(pages, source)} if source else found
+    return {**controls, **_rendered_again(pages, source)} if source else controls
 
 
-def _redrawn(pages: Pages, source: str) -> dict[str, AlteredPages]:
-    """The same records in another layout, and in another style, each drawn with the seed of the data set."""
+def blank_page(image: Image.Image) -> Image.Image:
+    """White paper of the same size."""
+    return Image.new("RGB", image.size, "white")
+
+
+def pale_copy(image: Image.Image) -> Image.Image:
+    """The same page as a poor copy: grey, pale, tilted by one degree, JPEG quality 35."""
+    grey = image.convert("L").rotate(1.0, Image.Resampling.BICUBIC, fillcolor=255)
+    pale = grey.point([round(40 + v * 200 / 255) for v in range(256)])
+    out = io.BytesIO()
+    pale.save(out, "JPEG", quality=35)
+    return Image.open(out).convert("RGB")
+
+
+def derangement(n: int, seed: int = 0) -> NDArray[np.intp]:
+    """Another row for each of n rows, (n,): a random permutation without a fixed point, if n > 1.
+
+    One cycle through a random order (as Sattolo 1986): uniform over cycles, without repeated trials.
+    """
+    order = np.random.default_rng(seed).permutation(n)
+    rows = np.empty(n, dtype=np.intp)
+    rows[order] = np.roll(order, 1)
+    return rows
+
+
+def _rendered_again(pages: Pages, source: str) -> dict[str, AlteredPages]:
+    """The same records in another layout, and in another style, each with the seed of the data set."""
     options, size = _manifest(Path(pages.folder))
-    read = _reader(pages, source, options.seed, size)
+    read = _record_reader(pages, source, options.seed, size)
     layout = "6x2" if options.layout.startswith("3x4") else "3x4+1R"
     style = "photo" if options.style == "clean" else "clean"
 
-    def page(changed: Options) -> Callable[[int], Image.Image]:
-        def draw(row: int) -> Image.Image:
-            picture, _ = make_picture(read(row), pages.places[row], changed)
+    def page(other_options: Options) -> Callable[[int], Image.Image]:
+        def render(row: int) -> Image.Image:
+            picture, _ = make_picture(read(row), pages.places[row], other_options)
             return Image.open(io.BytesIO(picture.data)).convert("RGB")
 
-        return draw
+        return render
 
     return {
         "layout": AlteredPages(f"{layout} for {options.layout}", page(replace(options, layout=layout))),
@@ -69,30 +93,30 @@ def _redrawn(pages: Pages, source: str) -> dict[str, AlteredPages]:
 
 
 def _manifest(folder: Path) -> tuple[Options, int]:
-    """The options that a data set was drawn with, dead leads drawn as they are, and the number of its records."""
+    """The options of a data set, with dead leads accepted, and the number of its records."""
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    known = {field.name for field in fields(Options)}
-    kept = {name: value for name, value in manifest["options"].items() if name in known and name != "tasks"}
-    return Options(**{**kept, "lenient": True}), int(manifest["records"])
+    names = {field.name for field in fields(Options)} - {"tasks"}
+    options = {name: value for name, value in manifest["options"].items() if name in names}
+    return Options(**{**options, "lenient": True}), int(manifest["records"])
 
 
-def _reader(pages: Pages, source: str, seed: int, size: int) -> Callable[[int], EcgRecord]:
-    """Row -> its record, found by record id in the source. The source is read through once to find them."""
+def _record_reader(pages: Pages, source: str, seed: int, size: int) -> Callable[[int], EcgRecord]:
+    """Row -> its record in the source, by record id. The source is read once to locate them."""
     folds = {fold for fold in pages.rows["fold"] if fold is not None}
-    simulated = source.partition(":")[0] == "simulated"
-    opened = open_source(source, seed=seed, limit=size if simulated else None, folds=folds or None)
-    wanted = set(pages.record_ids)
+    is_simulation = source.partition(":")[0] == "simulated"
+    records = open_source(source, seed=seed, limit=size if is_simulation else None, folds=folds or None)
+    page_ids = set(pages.record_ids)
     place: dict[str, int] = {}
-    for i in range(len(opened)):
-        record = opened.read(i).record_id
-        if record in wanted:
-            place[record] = i
-        if len(place) == len(wanted):
+    for i in range(len(records)):
+        record_id = records.read(i).record_id
+        if record_id in page_ids:
+            place[record_id] = i
+        if len(place) == len(page_ids):
             break
-    missing = [record for record in pages.record_ids if record not in place]
+    missing = [record_id for record_id in pages.record_ids if record_id not in place]
     if missing:
         raise InputError(
             f"--controls-source {source}: lacks {len(missing)} of the pages' records, {missing[0]!r} among them; "
             "name the source that the data set was rendered from"
         )
-    return lambda row: opened.read(place[pages.record_ids[row]])
+    return lambda row: records.read(place[pages.record_ids[row]])

@@ -1,46 +1,51 @@
-"""Where figures come from: names of systems, what a model was tuned on, versions, commit."""
+"""Where figures come from: names of systems, what a model was tuned and calibrated on, versions, commit."""
 
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from eval.metrics.calibration import CALIBRATION_FILE, Calibration, read_calibration
 from eval.types import LabelledRecords
 from recipes.checkpoint import read_run
 from render.errors import InputError
 
-FILES = (".parquet", ".csv")
-"""Endings of files of scores, in place of a model."""
+SCORE_FILES = (".parquet", ".csv")
+"""Suffixes of files of scores, which may be named in place of a model."""
 
 _PACKAGES = ("ecg-vlm", "torch", "transformers", "peft", "trl", "numpy")
+_REMEDY = "judge other pages (--folds, --data), or add --force, and the report will have a warning"
 
 
 def contamination(model: str, records: LabelledRecords, force: bool) -> str:
     """Whether a model was tuned on records or patients that are judged, in one line for the report.
 
-    Raises `InputError` when it was, unless forced.
+    Raises `InputError` when it was, unless `force` is true.
     """
-    if model.endswith(FILES):
+    if model.endswith(SCORE_FILES):
         return f"{model}: not checked; a file of scores does not say what its model was trained on"
     if not (Path(model) / "run.json").is_file():
         return f"{model}: not checked; only runs of ecg-vlm finetune say what they were tuned on"
     facts = read_run(Path(model))
-    tuned, known = set(facts["records"]), set(facts["patients"]) - {""}
-    seen, patients = tuned & set(records.record_ids), known & set(records.patients)
-    if not seen and not patients:
-        return f"{model}: none of the {len(tuned):,} records and {len(known):,} patients it was tuned on is judged here"
-    line = f"{model}: tuned on {len(seen)} of the records and {len(patients)} of the patients judged here"
+    tuning_records, tuning_patients = set(facts["records"]), set(facts["patients"]) - {""}
+    records_in_both, patients = tuning_records & set(records.record_ids), tuning_patients & set(records.patients)
+    if not records_in_both and not patients:
+        return (
+            f"{model}: none of the {len(tuning_records):,} records and {len(tuning_patients):,} patients it was tuned "
+            "on is judged here"
+        )
+    line = f"{model}: tuned on {len(records_in_both)} of the records and {len(patients)} of the patients judged here"
     if not force:
-        raise InputError(f"{line}; judge on other pages (--folds, --data), or say --force to have it in the report")
-    return f"WARNING: {line}; judged all the same (--force), so its figures flatter"
+        raise InputError(f"{line}; {_REMEDY}")
+    return f"WARNING: {line}; judged all the same (--force), so its figures are too good"
 
 
 def system_names(specs: Sequence[str]) -> dict[str, str]:
-    """Model or file -> its name in tables: short where that tells the systems apart, the whole path otherwise."""
+    """Model or file -> its name in tables: short where that is unique, the whole path otherwise."""
     if len(set(specs)) != len(specs):
-        raise InputError(f"--compare: {', '.join(specs)}: one system stands twice; name each once")
+        raise InputError(f"--compare: {', '.join(specs)}: one system occurs twice; name each once")
     short = [short_name(spec) for spec in specs]
     return {spec: name if short.count(name) == 1 else spec for spec, name in zip(specs, short, strict=True)}
 
@@ -57,13 +62,40 @@ def short_name(spec: str) -> str:
     return path.parent.name if path.suffix == ".parquet" else path.name
 
 
+def calibration_path(spec: str) -> Path | None:
+    """Where a system's calibration is: in its run's folder, or beside its scores; None for any other model."""
+    path = Path(spec)
+    if spec.endswith(SCORE_FILES):
+        return path.with_name(CALIBRATION_FILE)
+    return path / CALIBRATION_FILE if (path / "run.json").is_file() else None
+
+
+def frozen_calibrations(
+    names: Mapping[str, str], records: LabelledRecords, *, first: Path | None = None, force: bool = False
+) -> dict[str, Calibration]:
+    """Name -> calibration of every system that has one. names: model or file -> name; first: the file for the first.
+
+    Raises `InputError` for one that was fitted on records or patients that are judged, unless `force` is true.
+    """
+    calibrations = {}
+    for i, (spec, name) in enumerate(names.items()):
+        path = first if first and i == 0 else calibration_path(spec)
+        if path is None or not (path.is_file() or path == first):
+            continue
+        calibration = calibrations[name] = read_calibration(path)
+        line = calibration.overlap(records)
+        if line and not force:
+            raise InputError(f"{line}; {_REMEDY}")
+    return calibrations
+
+
 def tuning(model: str) -> dict[str, object]:
-    """What a run of `ecg-vlm finetune` says of itself; empty for any other model."""
+    """The facts about tuning in the `run.json` of a run of `ecg-vlm finetune`; empty for any other model."""
     if not (Path(model) / "run.json").is_file():
         return {}
     facts = read_run(Path(model))
-    shown = ("base", "pages", "steps", "seconds", "parameters", "trained_parameters")
-    return {key: facts[key] for key in shown if key in facts}
+    keys = ("base", "pages", "steps", "seconds", "parameters", "trained_parameters")
+    return {key: facts[key] for key in keys if key in facts}
 
 
 def versions() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The Reader: a model loaded once, asked and scored many times."""
+"""The Reader: a model that is loaded once and answers any number of questions about ECG pages."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ from render.dialogues.wording import closed_question
 from render.errors import InputError
 from render.statements import STATEMENTS
 
-_SCORE_BATCH = 8
 _YES = 0.5  # from this P(yes) on, "Yes." is the likelier answer
-
 
 __all__ = ["Reader", "open_image"]
 
@@ -34,6 +32,9 @@ class Reader:
     model: an Mllama, with or without an adapter, in eval mode. processor: its tokenizer and image processor.
     """
 
+    batch_size = 8
+    """Images in one forward pass, wherever many are scored or asked about."""
+
     def __init__(self, model: Any, processor: Any, name: str = "") -> None:
         self.model = model.eval()
         self.processor = processor
@@ -43,10 +44,10 @@ class Reader:
     def load(cls, model: str = NANO) -> Reader:
         """Load "nano", the folder of a run of `ecg-vlm finetune`, a folder saved by transformers, or a hub id.
 
-        Raises `InputError` for what is not there, is unfinished, or does not fit together.
+        Raises `InputError` when the model does not exist, is unfinished, or does not fit its base model.
         """
         from recipes.config import ModelPart
-        from recipes.model import load_model, load_processor  # brings peft along, which a quick start does without
+        from recipes.model import load_model, load_processor  # imports peft, which the fast start avoids
 
         run = Path(model) / "recipe.yaml"
         if model != NANO and run.is_file():
@@ -55,7 +56,7 @@ class Reader:
 
     @classmethod
     def load_quickly(cls) -> Reader:
-        """Nano for one answer, in a process that `recipes.fast_start.prepare` made ready."""
+        """Nano for one answer, in a process that `recipes.fast_start.prepare` has prepared."""
         from recipes.fast_start import load_nano
 
         return cls(*load_nano(), NANO)
@@ -78,14 +79,14 @@ class Reader:
         return cls(load_adapter(load_model(recipe.model), folder, base), load_processor(base), str(folder))
 
     def prefill(self, images: Sequence[Image.Image]) -> Prefill:
-        """Show the model some images once, to be scored and asked any number of times."""
+        """Encode images once; scores and answers about them then start from the result, any number of times."""
         return inference.prefill(self.model, self.processor, images)
 
     def ask(self, image: Image.Image | Prefill, questions: Sequence[str], *, max_new_tokens: int = 128) -> list[str]:
         """Answers to all questions about one image, greedy decoding. The image is encoded once for all of them."""
-        seen = image if isinstance(image, Prefill) else self.prefill([image])
+        prefill = image if isinstance(image, Prefill) else self.prefill([image])
         return [
-            inference.generate_answers(self.model, self.processor, seen, question, max_new_tokens=max_new_tokens)[0]
+            inference.generate_answers(self.model, self.processor, prefill, question, max_new_tokens=max_new_tokens)[0]
             for question in questions
         ]
 
@@ -93,21 +94,22 @@ class Reader:
         self, images: Sequence[Image.Image] | Prefill, question: str, *, max_new_tokens: int = 128
     ) -> list[str]:
         """One question about many images, in one batch."""
-        seen = images if isinstance(images, Prefill) else self.prefill(images)
-        return inference.generate_answers(self.model, self.processor, seen, question, max_new_tokens=max_new_tokens)
+        prefill = images if isinstance(images, Prefill) else self.prefill(images)
+        return inference.generate_answers(self.model, self.processor, prefill, question, max_new_tokens=max_new_tokens)
 
-    def contradicted(self, seen: Prefill, question: str, answer: str) -> dict[str, float]:
-        """P(present) of the statements that an answer affirms or denies, where the model says otherwise of that one.
+    def contradictions(self, prefill: Prefill, question: str, answer: str) -> dict[str, float]:
+        """P(present) of the statements that an answer affirms or denies and the model's own scores contradict.
 
-        A free answer names many statements in a row, each in the light of those before it. Asked about each alone, the
-        model takes some of them back, and these are mostly wrong: see the README. seen: of one image.
+        A free answer names many statements in a row, each under the influence of those before it. In answer to a
+        question about each alone, the model revokes some of them, and these are mostly wrong: see the README.
+        prefill: of one image.
         """
-        said = parse(answer, question)
-        scores = self.score(seen, codes) if (codes := [*said.present, *said.absent]) else {}
-        return {code: p for code, p in scores.items() if (p >= _YES) != (code in said.present)}
+        statements = parse(answer, question)
+        scores = self.score(prefill, codes) if (codes := [*statements.present, *statements.absent]) else {}
+        return {code: p for code, p in scores.items() if (p >= _YES) != (code in statements.present)}
 
     def score(self, image: Image.Image | Prefill, statements: Sequence[str] = tuple(STATEMENTS)) -> dict[str, float]:
-        """P(present) for each statement code, from one look: all questions side by side, none seeing another."""
+        """P(present) for each statement code, in one pass: all questions side by side, none attends to another."""
         values = self.score_many(image if isinstance(image, Prefill) else [image], statements)[0]
         return dict(zip(statements, (float(v) for v in values), strict=True))
 
@@ -116,11 +118,11 @@ class Reader:
     ) -> NDArray[np.float64]:
         """P(present) for each image and statement code, (images, statements)."""
         questions = [closed_question(code) for code in statements]
-        looks = (
+        prefills = (
             [images]
             if isinstance(images, Prefill)
-            else (self.prefill(images[i : i + _SCORE_BATCH]) for i in range(0, len(images), _SCORE_BATCH))
+            else (self.prefill(images[i : i + self.batch_size]) for i in range(0, len(images), self.batch_size))
         )
-        parts = [inference.yes_probabilities(self.model, self.processor, seen, questions) for seen in looks]
+        parts = [inference.yes_probabilities(self.model, self.processor, prefill, questions) for prefill in prefills]
         scores: NDArray[np.float64] = torch.cat(parts).double().numpy()
         return scores

@@ -5,30 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-_SAMPLE, _BATCH = 200, 8
+_PAGES = 200
 
 
 def validation(folder: str) -> Callable[[Any, Any], dict[str, float]]:
     """For `recipes.train.finetune`: model, processor -> macro-AUC of the 71 statements on the first 200 pages.
 
-    Statements that stand on none or on all of these pages do not count; how many do is the second figure.
-    Raises `InputError` when `folder` holds no data set.
+    Statements that are present on none or on all of these pages do not count; the number of the others is the second
+    figure. Raises `InputError` when `folder` is not a data set.
     """
-    from ecg_vlm.evaluation import load_pages
+    from ecg_vlm.evaluation import score_images
+    from ecg_vlm.pages import load_pages
     from ecg_vlm.reader import Reader
-    from eval.metrics.ranking import macro_auc
+    from eval.metrics.bootstrap import macro_auc
     from eval.metrics.tasks import label_matrix
 
-    pages = load_pages(folder, limit=_SAMPLE).rows
-    labels, classes = label_matrix(pages["statements"], "all")
+    rows = load_pages(folder, limit=_PAGES).rows
+    labels, classes = label_matrix(rows["statements"], "all")
 
-    def judge(model: Any, processor: Any) -> dict[str, float]:
-        reader = Reader(model, processor)
-        starts = range(0, len(pages), _BATCH)
-        scores = np.concatenate([reader.score_many(pages[i : i + _BATCH]["image"]) for i in starts])
+    def validate(model: Any, processor: Any) -> dict[str, float]:
+        scores = score_images(Reader(model, processor), lambda row: rows[row]["image"], len(rows))
         auc = macro_auc(labels, scores, classes)
         return {"macro_auc": auc.value, "statements": float(len(auc.per_class))}
 
-    return judge
+    return validate

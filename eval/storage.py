@@ -1,12 +1,18 @@
-"""The two kept files of an evaluation: a report is recomputed from them without a model and without the data set.
+"""The files of an evaluation. A report is computed again from its folder, without a model and without the data set.
 
-`scores.parquet` holds one probability per record and statement, `answers.jsonl` every question and answer with what
-the parser read in it; both may hold the labels. A stranger's predictions become comparable by being written in the same
-form.
+report.html report.json          for people, for programs
+scores.parquet answers.jsonl     of the first system, with the labels of the records
+calibration.json                 its frozen calibration, if it has one
+compared/NAME/...                the same three files of every other system
+controls/NAME/scores.parquet     scores of the first system on altered pages
+
+`scores.parquet` has one probability per record and statement, `answers.jsonl` every question and answer with the
+statements that the parser read. Predictions of other people are read from a CSV file, or from files in the same format.
 """
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,28 +24,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from eval.metrics.calibration import CALIBRATION_FILE, Calibration, read_calibration, write_calibration
+from eval.metrics.controls import CONTROL_MEANINGS, Control
+from eval.metrics.judge import Evaluation
 from eval.parser.parse import parse
 from eval.types import ID, Answer, LabelledRecords, System, check_ids, check_scores
 from render.errors import InputError
-from render.io import atomic_write
+from render.io import atomic_write, read_json_object
 from render.statements import STATEMENTS
+from render.suggest import did_you_mean
 
-__all__ = [
-    "Answer",
-    "LabelledRecords",
-    "ScoresFile",
-    "System",
-    "read_answer",
-    "read_answers",
-    "read_scores",
-    "read_scores_file",
-    "write_answers",
-    "write_scores",
-]
+SCORES, ANSWERS, REPORT = "scores.parquet", "answers.jsonl", "report.json"
+_REMAKE = "make the report again with: ecg-vlm evaluate --from"
 
 _LINE_ENDS = "\x85\u2028\u2029"
 _STATUSES = ("present", "absent", "uncertain")
-_ABOUT = b"ecg_vlm"
+_METADATA = b"ecg_vlm"
 _LABELS = "statements"
 _EXTRAS = {
     "folds": ("fold", pa.int32()),
@@ -48,42 +48,168 @@ _EXTRAS = {
 }
 
 
+# --- the folder of a report
+
+
+def write_system(
+    folder: Path, system: System, records: LabelledRecords, calibration: Calibration | None = None, place: int = 0
+) -> None:
+    """Write a system's scores, answers and calibration into `folder`. place: its number in the report."""
+    about = {"name": system.name, "notes": system.notes, "cost": dict(system.cost), "place": place}
+    if system.scores is not None:
+        write_scores(folder / SCORES, records.record_ids, system.scores_of(records.record_ids), records, about)
+    if system.answers:
+        write_answers(folder / ANSWERS, system.answers)
+    if calibration is not None:
+        write_calibration(folder / CALIBRATION_FILE, calibration)
+
+
+def write_control(folder: Path, control: Control, records: LabelledRecords) -> None:
+    """Write the scores of a control into `folder/controls/NAME`."""
+    about = {"name": control.system.name, "detail": control.detail}
+    scores = control.system.scores_of(records.record_ids)
+    write_scores(folder / "controls" / control.name / SCORES, records.record_ids, scores, records, about)
+
+
+def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
+    """Write all systems and controls into the folder of a report."""
+    for place, system in enumerate(evaluation.systems):
+        calibration = evaluation.calibrations.get(system.name)
+        write_system(system_folder(folder, system.name, place), system, evaluation.records, calibration, place)
+    for control in evaluation.controls:
+        write_control(folder, control, evaluation.records)
+
+
+def system_folder(folder: Path, name: str, place: int) -> Path:
+    """The folder of system number `place` inside the folder of a report."""
+    return folder / "compared" / name.replace("/", "-") if place else folder
+
+
+def read_evaluation(path: Path, records: LabelledRecords | None = None) -> Evaluation:
+    """Read the folder of a report, or one `scores.parquet` or `answers.jsonl` (with the other beside it) alone.
+
+    records: labels from elsewhere; without them those in the files count.
+    Raises InputError when nothing is there, the files contain no labels, or a file is damaged.
+    """
+    folder = path if path.is_dir() else path.parent
+    if not path.exists() or not any((folder / name).is_file() for name in (SCORES, ANSWERS)):
+        raise InputError(f"{path}: no {SCORES} or {ANSWERS} there; name a report's folder or one of these files")
+    if path.is_file() and path.name not in (SCORES, ANSWERS):
+        raise InputError(f"{path}: must be named {SCORES} or {ANSWERS}")
+    records = records or _labels(folder)
+    first, _ = _read_system(folder, records, folder.resolve().name)
+    report = read_report(folder / REPORT) if path.is_dir() and (folder / REPORT).is_file() else {}
+    folders = _subfolders(path, "compared")
+    others = [_read_system(p, records, p.name) for p in folders]
+    systems = (first, *(system for system, _ in sorted(others, key=lambda pair: pair[1])))
+    homes = {first.name: folder, **{system.name: p for (system, _), p in zip(others, folders, strict=True)}}
+    controls = {p.name: p for p in _subfolders(path, "controls")}
+    contamination = report.get("checked")
+    return Evaluation(
+        title=str(report.get("title", f"{first.name} on {len(records.record_ids)} records")),
+        records=records,
+        systems=systems,
+        calibrations={
+            name: read_calibration(p / CALIBRATION_FILE)
+            for name, p in homes.items()
+            if (p / CALIBRATION_FILE).is_file()
+        },
+        controls=tuple(_read_control(controls[name]) for name in CONTROL_MEANINGS if name in controls),
+        contamination=tuple(map(str, contamination)) if isinstance(contamination, list) else (),
+        meta=report["meta"] if isinstance(report.get("meta"), dict) else {},
+    )
+
+
+def load_system(file: Path, name: str, records: LabelledRecords) -> System:
+    """A system from a `.parquet` or `.csv` file of scores: a CNN, an earlier run, the predictions of other people.
+
+    Answers in the same folder come with it. Raises InputError when a record of `records` has no scores.
+    """
+    ids, scores = read_predictions(file) if file.suffix == ".csv" else read_scores(file)
+    row = {record_id: i for i, record_id in enumerate(ids)}
+    missing = [record_id for record_id in records.record_ids if record_id not in row]
+    if missing:
+        raise InputError(
+            f"{file}: no scores for {len(missing)} of the pages, record {missing[0]} first; predict them all"
+        )
+    order = [row[record_id] for record_id in records.record_ids]
+    return System(name, records.record_ids, scores[order], _answers_beside(file, records), f"scores from {file}")
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """Read `report.json` without checking its fields. Raises InputError when the file is not a report."""
+    data = read_json_object(path, f"name the folder of a report, or {_REMAKE}")
+    if not isinstance(data.get("format"), int):
+        raise InputError(f"{path}: not a report of ecg-vlm; {_REMAKE}")
+    return data
+
+
+def _labels(folder: Path) -> LabelledRecords:
+    """The labels stored beside the scores, or in the answers where there are no scores."""
+    if not (folder / SCORES).is_file():
+        return labels_of(read_answers(folder / ANSWERS), str(folder / ANSWERS))
+    file = read_scores_file(folder / SCORES)
+    if file.records is not None:
+        return file.records
+    raise InputError(
+        f"{folder / SCORES}: has no labels (column {_LABELS!r}); name the data set of its pages with --data"
+    )
+
+
+def _read_system(folder: Path, records: LabelledRecords, name: str) -> tuple[System, int]:
+    """A system and its place in the report."""
+    answers = _answers_beside(folder / SCORES, records)
+    if not (folder / SCORES).is_file():
+        return System(name, records.record_ids, None, answers), 0
+    file = read_scores_file(folder / SCORES)
+    about = file.about
+    cost = about.get("cost")
+    system = System(
+        str(about.get("name", name)),
+        file.record_ids,
+        file.scores,
+        answers,
+        str(about.get("notes", "")),
+        cost if isinstance(cost, dict) else {},
+    )
+    place = about.get("place", 0)
+    return system, place if isinstance(place, int) else 0
+
+
+def _answers_beside(file: Path, records: LabelledRecords) -> tuple[Answer, ...]:
+    """The answers in the same folder as a file of scores: about `records` and about unreadable pages; () without."""
+    path = file.with_name(ANSWERS)
+    own_ids = set(records.record_ids)
+    answers = read_answers(path) if path.is_file() else ()
+    return tuple(answer for answer in answers if answer.record_id in own_ids or answer.unreadable)
+
+
+def _read_control(folder: Path) -> Control:
+    file = read_scores_file(folder / SCORES)
+    name = str(file.about.get("name", folder.name))
+    return Control(folder.name, str(file.about.get("detail", "")), System(name, file.record_ids, file.scores))
+
+
+def _subfolders(path: Path, kind: str) -> Sequence[Path]:
+    """The folders of compared systems, or of controls, in a report's folder; none for a file."""
+    inside = sorted((path / kind).glob("*")) if path.is_dir() else []
+    return [folder for folder in inside if (folder / SCORES).is_file() or (folder / ANSWERS).is_file()]
+
+
+# --- scores.parquet
+
+
 @dataclass(frozen=True)
 class ScoresFile:
-    """A `scores.parquet`: ids and (n, 71) probabilities in row order; the records' labels when they were kept.
+    """A `scores.parquet`: ids and (n, 71) probabilities in row order; the records' labels where the file has them.
 
-    about: what else was kept of the system: "name", "notes", "cost".
+    about: further facts about the system: "name", "notes", "cost", "place".
     """
 
     record_ids: tuple[str, ...]
     scores: NDArray[np.float64]
     records: LabelledRecords | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
-
-
-def read_answer(
-    record_id: str,
-    question: str,
-    answer: str,
-    decoding: Mapping[str, object] | None = None,
-    statements: tuple[str, ...] | None = None,
-    reference: str = "",
-    unreadable: str = "",
-) -> Answer:
-    """An `Answer` with the statements that `eval.parser.parse.parse` finds in the text."""
-    found = parse(answer, question)
-    return Answer(
-        record_id,
-        question,
-        answer,
-        found.present,
-        found.absent,
-        found.uncertain,
-        dict(decoding or {}),
-        statements,
-        reference,
-        unreadable,
-    )
 
 
 def write_scores(
@@ -95,7 +221,7 @@ def write_scores(
 ) -> None:
     """Write `scores.parquet`: `record_id` and one float64 column per statement code; whole or not at all.
 
-    scores: (n, 71) probabilities. records: their labels, in the same order, to be kept beside the scores.
+    scores: (n, 71) probabilities. records: their labels, in the same order, to be stored beside the scores.
     about: see `ScoresFile`. Raises InputError for a duplicate id or a value outside [0, 1].
     """
     values = np.asarray(scores, dtype=np.float64)
@@ -103,7 +229,7 @@ def write_scores(
     check_scores(values, record_ids, str(path))
     columns: dict[str, object] = {ID: pa.array(list(record_ids), pa.string())}
     columns.update({code: values[:, i] for i, code in enumerate(STATEMENTS)})
-    kept: dict[str, object] = {"about": dict(about or {})}
+    metadata: dict[str, object] = {"about": dict(about or {})}
     if records is not None:
         if records.record_ids != tuple(record_ids):
             raise ValueError("the labels are of other records than the scores, or in another order")
@@ -111,43 +237,43 @@ def write_scores(
         for name, (column, kind) in _EXTRAS.items():
             if getattr(records, name):
                 columns[column] = pa.array(list(getattr(records, name)), kind)
-        kept |= {"dataset": records.dataset, "noun": records.noun}
-    table = pa.table(columns).replace_schema_metadata({_ABOUT: json.dumps(kept).encode()})
+        metadata |= {"dataset": records.dataset, "noun": records.noun}
+    table = pa.table(columns).replace_schema_metadata({_METADATA: json.dumps(metadata).encode()})
     with atomic_write(path) as partial:
         pq.write_table(table, partial)
 
 
-def read_scores(path: Path, known_ids: Iterable[str] | None = None) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+def read_scores(path: Path, valid_ids: Iterable[str] | None = None) -> tuple[tuple[str, ...], NDArray[np.float64]]:
     """Read `scores.parquet`: (record ids, (n, 71) probabilities), in the file's row order.
 
-    known_ids: the records of the evaluation; an id outside them is an error. Further columns are ignored.
+    valid_ids: the records of the evaluation; any other id is an error. Further columns are ignored.
     Raises InputError that names the file and the column, record or value at fault.
     """
     table = _table(path)
     missing = [name for name in (ID, *STATEMENTS) if name not in table.column_names]
     if missing:
-        shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-        raise InputError(f"{path}: column {shown} missing; needed are {ID} and one column per statement code")
+        raise InputError(_missing_columns(path, missing))
     ids = tuple(str(value) for value in table[ID].to_pylist())
     try:
         columns = [table[code].cast(pa.float64()).to_numpy() for code in STATEMENTS]
     except pa.ArrowException as error:
-        raise InputError(f"{path}: a statement column holds no numbers ({error})") from error
+        raise InputError(f"{path}: a statement column does not hold numbers ({error}); store probabilities") from error
     scores = np.stack(columns, axis=1).astype(np.float64)
-    check_ids(ids, known_ids, str(path))
+    check_ids(ids, valid_ids, str(path))
     check_scores(scores, ids, str(path))
     return ids, scores
 
 
 def read_scores_file(path: Path) -> ScoresFile:
-    """Read `scores.parquet` with the labels and whatever else was kept in it; see `read_scores` for errors."""
+    """Read `scores.parquet` with the labels and facts that are stored in it; see `read_scores` for errors."""
     ids, scores = read_scores(path)
     table = _table(path)
     try:
-        kept = json.loads((table.schema.metadata or {}).get(_ABOUT, b"{}"))
-        about = dict(kept.get("about", {}))
+        metadata = json.loads((table.schema.metadata or {}).get(_METADATA, b"{}"))
+        about = dict(metadata.get("about", {}))
     except (ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: metadata {_ABOUT.decode()!r} is damaged ({error}); score the pages again") from error
+        where = f"{path}: metadata {_METADATA.decode()!r}"
+        raise InputError(f"{where} is damaged ({error}); score the pages again") from error
     if _LABELS not in table.column_names:
         return ScoresFile(ids, scores, None, about)
     labels = tuple(_codes(codes, f"{path}: column {_LABELS!r}") for codes in table[_LABELS].to_pylist())
@@ -156,8 +282,49 @@ def read_scores_file(path: Path) -> ScoresFile:
     }
     for name in {"patients", "references"} & extras.keys():
         extras[name] = tuple("" if value is None else str(value) for value in extras[name])
-    noun = str(kept.get("noun", "held-out pages"))
-    return ScoresFile(ids, scores, LabelledRecords(ids, labels, str(kept.get("dataset", path)), noun, **extras), about)
+    noun, dataset = str(metadata.get("noun", "held-out pages")), str(metadata.get("dataset", path))
+    return ScoresFile(ids, scores, LabelledRecords(ids, labels, dataset, noun, **extras), about)
+
+
+def _missing_columns(path: Path, names: Sequence[str]) -> str:
+    listing = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return f"{path}: column {listing} missing; required are {ID} and one column per statement code"
+
+
+def _table(path: Path) -> pa.Table:
+    _check_is_file(path)
+    try:
+        return pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path}: not a readable Parquet file ({error})") from error
+
+
+# --- answers.jsonl
+
+
+def read_answer(
+    record_id: str,
+    question: str,
+    answer: str,
+    decoding: Mapping[str, object] | None = None,
+    statements: tuple[str, ...] | None = None,
+    reference: str = "",
+    unreadable: str = "",
+) -> Answer:
+    """An `Answer` with the statements that `eval.parser.parse.parse` reads in the text."""
+    statuses = parse(answer, question)
+    return Answer(
+        record_id,
+        question,
+        answer,
+        statuses.present,
+        statuses.absent,
+        statuses.uncertain,
+        dict(decoding or {}),
+        statements,
+        reference,
+        unreadable,
+    )
 
 
 def write_answers(path: Path, answers: Iterable[Answer]) -> None:
@@ -180,30 +347,30 @@ def write_answers(path: Path, answers: Iterable[Answer]) -> None:
             file.write(line + "\n")
 
 
-def read_answers(path: Path, known_ids: Iterable[str] | None = None) -> tuple[Answer, ...]:
+def read_answers(path: Path, valid_ids: Iterable[str] | None = None) -> tuple[Answer, ...]:
     """Read `answers.jsonl`. Blank lines are skipped; a line without "parsed" is parsed here.
 
     Raises InputError that names the file, the line and the field at fault.
     """
     _check_is_file(path)
-    known = None if known_ids is None else set(known_ids)
+    valid = None if valid_ids is None else set(valid_ids)
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
     answers = [_answer(line, f"{path}: line {number}") for number, line in enumerate(lines, 1) if line.strip()]
     for answer in answers:
-        if known is not None and answer.record_id not in known and not answer.unreadable:
+        if valid is not None and answer.record_id not in valid and not answer.unreadable:
             raise InputError(f"{path}: {ID} {answer.record_id!r} is not among the evaluated records")
     return tuple(answers)
 
 
 def labels_of(answers: Sequence[Answer], where: str) -> LabelledRecords:
-    """The records of a file of answers, from the labels kept in its lines.
+    """The records of a file of answers, from the labels in its lines.
 
-    Raises InputError when a line has none, or two lines of a record disagree.
+    Raises InputError when a line has none, or two lines about a record disagree.
     """
-    found: dict[str, tuple[str, ...]] = {}
+    labels: dict[str, tuple[str, ...]] = {}
     references: dict[str, str] = {}
     for answer in answers:
         if answer.unreadable:
@@ -211,14 +378,14 @@ def labels_of(answers: Sequence[Answer], where: str) -> LabelledRecords:
         if answer.statements is None:
             raise InputError(
                 f"{where}: {ID} {answer.record_id!r} has no field {_LABELS!r}; put its true codes there, "
-                "or lay the evaluation's scores.parquet beside the file"
+                "or copy the evaluation's scores.parquet beside the file"
             )
-        if found.setdefault(answer.record_id, answer.statements) != answer.statements:
+        if labels.setdefault(answer.record_id, answer.statements) != answer.statements:
             raise InputError(f"{where}: {ID} {answer.record_id!r} has two different {_LABELS!r}; keep the right ones")
         references.setdefault(answer.record_id, answer.reference)
-    if not found:
-        raise InputError(f"{where}: holds no answer")
-    return LabelledRecords(tuple(found), tuple(found.values()), where, references=tuple(references.values()))
+    if not labels:
+        raise InputError(f"{where}: contains no answer about a readable page, so there is nothing to judge")
+    return LabelledRecords(tuple(labels), tuple(labels.values()), where, references=tuple(references.values()))
 
 
 def _answer(line: str, where: str) -> Answer:
@@ -229,7 +396,7 @@ def _answer(line: str, where: str) -> Answer:
     except (RecursionError, ValueError) as error:
         raise InputError(f"{where}: not JSON that can be read ({error})") from error
     if not isinstance(row, dict):
-        raise InputError(f"{where}: expected a JSON object, found {type(row).__name__}")
+        raise InputError(f"{where}: expected a JSON object, not {type(row).__name__}")
     for name in (ID, "question", "answer"):
         if not isinstance(row.get(name), str):
             raise InputError(f"{where}: field {name!r} is {row.get(name)!r:.60}, expected text")
@@ -244,23 +411,23 @@ def _answer(line: str, where: str) -> Answer:
     labels = _codes(row[_LABELS], f"{where}: field {_LABELS!r}") if _LABELS in row else None
     if "parsed" not in row:
         return read_answer(row[ID], row["question"], row["answer"], decoding, labels, reference, unreadable)
-    parsed = _parsed(row["parsed"], where)
-    return Answer(row[ID], row["question"], row["answer"], *parsed, decoding, labels, reference, unreadable)
+    statuses = _statuses(row["parsed"], where)
+    return Answer(row[ID], row["question"], row["answer"], *statuses, decoding, labels, reference, unreadable)
 
 
-def _parsed(value: object, where: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+def _statuses(value: object, where: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     if not isinstance(value, dict):
         raise InputError(f"{where}: field 'parsed' is {value!r:.60}, expected an object")
-    seen: set[str] = set()
-    found: list[tuple[str, ...]] = []
+    earlier: set[str] = set()
+    statuses: list[tuple[str, ...]] = []
     for status in _STATUSES:
         codes = _codes(value.get(status, []), f"{where}: field 'parsed.{status}'")
         for code in codes:
-            if code in seen:
-                raise InputError(f"{where}: field 'parsed' holds {code!r} twice; a statement has one status")
-            seen.add(code)
-        found.append(tuple(sorted(codes)))
-    return found[0], found[1], found[2]
+            if code in earlier:
+                raise InputError(f"{where}: field 'parsed' contains {code!r} twice; give each statement one status")
+            earlier.add(code)
+        statuses.append(tuple(sorted(codes)))
+    return statuses[0], statuses[1], statuses[2]
 
 
 def _codes(value: object, where: str) -> tuple[str, ...]:
@@ -268,18 +435,68 @@ def _codes(value: object, where: str) -> tuple[str, ...]:
         raise InputError(f"{where} is {value!r:.60}, expected a list of codes")
     for code in value:
         if not isinstance(code, str) or code not in STATEMENTS:
-            raise InputError(f"{where} holds {code!r:.60}, not one of the 71 statement codes")
+            raise InputError(f"{where} contains {code!r:.60}, not one of the 71 statement codes")
     return tuple(value)
-
-
-def _table(path: Path) -> pa.Table:
-    _check_is_file(path)
-    try:
-        return pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a readable Parquet file ({error})") from error
 
 
 def _check_is_file(path: Path) -> None:
     if not path.is_file():
-        raise InputError(f"{path}: no such file; name one that an evaluation wrote")
+        raise InputError(f"{path}: no such file; name one that ecg-vlm evaluate wrote")
+
+
+# --- predictions of other people
+
+
+def read_predictions(path: Path) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+    """Read a CSV file with the columns `record_id` and all 71 statement codes, in any order.
+
+    Returns (record ids, (n, 71) probabilities in the order of `STATEMENTS`).
+    Raises InputError that names file, line, column and value, and the mend.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.reader(file))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    except csv.Error as error:
+        raise InputError(f"{path}: not CSV ({error})") from error
+    if not rows:
+        raise InputError(f"{path}: empty; the first line must contain {ID} and the 71 statement codes")
+    columns = _columns([name.strip() for name in rows[0]], path)
+    ids, values = [], []
+    for number, row in enumerate(rows[1:], 2):
+        if not any(cell.strip() for cell in row):
+            continue
+        if len(row) != len(rows[0]):
+            raise InputError(f"{path}: line {number} has {len(row)} fields, the header {len(rows[0])}")
+        ids.append(row[columns[ID]].strip())
+        values.append([_number(row[columns[code]], f"{path}: line {number}, column {code}") for code in STATEMENTS])
+    check_ids(ids, None, str(path))
+    scores = np.array(values, dtype=np.float64)
+    check_scores(scores, ids, str(path))
+    return tuple(ids), scores
+
+
+def _columns(header: list[str], path: Path) -> dict[str, int]:
+    """Column name -> place; every required column once and no other."""
+    required_names = (ID, *STATEMENTS)
+    duplicates = [name for name in header if header.count(name) > 1]
+    if duplicates:
+        raise InputError(f"{path}: column {duplicates[0]!r} occurs twice; keep one")
+    missing = [name for name in required_names if name not in header]
+    unknown = [name for name in header if name not in required_names]
+    if unknown:
+        hint = did_you_mean(unknown[0], missing) or f"; the columns are {ID} and the 71 statement codes"
+        raise InputError(f"{path}: column {unknown[0]!r:.60} is unknown{hint}")
+    if missing:
+        raise InputError(_missing_columns(path, missing))
+    return {name: header.index(name) for name in required_names}
+
+
+def _number(text: str, where: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"{where}: {text!r:.60} is not a number; give a probability from 0 to 1") from None

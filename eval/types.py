@@ -1,6 +1,6 @@
 """What is judged: records with their labels, and a system's scores and answers for them.
 
-One form for all: a vision-language model, a CNN, and a stranger's CSV file become a `System` and are judged alike.
+Vision-language models, CNNs and CSV files of other people all become a `System` and are judged in the same way.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class LabelledRecords:
-    """The records that were judged, with their labels.
+    """The records that are judged, with their labels.
 
-    statements: per record the codes that hold. dataset: where they come from, one line.
-    noun: what one record is called in a sentence, in the plural.
-    folds, patients, references: per record its fold (or None), patient ("" when unknown) and reference report ("" for
-    none); empty where nobody knows.
+    statements: for each record, the codes of the statements that are present. dataset: where the records come from, one
+    line. noun: what the records are called in a sentence, in the plural.
+    folds, patients, references: for each record its fold (or None), patient ("" when unknown) and reference report (""
+    for none); empty tuples where the data set does not have them.
     """
 
     record_ids: tuple[str, ...]
@@ -53,14 +53,14 @@ class LabelledRecords:
 
 @dataclass(frozen=True)
 class Answer:
-    """One question put to a system, its raw answer, and the statements read from it.
+    """One question to a system, its raw answer, and the statements that the parser read from it.
 
-    present, absent, uncertain: sorted statement codes; a code stands in one of them at most.
-    decoding: what the generation was run with (temperature, token limit, seed ...).
-    statements, reference: the record's labels and its reference report, kept beside the answer so that a file of
-    answers can be judged on its own; None and "" when they were not kept.
-    unreadable: why the page cannot be read (`render.negatives.unreadable`), "" for one that can. What is said of such a
-    page counts among the refusals alone.
+    present, absent, uncertain: sorted statement codes; a code is in one of them at most.
+    decoding: settings of the generation (temperature, token limit, seed ...).
+    statements, reference: the record's labels and its reference report, stored beside the answer so that a file of
+    answers can be judged on its own; None and "" when they were not stored.
+    unreadable: why the page cannot be read (`render.negatives.unreadable`), "" for a readable page. The answers about
+    unreadable pages count in the refusal metrics only.
     """
 
     record_id: str
@@ -82,7 +82,7 @@ class System:
     scores: (n, 71) probabilities, rows as in `record_ids`, columns as in `render.statements.STATEMENTS`; None for a
     system that only answers in words.
     notes: one line for the report: what the system is and what it was trained on.
-    cost: what it took: "seconds", "pages_per_second", "device" ...; empty when nobody measured.
+    cost: "seconds", "pages_per_second", "device" ...; empty when it was not measured.
     """
 
     name: str
@@ -97,15 +97,15 @@ class System:
         check_ids(self.record_ids, None, where)
         if self.scores is not None:
             check_scores(self.scores, self.record_ids, where)
-        known = set(self.record_ids)
+        own_ids = set(self.record_ids)
         for answer in self.answers:
-            if answer.record_id not in known and not answer.unreadable:
+            if answer.record_id not in own_ids and not answer.unreadable:
                 raise InputError(
-                    f"{where}: answer for unknown record_id {answer.record_id!r}; drop it or add the record"
+                    f"{where}: answer for unknown record_id {answer.record_id!r}; remove it or add the record"
                 )
 
     def answers_about(self, *, readable: bool) -> tuple[Answer, ...]:
-        """The answers about pages that can be read, or about those that cannot."""
+        """The answers about readable pages, or those about unreadable pages."""
         return tuple(answer for answer in self.answers if readable is not bool(answer.unreadable))
 
     def scores_of(self, record_ids: Sequence[str]) -> NDArray[np.float64]:
@@ -120,22 +120,22 @@ class System:
         return self.scores[[row[record_id] for record_id in record_ids]]
 
 
-def check_ids(record_ids: Sequence[str], known_ids: Iterable[str] | None, where: str) -> None:
-    """Raises InputError when there is no record, one stands twice, or one is not among the known ones."""
+def check_ids(record_ids: Sequence[str], valid_ids: Iterable[str] | None, where: str) -> None:
+    """Raises InputError when there is no record, a record occurs twice, or one is not in `valid_ids` (None: any)."""
     if not record_ids:
-        raise InputError(f"{where}: holds no record")
-    seen: set[str] = set()
-    known = None if known_ids is None else set(known_ids)
+        raise InputError(f"{where}: contains no record; it needs one row per record")
+    earlier: set[str] = set()
+    valid = None if valid_ids is None else set(valid_ids)
     for record_id in record_ids:
-        if record_id in seen:
-            raise InputError(f"{where}: {ID} {record_id!r} stands twice; keep one row per record")
-        if known is not None and record_id not in known:
+        if record_id in earlier:
+            raise InputError(f"{where}: {ID} {record_id!r} occurs twice; keep one row per record")
+        if valid is not None and record_id not in valid:
             raise InputError(f"{where}: {ID} {record_id!r} is not among the evaluated records")
-        seen.add(record_id)
+        earlier.add(record_id)
 
 
 def check_scores(scores: NDArray[np.float64], record_ids: Sequence[str], where: str) -> None:
-    """Raises InputError when the scores are not (records, 71) probabilities; names the first that is none."""
+    """Raises InputError that names the first value when the scores are not (records, 71) probabilities."""
     if scores.shape != (len(record_ids), len(STATEMENTS)):
         raise InputError(f"{where}: scores are {scores.shape}, expected ({len(record_ids)}, {len(STATEMENTS)})")
     wrong = np.argwhere(~((scores >= 0) & (scores <= 1)))  # NaN fails both comparisons

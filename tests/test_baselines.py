@@ -26,7 +26,7 @@ from eval.baselines.cnn import LEAD_COUNT, NETWORKS, Standardise, parameter_coun
 from eval.baselines.settings import BENCHMARK, BaselineSettings
 from eval.baselines.train import SAMPLES, _optimizer, _rate, load, predict, to_100_hz, train
 from eval.baselines.wavelet import FEATURES, features
-from eval.metrics.ranking import macro_auc
+from eval.metrics.bootstrap import macro_auc
 from render.errors import InputError, WorkFailed
 from render.record import EcgRecord
 
@@ -228,7 +228,7 @@ def test_a_resumed_run_ends_with_the_same_bytes(name: str, tmp_path: Path) -> No
     with pytest.raises(KeyboardInterrupt):
         _train(name, epochs=3, out=broken, progress=stop)
     assert [path.name for path in broken.iterdir()] == ["checkpoint.safetensors"]
-    with pytest.raises(InputError, match="go on with --resume"):
+    with pytest.raises(InputError, match="continue it with --resume"):
         load(broken)
     seen: list[int] = []
     _train(name, epochs=3, out=broken, resume=True, progress=lambda epoch, _: seen.append(epoch.number))

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 
+from eval.metrics.bootstrap import calibration_error
 from eval.metrics.calibration import best_threshold, fit, fit_platt, read_calibration, write_calibration
-from eval.metrics.probability import calibration_error
 from eval.types import LabelledRecords, System
 from render.errors import InputError
 from render.statements import STATEMENTS
@@ -27,26 +27,26 @@ def _validation(n: int = 400, seed: int = 0) -> tuple[System, LabelledRecords]:
     random = np.random.default_rng(seed)
     scores = random.uniform(0.02, 0.98, size=(n, 71))
     truth = 1 / (1 + np.exp(-(2 * np.log(scores / (1 - scores)) - 1)))
-    held = random.random((n, 71)) < truth
-    held[:, LVH] = False
-    held[:, WPW] = False
-    held[:3, WPW] = True
-    labels = tuple(tuple(code for code, has in zip(CODES, row, strict=True) if has) for row in held)
+    y = random.random((n, 71)) < truth
+    y[:, LVH] = False
+    y[:, WPW] = False
+    y[:3, WPW] = True
+    labels = tuple(tuple(code for code, has in zip(CODES, row, strict=True) if has) for row in y)
     ids = tuple(f"v{i}" for i in range(n))
     records = LabelledRecords(ids, labels, "made-up", folds=(9,) * n, patients=tuple(f"p{i // 2}" for i in range(n)))
     return System("m", ids, scores), records
 
 
-def test_the_curve_that_made_the_labels_is_found_again() -> None:
+def test_fit_recovers_the_curve_of_the_labels() -> None:
     calibration = fit(*_validation(4000))
     slopes = [c.slope for code, c in calibration.curves.items() if code != "WPW"]
     offsets = [c.offset for code, c in calibration.curves.items() if code != "WPW"]
     assert np.mean(slopes) == pytest.approx(2, abs=0.03)
     assert np.mean(offsets) == pytest.approx(-1, abs=0.03)
     system, records = _validation(4000, seed=1)
-    held = np.array([[code in codes for code in CODES] for codes in records.statements])
-    before = calibration_error(held, system.scores)
-    after = calibration_error(held, calibration.apply(system.scores))
+    y = np.array([[code in codes for code in CODES] for codes in records.statements])
+    before = calibration_error(y, system.scores)
+    after = calibration_error(y, calibration.apply(system.scores))
     assert after[AFIB] < before[AFIB] / 2
     assert calibration.apply(system.scores).min() >= 0 and calibration.apply(system.scores).max() <= 1
 
@@ -81,8 +81,8 @@ def test_the_threshold_has_the_highest_f1(decimals: int | None) -> None:
         s = random.random(40)
         s = s if decimals is None else np.round(s, decimals)
         y = random.random(40) < 0.2 + 0.6 * s
-        found = f1_score(y, s >= best_threshold(y, s))
-        assert found == pytest.approx(max(f1_score(y, s >= t) for t in s), abs=1e-12)
+        f1 = f1_score(y, s >= best_threshold(y, s))
+        assert f1 == pytest.approx(max(f1_score(y, s >= t) for t in s), abs=1e-12)
 
 
 def test_statements_without_positives_have_no_curve_and_are_never_called() -> None:
@@ -98,7 +98,7 @@ def test_statements_without_positives_have_no_curve_and_are_never_called() -> No
     assert calibration.apply(np.full((1, 71), few.threshold))[0, WPW] == pytest.approx(0.5)
 
 
-def test_what_is_frozen_comes_back_and_knows_its_records(tmp_path: Path) -> None:
+def test_a_calibration_file_is_read_back_and_knows_its_records(tmp_path: Path) -> None:
     system, records = _validation()
     calibration = fit(system, records)
     write_calibration(tmp_path / "calibration.json", calibration)
@@ -127,7 +127,7 @@ def test_nothing_to_calibrate_is_named() -> None:
         ({"folds": {"9": "many"}}, "field 'folds'"),
         ({"record_ids": "v1"}, "field 'record_ids' is not a list"),
         ({"curves": {}}, "field 'curves' is {}"),
-        ({"curves": {"AFIBB": {}}}, "holds 'AFIBB'"),
+        ({"curves": {"AFIBB": {}}}, "contains 'AFIBB'"),
         ({"curves": {"AFIB": {"slope": 1, "offset": 0, "threshold": 0.5}}}, "AFIB.positives' is None"),
         ({"curves": {"AFIB": {"slope": -1, "offset": 0, "threshold": 0.5, "positives": 3}}}, "slope -1.0"),
         ({"curves": {"AFIB": {"slope": float("nan"), "offset": 0, "threshold": 0.5, "positives": 3}}}, "slope' is nan"),
@@ -138,10 +138,10 @@ def test_a_damaged_file_is_named(tmp_path: Path, change: dict[str, object], mess
     path = tmp_path / "calibration.json"
     write_calibration(path, fit(*_validation(30)))
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError) as error:
         read_calibration(path)
-    assert message in str(caught.value)
-    assert str(path) in str(caught.value)
+    assert message in str(error.value)
+    assert str(path) in str(error.value)
 
 
 SMALL = fit(*_validation(30))

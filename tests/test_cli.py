@@ -219,7 +219,7 @@ def test_ask_answers_and_scores(page, capsys):
     reader = Reader.load()
     seen = reader.prefill([open_image(page)])
     (answer,) = reader.ask(seen, [OPEN_QUESTION])
-    taken_back = bool(reader.contradicted(seen, OPEN_QUESTION, answer))
+    taken_back = bool(reader.contradictions(seen, OPEN_QUESTION, answer))
     code, out, _ = run(capsys, "ask", page, "--statements")
     assert code == 0 and out.splitlines()[0] == answer  # where a page cannot be read, it says so above the numbers
     assert len(out.splitlines()) == 1 + taken_back + 71

@@ -14,14 +14,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ecg_vlm import control_pages, evaluation
-from ecg_vlm.evaluation import Pages, calibrate, evaluate, load_pages, rejudge
-from eval.evaluation import read_evaluation
-from eval.metrics.ecgbench import ecgbench_metrics, substring_labels
-from eval.metrics.text_overlap import text_metrics
+from ecg_vlm.evaluation import calibrate, evaluate, rejudge
+from ecg_vlm.pages import Pages, load_pages
+from eval.metrics.answers import ecgbench_metrics, rouge_l, substring_labels, text_metrics
 from eval.parser.parse import parse
-from eval.predictions import read_predictions
 from eval.report.compare import compare_reports, comparison_text, write_comparison
-from eval.storage import read_answers, read_scores_file, write_scores
+from eval.storage import read_answers, read_evaluation, read_predictions, read_scores_file, write_scores
 from render.dataset.parquet import write_dataset
 from render.dataset.rows import Options, make_picture
 from render.errors import InputError
@@ -45,23 +43,27 @@ def pages(folder: Path) -> Pages:
     return load_pages(str(folder))
 
 
-class _Knowing:
-    """Stands in for a model: knows the pages of the data set by heart, and is at a loss before any other."""
+class FakeReader:
+    """Scores the pages of the data set almost right, and any other page with 0.5."""
 
     name = "a fake"
+    batch_size = 5
 
     def __init__(self, pages: Pages) -> None:
         random = np.random.default_rng(0)
-        self.known = {
+        self.scores = {
             _digest(row["image"]): 0.6 * random.random(71)
             + 0.4 * np.array([code in row["statements"] for code in CODES])
             for row in pages.rows
         }
-        self.seen: list[tuple[int, int]] = []
+        self.sizes: list[tuple[int, int]] = []
+
+    def prefill(self, images: list) -> list:
+        return images
 
     def score_many(self, images: list) -> np.ndarray:
-        self.seen += [image.size for image in images]
-        return np.array([self.known.get(_digest(image), np.full(71, 0.5)) for image in images])
+        self.sizes += [image.size for image in images]
+        return np.array([self.scores.get(_digest(image), np.full(71, 0.5)) for image in images])
 
     def ask_many(self, images: list, question: str, *, max_new_tokens: int) -> list[str]:
         return ["Atrial fibrillation. No left ventricular hypertrophy."] * len(images)
@@ -72,28 +74,28 @@ def _digest(image) -> str:
 
 
 @pytest.fixture
-def model(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> _Knowing:
-    fake = _Knowing(pages)
+def model(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> FakeReader:
+    fake = FakeReader(pages)
     monkeypatch.setattr(evaluation, "_load", lambda spec: fake)
     monkeypatch.setattr(evaluation, "_device", lambda reader: "none")
     return fake
 
 
 def _scores_file(path: Path, pages: Pages, seed: int = 1) -> Path:
-    held = np.array([[code in codes for code in CODES] for codes in pages.evaluated().statements])
-    write_scores(path, pages.record_ids, 0.8 * np.random.default_rng(seed).random(held.shape) + 0.2 * held)
+    y = np.array([[code in codes for code in CODES] for codes in pages.labelled_records().statements])
+    write_scores(path, pages.record_ids, 0.8 * np.random.default_rng(seed).random(y.shape) + 0.2 * y)
     return path
 
 
 # --- evaluate, and again without a model
 
 
-def test_a_report_is_made_again_from_its_folder_alone(model: _Knowing, pages: Pages, tmp_path: Path) -> None:
+def test_a_report_is_made_again_from_its_folder_alone(model: FakeReader, pages: Pages, tmp_path: Path) -> None:
     other = _scores_file(tmp_path / "cnn" / "scores.parquet", pages)
     first = evaluate("fake", pages, tmp_path / "a", compare=[str(other)], controls=True)
     assert {c.name for c in first.controls} == {"blank", "shuffled", "copied"}
     assert first.controls[0].macro_auc["all"].value == 0.5
-    assert len(model.seen) == 4 * N
+    assert len(model.sizes) == 4 * N
     again = rejudge(tmp_path / "a", tmp_path / "b")
     assert again.to_json() == first.to_json()
     assert rejudge(tmp_path / "b", tmp_path / "c").to_json() == first.to_json()  # what was made again can be made again
@@ -105,7 +107,7 @@ def test_a_report_is_made_again_from_its_folder_alone(model: _Knowing, pages: Pa
     assert text is not None and text.pairs == N  # simulated pages carry a report
 
 
-def test_answers_alone_can_be_judged(model: _Knowing, pages: Pages, tmp_path: Path) -> None:
+def test_answers_alone_can_be_judged(model: FakeReader, pages: Pages, tmp_path: Path) -> None:
     first = evaluate("fake", pages, tmp_path / "a")
     (tmp_path / "a" / "scores.parquet").rename(tmp_path / "elsewhere.parquet")
     alone = rejudge(tmp_path / "a" / "answers.jsonl", tmp_path / "b")
@@ -119,7 +121,7 @@ def test_answers_alone_can_be_judged(model: _Knowing, pages: Pages, tmp_path: Pa
         read_evaluation(tmp_path / "x" / "answers.jsonl")
 
 
-def test_controls_draw_the_same_records_in_another_way(model: _Knowing, pages: Pages, tmp_path: Path) -> None:
+def test_controls_draw_the_same_records_in_another_way(model: FakeReader, pages: Pages, tmp_path: Path) -> None:
     report = evaluate("fake", pages, tmp_path / "a", controls=True, controls_source="simulated:AFIB,SR")
     by_name = {c.name: c for c in report.controls}
     assert by_name["layout"].detail == "6x2 for 3x4+1R"
@@ -127,15 +129,17 @@ def test_controls_draw_the_same_records_in_another_way(model: _Knowing, pages: P
     assert by_name["layout"].macro_auc["all"].value == 0.5  # the fake knows the pages, not the hearts
     with pytest.raises(InputError, match=f"lacks {N} of the pages' records"):
         evaluate("fake", pages, tmp_path / "b", controls=True, controls_source=f"wfdb:{_wfdb(tmp_path)}")
-    with pytest.raises(InputError, match="say that too"):
+    with pytest.raises(InputError, match="add --controls"):
         evaluate("fake", pages, tmp_path / "b", controls_source="simulated")
 
 
 def test_a_page_drawn_again_without_a_change_is_the_page_of_the_data_set(pages: Pages) -> None:
     options, size = control_pages._manifest(Path(pages.folder))
-    read = control_pages._reader(pages, "simulated:AFIB,SR", options.seed, size)
+    read = control_pages._record_reader(pages, "simulated:AFIB,SR", options.seed, size)
     later = Pages(pages.rows.select([5, 3]), pages.folder, (5, 3))
-    assert control_pages._reader(later, "simulated:AFIB,SR", options.seed, size)(0).record_id == pages.record_ids[5]
+    assert (
+        control_pages._record_reader(later, "simulated:AFIB,SR", options.seed, size)(0).record_id == pages.record_ids[5]
+    )
     for row in (0, 7):
         picture, _ = make_picture(read(row), pages.places[row], options)
         assert _digest(Image.open(io.BytesIO(picture.data))) == _digest(pages.rows[row]["image"])
@@ -158,16 +162,16 @@ def test_calibration_is_frozen_beside_the_scores_and_refused_on_its_own_records(
     file = _scores_file(tmp_path / "cnn" / "scores.parquet", pages)
     half = Pages(pages.rows.select(range(6)), pages.folder, tuple(range(6)))
     rest = Pages(pages.rows.select(range(6, N)), pages.folder, tuple(range(6, N)))
-    place, calibration = calibrate(str(file), half)
-    assert place == tmp_path / "cnn" / "calibration.json"
+    path, calibration = calibrate(str(file), half)
+    assert path == tmp_path / "cnn" / "calibration.json"
     assert len(calibration.record_ids) == 6
     report = evaluate(str(file), rest, tmp_path / "a")
     assert report.systems[0].calibration is not None and not report.warnings
     assert rejudge(tmp_path / "a", tmp_path / "b").to_json() == report.to_json()
     with pytest.raises(InputError, match="fitted on 6 of the records"):
         evaluate(str(file), pages, tmp_path / "c")
-    forced = evaluate(str(file), pages, tmp_path / "c", force=True)
-    assert "its calibrated figures flatter" in forced.warnings[0]
+    report = evaluate(str(file), pages, tmp_path / "c", force=True)
+    assert "its calibrated figures are too good" in report.warnings[0]
     with pytest.raises(InputError, match="name a file with --out"):
         calibrate("some/hub-id", half)
     with pytest.raises(InputError, match="cannot be read"):
@@ -177,15 +181,15 @@ def test_calibration_is_frozen_beside_the_scores_and_refused_on_its_own_records(
     assert not (tmp_path / "d").exists()
 
 
-def test_a_run_is_refused_on_what_it_was_tuned_on(model: _Knowing, pages: Pages, tmp_path: Path) -> None:
+def test_a_run_is_refused_on_what_it_was_tuned_on(model: FakeReader, pages: Pages, tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
     facts = {"records": ["other", pages.record_ids[0]], "patients": ["p", ""], "base": "nano"}
     (run / "run.json").write_text(json.dumps(facts))
     with pytest.raises(InputError, match="tuned on 1 of the records and 0 of the patients"):
         evaluate(str(run), pages, tmp_path / "a")
-    forced = evaluate(str(run), pages, tmp_path / "a", force=True)
-    assert forced.checked[0].startswith("WARNING")
+    report = evaluate(str(run), pages, tmp_path / "a", force=True)
+    assert report.checked[0].startswith("WARNING")
     (run / "run.json").write_text(json.dumps({**facts, "records": ["other"]}))
     clean = evaluate(str(run), pages, tmp_path / "b")
     assert "none of the 1 records and 1 patients it was tuned on is judged here" in clean.checked[0]
@@ -228,22 +232,22 @@ def _set(row: int, column: int, text: str):
     [
         (_set(0, 1, "WPV"), "column 'WPV' is unknown; did you mean WPW?"),
         (_set(0, 0, "id"), "column 'id' is unknown"),
-        (_set(0, 2, "WPW"), "column 'WPW' stands twice"),
+        (_set(0, 2, "WPW"), "column 'WPW' occurs twice"),
         (_set(3, 1, "high"), "line 4, column WPW: 'high' is not a number"),
         (_set(3, 1, "1.2"), "column WPW: 1.2 is not a probability"),
         (_set(3, 1, "nan"), "column WPW: nan is not a probability"),
         (lambda rows: [row[:-1] for row in rows], "column 1AVB missing"),
-        (lambda rows: [*rows, rows[1]], "stands twice"),
+        (lambda rows: [*rows, rows[1]], "occurs twice"),
         (lambda rows: [*rows, ["x"]], f"line {N + 2} has 1 fields, the header 72"),
-        (lambda rows: rows[:1], "holds no record"),
+        (lambda rows: rows[:1], "contains no record"),
         (lambda rows: [], "column record_id, 1AVB"),
     ],
 )
 def test_a_wrong_csv_is_one_line(pages: Pages, tmp_path: Path, edit, message: str) -> None:
     file = _csv(tmp_path / "theirs.csv", pages, edit)
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError) as error:
         read_predictions(file)
-    assert message in str(caught.value) and str(file) in str(caught.value)
+    assert message in str(error.value) and str(file) in str(error.value)
 
 
 def test_a_csv_that_lacks_a_page_is_refused(pages: Pages, tmp_path: Path) -> None:
@@ -278,7 +282,7 @@ def test_reports_on_the_same_records_are_compared_in_pairs(pages: Pages, tmp_pat
     assert "<script" not in html and "&lt;script&gt;" in html and "http:" not in html and "src=" not in html
     with pytest.raises(InputError, match="at least two"):
         compare_reports([tmp_path / "one"])
-    with pytest.raises(InputError, match="stands twice"):
+    with pytest.raises(InputError, match="occurs twice"):
         compare_reports([tmp_path / "one", tmp_path / "one"])
     with pytest.raises(InputError, match="cannot be read"):
         compare_reports([tmp_path / "one", tmp_path / "nowhere"])
@@ -316,7 +320,46 @@ def test_text_metrics_reward_shared_words_and_skip_what_has_no_reference() -> No
     assert text_metrics(["x"], [""]) is None
 
 
-# --- whatever the files hold
+@pytest.mark.parametrize(
+    ("answer", "reference", "value"),
+    [
+        ("Sinus rhythm, no ST changes.", "sinus rhythm no st changes", 1.0),
+        ("atrial fibrillation", "sinus rhythm", 0.0),
+        ("", "sinus rhythm", 0.0),
+        ("the police killed the gunman", "police kill the gunman", 2 / 3),  # 3 of 5 and 3 of 4 words: 2 * 3 / (5 + 4)
+        ("a b c d", "d c b a", 0.25),
+        ("left axis, left axis", "left axis", 2 / 3),
+        ("QTc 440 ms", "QTc: 440ms", 0.4),
+    ],
+)
+def test_rouge_l_by_hand(answer: str, reference: str, value: float) -> None:
+    assert rouge_l(answer, reference) == pytest.approx(value, abs=1e-15)
+
+
+def test_rouge_l_equals_the_package() -> None:
+    scorer = pytest.importorskip("rouge_score.rouge_scorer").RougeScorer(["rougeL"], use_stemmer=False)
+    random = np.random.default_rng(0)
+    words = [
+        "sinus",
+        "Rhythm,",
+        "no",
+        "ST-T",
+        "changes.",
+        "left",
+        "axis",
+        "1st",
+        "degree",
+        "AV",
+        "block;",
+        "(old)",
+        "-",
+    ]
+    texts = [" ".join(random.choice(words, random.integers(0, 25))) for _ in range(400)]
+    for answer, reference in zip(texts[::2], texts[1::2], strict=True):
+        assert rouge_l(answer, reference) == scorer.score(reference, answer)["rougeL"].fmeasure
+
+
+# --- whatever the files contain
 
 
 junk = st.recursive(

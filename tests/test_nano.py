@@ -77,9 +77,9 @@ def test_questions_in_a_clinicians_own_words_are_answered(nano: Reader, tmp_path
 def test_what_a_page_contradicts_is_taken_back(nano: Reader, tmp_path: Path) -> None:
     normal, blocked = (nano.prefill([_page(tmp_path, code, 15)]) for code in ("NORM", "CLBBB"))
     said = "This ECG shows sinus rhythm and a pacemaker rhythm. No left bundle branch block."
-    assert list(nano.contradicted(normal, "What does this ECG show?", said)) == ["PACE"]
-    assert {"PACE", "CLBBB"} <= set(nano.contradicted(blocked, "What does this ECG show?", said))
-    assert nano.contradicted(normal, "Is this a normal ECG?", "This picture is not an ECG.") == {}
+    assert list(nano.contradictions(normal, "What does this ECG show?", said)) == ["PACE"]
+    assert {"PACE", "CLBBB"} <= set(nano.contradictions(blocked, "What does this ECG show?", said))
+    assert nano.contradictions(normal, "Is this a normal ECG?", "This picture is not an ECG.") == {}
 
 
 def test_the_rhythm_of_pages_is_named(nano: Reader, tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
-"""The kept files and the report made from them."""
+"""The files of an evaluation and the report made from them."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
@@ -15,13 +16,15 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from ecg_vlm.examples import gallery
-from eval.controls import Control, shuffled
+from ecg_vlm.control_pages import derangement
+from eval.metrics.bootstrap import bootstrap_rankings
 from eval.metrics.calibration import fit
-from eval.metrics.ranking import bootstrap
+from eval.metrics.controls import Control
+from eval.metrics.judge import Evaluation, Report
+from eval.metrics.published import PUBLISHED_RESULTS
 from eval.metrics.tasks import task_view
-from eval.report.published import PUBLISHED
-from eval.report.write import Example, Report, text_table, write_report
+from eval.report.gallery import Example, gallery
+from eval.report.write import text_table, write_report
 from eval.storage import read_answer, read_answers, read_scores, read_scores_file, write_answers, write_scores
 from eval.types import Answer, LabelledRecords, System
 from render.errors import InputError
@@ -34,11 +37,11 @@ IDS = tuple(f"r{i:03d}" for i in range(N))
 
 def _labels() -> tuple[tuple[str, ...], ...]:
     random = np.random.default_rng(0)
-    held = random.random((N, 71)) < np.geomspace(0.02, 0.4, 71)
-    held[:, CODES.index("SR")] = random.random(N) < 0.7
-    held[:, CODES.index("INJIN")] = False
-    held[:, CODES.index("NORM")] |= ~held.any(axis=1)
-    return tuple(tuple(code for code, has in zip(CODES, row, strict=True) if has) for row in held)
+    y = random.random((N, 71)) < np.geomspace(0.02, 0.4, 71)
+    y[:, CODES.index("SR")] = random.random(N) < 0.7
+    y[:, CODES.index("INJIN")] = False
+    y[:, CODES.index("NORM")] |= ~y.any(axis=1)
+    return tuple(tuple(code for code, has in zip(CODES, row, strict=True) if has) for row in y)
 
 
 LABELS = _labels()
@@ -46,8 +49,8 @@ LABELS = _labels()
 
 def _scores(strength: float, seed: int) -> np.ndarray:
     random = np.random.default_rng(seed)
-    held = np.array([[code in codes for code in CODES] for codes in LABELS])
-    return 1 / (1 + np.exp(-random.normal(size=held.shape) - strength * held))
+    y = np.array([[code in codes for code in CODES] for codes in LABELS])
+    return 1 / (1 + np.exp(-random.normal(size=y.shape) - strength * y))
 
 
 def _png() -> bytes:
@@ -59,30 +62,29 @@ def _png() -> bytes:
 RECORDS = LabelledRecords(IDS, LABELS, "made-up records, seed 0")
 
 
-def _write(out: Path, systems: list[System], **options: object) -> Report:
-    arguments: dict[str, object] = {
+def _write(out: Path, *systems: System, examples: Sequence[Example] = (), seed: int = 0, **fields: object) -> Report:
+    defaults = {
         "title": "a test",
         "records": RECORDS,
         "meta": {"commit": "abc1234", "versions": {"numpy": np.__version__}},
-        "resamples": 60,
-        **options,
     }
-    return write_report(out, systems=systems, **arguments)  # type: ignore[arg-type]
+    evaluation = Evaluation(systems=systems, **{**defaults, **fields})
+    return write_report(out, evaluation, examples=examples, resamples=60, seed=seed)
 
 
 BASE = System("base", IDS, _scores(0.0, 1))
-TUNED = System("tuned", IDS, _scores(1.0, 2), notes="LoRA")
+LORA = System("tuned", IDS, _scores(1.0, 2), notes="LoRA")
 
 
-# --- kept files
+# --- files
 
 
 def test_scores_come_back(tmp_path: Path) -> None:
     path = tmp_path / "scores.parquet"
-    write_scores(path, IDS, TUNED.scores)
-    ids, scores = read_scores(path, known_ids=IDS)
+    write_scores(path, IDS, LORA.scores)
+    ids, scores = read_scores(path, valid_ids=IDS)
     assert ids == IDS
-    assert np.array_equal(scores, TUNED.scores)
+    assert np.array_equal(scores, LORA.scores)
     assert pq.read_table(path).column_names == ["record_id", *CODES]
 
 
@@ -101,21 +103,21 @@ def _table(**change: object) -> pa.Table:
         ({"SR": [0.1, None]}, "record 'b', column SR: nan"),
         ({"SR": [1.5, 0.2]}, "record 'a', column SR: 1.5"),
         ({"SR": [-0.1, 0.2]}, "record 'a', column SR: -0.1"),
-        ({"SR": ["x", "y"]}, "no numbers"),
-        ({"record_id": ["a", "a"]}, "'a' stands twice"),
+        ({"SR": ["x", "y"]}, "does not hold numbers"),
+        ({"record_id": ["a", "a"]}, "'a' occurs twice"),
         ({"record_id": ["a", "zz"]}, "'zz' is not among"),
     ],
 )
 def test_bad_scores_are_named(tmp_path: Path, change: dict[str, object], message: str) -> None:
     path = tmp_path / "scores.parquet"
     pq.write_table(_table(**change), path)
-    with pytest.raises(InputError, match=re.escape(message)) as caught:
-        read_scores(path, known_ids=["a", "b"])
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match=re.escape(message)) as error:
+        read_scores(path, valid_ids=["a", "b"])
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
 
 
-def test_labels_kept_beside_the_scores_come_back(tmp_path: Path) -> None:
+def test_labels_beside_the_scores_are_read_back(tmp_path: Path) -> None:
     path = tmp_path / "scores.parquet"
     records = replace(
         RECORDS,
@@ -123,12 +125,12 @@ def test_labels_kept_beside_the_scores_come_back(tmp_path: Path) -> None:
         patients=tuple(f"p{i}" for i in range(N)),
         references=("", "Sinus rhythm.") * (N // 2),
     )
-    write_scores(path, IDS, TUNED.scores, records, {"name": "tuned", "cost": {"seconds": 3}})
-    kept = read_scores_file(path)
-    assert kept.records == records
-    assert kept.about == {"name": "tuned", "cost": {"seconds": 3}}
+    write_scores(path, IDS, LORA.scores, records, {"name": "tuned", "cost": {"seconds": 3}})
+    file = read_scores_file(path)
+    assert file.records == records
+    assert file.about == {"name": "tuned", "cost": {"seconds": 3}}
     assert read_scores(path)[0] == IDS
-    write_scores(path, IDS, TUNED.scores)
+    write_scores(path, IDS, LORA.scores)
     assert read_scores_file(path).records is None
 
 
@@ -153,7 +155,7 @@ def test_answers_come_back(tmp_path: Path) -> None:
     )
     assert (answers[0].present, answers[0].absent, answers[0].uncertain) == (("AFIB",), ("LVH",), ("WPW",))
     write_answers(path, answers)
-    assert read_answers(path, known_ids=IDS) == answers
+    assert read_answers(path, valid_ids=IDS) == answers
     assert json.loads(path.read_text(encoding="utf-8").splitlines()[0])["parsed"]["present"] == ["AFIB"]
 
 
@@ -165,7 +167,7 @@ def test_answers_come_back(tmp_path: Path) -> None:
         ('{"record_id": "a", "question": "q"}', "line 2: field 'answer'"),
         ('{"record_id": 7, "question": "q", "answer": "x"}', "line 2: field 'record_id' is 7"),
         ('{"record_id": "zz", "question": "q", "answer": "x"}', "'zz' is not among"),
-        ('{"record_id": "a", "question": "q", "answer": "x", "parsed": {"present": ["XX"]}}', "holds 'XX'"),
+        ('{"record_id": "a", "question": "q", "answer": "x", "parsed": {"present": ["XX"]}}', "contains 'XX'"),
         ('{"record_id": "a", "question": "q", "answer": "x", "parsed": {"present": [["SR"]]}}', "not one of the 71"),
         (
             '{"record_id": "a", "question": "q", "answer": "x", "parsed": {"present": ["SR"], "absent": ["SR"]}}',
@@ -177,11 +179,11 @@ def test_bad_answers_are_named_with_their_line(tmp_path: Path, line: str, messag
     path = tmp_path / "answers.jsonl"
     path.write_text('{"record_id": "a", "question": "q", "answer": "x"}\n' + line + "\n", encoding="utf-8")
     with pytest.raises(InputError, match=re.escape(message)):
-        read_answers(path, known_ids=["a"])
+        read_answers(path, valid_ids=["a"])
 
 
 def test_a_system_checks_itself() -> None:
-    with pytest.raises(InputError, match="stands twice"):
+    with pytest.raises(InputError, match="occurs twice"):
         System("s", ("a", "a"))
     with pytest.raises(InputError, match="unknown record_id"):
         System("s", ("a",), answers=(Answer("b", "q", "x"),))
@@ -191,127 +193,126 @@ def test_a_system_checks_itself() -> None:
 
 
 def test_the_report_says_what_the_metrics_say(tmp_path: Path) -> None:
-    report = _write(tmp_path, [BASE, TUNED], compare=[("tuned", "base")], seed=4)
+    report = _write(tmp_path, LORA, BASE, seed=4)
     view = task_view(LABELS, "superdiagnostic")
-    y, s, b = view.labels, view.scores(TUNED.scores), view.scores(BASE.scores)
-    expected = bootstrap(y, s, view.classes, resamples=60, seed=4).macro
-    assert report.systems[1].macro_auc["superdiagnostic"] == expected
-    paired = bootstrap(y, s, view.classes, minus=b, resamples=60, seed=4).macro
-    assert report.differences[0].macro_auc["superdiagnostic"] == paired
+    tuned, base = (
+        bootstrap_rankings(view.labels, view.scores(system.scores), view.classes, resamples=60, seed=4).auc
+        for system in (LORA, BASE)
+    )
+    assert report.systems[0].macro_auc["superdiagnostic"] == tuned.summary().macro
+    assert report.differences[0].macro_auc["superdiagnostic"] == tuned.minus(base).summary().macro
     assert report.tasks["all"].left_out == ("INJIN",)
     assert report.positives["INJIN"] == 0
-    assert report.tasks["rhythm"].records == int(task_view(LABELS, "rhythm").kept.sum())
+    assert report.tasks["rhythm"].records == int(task_view(LABELS, "rhythm").has_label.sum())
 
 
 def test_row_order_of_a_system_does_not_matter(tmp_path: Path) -> None:
-    back = System("tuned", IDS[::-1], TUNED.scores[::-1])
-    assert _write(tmp_path, [back]).systems[0].macro_auc == _write(tmp_path, [TUNED]).systems[0].macro_auc
+    back = System("tuned", IDS[::-1], LORA.scores[::-1])
+    assert _write(tmp_path, back).systems[0].macro_auc == _write(tmp_path, LORA).systems[0].macro_auc
 
 
-def test_recomputing_from_kept_files_gives_the_same_report(tmp_path: Path) -> None:
+def test_a_report_from_files_is_the_same(tmp_path: Path) -> None:
     answers = tuple(
         read_answer(i, "What is it?", "; ".join(codes) or "nothing") for i, codes in zip(IDS, LABELS, strict=True)
     )
-    first = _write(tmp_path / "a", [BASE, System("tuned", IDS, TUNED.scores, answers)], compare=[("tuned", "base")])
-    for system in (BASE, TUNED):
+    first = _write(tmp_path / "a", System("tuned", IDS, LORA.scores, answers), BASE)
+    for system in (BASE, LORA):
         write_scores(tmp_path / f"{system.name}.parquet", system.record_ids, system.scores)
     write_answers(tmp_path / "answers.jsonl", answers)
-    again = [System(name, *read_scores(tmp_path / f"{name}.parquet")) for name in ("base", "tuned")]
-    again[1] = System("tuned", *read_scores(tmp_path / "tuned.parquet"), read_answers(tmp_path / "answers.jsonl"))
-    second = _write(tmp_path / "b", again, compare=[("tuned", "base")])
+    tuned = System("tuned", *read_scores(tmp_path / "tuned.parquet"), read_answers(tmp_path / "answers.jsonl"))
+    second = _write(tmp_path / "b", tuned, System("base", *read_scores(tmp_path / "base.parquet")))
     assert second == first
     for name in ("report.json", "report.html"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-    hard = first.systems[1].hard
+    hard = first.systems[0].hard
     assert hard.decisions.balanced_accuracy["all"].value > 0.99  # the answers are the labels
     assert hard.decisions.f1["all"].value > 0.99
     assert hard.decisions.exact_match["rhythm"].value > 0.9
-    assert first.systems[0].hard is None
+    assert first.systems[1].hard is None
 
 
 def test_headlines(tmp_path: Path) -> None:
-    pair = [("tuned", "base")]
-    won = _write(tmp_path, [BASE, TUNED], compare=pair)
+    better = _write(tmp_path, LORA, BASE)
     assert re.fullmatch(
         r"tuned beats base by 0\.\d\d macro-AUC \(95 % interval 0\.\d\d to 0\.\d\d\) on 80 held-out pages\.",
-        won.headline,
+        better.headline,
     )
-    lost = _write(tmp_path, [BASE, TUNED], compare=[("base", "tuned")])
-    assert lost.headline.startswith("base falls behind tuned by 0.")
-    same = _write(tmp_path, [BASE, System("tuned", IDS, _scores(0.0, 9))], compare=pair)
+    assert _write(tmp_path, BASE, LORA).headline.startswith("base falls behind tuned by 0.")
+    same = _write(tmp_path, System("tuned", IDS, _scores(0.0, 9)), BASE)
     assert same.headline.startswith("No difference between tuned and base can be shown")
-    assert _write(tmp_path, [TUNED]).headline.startswith("tuned reaches a macro-AUC of 0.")
+    assert _write(tmp_path, LORA).headline.startswith("tuned reaches a macro-AUC of 0.")
     words_only = System("talker", IDS, None, (Answer("r000", "q", "AFIB", ("AFIB",)),))
-    assert "none gave probabilities" in _write(tmp_path, [words_only]).headline
+    assert "none gave probabilities" in _write(tmp_path, words_only).headline
+    assert _write(tmp_path, words_only, LORA, BASE).differences == ()  # the first system is the one to compare
 
 
-def test_bad_comparisons_are_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no system 'gone'"):
-        _write(tmp_path, [TUNED], compare=[("tuned", "gone")])
+def test_evaluations_that_cannot_be_judged_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no scores for 1 of 80 records"):
-        _write(tmp_path, [System("short", IDS[1:], TUNED.scores[1:])])
-    with pytest.raises(InputError, match="one name"):
-        _write(tmp_path, [TUNED, TUNED])
+        _write(tmp_path, System("short", IDS[1:], LORA.scores[1:]))
+    with pytest.raises(InputError, match="same name"):
+        _write(tmp_path, LORA, LORA)
     with pytest.raises(InputError, match="nothing to judge"):
-        _write(tmp_path, [TUNED], records=LabelledRecords(IDS, ((),) * N, "empty"))
+        _write(tmp_path, LORA, records=LabelledRecords(IDS, ((),) * N, "empty"))
+    with pytest.raises(InputError, match="no system to judge"):
+        _write(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_figures_of_decisions_and_of_probabilities_never_share_a_place(tmp_path: Path) -> None:
-    calibration = fit(TUNED, RECORDS)
-    report = _write(tmp_path, [TUNED, BASE], calibrations={"tuned": calibration})
-    tuned, base = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["systems"]
+    calibration = fit(LORA, RECORDS)
+    report = _write(tmp_path, LORA, BASE, calibrations={"tuned": calibration})
+    first, second = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["systems"]
     hard = {"f1", "balanced_accuracy", "hamming_loss", "exact_match", "statement_f1"}
-    assert set(tuned["thresholded"]) == hard
-    assert not hard & (set(tuned) | set(tuned["probabilities"]))
-    assert not {"macro_auc", "brier", "fmax", "average_precision"} & set(tuned["thresholded"])
-    assert base["thresholded"] is None and base["calibrated"] is None
-    # Fitted on the very records that are judged: it must be said, and the calibrated figures come out better.
+    assert set(first["thresholded"]) == hard
+    assert not hard & (set(first) | set(first["probabilities"]))
+    assert not {"macro_auc", "brier", "fmax", "average_precision"} & set(first["thresholded"])
+    assert second["thresholded"] is None and second["calibrated"] is None
+    # Fitted on the very records that are judged: there is a warning, and the calibrated figures are better.
     assert any("fitted on 80 of the records" in line for line in report.warnings)
-    assert tuned["calibrated"]["brier"]["all"]["value"] < tuned["probabilities"]["brier"]["all"]["value"]
-    assert tuned["macro_auc"] == json.loads(_write(tmp_path, [TUNED]).to_json())["systems"][0]["macro_auc"]
+    assert first["calibrated"]["brier"]["all"]["value"] < first["probabilities"]["brier"]["all"]["value"]
+    assert first["macro_auc"] == json.loads(_write(tmp_path, LORA).to_json())["systems"][0]["macro_auc"]
 
 
-def test_controls_say_whether_anything_is_read_without_a_page(tmp_path: Path) -> None:
+def test_controls_say_whether_the_score_needs_the_page(tmp_path: Path) -> None:
     blank = System("tuned", IDS, np.full((N, 71), 0.5))
-    dealt = System("tuned", IDS, TUNED.scores[shuffled(N, 1)])
-    controls = [Control("blank", "", blank), Control("shuffled", "seed 1", dealt), Control("copied", "", TUNED)]
-    report = _write(tmp_path, [TUNED], controls=controls)
+    permutation = System("tuned", IDS, LORA.scores[derangement(N, 1)])
+    controls = (Control("blank", "", blank), Control("shuffled", "seed 1", permutation), Control("copied", "", LORA))
+    report = _write(tmp_path, LORA, controls=controls)
     assert [c.macro_auc["all"].value == 0.5 for c in report.controls] == [True, False, False]
     assert not any(c.suspicious for c in report.controls)
     assert report.controls[2].difference["all"].value == 0.0
-    lost = report.controls[0].difference["all"].value
-    assert lost == pytest.approx(0.5 - report.systems[0].macro_auc["all"].value, abs=1e-12)
-    peeking = _write(tmp_path, [TUNED], controls=[Control("shuffled", "", TUNED)])
-    assert peeking.controls[0].suspicious
-    assert "part of the score comes from elsewhere" in peeking.warnings[0]
-    assert peeking.warnings[0] in (tmp_path / "report.html").read_text(encoding="utf-8")
+    loss = report.controls[0].difference["all"].value
+    assert loss == pytest.approx(0.5 - report.systems[0].macro_auc["all"].value, abs=1e-12)
+    report = _write(tmp_path, LORA, controls=(Control("shuffled", "", LORA),))
+    assert report.controls[0].suspicious
+    assert "part of the score comes from elsewhere" in report.warnings[0]
+    assert report.warnings[0] in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 # --- the page
 
 
 class _Loads(HTMLParser):
-    """Collects tags, and every attribute through which a browser would load something."""
+    """Collects tags, and every attribute that makes a browser load something."""
 
     def __init__(self) -> None:
         super().__init__()
         self.tags: list[str] = []
-        self.loaded: list[str] = []
+        self.addresses: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        self.loaded += [v or "" for k, v in attrs if k in ("src", "href", "srcset", "data", "action", "poster")]
+        self.addresses += [v or "" for k, v in attrs if k in ("src", "href", "srcset", "data", "action", "poster")]
 
 
 def test_the_page_loads_nothing_and_runs_nothing(tmp_path: Path) -> None:
     example = Example(_png(), "What is it?", (("base", "no idea"), ("tuned", "AFIB")), ("AFIB",), "r000")
-    _write(tmp_path, [BASE, TUNED], compare=[("tuned", "base")], examples=[example])
+    _write(tmp_path, LORA, BASE, examples=[example])
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     page = _Loads()
     page.feed(html)
-    assert page.loaded
-    assert all(value.startswith("data:image/png;base64,") for value in page.loaded)
+    assert page.addresses
+    assert all(value.startswith("data:image/png;base64,") for value in page.addresses)
     assert not {"script", "link", "iframe", "object", "embed", "form"} & set(page.tags)
     assert "url(" not in html
     assert "@import" not in html
@@ -322,18 +323,18 @@ def test_the_page_loads_nothing_and_runs_nothing(tmp_path: Path) -> None:
 def test_answers_names_and_metadata_are_escaped(tmp_path: Path) -> None:
     evil = '<script>alert("x")</script>{{ 7*7 }}'
     example = Example(_png(), evil, ((evil, evil),), (evil,), evil, evil)
-    system = System(evil, IDS, TUNED.scores, (Answer("r000", "q", evil, reference=evil),), evil, {evil: evil})
+    system = System(evil, IDS, LORA.scores, (Answer("r000", "q", evil, reference=evil),), evil, {evil: evil})
     _write(
         tmp_path,
-        [BASE, system],
+        system,
+        BASE,
         title=evil,
-        compare=[(evil, "base")],
         examples=[example],
         meta={evil: evil, "s": {evil: evil}},
         records=LabelledRecords(IDS, LABELS, evil, noun=evil),
         calibrations={evil: replace(fit(system, RECORDS), data=evil)},
-        controls=[Control("shuffled", evil, system)],
-        contamination=[evil],
+        controls=(Control("shuffled", evil, system),),
+        contamination=(evil,),
     )
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "<script" not in html
@@ -345,21 +346,21 @@ def test_answers_names_and_metadata_are_escaped(tmp_path: Path) -> None:
 
 
 def test_the_page_holds_what_it_must(tmp_path: Path) -> None:
-    report = _write(tmp_path, [BASE, TUNED], compare=[("tuned", "base")])
+    report = _write(tmp_path, LORA, BASE)
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert report.headline in html
     assert "Not a medical device" in html
     assert "INJIN" in html  # the class left out is named
     assert "abc1234" in html
-    for row in PUBLISHED:
+    for row in PUBLISHED_RESULTS:
         assert row.name in html
     assert "Not comparable with a sample" in html
     assert html.count("<svg") >= 2
-    assert f"{report.systems[1].macro_auc['all'].value:.3f}" in html
+    assert f"{report.systems[0].macro_auc['all'].value:.3f}" in html
 
 
 def test_report_json_holds_everything_and_no_nan(tmp_path: Path) -> None:
-    report = _write(tmp_path, [BASE, TUNED], examples=[Example(_png(), "q", (("base", "b"),), ("SR",), why="w")])
+    report = _write(tmp_path, LORA, BASE, examples=[Example(_png(), "q", (("base", "b"),), ("SR",), why="w")])
     data = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
     assert data["format"] == 2
     assert data["records_sha256"] == report.records_sha256
@@ -373,9 +374,7 @@ def test_report_json_holds_everything_and_no_nan(tmp_path: Path) -> None:
 
 def test_a_task_without_records_is_a_dash_and_no_error(tmp_path: Path) -> None:
     labels = tuple(("AFIB",) if i % 2 else ("SR",) for i in range(N))
-    report = _write(
-        tmp_path, [BASE, TUNED], compare=[("tuned", "base")], records=LabelledRecords(IDS, labels, "rhythm only")
-    )
+    report = _write(tmp_path, LORA, BASE, records=LabelledRecords(IDS, labels, "rhythm only"))
     assert report.tasks["form"].records == 0
     assert "form" not in report.systems[0].macro_auc
     assert "–" in (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -383,7 +382,7 @@ def test_a_task_without_records_is_a_dash_and_no_error(tmp_path: Path) -> None:
 
 
 def test_text_table_is_narrow_and_complete(tmp_path: Path) -> None:
-    report = _write(tmp_path, [BASE, TUNED], compare=[("tuned", "base")])
+    report = _write(tmp_path, LORA, BASE)
     table = text_table(report)
     assert max(len(line) for line in table.splitlines()) <= 120
     assert table.splitlines()[0] == report.headline

@@ -15,8 +15,9 @@ from PIL import Image
 
 from ecg_vlm import evaluation
 from ecg_vlm.cli import main
-from ecg_vlm.evaluation import evaluate, load_pages, rejudge
-from eval.metrics.system_metrics import RefusalMetrics
+from ecg_vlm.evaluation import evaluate, rejudge
+from ecg_vlm.pages import load_pages
+from eval.metrics.answers import RefusalMetrics
 from eval.parser.parse import parse, refusal
 from eval.report.write import text_table
 from eval.storage import read_answers
@@ -306,9 +307,13 @@ class _Refusing:
     """Stands in for a model: scores by chance, refuses the pictures that it is told to."""
 
     name = "a fake"
+    batch_size = 8
 
     def __init__(self, refused: set[bytes]) -> None:
         self.refused, self.random, self.scored = refused, np.random.default_rng(0), 0
+
+    def prefill(self, images: list[Image.Image]) -> list[Image.Image]:
+        return images
 
     def score_many(self, images: list[Image.Image]) -> NDArray[np.float64]:
         self.scored += len(images)

@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> None:
     scores = reader.score(prefill) if a.statements else {}
     texts = reader.ask(prefill, questions, max_new_tokens=a.max_new_tokens)
     answers = [
-        {"question": question, "answer": text, "contradicted": reader.contradicted(prefill, question, text)}
+        {"question": question, "answer": text, "contradicted": reader.contradictions(prefill, question, text)}
         for question, text in zip(questions, texts, strict=True)
     ]
     if a.json:

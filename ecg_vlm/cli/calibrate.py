@@ -31,8 +31,9 @@ def run(arguments: argparse.Namespace) -> None:
     a = arguments
     with waiting("reading the data set"):
         from ecg_vlm import evaluation
+        from ecg_vlm.pages import load_pages
 
-        pages = evaluation.load_pages(a.data, a.folds, a.limit)
+        pages = load_pages(a.data, a.folds, a.limit)
     with progress_bar("pages") as show:
         file, calibration = evaluation.calibrate(a.model, pages, a.out, force=a.force, show=show)
     print(f"{file}: {calibration.summary()}")

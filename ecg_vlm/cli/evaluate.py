@@ -64,11 +64,12 @@ def run(arguments: argparse.Namespace) -> None:
         raise InputError("evaluate: --data is missing: the folder of the pages to judge on")
     with waiting("reading the data set"):
         from ecg_vlm import evaluation
+        from ecg_vlm.pages import load_pages
         from eval.report.write import text_table
         from render.io import require_empty
 
         require_empty(a.out)
-        pages = evaluation.load_pages(a.data, a.folds, a.limit) if a.data else None
+        pages = load_pages(a.data, a.folds, a.limit) if a.data else None
     if pages is None or a.previous:
         report = evaluation.rejudge(a.previous, a.out, pages=pages, seed=a.seed)
     else:

@@ -1,7 +1,7 @@
-"""A baseline on the disk: the checkpoint of a run that goes on, and the folder of a finished one. Nothing is pickled.
+"""A baseline on disk: the checkpoint of an unfinished run, and the folder of a finished one. Nothing is pickled.
 
 checkpoint.safetensors: weights ("network.NAME"), the optimizer's tensors ("optimizer.NUMBER.NAME") and, as JSON in the
-file's metadata, what was asked for and the epochs so far. weights.safetensors and model.json: the finished network.
+file's metadata, the request and the epochs so far. weights.safetensors and model.json: the finished network.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Request:
-    """What a run was asked for. records: number of training records; data: digest of their signals and labels."""
+    """The request for a run. records: number of training records; data: digest of their signals and labels."""
 
     name: str
     classes: tuple[str, ...]
@@ -66,7 +66,7 @@ class Request:
 
     @classmethod
     def read(cls, about: dict[str, Any]) -> Request:
-        """From `asdict`, as JSON gives it back."""
+        """From the JSON form of `asdict`."""
         return cls(**{**about, "classes": tuple(about["classes"]), "recipe": BaselineSettings(**about["recipe"])})
 
 
@@ -106,8 +106,13 @@ def load(folder: Path) -> TrainedBaseline:
     about_path, weights_path = folder / _ABOUT, folder / _WEIGHTS
     for path in (about_path, weights_path):
         if not path.is_file():
-            begun = "; its training has not finished, go on with --resume" if (folder / _CHECKPOINT).is_file() else ""
-            raise InputError(f"{path}: not found{begun or '; name a folder that a baseline training wrote'}")
+            is_unfinished = (folder / _CHECKPOINT).is_file()
+            remedy = (
+                "its training has not finished, continue it with --resume"
+                if is_unfinished
+                else "name a folder that ecg-vlm baseline train wrote"
+            )
+            raise InputError(f"{path}: not found; {remedy}")
     try:
         about = json.loads(about_path.read_text(encoding="utf-8"))
         epochs = tuple(Epoch(**epoch) for epoch in about.pop("epochs"))
@@ -119,8 +124,8 @@ def load(folder: Path) -> TrainedBaseline:
     return TrainedBaseline(network.eval(), request, epochs)
 
 
-def finished(folder: Path, request: Request) -> TrainedBaseline | None:
-    """The finished run in `folder`, None where there is none. Raises InputError when it was asked for otherwise."""
+def load_if_finished(folder: Path, request: Request) -> TrainedBaseline | None:
+    """The finished run in `folder`, None where there is none. Raises InputError when its request was another."""
     if (folder / _CHECKPOINT).is_file() or not (folder / _ABOUT).is_file():
         return None
     model = load(folder)
@@ -131,7 +136,7 @@ def finished(folder: Path, request: Request) -> TrainedBaseline | None:
 def write_checkpoint(
     folder: Path, request: Request, network: nn.Module, optimizer: torch.optim.Optimizer, epochs: list[Epoch]
 ) -> None:
-    """Replace the checkpoint by the state after the last of `epochs`; flushed to the disk first, so whole or old."""
+    """Replace the checkpoint by the state after the last of `epochs`; flushed first, so it is never half of one."""
     tensors = {name: values.contiguous() for name, values in _state(network, optimizer).items()}
     about = {"request": asdict(request), "epochs": [asdict(epoch) for epoch in epochs]}
     with atomic_write(folder / _CHECKPOINT) as path:
@@ -141,9 +146,9 @@ def write_checkpoint(
 
 
 def restore(folder: Path, request: Request, network: nn.Module, optimizer: torch.optim.Optimizer) -> list[Epoch]:
-    """Put network and optimizer into the state of the checkpoint; the epochs done. Empty without a checkpoint.
+    """Put network and optimizer into the state of the checkpoint and return its epochs; no epochs without a checkpoint.
 
-    Raises InputError when the checkpoint is damaged, or of a run that was asked for otherwise.
+    Raises InputError when the checkpoint is damaged, or belongs to a run with another request.
     """
     path = folder / _CHECKPOINT
     if not path.is_file():
@@ -153,29 +158,29 @@ def restore(folder: Path, request: Request, network: nn.Module, optimizer: torch
             about = json.loads((file.metadata() or {})["about"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
         epochs = [Epoch(**epoch) for epoch in about["epochs"]]
-        begun = Request.read(about["request"])
+        checkpoint_request = Request.read(about["request"])
     except _DAMAGE as error:
-        raise _damaged(path, error) from error
-    require_same_request(folder, asdict(begun), asdict(request))
+        raise _damage_error(path, error) from error
+    require_same_request(folder, asdict(checkpoint_request), asdict(request))
     try:
-        _put_back(tensors, network, optimizer)
+        _set_state(tensors, network, optimizer)
     except _DAMAGE as error:
-        raise _damaged(path, error) from error
+        raise _damage_error(path, error) from error
     return epochs
 
 
 def _state(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """All that changes in a training step, by name and in place."""
+    """All tensors that change in a training step, by name; the tensors themselves, not copies."""
     tensors: dict[str, Tensor] = {f"network.{name}": values for name, values in network.state_dict().items()}
     for number, parameter in enumerate(network.parameters()):
         tensors |= {f"optimizer.{number}.{name}": values for name, values in optimizer.state[parameter].items()}
     return tensors
 
 
-def _put_back(tensors: dict[str, Tensor], network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def _set_state(tensors: dict[str, Tensor], network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     for parameter in network.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()  # makes the optimizer's tensors; like the weights, they are overwritten next
+    optimizer.step()  # creates the optimizer's tensors; like the weights, they are overwritten next
     state = _state(network, optimizer)
     if {n: t.shape for n, t in state.items()} != {n: t.shape for n, t in tensors.items()}:
         raise ValueError("its tensors are not those of this network")
@@ -183,5 +188,5 @@ def _put_back(tensors: dict[str, Tensor], network: nn.Module, optimizer: torch.o
         values.copy_(tensors[name])
 
 
-def _damaged(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path}: not a whole checkpoint ({error}); name a new folder and train anew")
+def _damage_error(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path}: the checkpoint is damaged ({error}); name a new folder and start the training again")

@@ -1,6 +1,6 @@
 """The networks of the PTB-XL benchmark (Strodthoff et al. 2020), written from their description.
 
-Each takes what it was trained on, millivolts (B, 12, samples) at 100 Hz or wavelet features (B, 864), and gives
+Each takes the input it was trained on, millivolts (B, 12, samples) at 100 Hz or wavelet features (B, 864), and gives
 (B, classes) logits. Batch normalisation makes the convolutions' own biases redundant, so they have none; with that
 the parameter counts equal the published ones.
 
@@ -26,7 +26,7 @@ LEAD_COUNT = 12
 class Standardise(nn.Module):
     """(x - mean) / std, with one figure over everything (size 1) or one for each of `size` columns.
 
-    The figures are no parameters: `fit` takes them from the training records, and they are kept with the weights.
+    The figures are not trainable: `fit` computes them from the training records; they are stored with the weights.
     """
 
     mean: Tensor
@@ -38,10 +38,10 @@ class Standardise(nn.Module):
         self.register_buffer("std", torch.ones(size))
 
     def fit(self, x: Tensor) -> None:
-        """Take mean and standard deviation from (n, ...) training inputs; what never varies is left unscaled."""
+        """Take mean and standard deviation from (n, ...) training inputs; a column without variation is not scaled."""
         over = tuple(range(x.ndim)) if len(self.mean) == 1 else (0,)
         count = x.numel() / len(self.mean)
-        parts = torch.split(x, 256)  # in parts, since all records in float64 would not fit beside themselves
+        parts = torch.split(x, 256)  # in parts, to save memory: float64 doubles the size
         mean = torch.stack([part.double().sum(over) for part in parts]).sum(dim=0) / count
         squares = torch.stack([torch.square(part.double() - mean).sum(over) for part in parts]).sum(dim=0)
         std = torch.sqrt(squares / count)

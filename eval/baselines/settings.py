@@ -1,4 +1,4 @@
-"""How the networks of the PTB-XL benchmark are trained, and thereby which there are. Free of torch: quick to import.
+"""The networks of the PTB-XL benchmark and how they are trained; without torch, so that the import is quick.
 
 Source: Strodthoff, Wagner, Schaeffter and Samek 2020, "Deep Learning for ECG Analysis: Benchmarks and Insights from
 PTB-XL", and the configuration published with it.
@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 @dataclass(frozen=True)
 class BaselineSettings:
-    """What a training run was asked for; kept beside the weights.
+    """Settings of a training run; stored beside the weights.
 
     batch: records a step, on average. lr: learning rate, the highest one under "one-cycle".
     optimizer: "adamw" or "adamax". schedule: "one-cycle" or "constant".

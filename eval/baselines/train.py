@@ -5,8 +5,8 @@ epoch; binary cross-entropy; one-cycle schedule; the weights of the last epoch. 
 1.25 s apart, and the highest probability of the seven. The wavelet features are of the whole 10 s, each standardised.
 
 Two things differ from the benchmark: all records are used in each epoch (it drops the last incomplete batch), and
-the wavelet network too keeps its last epoch (it kept the one of the lowest validation loss), so that validation
-records choose nothing.
+the wavelet network too uses the weights of the last epoch (there it was the epoch of the lowest validation loss), so
+that the validation records have no influence.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from eval.baselines.checkpoint import Epoch, Request, TrainedBaseline, load
 from eval.baselines.cnn import LEAD_COUNT, NETWORKS, Standardise
 from eval.baselines.settings import BENCHMARK, BaselineSettings
 from eval.baselines.wavelet import features
-from eval.metrics.ranking import macro_auc
+from eval.metrics.bootstrap import macro_auc
 from eval.metrics.tasks import label_matrix
 from render.errors import InputError, WorkFailed
 from render.io import require_empty
@@ -49,11 +49,12 @@ __all__ = ["Epoch", "TrainedBaseline", "load", "predict", "read_records", "to_10
 
 
 def read_records(
-    source: Source, progress: Callable[[int, int], None] = lambda done, total: None, *, lenient: bool = False
+    source: Source, progress: Callable[[int, int], None] = lambda count, total: None, *, lenient: bool = False
 ) -> tuple[list[str], NDArray[np.float32], NDArray[np.bool_]]:
     """Record ids, signals and labels of the 71 statements of all records of a source, as `LabelledSignals` has them.
 
-    lenient: leave out records that are not on the disk, as of a partial download; otherwise the first stops the work.
+    lenient: leave out records that are not on the disk, as after a partial download; otherwise the first raises
+    `MissingRecordError`.
     """
     ids, signals, statements = [], [], []
     for i in range(len(source)):
@@ -76,11 +77,11 @@ def to_100_hz(record: EcgRecord) -> NDArray[np.float32]:
     Polyphase resampling; NaN samples become 0 mV first, since one NaN would spread over the filter's length.
     Shorter records are padded with 0 mV at the end, longer ones cut after 10 s.
     """
-    held = np.nan_to_num(record.signal, nan=0.0, posinf=0.0, neginf=0.0)
-    signal = resample(held, record.sampling_rate, LOW_RATE_HZ)
+    finite = np.nan_to_num(record.signal, nan=0.0, posinf=0.0, neginf=0.0)
+    signal = resample(finite, record.sampling_rate, LOW_RATE_HZ)
     out = np.zeros((LEAD_COUNT, SAMPLES), dtype=np.float32)
-    kept = min(SAMPLES, signal.shape[1])
-    out[:, :kept] = signal[:, :kept]
+    length = min(SAMPLES, signal.shape[1])
+    out[:, :length] = signal[:, :length]
     return out
 
 
@@ -99,13 +100,13 @@ def train(
     """Train network `name` on (n, 12, 1000) millivolts at 100 Hz and (n, c) labels; `classes` default to all 71.
 
     recipe: the benchmark's for this network when None. validation: records whose macro AUC is reported after each
-    epoch; they change nothing in the weights. out: folder that has a checkpoint after each epoch, and in the end what
-    `load` reads. resume: go on from the checkpoint in `out`, with the weights as if it had never stopped; a finished
-    run comes back as it is, and an empty folder is begun.
+    epoch; they do not change the weights. out: folder for a checkpoint after each epoch, and in the end for the files
+    that `load` reads. resume: continue from the checkpoint in `out`, with the same weights as without interruption; a
+    finished run is returned as it is, and in an empty folder the training starts.
 
-    The same seed, data, machine and number of torch threads give the same weights. The caller's random state is
-    untouched. Raises InputError for an unknown name, arrays that do not fit together, and a folder that was begun
-    with something else; WorkFailed when loss or weights are no longer numbers.
+    The same seed, data, machine and number of torch threads give the same weights. The caller's random state does not
+    change. Raises InputError for an unknown name, arrays that do not fit together, and a folder with the checkpoint of
+    another request; WorkFailed when the loss or a weight is not a finite number.
     """
     if out is not None and not resume:
         require_empty(out)
@@ -114,8 +115,8 @@ def train(
     if validation is not None:
         _check_arrays("validation", *validation, classes)
     request = Request.of(name, classes, recipe or BENCHMARK[name], signals, labels)
-    if resume and out is not None and (finished := checkpoint.finished(out, request)):
-        return finished
+    if resume and out is not None and (earlier := checkpoint.load_if_finished(out, request)):
+        return earlier
     inputs, y = _inputs(name, signals), torch.from_numpy(np.asarray(labels, dtype=np.float32))
     held_out = None if validation is None else (_inputs(name, validation[0]), validation[1])
     with torch.random.fork_rng(devices=[]):
@@ -132,10 +133,10 @@ def train(
                 checkpoint.write_checkpoint(out, request, network, optimizer, epochs)
             if progress is not None:
                 progress(epochs[-1], speed)
-    trained = TrainedBaseline(network.eval(), request, tuple(epochs))
+    model = TrainedBaseline(network.eval(), request, tuple(epochs))
     if out is not None:
-        checkpoint.save(trained, out)
-    return trained
+        checkpoint.save(model, out)
+    return model
 
 
 def predict(model: TrainedBaseline, signals: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -163,7 +164,7 @@ def _inputs(name: str, signals: NDArray[np.float32]) -> Tensor:
 def _one_epoch(
     network: nn.Module, optimizer: torch.optim.Optimizer, inputs: Tensor, y: Tensor, request: Request, epoch: int
 ) -> float:
-    """Train once over all records; the mean loss. Its chance depends on seed and epoch alone, so no state is kept."""
+    """Train once over all records; the mean loss. Its random numbers depend on seed and epoch alone."""
     recipe = request.recipe
     torch.manual_seed(int(np.random.SeedSequence([recipe.seed, epoch]).generate_state(1, np.uint64)[0]))
     count = _batch_count(len(y), recipe.batch)
@@ -178,17 +179,17 @@ def _one_epoch(
         optimizer.step()
         value = float(loss.detach())
         if not math.isfinite(value):
-            raise _diverged(request, f"the loss became {value} in step {step + 1 - epoch * count} of", epoch)
+            raise _divergence_error(request, f"the loss became {value} in step {step + 1 - epoch * count} of", epoch)
         total += value * len(rows)
     if not all(bool(values.isfinite().all()) for values in network.state_dict().values()):
-        raise _diverged(request, "a weight became infinite in", epoch)
+        raise _divergence_error(request, "a weight became infinite in", epoch)
     return total / len(y)
 
 
-def _diverged(request: Request, what: str, epoch: int) -> WorkFailed:
+def _divergence_error(request: Request, what: str, epoch: int) -> WorkFailed:
     return WorkFailed(
         f"{request.name}: {what} epoch {epoch + 1} at learning rate {request.recipe.lr:g}; "
-        f"going on would end the same, so train anew with another seed and a new folder, or check the records"
+        f"to continue would end the same, so train again with another seed and a new folder, or check the records"
     )
 
 
@@ -226,7 +227,7 @@ def _optimizer(network: nn.Module, recipe: BaselineSettings) -> torch.optim.Opti
         )
     if recipe.optimizer == "adamax":
         return torch.optim.Adamax(network.parameters(), lr=recipe.lr, eps=1e-7, weight_decay=recipe.weight_decay)
-    raise InputError(f"recipe: optimizer {recipe.optimizer!r} is not known; choose adamw or adamax")
+    raise InputError(f"recipe: optimizer {recipe.optimizer!r} is unknown; choose adamw or adamax")
 
 
 def _rate(step: int, steps: int, recipe: BaselineSettings) -> tuple[float, float]:
@@ -271,7 +272,7 @@ def _check_training_data(
     signals: NDArray[np.float32], labels: NDArray[np.bool_], classes: tuple[str, ...], name: str
 ) -> None:
     if name not in NETWORKS:
-        raise InputError(f"baseline {name!r} is not known; choose one of {', '.join(NETWORKS)}")
+        raise InputError(f"baseline {name!r} is unknown; choose one of {', '.join(NETWORKS)}")
     _check_arrays("training", signals, labels, classes)
     if len(signals) < 2:
         raise InputError(f"{len(signals)} training records; batch normalisation needs at least 2")
@@ -289,6 +290,6 @@ def _check_signals(which: str, signals: NDArray[np.float32]) -> None:
     if signals.ndim != 3 or signals.shape[1:] != (LEAD_COUNT, SAMPLES) or signals.dtype != np.float32:
         raise InputError(f"{which} are {signals.dtype} {signals.shape}, expected float32 (records, 12, {SAMPLES})")
     if not len(signals):
-        raise InputError(f"{which}: no records; name folds or a folder that hold some")
+        raise InputError(f"{which}: no records; name folds or a folder with records")
     if not np.isfinite(signals).all():
-        raise InputError(f"{which} hold NaN or infinite samples; pass records through to_100_hz")
+        raise InputError(f"{which} contain NaN or infinite samples; pass records through to_100_hz")

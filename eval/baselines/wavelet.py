@@ -18,7 +18,7 @@ def features(signals: NDArray[np.float32]) -> NDArray[np.float32]:
     Of each band of a Daubechies-6 decomposition of depth 5: entropy of the values' frequencies, crossings of zero and
     of the mean, the 5th, 25th, 75th, 95th and 50th percentile, mean, standard deviation, variance and mean magnitude.
     """
-    import pywt  # type: ignore[import-untyped]  # slow to load, and of use to one system only
+    import pywt  # type: ignore[import-untyped]  # slow to import, and only one network uses it
 
     out = np.empty((len(signals), FEATURES), dtype=np.float32)
     for start in range(0, len(signals), 64):  # in float64, and several arrays of it
@@ -53,10 +53,10 @@ def _crossings(above: NDArray[np.bool_]) -> NDArray[np.float64]:
 def _entropy(band: NDArray[np.float64]) -> NDArray[np.float64]:
     """Shannon entropy, in nats, of how often each value of the last axis occurs: 0 for a flat lead, ln m at most."""
     size = band.shape[-1]
-    ordered = np.sort(band, axis=-1)
+    in_order = np.sort(band, axis=-1)
     at = np.arange(size)
     starts = np.zeros(band.shape, dtype=np.intp)
-    starts[..., 1:] = np.where(ordered[..., 1:] != ordered[..., :-1], at[1:], 0)
+    starts[..., 1:] = np.where(in_order[..., 1:] != in_order[..., :-1], at[1:], 0)
     place = at - np.maximum.accumulate(starts, axis=-1)  # 0, 1, 2 ... within a run of equal values
     x_log_x = np.concatenate([[0.0], np.arange(1, size + 1) * np.log(np.arange(1, size + 1))])
     # A run of c equal values adds c ln c, here as a sum of steps, so that no run has to be counted.

@@ -1,7 +1,7 @@
-"""Calibration and thresholds: fitted once on validation records, frozen in `calibration.json`, applied elsewhere.
+"""Calibration and thresholds: fitted once on validation records, frozen in `calibration.json`, applied to others.
 
-One statement, one curve: p' = 1 / (1 + exp(-(slope * logit p + offset))), and one threshold. Rankings, and with them
-every AUC, are those of the scores as given; calibration changes how a probability reads, and what a "yes" is.
+Each statement has one curve, p' = 1 / (1 + exp(-(slope * logit p + offset))), and one threshold. Rankings, and with
+them every AUC, are those of the scores as given; calibration changes the probabilities and the yes/no decisions.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ from render.errors import InputError
 from render.io import atomic_write, read_json_object
 from render.statements import STATEMENTS
 
-FILE = "calibration.json"
+CALIBRATION_FILE = "calibration.json"
 _FORMAT = 1
+_REMEDY = "fit it again with: ecg-vlm calibrate"
 _CODES = tuple(STATEMENTS)
 _FEW = 10
-_EDGE = 1e-7  # scores are softmaxes in float32: nearer to 0 and 1 they say nothing more
+_EDGE = 1e-7  # scores are softmaxes in float32, which does not resolve values nearer to 0 and 1
 
 
 @dataclass(frozen=True)
 class Curve:
-    """How one statement's score reads, and from which score on it is called present.
+    """The calibration curve of one statement, and the score from which on the statement is called present.
 
-    positives: validation records with the statement, out of all that it was fitted on.
+    positives: number of validation records with the statement, of those that the curve was fitted on.
     """
 
     slope: float
@@ -48,8 +49,8 @@ class Calibration:
 
     system: its name. data: where the validation records come from. folds: fold -> number of records ("-" for none).
     record_ids, patient_ids: the records it was fitted on; they must not be judged with it.
-    curves: code -> Curve; a statement that no (or every) validation record carries has none, keeps its score, and is
-    never called present.
+    curves: code -> Curve; a statement that is present in no (or in every) validation record has none: its score stays
+    as it is, and it is never called present.
     """
 
     system: str
@@ -78,7 +79,7 @@ class Calibration:
         return np.asarray(np.asarray(scores, dtype=np.float64) >= np.array(thresholds))
 
     def overlap(self, records: LabelledRecords) -> str:
-        """One line when any of `records` (or a patient of theirs) was used to fit this; "" otherwise."""
+        """One line when any of `records`, or of their patients, was used to fit this calibration; "" otherwise."""
         same = set(self.record_ids) & set(records.record_ids)
         patients = (set(self.patient_ids) & set(records.patients)) - {""}
         if not same and not patients:
@@ -89,7 +90,7 @@ class Calibration:
         )
 
     def summary(self) -> dict[str, object]:
-        """What a report says about it."""
+        """The lines about it in a report."""
         folds = ", ".join(
             f"fold {fold}: {count:,}" if fold != "-" else f"{count:,}" for fold, count in self.folds.items()
         )
@@ -104,21 +105,22 @@ def fit(system: System, records: LabelledRecords) -> Calibration:
     """Fit curves and thresholds of a system's scores on validation records.
 
     Platt scaling (Platt 1999) of the logit, with his smoothed targets, by Newton's method (Lin, Lin and Weng 2007).
-    With fewer than ten positives or negatives, or where the slope comes out negative, only the offset is fitted: two
-    parameters are more than a handful of records can bear, and a negative slope would turn the ranking round.
+    With fewer than ten positives or negatives, or where the slope would be negative, only the offset is fitted: so few
+    records do not determine two parameters, and a negative slope would reverse the ranking.
     The threshold has the highest F1 on these records; with fewer than ten positives or negatives, where the best F1 is
-    luck, it is where the calibrated probability passes one half. Raises InputError when the system lacks a record.
+    a matter of chance, it is where the calibrated probability reaches one half. Raises InputError when the system lacks
+    a record.
     """
     scores = system.scores_of(records.record_ids)
     labels, codes = label_matrix(records.statements, "all")
     curves = {}
     for i, code in enumerate(codes):
-        held = labels[:, i]
-        if held.any() and not held.all():
-            slope, offset = fit_platt(held, scores[:, i])
-            few = min(held.sum(), (~held).sum()) < _FEW
-            threshold = float(_logistic(-offset / slope)) if few else best_threshold(held, scores[:, i])
-            curves[code] = Curve(slope, offset, threshold, int(held.sum()))
+        y = labels[:, i]
+        if y.any() and not y.all():
+            slope, offset = fit_platt(y, scores[:, i])
+            few = min(y.sum(), (~y).sum()) < _FEW
+            threshold = float(_logistic(-offset / slope)) if few else best_threshold(y, scores[:, i])
+            curves[code] = Curve(slope, offset, threshold, int(y.sum()))
     if not curves:
         raise InputError(f"{records.dataset}: no statement has a record with and one without it; nothing to calibrate")
     folds = Counter("-" if fold is None else str(fold) for fold in records.folds or [None] * len(records.record_ids))
@@ -132,11 +134,11 @@ def fit(system: System, records: LabelledRecords) -> Calibration:
     )
 
 
-def fit_platt(y: Bools, s: NDArray[np.floating]) -> tuple[float, float]:
+def fit_platt(labels: Bools, scores: NDArray[np.floating]) -> tuple[float, float]:
     """(slope, offset) of the curve for labels (n,) and scores (n,) in [0, 1]; see `fit`. Both classes must occur."""
-    positives, negatives = int(y.sum()), int((~y).sum())
-    target = np.where(y, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    x = _logit(np.asarray(s, dtype=np.float64))
+    positives, negatives = int(labels.sum()), int((~labels).sum())
+    target = np.where(labels, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    x = _logit(np.asarray(scores, dtype=np.float64))
     if min(positives, negatives) >= _FEW:
         slope, offset = _newton(np.stack([x, np.ones_like(x)], axis=1), np.zeros_like(x), target)
         if slope > 0:
@@ -145,14 +147,14 @@ def fit_platt(y: Bools, s: NDArray[np.floating]) -> tuple[float, float]:
     return 1.0, float(offset)
 
 
-def best_threshold(y: Bools, s: NDArray[np.floating]) -> float:
+def best_threshold(labels: Bools, scores: NDArray[np.floating]) -> float:
     """The threshold with the highest F1 on labels (n,) and scores (n,), half-way to the next score below it.
 
-    Of several equally good the highest is taken: it calls fewest records present.
+    Of several equally good ones it is the highest, which calls the fewest records present.
     """
-    values = np.asarray(s, dtype=np.float64)
+    values = np.asarray(scores, dtype=np.float64)
     order = np.argsort(-values, kind="stable")
-    hits = np.cumsum(y[order])
+    hits = np.cumsum(labels[order])
     ends = np.flatnonzero(np.diff(values[order], append=-1.0))  # the last record of each group of ties
     f1 = 2 * hits[ends] / (ends + 1 + hits[-1])
     best = int(np.argmax(f1))
@@ -169,13 +171,12 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
 
 def read_calibration(path: Path) -> Calibration:
     """Read `calibration.json`. Raises InputError that names the file and the field at fault."""
-    again = "fit it again"
-    data = read_json_object(path, again)
+    data = read_json_object(path, _REMEDY)
     if data.get("format") != _FORMAT:
-        raise InputError(f"{path}: not a calibration of format {_FORMAT}; {again}")
+        raise InputError(f"{path}: not a calibration of format {_FORMAT}; {_REMEDY}")
     for name in ("system", "data"):
         if not isinstance(data.get(name), str):
-            raise InputError(f"{path}: field {name!r} is {data.get(name)!r:.60}, expected text; {again}")
+            raise InputError(f"{path}: field {name!r} is {data.get(name)!r:.60}, expected text; {_REMEDY}")
     return Calibration(
         data["system"],
         data["data"],
@@ -188,25 +189,25 @@ def read_calibration(path: Path) -> Calibration:
 
 def _counts(value: object, path: Path) -> dict[str, int]:
     if not isinstance(value, dict) or not all(type(count) is int for count in value.values()):
-        raise InputError(f"{path}: field 'folds' is {value!r:.60}, expected fold -> number of records; fit it again")
+        raise InputError(f"{path}: field 'folds' is {value!r:.60}, expected fold -> number of records; {_REMEDY}")
     return value
 
 
 def _texts(data: Mapping[str, object], name: str, path: Path) -> tuple[str, ...]:
     value = data.get(name)
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise InputError(f"{path}: field {name!r} is not a list of texts; fit it again")
+        raise InputError(f"{path}: field {name!r} is not a list of texts; {_REMEDY}")
     return tuple(value)
 
 
 def _curves(value: object, path: Path) -> dict[str, Curve]:
     if not isinstance(value, dict) or not value:
-        raise InputError(f"{path}: field 'curves' is {value!r:.60}, expected statement -> curve; fit it again")
+        raise InputError(f"{path}: field 'curves' is {value!r:.60}, expected statement -> curve; {_REMEDY}")
     curves = {}
     for code, row in value.items():
         if code not in STATEMENTS:
             raise InputError(
-                f"{path}: field 'curves' holds {code!r:.60}, not one of the 71 statement codes; fit it again"
+                f"{path}: field 'curves' contains {code!r:.60}, not one of the 71 statement codes; {_REMEDY}"
             )
         curves[code] = _curve(row, f"{path}: field 'curves.{code}")
     return curves
@@ -217,17 +218,20 @@ def _curve(row: object, where: str) -> Curve:
     for name in ("slope", "offset", "threshold", "positives"):
         value = row.get(name) if isinstance(row, dict) else None
         if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < 1e9:
-            raise InputError(f"{where}.{name}' is {value!r:.60}, expected a number; fit it again")
+            raise InputError(f"{where}.{name}' is {value!r:.60}, expected a number; {_REMEDY}")
         numbers[name] = float(value)
     curve = Curve(numbers["slope"], numbers["offset"], numbers["threshold"], int(numbers["positives"]))
     if curve.slope <= 0 or not 0 <= curve.threshold <= 1:
-        raise InputError(f"{where}' has slope {curve.slope} and threshold {curve.threshold}; must be > 0 and in [0, 1]")
+        raise InputError(
+            f"{where}' has slope {curve.slope} and threshold {curve.threshold}, expected slope > 0 and threshold in "
+            f"[0, 1]; {_REMEDY}"
+        )
     return curve
 
 
-def codes_above_thresholds(decided: Bools) -> list[tuple[str, ...]]:
+def codes_above_thresholds(decisions: Bools) -> list[tuple[str, ...]]:
     """The codes that are called present, per record of (n, 71) decisions."""
-    return [tuple(code for code, yes in zip(_CODES, row, strict=True) if yes) for row in decided.tolist()]
+    return [tuple(code for code, yes in zip(_CODES, row, strict=True) if yes) for row in decisions.tolist()]
 
 
 def _logit(p: Floats) -> Floats:
@@ -239,20 +243,20 @@ def _logistic(x: Floats | float) -> Floats:
     return np.asarray(1 / (1 + np.exp(-np.clip(x, -500, 500))))
 
 
-def _newton(columns: Floats, fixed: Floats, target: Floats) -> Sequence[float]:
-    """Coefficients, one a column of (n, k), that minimise the cross-entropy of logistic(columns @ c + fixed).
+def _newton(columns: Floats, constant: Floats, target: Floats) -> Sequence[float]:
+    """Coefficients, one a column of (n, k), that minimise the cross-entropy of logistic(columns @ c + constant).
 
     Newton's method with halved steps: the loss is convex, so a step that does not lower it was too long.
     """
 
     def loss(c: Floats) -> float:
-        z = columns @ c + fixed
+        z = columns @ c + constant
         return float((np.logaddexp(0, z) - target * z).sum())
 
     c = np.zeros(columns.shape[1])
     best = loss(c)
     for _ in range(100):
-        p = _logistic(columns @ c + fixed)
+        p = _logistic(columns @ c + constant)
         gradient = columns.T @ (p - target)
         hessian = columns.T @ (columns * (p * (1 - p))[:, None]) + 1e-10 * np.eye(len(c))
         step = np.linalg.solve(hessian, gradient)

@@ -1,6 +1,6 @@
-"""The figures of an evaluation: every system on every task, with intervals, paired differences and controls.
+"""From an evaluation to its report: every system on every task, with intervals, paired differences and controls.
 
-Everything is recomputed from kept scores, answers and labels; no model is needed.
+Everything is computed from scores, answers and labels; no model is needed.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from eval.controls import Control, ControlMetrics, control_metrics
+from eval.metrics.bootstrap import Interval, Rankings, Sampling
 from eval.metrics.calibration import Calibration
-from eval.metrics.ranking import Interval, Rankings
-from eval.metrics.system_metrics import Sampling, SystemMetrics, bootstrap_tasks, system_metrics
+from eval.metrics.controls import Control, ControlMetrics, control_metrics
+from eval.metrics.published import PUBLISHED_CAVEAT, PUBLISHED_RESULTS, PublishedResult
+from eval.metrics.system_metrics import SystemMetrics, bootstrap_tasks, system_metrics
 from eval.metrics.tasks import TaskView, task_view
-from eval.report.published import CAVEAT, PUBLISHED, Published
 from eval.types import LabelledRecords, System
 from render.errors import InputError
 from render.statements import LABEL_TASKS, STATEMENTS
@@ -26,10 +26,37 @@ from render.statements import LABEL_TASKS, STATEMENTS
 JSON_FORMAT = 2
 """Version of the layout of `report.json`."""
 
+Samples = Mapping[str, Mapping[str, Rankings]]
+"""System -> task -> bootstrap samples."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All that a report is computed from. The first system is compared with every other.
+
+    calibrations: system name -> its frozen calibration; calibrated figures and decisions are shown for these only.
+    controls: the first system's scores on altered pages. contamination: one line per system: whether it was tuned on
+    anything that is judged here. meta: section -> {key: value} or section -> value: versions, commit, data set ...
+    """
+
+    title: str
+    records: LabelledRecords
+    systems: tuple[System, ...]
+    calibrations: Mapping[str, Calibration] = field(default_factory=dict)
+    controls: tuple[Control, ...] = ()
+    contamination: tuple[str, ...] = ()
+    meta: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def comparisons(self) -> list[tuple[str, str]]:
+        """Pairs of names, the first system and another, where both have scores; the first pair makes the headline."""
+        names = [system.name for system in self.systems if system.scores is not None]
+        return [(names[0], name) for name in names[1:]] if names[:1] == [self.systems[0].name] else []
+
 
 @dataclass(frozen=True)
 class TaskFacts:
-    """What all systems share in a task: records with a label, classes in all, classes without a defined AUC."""
+    """What all systems share in a task: records with a label, number of classes, classes without a defined AUC."""
 
     records: int
     classes: int
@@ -47,11 +74,11 @@ class Difference:
 
 @dataclass(frozen=True)
 class Report:
-    """All figures of an evaluation; what `report.json` holds.
+    """All figures of an evaluation; the contents of `report.json`.
 
-    records_sha256: of the judged records and their labels: two reports with one digest judged the same.
-    checked: one line per system: whether it was tuned on anything that is judged here. warnings: what makes figures
-    flatter, such as a calibration fitted on judged records, or a control that stays above chance.
+    records_sha256: of the judged records and their labels: reports with the same digest judged the same records.
+    checked: `Evaluation.contamination`. warnings: what makes figures too good, such as a calibration that was fitted on
+    judged records, or a control that stays above chance.
     controls: of the first system.
     """
 
@@ -68,7 +95,7 @@ class Report:
     controls: tuple[ControlMetrics, ...]
     checked: tuple[str, ...]
     warnings: tuple[str, ...]
-    published: tuple[Published, ...]
+    published: tuple[PublishedResult, ...]
     published_caveat: str
     resamples: int
     seed: int
@@ -79,66 +106,62 @@ class Report:
         return json.dumps(plain({"format": JSON_FORMAT, **asdict(self)}), ensure_ascii=False, indent=1) + "\n"
 
 
-def judge(
-    *,
-    title: str,
-    records: LabelledRecords,
-    systems: Sequence[System],
-    meta: Mapping[str, object],
-    compare: Sequence[tuple[str, str]] = (),
-    calibrations: Mapping[str, Calibration] | None = None,
-    controls: Sequence[Control] = (),
-    contamination: Sequence[str] = (),
-    published: Sequence[Published] = PUBLISHED,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> Report:
-    """The figures alone, nothing written. See `eval.report.write.write_report` for the arguments."""
+def judge(evaluation: Evaluation, *, resamples: int = 1000, seed: int = 0) -> Report:
+    """All figures of an evaluation. resamples, seed: of the bootstrap.
+
+    Raises InputError when two systems share a name, a system lacks a record, or no record has a label.
+    """
+    records, systems = evaluation.records, evaluation.systems
     _check_names(systems)
     views = {task: task_view(records.statements, task) for task in LABEL_TASKS}
-    if not views["all"].kept.any():
+    if not views["all"].has_label.any():
         raise InputError(
-            f"{records.dataset}: no record carries any of the {len(STATEMENTS)} statements; nothing to judge"
+            f"{records.dataset}: no record has any of the {len(STATEMENTS)} statements, so there is nothing to judge; "
+            "choose other records"
         )
-    sampling, frozen = Sampling(resamples, seed), calibrations or {}
-    drawn = {
+    sampling = Sampling(resamples, seed)
+    samples = {
         system.name: bootstrap_tasks(system.scores_of(records.record_ids), views, sampling)
         for system in systems
         if system.scores is not None
     }
-    differences = tuple(_difference(pair, drawn) for pair in compare)
-    figures = tuple(
-        system_metrics(system, records, views, drawn.get(system.name), frozen.get(system.name), sampling)
+    differences = tuple(_difference(pair, samples) for pair in evaluation.comparisons)
+    metrics = tuple(
+        system_metrics(
+            system, records, views, samples.get(system.name), evaluation.calibrations.get(system.name), sampling
+        )
         for system in systems
     )
-    altered = tuple(_control(control, systems, records, views, drawn, sampling) for control in controls)
+    controls = tuple(
+        _control(control, systems[0], records, views, samples, sampling) for control in evaluation.controls
+    )
     return Report(
-        title=title,
-        headline=headline(figures, differences, f"{len(records.record_ids):,} {records.noun}"),
-        meaning=_meaning(figures, differences),
+        title=evaluation.title,
+        headline=headline(metrics, differences, f"{len(records.record_ids):,} {records.noun}"),
+        meaning=_meaning(metrics, differences),
         dataset=records.dataset,
         records=len(records.record_ids),
         records_sha256=_digest(records),
         positives={code: sum(code in codes for codes in records.statements) for code in STATEMENTS},
         tasks={task: _task_facts(view) for task, view in views.items()},
-        systems=figures,
+        systems=metrics,
         differences=differences,
-        controls=altered,
-        checked=tuple(contamination),
-        warnings=(*_seen_in_fitting(frozen, records), *_not_looking(altered)),
-        published=tuple(published),
-        published_caveat=CAVEAT,
+        controls=controls,
+        checked=evaluation.contamination,
+        warnings=(*_overlap_warnings(evaluation.calibrations, records), *_control_warnings(controls)),
+        published=PUBLISHED_RESULTS,
+        published_caveat=PUBLISHED_CAVEAT,
         resamples=resamples,
         seed=seed,
-        meta=dict(meta),
+        meta=dict(evaluation.meta),
     )
 
 
 def headline(systems: Sequence[SystemMetrics], differences: Sequence[Difference], noun: str) -> str:
-    """The result in one sentence; a difference whose 95 % interval holds zero is not called one."""
+    """The result in one sentence; a difference whose 95 % interval contains zero is not reported as one."""
     if differences:
         pair, d = differences[0], differences[0].macro_auc["all"]
-        digits = 2 if abs(d.value) >= 0.05 else 3  # "0.01 better" may hide a factor of two
+        digits = 2 if abs(d.value) >= 0.05 else 3  # "0.01 better" may stand for 0.005 or for 0.015
         if d.low95 <= 0 <= d.high95 or math.isnan(d.low95):
             return (
                 f"No difference between {pair.first} and {pair.second} can be shown on {noun}: "
@@ -150,10 +173,10 @@ def headline(systems: Sequence[SystemMetrics], differences: Sequence[Difference]
             f"{pair.first} {verb} {pair.second} by {abs(d.value):.{digits}f} macro-AUC "
             f"(95 % interval {low:.{digits}f} to {high:.{digits}f}) on {noun}."
         )
-    scored = [s for s in systems if s.macro_auc]
-    if not scored:
+    with_scores = [s for s in systems if s.macro_auc]
+    if not with_scores:
         return f"{len(systems)} systems answered in words on {noun}; none gave probabilities, so there is no AUC."
-    best = max(scored, key=lambda s: (s.macro_auc or {})["all"].value)
+    best = max(with_scores, key=lambda s: (s.macro_auc or {})["all"].value)
     auc = (best.macro_auc or {})["all"]
     return (
         f"{best.name} reaches a macro-AUC of {auc.value:.2f} "
@@ -166,7 +189,7 @@ def _check_names(systems: Sequence[System]) -> None:
     if not names:
         raise InputError("no system to judge; name a model or a file of scores")
     if len(set(names)) != len(names):
-        raise InputError(f"systems {', '.join(names)}: two have one name; rename one")
+        raise InputError(f"systems {', '.join(names)}: two systems have the same name; rename one")
 
 
 def _digest(records: LabelledRecords) -> str:
@@ -176,33 +199,30 @@ def _digest(records: LabelledRecords) -> str:
 
 def _control(
     control: Control,
-    systems: Sequence[System],
+    system: System,
     records: LabelledRecords,
     views: Mapping[str, TaskView],
-    drawn: Mapping[str, Mapping[str, Rankings]],
+    samples: Samples,
     sampling: Sampling,
 ) -> ControlMetrics:
-    if systems[0].name not in drawn:
-        raise InputError(f"control {control.name!r}: system {systems[0].name!r} gave no scores to compare with")
-    return control_metrics(control, records, views, drawn[systems[0].name], sampling)
+    if system.name not in samples:
+        raise InputError(f"control {control.name!r}: system {system.name!r} has no scores to compare with")
+    return control_metrics(control, records, views, samples[system.name], sampling)
 
 
-def _seen_in_fitting(calibrations: Mapping[str, Calibration], records: LabelledRecords) -> tuple[str, ...]:
+def _overlap_warnings(calibrations: Mapping[str, Calibration], records: LabelledRecords) -> tuple[str, ...]:
     lines = (calibration.overlap(records) for calibration in calibrations.values())
-    return tuple(f"{line}; its calibrated figures flatter" for line in lines if line)
+    return tuple(f"{line}; its calibrated figures are too good" for line in lines if line)
 
 
-def _difference(pair: tuple[str, str], drawn: Mapping[str, Mapping[str, Rankings]]) -> Difference:
-    for name in pair:
-        if name not in drawn:
-            raise InputError(f"comparison {pair[0]!r} minus {pair[1]!r}: no system {name!r} with scores")
-    first, second = drawn[pair[0]], drawn[pair[1]]
+def _difference(pair: tuple[str, str], samples: Samples) -> Difference:
+    first, second = samples[pair[0]], samples[pair[1]]
     return Difference(*pair, {task: first[task].auc.minus(second[task].auc).summary().macro for task in first})
 
 
-def _not_looking(controls: Sequence[ControlMetrics]) -> tuple[str, ...]:
+def _control_warnings(controls: Sequence[ControlMetrics]) -> tuple[str, ...]:
     return tuple(
-        f"control {c.name}: macro-AUC {c.macro_auc['all'].value:.3f} with nothing to read on the page; "
+        f"control {c.name}: macro-AUC {c.macro_auc['all'].value:.3f} without any information on the page; "
         "part of the score comes from elsewhere"
         for c in controls
         if c.suspicious
@@ -210,25 +230,25 @@ def _not_looking(controls: Sequence[ControlMetrics]) -> tuple[str, ...]:
 
 
 def _task_facts(view: TaskView) -> TaskFacts:
-    defined = np.asarray(view.labels.any(axis=0) & ~view.labels.all(axis=0))
-    left_out = tuple(name for name, good in zip(view.classes, defined.tolist(), strict=True) if not good)
-    return TaskFacts(int(view.kept.sum()), len(view.classes), left_out)
+    is_defined = np.asarray(view.labels.any(axis=0) & ~view.labels.all(axis=0))
+    left_out = tuple(name for name, good in zip(view.classes, is_defined.tolist(), strict=True) if not good)
+    return TaskFacts(int(view.has_label.sum()), len(view.classes), left_out)
 
 
 def _meaning(systems: Sequence[SystemMetrics], differences: Sequence[Difference]) -> str:
     """What the macro AUC says, in the words of the system that the headline is about."""
-    scored = {s.name: s.macro_auc["all"].value for s in systems if s.macro_auc}
-    if not scored:
+    values = {s.name: s.macro_auc["all"].value for s in systems if s.macro_auc}
+    if not values:
         return ""
-    name = differences[0].first if differences else max(scored, key=lambda key: scored[key])
+    name = differences[0].first if differences else max(values, key=lambda key: values[key])
     return (
         f"Shown one page with a statement and one without, {name} scores the right page higher about "
-        f"{100 * scored[name]:.0f} times in 100, averaged over the statements. Guessing would give 50."
+        f"{100 * values[name]:.0f} times in 100, averaged over the statements. Guessing would give 50."
     )
 
 
 def plain(value: object) -> object:
-    """The value in JSON's own types: NaN becomes null, anything unknown its text."""
+    """The value in the types of JSON: NaN becomes null, an object of any other type its text."""
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

@@ -1,7 +1,7 @@
 """The figures of one system: from probabilities, from decisions at frozen thresholds, from answers in words.
 
-Three kinds of number, three classes: nothing made from decisions stands in a class, a column or a table with anything
-made from probabilities.
+Three kinds of number, three classes: nothing made from decisions shares a class, a column or a table with anything made
+from probabilities.
 """
 
 from __future__ import annotations
@@ -10,31 +10,43 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from eval.metrics.answers import (
+    AnswerMetrics,
+    DecisionMetrics,
+    RefusalMetrics,
+    answer_metrics,
+    decision_metrics,
+    macro_intervals,
+    refusal_metrics,
+)
+from eval.metrics.bootstrap import (
+    Bin,
+    Interval,
+    Rankings,
+    Sampling,
+    bootstrap_brier,
+    bootstrap_fmax,
+    bootstrap_rankings,
+    calibration_error,
+    reliability,
+    roc_auc,
+)
 from eval.metrics.calibration import Calibration, codes_above_thresholds
-from eval.metrics.curves import ConfusablePairs, Roc, confusable_pairs, rocs
-from eval.metrics.decisions import Decisions, bootstrap_decisions
-from eval.metrics.ecgbench import EcgBenchMetrics, ecgbench_metrics
-from eval.metrics.probability import Bin, bootstrap_brier, bootstrap_fmax, calibration_error, reliability
-from eval.metrics.ranking import BootstrapSamples, Interval, Rankings, bootstrap_rankings
-from eval.metrics.tasks import Floats, TaskView, label_matrix, task_view
-from eval.metrics.text_overlap import TextMetrics, text_metrics
-from eval.parser.parse import refusal
-from eval.types import Answer, LabelledRecords, System
-from render.statements import LABEL_TASKS
+from eval.metrics.tasks import Bools, Floats, TaskView, label_matrix, task_view
+from eval.types import LabelledRecords, System
+from render.dialogues.compose import related
+from render.statements import STATEMENTS
 
-
-@dataclass(frozen=True)
-class Sampling:
-    """How intervals are drawn."""
-
-    resamples: int = 1000
-    seed: int = 0
+_ROC_POINTS = 80
+_ROC_CLASSES = 6
+_MIN_RECORDS_OF_PAIR = 5
 
 
 @dataclass(frozen=True)
 class ProbabilityMetrics:
-    """How far probabilities can be taken at their word: task -> Brier score and calibration error, means over classes.
+    """How well probabilities are calibrated: task -> Brier score and calibration error, means over classes.
 
     reliability: the curve over all 71 statements.
     """
@@ -45,55 +57,33 @@ class ProbabilityMetrics:
 
 
 @dataclass(frozen=True)
-class DecisionMetrics:
-    """Figures of decisions: task -> mean over classes of F1 and balanced accuracy, Hamming loss, exact match.
+class Roc:
+    """The ROC curve of one class: false and true positive rates from (0, 0) to (1, 1)."""
 
-    statement_f1: of each statement that has a record with and one without it.
-    """
-
-    f1: dict[str, Interval]
-    balanced_accuracy: dict[str, Interval]
-    hamming_loss: dict[str, Interval]
-    exact_match: dict[str, Interval]
-    statement_f1: dict[str, Interval]
+    name: str
+    positives: int
+    false_positive_rate: tuple[float, ...]
+    true_positive_rate: tuple[float, ...]
 
 
 @dataclass(frozen=True)
-class AnswerMetrics:
-    """Figures of answers in words. Not comparable with any score metric.
+class ConfusablePair:
+    """Two statements that are easily taken for each other (`render/dialogues/confusable.csv`).
 
-    records: records with at least one answer; unparsed: share of answers in which no statement was found.
-    ecgbench: the same answers scored in the manner of ECGBench. text: nearness to the reference reports, if there are
-    any.
+    first_only, second_only: number of records with one and not the other; only these count here.
+    told_apart: ROC AUC of the difference of log-odds for first against second; 0.5 is chance, below it the two are
+    swapped.
+    first_swapped, second_swapped: share of the records for which, at the frozen thresholds, the other statement was
+    called and the right one was not; None without thresholds.
     """
 
-    records: int
-    answers: int
-    unparsed: float
-    decisions: DecisionMetrics
-    ecgbench: EcgBenchMetrics
-    text: TextMetrics | None
-
-
-@dataclass(frozen=True)
-class RefusalMetrics:
-    """How often answers refuse (`eval.parser.parse.refusal`): pages that cannot be read, and pages that can.
-
-    unreadable, readable: pages with an answer. refused, wrongly_refused: those of each whose answers all refuse.
-    """
-
-    unreadable: int
-    refused: int
-    readable: int
-    wrongly_refused: int
-
-    def lines(self) -> tuple[str, ...]:
-        """The two shares in words; one that no page stands behind is left out."""
-        shares = (
-            (self.refused, self.unreadable, "of {} pages that cannot be read are refused"),
-            (self.wrongly_refused, self.readable, "of {} readable pages are refused wrongly"),
-        )
-        return tuple(f"{n} {words.format(of)} ({100 * n / of:.1f} %)" for n, of, words in shares if of)
+    first: str
+    second: str
+    first_only: int
+    second_only: int
+    told_apart: float
+    first_swapped: float | None
+    second_swapped: float | None
 
 
 @dataclass(frozen=True)
@@ -103,7 +93,7 @@ class SystemMetrics:
     macro_auc, average_precision, fmax: per task. statement_auc, statement_precision: per statement (task "all").
     probabilities: of the scores as given; calibrated: of the calibrated ones, thresholded: decisions at the frozen
     thresholds, calibration: what they were fitted on; None without a calibration.
-    refusals: None without answers.
+    hard: of the answers in words. neighbours: confusable pairs. refusals: None without answers.
     """
 
     name: str
@@ -119,19 +109,19 @@ class SystemMetrics:
     thresholded: DecisionMetrics | None = None
     calibration: dict[str, object] | None = None
     rocs: tuple[Roc, ...] = ()
-    neighbours: tuple[ConfusablePairs, ...] = ()
+    neighbours: tuple[ConfusablePair, ...] = ()
     hard: AnswerMetrics | None = None
     refusals: RefusalMetrics | None = None
 
 
 def bootstrap_tasks(scores: Floats, views: Mapping[str, TaskView], sampling: Sampling) -> dict[str, Rankings]:
-    """Task -> draws of AUC and average precision of (n, 71) scores, for every task that has a record."""
+    """Task -> samples of AUC and average precision of (n, 71) scores, for every task that has a record."""
     return {
         task: bootstrap_rankings(
             view.labels, view.scores(scores), view.classes, resamples=sampling.resamples, seed=sampling.seed
         )
         for task, view in views.items()
-        if view.kept.any()
+        if view.has_label.any()
     }
 
 
@@ -144,115 +134,128 @@ def system_metrics(
     sampling: Sampling,
 ) -> SystemMetrics:
     """All figures of one system. rankings: of `bootstrap_tasks`, None for a system without scores."""
-    hard = _hard_figures(system, records, sampling) if system.answers_about(readable=True) else None
-    refusals = _refusal_figures(system) if system.answers else None
+    answers, refusals = answer_metrics(system, records, sampling), refusal_metrics(system)
     cost = dict(system.cost)
     if rankings is None:
-        return SystemMetrics(system.name, system.notes, cost, hard=hard, refusals=refusals)
+        return SystemMetrics(system.name, system.notes, cost, hard=answers, refusals=refusals)
     scores = system.scores_of(records.record_ids)
-    decided = None if calibration is None else calibration.decide(scores)
-    thresholded = (
-        None if decided is None else _decision_figures(records.statements, codes_above_thresholds(decided), sampling)
+    decisions = None if calibration is None else calibration.decide(scores)
+    at_thresholds = (
+        None if decisions is None else decision_metrics(records.statements, codes_above_thresholds(decisions), sampling)
     )
     return SystemMetrics(
         system.name,
         system.notes,
         cost,
-        macro_auc=_macros({task: r.auc for task, r in rankings.items()}),
+        macro_auc=macro_intervals({task: r.auc for task, r in rankings.items()}),
         statement_auc=rankings["all"].auc.summary().per_class,
-        average_precision=_macros({task: r.average_precision for task, r in rankings.items()}, centred=True),
-        statement_precision=rankings["all"].average_precision.summary(centred=True).per_class,
+        average_precision=macro_intervals({task: r.average_precision for task, r in rankings.items()}, recentre=True),
+        statement_precision=rankings["all"].average_precision.summary(recentre=True).per_class,
         fmax=_fmax(scores, views, sampling),
-        probabilities=_probability_figures(scores, views, sampling),
-        calibrated=None if calibration is None else _probability_figures(calibration.apply(scores), views, sampling),
-        thresholded=thresholded,
+        probabilities=_probability_metrics(scores, views, sampling),
+        calibrated=None if calibration is None else _probability_metrics(calibration.apply(scores), views, sampling),
+        thresholded=at_thresholds,
         calibration=None if calibration is None else calibration.summary(),
         rocs=rocs(records.statements, scores),
-        neighbours=confusable_pairs(records.statements, scores, decided),
-        hard=hard,
+        neighbours=confusable_pairs(records.statements, scores, decisions),
+        hard=answers,
         refusals=refusals,
     )
 
 
-def _macros(drawn: Mapping[str, BootstrapSamples], centred: bool = False) -> dict[str, Interval]:
-    return {task: draws.summary(centred=centred).macro for task, draws in drawn.items()}
-
-
 def _fmax(scores: Floats, views: Mapping[str, TaskView], sampling: Sampling) -> dict[str, Interval]:
-    how = {"resamples": sampling.resamples, "seed": sampling.seed}
-    return _macros(
-        {task: bootstrap_fmax(v.labels, v.scores(scores), **how) for task, v in views.items() if v.kept.any()}
+    return macro_intervals(
+        {
+            task: bootstrap_fmax(view.labels, view.scores(scores), resamples=sampling.resamples, seed=sampling.seed)
+            for task, view in views.items()
+            if view.has_label.any()
+        }
     )
 
 
-def _probability_figures(scores: Floats, views: Mapping[str, TaskView], sampling: Sampling) -> ProbabilityMetrics:
+def _probability_metrics(scores: Floats, views: Mapping[str, TaskView], sampling: Sampling) -> ProbabilityMetrics:
     brier, error = {}, {}
     for task, view in views.items():
-        if not view.kept.any():
+        if not view.has_label.any():
             continue
-        given = view.scores(scores)
-        drawn = bootstrap_brier(view.labels, given, view.classes, resamples=sampling.resamples, seed=sampling.seed)
-        brier[task] = drawn.summary().macro
-        defined = np.isfinite(drawn.point)
-        error[task] = float(calibration_error(view.labels, given)[defined].mean()) if defined.any() else float("nan")
-    everything = views["all"]
-    return ProbabilityMetrics(brier, error, reliability(everything.labels, everything.scores(scores)))
+        of_task = view.scores(scores)
+        samples = bootstrap_brier(view.labels, of_task, view.classes, resamples=sampling.resamples, seed=sampling.seed)
+        brier[task] = samples.summary().macro
+        is_defined = np.isfinite(samples.point)
+        errors = calibration_error(view.labels, of_task)[is_defined]
+        error[task] = float(errors.mean()) if len(errors) else float("nan")
+    every = views["all"]
+    return ProbabilityMetrics(brier, error, reliability(every.labels, every.scores(scores)))
 
 
-def _decision_figures(
-    truth: Sequence[Sequence[str]], decided: Sequence[Sequence[str]], sampling: Sampling
-) -> DecisionMetrics:
-    """Figures of decided codes. A sub- or superclass is decided as soon as one of its statements is."""
-    drawn: dict[str, Decisions] = {}
-    for task in LABEL_TASKS:
-        view = task_view(truth, task)
-        if view.kept.any():
-            decisions = label_matrix(decided, task)[0][view.kept]
-            drawn[task] = bootstrap_decisions(
-                view.labels, decisions, view.classes, resamples=sampling.resamples, seed=sampling.seed
-            )
-    return DecisionMetrics(
-        f1=_macros({task: d.f1 for task, d in drawn.items()}, centred=True),
-        balanced_accuracy=_macros({task: d.balanced_accuracy for task, d in drawn.items()}, centred=True),
-        hamming_loss=_macros({task: d.hamming_loss for task, d in drawn.items()}),
-        exact_match=_macros({task: d.exact_match for task, d in drawn.items()}),
-        statement_f1=drawn["all"].f1.summary().per_class if "all" in drawn else {},
-    )
+# --- single classes
 
 
-def _hard_figures(system: System, records: LabelledRecords, sampling: Sampling) -> AnswerMetrics:
-    """Decisions per record: a statement is decided present when any answer of the record states it without doubt."""
-    readable = system.answers_about(readable=True)
-    answers = _by_record(readable)
-    rows = [i for i, record_id in enumerate(records.record_ids) if record_id in answers]
-    truth = [records.statements[i] for i in rows]
-    said = [answers[records.record_ids[i]] for i in rows]
-    stated = [tuple({code for answer in of_one for code in answer.present}) for of_one in said]
-    references = dict(zip(records.record_ids, records.references, strict=True)) if records.references else {}
-    mute = sum(not (a.present or a.absent or a.uncertain) for a in readable)
-    return AnswerMetrics(
-        records=len(rows),
-        answers=len(readable),
-        unparsed=mute / len(readable),
-        decisions=_decision_figures(truth, stated, sampling),
-        ecgbench=ecgbench_metrics([" ".join(a.answer for a in of_one) for of_one in said], truth),
-        text=text_metrics(
-            [a.answer for a in readable], [a.reference or references.get(a.record_id, "") for a in readable]
-        ),
-    )
+def rocs(statement_sets: Sequence[Sequence[str]], scores: Floats) -> tuple[Roc, ...]:
+    """The curves of `curve_classes` for (n, 71) scores."""
+    curves = []
+    for task, name in curve_classes(statement_sets):
+        view = task_view(statement_sets, task)
+        column = view.classes.index(name)
+        curves.append(roc_points(view.labels[:, column], view.scores(scores)[:, column], name))
+    return tuple(curves)
 
 
-def _refusal_figures(system: System) -> RefusalMetrics:
-    unreadable, readable = (_by_record(system.answers_about(readable=which)) for which in (False, True))
-    refused, wrongly = (
-        sum(all(refusal(answer.answer) for answer in of_one) for of_one in pages.values())
-        for pages in (unreadable, readable)
-    )
-    return RefusalMetrics(len(unreadable), refused, len(readable), wrongly)
+def curve_classes(statement_sets: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
+    """Up to six (task, class) whose curves are shown: the superclasses first, then the commonest statements."""
+    superclasses = [
+        ("superdiagnostic", name) for name in _with_both_kinds(task_view(statement_sets, "superdiagnostic"))
+    ]
+    view = task_view(statement_sets, "all")
+    count = dict(zip(view.classes, view.labels.sum(axis=0).tolist(), strict=True))
+    # Half of the records at most: of the commonest statement of all, sinus rhythm, the absence is the finding.
+    common = [code for code in _with_both_kinds(view) if count[code] <= len(view.labels) / 2 and code != "NORM"]
+    common.sort(key=lambda code: (not STATEMENTS[code].rhythm, -count[code]))
+    return (superclasses + [("all", code) for code in common])[:_ROC_CLASSES]
 
 
-def _by_record(answers: Sequence[Answer]) -> dict[str, list[Answer]]:
-    found: dict[str, list[Answer]] = {}
-    for answer in answers:
-        found.setdefault(answer.record_id, []).append(answer)
-    return found
+def roc_points(labels: Bools, scores: NDArray[np.floating], name: str = "") -> Roc:
+    """The ROC curve of labels (n,) and scores (n,), ties as one slanted step, reduced to some 80 points for plots."""
+    order = np.argsort(-scores, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
+    hits = np.cumsum(labels[order])[ends]
+    rates = np.stack([(ends + 1 - hits) / max(1, (~labels).sum()), hits / max(1, labels.sum())])
+    rates = np.concatenate([np.zeros((2, 1)), rates], axis=1)
+    points = np.unique(np.linspace(0, rates.shape[1] - 1, _ROC_POINTS).round().astype(int))
+    false, true = (tuple(round(float(v), 5) for v in row[points]) for row in rates)
+    return Roc(name, int(labels.sum()), false, true)
+
+
+def confusable_pairs(
+    statement_sets: Sequence[Sequence[str]], scores: Floats, decisions: Bools | None = None
+) -> tuple[ConfusablePair, ...]:
+    """How well (n, 71) scores tell similar statements apart, worst pair first; five records on either side at least.
+
+    decisions: (n, 71) at the frozen thresholds, where there are any.
+    """
+    labels, codes = label_matrix(statement_sets, "all")
+    column = {code: i for i, code in enumerate(codes)}
+    odds = np.log(np.clip(scores, 1e-7, 1 - 1e-7)) - np.log1p(-np.clip(scores, 1e-7, 1 - 1e-7))
+    neighbours = sorted({tuple(sorted((code, other))) for code, others in related("near").items() for other in others})
+    pairs = []
+    for first, second in neighbours:
+        i, j = column[first], column[second]
+        one, other = labels[:, i] & ~labels[:, j], labels[:, j] & ~labels[:, i]
+        if min(one.sum(), other.sum()) < _MIN_RECORDS_OF_PAIR:
+            continue
+        either = one | other
+        auc = roc_auc(one[either], (odds[:, i] - odds[:, j])[either])
+        swaps = [_swap_share(decisions, one, i, j), _swap_share(decisions, other, j, i)]
+        pairs.append(ConfusablePair(first, second, int(one.sum()), int(other.sum()), auc, *swaps))
+    return tuple(sorted(pairs, key=lambda pair: (pair.told_apart, pair.first, pair.second)))
+
+
+def _swap_share(decisions: Bools | None, rows: Bools, right: int, wrong: int) -> float | None:
+    """Share of the rows for which column `wrong` was called and `right` was not."""
+    return None if decisions is None else float((decisions[rows, wrong] & ~decisions[rows, right]).mean())
+
+
+def _with_both_kinds(view: TaskView) -> list[str]:
+    """Classes with a positive and a negative record."""
+    count = view.labels.sum(axis=0)
+    return [name for name, positives in zip(view.classes, count, strict=True) if 0 < positives < len(view.labels)]

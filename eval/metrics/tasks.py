@@ -16,26 +16,27 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class TaskView:
-    """The part of an evaluation that one task sees.
+    """One task's part of an evaluation of n records.
 
-    labels: (m, c) bool; kept: (n,) bool, the records that carry a label of the task; m = kept.sum().
+    has_label: (n,) bool, the records with a label of the task; m of them.
+    labels: (m, c) bool, of these records alone.
     """
 
     task: str
     classes: tuple[str, ...]
     labels: Bools
-    kept: Bools
+    has_label: Bools
 
     def scores(self, scores: Floats) -> Floats:
         """This task's (m, c) scores from (n, 71) statement scores."""
-        return task_scores(scores, self.task)[self.kept]
+        return task_scores(scores, self.task)[self.has_label]
 
 
 def label_matrix(statement_sets: Sequence[Collection[str]], task: str) -> tuple[Bools, tuple[str, ...]]:
     """Labels of n records for a task: ((n, c) bool, the c class names in column order).
 
     The rule is the benchmark's (Strodthoff et al. 2020): every statement counts whatever its likelihood, 0.0
-    included. Rows without any label are kept here; `task_view` drops them. Raises KeyError for an unknown task.
+    included. Rows without any label stay in; `task_view` drops them. Raises KeyError for an unknown task.
     """
     classes = task_classes(task)
     column = {name: i for i, name in enumerate(classes)}
@@ -47,17 +48,17 @@ def label_matrix(statement_sets: Sequence[Collection[str]], task: str) -> tuple[
 
 
 def task_view(statement_sets: Sequence[Collection[str]], task: str) -> TaskView:
-    """Labels of a task without the records that carry none of its classes (the benchmark drops them)."""
+    """Labels of a task without the records that have none of its classes (the benchmark drops them)."""
     labels, classes = label_matrix(statement_sets, task)
-    kept = labels.any(axis=1)
-    return TaskView(task, classes, labels[kept], np.asarray(kept))
+    has_label = labels.any(axis=1)
+    return TaskView(task, classes, labels[has_label], np.asarray(has_label))
 
 
 def task_scores(scores: NDArray[np.floating], task: str) -> Floats:
-    """(n, 71) statement scores -> (n, c) class scores of `task`, all n rows kept.
+    """(n, 71) statement scores -> (n, c) class scores of `task`; all n rows stay in.
 
-    A sub- or superclass scores as high as its highest diagnostic statement, which is how the class itself is
-    defined: it holds as soon as one of its statements holds. The other tasks are a choice of columns.
+    A sub- or superclass scores as high as its highest diagnostic statement, in accordance with its definition: it is
+    present as soon as one of its statements is. The other tasks are a selection of columns.
     Raises ValueError when `scores` does not have one column per statement.
     """
     codes = task_classes("all")

@@ -1,38 +1,40 @@
-"""The report as one HTML page that loads nothing: figures, charts, example pages and metadata inside it."""
+"""The report as one HTML page without external resources: figures, charts, example pages and metadata are inside."""
 
 from __future__ import annotations
 
 import base64
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from textwrap import shorten
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from eval.metrics.ecgbench import NAME as ECGBENCH
+from eval.metrics.answers import ECGBENCH
+from eval.metrics.bootstrap import Interval
 from eval.metrics.judge import Report
-from eval.metrics.ranking import Interval
-from eval.metrics.system_metrics import SystemMetrics
-from eval.report.interval_charts import IntervalRow, axis_low, interval_chart, legend_mark
-from eval.report.sections import (
-    BARE,
-    confusable_pair_rows,
-    decision_metrics,
-    reliability_panels,
-    roc_panels,
-    score_metrics,
+from eval.metrics.system_metrics import ConfusablePair, ProbabilityMetrics, SystemMetrics
+from eval.report.charts import (
+    COLOURS,
+    DARK_COLOURS,
+    IntervalRow,
+    Look,
+    PlotLine,
+    axis_low,
+    interval_chart,
+    legend_mark,
+    panel,
 )
+from eval.report.gallery import Example
 from render.statements import LABEL_TASKS, STATEMENTS, Statement
 
+WORST_PAIRS = 15
 FEW_POSITIVES = 10
-"""Below this number of positives a statement's AUC is drawn pale."""
+"""A statement with fewer positives is drawn pale."""
 TOO_FEW_POSITIVES = 3
-"""Below this number no interval is shown: resampling one or two positives says next to nothing about others, and
-the bootstrap interval comes out far too narrow."""
+"""A statement with fewer positives has no interval: resamples of one or two positives contain next to no information
+about others, and the bootstrap interval would be far too narrow."""
 
 TASK_LABELS = {
     "all": "all",
@@ -42,7 +44,13 @@ TASK_LABELS = {
     "form": "form",
     "rhythm": "rhythm",
 }
-"""Task -> the short word that tables use."""
+"""Task -> its short name in tables."""
+
+WITHOUT_INTERVAL = ("Calibration error (ECE), as given", "Calibration error (ECE), calibrated")
+"""Metrics without an interval: resampling adds to a calibration error, so percentiles would not contain its value."""
+
+MetricRows = list[tuple[str, list[tuple[SystemMetrics, Mapping[str, Interval] | Mapping[str, float]]]]]
+"""Metric -> (system, figures per task)."""
 
 _GROUPS = {
     "NORM": "Normal",
@@ -53,31 +61,19 @@ _GROUPS = {
 }
 
 
-@dataclass(frozen=True)
-class Example:
-    """One page of the gallery: a PNG, a question, (system, answer) pairs, the true statements, and why it is shown."""
-
-    image_png: bytes
-    question: str
-    answers: tuple[tuple[str, str], ...]
-    statements: tuple[str, ...]
-    record_id: str = ""
-    why: str = ""
-
-
 def template(name: str, **filters: Callable[..., Any]) -> Template:
-    """A page's template, escaping all it is given; filters: beside those for numbers."""
+    """A page's template, which escapes everything; filters: in addition to those for numbers."""
     environment = Environment(
         loader=PackageLoader("eval.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters.update(three=three, signed=signed, span=span, **filters)
+    environment.filters.update(number=number, signed_number=signed_number, limits=limits, **filters)
+    environment.globals.update(colours=COLOURS, dark_colours=DARK_COLOURS)
     return environment.get_template(name)
 
 
 def report_html(report: Report, examples: Sequence[Example] = ()) -> str:
-    """The whole page as text. All words from outside (answers, names, metadata) are escaped."""
-    scored = [system for system in report.systems if system.macro_auc]
-    mark_of = {system.name: Markup(legend_mark(i)) for i, system in enumerate(scored)}
+    """The whole page as text. All text from outside (answers, names, metadata) is escaped."""
+    systems = [system for system in report.systems if system.macro_auc]
     costs = [system for system in report.systems if system.cost]
     filters: dict[str, Callable[..., Any]] = {
         "percent": percent,
@@ -87,23 +83,23 @@ def report_html(report: Report, examples: Sequence[Example] = ()) -> str:
     }
     return template("report.html.j2", **filters).render(
         report=report,
-        scored=scored,
-        decided=[system for system in scored if system.thresholded],
-        mark_of=mark_of,
-        spoken=[system for system in report.systems if system.hard],
+        systems=systems,
+        mark_of={system.name: Markup(legend_mark(i)) for i, system in enumerate(systems)},
+        with_thresholds=[system for system in systems if system.thresholded],
+        with_answers=[system for system in report.systems if system.hard],
         tasks=LABEL_TASKS,
         labels=TASK_LABELS,
         ecgbench=ECGBENCH,
         names={code: statement.name for code, statement in STATEMENTS.items()},
-        task_chart=Markup(_task_chart(report, scored)),
-        statement_chart=Markup(_statement_chart(report, scored)),
-        roc_panels=[Markup(svg) for svg in roc_panels(scored)],
-        reliability_panels=[Markup(svg) for svg in reliability_panels(scored)],
-        score_metrics=score_metrics(scored),
-        without_interval=BARE,
-        decision_metrics=decision_metrics(scored),
-        confusable_pair_rows=confusable_pair_rows(scored),
-        statement_rows=_statement_rows(report),
+        task_chart=Markup(_task_chart(report, systems)),
+        statement_chart=Markup(_statement_chart(report, systems)),
+        roc_panels=[Markup(svg) for svg in _roc_panels(systems)],
+        reliability_panels=[Markup(svg) for svg in _reliability_panels(systems)],
+        score_metrics=_score_metrics(systems),
+        without_interval=WITHOUT_INTERVAL,
+        decision_metrics=_decision_metrics(systems),
+        confusable_pairs=_confusable_pairs(systems),
+        statement_rows=statement_rows(report),
         few=FEW_POSITIVES,
         too_few=TOO_FEW_POSITIVES,
         statement_cell=partial(_statement_cell, report),
@@ -115,12 +111,12 @@ def report_html(report: Report, examples: Sequence[Example] = ()) -> str:
     )
 
 
-def three(value: float | None) -> str:
+def number(value: float | None) -> str:
     """Three decimals, or a dash for an undefined figure."""
     return "–" if value is None or math.isnan(value) else f"{value:.3f}"
 
 
-def signed(value: float | None) -> str:
+def signed_number(value: float | None) -> str:
     """Three decimals with a sign (a true minus), or a dash."""
     return "–" if value is None or math.isnan(value) else f"{value:+.3f}".replace("-", "−")
 
@@ -130,8 +126,8 @@ def percent(value: float | None) -> str:
     return "–" if value is None or math.isnan(value) else f"{100 * value:.0f} %"
 
 
-def span(interval: Interval | None, show_sign: bool = False) -> str:
-    """The 95 % limits in words: "0.71 to 0.83"; a third digit for small figures; empty when undefined."""
+def limits(interval: Interval | None, show_sign: bool = False) -> str:
+    """The 95 % limits as text: "0.71 to 0.83"; a third digit for small figures; empty when undefined."""
     if interval is None or math.isnan(interval.low95):
         return ""
     digits = 3 if not show_sign and interval.high95 < 0.2 else 2
@@ -145,70 +141,147 @@ def _cell(figures: Mapping[str, Interval] | None, key: str) -> Interval | None:
 
 
 def _direction(interval: Interval | None) -> str:
-    """Style class of a difference: up or down only when the 95 % interval leaves zero out."""
+    """CSS class of a difference: up or down only when the 95 % interval excludes zero."""
     if interval is None or math.isnan(interval.low95):
         return ""
     return "up" if interval.low95 > 0 else "down" if interval.high95 < 0 else ""
 
 
 def _state(line: str) -> str:
-    """Style class of a line about contamination."""
+    """CSS class of a line about contamination."""
     return "bad" if line.startswith("WARNING") else "open" if "not checked" in line else "fine"
 
 
-def _task_chart(report: Report, scored: Sequence[SystemMetrics]) -> str:
+def _task_chart(report: Report, systems: Sequence[SystemMetrics]) -> str:
     rows = [
         IntervalRow(
             TASK_LABELS[task],
             f"{facts.classes - len(facts.left_out)} classes",
             str(facts.records),
-            tuple(_cell(system.macro_auc, task) for system in scored),
+            tuple(_cell(system.macro_auc, task) for system in systems),
         )
         for task, facts in report.tasks.items()
     ]
     low = axis_low([value for row in rows for value in row.values])
     title = "Macro-AUC of each system on each task"
-    return interval_chart(rows, [s.name for s in scored], low=low, high=1.0, title=title, counted="records")
+    return interval_chart(rows, [s.name for s in systems], low=low, high=1.0, title=title, count_label="records")
 
 
-def _statement_chart(report: Report, scored: Sequence[SystemMetrics]) -> str:
+def _statement_chart(report: Report, systems: Sequence[SystemMetrics]) -> str:
     rows = [
         IntervalRow(
             code,
             _short(statement.name),
             str(report.positives[code]),
-            tuple(_statement_cell(report, system, code) for system in scored),
+            tuple(_statement_cell(report, system, code) for system in systems),
             group,
             faint=report.positives[code] < FEW_POSITIVES,
         )
-        for group, code, statement in _statement_rows(report)
+        for group, code, statement in statement_rows(report)
     ]
     title = "AUC of each statement for each system"
-    return interval_chart(rows, [s.name for s in scored], low=0.0, high=1.0, title=title, counted="positives")
+    return interval_chart(rows, [s.name for s in systems], low=0.0, high=1.0, title=title, count_label="positives")
+
+
+def _roc_panels(systems: Sequence[SystemMetrics]) -> list[str]:
+    """One ROC plot per class of `SystemMetrics.rocs`, with a curve for each system."""
+    plots = []
+    for k, first in enumerate(systems[0].rocs if systems else ()):
+        curves = [(system, system.rocs[k], Look(i)) for i, system in enumerate(systems)]
+        lines = [
+            PlotLine(system.name, roc.false_positive_rate, roc.true_positive_rate, look.colour, look.dash)
+            for system, roc, look in curves
+        ]
+        title = f"{first.name} ({first.positives} positive)"
+        plots.append(panel(title, lines, x_label="1 - specificity", y_label="sensitivity"))
+    return plots
+
+
+def _reliability_panels(systems: Sequence[SystemMetrics]) -> list[str]:
+    """One reliability plot per system: dashed as given, solid calibrated."""
+    plots = []
+    for i, system in enumerate(systems):
+        lines = [
+            PlotLine(
+                f"{system.name}, {kind}",
+                [b.predicted for b in metrics.reliability],
+                [b.observed for b in metrics.reliability],
+                Look(i).colour,
+                dash=kind == "as given",
+                dots=True,
+            )
+            for kind, metrics in _probability_metrics(system)
+        ]
+        plots.append(panel(system.name, lines, x_label="probability given", y_label="share that has it"))
+    return plots
+
+
+def _probability_metrics(system: SystemMetrics) -> list[tuple[str, ProbabilityMetrics]]:
+    kinds = (("as given", system.probabilities), ("calibrated", system.calibrated))
+    return [(kind, metrics) for kind, metrics in kinds if metrics is not None]
+
+
+def _score_metrics(systems: Sequence[SystemMetrics]) -> MetricRows:
+    """Rows of the metrics of probabilities, apart from the AUC."""
+    rows: MetricRows = [
+        ("Average precision, macro", [(s, s.average_precision or {}) for s in systems]),
+        ("Fmax", [(s, s.fmax or {}) for s in systems]),
+    ]
+    for kind in ("as given", "calibrated"):
+        metrics = [(s, m) for s in systems for name, m in _probability_metrics(s) if name == kind]
+        if metrics:
+            rows.append((f"Brier score, {kind}", [(s, m.brier) for s, m in metrics]))
+            rows.append((f"Calibration error (ECE), {kind}", [(s, m.calibration_error) for s, m in metrics]))
+    return rows
+
+
+def _decision_metrics(systems: Sequence[SystemMetrics]) -> MetricRows:
+    """Rows of the metrics of decisions at frozen thresholds."""
+    metrics = [(s, s.thresholded) for s in systems if s.thresholded is not None]
+    return [
+        ("F1, macro", [(s, m.f1) for s, m in metrics]),
+        ("Balanced accuracy, macro", [(s, m.balanced_accuracy) for s, m in metrics]),
+        ("Hamming loss (share of wrong entries; lower is better)", [(s, m.hamming_loss) for s, m in metrics]),
+        ("Exact match (share of records with every class right)", [(s, m.exact_match) for s, m in metrics]),
+    ]
+
+
+def _confusable_pairs(
+    systems: Sequence[SystemMetrics],
+) -> list[tuple[ConfusablePair, list[tuple[SystemMetrics, ConfusablePair]]]]:
+    """The pairs that the first system separates worst, each with the figures of every system."""
+    pairs = [{(pair.first, pair.second): pair for pair in system.neighbours} for system in systems]
+    return [
+        (
+            worst,
+            [(system, of_system[worst.first, worst.second]) for system, of_system in zip(systems, pairs, strict=True)],
+        )
+        for worst in (systems[0].neighbours[:WORST_PAIRS] if systems else ())
+    ]
 
 
 def _statement_cell(report: Report, system: SystemMetrics, code: str) -> Interval | None:
-    """A statement's AUC, without limits when too few positives stand behind them."""
-    return _sure(report, code, _cell(system.statement_auc, code))
+    """A statement's AUC, without limits when they would rest on too few positives."""
+    return _with_enough_positives(report, code, _cell(system.statement_auc, code))
 
 
 def _precision_cell(report: Report, system: SystemMetrics, code: str) -> Interval | None:
     """A statement's average precision, likewise."""
-    return _sure(report, code, _cell(system.statement_precision, code))
+    return _with_enough_positives(report, code, _cell(system.statement_precision, code))
 
 
-def _sure(report: Report, code: str, interval: Interval | None) -> Interval | None:
+def _with_enough_positives(report: Report, code: str, interval: Interval | None) -> Interval | None:
     if interval is None or report.positives[code] >= TOO_FEW_POSITIVES:
         return interval
     return Interval(interval.value, *[math.nan] * 4)
 
 
-def _statement_rows(report: Report) -> list[tuple[str, str, Statement]]:
+def statement_rows(report: Report) -> list[tuple[str, str, Statement]]:
     """(group, code, statement) of every statement with a defined AUC: by group, then by number of positives."""
     left_out = set(report.tasks["all"].left_out)
-    chosen = [(_group(s), code, s) for code, s in STATEMENTS.items() if code not in left_out]
+    rows = [(_group(s), code, s) for code, s in STATEMENTS.items() if code not in left_out]
     order = ["Rhythm", *_GROUPS.values(), "Form"]
-    return sorted(chosen, key=lambda row: (order.index(row[0]), -report.positives[row[1]], row[1]))
+    return sorted(rows, key=lambda row: (order.index(row[0]), -report.positives[row[1]], row[1]))
 
 
 def _group(statement: Statement) -> str:
@@ -216,13 +289,12 @@ def _group(statement: Statement) -> str:
 
 
 def _short(name: str) -> str:
-    """A statement's name without its article, cut at a word where it would run into the chart."""
-    words = name.removeprefix("an ").removeprefix("a ").replace("myocardial infarction", "MI")
-    return shorten(words, 34, placeholder=" …")
+    """A statement's name without its article."""
+    return name.removeprefix("an ").removeprefix("a ").replace("myocardial infarction", "MI")
 
 
 def _sections(meta: Mapping[str, object]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Metadata as (section, [(key, text)]); plain values gather in a first section."""
+    """Metadata as (section, [(key, text)]); values without a section form the first one."""
     plain = [(key, str(value)) for key, value in meta.items() if not isinstance(value, Mapping)]
     nested = [
         (key, [(str(k), str(v)) for k, v in value.items()]) for key, value in meta.items() if isinstance(value, Mapping)

@@ -8,56 +8,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from eval.controls import Control
-from eval.metrics.calibration import Calibration
-from eval.metrics.judge import Report, judge, plain
-from eval.metrics.ranking import Interval
-from eval.report.html import TASK_LABELS, Example, report_html
-from eval.report.published import PUBLISHED, Published
-from eval.types import LabelledRecords, System
+from eval.metrics.bootstrap import Interval
+from eval.metrics.judge import Evaluation, Report, judge, plain
+from eval.report.gallery import Example
+from eval.report.html import TASK_LABELS, report_html
 from render.io import atomic_write
 from render.statements import LABEL_TASKS
 
-__all__ = ["Example", "LabelledRecords", "Report", "System", "text_table", "write_report"]
+NO_INTERVAL = Interval(*[math.nan] * 5)
+"""The interval of a task without records."""
 
 
 def write_report(
-    out: Path,
-    *,
-    title: str,
-    records: LabelledRecords,
-    systems: Sequence[System],
-    meta: Mapping[str, object],
-    compare: Sequence[tuple[str, str]] = (),
-    calibrations: Mapping[str, Calibration] | None = None,
-    controls: Sequence[Control] = (),
-    contamination: Sequence[str] = (),
-    examples: Sequence[Example] = (),
-    published: Sequence[Published] = PUBLISHED,
-    resamples: int = 1000,
-    seed: int = 0,
+    out: Path, evaluation: Evaluation, *, examples: Sequence[Example] = (), resamples: int = 1000, seed: int = 0
 ) -> Report:
-    """Judge `systems` on `records` and write `out/report.html` and `out/report.json`.
-
-    compare: pairs (tuned, base) of system names whose difference is shown; the first makes the headline.
-    calibrations: system name -> its frozen calibration; calibrated figures and decisions are shown for these only.
-    controls: the first system's scores on altered pages. contamination: one line per system, see `Report`.
-    meta: section -> {key: value} or section -> value: versions, seeds, commit, decoding, data set ...
-    Raises InputError when a system lacks a record, or `compare` names a system that is not there.
-    """
-    report = judge(
-        title=title,
-        records=records,
-        systems=systems,
-        meta=meta,
-        compare=compare,
-        calibrations=calibrations,
-        controls=controls,
-        contamination=contamination,
-        published=published,
-        resamples=resamples,
-        seed=seed,
-    )
+    """Judge an evaluation and write `out/report.html` and `out/report.json`; errors as of `judge`."""
+    report = judge(evaluation, resamples=resamples, seed=seed)
     html = report_html(report, examples)
     gallery = [{k: v for k, v in asdict(example).items() if k != "image_png"} for example in examples]
     data = {**json.loads(report.to_json()), "examples": plain(gallery)}
@@ -69,20 +35,20 @@ def write_report(
 
 
 def text_table(report: Report) -> str:
-    """The headline and the table systems x tasks for a terminal, plain text, at most 100 columns wide."""
-    wide = min(max([len(s.name) for s in report.systems] + [len("records (classes)")]), 34)
-    lines = [report.headline, "", "Macro-AUC, 95 % interval below (0.5 = chance, 1 = perfect)", "", heads(wide)]
+    """The headline and the table of systems and tasks for a terminal, plain text, at most 100 columns wide."""
+    width = min(max([len(s.name) for s in report.systems] + [len("records (classes)")]), 34)
+    lines = [report.headline, "", "Macro-AUC, 95 % interval below (0.5 = chance, 1 = perfect)", "", table_header(width)]
     for system in report.systems:
-        lines += interval_lines(system.name, system.macro_auc, wide)
+        lines += interval_lines(system.name, system.macro_auc, width)
     for difference in report.differences:
         title = f"{difference.first} minus {difference.second}"
-        lines += ["", title, *interval_lines("", difference.macro_auc, wide, "+")]
+        lines += ["", title, *interval_lines("", difference.macro_auc, width, "+")]
     if report.controls:
         lines += ["", f"{report.systems[0].name} on altered pages"]
     for control in report.controls:
-        lines += interval_lines(control.name, control.macro_auc, wide)
+        lines += interval_lines(control.name, control.macro_auc, width)
     sizes = [f"{t.records} ({t.classes - len(t.left_out)})" for t in report.tasks.values()]
-    lines += ["", f"{'records (classes)':<{wide}}" + "".join(f"{size:>11}" for size in sizes)]
+    lines += ["", f"{'records (classes)':<{width}}" + "".join(f"{size:>11}" for size in sizes)]
     for system in report.systems:
         if system.refusals:
             lines += ["", f"{system.name}: {'; '.join(system.refusals.lines())}"]
@@ -90,28 +56,27 @@ def text_table(report: Report) -> str:
     return "\n".join(lines)
 
 
-def heads(wide: int) -> str:
-    """The heading of a table of tasks; wide: columns of the names."""
-    return " " * wide + "".join(f"{label:>11}" for label in TASK_LABELS.values())
+def table_header(width: int) -> str:
+    """The header of a table of tasks; width: of the column of names."""
+    return " " * width + "".join(f"{label:>11}" for label in TASK_LABELS.values())
 
 
-def interval_lines(title: str, figures: Mapping[str, Interval] | None, wide: int, sign: str = "") -> list[str]:
-    """Two lines of a table of tasks: the values, and their 95 % limits; one for a system without any."""
+def interval_lines(title: str, figures: Mapping[str, Interval] | None, width: int, sign: str = "") -> list[str]:
+    """Two lines of a table of tasks: the values, and their 95 % limits; one line for a system without values."""
     if not figures:
-        return [f"{title[:wide]:<{wide}}  answers in words only, no probabilities"]
-    nothing = Interval(*[math.nan] * 5)
-    intervals = [figures.get(task, nothing) for task in LABEL_TASKS]
+        return [f"{title[:width]:<{width}}  answers in words only, no probabilities"]
+    intervals = [figures.get(task, NO_INTERVAL) for task in LABEL_TASKS]
     return [
-        f"{title[:wide]:<{wide}}" + "".join(f"{_three(i.value, sign):>11}" for i in intervals),
-        " " * wide + "".join(f"{_span(i, sign):>11}" for i in intervals),
+        f"{title[:width]:<{width}}" + "".join(f"{_number(i.value, sign):>11}" for i in intervals),
+        " " * width + "".join(f"{_limits(i, sign):>11}" for i in intervals),
     ]
 
 
-def _three(value: float, sign: str = "") -> str:
+def _number(value: float, sign: str = "") -> str:
     return "-" if math.isnan(value) else f"{value:{sign}.3f}"
 
 
-def _span(interval: Interval, sign: str = "") -> str:
+def _limits(interval: Interval, sign: str = "") -> str:
     if math.isnan(interval.low95):
         return "-"
     low, high = (f"{v:{sign}.2f}".replace("0.", ".", 1) for v in (interval.low95, interval.high95))

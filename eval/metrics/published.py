@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedResult:
     """One system's published macro AUCs.
 
     macro_auc: task -> value; half_width: task -> half-width of the published 90 % bootstrap interval.
@@ -20,11 +20,11 @@ class Published:
     half_width: dict[str, float]
 
 
-def _benchmark(name: str, parameters: str, thousandths: str) -> Published:
+def _benchmark(name: str, parameters: str, thousandths: str) -> PublishedResult:
     """A row of the benchmark's Table, written as "value/half-width" in thousandths per task."""
     tasks = ("all", "diagnostic", "subdiagnostic", "superdiagnostic", "form", "rhythm")
     pairs = [cell.split("/") for cell in thousandths.split()]
-    return Published(
+    return PublishedResult(
         name=name,
         kind="signal",
         parameters=parameters,
@@ -34,16 +34,16 @@ def _benchmark(name: str, parameters: str, thousandths: str) -> Published:
     )
 
 
-PUBLISHED: tuple[Published, ...] = (
+PUBLISHED_RESULTS: tuple[PublishedResult, ...] = (
     _benchmark("xresnet1d101", "1.88 M", "925/7 937/8 929/14 928/5 896/12 957/19"),
     _benchmark("inception1d", "516 k", "925/8 931/9 930/10 921/6 899/22 953/13"),
     _benchmark("resnet1d_wang", "482 k", "919/8 936/8 928/10 930/5 880/15 946/10"),
     _benchmark("fcn_wang", "318 k", "918/8 926/10 927/11 925/6 869/12 931/8"),
     _benchmark("lstm_bidir", "2.34 M", "914/8 932/7 923/12 921/6 876/15 949/11"),
     _benchmark("Wavelet+NN", "120 k", "849/13 855/15 859/16 874/7 757/29 890/24"),
-    Published("ECG-CPC", "signal, pre-trained", "", "its paper", {"all": 0.949}, {}),
-    Published("ECG-JEPA", "signal, pre-trained", "14.7 M", "Weimann and Conrad", {"all": 0.945}, {}),
-    Published(
+    PublishedResult("ECG-CPC", "signal, pre-trained", "", "its paper", {"all": 0.949}, {}),
+    PublishedResult("ECG-JEPA", "signal, pre-trained", "14.7 M", "Weimann and Conrad", {"all": 0.945}, {}),
+    PublishedResult(
         "PULSE-7B, QLoRA",
         "image",
         "7 B",
@@ -54,7 +54,7 @@ PUBLISHED: tuple[Published, ...] = (
 )
 """The benchmark's systems and the highest figures we know of since; all on fold 10 of the whole of PTB-XL."""
 
-CAVEAT = (
+PUBLISHED_CAVEAT = (
     "Published, fold 10, all of PTB-XL (17,418 training and 2,198 test records). Not comparable with a sample of "
     "another fold, or with simulated pages, except for orientation."
 )
