@@ -18,7 +18,7 @@ def validation(folder: str) -> Callable[[Any, Any], dict[str, float]]:
     from ecg_vlm.pages import load_pages
     from ecg_vlm.reader import Reader
     from eval.metrics.bootstrap import macro_auc
-    from eval.metrics.tasks import label_matrix
+    from eval.types import label_matrix
 
     rows = load_pages(folder, limit=_PAGES).rows
     labels, classes = label_matrix(rows["statements"], "all")

@@ -1,11 +1,12 @@
 """What is judged: records with their labels, and a system's scores and answers for them.
 
-Vision-language models, CNNs and CSV files of other people all become a `System` and are judged in the same way.
+Vision-language models, CNNs and CSV files of other people all become a `System` and are judged in the same way, on the
+six label tasks of the PTB-XL benchmark (Strodthoff et al. 2020).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -14,7 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from render.errors import InputError
-from render.statements import STATEMENTS
+from render.statements import STATEMENTS, task_classes, task_labels
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 ID = "record_id"
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -87,7 +91,7 @@ class System:
 
     name: str
     record_ids: tuple[str, ...]
-    scores: NDArray[np.float64] | None = None
+    scores: Floats | None = None
     answers: tuple[Answer, ...] = ()
     notes: str = ""
     cost: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
@@ -108,7 +112,7 @@ class System:
         """The answers about readable pages, or those about unreadable pages."""
         return tuple(answer for answer in self.answers if readable is not bool(answer.unreadable))
 
-    def scores_of(self, record_ids: Sequence[str]) -> NDArray[np.float64]:
+    def scores_of(self, record_ids: Sequence[str]) -> Floats:
         """(len(record_ids), 71) probabilities in this order. Raises InputError for a record without any."""
         row = {record_id: i for i, record_id in enumerate(self.record_ids)}
         missing = [record_id for record_id in record_ids if self.scores is None or record_id not in row]
@@ -134,7 +138,7 @@ def check_ids(record_ids: Sequence[str], valid_ids: Iterable[str] | None, where:
         earlier.add(record_id)
 
 
-def check_scores(scores: NDArray[np.float64], record_ids: Sequence[str], where: str) -> None:
+def check_scores(scores: Floats, record_ids: Sequence[str], where: str) -> None:
     """Raises InputError that names the first value when the scores are not (records, 71) probabilities."""
     if scores.shape != (len(record_ids), len(STATEMENTS)):
         raise InputError(f"{where}: scores are {scores.shape}, expected ({len(record_ids)}, {len(STATEMENTS)})")
@@ -145,3 +149,61 @@ def check_scores(scores: NDArray[np.float64], record_ids: Sequence[str], where: 
             f"{where}: record {record_ids[row]!r}, column {tuple(STATEMENTS)[column]}: {scores[row, column]} is not "
             f"a probability; every score must lie in [0, 1] ({len(wrong)} do not)"
         )
+
+
+# --- the label tasks
+
+
+@dataclass(frozen=True)
+class TaskView:
+    """One task's part of an evaluation of n records.
+
+    has_label: (n,) bool, the records with a label of the task; m of them.
+    labels: (m, c) bool, of these records alone.
+    """
+
+    task: str
+    classes: tuple[str, ...]
+    labels: Bools
+    has_label: Bools
+
+    def scores(self, scores: Floats) -> Floats:
+        """This task's (m, c) scores from (n, 71) statement scores."""
+        return task_scores(scores, self.task)[self.has_label]
+
+
+def label_matrix(statement_sets: Sequence[Collection[str]], task: str) -> tuple[Bools, tuple[str, ...]]:
+    """Labels of n records for a task: ((n, c) bool, the c class names in column order).
+
+    The rule is the benchmark's (Strodthoff et al. 2020): every statement counts whatever its likelihood, 0.0
+    included. Rows without any label stay in; `task_view` drops them. Raises KeyError for an unknown task.
+    """
+    classes = task_classes(task)
+    column = {name: i for i, name in enumerate(classes)}
+    labels = np.zeros((len(statement_sets), len(classes)), dtype=np.bool_)
+    for row, codes in enumerate(statement_sets):
+        for name in task_labels(codes, task):
+            labels[row, column[name]] = True
+    return labels, classes
+
+
+def task_view(statement_sets: Sequence[Collection[str]], task: str) -> TaskView:
+    """Labels of a task without the records that have none of its classes (the benchmark drops them)."""
+    labels, classes = label_matrix(statement_sets, task)
+    has_label = labels.any(axis=1)
+    return TaskView(task, classes, labels[has_label], np.asarray(has_label))
+
+
+def task_scores(scores: NDArray[np.floating], task: str) -> Floats:
+    """(n, 71) statement scores -> (n, c) class scores of `task`; all n rows stay in.
+
+    A sub- or superclass scores as high as its highest diagnostic statement, in accordance with its definition: it is
+    present as soon as one of its statements is. The other tasks are a selection of columns.
+    Raises ValueError when `scores` does not have one column per statement.
+    """
+    codes = task_classes("all")
+    values = np.asarray(scores, dtype=np.float64)
+    if values.ndim != 2 or values.shape[1] != len(codes):
+        raise ValueError(f"scores are {values.shape}, expected (records, {len(codes)})")
+    members = [[i for i, code in enumerate(codes) if name in task_labels([code], task)] for name in task_classes(task)]
+    return np.stack([values[:, columns].max(axis=1) for columns in members], axis=1)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,8 +36,12 @@ CONVOLUTIONAL = [name for name in NETWORKS if name != "wavelet_nn"]
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)  # tiny batches: threads would wait for each other, above all on a busy machine
+def _one_thread() -> Iterator[None]:
+    """Tiny batches: threads would wait for each other, above all on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def _two_kinds(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -65,7 +70,7 @@ def _same(a: TrainedBaseline, b: TrainedBaseline) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("name", "exact", "published"),
+    ("name", "exact", "paper"),
     [
         ("xresnet1d101", 1_880_775, 1_880_000),
         ("inception1d", 516_167, 516_000),
@@ -74,10 +79,10 @@ def _same(a: TrainedBaseline, b: TrainedBaseline) -> bool:
         ("wavelet_nn", 119_879, 120_000),
     ],
 )
-def test_parameter_counts_are_the_published_ones(name: str, exact: int, published: int) -> None:
-    """exact: counted in the definitions that the benchmark published; published: its rounded figure."""
+def test_parameter_counts_are_the_published_ones(name: str, exact: int, paper: int) -> None:
+    """exact: number in the code that the benchmark published; paper: the rounded figure in its paper."""
     assert parameter_count(NETWORKS[name](71)) == exact
-    assert abs(exact - published) < 0.002 * published
+    assert abs(exact - paper) < 0.002 * paper
 
 
 def test_xresnet1d101_has_33_blocks_of_three_layers() -> None:
@@ -106,7 +111,7 @@ def test_every_parameter_learns(name: str) -> None:
 @pytest.mark.parametrize(("name", "lr"), [("fcn_wang", 1e-2), ("wavelet_nn", 1e-2)])
 def test_it_learns_and_comes_back_from_disk(name: str, lr: float, tmp_path: Path) -> None:
     test, truth = _two_kinds(6, seed=1)
-    seen: list[tuple[Epoch, float]] = []
+    progress: list[tuple[Epoch, float]] = []
     model = _train(
         name,
         n=24,
@@ -116,22 +121,22 @@ def test_it_learns_and_comes_back_from_disk(name: str, lr: float, tmp_path: Path
         lr=lr,
         validation=(test, truth),
         out=tmp_path,
-        progress=lambda epoch, speed: seen.append((epoch, speed)),
+        progress=lambda epoch, speed: progress.append((epoch, speed)),
     )
     scores = predict(model, test)
     assert scores.shape == (6, 2)
     assert ((scores >= 0) & (scores <= 1)).all()
     assert scores[truth[:, 1], 1].min() > scores[~truth[:, 1], 1].max()
-    assert [(epoch.number, epoch.total) for epoch, _ in seen] == [(1, 3), (2, 3), (3, 3)]
-    assert all(speed > 0 for _, speed in seen)
-    assert seen[-1][0].loss < seen[0][0].loss
-    assert seen[-1][0].validation_auc == macro_auc(truth, scores).value == 1.0
+    assert [(epoch.number, epoch.total) for epoch, _ in progress] == [(1, 3), (2, 3), (3, 3)]
+    assert all(speed > 0 for _, speed in progress)
+    assert progress[-1][0].loss < progress[0][0].loss
+    assert progress[-1][0].validation_auc == macro_auc(truth, scores).value == 1.0
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.json", "weights.safetensors"]
     back = load(tmp_path)
     assert np.array_equal(predict(back, test), scores)
     assert back.request == model.request
-    assert back.epochs == model.epochs == tuple(epoch for epoch, _ in seen)
+    assert back.epochs == model.epochs == tuple(epoch for epoch, _ in progress)
 
 
 def test_the_same_seed_gives_the_same_weights_and_leaves_the_callers_chance_alone() -> None:
@@ -212,8 +217,8 @@ def test_wavelet_features_are_those_of_each_lead() -> None:
     out = features(signals)
     assert out.shape == (70, FEATURES)
     for record, lead in [(0, 0), (64, 11), (69, 3), (69, 4), (69, 5)]:
-        expected = _plain_features(signals[record, lead])
-        np.testing.assert_allclose(out[record].reshape(12, 72)[lead], expected, rtol=1e-5, atol=1e-6)
+        reference = _plain_features(signals[record, lead])
+        np.testing.assert_allclose(out[record].reshape(12, 72)[lead], reference, rtol=1e-5, atol=1e-6)
     assert np.abs(out[69].reshape(12, 72)[3]).max() < 1e-12  # a flat lead says nothing
 
 
@@ -223,26 +228,26 @@ def test_a_resumed_run_ends_with_the_same_bytes(name: str, tmp_path: Path) -> No
         if epoch.number == 2:
             raise KeyboardInterrupt
 
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole, stop_folder = tmp_path / "whole", tmp_path / "stopped"
     _train(name, epochs=3, out=whole)
     with pytest.raises(KeyboardInterrupt):
-        _train(name, epochs=3, out=broken, progress=stop)
-    assert [path.name for path in broken.iterdir()] == ["checkpoint.safetensors"]
+        _train(name, epochs=3, out=stop_folder, progress=stop)
+    assert [path.name for path in stop_folder.iterdir()] == ["checkpoint.safetensors"]
     with pytest.raises(InputError, match="continue it with --resume"):
-        load(broken)
-    seen: list[int] = []
-    _train(name, epochs=3, out=broken, resume=True, progress=lambda epoch, _: seen.append(epoch.number))
-    assert seen == [3]
+        load(stop_folder)
+    numbers: list[int] = []
+    _train(name, epochs=3, out=stop_folder, resume=True, progress=lambda epoch, _: numbers.append(epoch.number))
+    assert numbers == [3]
     for file in ("weights.safetensors", "model.json"):
-        assert (broken / file).read_bytes() == (whole / file).read_bytes()
+        assert (stop_folder / file).read_bytes() == (whole / file).read_bytes()
 
-    before = (broken / "weights.safetensors").stat().st_mtime_ns
-    finished = _train(name, epochs=3, out=broken, resume=True)
-    assert (broken / "weights.safetensors").stat().st_mtime_ns == before
-    assert len(finished.epochs) == 3
+    before = (stop_folder / "weights.safetensors").stat().st_mtime_ns
+    model = _train(name, epochs=3, out=stop_folder, resume=True)
+    assert (stop_folder / "weights.safetensors").stat().st_mtime_ns == before
+    assert len(model.epochs) == 3
 
 
-_KILLED = """
+_KILL_SCRIPT = """
     import os, signal, sys
     from pathlib import Path
     sys.path[:0] = sys.argv[2:]
@@ -266,16 +271,20 @@ _KILLED = """
 
 def test_a_kill_in_the_middle_of_a_checkpoint_costs_one_epoch(tmp_path: Path) -> None:
     here = Path(__file__).parent
-    words = [sys.executable, "-c", textwrap.dedent(_KILLED), tmp_path / "killed", here, here.parent]
-    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    words = [sys.executable, "-c", textwrap.dedent(_KILL_SCRIPT), tmp_path / "killed", here, here.parent]
+    process = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False)
+    assert process.returncode == -signal.SIGKILL, process.stderr
     assert len(list((tmp_path / "killed").iterdir())) == 2  # a whole checkpoint and half of the next
-    seen: list[int] = []
+    numbers: list[int] = []
     _train(
-        "fcn_wang", epochs=3, out=tmp_path / "killed", resume=True, progress=lambda epoch, _: seen.append(epoch.number)
+        "fcn_wang",
+        epochs=3,
+        out=tmp_path / "killed",
+        resume=True,
+        progress=lambda epoch, _: numbers.append(epoch.number),
     )
     _train("fcn_wang", epochs=3, out=tmp_path / "whole")
-    assert seen == [2, 3]
+    assert numbers == [2, 3]
     for file in ("weights.safetensors", "model.json"):
         assert (tmp_path / "killed" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
     assert len(list((tmp_path / "killed").iterdir())) == 2
@@ -285,17 +294,21 @@ def test_only_the_same_run_is_resumed(tmp_path: Path) -> None:
     _train("wavelet_nn", out=tmp_path)
     with pytest.raises(InputError, match="already exists and is not empty"):
         _train("wavelet_nn", out=tmp_path)
-    for change, said in [({"seed": 5}, "seed=0, not 5"), ({"epochs": 2}, "epochs=1, not 2"), ({"records": 3}, "data=")]:
-        with pytest.raises(InputError, match=said):
+    for change, message in [
+        ({"seed": 5}, "seed=0, not 5"),
+        ({"epochs": 2}, "epochs=1, not 2"),
+        ({"records": 3}, "data="),
+    ]:
+        with pytest.raises(InputError, match=message):
             _train("wavelet_nn", out=tmp_path, resume=True, **change)
     with pytest.raises(InputError, match="name=wavelet_nn, not fcn_wang"):
         _train("fcn_wang", out=tmp_path, resume=True)
 
 
 def test_a_run_whose_loss_is_no_number_stops_with_one_line(tmp_path: Path) -> None:
-    with pytest.raises(WorkFailed, match=r"fcn_wang: .* epoch 1 at learning rate 1e\+30") as caught:
+    with pytest.raises(WorkFailed, match=r"fcn_wang: .* epoch 1 at learning rate 1e\+30") as error:
         _train("fcn_wang", epochs=3, lr=1e30, out=tmp_path)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())
 
 
@@ -328,9 +341,9 @@ def test_a_damaged_folder_is_named(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def begun(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes, Request]:
-    """A folder with a checkpoint, the checkpoint's bytes, and what was asked for."""
-    folder = tmp_path_factory.mktemp("begun")
+def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes, Request]:
+    """A folder with a checkpoint, the checkpoint's bytes, and the request."""
+    folder = tmp_path_factory.mktemp("checkpoint")
     signals, labels = _two_kinds(4, seed=0)
     request = Request.of("wavelet_nn", CLASSES, BENCHMARK["wavelet_nn"], signals, labels)
     network = NETWORKS["wavelet_nn"](2)
@@ -347,12 +360,12 @@ _QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthC
 @_QUICK
 @given(at=st.integers(0, 3000), byte=st.integers(0, 255), cut=st.one_of(st.none(), st.integers(0, 5000)))
 def test_a_damaged_checkpoint_is_refused_or_read(
-    begun: tuple[Path, bytes, Request], at: int, byte: int, cut: int | None
+    checkpoint_folder: tuple[Path, bytes, Request], at: int, byte: int, cut: int | None
 ) -> None:
-    folder, content, request = begun
-    damaged = bytearray(content)
-    damaged[at] = byte
-    (folder / "checkpoint.safetensors").write_bytes(bytes(damaged[:cut]))
+    folder, content, request = checkpoint_folder
+    file = bytearray(content)
+    file[at] = byte
+    (folder / "checkpoint.safetensors").write_bytes(bytes(file[:cut]))
     network = NETWORKS["wavelet_nn"](2)
     try:
         assert len(checkpoint.restore(folder, request, network, _optimizer(network, request.recipe))) == 1
@@ -361,17 +374,17 @@ def test_a_damaged_checkpoint_is_refused_or_read(
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The folder of a finished network, and its model.json."""
-    folder = tmp_path_factory.mktemp("kept")
+    folder = tmp_path_factory.mktemp("model")
     _train("wavelet_nn", out=folder)
     return folder, (folder / "model.json").read_text()
 
 
 @_QUICK
 @given(at=st.integers(0, 600), put=st.text(max_size=3), cut=st.integers(0, 20))
-def test_a_damaged_model_json_is_refused_or_read(kept: tuple[Path, str], at: int, put: str, cut: int) -> None:
-    folder, text = kept
+def test_a_damaged_model_json_is_refused_or_read(model_folder: tuple[Path, str], at: int, put: str, cut: int) -> None:
+    folder, text = model_folder
     (folder / "model.json").write_text(text[:at] + put + text[at + cut :], encoding="utf-8", errors="replace")
     try:
         assert load(folder).name == "wavelet_nn"
@@ -388,10 +401,10 @@ def _record(rate: float, seconds: float) -> EcgRecord:
 @pytest.mark.parametrize("rate", [100, 250, 257, 500, 1000])
 def test_records_of_any_rate_arrive_at_100_hz(rate: float) -> None:
     out = to_100_hz(_record(rate, 10))
-    expected = np.sin(2 * np.pi * 5 * np.arange(SAMPLES) / 100)
+    sine = np.sin(2 * np.pi * 5 * np.arange(SAMPLES) / 100)
     assert out.shape == (12, SAMPLES)
     assert out.dtype == np.float32
-    np.testing.assert_allclose(out[0, 20:-20], expected[20:-20], atol=0.02)
+    np.testing.assert_allclose(out[0, 20:-20], sine[20:-20], atol=0.02)
 
 
 def test_short_long_and_damaged_records() -> None:

@@ -33,8 +33,8 @@ from eval.metrics.bootstrap import (
 )
 from eval.metrics.controls import chance_range
 from eval.metrics.system_metrics import confusable_pairs, curve_classes, roc_points
-from eval.metrics.tasks import label_matrix, task_scores, task_view
 from eval.report.gallery import worst_misses
+from eval.types import label_matrix, task_scores, task_view
 from render.statements import LABEL_TASKS, STATEMENTS, task_classes
 
 CODES = tuple(STATEMENTS)

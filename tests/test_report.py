@@ -22,11 +22,10 @@ from eval.metrics.calibration import fit
 from eval.metrics.controls import Control
 from eval.metrics.judge import Evaluation, Report
 from eval.metrics.published import PUBLISHED_RESULTS
-from eval.metrics.tasks import task_view
 from eval.report.gallery import Example, gallery
 from eval.report.write import text_table, write_report
 from eval.storage import read_answer, read_answers, read_scores, read_scores_file, write_answers, write_scores
-from eval.types import Answer, LabelledRecords, System
+from eval.types import Answer, LabelledRecords, System, task_view
 from render.errors import InputError
 from render.statements import STATEMENTS
 

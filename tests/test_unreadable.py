@@ -355,7 +355,7 @@ def test_a_file_of_answers_says_which_pages_cannot_be_read(tmp_path: Path) -> No
     file = tmp_path / "answers.jsonl"
     line = {"record_id": "a", "question": "q", "answer": "Not an ECG.", "unreadable": "not an ECG"}
     file.write_text(json.dumps(line))
-    assert read_answers(file, known_ids=["b"])[0].unreadable == "not an ECG"
+    assert read_answers(file, valid_ids=["b"])[0].unreadable == "not an ECG"
     file.write_text(json.dumps({**line, "unreadable": 3}))
     with pytest.raises(InputError, match="line 1: field 'unreadable' is 3"):
         read_answers(file)

@@ -86,5 +86,9 @@ def run(arguments: argparse.Namespace) -> None:
                 seed=a.seed,
                 show=show,
             )
+    if a.figures:
+        from eval.report.figures import write_figures  # imports matplotlib
+
+        write_figures(a.out / "figures", report)
     print(text_table(report))
     print(f"\nreport: {a.out / 'report.html'}")

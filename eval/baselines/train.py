@@ -28,7 +28,7 @@ from eval.baselines.cnn import LEAD_COUNT, NETWORKS, Standardise
 from eval.baselines.settings import BENCHMARK, BaselineSettings
 from eval.baselines.wavelet import features
 from eval.metrics.bootstrap import macro_auc
-from eval.metrics.tasks import label_matrix
+from eval.types import label_matrix
 from render.errors import InputError, WorkFailed
 from render.io import require_empty
 from render.record import LOW_RATE_HZ, EcgRecord, resample

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from eval.metrics.bootstrap import BootstrapSamples, Decisions, Interval, Sampling, bootstrap_decisions
-from eval.metrics.tasks import label_matrix, task_view
 from eval.parser.parse import refusal
-from eval.types import Answer, LabelledRecords, System
+from eval.types import Answer, LabelledRecords, System, label_matrix, task_view
 from render.statements import LABEL_TASKS
 
 ECGBENCH = "ECGBench style"

@@ -15,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.metrics.tasks import Bools, Floats
+from eval.types import Bools, Floats
 
 _BLOCK = 128  # resamples at a time: 20,000 records then need some 30 MB instead of gigabytes
 _ECE_BINS = 15  # as in Guo et al. 2017

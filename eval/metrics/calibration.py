@@ -16,8 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.metrics.tasks import Bools, Floats, label_matrix
-from eval.types import LabelledRecords, System
+from eval.types import Bools, Floats, LabelledRecords, System, label_matrix
 from render.errors import InputError
 from render.io import atomic_write, read_json_object
 from render.statements import STATEMENTS

@@ -14,8 +14,7 @@ from scipy.stats import rankdata
 
 from eval.metrics.bootstrap import Interval, Rankings, Sampling
 from eval.metrics.system_metrics import bootstrap_tasks
-from eval.metrics.tasks import Floats, TaskView
-from eval.types import LabelledRecords, System
+from eval.types import Floats, LabelledRecords, System, TaskView
 
 CONTROL_MEANINGS: Mapping[str, str] = {
     "blank": "white paper of the same size; a system that looks falls to 0.5",

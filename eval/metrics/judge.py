@@ -18,8 +18,7 @@ from eval.metrics.calibration import Calibration
 from eval.metrics.controls import Control, ControlMetrics, control_metrics
 from eval.metrics.published import PUBLISHED_CAVEAT, PUBLISHED_RESULTS, PublishedResult
 from eval.metrics.system_metrics import SystemMetrics, bootstrap_tasks, system_metrics
-from eval.metrics.tasks import TaskView, task_view
-from eval.types import LabelledRecords, System
+from eval.types import LabelledRecords, System, TaskView, task_view
 from render.errors import InputError
 from render.statements import LABEL_TASKS, STATEMENTS
 

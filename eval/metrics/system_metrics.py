@@ -34,8 +34,7 @@ from eval.metrics.bootstrap import (
     roc_auc,
 )
 from eval.metrics.calibration import Calibration, codes_above_thresholds
-from eval.metrics.tasks import Bools, Floats, TaskView, label_matrix, task_view
-from eval.types import LabelledRecords, System
+from eval.types import Bools, Floats, LabelledRecords, System, TaskView, label_matrix, task_view
 from render.dialogues.compose import related
 from render.statements import STATEMENTS
 

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.metrics.tasks import Floats, label_matrix
-from eval.types import Answer, LabelledRecords, System
+from eval.types import Answer, Floats, LabelledRecords, System, label_matrix
 
 _FIRST = 2
 _WORST = 6
