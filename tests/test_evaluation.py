@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import io
 import json
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,12 +19,15 @@ from PIL import Image
 from ecg_vlm import control_pages, evaluation
 from ecg_vlm.evaluation import calibrate, evaluate, rejudge
 from ecg_vlm.pages import Pages, load_pages
+from ecg_vlm.reader import Reader
 from eval.metrics.answers import ecgbench_metrics, rouge_l, substring_labels, text_metrics
 from eval.parser.parse import parse
 from eval.report.compare import compare_reports, comparison_text, write_comparison
 from eval.storage import read_answers, read_evaluation, read_predictions, read_scores_file, write_scores
+from recipes import inference
 from render.dataset.parquet import write_dataset
 from render.dataset.rows import Options, make_picture
+from render.dialogues.wording import OPEN_QUESTION
 from render.errors import InputError
 from render.sources.registry import open_source
 from render.statements import STATEMENTS
@@ -195,7 +201,40 @@ def test_a_run_is_refused_on_what_it_was_tuned_on(model: FakeReader, pages: Page
     assert "none of the 1 records and 1 patients it was tuned on is judged here" in clean.checked[0]
 
 
-# --- somebody else's CSV
+def test_scores_and_answers_of_a_page_come_from_one_look(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = Reader.load("nano")
+    reader.batch_size = 2
+    few = Pages(pages.rows.select(range(3)), pages.folder, (0, 1, 2), pages.rows.select([3]))
+    batches = [few.rows[i : i + 2]["image"] for i in (0, 2)]
+    scores = np.concatenate([reader.score_many(images) for images in batches])
+    texts = [text for images in batches for text in reader.ask_many(images, OPEN_QUESTION, max_new_tokens=96)]
+    sizes: list[int] = []
+    prefill = inference.prefill
+
+    def count(model: Any, processor: Any, images: Any) -> inference.Prefill:
+        sizes.append(len(images))
+        return prefill(model, processor, images)
+
+    monkeypatch.setattr(inference, "prefill", count)
+    system = evaluation.evaluate_model(reader, "nano", few, few.labelled_records())
+    assert sizes == [2, 1, 1]  # two batches of pages, one of an unreadable page
+    assert system.scores is not None and np.array_equal(system.scores, scores)
+    assert [answer.answer for answer in system.answers[:3]] == texts
+
+
+def test_evaluate_is_a_short_walk(model: FakeReader, pages: Pages, tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location("walk", Path(__file__).parents[1] / "benchmarks" / "walk.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look their module up
+    spec.loader.exec_module(module)
+    code, walk = module.walk(["evaluate", "fake", "--data", pages.folder, "--out", str(tmp_path / "r")])
+    assert code == 0
+    assert len(walk.opened_files) <= 15, walk.lines()
+    assert len(walk.climbs) <= 2, walk.climbs
+
+
+# --- predictions of other people
 
 
 def _csv(path: Path, pages: Pages, edit=lambda rows: rows) -> Path:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,8 @@ from eval.metrics.calibration import fit
 from eval.metrics.controls import Control
 from eval.metrics.judge import Evaluation, Report
 from eval.metrics.published import PUBLISHED_RESULTS
+from eval.report.charts import COLOURS, DARK_COLOURS, Look
+from eval.report.figures import write_figures
 from eval.report.gallery import Example, gallery
 from eval.report.write import text_table, write_report
 from eval.storage import read_answer, read_answers, read_scores, read_scores_file, write_answers, write_scores
@@ -317,6 +320,97 @@ def test_the_page_loads_nothing_and_runs_nothing(tmp_path: Path) -> None:
     assert "@import" not in html
     assert "default-src 'none'" in html
     assert not re.search(r"https?://", html)
+
+
+def test_charts_fit_any_width(tmp_path: Path) -> None:
+    _write(tmp_path, LORA, BASE)
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    plots = re.findall(r'<svg class="plot" ([^>]*)>(.*?)</svg></div>', html, re.DOTALL)
+    assert len(plots) == 2 + 6 + 70  # two axes, six tasks, seventy statements with both kinds of records
+    for attributes, inside in plots:
+        assert 'width="100%"' in attributes and "viewBox" not in attributes  # which would shrink the labels
+        across = re.findall(r'\b(?:x|x1|x2)="([^"]*)"', re.sub(r"<(rect|polygon|circle)[^>]*>", "", inside))
+        assert across and all(x.endswith("%") and 0 <= float(x[:-1]) <= 100 for x in across)
+    panels = re.findall(r'<svg class="panel" ([^>]*)>', html)
+    assert panels and all('width="100%"' in attributes and 'viewBox="0 0 ' in attributes for attributes in panels)
+    css = html[html.index("<style>") : html.index("</style>")]
+    assert not re.search(r"\.(chart|plot|panel)[^{}]*\{[^}]*min-width: *[1-9]", css)
+
+
+def test_every_system_has_a_look_of_its_own(tmp_path: Path) -> None:
+    looks = [(look.colour, look.dash, look.shape) for look in map(Look, range(16))]
+    assert len(set(looks)) == 16
+    assert len({look[0] for look in looks[:8]}) == 8
+    many = [System(f"s{i}", IDS, _scores(0.2 * i, i)) for i in range(9)]
+    _write(tmp_path, *many)
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    marks = [re.search(rf"(<svg class=.mark.*?</svg>)s{i}<", html)[1] for i in range(9)]  # type: ignore[index]
+    assert len(set(marks)) == 9
+
+
+@pytest.mark.parametrize("colours", [COLOURS, DARK_COLOURS])
+def test_colours_differ_for_the_colour_blind(colours: tuple[str, ...]) -> None:
+    """CIELAB distances under the full dichromacies of Machado et al. 2009, tables 1 to 3."""
+    simulations = {
+        "normal": np.eye(3),
+        "protanopia": [
+            [0.152286, 1.052583, -0.204868],
+            [0.114503, 0.786281, 0.099216],
+            [-0.003882, -0.048116, 1.051998],
+        ],
+        "deuteranopia": [
+            [0.367322, 0.860646, -0.227968],
+            [0.280085, 0.672501, 0.047413],
+            [-0.011820, 0.042940, 0.968881],
+        ],
+        "tritanopia": [
+            [1.255528, -0.076749, -0.178779],
+            [-0.078411, 0.930809, 0.147602],
+            [0.004733, 0.691367, 0.303900],
+        ],
+    }
+    rgb = np.array([[int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)] for colour in colours])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    for name, matrix in simulations.items():
+        lab = _cielab(np.clip(linear @ np.array(matrix).T, 0, 1))
+        distances = np.linalg.norm(lab[:, None] - lab[None], axis=-1) + 1000 * np.eye(len(lab))
+        assert distances.min() > 20, name
+
+
+def _cielab(linear: np.ndarray) -> np.ndarray:
+    xyz = (
+        linear
+        @ np.array(
+            [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+        ).T
+    )
+    ratio = xyz / [0.95047, 1.0, 1.08883]
+    f = np.where(ratio > 216 / 24389, np.cbrt(ratio), (24389 / 27 * ratio + 16) / 116)
+    return np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1)
+
+
+def test_figures_open_and_are_the_same_each_time(tmp_path: Path) -> None:
+    strange = System("$x^2$ & <b>", IDS, _scores(0.5, 5))
+    report = _write(tmp_path / "r", LORA, BASE, strange, calibrations={"tuned": fit(LORA, RECORDS)})
+    first, second = write_figures(tmp_path / "a", report), write_figures(tmp_path / "b", report)
+    names = ("macro-auc", "reliability", "differences", "roc")
+    assert [path.name for path in first] == [f"{name}.{kind}" for name in names for kind in ("svg", "pdf")]
+    for one, other in zip(first, second, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+    for path in first[::2]:
+        root = ElementTree.parse(path).getroot()
+        width = 183 if path.stem in ("roc", "reliability") else 89
+        assert float(root.attrib["width"].removesuffix("pt")) == pytest.approx(width / 25.4 * 72, abs=0.01)
+        assert len(root.findall(".//{http://www.w3.org/2000/svg}text")) > 10  # text, and not outlines
+    assert "$x^2$ &amp; &lt;b&gt;" in first[0].read_text(encoding="utf-8")
+    for path in first[1::2]:
+        content = path.read_bytes()
+        assert content.startswith(b"%PDF-") and content.rstrip().endswith(b"%%EOF")
+        assert b"/FontFile2" in content and b"/Type3" not in content  # TrueType
+        assert b"CreationDate" not in content
+    assert len(write_figures(tmp_path / "c", _write(tmp_path / "s", LORA))) == 6  # nothing to compare with
+    words_only = System("talker", IDS, None, (Answer("r000", "q", "AFIB", ("AFIB",)),))
+    assert write_figures(tmp_path / "d", _write(tmp_path / "w", words_only)) == []
 
 
 def test_answers_names_and_metadata_are_escaped(tmp_path: Path) -> None:
