@@ -12,10 +12,11 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import pywt
+import pywt  # type: ignore[import-untyped]
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -56,12 +57,18 @@ def _two_kinds(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return signals, np.stack([~fast, fast], axis=1)
 
 
-def _train(name: str = "fcn_wang", *, n: int = 12, records: int = 0, **more: object) -> TrainedBaseline:
+def _train(name: str = "fcn_wang", *, n: int = 12, records: int = 0, **more: Any) -> TrainedBaseline:
     """A short run on n records of two kinds; `epochs`, `batch`, `seed` and `lr` change the recipe."""
     signals, labels = _two_kinds(n, seed=records)
-    changes = {key: more.pop(key) for key in ("epochs", "batch", "seed", "lr") if key in more}
+    changes: dict[str, Any] = {key: more.pop(key) for key in ("epochs", "batch", "seed", "lr") if key in more}
     recipe = replace(BENCHMARK[name], **{"epochs": 1, "batch": 6, **changes})
     return train(signals, labels, name=name, recipe=recipe, classes=CLASSES, **more)
+
+
+def _standardise(model: TrainedBaseline) -> Standardise:
+    first = model.network[0]
+    assert isinstance(first, Standardise)
+    return first
 
 
 def _same(a: TrainedBaseline, b: TrainedBaseline) -> bool:
@@ -164,15 +171,15 @@ def test_prediction_is_the_maximum_over_seven_windows() -> None:
 
 def test_signals_are_standardised_by_the_training_records_alone() -> None:
     signals, _ = _two_kinds(12, seed=0)
-    first = _train().network[0]
-    np.testing.assert_allclose(first.mean, [signals.mean(dtype=np.float64)], rtol=1e-5)
-    np.testing.assert_allclose(first.std, [signals.std(dtype=np.float64)], rtol=1e-6)
+    first = _standardise(_train())
+    np.testing.assert_allclose(first.mean.numpy(), [signals.mean(dtype=np.float64)], rtol=1e-5)
+    np.testing.assert_allclose(first.std.numpy(), [signals.std(dtype=np.float64)], rtol=1e-6)
 
     table = features(signals).astype(np.float64)
-    first = _train("wavelet_nn").network[0]
+    first = _standardise(_train("wavelet_nn"))
     varies = table.std(axis=0) > 0
-    np.testing.assert_allclose(first.mean, table.mean(axis=0), rtol=1e-5, atol=1e-7)
-    np.testing.assert_allclose(first.std[varies], table.std(axis=0)[varies], rtol=1e-4)
+    np.testing.assert_allclose(first.mean.numpy(), table.mean(axis=0), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(first.std.numpy()[varies], table.std(axis=0)[varies], rtol=1e-4)
     assert (first.std[~varies] == 1).all()
 
 
@@ -250,6 +257,7 @@ def test_a_resumed_run_ends_with_the_same_bytes(name: str, tmp_path: Path) -> No
 _KILL_SCRIPT = """
     import os, signal, sys
     from pathlib import Path
+from typing import Any
     sys.path[:0] = sys.argv[2:]
     from eval.baselines import checkpoint
     from test_baselines import _train, torch

@@ -45,10 +45,11 @@ def test_fit_recovers_the_curve_of_the_labels() -> None:
     assert np.mean(offsets) == pytest.approx(-1, abs=0.03)
     system, records = _validation(4000, seed=1)
     y = np.array([[code in codes for code in CODES] for codes in records.statements])
-    before = calibration_error(y, system.scores)
-    after = calibration_error(y, calibration.apply(system.scores))
+    scores = system.scores_of(records.record_ids)
+    calibrated_scores = calibration.apply(scores)
+    before, after = calibration_error(y, scores), calibration_error(y, calibrated_scores)
     assert after[AFIB] < before[AFIB] / 2
-    assert calibration.apply(system.scores).min() >= 0 and calibration.apply(system.scores).max() <= 1
+    assert calibrated_scores.min() >= 0 and calibrated_scores.max() <= 1
 
 
 def test_platt_equals_logistic_regression_on_smoothed_targets() -> None:
@@ -91,7 +92,8 @@ def test_statements_without_positives_have_no_curve_and_are_never_called() -> No
     assert calibration.left_out == ("LVH",)
     assert not calibration.decide(np.ones((5, 71)))[:, LVH].any()
     assert calibration.decide(np.ones((5, 71)))[:, AFIB].all()
-    assert np.array_equal(calibration.apply(system.scores)[:, LVH], system.scores[:, LVH])
+    scores = system.scores_of(records.record_ids)
+    assert np.array_equal(calibration.apply(scores)[:, LVH], scores[:, LVH])
     few = calibration.curves["WPW"]
     assert few.positives == 3
     # Three positives: called where the calibrated probability passes one half.

@@ -7,6 +7,7 @@ import importlib.util
 import io
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -64,18 +65,18 @@ class FakeReader:
         }
         self.sizes: list[tuple[int, int]] = []
 
-    def prefill(self, images: list) -> list:
+    def prefill(self, images: list[Image.Image]) -> list[Image.Image]:
         return images
 
-    def score_many(self, images: list) -> np.ndarray:
+    def score_many(self, images: list[Image.Image]) -> np.ndarray:
         self.sizes += [image.size for image in images]
         return np.array([self.scores.get(_digest(image), np.full(71, 0.5)) for image in images])
 
-    def ask_many(self, images: list, question: str, *, max_new_tokens: int) -> list[str]:
+    def ask_many(self, images: list[Image.Image], question: str, *, max_new_tokens: int) -> list[str]:
         return ["Atrial fibrillation. No left ventricular hypertrophy."] * len(images)
 
 
-def _digest(image) -> str:
+def _digest(image: Image.Image) -> str:
     return hashlib.sha256(image.convert("RGB").tobytes()).hexdigest()
 
 
@@ -109,8 +110,8 @@ def test_a_report_is_made_again_from_its_folder_alone(model: FakeReader, pages: 
         assert (tmp_path / "b" / name).is_file()
     assert first.systems[0].cost["pages"] == N
     assert "not checked" in first.checked[0]
-    text = first.systems[0].hard.text
-    assert text is not None and text.pairs == N  # simulated pages carry a report
+    hard = first.systems[0].hard
+    assert hard is not None and hard.text is not None and hard.text.pairs == N  # simulated pages carry a report
 
 
 def test_answers_alone_can_be_judged(model: FakeReader, pages: Pages, tmp_path: Path) -> None:
@@ -237,7 +238,10 @@ def test_evaluate_is_a_short_walk(model: FakeReader, pages: Pages, tmp_path: Pat
 # --- predictions of other people
 
 
-def _csv(path: Path, pages: Pages, edit=lambda rows: rows) -> Path:
+Edit = Callable[[list[list[str]]], list[list[str]]]
+
+
+def _csv(path: Path, pages: Pages, edit: Edit = lambda rows: rows) -> Path:
     random = np.random.default_rng(2)
     rows = [["record_id", *reversed(CODES)]]
     rows += [[record, *(f"{v:.6f}" for v in random.random(71))] for record in pages.record_ids]
@@ -258,7 +262,7 @@ def test_a_csv_is_judged_like_a_parquet_file(pages: Pages, tmp_path: Path) -> No
     assert read_scores_file(tmp_path / "a" / "scores.parquet").records is not None
 
 
-def _set(row: int, column: int, text: str):
+def _set(row: int, column: int, text: str) -> Edit:
     def edit(rows: list[list[str]]) -> list[list[str]]:
         rows[row][column] = text
         return rows
@@ -282,7 +286,7 @@ def _set(row: int, column: int, text: str):
         (lambda rows: [], "column record_id, 1AVB"),
     ],
 )
-def test_a_wrong_csv_is_one_line(pages: Pages, tmp_path: Path, edit, message: str) -> None:
+def test_a_wrong_csv_is_one_line(pages: Pages, tmp_path: Path, edit: Edit, message: str) -> None:
     file = _csv(tmp_path / "theirs.csv", pages, edit)
     with pytest.raises(InputError) as error:
         read_predictions(file)
@@ -407,7 +411,7 @@ junk = st.recursive(
 )
 
 
-def _one_line(call) -> None:
+def _one_line(call: Callable[[], object]) -> None:
     try:
         call()
     except InputError as error:
@@ -435,7 +439,13 @@ def test_any_answers_file_is_read_or_one_line(tmp_path: Path, data: st.DataObjec
     if data.draw(st.booleans()):
         path.write_bytes(data.draw(st.binary(max_size=200)))
     else:
-        row = {"record_id": "a", "question": "q", "answer": "AFIB", "statements": ["SR"], "parsed": {"present": ["SR"]}}
+        row: dict[str, Any] = {
+            "record_id": "a",
+            "question": "q",
+            "answer": "AFIB",
+            "statements": ["SR"],
+            "parsed": {"present": ["SR"]},
+        }
         row[data.draw(st.sampled_from([*row, "decoding", "reference"]))] = data.draw(junk)
         path.write_text(json.dumps(row), encoding="utf-8")
     _one_line(lambda: read_answers(path))

@@ -107,7 +107,7 @@ def test_a_class_scores_as_its_highest_diagnostic_statement() -> None:
 
 
 def _bootstrap_auc(y: np.ndarray, s: np.ndarray, **sampling: int) -> Bootstrap:
-    return bootstrap_rankings(y, s, **sampling).auc.summary()
+    return bootstrap_rankings(y, s, None, **sampling).auc.summary()
 
 
 def test_bootstrap_equals_resampling_by_hand() -> None:
@@ -207,11 +207,11 @@ def test_average_precision_equals_scikit_learn_on_the_records_and_on_resamples(d
 def test_average_precision_needs_its_bias_removed_because_copies_of_a_positive_lift_it() -> None:
     y, s = _random(150, 6, seed=3)
     samples = bootstrap_rankings(y, np.random.default_rng(0).random(s.shape), NAMES, resamples=300).average_precision
-    plain, shifted = samples.summary().macro, samples.summary(recentre=True).macro
-    assert plain.value == shifted.value
+    plain, unbiased = samples.summary().macro, samples.summary(recentre=True).macro
+    assert plain.value == unbiased.value
     assert (plain.low95 + plain.high95) / 2 > plain.value + 0.01
-    assert shifted.low95 < shifted.value < shifted.high95
-    assert shifted.high95 - shifted.low95 == pytest.approx(plain.high95 - plain.low95)
+    assert unbiased.low95 < unbiased.value < unbiased.high95
+    assert unbiased.high95 - unbiased.low95 == pytest.approx(plain.high95 - plain.low95)
 
 
 def test_decision_metrics_equal_scikit_learn_on_the_records_and_on_resamples() -> None:
@@ -250,11 +250,11 @@ def test_brier_equals_scikit_learn_and_undefined_classes_are_left_out() -> None:
 def test_calibration_error_and_reliability_by_hand() -> None:
     y = np.array([[1], [0], [0], [0]], bool)
     s = np.array([[0.9], [0.9], [0.02], [0.02]])
-    # One bin holds .9 twice and one positive: gap .4; the other .02 twice and none: gap .02; half of the records each.
+    # One bin has .9 twice and one positive: gap .4; the other .02 twice and none: gap .02; half of the records each.
     assert calibration_error(y, s)[0] == pytest.approx(0.5 * 0.4 + 0.5 * 0.02)
     low, high = reliability(y, s)
-    assert (low.predicted, low.observed, low.count) == (pytest.approx(0.02), 0.0, 2)
-    assert (high.predicted, high.observed, high.count) == (pytest.approx(0.9), 0.5, 2)
+    assert low.predicted == pytest.approx(0.02) and (low.observed, low.count) == (0.0, 2)
+    assert high.predicted == pytest.approx(0.9) and (high.observed, high.count) == (0.5, 2)
     assert reliability(y, np.ones((4, 1)))[0].count == 4  # a probability of exactly 1 has a bin
 
 
@@ -308,7 +308,8 @@ def test_roc_points_lie_on_scikit_learns_curve() -> None:
     false, true, _ = roc_curve(y[:, 0], s[:, 0], drop_intermediate=False)
     assert np.allclose(curve.false_positive_rate, false, atol=1e-5)
     assert np.allclose(curve.true_positive_rate, true, atol=1e-5)
-    many = roc_points(*(v[:, 0] for v in _random(3000, 1, seed=12)))
+    y, s = _random(3000, 1, seed=12)
+    many = roc_points(y[:, 0], s[:, 0])
     assert len(many.true_positive_rate) <= 80
     assert (many.true_positive_rate[-1], many.false_positive_rate[-1]) == (1.0, 1.0)
 
@@ -327,7 +328,7 @@ def test_curves_of_superclasses_come_first_then_common_rhythms() -> None:
 
 def _swapped_neighbours() -> tuple[list[tuple[str, ...]], np.ndarray, np.ndarray]:
     """Eight pages with AFIB, eight with AFLT; every AFIB page is scored as flutter, and called so."""
-    sets = [("AFIB",)] * 8 + [("AFLT",)] * 8 + [("SR",)] * 4
+    sets: list[tuple[str, ...]] = [*[("AFIB",)] * 8, *[("AFLT",)] * 8, *[("SR",)] * 4]
     scores = np.full((20, 71), 0.1)
     scores[:16, CODES.index("AFLT")] = 0.8
     scores[8:16, CODES.index("AFIB")] = 0.3

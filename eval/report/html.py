@@ -99,7 +99,7 @@ def report_html(report: Report, examples: Sequence[Example] = ()) -> str:
         without_interval=WITHOUT_INTERVAL,
         decision_metrics=_decision_metrics(systems),
         confusable_pairs=_confusable_pairs(systems),
-        statement_rows=statement_rows(report),
+        statement_rows=_statement_rows(report),
         few=FEW_POSITIVES,
         too_few=TOO_FEW_POSITIVES,
         statement_cell=partial(_statement_cell, report),
@@ -177,7 +177,7 @@ def _statement_chart(report: Report, systems: Sequence[SystemMetrics]) -> str:
             group,
             faint=report.positives[code] < FEW_POSITIVES,
         )
-        for group, code, statement in statement_rows(report)
+        for group, code, statement in _statement_rows(report)
     ]
     title = "AUC of each statement for each system"
     return interval_chart(rows, [s.name for s in systems], low=0.0, high=1.0, title=title, count_label="positives")
@@ -276,7 +276,7 @@ def _with_enough_positives(report: Report, code: str, interval: Interval | None)
     return Interval(interval.value, *[math.nan] * 4)
 
 
-def statement_rows(report: Report) -> list[tuple[str, str, Statement]]:
+def _statement_rows(report: Report) -> list[tuple[str, str, Statement]]:
     """(group, code, statement) of every statement with a defined AUC: by group, then by number of positives."""
     left_out = set(report.tasks["all"].left_out)
     rows = [(_group(s), code, s) for code, s in STATEMENTS.items() if code not in left_out]
