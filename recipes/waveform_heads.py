@@ -31,7 +31,7 @@ from transformers.models.mllama.image_processing_pil_mllama import (
     get_optimal_tiled_canvas,
 )
 
-from recipes.packing import IGNORED, Batch
+from recipes.batching import IGNORE_INDEX, Batch
 from render.dataset.signal_column import signal_of
 from render.measurements import beats
 from render.pages.geometry import LeadTrace, PageGeometry, transform_points
@@ -58,7 +58,7 @@ _STATEMENTS_WEIGHT = 10.0  # a mean over 71 answers of which most are "no" is sm
 def targets(row: Mapping[str, Any], processor: Any, patch: int) -> Batch:
     """What the tower has to say about one page.
 
-    reading_lead: (tiles, patches) int64, index into `LEADS`, or `IGNORED`. reading_mv: (tiles, patches, `COLUMNS`)
+    reading_lead: (tiles, patches) int64, index into `LEADS`, or `IGNORE_INDEX`. reading_mv: (tiles, patches, `COLUMNS`)
     float32, NaN where nothing is to be said. reading_beats: (tiles, patches, 3) float32, NaN likewise and where the
     page shows no beat before or behind: seconds since the last R peak and until the next, from the sample nearest to
     the patch's middle, and the logarithm of their RR interval over the page's median. reading_statements: (71,)
@@ -67,7 +67,7 @@ def targets(row: Mapping[str, Any], processor: Any, patch: int) -> Batch:
     """
     side, most = processor.image_processor.size["height"], processor.image_processor.max_image_tiles
     across = side // patch
-    lead = np.full((most, across, across), IGNORED, np.int64)
+    lead = np.full((most, across, across), IGNORE_INDEX, np.int64)
     mv = np.full((most, across, across, COLUMNS), np.nan, np.float32)
     beats = np.full((most, across, across, _BEATS), np.nan, np.float32)
     readable = not row.get("unreadable")
@@ -158,63 +158,65 @@ def _place(
 
 
 class Reading(nn.Module):
-    """The heads, on the output of a vision tower that they listen to. Called with a batch's targets: the loss."""
+    """The heads, on the output of a vision tower, which a hook records. Called with a batch's targets: the losses."""
 
     def __init__(self, vision: Any) -> None:
         super().__init__()
         width = vision.config.vision_output_dim
         self.traces = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, len(LEADS) + COLUMNS + _BEATS))
         self.statements = nn.Linear(width, len(STATEMENTS))
-        self._seen: list[tuple[Tensor, Tensor | None]] = []
-        vision.register_forward_hook(self._listen)
+        self._tower_output: list[tuple[Tensor, Tensor | None]] = []  # last hidden state, indices of its patches
+        vision.register_forward_hook(self._record)
 
-    def go_on_from(self, folder: Path | None) -> None:
-        """Take the heads that an earlier run left in its folder, if it did: one that goes on from its model."""
+    def load_from(self, folder: Path | None) -> None:
+        """Load the heads of an earlier run from its folder, if it has any: for a run on that run's model."""
         if folder is not None and (folder / HEADS).is_file():
-            kept = load_file(folder / HEADS)
-            self.load_state_dict({name.removeprefix(IN_MODEL): value for name, value in kept.items()})
+            weights = load_file(folder / HEADS)
+            self.load_state_dict({name.removeprefix(IN_MODEL): value for name, value in weights.items()})
 
-    def _listen(self, vision: Any, arguments: Any, output: Any) -> None:
+    def _record(self, vision: Any, arguments: Any, output: Any) -> None:
         if self.training:
-            self._seen[:] = [(output.last_hidden_state, getattr(vision, "kept", None))]
+            self._tower_output[:] = [(output.last_hidden_state, getattr(vision, "patch_indices", None))]
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The losses by name. batch: `targets` of each row, stacked, and aspect_ratio_mask (rows, 1, tiles)."""
-        output, kept = self._seen.pop()
-        seen = output[:, 0].float()  # (rows, tiles, 1 + patches, width); a row has one image
+        output, indices = self._tower_output.pop()
+        hidden = output[:, 0].float()  # (rows, tiles, 1 + patches, width); a row has one image
         lead, mv, beats = batch["reading_lead"], batch["reading_mv"], batch["reading_beats"]
-        if kept is not None:  # `recipes.vision_tower.keep_inkiest_patches`
-            kept = kept.view(*lead.shape[:2], -1)
-            lead = lead.gather(2, kept)
-            mv, beats = (t.gather(2, kept[..., None].expand(-1, -1, -1, t.shape[-1])) for t in (mv, beats))
-        filled = batch["aspect_ratio_mask"][:, 0, :, None].to(seen.dtype)
-        page = (seen[:, :, 0] * filled).sum(dim=1) / filled.sum(dim=1)
-        told = self.traces(seen[:, :, 1:]).float()
-        leads, voltages, around = told.split([len(LEADS), COLUMNS, _BEATS], dim=-1)
+        if indices is not None:  # `recipes.vision_tower.keep_inkiest_patches`
+            indices = indices.view(*lead.shape[:2], -1)
+            lead = lead.gather(2, indices)
+            mv, beats = (t.gather(2, indices[..., None].expand(-1, -1, -1, t.shape[-1])) for t in (mv, beats))
+        has_image = batch["aspect_ratio_mask"][:, 0, :, None].to(hidden.dtype)
+        page = (hidden[:, :, 0] * has_image).sum(dim=1) / has_image.sum(dim=1)
+        of_patches = self.traces(hidden[:, :, 1:]).float()
+        leads, voltages, around = of_patches.split([len(LEADS), COLUMNS, _BEATS], dim=-1)
         present = self.statements(page).float()
-        named = functional.cross_entropy(leads.flatten(0, 2), lead.flatten(), ignore_index=IGNORED, reduction="none")
+        lead_losses = functional.cross_entropy(
+            leads.flatten(0, 2), lead.flatten(), ignore_index=IGNORE_INDEX, reduction="none"
+        )
         return {
             "voltages": _mean(functional.smooth_l1_loss, voltages, mv / _MV),
             "beats": _mean(functional.smooth_l1_loss, around, beats / _BEATS_UNIT),
-            "leads": named.sum() / lead.ne(IGNORED).sum().clamp(min=1),
+            "leads": lead_losses.sum() / lead.ne(IGNORE_INDEX).sum().clamp(min=1),
             "statements": _STATEMENTS_WEIGHT
             * _mean(functional.binary_cross_entropy_with_logits, present, batch["reading_statements"]),
         }
 
 
-def _mean(loss: Any, said: Tensor, true: Tensor) -> Tensor:
-    """The loss over what is known; 0 in a batch of which nothing is."""
-    known = true.isfinite()
-    found: Tensor = loss(said[known], true[known], reduction="sum") / known.sum().clamp(min=1)
-    return found
+def _mean(loss: Any, predictions: Tensor, truth: Tensor) -> Tensor:
+    """The mean loss where the truth is finite; 0 in a batch where it never is."""
+    valid = truth.isfinite()
+    mean: Tensor = loss(predictions[valid], truth[valid], reduction="sum") / valid.sum().clamp(min=1)
+    return mean
 
 
 def reading_of(model: Any) -> Any:
-    """The heads that a model was given, however it is wrapped."""
+    """The heads of a model, however it is wrapped."""
     return next(module for module in model.modules() if isinstance(module, Reading))
 
 
-def split_targets(named: Mapping[str, Tensor], prefix: str = _PREFIX) -> tuple[Batch, Batch]:
-    """What is not for the tower's heads, and what is, of a batch or, with another prefix, of a model's weights."""
-    mine = {name: value for name, value in named.items() if name.startswith(prefix)}
-    return {name: value for name, value in named.items() if name not in mine}, mine
+def split_targets(tensors: Mapping[str, Tensor], prefix: str = _PREFIX) -> tuple[Batch, Batch]:
+    """The tensors of a batch that are not for the heads, and those that are; with another prefix, of model weights."""
+    of_heads = {name: value for name, value in tensors.items() if name.startswith(prefix)}
+    return {name: value for name, value in tensors.items() if name not in of_heads}, of_heads

@@ -10,11 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from recipes.batching import IGNORE_INDEX
 from recipes.config import DataPart, ModelPart, load_recipe
-from recipes.model import load_model, load_processor, nano_path
-from recipes.packing import IGNORED
+from recipes.model import load_model, load_processor, nano_path, vision_model
 from recipes.train import finetune, training_pages
-from recipes.vision_tower import vision_model
 from recipes.waveform_heads import COLUMNS, Reading, targets
 from render.dataset.parquet import open_dataset, write_dataset
 from render.dataset.rows import Options, make_row
@@ -123,7 +122,7 @@ def test_a_patch_tells_where_it_lies_between_two_beats(processor, patch, native)
         early += longer < -0.3
     assert early
     _, flat = told(recorded(np.full((12, 5000), 0.1), 500), processor, patch, lenient=True)
-    assert not flat["reading_beats"].isfinite().any() and flat["reading_lead"].ne(IGNORED).any()
+    assert not flat["reading_beats"].isfinite().any() and flat["reading_lead"].ne(IGNORE_INDEX).any()
 
 
 @pytest.mark.parametrize(
@@ -132,9 +131,9 @@ def test_a_patch_tells_where_it_lies_between_two_beats(processor, patch, native)
 def test_every_lead_of_any_page_is_told_of_where_it_lies(options, processor, patch):
     row, found = told(simulate(4), processor, patch, width=900, **options)
     leads = {trace.lead for trace in PageGeometry.from_json(row["geometry"]).leads}
-    seen = {LEADS[i] for i in found["reading_lead"].unique().tolist() if i != IGNORED}
+    seen = {LEADS[i] for i in found["reading_lead"].unique().tolist() if i != IGNORE_INDEX}
     assert seen == leads
-    assert (found["reading_mv"].isfinite().any(-1) == found["reading_lead"].ne(IGNORED)).all()
+    assert (found["reading_mv"].isfinite().any(-1) == found["reading_lead"].ne(IGNORE_INDEX)).all()
 
 
 def test_heads_that_say_the_truth_lose_nothing_and_a_frozen_hook_keeps_nothing(processor, patch, native):
@@ -143,7 +142,7 @@ def test_heads_that_say_the_truth_lose_nothing_and_a_frozen_hook_keeps_nothing(p
     _, found = told(simulate(3), processor, patch, width=native)
     batch = {name: value[None] for name, value in found.items()} | {"aspect_ratio_mask": torch.ones(1, 1, 2)}
     tiles, patches = found["reading_lead"].shape
-    seen = torch.zeros(1, 1, tiles, 1 + patches, vision_model(model).config.vision_output_dim)
+    hidden = torch.zeros(1, 1, tiles, 1 + patches, vision_model(model).config.vision_output_dim)
     truth = torch.cat(
         [
             torch.nn.functional.one_hot(found["reading_lead"].clamp(min=0), len(LEADS)) * 100.0,
@@ -154,12 +153,12 @@ def test_heads_that_say_the_truth_lose_nothing_and_a_frozen_hook_keeps_nothing(p
     )
     reading.traces.forward = lambda _: truth[None]
     reading.statements.forward = lambda _: (found["reading_statements"] * 2 - 1)[None] * 100.0
-    reading._seen[:] = [(seen, None)]
+    reading._tower_output[:] = [(hidden, None)]
     assert all(float(loss) < 1e-6 for loss in reading(batch).values())
     reading.eval()
     pixels = torch.zeros(1, 1, 2, 3, native // 2, native // 2)
     vision_model(model)(pixels, torch.tensor([[2]]), torch.ones(1, 1, 2, dtype=torch.long))
-    assert not reading._seen
+    assert not reading._tower_output
 
 
 def test_a_run_that_teaches_to_read_learns_resumes_and_leaves_a_plain_model(tmp_path, native):
@@ -170,14 +169,14 @@ def test_a_run_that_teaches_to_read_learns_resumes_and_leaves_a_plain_model(tmp_
     short = {"max_steps": 4, "images_per_batch": 2, "log_every": 1, "save_every": 2, "log_to": "none", "workers": 0}
     recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, **short))
     facts = finetune(recipe, tmp_path / "whole")
-    assert facts["losses"][-1][1] < facts["losses"][0][1]
-    halved = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, max_minutes=1e-9))
+    assert facts.losses[-1][1] < facts.losses[0][1]
+    stopping = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, max_minutes=1e-9))
     with pytest.raises(KeyboardInterrupt):
-        finetune(halved, tmp_path / "halves")
-    assert finetune(recipe, tmp_path / "halves", resume=True)["losses"] == facts["losses"]
+        finetune(stopping, tmp_path / "halves")
+    assert finetune(recipe, tmp_path / "halves", resume=True).losses == facts.losses
     state = load_file(tmp_path / "whole" / "model.safetensors")
     assert not any("reading" in name for name in state)
-    assert facts["parameters"] == sum(tensor.numel() for tensor in state.values())
+    assert facts.parameters == sum(tensor.numel() for tensor in state.values())
     load_model(ModelPart(base=str(tmp_path / "whole")))
 
 
