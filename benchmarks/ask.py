@@ -32,10 +32,10 @@ def main() -> int:
     if a.runs < 1:
         parser.error("--runs: at least 1")
     with tempfile.TemporaryDirectory() as folder:
-        return measure(a.pages or render_pages(Path(folder)), a.runs)
+        return print_times(a.pages or render_pages(Path(folder)), a.runs)
 
 
-def measure(pages: Sequence[Path], runs: int) -> int:
+def print_times(pages: Sequence[Path], runs: int) -> int:
     seconds(pages[0])
     print(f"{'page':<20}{'wall s':>8}{'worst':>8}{'CPU s':>8}{'worst':>8}")
     slow = []

@@ -207,10 +207,10 @@ def rows_of(pages: Any) -> datasets.Dataset:
     """One dialogue a row with its page, as TRL takes them."""
     turn = {"role": datasets.Value("string"), "content": datasets.Value("string")}
     features = datasets.Features({"images": datasets.List(datasets.Image()), "messages": datasets.List(turn)})
-    undecoded = pages.cast_column("image", datasets.Image(decode=False))
+    with_bytes = pages.cast_column("image", datasets.Image(decode=False))
     rows = [
         {"images": [row["image"]], "messages": dialogue["messages"]}
-        for row in undecoded
+        for row in with_bytes
         for dialogue in row["dialogues"]
     ]
     return datasets.Dataset.from_list(rows, features=features)
