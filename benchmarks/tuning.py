@@ -1,14 +1,14 @@
-"""What one look for many questions saves in tuning and in scoring, against stock TRL and transformers:
+"""What one prefill for many questions saves in tuning and in scoring, against stock TRL and transformers:
 `python benchmarks/tuning.py [--gpu] [--json OUT]` prints tables for the README.
 
-The yardstick in tuning is TRL's SFTTrainer as it stands: its own collator for images, `messages` with
+The reference in tuning is TRL's SFTTrainer without changes: its own collator for images, `messages` with
 `assistant_only_loss`, a chat template that marks the answers, one dialogue a row and the page in each of its rows.
 Ours is the packed row, page once. Both share the base's weights, begin with the same adapter, learn from the same
 dialogues in the same order (their labels are compared), read through their own data loader and take the same steps:
 forward, backward, clipping, optimizer. Stock gradient checkpointing where the recipe checkpoints, none elsewhere.
 
-The contestants take turns, so that a busy machine slows both alike; figures are medians over the turns. Memory is the
-most that a step holds at once beyond what stands before it (weights, adapter, moments): on a CPU the bytes of living
+The two take turns, so that a busy machine slows both alike; figures are medians over the turns. Memory is the most
+that a step uses at once beyond what is allocated before it (weights, adapter, moments): on a CPU the bytes of living
 tensors, on a GPU what torch's allocator reports. `--gpu` measures the 11 B's shapes with random weights in 4 bits, and
 first a real run of the recipe for 12 GB in a process that may not take more than 11.5 GB. No network is needed.
 """
@@ -40,15 +40,13 @@ from transformers.utils import logging as transformers_logging
 from trl import SFTConfig, SFTTrainer
 
 from ecg_vlm.reader import Reader
-from recipes.batching import BatchLimits, Collator, in_order, split_pages
+from recipes.batching import IGNORE_INDEX, BatchLimits, Collator, Encoder, in_order, pack_rows, render_chat
 from recipes.config import Recipe, load_recipe
 from recipes.inference import answer_tokens
 from recipes.memory import Count, needs
-from recipes.model import add_lora, load_model, load_processor
-from recipes.packing import IGNORED, Encoder, render_chat
+from recipes.model import add_lora, apply_checkpointing, load_model, load_processor
 from recipes.train import Progress, finetune
 from recipes.trainer import Trainer
-from recipes.vision_tower import apply_checkpointing
 from render.dataset.parquet import open_dataset, write_dataset
 from render.dataset.rows import Options
 from render.dialogues.wording import closed_question
@@ -60,15 +58,15 @@ _CUDA = torch.cuda.is_available()
 _CLOSED = 64  # yes/no questions a page, so that there are dialogues enough to choose from
 _FULL_PAGE = 62  # dialogues with which a page comes near the 1,024 tokens of the recipe for 12 GB
 _CARD = 11.5e9  # bytes that a 12 GB card leaves to a run
-_GENERATED = 40
-_COMPARED = 4  # dialogues an image where losses are compared
+_ANSWER_TOKENS = 40
+_LOSS_DIALOGUES = 4  # dialogues an image where losses are compared
 _UNITS = {"wall": "wall"} if _CUDA else {"CPU time": "cpu", "wall": "wall"}  # heading -> field of `Cost`
 
 Targets = Literal["language", "all-linear"]
 _TOWERS: dict[str, Targets] = {"frozen": "language", "trained": "all-linear"}
 
 # Nano's template with the answers marked, end-of-turn token included, as TRL asks for.
-_MARKED = (
+_TEMPLATE_WITH_ANSWERS = (
     "{{- bos_token }}{%- for message in messages %}{%- if message['role'] == 'assistant' %}{%- generation %}"
     "{{- message['content'][0]['text'] + '<|eot_id|>' }}{%- endgeneration %}{%- else %}"
     "{%- for part in message['content'] %}{%- if part['type'] == 'image' %}{{- '<|image|>' }}"
@@ -101,12 +99,12 @@ class Table:
 
 
 def cut_pages(whole: Path, folder: Path, dialogues: int) -> None:
-    """The data set `whole` with exactly so many dialogues a page, spread over those that it has."""
+    """The data set `whole` with exactly `dialogues` dialogues a page, evenly selected."""
 
-    def spread(found: list[Any]) -> dict[str, list[Any]]:
-        return {"dialogues": found[:: len(found) // dialogues][:dialogues]}
+    def select(of_page: list[Any]) -> dict[str, list[Any]]:
+        return {"dialogues": of_page[:: len(of_page) // dialogues][:dialogues]}
 
-    cut = open_dataset(whole).map(spread, input_columns="dialogues", keep_in_memory=True)
+    cut = open_dataset(whole).map(select, input_columns="dialogues", keep_in_memory=True)
     (folder / "data").mkdir(parents=True)
     cut.to_parquet(str(folder / "data" / "pages.parquet"))
     shutil.copy(whole / "manifest.json", folder)
@@ -145,44 +143,44 @@ class Contestant:
         self.optimizer.zero_grad()
         return float(loss)
 
-    def learnt_tokens(self) -> list[int]:
+    def label_tokens(self) -> list[int]:
         """The tokens that carry loss in the first batch, in order; not a step."""
         labels = next(iter(self.trainer.get_train_dataloader()))["labels"]
-        return [int(token) for token in labels[labels != IGNORED]]
+        return [int(token) for token in labels[labels != IGNORE_INDEX]]
 
 
 def contestants(base: Any, processor: Any, recipe: Recipe, folder: Path, dialogues: int) -> dict[str, Contestant]:
     """Ours and stock TRL, on the same weights and dialogues. Raises `AssertionError` where their labels differ."""
     pages, encoder = open_dataset(folder), Encoder(processor)
-    batches = in_order(split_pages(pages, encoder, 0), BatchLimits(1))
-    model, train = adapted(base, recipe), recipe.train
+    batches = in_order(pack_rows(pages, encoder, 0), BatchLimits(1))
+    model, train = with_adapter(base, recipe), recipe.train
     apply_checkpointing(model, checkpointing=train.gradient_checkpointing)
     ours = {"remove_unused_columns": False, "dataset_kwargs": {"skip_prepare_dataset": True}}
-    packed = Trainer(
+    ours_trainer = Trainer(
         model=model,
         args=arguments(recipe, folder, checkpoint=False, **ours),
         train_dataset=batches.table("train"),
         processing_class=processor,
-        data_collator=Collator({"train": (pages, batches.pieces)}, encoder),
+        data_collator=Collator({"train": (pages, batches.rows)}, encoder),
     )
-    marked = load_processor(recipe.model.base)
-    marked.chat_template = _MARKED
+    processor_of_trl = load_processor(recipe.model.base)
+    processor_of_trl.chat_template = _TEMPLATE_WITH_ANSWERS
     theirs = {"per_device_train_batch_size": dialogues, "assistant_only_loss": True}
     stock = SFTTrainer(
-        model=adapted(base, recipe),
+        model=with_adapter(base, recipe),
         args=arguments(recipe, folder, checkpoint=train.gradient_checkpointing, **theirs),
         train_dataset=rows_of(pages),
-        processing_class=marked,
+        processing_class=processor_of_trl,
     )
-    made = {"ours": Contestant(packed), "TRL": Contestant(stock)}
-    assert made["ours"].learnt_tokens() == made["TRL"].learnt_tokens()
-    return made
+    pair = {"ours": Contestant(ours_trainer), "TRL": Contestant(stock)}
+    assert pair["ours"].label_tokens() == pair["TRL"].label_tokens()
+    return pair
 
 
-def adapted(base: Any, recipe: Recipe) -> Any:
+def with_adapter(base: Any, recipe: Recipe) -> Any:
     """A model of its own with a fresh adapter; the base's tensors are shared, not copied."""
-    shared = {id(tensor): tensor for tensor in (*base.parameters(), *base.buffers())}
-    twin = copy.deepcopy(base, shared)
+    memo = {id(tensor): tensor for tensor in (*base.parameters(), *base.buffers())}
+    twin = copy.deepcopy(base, memo)
     torch.manual_seed(recipe.train.seed)
     assert recipe.lora is not None
     return add_lora(twin, recipe.lora)
@@ -209,8 +207,12 @@ def rows_of(pages: Any) -> datasets.Dataset:
     """One dialogue a row with its page, as TRL takes them."""
     turn = {"role": datasets.Value("string"), "content": datasets.Value("string")}
     features = datasets.Features({"images": datasets.List(datasets.Image()), "messages": datasets.List(turn)})
-    encoded = pages.cast_column("image", datasets.Image(decode=False))
-    rows = [{"images": [row["image"]], "messages": told["messages"]} for row in encoded for told in row["dialogues"]]
+    with_bytes = pages.cast_column("image", datasets.Image(decode=False))
+    rows = [
+        {"images": [row["image"]], "messages": dialogue["messages"]}
+        for row in with_bytes
+        for dialogue in row["dialogues"]
+    ]
     return datasets.Dataset.from_list(rows, features=features)
 
 
@@ -219,20 +221,20 @@ def rows_of(pages: Any) -> datasets.Dataset:
 
 def take_turns(turns: dict[str, Callable[[], object]], rounds: int) -> dict[str, Cost | None]:
     """Median cost of each over interleaved rounds, after one that does not count; None where memory ran out."""
-    spent: dict[str, list[tuple[float, float]]] = {name: [] for name in turns}
+    costs: dict[str, list[tuple[float, float]]] = {name: [] for name in turns}
     out: set[str] = set()
     for i in range(rounds + 1):
         for name, turn in turns.items():
             _settle()
-            began = time.process_time(), time.perf_counter()
+            start = time.process_time(), time.perf_counter()
             if name in out or not fits(turn):
                 out.add(name)
                 continue
             _settle()
             if i:
-                spent[name].append((time.process_time() - began[0], time.perf_counter() - began[1]))
+                costs[name].append((time.process_time() - start[0], time.perf_counter() - start[1]))
     medians = {
-        name: [statistics.median(column) for column in zip(*found, strict=True)] for name, found in spent.items()
+        name: [statistics.median(column) for column in zip(*turns, strict=True)] for name, turns in costs.items()
     }
     return {name: None if name in out else Cost(*median) for name, median in medians.items()}
 
@@ -283,24 +285,24 @@ def tuning_table(base: Any, processor: Any, recipe: Recipe, place: Path, counts:
     rows = []
     for tower, targets in _TOWERS.items():
         for n in counts:
-            made = contestants(base, processor, retargeted(recipe, targets), place / str(n), n)
-            cost = take_turns({name: each.step for name, each in made.items()}, rounds)
-            weights = {name: weigh(each.step) if cost[name] else None for name, each in made.items()}
+            pair = contestants(base, processor, with_targets(recipe, targets), place / str(n), n)
+            cost = take_turns({name: each.step for name, each in pair.items()}, rounds)
+            weights = {name: weigh(each.step) if cost[name] else None for name, each in pair.items()}
             rows.append((tower, str(n), *_speeds(cost, n), *_weights(weights), *_rates(cost, weights)))
             print("measured:", *rows[-1], file=sys.stderr, flush=True)
-            del made
+            del pair
             _free()
-    compared = [f"dialogues/s of {unit}" for unit in _UNITS] + ["memory of a step, MB", "GFLOP counted"]
+    headings = [f"dialogues/s of {unit}" for unit in _UNITS] + ["memory of a step, MB", "GFLOP counted"]
     columns = [
         "tower",
         "dialogues an image",
-        *(column for what in compared for column in (f"{what}, ours", "TRL", "×")),
+        *(column for what in headings for column in (f"{what}, ours", "TRL", "×")),
     ]
     rates = ["TFLOP/s, ours", "TRL"] if _CUDA else []
     return Table("One optimizer step; × is how many times better ours is", (*columns, *rates), rows)
 
 
-def retargeted(recipe: Recipe, targets: Targets) -> Recipe:
+def with_targets(recipe: Recipe, targets: Targets) -> Recipe:
     """The recipe with other layers adapted."""
     assert recipe.lora is not None
     return replace(recipe, lora=replace(recipe.lora, targets=targets))
@@ -332,27 +334,27 @@ def _pair(values: Sequence[float | None], *, larger_is_better: bool = False) -> 
 
 def loss_table(base: Any, processor: Any, recipe: Recipe, folder: Path, dialogues: int, steps: int) -> Table:
     """The loss of both on the same batches, step by step, and how far they ever are apart."""
-    made = contestants(base, processor, recipe, folder, dialogues)
+    pair = contestants(base, processor, recipe, folder, dialogues)
     try:
-        losses = {name: [each.step() for _ in range(steps)] for name, each in made.items()}
+        losses = {name: [each.step() for _ in range(steps)] for name, each in pair.items()}
     except torch.OutOfMemoryError:
         return Table("Loss", ("why not",), [("out of memory",)])
     apart = max(abs(ours - stock) for ours, stock in zip(*losses.values(), strict=True))
     title = f"Loss, {dialogues} dialogues an image, tower trained; in {steps} steps never more than {apart:.1e} apart"
-    shown = sorted({0, steps // 4, steps // 2, steps - 1})
-    rows = [(name, *(f"{loss[i]:.6f}" for i in shown)) for name, loss in losses.items()]
-    return Table(title, ("", *(f"step {i + 1}" for i in shown)), rows)
+    columns = sorted({0, steps // 4, steps // 2, steps - 1})
+    rows = [(name, *(f"{loss[i]:.6f}" for i in columns)) for name, loss in losses.items()]
+    return Table(title, ("", *(f"step {i + 1}" for i in columns)), rows)
 
 
 def score_table(base: Any, processor: Any, page: Any, rounds: int) -> Table:
-    """All statements' scores of one page from one look, one by one, and an answer of 40 tokens."""
+    """All statements' scores of one page from one preprocess, one by one, and an answer of 40 tokens."""
     reader = Reader(base, processor)
     yes, no = answer_tokens(processor)
 
     def inputs(question: str) -> Any:
         text = render_chat(processor, [{"role": "user", "content": question}], prompt=True)
-        made = processor(images=[page], text=text, add_special_tokens=False, return_tensors="pt")
-        return made.to(base.device)
+        batch = processor(images=[page], text=text, add_special_tokens=False, return_tensors="pt")
+        return batch.to(base.device)
 
     @torch.no_grad()
     def separately() -> Tensor:
@@ -360,39 +362,39 @@ def score_table(base: Any, processor: Any, page: Any, rounds: int) -> Table:
         return torch.stack([(logits[yes].float() - logits[no].float()).sigmoid() for logits in each]).cpu()
 
     def generate() -> None:
-        length = {"min_new_tokens": _GENERATED, "max_new_tokens": _GENERATED}
+        length = {"min_new_tokens": _ANSWER_TOKENS, "max_new_tokens": _ANSWER_TOKENS}
         base.generate(**inputs("What does this ECG show?"), **length, do_sample=False)
 
     count = len(STATEMENTS)
     turns: dict[str, Callable[[], object]] = {
-        f"{count} scores, one look": lambda: reader.score(page),
-        f"one answer of {_GENERATED} tokens, stock `generate`": generate,
+        f"{count} scores, one prefill": lambda: reader.score(page),
+        f"one answer of {_ANSWER_TOKENS} tokens, stock `generate`": generate,
         f"{count} scores, {count} stock passes": separately,
     }
     cost = take_turns(turns, rounds)
     apart = float((torch.tensor(list(reader.score(page).values())) - separately()).abs().max())
     first = next(iter(cost.values()))
-    rows = [(name, *_times(found, first)) for name, found in cost.items()]
-    title = f"Scoring one page; one look and stock passes differ by at most {apart:.0e} in P(yes)"
-    return Table(title, ("", "CPU time, ms", "wall, ms", "× one look, wall"), rows)
+    rows = [(name, *_times(each, first)) for name, each in cost.items()]
+    title = f"Scoring one page; one prefill and stock passes differ by at most {apart:.0e} in P(yes)"
+    return Table(title, ("", "CPU time, ms", "wall, ms", "× one preprocess, wall"), rows)
 
 
-def _times(found: Cost | None, first: Cost | None) -> tuple[str, ...]:
-    if found is None or first is None:
+def _times(cost: Cost | None, first: Cost | None) -> tuple[str, ...]:
+    if cost is None or first is None:
         return "out of memory", "", ""
-    return f"{found.cpu * 1e3:.0f}", f"{found.wall * 1e3:.0f}", f"{found.wall / first.wall:.1f}"
+    return f"{cost.cpu * 1e3:.0f}", f"{cost.wall * 1e3:.0f}", f"{cost.wall / first.wall:.1f}"
 
 
 def recipe_table(base: str, place: Path, steps: int) -> Table:
     """A real run of the recipe for 12 GB, counted beforehand and measured, on a GPU inside 11.5 GB."""
     recipe = recipe_for(True, base, f"data.train={place / str(_FULL_PAGE)}", f"train.max_steps={steps}")
-    seen: list[Progress] = []
+    progress: list[Progress] = []
     if _CUDA:
         torch.cuda.set_per_process_memory_fraction(_CARD / torch.cuda.mem_get_info()[1])
         torch.cuda.reset_peak_memory_stats()
     try:
-        run = finetune(recipe, place / "recipe", report=seen.append)
-        text, speed = round(run["tokens"] / run["images"]), seen[-1].images_per_second
+        run = finetune(recipe, place / "recipe", report=progress.append)
+        text, speed = round(run.tokens / run.images), progress[-1].images_per_second
         need = needs(recipe, text_tokens=text)
         flops, memory = need.flops_per_image, _device_memory(need.total)
     except WorkFailed as error:
@@ -406,16 +408,16 @@ def recipe_table(base: str, place: Path, steps: int) -> Table:
         ("images/s", "", f"{speed:.3g}"),
         ("TFLOP/s: operations counted, time measured", "", f"{flops * speed / 1e12:.3g}"),
     ]
-    title = f"{recipe.name} on {base}, {run['images']} images with {text} text tokens each"
+    title = f"{recipe.name} on {base}, {run.images} images with {text} text tokens each"
     return Table(title, ("", "counted", "measured"), rows + memory)
 
 
-def _device_memory(counted: int) -> list[tuple[str, str, str]]:
+def _device_memory(estimate: int) -> list[tuple[str, str, str]]:
     if not _CUDA:
         return []
     free, total = torch.cuda.mem_get_info()
     return [
-        ("peak memory, GB: tensors", f"{counted / 1e9:.2f}", f"{torch.cuda.max_memory_allocated() / 1e9:.2f}"),
+        ("peak memory, GB: tensors", f"{estimate / 1e9:.2f}", f"{torch.cuda.max_memory_allocated() / 1e9:.2f}"),
         ("peak memory, GB: held by torch", "", f"{torch.cuda.max_memory_reserved() / 1e9:.2f}"),
         ("the device's memory in use at the end, GB", "", f"{(total - free) / 1e9:.2f}"),
     ]
@@ -438,22 +440,24 @@ def facts(base: str, recipe: Recipe, pages: int) -> str:
     )
 
 
-def measure(chosen: argparse.Namespace, place: Path) -> Iterator[Table | str]:
+def measure(options: argparse.Namespace, place: Path) -> Iterator[Table | str]:
     """The tables one by one, and what they were measured on."""
-    gpu, base_name, steps = chosen.gpu, chosen.base, chosen.steps
+    gpu, base_name, steps = options.gpu, options.base, options.steps
     pages = max(steps, 8)
     write_dataset(SimulatedSource(5, pages), place / "all", Options(width=672, closed=_CLOSED, seed=5))
-    for n in {*chosen.dialogues, *([_FULL_PAGE] if gpu else [])}:
+    for n in {*options.dialogues, *([_FULL_PAGE] if gpu else [])}:
         cut_pages(place / "all", place / str(n), n)
     if gpu:
-        yield recipe_table(base_name, place, 2 if chosen.quick else 5)
-    recipe = recipe_for(gpu, base_name, "lora.dropout=0", "lora.targets=all-linear", "train.accumulate=1")
+        yield recipe_table(base_name, place, 2 if options.quick else 5)
+    recipe = recipe_for(
+        gpu, base_name, "lora.dropout=0", "lora.targets=all-linear", "train.gradient_accumulation_steps=1"
+    )
     yield facts(base_name, recipe, pages)
     base, processor = load_model(recipe.model), load_processor(base_name)
     page = open_dataset(place / "all")[0]["image"]
-    yield score_table(base, processor, page, chosen.rounds)
-    yield tuning_table(base, processor, recipe, place, chosen.dialogues, chosen.rounds)
-    n = min(chosen.dialogues, key=lambda n: abs(n - _COMPARED))
+    yield score_table(base, processor, page, options.rounds)
+    yield tuning_table(base, processor, recipe, place, options.dialogues, options.rounds)
+    n = min(options.dialogues, key=lambda n: abs(n - _LOSS_DIALOGUES))
     yield loss_table(base, processor, recipe, place / str(n), n, steps)
 
 
@@ -467,25 +471,25 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="steps over which losses are compared (default: 50, with --gpu 20)")
     parser.add_argument("--quick", action="store_true", help="one round, 1 and 4 dialogues, 5 steps: to see it work")
     parser.add_argument("--json", type=Path, help="also write the tables here")
-    chosen = parser.parse_args()
-    if chosen.gpu and not _CUDA and not chosen.base:
+    options = parser.parse_args()
+    if options.gpu and not _CUDA and not options.base:
         parser.error("--gpu: torch finds no GPU; to try the same code on a CPU add --base random:nano")
-    chosen.base = chosen.base or ("random:11b" if chosen.gpu else "nano")
-    chosen.rounds = chosen.rounds or (2 if chosen.gpu else 7)
-    chosen.steps = chosen.steps or (20 if chosen.gpu else 50)
-    if chosen.quick:
-        chosen.dialogues, chosen.steps, chosen.rounds = [1, 4], 5, 1
+    options.base = options.base or ("random:11b" if options.gpu else "nano")
+    options.rounds = options.rounds or (2 if options.gpu else 7)
+    options.steps = options.steps or (20 if options.gpu else 50)
+    if options.quick:
+        options.dialogues, options.steps, options.rounds = [1, 4], 5, 1
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     datasets.disable_progress_bars()
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
-    said: list[Any] = []
+    results: list[Any] = []
     with tempfile.TemporaryDirectory() as name:
-        for part in measure(chosen, Path(name)):
+        for part in measure(options, Path(name)):
             print(part if isinstance(part, Table) else f"\n{part}", flush=True)
-            said.append(vars(part) if isinstance(part, Table) else part)
-            if chosen.json:
-                chosen.json.write_text(json.dumps(said, indent=1), encoding="utf-8")
+            results.append(vars(part) if isinstance(part, Table) else part)
+            if options.json:
+                options.json.write_text(json.dumps(results, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from eval.metrics.calibration import CALIBRATION_FILE, Calibration, read_calibration
 from eval.types import LabelledRecords
-from recipes.checkpoint import read_run
+from recipes.run_folder import is_run, read_run
 from render.errors import InputError
 
 SCORE_FILES = (".parquet", ".csv")
@@ -26,10 +26,10 @@ def contamination(model: str, records: LabelledRecords, force: bool) -> str:
     """
     if model.endswith(SCORE_FILES):
         return f"{model}: not checked; a file of scores does not say what its model was trained on"
-    if not (Path(model) / "run.json").is_file():
+    if not is_run(model):
         return f"{model}: not checked; only runs of ecg-vlm finetune say what they were tuned on"
     facts = read_run(Path(model))
-    tuning_records, tuning_patients = set(facts["records"]), set(facts["patients"]) - {""}
+    tuning_records, tuning_patients = set(facts.records), set(facts.patients) - {""}
     records_in_both, patients = tuning_records & set(records.record_ids), tuning_patients & set(records.patients)
     if not records_in_both and not patients:
         return (
@@ -55,8 +55,8 @@ def short_name(spec: str) -> str:
     path = Path(spec)
     if spec == "nano":
         return "nano, untuned"
-    if (path / "run.json").is_file():
-        return f"{Path(read_run(path)['base']).name}, tuned"
+    if is_run(path):
+        return f"{Path(read_run(path).base).name}, tuned"
     if path.suffix == ".csv":
         return path.stem
     return path.parent.name if path.suffix == ".parquet" else path.name
@@ -67,7 +67,7 @@ def calibration_path(spec: str) -> Path | None:
     path = Path(spec)
     if spec.endswith(SCORE_FILES):
         return path.with_name(CALIBRATION_FILE)
-    return path / CALIBRATION_FILE if (path / "run.json").is_file() else None
+    return path / CALIBRATION_FILE if is_run(path) else None
 
 
 def frozen_calibrations(
@@ -91,11 +91,11 @@ def frozen_calibrations(
 
 def tuning(model: str) -> dict[str, object]:
     """The facts about tuning in the `run.json` of a run of `ecg-vlm finetune`; empty for any other model."""
-    if not (Path(model) / "run.json").is_file():
+    if not is_run(model):
         return {}
     facts = read_run(Path(model))
     keys = ("base", "pages", "steps", "seconds", "parameters", "trained_parameters")
-    return {key: facts[key] for key in keys if key in facts}
+    return {key: getattr(facts, key) for key in keys}
 
 
 def versions() -> dict[str, str]:

@@ -14,9 +14,9 @@ from PIL import Image
 from ecg_vlm.images import open_image
 from eval.parser.parse import parse
 from recipes import inference
-from recipes.base_models import NANO, base_fingerprint
-from recipes.checkpoint import read_run
 from recipes.inference import Prefill
+from recipes.model import NANO, base_fingerprint
+from recipes.run_folder import read_run
 from render.dialogues.wording import closed_question
 from render.errors import InputError
 from render.statements import STATEMENTS
@@ -71,10 +71,10 @@ class Reader:
         if recipe.lora is None:
             return cls(load_model(ModelPart(base=str(folder))), load_processor(str(folder)), str(folder))
         base = recipe.model.base
-        if facts["base_sha256"] != base_fingerprint(base):
+        if facts.base_sha256 != base_fingerprint(base):
             raise InputError(
                 f"{folder}: the adapter was made for another {base} than the one installed here; "
-                f"tune it again, or install the version that it was made with ({facts['versions']['ecg-vlm']})"
+                f"tune it again, or install the version that it was made with ({facts.versions.get('ecg-vlm')})"
             )
         return cls(load_adapter(load_model(recipe.model), folder, base), load_processor(base), str(folder))
 

@@ -1,18 +1,24 @@
-"""Which pages go into which batch: planned before the run, from the recipe's budget and seed alone.
+"""From pages with dialogues to batches: encode, plan, pack, collate.
 
-A batch holds at most so many images and so many text tokens, padding included, so that no batch needs more memory than
-another. A page whose dialogues do not fit into one row is looked at several times, whole dialogues each time. Nothing
-is cut and nothing dropped: each dialogue is in exactly one batch of an epoch.
+One prefill, many questions: all dialogues about an image lie in one row behind that image. The row is a sequence of
+independent dialogues: self-attention is causal within a dialogue and blocked between dialogues (a block-diagonal
+mask), positions restart with each, and every token from the image token on attends to the one image. Training, scoring
+and asking all use `encode` and `pack`.
 
-The plan of the whole run is one list of batches. Whoever trains takes them in order: step s takes `per_step` of them,
-shared out over processes and accumulation alike, so that neither changes what a step learns from, and a run that
-goes on from a checkpoint only has to know its step.
+Which pages go into which batch is planned before the run, from the recipe's limits and seed alone. A batch holds at
+most so many images and so many text tokens, padding included, so that no batch needs more memory than another. A page
+whose dialogues do not fit into one row gets several rows, whole dialogues each time. Nothing is truncated and nothing
+dropped: each dialogue is in exactly one batch of an epoch.
+
+The plan of the whole run is one list of batches, taken in order: step s takes `per_step` of them, divided among
+processes and gradient accumulation alike, so that neither changes what a step learns from, and a run that resumes from
+a checkpoint only has to know its step.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -20,16 +26,104 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
 
-from recipes.packing import Batch, Encoder, look, pack
-from recipes.waveform_heads import targets
 from render.errors import InputError
 
 if TYPE_CHECKING:
     import datasets
 
+IGNORE_INDEX = -100
+"""Label of tokens that carry no loss (the ignore_index of torch's cross entropy)."""
+
+_CACHE_SIZE = 50_000  # dialogues
+
 # Rows are sorted by length within this many batches' worth of pages: padding shrinks, and the order stays random.
-_SORTED_BATCHES = 16
+_SORT_WINDOW_BATCHES = 16
+
+Message = dict[str, str]
+Batch = dict[str, Tensor]
+
+
+# Dialogues as tokens
+
+
+@dataclass(frozen=True)
+class EncodedDialogue:
+    """One dialogue as tokens. labels: the token itself where the model has to produce it, `IGNORE_INDEX` elsewhere."""
+
+    input_ids: tuple[int, ...]
+    labels: tuple[int, ...]
+
+
+def render_chat(processor: Any, messages: Sequence[Message], *, prompt: bool) -> str:
+    """Messages as the model's chat text, the image at the head of the first user turn.
+
+    prompt: end where the model has to continue.
+    """
+    content: list[dict[str, Any]] = [{"type": "image"}, {"type": "text", "text": messages[0]["content"]}]
+    chat: list[dict[str, Any]] = [{"role": messages[0]["role"], "content": content}]
+    chat += [{"role": m["role"], "content": [{"type": "text", "text": m["content"]}]} for m in messages[1:]]
+    text: str = processor.apply_chat_template(chat, add_generation_prompt=prompt, tokenize=False)
+    return text
+
+
+def encode(processor: Any, messages: Sequence[Message]) -> EncodedDialogue:
+    """Tokens and labels of a dialogue: loss on the assistant's turns alone, their end-of-turn token included.
+
+    The chat is rendered without and with each answer; the tokens that are added are the answer. The template writes
+    the begin-of-text token itself, so the tokenizer must not add a second one.
+    Raises `InputError` for a dialogue without an answer, and for a text that contains the image token: the head has no
+    row for that token, and a second one would be a second image.
+    """
+    ids: list[int] = []
+    labels: list[int] = []
+    for turn, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        prompt = _tokens(processor, render_chat(processor, messages[:turn], prompt=True))
+        with_answer = _tokens(processor, render_chat(processor, messages[: turn + 1], prompt=False))
+        if with_answer[: len(prompt)] != prompt:
+            raise ValueError("the chat template rewrites the prompt when an answer follows; labels would be wrong")
+        labels += [IGNORE_INDEX] * (len(prompt) - len(ids)) + with_answer[len(prompt) :]
+        ids = with_answer
+    if not ids:
+        raise InputError("a dialogue without an assistant's turn; add an answer or remove the dialogue")
+    if ids.count(processor.image_token_id) != 1:
+        raise InputError(f"a dialogue's text contains the image token {processor.image_token}; remove it")
+    return EncodedDialogue(tuple(ids), tuple(labels))
+
+
+def encode_prompt(processor: Any, question: str) -> EncodedDialogue:
+    """Tokens of a question, up to the position where the model's answer begins."""
+    ids = _tokens(processor, render_chat(processor, [{"role": "user", "content": question}], prompt=True))
+    return EncodedDialogue(tuple(ids), (IGNORE_INDEX,) * len(ids))
+
+
+def _tokens(processor: Any, text: str) -> list[int]:
+    ids: list[int] = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+class Encoder:
+    """Encodes dialogues with a cache: closed questions recur on thousands of pages."""
+
+    def __init__(self, processor: Any) -> None:
+        self.processor = processor
+        self._cache: dict[tuple[str, ...], EncodedDialogue] = {}
+
+    def __call__(self, messages: Sequence[Message]) -> EncodedDialogue:
+        """`encode`, from the cache where possible."""
+        key = tuple(part for message in messages for part in (message["role"], message["content"]))
+        if key not in self._cache:
+            if len(self._cache) >= _CACHE_SIZE:
+                self._cache.clear()
+            self._cache[key] = encode(self.processor, messages)
+        return self._cache[key]
+
+
+# The plan of a run
 
 
 @dataclass(frozen=True)
@@ -43,28 +137,28 @@ class PackedRow:
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """What a batch may hold. images: rows. tokens: rows x longest row; 0 for no limit.
+    """The largest batch. images: rows. tokens: rows x longest row; 0 for no limit.
 
-    There is no count of tiles: Mllama's tower works on all tiles of its canvas whatever an image fills of them, so
-    that `images` is the tile budget too.
+    There is no limit of tiles: Mllama's tower computes all tiles of its canvas, however many an image fills, so that
+    `images` limits the tiles too.
     """
 
     images: int
     tokens: int = 0
 
-    def holds(self, rows: int, longest: int) -> bool:
-        """Whether so many rows, the longest of so many tokens, fit into one batch."""
+    def allows(self, rows: int, longest: int) -> bool:
+        """Whether `rows` rows, the longest of `longest` tokens, fit into one batch."""
         return rows <= self.images and (self.tokens == 0 or rows * longest <= self.tokens)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The batches of a run in the order in which they are taken; each a tuple of indices of `pieces`.
+    """The batches of a run in the order in which they are taken; each is a tuple of indices of `rows`.
 
-    per_step: batches that one optimizer step takes, over all processes.
+    per_step: batches of one optimizer step, over all processes.
     """
 
-    pieces: tuple[PackedRow, ...]
+    rows: tuple[PackedRow, ...]
     batches: tuple[tuple[int, ...], ...]
     per_step: int
 
@@ -73,40 +167,40 @@ class Plan:
         """Optimizer steps of the run."""
         return math.ceil(len(self.batches) / self.per_step)
 
-    def rows(self, step: int) -> int:
-        """Images seen in the first `step` steps."""
-        return self._up_to(step)[0]
+    def images(self, step: int) -> int:
+        """Images in the batches of the first `step` steps."""
+        return self._totals(step)[0]
 
     def tokens(self, step: int) -> int:
-        """Text tokens seen in the first `step` steps, padding left out."""
-        return self._up_to(step)[1]
+        """Text tokens in the batches of the first `step` steps, without padding."""
+        return self._totals(step)[1]
 
-    def table(self, of: str) -> datasets.Dataset:
-        """One row a batch, {"of", "pieces": its indices}: the data set that a Trainer takes one by one."""
+    def table(self, split: str) -> datasets.Dataset:
+        """One row a batch, {"split", "rows": its indices}: the data set whose items a Trainer takes one by one."""
         import datasets
 
         return datasets.Dataset.from_dict(
-            {"of": [of] * len(self.batches), "pieces": [list(batch) for batch in self.batches]}
+            {"split": [split] * len(self.batches), "rows": [list(batch) for batch in self.batches]}
         )
 
-    def _up_to(self, step: int) -> tuple[int, int]:
+    def _totals(self, step: int) -> tuple[int, int]:
         rows, tokens = self._sums[min(step * self.per_step, len(self.batches))]
         return int(rows), int(tokens)
 
     @cached_property
     def _sums(self) -> NDArray[np.int64]:
         """(batches + 1, 2): rows and tokens of the batches before each."""
-        counts = [(len(batch), sum(self.pieces[i].tokens for i in batch)) for batch in self.batches]
+        counts = [(len(batch), sum(self.rows[i].tokens for i in batch)) for batch in self.batches]
         return np.concatenate([np.zeros((1, 2), np.int64), np.cumsum(np.array(counts, np.int64), axis=0)])
 
 
-def split_pages(pages: Any, encoder: Encoder, tokens: int) -> tuple[PackedRow, ...]:
+def pack_rows(pages: Any, encoder: Encoder, tokens: int) -> tuple[PackedRow, ...]:
     """Every dialogue of every page in rows of at most `tokens` tokens (0: no limit), in the order of the data set.
 
-    Raises `InputError` for a dialogue that is longer by itself: the answers of one with several turns depend on its
-    earlier turns, so that it cannot be parted either. Pages without dialogues give no row.
+    Pages without dialogues give no row. Raises `InputError` for a dialogue that is longer than a row: the answers of a
+    dialogue with several turns depend on its earlier turns, so that it cannot be split.
     """
-    pieces: list[PackedRow] = []
+    rows: list[PackedRow] = []
     names = pages["record_id"]
     for page, dialogues in enumerate(pages["dialogues"]):
         lengths = []
@@ -120,13 +214,14 @@ def split_pages(pages: Any, encoder: Encoder, tokens: int) -> tuple[PackedRow, .
                     f"record {names[page]} (row {page}), dialogue {k}: {lengths[-1]} tokens, train.tokens_per_batch is "
                     f"{tokens}; raise it to {lengths[-1]} or more, or shorten the dialogue"
                 )
-        pieces += [PackedRow(page, row, sum(lengths[k] for k in row)) for row in _rows(lengths, tokens)]
-    if not pieces:
+        rows += [PackedRow(page, row, sum(lengths[k] for k in row)) for row in _split(lengths, tokens)]
+    if not rows:
         raise InputError("no page has a dialogue; render the pages with questions")
-    return tuple(pieces)
+    return tuple(rows)
 
 
-def _rows(lengths: Sequence[int], limit: int) -> Iterator[tuple[int, ...]]:
+def _split(lengths: Sequence[int], limit: int) -> Iterator[tuple[int, ...]]:
+    """Indices of dialogues, in order, in rows of at most `limit` tokens (0: no limit)."""
     row: list[int] = []
     for k, length in enumerate(lengths):
         if row and limit and sum(lengths[i] for i in row) + length > limit:
@@ -138,82 +233,147 @@ def _rows(lengths: Sequence[int], limit: int) -> Iterator[tuple[int, ...]]:
 
 
 def plan_batches(
-    pieces: tuple[PackedRow, ...], budget: BatchLimits, *, seed: int, per_step: int, epochs: float = 1.0, steps: int = 0
+    rows: tuple[PackedRow, ...], limits: BatchLimits, *, seed: int, per_step: int, epochs: float = 1.0, steps: int = 0
 ) -> Plan:
-    """The batches of a run of so many epochs, or of so many steps when `steps` is not 0."""
+    """The batches of a run of `epochs` epochs, or of `steps` steps when that is not 0."""
     batches: list[tuple[int, ...]] = []
-    wanted = steps * per_step
+    size = steps * per_step
     epoch = 0
-    while len(batches) < wanted if steps else epoch < epochs:
-        shuffled = _epoch(pieces, budget, np.random.default_rng([seed, epoch]), per_step)
+    while len(batches) < size if steps else epoch < epochs:
+        of_epoch = _epoch(rows, limits, np.random.default_rng([seed, epoch]), per_step)
         share = 1.0 if steps else min(1.0, epochs - epoch)
-        batches += shuffled[: math.ceil(round(len(shuffled) / per_step * share, 9)) * per_step]
+        batches += of_epoch[: math.ceil(round(len(of_epoch) / per_step * share, 9)) * per_step]
         epoch += 1
-    return Plan(pieces, tuple(batches[:wanted] if steps else batches), per_step)
+    return Plan(rows, tuple(batches[:size] if steps else batches), per_step)
 
 
-def in_order(pieces: tuple[PackedRow, ...], budget: BatchLimits) -> Plan:
-    """All pieces once, in the order of the data set: for losses on held-out pages."""
-    return Plan(pieces, tuple(_cut(range(len(pieces)), pieces, budget)), 1)
+def in_order(rows: tuple[PackedRow, ...], limits: BatchLimits) -> Plan:
+    """All rows once, in the order of the data set: for losses on held-out pages."""
+    return Plan(rows, tuple(_cut(range(len(rows)), rows, limits)), 1)
 
 
 def _epoch(
-    pieces: Sequence[PackedRow], budget: BatchLimits, rng: np.random.Generator, per_step: int
+    rows: Sequence[PackedRow], limits: BatchLimits, rng: np.random.Generator, per_step: int
 ) -> list[tuple[int, ...]]:
-    """Every piece once, in batches of random order, their number a multiple of `per_step` where there are enough."""
-    order = rng.permutation(len(pieces)).tolist()
-    window = _SORTED_BATCHES * budget.images
+    """Every row once, in batches of random order, their number a multiple of `per_step` where there are enough."""
+    order = rng.permutation(len(rows)).tolist()
+    window = _SORT_WINDOW_BATCHES * limits.images
     batches: list[tuple[int, ...]] = []
     for start in range(0, len(order), window):
-        near = sorted(order[start : start + window], key=lambda i: pieces[i].tokens)
-        batches += _cut(near, pieces, budget)
+        near = sorted(order[start : start + window], key=lambda i: rows[i].tokens)
+        batches += _cut(near, rows, limits)
     batches = [batches[i] for i in rng.permutation(len(batches))]
     while len(batches) % per_step:
         largest = max(range(len(batches)), key=lambda i: len(batches[i]))
-        whole = batches[largest]
-        if len(whole) == 1:  # fewer rows than a step takes
+        batch = batches[largest]
+        if len(batch) == 1:  # fewer rows than a step takes
             break
-        batches[largest] = whole[: len(whole) // 2]
-        batches.append(whole[len(whole) // 2 :])
+        batches[largest] = batch[: len(batch) // 2]
+        batches.append(batch[len(batch) // 2 :])
     return batches
 
 
-def _cut(order: Sequence[int], pieces: Sequence[PackedRow], budget: BatchLimits) -> Iterator[tuple[int, ...]]:
+def _cut(order: Sequence[int], rows: Sequence[PackedRow], limits: BatchLimits) -> Iterator[tuple[int, ...]]:
+    """`order` in batches within the limits."""
     batch: list[int] = []
     longest = 0
     for i in order:
-        longest = max(longest, pieces[i].tokens)
-        if batch and not budget.holds(len(batch) + 1, longest):
+        longest = max(longest, rows[i].tokens)
+        if batch and not limits.allows(len(batch) + 1, longest):
             yield tuple(batch)
-            batch, longest = [], pieces[i].tokens
+            batch, longest = [], rows[i].tokens
         batch.append(i)
     if batch:
         yield tuple(batch)
 
 
+# Batches as tensors
+
+
+def preprocess(processor: Any, images: Sequence[Image.Image]) -> tuple[Batch, list[int]]:
+    """Pixel tensors of one image per row, and how many tiles each fills.
+
+    pixel_values: (rows, 1, tiles, 3, side, side).
+    """
+    features = processor.image_processor([[image.convert("RGB")] for image in images], return_tensors="pt")
+    tiles = [int(row[0]) for row in features.pop("num_tiles")]
+    return {name: features[name] for name in ("pixel_values", "aspect_ratio_ids", "aspect_ratio_mask")}, tiles
+
+
+def pack(rows: Sequence[Sequence[EncodedDialogue]], tiles: Sequence[int], processor: Any) -> Batch:
+    """The text side of a batch: row r holds the dialogues `rows[r]` one after the other, padded at the end.
+
+    input_ids, labels, position_ids: (rows, T). attention_mask: (rows, 1, T, T) bool, True where a token may attend.
+    cross_attention_mask: (rows, T, 1, max_tiles): from each dialogue's image token on, the image's tiles. Padding
+    tokens attend to themselves alone: a row of the mask without any True would be NaN.
+    """
+    length = max(sum(len(d.input_ids) for d in row) for row in rows)
+    shape = (len(rows), length)
+    input_ids = torch.full(shape, processor.tokenizer.pad_token_id, dtype=torch.long)
+    labels = torch.full(shape, IGNORE_INDEX, dtype=torch.long)
+    position_ids = torch.zeros(shape, dtype=torch.long)
+    number = torch.full(shape, -1, dtype=torch.long)  # of the dialogue within its row; -1 for padding
+    sees_image = torch.zeros(shape, dtype=torch.long)
+    for r, row in enumerate(rows):
+        start = 0
+        for k, dialogue in enumerate(row):
+            stop = start + len(dialogue.input_ids)
+            input_ids[r, start:stop] = torch.tensor(dialogue.input_ids)
+            labels[r, start:stop] = torch.tensor(dialogue.labels)
+            position_ids[r, start:stop] = torch.arange(stop - start)
+            number[r, start:stop] = k
+            sees_image[r, start:stop] = (input_ids[r, start:stop] == processor.image_token_id).cumsum(0).clamp(max=1)
+            start = stop
+    same = number[:, :, None] == number[:, None, :]  # (rows, T, T)
+    causal = torch.ones(length, length, dtype=torch.bool).tril()
+    padding = number.eq(-1)
+    attention = same & causal & ~padding[:, :, None] | torch.eye(length, dtype=torch.bool)
+    has_tile = tile_mask(tiles, processor)
+    return {
+        "input_ids": input_ids,
+        "labels": labels,
+        "position_ids": position_ids,
+        "attention_mask": attention[:, None],
+        "cross_attention_mask": (sees_image[:, :, None] * has_tile[:, None, :])[:, :, None],
+    }
+
+
+def tile_mask(tiles: Sequence[int], processor: Any) -> Tensor:
+    """(rows, max_tiles) int64: 1 for the first `tiles[r]` tiles of row r."""
+    mask = torch.zeros(len(tiles), processor.image_processor.max_image_tiles, dtype=torch.long)
+    for r, count in enumerate(tiles):
+        mask[r, :count] = 1
+    return mask
+
+
 class Collator:
     """A batch of a plan -> tensors: each image once, its dialogues behind it.
 
-    sets: name -> (rows of a data set, pieces of its plan), for training and for held-out pages.
-    patch: side of the tower's patches where training batches carry targets for `recipes.waveform_heads`; 0 for none.
+    splits: name -> (pages of a data set, rows of its plan), for training and for held-out pages.
+    targets: page -> what training batches carry besides, tensors by name; None for nothing.
     """
 
-    def __init__(self, sets: Mapping[str, tuple[Any, Sequence[PackedRow]]], encoder: Encoder, patch: int = 0) -> None:
-        self.sets, self.encoder, self.patch = sets, encoder, patch
+    def __init__(
+        self,
+        splits: Mapping[str, tuple[Any, Sequence[PackedRow]]],
+        encoder: Encoder,
+        targets: Callable[[Mapping[str, Any]], Batch] | None = None,
+    ) -> None:
+        self.splits, self.encoder, self.targets = splits, encoder, targets
 
     def __call__(self, batches: Sequence[dict[str, Any]]) -> Batch:
         """Read, encode and pack the rows of the one batch in `batches`, a row of `Plan.table`."""
         (batch,) = batches
-        pages, pieces = self.sets[batch["of"]]
-        images, texts, told = [], [], []
-        for piece in (pieces[i] for i in batch["pieces"]):
-            row = pages[piece.page]
-            if row["image"] is None:
-                raise InputError(f"record {row['record_id']} (row {piece.page}): has no image; render the pages again")
-            images.append(row["image"])
-            texts.append([self.encoder(row["dialogues"][k]["messages"]) for k in piece.dialogues])
-            if self.patch and batch["of"] == "train":
-                told.append(targets(row, self.encoder.processor, self.patch))
-        pixels, tiles = look(self.encoder.processor, images)
-        reading = {name: torch.stack([t[name] for t in told]) for name in (told[0] if told else ())}
-        return {**pack(texts, tiles, self.encoder.processor), **pixels, **reading}
+        pages, rows = self.splits[batch["split"]]
+        images, texts, targets = [], [], []
+        for row in (rows[i] for i in batch["rows"]):
+            page = pages[row.page]
+            if page["image"] is None:
+                raise InputError(f"record {page['record_id']} (row {row.page}): has no image; render the pages again")
+            images.append(page["image"])
+            texts.append([self.encoder(page["dialogues"][k]["messages"]) for k in row.dialogues])
+            if self.targets is not None and batch["split"] == "train":
+                targets.append(self.targets(page))
+        pixels, tiles = preprocess(self.encoder.processor, images)
+        heads = {name: torch.stack([target[name] for target in targets]) for name in (targets[0] if targets else ())}
+        return {**pack(texts, tiles, self.encoder.processor), **pixels, **heads}

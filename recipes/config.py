@@ -1,6 +1,6 @@
 """The recipe: one YAML file that says which model is tuned, on what, and how.
 
-Typed and frozen. An unknown key is refused with the nearest known one, a value outside its range with the range.
+Typed and immutable. An unknown key is refused with the nearest existing one, a value outside its range with the range.
 Every key can be overridden as `section.key=value`.
 """
 
@@ -24,6 +24,10 @@ from render.statements import STATEMENTS
 from render.suggest import did_you_mean
 
 _CONFIGS = files("recipes") / "configs"
+
+RENAMED_KEYS = {"train.accumulate": "train.gradient_accumulation_steps"}
+"""Keys of earlier versions and their names now. The old ones are still read: in recipe files, in overrides, and in the
+recipe.yaml of a run that is resumed."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class DataPart:
     folds: str = ""
     """Train on these PTB-XL folds only, for example 1-8; empty for every page of the folder."""
     leave_out: tuple[str, ...] = ()
-    """Statement codes that are never spoken of in training: their dialogues are dropped."""
+    """Statement codes that no training dialogue is about: dialogues about them are dropped."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +82,13 @@ class TrainPart:
     max_steps: int = field(default=0, metadata={"min": 0, "max": 10_000_000})
     """Exactly this many optimizer steps, whatever `epochs` says; 0: `epochs` decides. The schedule ends there too."""
     max_minutes: float = field(default=0.0, metadata={"min": 0.0, "max": 10_000_000.0})
-    """Stop after this time with a checkpoint, as Ctrl-C does; --resume goes on. 0 for no limit."""
+    """Stop after this time with a checkpoint, as Ctrl-C does; --resume continues. 0 for no limit."""
     images_per_batch: int = field(default=8, metadata={"min": 1, "max": 4096})
     """Most pages in one forward pass of one device."""
     tokens_per_batch: int = field(default=0, metadata={"min": 0, "max": 10_000_000})
-    """Most text tokens in one forward pass, padding included; 0 for no limit. Longer pages are looked at repeatedly."""
-    accumulate: int = field(default=1, metadata={"min": 1, "max": 4096})
-    """Batches whose gradients are summed before the optimizer moves."""
+    """Most text tokens in one forward pass, padding included; 0 for no limit. Longer pages get several rows."""
+    gradient_accumulation_steps: int = field(default=1, metadata={"min": 1, "max": 4096})
+    """Batches whose gradients are summed for one optimizer step. (Version 0.1: `accumulate`.)"""
     learning_rate: float = field(default=2e-4, metadata={"min": 1e-8, "max": 1.0})
     """Peak learning rate (AdamW)."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -94,7 +98,7 @@ class TrainPart:
     weight_decay: float = field(default=0.0, metadata={"min": 0.0, "max": 1.0})
     """AdamW weight decay."""
     optimizer: Literal["adamw_torch", "paged_adamw_8bit", "muon"] = "adamw_torch"
-    """muon: `recipes.optim`, for a model that is trained whole: twice as far in as many steps as AdamW, on nano.
+    """muon: `recipes.optim`, for a model that is trained whole; on nano it needs half the steps of AdamW.
     paged_adamw_8bit (bitsandbytes): moments in 8 bits, moved to main memory when the GPU's runs out."""
     max_grad_norm: float = field(default=1.0, metadata={"min": 0.0, "max": 1000.0})
     """Gradients are clipped to this norm."""
@@ -102,27 +106,27 @@ class TrainPart:
     """Weight of the waveform heads' loss beside the answers' (`recipes.waveform_heads`); 0 for none. Needs pages
     rendered with --signal."""
     patches: int = field(default=0, metadata={"min": 0, "max": 10_000})
-    """Patches of a tile that the tower sees in training, those with the most ink: most of a page is paper, with half of
-    them nano's step takes .6 of the time (`recipes.vision_tower.keep_inkiest_patches`). End with a run that sees
-    all. 0 for all. With lora: null."""
+    """Patches of a tile that the tower sees in training, those with the most ink: most of a page is paper, and with
+    half of the patches nano's step takes .6 of the time (`recipes.vision_tower.keep_inkiest_patches`). Finish with a
+    run that sees all. 0 for all. With lora: null."""
     mixed_precision: bool = False
     """Multiply in bfloat16 while the weights stay float32: on a CPU with AVX512-BF16 products are five times as fast,
-    and a step of nano's tower nearly twice. Without effect on other CPUs, where they would be many times slower."""
+    and a step of nano's tower nearly twice. No effect on other CPUs, where products would be many times slower."""
     seed: int = field(default=0, metadata={"min": 0, "max": 2**31 - 1})
     """Seed of initial weights, data order and dropout."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: slower, far less memory. For the 11 B model. The vision tower's too,
     where it is trained; a frozen one has none."""
     save_every: int = field(default=500, metadata={"min": 1, "max": 1_000_000})
-    """Steps between two checkpoints, from which --resume goes on."""
+    """Steps between two checkpoints, from which --resume continues."""
     log_every: int = field(default=10, metadata={"min": 1, "max": 100_000})
     """Steps between two lines of the log."""
     log_to: Literal["tensorboard", "wandb", "trackio", "none"] = "tensorboard"
-    """Where losses and figures are shown; the names but the first are packages to be installed."""
+    """Where losses and figures are shown; wandb and trackio have to be installed."""
     validate_every: int = field(default=0, metadata={"min": 0, "max": 1_000_000})
-    """Steps between two looks at the held-out pages; 0 for one at the end."""
+    """Steps between two evaluations on the held-out pages; 0 for one at the end."""
     workers: int = field(default=0, metadata={"min": 0, "max": 64})
-    """Processes that decode pages beside the training process."""
+    """Data loader processes that decode pages beside the training process."""
 
 
 @dataclass(frozen=True)
@@ -144,9 +148,9 @@ class Recipe:
         if self.train.reading and self.lora is not None:
             raise InputError("recipe: train.reading needs lora: null; an adapter's checkpoints do not hold its heads")
         if self.train.optimizer == "muon" and self.lora is not None:
-            raise InputError("recipe: train.optimizer=muon needs lora: null; it is made for whole matrices")
+            raise InputError("recipe: train.optimizer=muon needs lora: null; it is designed for whole matrices")
         if self.train.patches and self.lora is not None:
-            raise InputError("recipe: train.patches needs lora: null; an adapted tower has to see what the base sees")
+            raise InputError("recipe: train.patches needs lora: null; an adapter needs the patches that the base sees")
         if self.train.patches % 8 == 7:
             raise InputError(f"recipe: train.patches={self.train.patches}: Mllama masks 8k - 1 patches; take one less")
         unknown = [code for code in self.data.leave_out if code not in STATEMENTS]
@@ -168,8 +172,10 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise InputError(f"{where}: not valid YAML: {error}") from error
     if not isinstance(tree, dict):
         raise InputError(f"{where}: a recipe is a mapping with the sections model, lora, data, train")
+    _rename_keys(tree, str(where))
     for override in overrides:
         _apply(tree, override)
+    _rename_keys(tree, str(where))  # an override may give a whole section
     tree.setdefault("name", Path(where).stem)
     recipe = _build(Recipe, tree, where, "")
     assert isinstance(recipe, Recipe)
@@ -206,9 +212,20 @@ def _find(path: str | Path) -> tuple[str, str]:
     raise InputError(f"{path}: no such recipe; these ship: {', '.join(shipped_recipes())}")
 
 
+def _rename_keys(tree: dict[str, Any], where: str) -> None:
+    for old, new in RENAMED_KEYS.items():
+        section, _, old_key = old.partition(".")
+        new_key = new.removeprefix(f"{section}.")
+        values = tree.get(section)
+        if isinstance(values, dict) and old_key in values:
+            if new_key in values:
+                raise InputError(f"{where}: {old} is the former name of {new}; give one of the two")
+            values[new_key] = values.pop(old_key)
+
+
 def _apply(tree: dict[str, Any], override: str) -> None:
     key, separator, value = override.partition("=")
-    parts = key.split(".")
+    parts = RENAMED_KEYS.get(key, key).split(".")
     if not separator or not all(parts):
         raise InputError(f"override {override!r}: write it as section.key=value, for example train.max_steps=10")
     node = tree
@@ -229,12 +246,12 @@ def _build(kind: type[Any], tree: Any, where: str, prefix: str) -> Any:
     if not isinstance(tree, Mapping):
         raise InputError(f"{where}: {prefix.rstrip('.') or 'recipe'}: expected a section with keys, found {tree!r}")
     hints = typing.get_type_hints(kind)
-    known = {f.name: f for f in fields(kind)}
+    keys = {f.name: f for f in fields(kind)}
     for key in tree:
-        if key not in known:
-            raise InputError(f"{where}: unknown key {prefix}{key}{did_you_mean(str(key), known)}")
+        if key not in keys:
+            raise InputError(f"{where}: unknown key {prefix}{key}{did_you_mean(str(key), keys)}")
     values = {
-        key: _value(hints[key], value, known[key].metadata, where, f"{prefix}{key}") for key, value in tree.items()
+        key: _value(hints[key], value, keys[key].metadata, where, f"{prefix}{key}") for key, value in tree.items()
     }
     try:
         return kind(**values)
@@ -252,8 +269,8 @@ def _value(hint: Any, value: Any, limits: Mapping[str, Any], where: str, key: st
         return _build(typing.cast(type[Any], hint), value, where, f"{key}.")
     if typing.get_origin(hint) is Literal:
         if value not in options:
-            known = ", ".join(map(str, options))
-            raise InputError(f"{where}: {key}={value!r}: expected one of {known}{did_you_mean(str(value), options)}")
+            names = ", ".join(map(str, options))
+            raise InputError(f"{where}: {key}={value!r}: expected one of {names}{did_you_mean(str(value), options)}")
         return value
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):

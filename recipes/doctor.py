@@ -1,9 +1,10 @@
-"""What this machine has, whether a recipe fits, and what to change where it does not."""
+"""What this machine has, whether a recipe fits, and what to change where it does not fit."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,22 +12,22 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 import torch
 
-from recipes.base_models import is_downloaded, on_hub
 from recipes.config import LoraPart, ModelPart, Recipe, TrainPart
 from recipes.memory import Footprint, needs
+from recipes.model import is_downloaded, on_hub
 
 GB = 1e9
-"""All sizes here are in gigabytes of 10^9 bytes, as in the names of GPUs' memory sizes and of files."""
+"""All sizes here are in gigabytes of 10^9 bytes, as in the sizes of GPU memory and of files."""
 
 _ALLOWANCE = 0.8 * GB
-"""Not counted, but taken: CUDA's own context and kernels, scratch space, gaps between allocations. A rule of thumb."""
+"""Not counted, but used: CUDA's own context and kernels, scratch space, gaps between allocations. A rule of thumb."""
 
-_SUSTAINED = {"a consumer card at 30 TFLOP/s": 30e12, "a data-centre card at 200 TFLOP/s": 200e12}
+_SUSTAINED_FLOPS = {"a consumer card at 30 TFLOP/s": 30e12, "a data-centre card at 200 TFLOP/s": 200e12}
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU: its name, and bytes of memory in all and not taken."""
+    """One GPU: its name, total bytes of memory, and free ones."""
 
     name: str
     total: int
@@ -35,7 +36,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Machine:
-    """CPU cores, bytes of main memory not taken, bytes of disk not taken, GPUs that torch can use."""
+    """CPU cores, free bytes of main memory, free bytes of disk, GPUs that torch can use."""
 
     cores: int
     memory: int
@@ -44,7 +45,7 @@ class Machine:
 
     @property
     def room(self) -> float:
-        """Bytes that a training run can have: of the emptiest GPU, or of main memory where there is none."""
+        """Bytes that a training run can use: of the GPU with most free memory, or of main memory without a GPU."""
         return max(gpu.free for gpu in self.gpus) - _ALLOWANCE if self.gpus else float(self.memory)
 
 
@@ -58,10 +59,16 @@ def machine(folder: Path = Path()) -> Machine:
     return Machine(cores, psutil.virtual_memory().available, shutil.disk_usage(folder).free, tuple(gpus))
 
 
-def doctor(recipe: Recipe | None = None, here: Machine | None = None) -> list[str]:
+def doctor(
+    recipe: Recipe | None = None,
+    here: Machine | None = None,
+    *,
+    status: Callable[[str], None] = lambda text: None,
+) -> list[str]:
     """Lines to print: what this machine can do and, given a recipe, what it needs, whether it fits, and what to change.
 
-    here: the machine to judge for; this one by default. Raises `InputError` when the recipe's base is not known.
+    here: the machine to check; this one by default. status: called with what is being done before each long silent
+    wait. Raises `InputError` when the recipe's base is not known.
     """
     here = here or machine()
     lines = [f"machine: {here.cores} CPU cores, {_gb(here.memory)} of main memory and {_gb(here.disk)} of disk free"]
@@ -71,21 +78,23 @@ def doctor(recipe: Recipe | None = None, here: Machine | None = None) -> list[st
     if find_spec("bitsandbytes") is None:
         lines.append("bitsandbytes is not installed: no 4-bit weights, no 8-bit optimizer (ecg-vlm[quantized])")
     if recipe is not None:
-        lines += _about(recipe, here)
+        lines += _describe(recipe, here, status)
     return lines
 
 
-def _about(recipe: Recipe, here: Machine) -> list[str]:
+def _describe(recipe: Recipe, here: Machine, status: Callable[[str], None]) -> list[str]:
+    status(f"counting a training step of {recipe.name}")
     need = needs(recipe)
     parts = ("weights", "adapter", "gradients", "optimizer", "activations", "working")
     lines = [
         f"{recipe.name}: {need.parameters:,} parameters, {need.trained:,} of them trained",
         f"counted, not measured: {', '.join(f'{name} {_gb(getattr(need, name))}' for name in parts)}",
         f"{need.flops_per_image / 1e12:.3g} TFLOP an image: "
-        + ", ".join(f"{need.flops_per_image / rate:.2g} s on {card}" for card, rate in _SUSTAINED.items()),
+        + ", ".join(f"{need.flops_per_image / rate:.2g} s on {card}" for card, rate in _SUSTAINED_FLOPS.items()),
         _verdict(need, here),
     ]
     if need.total > here.room:
+        status("it does not fit: counting smaller recipes")
         lines.append(advice(recipe, here.room))
     base = recipe.model.base
     if on_hub(base) and not is_downloaded(base):
@@ -117,7 +126,7 @@ def advice(recipe: Recipe, room: float) -> str:
 
 
 def _savings(recipe: Recipe) -> list[tuple[str, Recipe]]:
-    """Overrides that save memory, in the order of what they cost in quality; each with all before it applied."""
+    """Overrides that save memory, those that cost least quality first; each with all before it applied."""
     model, lora, train = recipe.model, recipe.lora, recipe.train
     steps: list[tuple[str, Recipe]] = []
 
@@ -129,11 +138,11 @@ def _savings(recipe: Recipe) -> list[tuple[str, Recipe]]:
     if not train.gradient_checkpointing:
         then("train.gradient_checkpointing=true", train=(train := replace(train, gradient_checkpointing=True)))
     if train.images_per_batch > 1:
-        key = f"train.images_per_batch=1 train.accumulate={train.accumulate * train.images_per_batch}"
+        batches = train.gradient_accumulation_steps * train.images_per_batch
         tokens = train.tokens_per_batch // train.images_per_batch
+        key = f"train.images_per_batch=1 train.gradient_accumulation_steps={batches}"
         key += f" train.tokens_per_batch={tokens}" if tokens else ""
-        accumulate = train.accumulate * train.images_per_batch
-        train = replace(train, images_per_batch=1, accumulate=accumulate, tokens_per_batch=tokens)
+        train = replace(train, images_per_batch=1, gradient_accumulation_steps=batches, tokens_per_batch=tokens)
         then(key, train=train)
     if lora is not None and model.quantization == "none":
         then("model.quantization=nf4", model=replace(model, quantization="nf4"))

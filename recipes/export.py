@@ -1,13 +1,14 @@
 """Export of a finished run: the adapter or the merged model, proven to answer like the run, with a model card.
 
-What is written opens with transformers and peft alone. It is opened so here, and shown a page and several questions
-beside the run's own model; when their logits differ by more than rounding explains, nothing is left behind.
+What is written can be loaded with transformers and peft alone. It is loaded so here, and gets the same page and
+questions as the run's own model; when their logits differ by more than rounding explains, nothing is written.
 """
 
 from __future__ import annotations
 
 import gc
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,21 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from recipes.base_models import NANO, RANDOM, as_folder, base_fingerprint, nano_path, nf4_config
-from recipes.checkpoint import read_run
+from recipes.batching import render_chat
 from recipes.config import ModelPart, Recipe, load_recipe
-from recipes.model import load_adapter, load_model, load_processor
+from recipes.model import (
+    NANO,
+    RANDOM,
+    as_folder,
+    base_fingerprint,
+    load_adapter,
+    load_model,
+    load_processor,
+    nano_path,
+    nf4_config,
+)
 from recipes.model_card import model_card
-from recipes.packing import render_chat
+from recipes.run_folder import RunFacts, read_run
 from render.errors import InputError, WorkFailed
 from render.io import atomic_folder, read_json_object, require_empty
 
@@ -38,10 +48,10 @@ QUESTIONS = (
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far two models' logits lie apart on the same tokens.
+    """How much two models' logits differ on the same tokens.
 
     largest: the largest difference, as a share of the logits' standard deviation. same_token: share of positions at
-    which both think the same token most likely. tokens: positions compared.
+    which both give the same token the highest logit. tokens: number of positions.
     """
 
     largest: float
@@ -50,39 +60,51 @@ class Agreement:
 
 
 # What rounding explains: the exported model adds the same numbers in another order (adapter), or rounds the sum of
-# weight and update to the weight's type once more (merged). 16-bit weights keep 8 bits, so near-ties may fall over.
-_MOST = {"float32": Agreement(1e-3, 0.99, 0), "bfloat16": Agreement(0.3, 0.9, 0)}
+# weight and update to the weight's type once more (merged). 16-bit weights have 8 bits, so near-ties may change.
+_LIMITS = {"float32": Agreement(1e-3, 0.99, 0), "bfloat16": Agreement(0.3, 0.9, 0)}
 
 
-def export(run: Path, out: Path, *, merge: bool, report: Path | None = None) -> dict[str, Any]:
+def export(
+    run: Path,
+    out: Path,
+    *,
+    merge: bool,
+    report: Path | None = None,
+    status: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
     """Write the adapter of `run` (stock peft layout), or with `merge` the whole model, into the new folder `out`.
 
     A run from scratch has no adapter: its whole model is written. With nano as the base, the adapter's base is copied
     to `out/base`, and the adapter's config names it as ./base. An adapter trained on 4-bit weights is merged into the
     base in 16 bits: what `merge_and_unload` of 4-bit weights gives is rounded to 4 bits again.
-    report: a report.json of `ecg-vlm evaluate`, whose figures go into the model card.
+    report: a report.json of `ecg-vlm evaluate`, whose figures go into the model card. status: called with what is
+    being done before each long silent wait.
     Returns the agreement with the run's own model: {"merged", "dtype", "agreement"} and, for an adapter trained on
     4-bit weights and merged, "agreement_with_4bit", which no limit is set for. Raises `InputError` for a run that is
-    unfinished or does not fit, `WorkFailed` when the logits differ by more than `_MOST`; then `out` is not there.
+    unfinished or does not fit, `WorkFailed` when the logits differ by more than `_LIMITS`; `out` is not made then.
     """
     require_empty(out)
     recipe, facts = _read_run(run)
     figures = read_json_object(report, "name the report.json of a report") if report else None
     whole = merge or recipe.lora is None
     part, four_bit = recipe.model, None
-    images, texts, processor = _asked(part.base if recipe.lora else str(run))
+    status(f"loading {run}")
+    image, texts, processor = _test_inputs(part.base if recipe.lora else str(run))
     if merge and part.quantization == "nf4":
-        four_bit = _logits(_tuned(run, recipe), processor, images, texts)
+        four_bit = _logits(_load_run(run, recipe), processor, image, texts)
         part = replace(part, quantization="none")
+        status("loading the base in 16 bits")
     with atomic_folder(out) as folder:
-        model = _tuned(run, replace(recipe, model=part))
-        own = _logits(model, processor, images, texts)
+        model = _load_run(run, replace(recipe, model=part))
+        own = _logits(model, processor, image, texts)
+        status("writing the files")
         _write(model, processor, folder, part.base, whole)
         del model
         gc.collect()
-        stock = _logits(_stock(folder, part, whole), AutoProcessor.from_pretrained(folder), images, texts)
+        status("loading them with transformers and peft, and comparing the answers")
+        stock = _logits(_load_stock(folder, part, whole), AutoProcessor.from_pretrained(folder), image, texts)
         agreement = _compare(own, stock)
-        _refuse_unlike(agreement, part.dtype, run)
+        _require_agreement(agreement, part.dtype, run)
         result = {"merged": whole, "dtype": part.dtype, "agreement": agreement}
         if four_bit is not None:
             result["agreement_with_4bit"] = _compare(four_bit, stock)
@@ -90,30 +112,30 @@ def export(run: Path, out: Path, *, merge: bool, report: Path | None = None) -> 
     return {k: vars(v) if isinstance(v, Agreement) else v for k, v in result.items()}
 
 
-def _refuse_unlike(found: Agreement, dtype: str, run: Path) -> None:
-    most = _MOST[dtype]
-    if not (found.largest <= most.largest and found.same_token >= most.same_token):  # NaN is unlike, too
+def _require_agreement(agreement: Agreement, dtype: str, run: Path) -> None:
+    limit = _LIMITS[dtype]
+    if not (agreement.largest <= limit.largest and agreement.same_token >= limit.same_token):  # or NaN
         raise WorkFailed(
-            f"{run}: the exported model does not answer like the run: logits differ by {found.largest:.2g} standard "
-            f"deviations (at most {most.largest:g} in {dtype}), the same token is most likely at "
-            f"{found.same_token:.1%} of positions (at least {most.same_token:.0%}); nothing was written; update "
+            f"{run}: the exported model does not answer like the run: logits differ by {agreement.largest:.2g} "
+            f"standard deviations (at most {limit.largest:g} in {dtype}), the same token is most likely at "
+            f"{agreement.same_token:.1%} of positions (at least {limit.same_token:.0%}); nothing was written; update "
             f"transformers and peft, then export again"
         )
 
 
-def _read_run(run: Path) -> tuple[Recipe, dict[str, Any]]:
-    """Recipe and `run.json` of a finished run. Raises `InputError`."""
+def _read_run(run: Path) -> tuple[Recipe, RunFacts]:
+    """Recipe and facts of a finished run that can be exported. Raises `InputError`."""
     facts, recipe = read_run(run), load_recipe(run / "recipe.yaml")
     if recipe.model.base.startswith(RANDOM):
         raise InputError(
-            f"{run}: its base {recipe.model.base} has random weights, for measuring; there is no use in it"
+            f"{run}: its base {recipe.model.base} has random weights, for measuring; export a run on another base"
         )
-    if recipe.lora is not None and facts.get("base_sha256", "") != base_fingerprint(recipe.model.base):
+    if recipe.lora is not None and facts.base_sha256 != base_fingerprint(recipe.model.base):
         raise InputError(f"{run}: the adapter was made for another {recipe.model.base} than the one installed here")
     return recipe, facts
 
 
-def _tuned(run: Path, recipe: Recipe) -> Any:
+def _load_run(run: Path, recipe: Recipe) -> Any:
     """The run's own model, as `ecg-vlm ask` loads it."""
     if recipe.lora is None:
         return load_model(ModelPart(base=str(run), dtype=recipe.model.dtype))
@@ -133,8 +155,8 @@ def _write(model: Any, processor: Any, folder: Path, base: str, whole: bool) -> 
     processor.save_pretrained(folder)
 
 
-def _stock(folder: Path, part: ModelPart, whole: bool) -> Any:
-    """The export, opened as anybody would: with transformers and peft."""
+def _load_stock(folder: Path, part: ModelPart, whole: bool) -> Any:
+    """The export, loaded as anybody would: with transformers and peft."""
     arguments: dict[str, Any] = {"dtype": getattr(torch, part.dtype), "attn_implementation": "sdpa"}
     if torch.cuda.is_available():
         arguments["device_map"] = {"": torch.cuda.current_device()}
@@ -147,18 +169,18 @@ def _stock(folder: Path, part: ModelPart, whole: bool) -> Any:
     return PeftModel.from_pretrained(base, folder).eval()
 
 
-# The page, the questions, and what the models make of them
+# The comparison
 
 
-def _asked(base: str) -> tuple[Image.Image, list[str], Any]:
-    """The page, the questions as the base's chat, and its processor."""
+def _test_inputs(base: str) -> tuple[Image.Image, list[str], Any]:
+    """A page, `QUESTIONS` as the base's chat, and its processor."""
     processor = load_processor(base)
     texts = [render_chat(processor, [{"role": "user", "content": q}], prompt=True) for q in QUESTIONS]
-    return _page(), texts, processor
+    return _test_page(), texts, processor
 
 
-def _page() -> Image.Image:
-    """A drawn strip on millimetre paper, 1120 x 560 pixels, the same for ever."""
+def _test_page() -> Image.Image:
+    """Four traces on millimetre paper, 1120 x 560 pixels, always the same."""
     page = Image.new("RGB", (1120, 560), (255, 240, 238))
     pen = ImageDraw.Draw(page)
     for k in range(0, 1120, 20):
@@ -176,11 +198,11 @@ def _page() -> Image.Image:
 @torch.no_grad()
 def _logits(model: Any, processor: Any, image: Image.Image, texts: list[str]) -> list[Tensor]:
     """Logits at every position of every question, (tokens, vocabulary) each, float32, on the CPU."""
-    found = []
+    logits = []
     for text in texts:
         inputs = processor(images=image, text=text, add_special_tokens=False, return_tensors="pt").to(model.device)
-        found.append(model(**inputs).logits[0].float().cpu())
-    return found
+        logits.append(model(**inputs).logits[0].float().cpu())
+    return logits
 
 
 def _compare(first: list[Tensor], second: list[Tensor]) -> Agreement:

@@ -1,9 +1,9 @@
-"""A quick start of nano: `ecg-vlm ask` in two seconds instead of ten, by the stock classes all the same.
+"""A fast start of nano: `ecg-vlm ask` in two seconds instead of ten, with the stock classes.
 
-Nearly all of the ten goes into importing what one answer on the processor never uses: compiler, distributed tensors,
-shape inference, accelerate, scipy, and an index of some 500 other models. Here those are put off or left out *before*
-torch is imported. For a process that answers with nano and ends: it can neither train, nor compile, nor shard, and
-knows no other model. Everything else starts the plain way.
+Nearly all of the ten seconds is the import of what one answer on the CPU never uses: compiler, distributed tensors,
+shape inference, accelerate, scipy, and an index of some 500 other models. Here their import is deferred or omitted
+*before* torch is imported. For a process that answers with nano and ends: it can neither train, nor compile, nor
+shard, nor load another model. Everything else starts the plain way.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ PLAIN = "ECG_VLM_PLAIN_START"
 """Environment variable: set to 1, everything starts the plain way."""
 
 _ABSENT = ("is_torch_distributed_available", "is_accelerate_available", "is_scipy_available")
-"""Switches of transformers: what it believes is not installed, it does not import."""
+"""Switches of transformers: what it takes to be not installed, it does not import."""
 
 _MODELS = ("auto", "mllama")
 """The folders of transformers/models that nano needs."""
 
 
 def prepare() -> bool:
-    """Import torch and transformers without the rest. False, and nothing done, where it is too late or unwanted.
+    """Import torch and transformers without the rest. False, without an import, where it is too late or switched off.
 
-    Where other versions of the two do not bear it, the command starts again plainly.
+    Where another version of the two fails in it, the command starts again the plain way.
     """
     if os.environ.get(PLAIN) == "1" or "torch" in sys.modules or "transformers" in sys.modules:
         return False
-    gc.disable()  # a seventh of the time of a large import is the collector looking through what is all still needed
+    gc.disable()  # a seventh of the time of a large import is garbage collection, which finds nothing
     try:
-        for name, known in _PUT_OFF.items():
-            _put_off(name, **known)
+        for name, attributes in _DEFERRED_MODULES.items():
+            _defer(name, **attributes)
         _index_few_models()
         utils = sys.modules["transformers.utils"]
         for name in _ABSENT:
@@ -53,15 +53,15 @@ def prepare() -> bool:
 
 
 def load_nano() -> tuple[Any, Any]:
-    """Nano in float32 on the processor, and its chat and image processor. Ask `prepare` first."""
+    """Nano in float32 on the CPU, and its processor. Call `prepare` first."""
     import torch
     from transformers import MllamaForConditionalGeneration, MllamaProcessor, core_model_loading
 
-    from recipes.base_models import nano_path
+    from recipes.model import nano_path
 
-    core_model_loading.re = _CompilesLate()
-    # A layer of nano's is done before a second thread is awake. Where the cores are busy, two threads wait a
-    # scheduler's slice for each other in every layer, which is longer than the whole answer.
+    core_model_loading.re = _LateCompilation()
+    # A layer of nano ends before a second thread is awake. Where the cores are busy, two threads wait a time slice of
+    # the scheduler for each other in every layer, which is longer than the whole answer.
     torch.set_num_threads(1)
     model = MllamaForConditionalGeneration.from_pretrained(
         nano_path(), dtype=torch.float32, attn_implementation="sdpa", local_files_only=True
@@ -82,8 +82,8 @@ class _LatePattern:
         return getattr(re.compile(self._pattern), name)
 
 
-class _CompilesLate:
-    """Python's `re` for transformers, which compiles the renamings of the weights of all models to use nano's."""
+class _LateCompilation:
+    """Python's `re` for transformers, which compiles patterns for the weight names of all models and uses nano's."""
 
     compile = _LatePattern
 
@@ -92,14 +92,14 @@ class _CompilesLate:
 
 
 def restart_without_fast_start() -> NoReturn:
-    """Run this same command again in place of this process, without a quick start."""
+    """Run the same command again in place of this process, without a fast start."""
     os.environ[PLAIN] = "1"
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def _as_is(function: Any = None, *_: Any, **__: Any) -> Any:
-    """A decorator for the compiler alone, where there is none."""
+    """A decorator that only the compiler needs, where there is none."""
     return function if function is not None else _as_is
 
 
@@ -107,16 +107,16 @@ def _never(*_: Any, **__: Any) -> bool:
     return False
 
 
-_PUT_OFF: dict[str, dict[str, Any]] = {
+_DEFERRED_MODULES: dict[str, dict[str, Any]] = {
     "torch._meta_registrations": {},  # shape inference of the operators that torch has in Python only
     "torch._dynamo": {"disable": _as_is, "assume_constant_result": _as_is, "allow_in_graph": _as_is},
 }
 """Modules that torch and transformers import early and one answer does not use, in the order in which they must run,
-and what they are asked for all the same: decorators that only the compiler reads."""
+and their attributes that are used all the same: decorators that only the compiler reads."""
 
 
-class _PutOff(ModuleType):
-    """A module that runs when something of it is asked for that it has not.
+class _DeferredModule(ModuleType):
+    """A module that runs when an attribute is read that it does not have yet.
 
     importlib.util.LazyLoader runs a package as soon as one of its submodules is imported; this one waits.
     """
@@ -124,14 +124,14 @@ class _PutOff(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        for module in [sys.modules[put_off] for put_off in _PUT_OFF if put_off in sys.modules]:
-            if isinstance(module, _PutOff):
+        for module in [sys.modules[name] for name in _DEFERRED_MODULES if name in sys.modules]:
+            if isinstance(module, _DeferredModule):
                 _run(module)
         return getattr(self, name)
 
 
-def _put_off(name: str, **known: Any) -> ModuleType | None:
-    """Stand a module in `sys.modules` without running it; `known` is what it has until then. None: no such module."""
+def _defer(name: str, **attributes: Any) -> ModuleType | None:
+    """Put a module into `sys.modules` without running it, with `attributes` until then. None: no such module."""
     spec: ModuleSpec | None = None
     path = None
     parts = name.split(".")
@@ -142,8 +142,8 @@ def _put_off(name: str, **known: Any) -> ModuleType | None:
         path = spec.submodule_search_locations
     assert spec is not None
     module = module_from_spec(spec)
-    module.__class__ = _PutOff
-    module.__dict__.update(known)
+    module.__class__ = _DeferredModule
+    module.__dict__.update(attributes)
     sys.modules[name] = module
     return module
 
@@ -156,8 +156,8 @@ def _run(module: ModuleType) -> None:
 
 
 def _index_few_models() -> None:
-    """Import transformers, which on its way reads 1600 files to learn which model is where, with the few we need."""
-    package = _put_off("transformers", __version__=version("transformers"))
+    """Import transformers, which reads 1600 files to index all models, with an index of the few we need."""
+    package = _defer("transformers", __version__=version("transformers"))
     assert package is not None
     from transformers.utils import import_utils
 

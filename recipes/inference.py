@@ -1,8 +1,8 @@
-"""One look: image and chat head go through the model once; scores and answers go on from there.
+"""Inference: prefill with the image once, then score statements and generate answers from the cache.
 
 Every prompt begins with the same tokens, up to the image token. Their keys and values, and those of the image in every
-cross-attention layer, are kept in a cache. All statements are then scored side by side in one row behind it, and each
-question is answered on its own behind a copy that shares the image's part.
+cross-attention layer, are stored in a cache. All statements are then scored side by side in one row behind it, and each
+question is answered separately behind a copy that shares the image's part.
 """
 
 from __future__ import annotations
@@ -19,26 +19,35 @@ from PIL import Image
 from torch import Tensor
 from transformers import DynamicCache
 
-from recipes.packing import IGNORED, Batch, Encoded, encode, encode_prompt, look, pack
+from recipes.batching import (
+    IGNORE_INDEX,
+    Batch,
+    EncodedDialogue,
+    encode,
+    encode_prompt,
+    pack,
+    preprocess,
+    tile_mask,
+)
 from render.dialogues.wording import REFUSALS
 
-_LINE = 12.0  # standard deviation in 256 grey levels: paper's grain and shade stay below 9, pages of any look above 30
+_LINE = 12.0  # standard deviation in 256 grey levels: paper's grain and shade stay below 9, pages of any style above 30
 _BLANK = REFUSALS["en"]["not an ECG"][0]
 
 
 @dataclass(frozen=True)
 class Prefill:
-    """What the model keeps of some images: the cache behind the chat head, and how many tiles each image fills."""
+    """Some images as the model has encoded them: the cache behind the chat head, and how many tiles each fills."""
 
     cache: DynamicCache
     tiles: tuple[int, ...]
     head: tuple[int, ...]
     """Tokens in the cache: the chat head up to the image token."""
     blank: tuple[bool, ...]
-    """Whether an image is blank: what it shows is then not left to the model."""
+    """Whether an image is blank: it is then refused without asking the model."""
 
-    def again(self) -> DynamicCache:
-        """A cache to go on from. The tensors are shared: a cache grows by making new ones, never in place."""
+    def copy_cache(self) -> DynamicCache:
+        """A cache to continue from. Its tensors are shared: a cache grows by new tensors, never in place."""
         cache = copy.copy(self.cache)
         cache.layers = [copy.copy(layer) for layer in self.cache.layers]
         return cache
@@ -46,11 +55,11 @@ class Prefill:
 
 @torch.no_grad()
 def prefill(model: Any, processor: Any, images: Sequence[Image.Image]) -> Prefill:
-    """Show the model some images, one a row."""
+    """Encode some images, one a row."""
     prompt = encode_prompt(processor, "?").input_ids
     head = prompt[: prompt.index(processor.image_token_id) + 1]
-    pixels, tiles = look(processor, images)
-    batch = {**pack([[Encoded(head, (IGNORED,) * len(head))]] * len(images), tiles, processor), **pixels}
+    pixels, tiles = preprocess(processor, images)
+    batch = {**pack([[EncodedDialogue(head, (IGNORE_INDEX,) * len(head))]] * len(images), tiles, processor), **pixels}
     del batch["labels"]
     cache = DynamicCache(config=model.config.get_text_config())
     model(**_to(batch, model), past_key_values=cache, use_cache=True, logits_to_keep=1)
@@ -58,92 +67,89 @@ def prefill(model: Any, processor: Any, images: Sequence[Image.Image]) -> Prefil
 
 
 def is_blank(image: Image.Image) -> bool:
-    """Whether nothing is drawn on a picture: none of 16 x 16 spots has the contrast of a thin line."""
+    """Whether nothing is drawn on an image: none of 16 x 16 regions has the contrast of a thin line."""
     grey = np.asarray(image.convert("L"))
-    spots = [spot for band in np.array_split(grey, 16) for spot in np.array_split(band, 16, axis=1)]
-    return all(spot.std() < _LINE for spot in spots if spot.size)
+    regions = [region for band in np.array_split(grey, 16) for region in np.array_split(band, 16, axis=1)]
+    return all(region.std() < _LINE for region in regions if region.size)
 
 
 @torch.no_grad()
-def yes_probabilities(model: Any, processor: Any, seen: Prefill, questions: Sequence[str]) -> Tensor:
-    """P(yes) of every question about every image, (images, questions), float32, from one look at each image.
+def yes_probabilities(model: Any, processor: Any, prefill: Prefill, questions: Sequence[str]) -> Tensor:
+    """P(yes) of every question about every image, (images, questions), float32, from one prefill of each image.
 
-    P(yes) = softmax over the first tokens of "Yes." and "No." alone where the answer begins. The questions stand
-    side by side behind the head; each sees the head and itself, its positions go on from the head's.
+    P(yes) = softmax over the first tokens of "Yes." and "No." alone where the answer begins. The questions lie side by
+    side behind the head; each attends to the head and itself, its positions continue from the head's.
     """
     yes, no = answer_tokens(processor)
-    rest = _behind(seen.head, _prompts(processor, tuple(questions)))
-    ends = torch.tensor([len(r.input_ids) for r in rest]).cumsum(0) - 1
-    batch = pack([rest], [0], processor)
+    prompts = _behind(prefill.head, _prompts(processor, tuple(questions)))
+    ends = torch.tensor([len(p.input_ids) for p in prompts]).cumsum(0) - 1
+    batch = pack([prompts], [0], processor)
     del batch["labels"]
-    head, length = len(seen.head), batch["input_ids"].shape[1]
+    head, length = len(prefill.head), batch["input_ids"].shape[1]
     sees_head = torch.ones(1, 1, length, head, dtype=torch.bool)
     batch["attention_mask"] = torch.cat([sees_head, batch["attention_mask"]], dim=-1)
     batch["position_ids"] += head
-    batch = {name: value.expand(len(seen.tiles), *value.shape[1:]) for name, value in batch.items()}
-    batch["cross_attention_mask"] = _sees_image(seen, length, processor)
+    batch = {name: value.expand(len(prefill.tiles), *value.shape[1:]) for name, value in batch.items()}
+    batch["cross_attention_mask"] = _sees_image(prefill, length, processor)
     logits = model(
-        **_to(batch, model), past_key_values=seen.again(), use_cache=True, logits_to_keep=ends.to(model.device)
+        **_to(batch, model), past_key_values=prefill.copy_cache(), use_cache=True, logits_to_keep=ends.to(model.device)
     ).logits
     scores: Tensor = (logits[..., yes].float() - logits[..., no].float()).sigmoid().cpu()
     return scores
 
 
 @torch.no_grad()
-def generate_answers(model: Any, processor: Any, seen: Prefill, question: str, *, max_new_tokens: int) -> list[str]:
+def generate_answers(model: Any, processor: Any, prefill: Prefill, question: str, *, max_new_tokens: int) -> list[str]:
     """Greedy answers to one question, one for each image; a blank image is refused."""
-    prompt = torch.tensor([encode_prompt(processor, question).input_ids] * len(seen.tiles))
+    prompt = torch.tensor([encode_prompt(processor, question).input_ids] * len(prefill.tiles))
     inputs = {
         "input_ids": prompt,
         "attention_mask": torch.ones_like(prompt),
-        "cross_attention_mask": _sees_image(seen, prompt.shape[1], processor),
+        "cross_attention_mask": _sees_image(prefill, prompt.shape[1], processor),
     }
     out = model.generate(
         **_to(inputs, model),
-        past_key_values=seen.again(),
+        past_key_values=prefill.copy_cache(),
         max_new_tokens=max_new_tokens,
         do_sample=False,
         use_cache=True,
     )
     texts: list[str] = processor.tokenizer.batch_decode(out[:, prompt.shape[1] :], skip_special_tokens=True)
-    return [_BLANK if blank else text.strip() for text, blank in zip(texts, seen.blank, strict=True)]
+    return [_BLANK if blank else text.strip() for text, blank in zip(texts, prefill.blank, strict=True)]
 
 
 @lru_cache(maxsize=4)
 def answer_tokens(processor: Any) -> tuple[int, int]:
     """The ids of the first token in which the answers "Yes." and "No." differ in the model's own chat."""
     ids = []
-    for said in ("Yes.", "No."):
-        encoded = encode(processor, [{"role": "user", "content": "?"}, {"role": "assistant", "content": said}])
-        ids.append([label for label in encoded.labels if label != IGNORED])
+    for answer in ("Yes.", "No."):
+        dialogue = encode(processor, [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}])
+        ids.append([label for label in dialogue.labels if label != IGNORE_INDEX])
     for yes, no in zip(*ids, strict=False):
         if yes != no:
             return yes, no
-    raise ValueError("the tokenizer does not tell 'Yes.' from 'No.'")
+    raise ValueError("the tokenizer gives 'Yes.' and 'No.' the same tokens")
 
 
 @lru_cache(maxsize=16)
-def _prompts(processor: Any, questions: tuple[str, ...]) -> tuple[Encoded, ...]:
+def _prompts(processor: Any, questions: tuple[str, ...]) -> tuple[EncodedDialogue, ...]:
     """Encoded once: the 71 questions are the same for every page."""
     return tuple(encode_prompt(processor, question) for question in questions)
 
 
-def _behind(head: tuple[int, ...], prompts: Sequence[Encoded]) -> list[Encoded]:
-    """The prompts without the head that all of them begin with."""
+def _behind(head: tuple[int, ...], prompts: Sequence[EncodedDialogue]) -> list[EncodedDialogue]:
+    """The prompts without the head with which all of them begin."""
     if any(p.input_ids[: len(head)] != head for p in prompts):
         raise ValueError("prompts differ before their image token")
-    return [Encoded(p.input_ids[len(head) :], p.labels[len(head) :]) for p in prompts]
+    return [EncodedDialogue(p.input_ids[len(head) :], p.labels[len(head) :]) for p in prompts]
 
 
-def _sees_image(seen: Prefill, length: int, processor: Any) -> Tensor:
-    """(images, length, 1, max_tiles): every token sees its image's tiles, as all stand at or behind the image token.
+def _sees_image(prefill: Prefill, length: int, processor: Any) -> Tensor:
+    """(images, length, 1, max_tiles): every token attends to its image's tiles, as none is before the image token.
 
-    Tokens before the image token are in the cache already; `generate` leaves their rows of the mask out.
+    Tokens before the image token are in the cache already; `generate` ignores their rows of the mask.
     """
-    allowed = torch.zeros(len(seen.tiles), processor.image_processor.max_image_tiles, dtype=torch.long)
-    for row, count in enumerate(seen.tiles):
-        allowed[row, :count] = 1
-    return allowed[:, None, None].expand(-1, length, -1, -1)
+    return tile_mask(prefill.tiles, processor)[:, None, None].expand(-1, length, -1, -1)
 
 
 def _to(batch: Batch, model: Any) -> Batch:

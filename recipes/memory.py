@@ -1,16 +1,17 @@
-"""What a recipe needs, counted before anything heavy starts, and what this machine has.
+"""How much memory and computation a recipe needs, counted before anything heavy starts.
 
 Nothing is estimated by formula: a training step of the recipe's own model runs on torch's meta device, where tensors
-have shapes and types but no bytes, while what would be allocated and computed is counted. It says what a GPU would be
-asked for, kernels' scratch space and the allocator's gaps left out.
+have shapes and types but no bytes, while what would be allocated and computed is counted. It is what a GPU would
+allocate, without kernels' scratch space and the allocator's gaps.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from unittest.mock import patch
 
@@ -22,13 +23,11 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 from transformers import MllamaForConditionalGeneration
 
-from recipes.base_models import NOT_QUANTIZED, base_config
-from recipes.config import Recipe
-from recipes.model import add_lora
-from recipes.vision_tower import apply_checkpointing
+from recipes.config import LoraPart, Recipe
+from recipes.model import NOT_QUANTIZED, apply_checkpointing, base_config, linear_modules
 
 TEXT_TOKENS = 768
-"""Text tokens behind one image unless told otherwise: eight dialogues of 96 tokens."""
+"""Text tokens behind one image by default: eight dialogues of 96 tokens."""
 
 # NF4 with double quantization (Dettmers et al. 2023): half a byte a weight, a byte for each block of 64, a float32 for
 # each 256 of these; per layer a float32 offset and the two code tables of 16 and 256 float32.
@@ -42,21 +41,21 @@ _TILE = (4096, 32_768)  # tokens and words of the logits that TRL's fused head h
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes, unless said otherwise, of one device that trains a recipe."""
+    """Bytes, unless stated otherwise, of one device that trains a recipe."""
 
     parameters: int
     """Parameters of the base and the adapter (a number)."""
     trained: int
     """Parameters that are trained (a number)."""
     weights: int
-    """The base, in its type or in NF4 with all that belongs to it."""
+    """The base, in its type or in NF4 with its block scales and tables."""
     adapter: int
     gradients: int
     optimizer: int
     activations: int
     """What the forward pass of a batch leaves behind for the backward pass."""
     working: int
-    """What comes on top at the worst moment of a step: a recomputed layer, logits, a dequantized weight."""
+    """What is added at the worst moment of a step: a recomputed layer, logits, a dequantized weight."""
     flops_per_image: float
     """Floating-point operations to train on one image and its text (a multiplication and an addition are two)."""
 
@@ -67,7 +66,7 @@ class Footprint:
 
 
 def needs(recipe: Recipe, *, text_tokens: int = 0) -> Footprint:
-    """Count what training by `recipe` takes. No weight is read; some ten seconds for the 11 B.
+    """Count what training by `recipe` needs. No weight is read; about four seconds for the 11 B.
 
     text_tokens: tokens of the dialogues behind one image; 0 for the most that `train.tokens_per_batch` lets in, or
     `TEXT_TOKENS` where the recipe sets no limit. Raises `InputError` when the base is not known.
@@ -75,40 +74,58 @@ def needs(recipe: Recipe, *, text_tokens: int = 0) -> Footprint:
     train = recipe.train
     text_tokens = text_tokens or train.tokens_per_batch // train.images_per_batch or TEXT_TOKENS
     model = meta_model(recipe)
-    trained = [p for p in model.parameters() if p.requires_grad]
+    trainable = [p for p in model.parameters() if p.requires_grad]
     base = [p for n, p in model.named_parameters() if "lora_" not in n]
-    paged = train.optimizer == "paged_adamw_8bit"
-    moments = 2 * _8BIT_MOMENT / trained[0].element_size() if paged else 2  # Muon: one for matrices, so two at most
-    held, peak, flops = _count_step(recipe, model, text_tokens)
+    in_8bit = train.optimizer == "paged_adamw_8bit"
+    moments = 2 * _8BIT_MOMENT / trainable[0].element_size() if in_8bit else 2  # Muon: one for matrices, so two at most
+    activations, peak, flops = _count_step(recipe, model, text_tokens)
     nf4 = recipe.model.quantization == "nf4"
     return Footprint(
         parameters=sum(p.numel() for p in model.parameters()),
-        trained=sum(p.numel() for p in trained),
+        trained=sum(p.numel() for p in trainable),
         weights=sum(p.nbytes for p in base) - (_nf4_saves(model) if nf4 else 0),
         adapter=sum(p.nbytes for n, p in model.named_parameters() if "lora_" in n),
-        gradients=sum(p.nbytes for p in trained),
-        optimizer=round(moments * sum(p.nbytes for p in trained)),
-        activations=held,
-        working=peak - held + (max(p.nbytes for p in _quantized_weights(model)) if nf4 else 0),
+        gradients=sum(p.nbytes for p in trainable),
+        optimizer=round(moments * sum(p.nbytes for p in trainable)),
+        activations=activations,
+        working=peak - activations + (max(p.nbytes for p in _quantized_weights(model)) if nf4 else 0),
         flops_per_image=flops / train.images_per_batch,
     )
 
 
 def meta_model(recipe: Recipe) -> Any:
-    """The recipe's model with its adapter, as trained but without bytes."""
+    """The recipe's model with its adapter, as it is trained, on the meta device."""
     with torch.device("meta"):
         config = base_config(recipe.model.base)
         model = MllamaForConditionalGeneration._from_config(config, attn_implementation="sdpa")
     model = model.to(getattr(torch, recipe.model.dtype))
     if recipe.lora is None:
         return model.train()
-    with torch.device("meta"):
-        wrapped = add_lora(model, recipe.lora)
-    if recipe.model.quantization == "nf4":  # the trainer keeps such an adapter in bfloat16; peft made float32
-        for parameter in wrapped.parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.to(torch.bfloat16)
-    return wrapped.train()
+    model.requires_grad_(False)
+    # peft makes adapters in float32; on 4-bit weights TRL turns them to bfloat16.
+    dtype = torch.bfloat16 if recipe.model.quantization == "nf4" else torch.float32
+    for name in linear_modules(model, recipe.lora.targets):
+        model.set_submodule(name, _LoraLinear(model.get_submodule(name), recipe.lora, dtype))
+    return model.train()
+
+
+class _LoraLinear(torch.nn.Module):
+    """What peft's LoRA layer computes, on the meta device: importing peft takes longer than the whole count."""
+
+    def __init__(self, linear: Any, lora: LoraPart, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.base_layer = linear
+        self.dropout = torch.nn.Dropout(lora.dropout) if lora.dropout else torch.nn.Identity()
+        with torch.device("meta"):
+            self.lora_A = torch.nn.Linear(linear.in_features, lora.rank, bias=False, dtype=dtype)
+            self.lora_B = torch.nn.Linear(lora.rank, linear.out_features, bias=False, dtype=dtype)
+
+    def forward(self, x: Tensor) -> Tensor:  # (..., in_features) -> (..., out_features)
+        result: Tensor = self.base_layer(x)
+        dtype = result.dtype
+        x = x.to(self.lora_A.weight.dtype)
+        result = result + self.lora_B(self.lora_A(self.dropout(x))) * 1.0  # as peft, no name for what is temporary
+        return result.to(dtype)
 
 
 def _quantized_weights(model: torch.nn.Module) -> list[Tensor]:
@@ -121,12 +138,13 @@ def _quantized_weights(model: torch.nn.Module) -> list[Tensor]:
 
 
 def _nf4_saves(model: torch.nn.Module) -> int:
-    saved = 0
+    """Bytes that NF4 saves."""
+    total = 0
     for weight in _quantized_weights(model):
         blocks = -(-weight.numel() // _NF4_BLOCK)
         nested = -(-blocks // _NF4_NESTED_BLOCK)
-        saved += weight.nbytes - (-(-weight.numel() // 2) + blocks + 4 * nested + _NF4_TABLES)
-    return saved
+        total += weight.nbytes - (-(-weight.numel() // 2) + blocks + 4 * nested + _NF4_TABLES)
+    return total
 
 
 # One training step on the meta device
@@ -135,23 +153,22 @@ def _nf4_saves(model: torch.nn.Module) -> int:
 def _count_step(recipe: Recipe, model: Any, text_tokens: int) -> tuple[int, int, float]:
     """Bytes left for the backward pass, bytes at the worst moment (gradients of parameters apart), operations."""
     inputs = _inputs(model.config, recipe.train.images_per_batch, text_tokens)
-    base = model.get_base_model() if recipe.lora is not None else model
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.grad = torch.empty_like(parameter)
     apply_checkpointing(model, checkpointing=recipe.train.gradient_checkpointing)  # as the training run does
-    count = Count()
+    count = _MetaCount()
     with count, _on_gpu(bf16=recipe.model.dtype == "bfloat16"):
-        hidden = base.model(**inputs, use_cache=False).last_hidden_state
-        loss = _Head.apply(hidden.flatten(0, 1), base.lm_head.weight).sum()  # type: ignore[no-untyped-call]
-        held = count.bytes
+        hidden = model.model(**inputs, use_cache=False).last_hidden_state
+        loss = _Head.apply(hidden.flatten(0, 1), model.lm_head.weight).sum()  # type: ignore[no-untyped-call]
+        after_forward = count.bytes
         loss.backward()
     batch = sum(tensor.untyped_storage().nbytes() for tensor in inputs.values())
-    return batch + held, batch + count.most_bytes, float(count.operations)
+    return batch + after_forward, batch + count.most_bytes, float(count.operations)
 
 
 def _inputs(config: Any, images: int, text_tokens: int) -> dict[str, Tensor]:
-    """A batch of the shapes that packing makes, (images, text_tokens), on the meta device."""
+    """A batch of the shapes that `batching.pack` makes, (images, text_tokens), on the meta device."""
     vision, size = config.vision_config, config.vision_config.image_size
     ids = torch.zeros((images, text_tokens), dtype=torch.long, device="meta")
     tiles = torch.ones((images, 1, vision.max_num_tiles), dtype=torch.long, device="meta")
@@ -172,35 +189,90 @@ class Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.bytes = self.most_bytes = self.operations = 0
-        self._known: dict[int, weakref.ref[Any]] = {}
+        self._storages: dict[int, weakref.ref[Any]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        given = {id(t.untyped_storage()) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
-        out = func(*args, **kwargs)
-        if (operations := flop_registry.get(func._overloadpacket)) is not None:
-            self.operations += operations(*args, **kwargs, out_val=out)
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, Tensor) and id(tensor.untyped_storage()) not in given:
-                self._born(tensor.untyped_storage())
+        out, tensors, operations = self._call(func, args, kwargs or {})
+        self.operations += operations
+        for tensor in tensors:
+            self._add(tensor.untyped_storage())
         return out
 
-    def _born(self, storage: Any) -> None:
+    def _call(self, func: Any, args: Any, kwargs: Any) -> tuple[Any, Sequence[Tensor], int]:
+        """The result of an operation, the tensors in it with memory of their own, and its floating-point operations."""
+        out = func(*args, **kwargs)
+        flops = flop_registry.get(func._overloadpacket)
+        operations = 0 if flops is None else flops(*args, **kwargs, out_val=out)
+        if _returns_arguments(func):
+            return out, (), operations
+        inputs = {id(t.untyped_storage()) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        tensors = [t for t in tree_leaves(out) if isinstance(t, Tensor) and id(t.untyped_storage()) not in inputs]
+        return out, tensors, operations
+
+    def _add(self, storage: Any) -> None:
         key, size = id(storage), storage.nbytes()
-        if key in self._known:
+        if key in self._storages:
             return
 
-        def dies(_: Any) -> None:
+        def remove(_: Any) -> None:
             self.bytes -= size
-            del self._known[key]
+            del self._storages[key]
 
-        self._known[key] = weakref.ref(storage, dies)
+        self._storages[key] = weakref.ref(storage, remove)
         self.bytes += size
         self.most_bytes = max(self.most_bytes, self.bytes)
 
 
+@cache
+def _returns_arguments(func: Any) -> bool:
+    """Whether all that an operation returns lies in the memory of its arguments: views, in-place operations, `out=`."""
+    returns = func._schema.returns
+    return bool(returns) and all(result.alias_info is not None for result in returns)
+
+
+class _MetaCount(Count):  # type: ignore[no-untyped-call]
+    """`Count` for meta tensors: an operation that recurs with the same shapes takes its result from a cache.
+
+    Exact, as nothing but shapes, strides and types decides what an operation on the meta device returns; and twice as
+    fast, as the 80 layers of an 11 B are a few kinds of layers, repeated.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._results: dict[Any, tuple[list[tuple[Any, Any, torch.dtype]], bool, int]] = {}
+
+    def _call(self, func: Any, args: Any, kwargs: Any) -> tuple[Any, Sequence[Tensor], int]:
+        if _returns_arguments(func) or func._schema.is_mutable:
+            return super()._call(func, args, kwargs)
+        key = (func, _signature(args), _signature(tuple(kwargs.items())))
+        try:
+            result = self._results.get(key)
+        except TypeError:  # an argument that cannot be hashed
+            return super()._call(func, args, kwargs)
+        if result is None:
+            out, tensors, operations = super()._call(func, args, kwargs)
+            if len(tensors) == (len(out) if isinstance(out, tuple) else 1) and all(t.is_meta for t in tensors):
+                shapes = [(t.shape, t.stride(), t.dtype) for t in tensors]
+                self._results[key] = shapes, isinstance(out, tuple), operations
+            return out, tensors, operations
+        shapes, is_tuple, operations = result
+        tensors = tuple(
+            torch.empty_strided(shape, stride, dtype=dtype, device="meta") for shape, stride, dtype in shapes
+        )
+        return tensors if is_tuple else tensors[0], tensors, operations
+
+
+def _signature(argument: Any) -> Any:
+    """An argument with every tensor in it replaced by its shape, strides and type."""
+    if isinstance(argument, Tensor):
+        return argument.shape, argument.stride(), argument.dtype, argument.is_meta
+    if isinstance(argument, (tuple, list)):
+        return tuple(_signature(item) for item in argument)
+    return argument
+
+
 class _Head(torch.autograd.Function):
-    """The size of TRL's fused head and loss: logits in tiles, made again in the backward pass. No numbers in it."""
+    """TRL's fused head and loss in size: logits in tiles, computed again in the backward pass. It returns no values."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor) -> Tensor:  # (n, width), (vocabulary, width) -> (n,)
@@ -234,9 +306,9 @@ def _logits_in_tiles(hidden: Tensor, weight: Tensor) -> list[tuple[Tensor, slice
 
 @contextmanager
 def _on_gpu(*, bf16: bool) -> Iterator[None]:
-    """What a GPU does otherwise than the meta device: memory-efficient attention, and autocast where bf16.
+    """What a GPU does differently from the meta device: memory-efficient attention, and autocast where bf16.
 
-    Functions are replaced by name: torch's modes do not reach the layers that checkpointing runs again.
+    Functions are replaced by name: torch's modes do not apply to the layers that checkpointing recomputes.
     """
     linear, layer_norm = F.linear, F.layer_norm
 
@@ -246,17 +318,17 @@ def _on_gpu(*, bf16: bool) -> Iterator[None]:
     def in_fp32(x: Tensor, shape: list[int], weight: Tensor, bias: Tensor, eps: float) -> Tensor:
         return layer_norm(x.float(), shape, weight.float(), bias.float(), eps)
 
-    replaced: dict[str, Any] = {"scaled_dot_product_attention": _efficient_attention}
+    functions: dict[str, Any] = {"scaled_dot_product_attention": _efficient_attention}
     if bf16:
-        replaced |= {"linear": in_bf16, "layer_norm": in_fp32}
-    with patch.multiple(F, **replaced):
+        functions |= {"linear": in_bf16, "layer_norm": in_fp32}
+    with patch.multiple(F, **functions):
         yield
 
 
 def _efficient_attention(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *, scale: float | None = None, **_: Any
 ) -> Tensor:
-    """torch's memory-efficient kernel, which is the one for masks; these it wants as numbers, rows in 16 bytes."""
+    """torch's memory-efficient kernel, the one for masks: they have to be numbers, with rows of whole 16 bytes."""
     if attn_mask is not None:
         if attn_mask.dtype == torch.bool:
             attn_mask = torch.where(attn_mask, 0.0, float("-inf")).to(query.dtype)

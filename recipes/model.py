@@ -1,28 +1,56 @@
-"""The model: base, 4-bit weights, LoRA. One way to load each, and `lm_head` and `embed_tokens` are never adapted."""
+"""The model: where a base is read from, its 4-bit weights, its LoRA adapter, and its preparation for training.
+
+One way to load each. `lm_head` and `embed_tokens` are never adapted. transformers' auto classes and peft take seconds
+to import and `ecg-vlm ask` does without them (`recipes.fast_start`), so they are imported where they are used.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+from contextlib import suppress
+from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors import SafetensorError
-from transformers import (
-    AutoConfig,
-    AutoModelForImageTextToText,
-    AutoProcessor,
-    MllamaForConditionalGeneration,
-)
 
-from recipes.base_models import NANO as NANO
-from recipes.base_models import RANDOM, disable_repacking, load_from, nf4_config, random_model, random_processor
-from recipes.base_models import nano_path as nano_path
-from recipes.config import LoraPart, ModelPart
-from recipes.nano.initialize import start
 from render.errors import InputError
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import BitsAndBytesConfig, MllamaConfig
+
+    from recipes.config import LoraPart, ModelPart
+
+NANO = "nano"
+RANDOM = "random:"
+"""Prefix of a base with random weights: random:nano, random:11b, random:90b."""
+
+# Llama 3.2 Vision as published (Hugging Face model cards; Llama 3.2 Vision collection, Meta 2024): 560-pixel tiles, and
+# transformers' defaults for the rest of the 11 B. Counted on these shapes: 10.67 B and 88.6 B parameters.
+_VISION = {"image_size": 560}
+_TEXT: dict[str, dict[str, Any]] = {
+    "11b": {},
+    "90b": {
+        "hidden_size": 8192,
+        "intermediate_size": 28_672,
+        "num_attention_heads": 64,
+        "num_hidden_layers": 100,
+        "cross_attention_layers": list(range(3, 100, 5)),
+    },
+}
+_HUB_NAME = re.compile(r"(?:.*/)?llama-3\.2-(11b|90b)-vision(?:-instruct)?", re.IGNORECASE)
+
+NOT_QUANTIZED = ["lm_head"]
+"""In 16 bit under NF4: the head's error would go directly into every logit, and no adapter can correct it.
+
+Every other linear layer is quantized, the vision tower included. The list has to be complete: the head, which
+transformers leaves out by default, is quantized as soon as another list is given. Names are paths from the top
+("model.vision_model"); a bare "vision_model" matches nothing, silently.
+"""
 
 NEVER_ADAPTED = ("lm_head", "embed_tokens")
 
@@ -36,6 +64,111 @@ _TARGETS = {
 }
 
 
+def nano_path() -> Path:
+    """The folder of the nano that ships with this package."""
+    return Path(str(files("recipes"))) / "nano"
+
+
+def base_fingerprint(base: str) -> str:
+    """SHA-256 of nano's weights, so that an adapter is not put on another nano; "" for other bases."""
+    weights = nano_path() / "model.safetensors"
+    return hashlib.sha256(weights.read_bytes()).hexdigest() if base == NANO and weights.is_file() else ""
+
+
+def base_config(base: str) -> MllamaConfig:
+    """The configuration of a base, without its weights; the published ones without the network.
+
+    Raises `InputError` when the base does not exist or is no Mllama.
+    """
+    from transformers import AutoConfig, MllamaConfig
+
+    size = base.removeprefix(RANDOM).lower() if base.startswith(RANDOM) else _published_size(base)
+    if base == NANO or size == NANO:
+        return AutoConfig.from_pretrained(nano_path())
+    if size in _TEXT:
+        return MllamaConfig(vision_config=dict(_VISION), text_config=dict(_TEXT[size]))
+    if base.startswith(RANDOM):
+        names = ", ".join(RANDOM + name for name in (NANO, *_TEXT))
+        raise InputError(f"model.base={base}: no such shape; there is {names}")
+    config = load_from(AutoConfig.from_pretrained, base)
+    if not isinstance(config, MllamaConfig):
+        raise InputError(f"model.base={base}: is a {config.model_type}; a Llama 3.2 Vision (mllama) is needed")
+    return config
+
+
+def _published_size(base: str) -> str:
+    match = None if as_folder(base) else _HUB_NAME.fullmatch(base)
+    return match[1].lower() if match else ""
+
+
+def load_from(loader: Any, base: str, **arguments: Any) -> Any:
+    """Call a `from_pretrained` for nano, a folder or a hub id.
+
+    Raises `InputError` for every failure, one line that says what to do.
+    """
+    folder = as_folder(base)
+    if folder is None:
+        arguments |= _reach_hub(base)
+    elif not (folder / "config.json").is_file():
+        raise InputError(f"model {base}: no config.json there; name a folder saved by transformers, or a hub id")
+    try:
+        return loader(folder or base, **arguments)
+    except Exception as error:  # the loaders raise whatever the damage leads to: OSError, TypeError, SafetensorError
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        mend = "check that its files are complete" if folder else "check the name and the free disk space"
+        raise InputError(f"model {base}: cannot be loaded ({reason}); {mend}") from error
+
+
+def as_folder(base: str) -> Path | None:
+    """The folder of a base on this machine; None for a hub id."""
+    if base == NANO:
+        return nano_path()
+    if base.startswith((".", "/", "~")) or Path(base).exists():
+        return Path(base).expanduser()
+    return None
+
+
+def on_hub(base: str) -> bool:
+    """Whether a base is a hub id: not nano, no folder, no random weights."""
+    return not base.startswith(RANDOM) and as_folder(base) is None
+
+
+def is_downloaded(base: str) -> bool:
+    """Whether a hub id was downloaded before."""
+    from huggingface_hub import try_to_load_from_cache
+
+    with suppress(ValueError):  # a name that cannot be a hub id
+        return isinstance(try_to_load_from_cache(base, "config.json"), str)
+    return False
+
+
+def _reach_hub(base: str) -> dict[str, Any]:
+    """Arguments with which a `from_pretrained` loads a hub id: none, or "only from the cache".
+
+    One request asks whether the model exists and is open to the user. The loaders themselves ask for every file many
+    times, which takes minutes without a network, and distinguish the cases in prose only.
+    """
+    from huggingface_hub import auth_check
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    try:
+        auth_check(base)
+        return {}
+    except Exception as error:  # each library of the client raises its own error where there is no network
+        if is_downloaded(base):
+            return {"local_files_only": True}
+        if isinstance(error, GatedRepoError):
+            mend = f"is gated; accept its licence at https://huggingface.co/{base}, then run: hf auth login"
+        elif isinstance(error, (RepositoryNotFoundError, ValueError)):
+            mend = "is no folder here and no model on huggingface.co; check the name (if it is private: hf auth login)"
+        else:
+            mend = f"huggingface.co cannot be reached ({error}); connect, or name a folder that holds the model"
+        raise InputError(f"model {base}: {mend}") from error
+
+
+# Loading
+
+
 def fast_bfloat16() -> bool:
     """Whether this machine has instructions to multiply in bfloat16: a GPU, or a CPU with AVX512-BF16.
 
@@ -46,18 +179,22 @@ def fast_bfloat16() -> bool:
 
 def load_processor(base: str) -> Any:
     """Tokenizer and image processor of a base."""
-    return random_processor(base) if base.startswith(RANDOM) else load_from(AutoProcessor.from_pretrained, base)
+    from transformers import AutoProcessor
+
+    return _random_processor(base) if base.startswith(RANDOM) else load_from(AutoProcessor.from_pretrained, base)
 
 
 def load_model(part: ModelPart, *, seed: int = 0) -> Any:
     """The base model of a recipe, in eval mode.
 
-    Raises `InputError` when it is not there, is gated, or is no Mllama.
+    Raises `InputError` when it does not exist, is gated, or is no Mllama.
     """
+    from transformers import AutoModelForImageTextToText, MllamaForConditionalGeneration
+
     if part.from_scratch:
         return _from_scratch(part, seed)
     if part.base.startswith(RANDOM):
-        return random_model(part.base, part.dtype, part.quantization)
+        return _random_model(part)
     arguments: dict[str, Any] = {"dtype": getattr(torch, part.dtype), "attn_implementation": "sdpa"}
     if part.quantization == "nf4":
         arguments["quantization_config"] = nf4_config(part.dtype)
@@ -71,11 +208,78 @@ def load_model(part: ModelPart, *, seed: int = 0) -> Any:
 
 
 def _from_scratch(part: ModelPart, seed: int) -> Any:
+    from transformers import AutoConfig, MllamaForConditionalGeneration
+
+    from recipes.nano.initialize import initialize
+
     torch.manual_seed(seed)
     config = AutoConfig.from_pretrained(nano_path())
     model = MllamaForConditionalGeneration(config).to(getattr(torch, part.dtype))
-    start(model)
+    initialize(model)
     return model.eval()
+
+
+def _random_processor(base: str) -> Any:
+    """Nano's tokenizer, and an image processor with the tiles of the shape that `base` names."""
+    from transformers import AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(nano_path())
+    vision = base_config(base).vision_config
+    images = processor.image_processor
+    images.size = type(images.size)(height=vision.image_size, width=vision.image_size)
+    images.max_image_tiles = vision.max_num_tiles
+    return processor
+
+
+def _random_model(part: ModelPart) -> Any:
+    """Random weights of a published shape. It reads nano's tokens, so that `_random_processor` serves it."""
+    from transformers import AutoConfig
+
+    from recipes.random_weights import random_model
+
+    config = base_config(part.base)
+    nano = AutoConfig.from_pretrained(nano_path())
+    config.image_token_index = nano.image_token_index
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        setattr(config.text_config, name, getattr(nano.text_config, name))
+    quantizer = nf4_config(part.dtype) if part.quantization == "nf4" else None
+    model = random_model(config, getattr(torch, part.dtype), quantizer, NOT_QUANTIZED)
+    disable_repacking(model)
+    return model.eval()
+
+
+def nf4_config(dtype: str) -> BitsAndBytesConfig:
+    """4-bit NormalFloat, double-quantized, computing in `dtype` (Dettmers et al. 2023, QLoRA).
+
+    Raises `InputError` when bitsandbytes is not installed.
+    """
+    from transformers import BitsAndBytesConfig
+
+    if find_spec("bitsandbytes") is None:
+        raise InputError("model.quantization=nf4: needs bitsandbytes; run: pip install 'ecg-vlm[quantized]'")
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, dtype),
+        llm_int8_skip_modules=NOT_QUANTIZED,
+    )
+
+
+_REPACKS = "support_avx512bf16_for_cpu"
+
+
+def disable_repacking(model: torch.nn.Module) -> None:
+    """Forbid bitsandbytes to repack 4-bit weights in place for CPUs with AVX512-BF16.
+
+    It does so in any forward without gradient; a later merge then gives garbage, and a later training step raises.
+    """
+    for module in model.modules():
+        if hasattr(module, _REPACKS):
+            setattr(module, _REPACKS, False)
+
+
+# The adapter
 
 
 def linear_modules(model: torch.nn.Module, targets: str) -> list[str]:
@@ -91,7 +295,9 @@ def linear_modules(model: torch.nn.Module, targets: str) -> list[str]:
 
 
 def add_lora(model: Any, part: LoraPart) -> PeftModel:
-    """Wrap `model` with a fresh adapter. The adapted layers are named one by one, so nothing is matched by accident."""
+    """Wrap `model` with a fresh adapter. The layers are named one by one, so that nothing matches by accident."""
+    from peft import LoraConfig, get_peft_model
+
     config = LoraConfig(
         r=part.rank,
         lora_alpha=part.alpha,
@@ -105,15 +311,18 @@ def add_lora(model: Any, part: LoraPart) -> PeftModel:
 
 def load_adapter(model: Any, folder: Path, base: str) -> PeftModel:
     """Put a saved adapter on `model`. Raises `InputError` when it was made for another base or does not fit."""
+    from peft import PeftModel
+    from safetensors import SafetensorError
+
     try:
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
         raise InputError(
             f"{folder}: no readable adapter_config.json ({error}); name the folder of a finished run"
         ) from error
-    made_for = str(config.get("base_model_name_or_path"))
-    if made_for != base:
-        raise InputError(f"{folder}: the adapter was made for base {made_for}, not {base}; load it on {made_for}")
+    own_base = str(config.get("base_model_name_or_path"))
+    if own_base != base:
+        raise InputError(f"{folder}: the adapter was made for base {own_base}, not {base}; load it on {own_base}")
     if not (folder / "adapter_model.safetensors").is_file():
         raise InputError(
             f"{folder}: adapter_model.safetensors is missing; the run did not finish, run it again with --resume"
@@ -125,3 +334,57 @@ def load_adapter(model: Any, folder: Path, base: str) -> PeftModel:
         raise InputError(
             f"{folder}: the adapter does not fit {base} ({reason}); it was made for another version of the base"
         ) from error
+
+
+# Prepared for training
+
+
+def apply_checkpointing(model: Any, *, checkpointing: bool) -> None:
+    """Prepare an Mllama, with or without an adapter, for training in little memory.
+
+    A frozen vision tower runs without gradient, a trained one is checkpointed layer by layer: it takes 19 of the 22
+    TFLOP of an 11 B forward pass, and most of the activations. transformers does neither: its checkpointing omits the
+    vision layers, and makes the patch embedding's output require gradients even when nothing in the tower is trained,
+    so that all of it is traced and back-propagated. Gradients are the stock ones to the bit.
+    checkpointing: recompute the activations of text layers, and of vision layers where those are trained.
+    """
+    vision = vision_model(model)
+    is_trained = any(parameter.requires_grad for parameter in vision.parameters())
+    if not is_trained:
+        vision.forward = torch.no_grad()(vision.forward)
+    if not checkpointing:
+        return
+    _checkpoint_text(model)
+    if is_trained:
+        for layer in (*vision.transformer.layers, *vision.global_transformer.layers):
+            _checkpoint_layer(layer)
+
+
+def vision_model(model: Any) -> Any:
+    """The vision tower of an Mllama, with or without an adapter."""
+    return next(module for name, module in model.named_modules() if name.split(".")[-1] == "vision_model")
+
+
+def _checkpoint_text(model: Any) -> None:
+    """The stock call, non-reentrant; its name changed in transformers 5.
+
+    It also makes inputs require gradients, which only reentrant checkpointing needs: undone here.
+    """
+    if hasattr(model, "activation_checkpointing_enable"):
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    else:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.disable_input_require_grads()
+
+
+def _checkpoint_layer(layer: Any) -> None:
+    from torch.utils.checkpoint import checkpoint
+
+    forward = layer.forward
+
+    def recompute(*args: Any, **kwargs: Any) -> Any:
+        if layer.training and torch.is_grad_enabled():
+            return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+        return forward(*args, **kwargs)
+
+    layer.forward = recompute

@@ -1,8 +1,8 @@
 """Muon for the matrices of a model and AdamW for the rest, as one optimizer.
 
-Muon (Jordan et al. 2024) makes every update of a matrix orthogonal, so that no direction is left behind; lengths are
+Muon (Jordan et al. 2024) makes every update of a matrix orthogonal, so that no direction is neglected; its length is
 matched to AdamW's (Liu et al., arXiv 2502.16982), so that one learning rate serves both. Embeddings, the head, norms,
-gates and whatever is no matrix take AdamW.
+gates and whatever is no matrix use AdamW.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from recipes.model import fast_bfloat16
 
 _NO_MATRICES = ("lm_head", "embed", "reading")
-
 
 _MOMENTUM = 0.95
 _STEPS = 5  # of Newton and Schulz, with the published coefficients
@@ -35,7 +34,7 @@ def _orthogonal(matrix: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon with Nesterov's momentum. torch's own multiplies in bfloat16 whatever the machine is good at."""
+    """Muon with Nesterov's momentum. torch's own multiplies in bfloat16 on every machine."""
 
     def __init__(self, matrices: list[nn.Parameter], lr: float, weight_decay: float) -> None:
         self._dtype = torch.bfloat16 if fast_bfloat16() else torch.float32
@@ -59,20 +58,20 @@ class Muon(torch.optim.Optimizer):
 
 
 class MuonAdamW(torch.optim.Optimizer):
-    """Two optimizers in one. Its parameter groups are theirs: a schedule that moves `lr` moves both."""
+    """Two optimizers in one. Its parameter groups are theirs: a schedule that changes `lr` changes both."""
 
     def __init__(self, model: nn.Module, lr: float, weight_decay: float) -> None:
-        trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        matrices = [p for name, p in trained if p.ndim == 2 and not any(word in name for word in _NO_MATRICES)]
-        mine = {id(p) for p in matrices}
-        decayed = [p for _, p in trained if p.ndim > 1 and id(p) not in mine]
-        others = [p for _, p in trained if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+        parameters = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        matrices = [p for name, p in parameters if p.ndim == 2 and not any(word in name for word in _NO_MATRICES)]
+        of_muon = {id(p) for p in matrices}
+        others = [p for _, p in parameters if p.ndim > 1 and id(p) not in of_muon]
+        vectors = [p for _, p in parameters if p.ndim <= 1]
+        groups = [{"params": others, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
         self._parts: tuple[torch.optim.Optimizer, ...] = (
             Muon(matrices, lr=lr, weight_decay=weight_decay),
             torch.optim.AdamW(groups, lr=lr),
         )
-        super().__init__([p for _, p in trained], {"lr": lr})
+        super().__init__([p for _, p in parameters], {"lr": lr})
         self.param_groups = [group for part in self._parts for group in part.param_groups]
 
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]

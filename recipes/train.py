@@ -1,11 +1,11 @@
-"""The training run: recipe and data in, adapter (or nano's weights) out, through TRL's SFTTrainer.
+"""The training run: recipe and data in, adapter (or nano's weights) out. `recipes.trainer` holds the training step.
 
 Under `accelerate launch` the same call runs in every process. Each plans the same batches and takes its share of them;
 only the first one writes and reports. Two GPUs, the model on each:
 
     accelerate launch --multi_gpu --num_processes 2 -m ecg_vlm.cli finetune RECIPE
 
-and the model shared out over them, in 4 bits too (one dtype for all weights of a layer, hence `model.dtype=bfloat16`):
+and the model sharded over them, in 4 bits too (one dtype for all weights of a layer, hence `model.dtype=bfloat16`):
 
     accelerate launch --use_fsdp --num_processes 2 --mixed_precision bf16 --fsdp_version 1
         --fsdp_auto_wrap_policy TRANSFORMER_BASED_WRAP --fsdp_state_dict_type FULL_STATE_DICT
@@ -15,13 +15,16 @@ and the model shared out over them, in 4 bits too (one dtype for all weights of 
 
 from __future__ import annotations
 
-import json
+import errno
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -32,24 +35,42 @@ from safetensors.torch import save_file
 from transformers import PrinterCallback
 from trl import SFTConfig
 
-from recipes.base_models import as_folder, base_fingerprint
-from recipes.batching import BatchLimits, Collator, Plan, in_order, plan_batches, split_pages
-from recipes.checkpoint import checkpoints
+from recipes.batching import BatchLimits, Collator, Encoder, Plan, in_order, pack_rows, plan_batches
 from recipes.config import DataPart, Recipe, save_recipe
-from recipes.model import add_lora, fast_bfloat16, load_model, load_processor
-from recipes.packing import Encoder
-from recipes.resume import Interrupted, check_before_start, readable_errors, require_same_plan
+from recipes.model import (
+    add_lora,
+    apply_checkpointing,
+    as_folder,
+    base_fingerprint,
+    fast_bfloat16,
+    load_model,
+    load_processor,
+    vision_model,
+)
+from recipes.run_folder import (
+    RunFacts,
+    checkpoints,
+    last_checkpoint_line,
+    open_run,
+    require_same_plan,
+    write_run_card,
+)
 from recipes.trainer import Progress, ProgressCallback, Trainer, Validate
-from recipes.vision_tower import apply_checkpointing, keep_inkiest_patches, vision_model
-from recipes.waveform_heads import HEADS, IN_MODEL, Reading, split_targets
+from recipes.vision_tower import keep_inkiest_patches
+from recipes.waveform_heads import HEADS, IN_MODEL, Reading, split_targets, targets
 from render.dataset.parquet import open_dataset
-from render.errors import InputError
-from render.io import atomic_write
+from render.errors import InputError, WorkFailed
+from render.io import apply_umask, write_json
 from render.sources.registry import parse_folds
 
-__all__ = ["Interrupted", "Progress", "Validate", "finetune", "training_pages"]
+__all__ = ["Progress", "RunInterrupted", "Validate", "finetune", "training_pages"]
 
 _PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "ecg-vlm")
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class RunInterrupted(KeyboardInterrupt):
+    """The run ended before its last step, by Ctrl-C, SIGTERM or its time limit; the message says how to resume."""
 
 
 def finetune(
@@ -59,96 +80,167 @@ def finetune(
     resume: bool = False,
     report: Callable[[Progress], None] = lambda progress: None,
     validate: Validate | None = None,
-) -> dict[str, Any]:
+    status: Callable[[str], None] = lambda text: None,
+) -> RunFacts:
     """Tune the recipe's model on the recipe's data and write the result into `out`.
 
     `out` then holds the adapter in stock peft layout (or the whole model for a run from scratch), `recipe.yaml` as
-    resolved, and `run.json`: losses, adapted layers, parameters, versions, data. Returns the content of `run.json`;
-    with `resume`, that of a finished run at once.
-    validate: figures to be had at each evaluation, see `recipes.trainer.Validate`.
-    Raises `InputError` for a filled `out` without `resume`, another recipe than the run was begun with, missing data,
-    or a base that cannot be loaded; `WorkFailed` for a full disk, full memory or a loss that is no number;
-    `Interrupted` after Ctrl-C, SIGTERM or `train.max_minutes`, with a checkpoint to go on from.
+    resolved, `run.json` (the facts that are returned) and a README.md. With `resume`, a finished run's facts are
+    returned at once.
+    report: called after each step. validate: figures of each evaluation, see `recipes.trainer.Validate`.
+    status: called with what is being done ("loading nano") before each long silent wait. Both in the main process.
+    Raises `InputError` for an `out` that is not empty without `resume`, another recipe than the run was begun with,
+    missing data, or a base that cannot be loaded; `WorkFailed` for a full disk, full memory or a loss that is not
+    finite; `RunInterrupted` after Ctrl-C, SIGTERM or `train.max_minutes`, with a checkpoint to resume from.
     """
     processes = PartialState(cpu=not torch.cuda.is_available())  # chooses this process's GPU, before anything is loaded
-    with readable_errors(out, processes.is_local_main_process):
-        finished = check_before_start(recipe, out, resume)
-        return finished or _run(recipe, out, processes, report, validate)
+    with _readable_errors(out, reports=processes.is_local_main_process):
+        _require_environment(recipe, processes)
+        facts = open_run(recipe, out, resume=resume)
+        processes.wait_for_everyone()  # nobody writes into `out` while another still checks whether it is empty
+        return facts or _run(
+            recipe, out, processes, report, validate, status if processes.is_main_process else lambda text: None
+        )
+
+
+def _require_environment(recipe: Recipe, processes: PartialState) -> None:
+    """Refuse what cannot work on this machine, before anything is loaded."""
+    if torch.cuda.device_count() > 1 and processes.num_processes == 1:
+        raise InputError(
+            "several GPUs are visible and one process was started; start one for each with accelerate launch, "
+            "or choose one GPU with CUDA_VISIBLE_DEVICES=0"
+        )
+    log_to = recipe.train.log_to
+    if log_to != "none" and find_spec(log_to) is None:
+        raise InputError(f"recipe: train.log_to={log_to}: not installed; pip install {log_to}, or train.log_to=none")
+
+
+@contextmanager
+def _readable_errors(out: Path, *, reports: bool) -> Iterator[None]:
+    """Turn what may happen to a run into `WorkFailed` or `RunInterrupted`, each with the last good checkpoint.
+
+    reports: whether this process reports an error that all processes run into alike; the others exit silently.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise WorkFailed(
+            f"{out}: the GPU's memory is full; {last_checkpoint_line(out)}; lower train.images_per_batch or "
+            f"train.tokens_per_batch, or set train.gradient_checkpointing=true"
+        ) from error
+    except OSError as error:
+        if error.errno not in _DISK_FULL:
+            raise
+        raise WorkFailed(f"{out}: {error}; {last_checkpoint_line(out)}; free disk space, then use --resume") from error
+    except (InputError, KeyboardInterrupt) as error:
+        if not reports:
+            raise SystemExit(2 if isinstance(error, InputError) else 130) from error
+        if isinstance(error, (InputError, RunInterrupted)):
+            raise
+        raise RunInterrupted(
+            f"{out}: stopped at once; {last_checkpoint_line(out)}; resume with the same command and --resume"
+        ) from error
 
 
 def _run(
-    recipe: Recipe, out: Path, processes: PartialState, report: Callable[[Progress], None], validate: Validate | None
-) -> dict[str, Any]:
-    with processes.main_process_first():  # the first one filters the data, the others find the result cached
+    recipe: Recipe,
+    out: Path,
+    processes: PartialState,
+    report: Callable[[Progress], None],
+    validate: Validate | None,
+    status: Callable[[str], None],
+) -> RunFacts:
+    status("reading the training pages")
+    with processes.main_process_first():  # the first one filters the data, the others load the result from the cache
         pages = training_pages(recipe.data, reading=recipe.train.reading > 0)
-    processor = load_processor(recipe.model.base)
-    encoder = Encoder(processor)
-    budget = BatchLimits(recipe.train.images_per_batch, recipe.train.tokens_per_batch)
-    batches = _plan(recipe, split_pages(pages, encoder, budget.tokens), budget, processes.num_processes)
-    begun = checkpoints(out)  # none without `resume`: `out` is empty then
-    require_same_plan(out, begun, batches)
-    sets = {"train": (pages, batches)}
+    encoder = Encoder(load_processor(recipe.model.base))
+    status(f"encoding the dialogues of {len(pages):,} pages")
+    plan = _plan(recipe, pages, encoder, processes.num_processes)
+    require_same_plan(out, plan)
+    splits = {"train": (pages, plan)}
     if recipe.data.validation:
-        held_out = open_dataset(recipe.data.validation)
-        sets["held out"] = (held_out, in_order(split_pages(held_out, encoder, budget.tokens), budget))
-    model = _prepared_model(recipe)
-    facts = _facts(recipe, model, pages)
+        held_out, limits = open_dataset(recipe.data.validation), _limits(recipe)
+        splits["held out"] = (held_out, in_order(pack_rows(held_out, encoder, limits.tokens), limits))
+    status(f"loading {recipe.model.base}")
+    model = _prepare_model(recipe)
+    facts = _facts_before(recipe, model, pages)
     if recipe.train.reading:
         model.reading = Reading(vision_model(model)).to(model.device, model.dtype)
-        model.reading.go_on_from(as_folder(recipe.model.base))
+        model.reading.load_from(as_folder(recipe.model.base))
     if processes.is_main_process:
         out.mkdir(parents=True, exist_ok=True)
         save_recipe(recipe, out / "recipe.yaml")
-    watch = ProgressCallback(batches, report, recipe.train, evaluates="held out" in sets or validate is not None)
-    tables = {name: batches.table(name) for name, (_, batches) in sets.items()}
+    callback = ProgressCallback(plan, report, recipe.train, evaluates="held out" in splits or validate is not None)
+    trainer = _make_trainer(recipe, out, model, encoder, splits, callback, validate)
+    resumable = checkpoints(out)  # none without `resume`: `out` was empty
+    status(f"resuming from {resumable[-1]}" if resumable else f"taking the first of {plan.steps:,} steps")
+    start = time.monotonic()
+    with callback.signals():
+        trainer.train(resume_from_checkpoint=str(resumable[-1]) if resumable else None)
+    if callback.stop_reason:
+        raise RunInterrupted(
+            f"{out}: stopped after step {trainer.state.global_step} of {plan.steps} ({callback.stop_reason}), which is "
+            f"saved; resume with the same command and --resume"
+        )
+    seconds = round(time.monotonic() - start, 1)
+    run_facts = RunFacts(**facts, seconds=seconds, **_facts_after(trainer, plan))
+    _save(trainer, encoder.processor, recipe, out, run_facts)
+    return run_facts
+
+
+def _make_trainer(
+    recipe: Recipe,
+    out: Path,
+    model: Any,
+    encoder: Encoder,
+    splits: dict[str, tuple[Any, Plan]],
+    callback: ProgressCallback,
+    validate: Validate | None,
+) -> Trainer:
+    train = recipe.train
+    patch = model.config.vision_config.patch_size
     trainer = Trainer(
         model=model,
-        args=_arguments(recipe, out, batches.steps),
-        train_dataset=tables["train"],
-        eval_dataset=tables.get("held out"),
-        processing_class=processor,
+        args=_arguments(recipe, out, splits["train"][1].steps),
+        train_dataset=splits["train"][1].table("train"),
+        eval_dataset=splits["held out"][1].table("held out") if "held out" in splits else None,
+        processing_class=encoder.processor,
         data_collator=Collator(
-            {name: (rows, batches.pieces) for name, (rows, batches) in sets.items()},
+            {name: (pages, plan.rows) for name, (pages, plan) in splits.items()},
             encoder,
-            model.config.vision_config.patch_size if recipe.train.reading else 0,
+            partial(targets, processor=encoder.processor, patch=patch) if train.reading else None,
         ),
-        callbacks=[watch],
+        callbacks=[callback],
         validate=validate,
-        reading=recipe.train.reading,
-        muon=recipe.train.optimizer == "muon",
+        reading=train.reading,
+        muon=train.optimizer == "muon",
     )
-    watch.trainer = trainer
+    callback.trainer = trainer
     trainer.remove_callback(PrinterCallback)
-    started = time.monotonic()
-    with watch.signals():
-        trainer.train(resume_from_checkpoint=str(begun[-1]) if begun else None)
-    if watch.stopped:
-        raise Interrupted(
-            f"{out}: stopped after step {trainer.state.global_step} of {batches.steps} ({watch.stopped}), which is "
-            f"saved; go on with the same command and --resume"
-        )
-    seconds = round(time.monotonic() - started, 1)
-    summary = {**facts, "seconds": seconds, **_course(trainer, batches)}
-    _save(trainer, processor, out, summary)
-    return summary
+    return trainer
 
 
-def _plan(recipe: Recipe, pieces: Any, budget: BatchLimits, processes: int) -> Plan:
-    train = recipe.train
-    made = plan_batches(
-        pieces,
-        budget,
+def _limits(recipe: Recipe) -> BatchLimits:
+    return BatchLimits(recipe.train.images_per_batch, recipe.train.tokens_per_batch)
+
+
+def _plan(recipe: Recipe, pages: Any, encoder: Encoder, processes: int) -> Plan:
+    """All batches of the run. Raises `InputError` for a run without a step."""
+    train, limits = recipe.train, _limits(recipe)
+    plan = plan_batches(
+        pack_rows(pages, encoder, limits.tokens),
+        limits,
         seed=train.seed,
-        per_step=train.accumulate * processes,
+        per_step=train.gradient_accumulation_steps * processes,
         epochs=train.epochs,
         steps=train.max_steps,
     )
-    if made.steps == 0:
+    if plan.steps == 0:
         raise InputError(f"recipe: train.epochs={train.epochs} and train.max_steps=0: no step to take; raise one")
-    return made
+    return plan
 
 
-def _prepared_model(recipe: Recipe) -> Any:
+def _prepare_model(recipe: Recipe) -> Any:
     """The model to be trained: base, fresh adapter, and as little memory as the recipe allows."""
     base = load_model(recipe.model, seed=recipe.train.seed)
     torch.manual_seed(recipe.train.seed)
@@ -165,27 +257,28 @@ def _prepared_model(recipe: Recipe) -> Any:
 
 
 def training_pages(data: DataPart, *, reading: bool = False) -> Any:
-    """The training rows: the folds asked for, without dialogues that speak of `leave_out`.
+    """The training pages: those of the recipe's folds, without dialogues about statements of `leave_out`.
 
-    Raises `InputError` when nothing is left, and for rows without signals where there is `reading` to be taught.
+    reading: whether the waveform heads are trained. Raises `InputError` when nothing is left, and with `reading` for
+    pages without signals.
     """
     if not data.train:
         raise InputError("recipe: data.train is empty; name a folder made by ecg-vlm render, or give data.train=FOLDER")
     from datasets import concatenate_datasets
 
-    sets = {folder.strip(): open_dataset(folder.strip()) for folder in data.train.split(",")}
-    for folder, rows in sets.items():
+    folders = {folder.strip(): open_dataset(folder.strip()) for folder in data.train.split(",")}
+    for folder, rows in folders.items():
         if reading and "signal" not in rows.column_names:
             raise InputError(f"{folder}: train.reading needs the records' signals; render the pages with --signal")
-    pages = concatenate_datasets(list(sets.values())) if len(sets) > 1 else next(iter(sets.values()))
+    pages = concatenate_datasets(list(folders.values())) if len(folders) > 1 else next(iter(folders.values()))
     if data.folds:
         folds = set(parse_folds(data.folds))
         pages = pages.filter(lambda fold: fold in folds, input_columns="fold", desc="choosing folds")
     if data.leave_out:
-        hidden = set(data.leave_out)
+        left_out = set(data.leave_out)
 
         def keep(dialogues: list[dict[str, Any]]) -> dict[str, Any]:
-            return {"dialogues": [d for d in dialogues if hidden.isdisjoint(d["statements"])]}
+            return {"dialogues": [d for d in dialogues if left_out.isdisjoint(d["statements"])]}
 
         pages = pages.map(keep, input_columns="dialogues", desc="leaving out statements")
         pages = pages.filter(lambda dialogues: len(dialogues) > 0, input_columns="dialogues", desc="leaving out pages")
@@ -196,7 +289,7 @@ def training_pages(data: DataPart, *, reading: bool = False) -> Any:
 
 def _arguments(recipe: Recipe, out: Path, steps: int) -> SFTConfig:
     train = recipe.train
-    renamed = "activation_checkpointing" in SFTConfig.__dataclass_fields__  # since transformers 5.2x
+    has_new_name = "activation_checkpointing" in SFTConfig.__dataclass_fields__  # since transformers 5.2x
     return SFTConfig(
         output_dir=str(out),
         run_name=recipe.name,
@@ -206,7 +299,7 @@ def _arguments(recipe: Recipe, out: Path, steps: int) -> SFTConfig:
         per_device_train_batch_size=1,
         per_device_eval_batch_size=1,
         train_sampling_strategy="sequential",
-        gradient_accumulation_steps=train.accumulate,
+        gradient_accumulation_steps=train.gradient_accumulation_steps,
         learning_rate=train.learning_rate,
         lr_scheduler_type=train.schedule,
         warmup_steps=train.warmup,
@@ -228,28 +321,29 @@ def _arguments(recipe: Recipe, out: Path, steps: int) -> SFTConfig:
         # Our collator tokenizes and packs; TRL must neither tokenize nor truncate (a cut answer is a wrong label).
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
-        # `recipes.vision_tower` has seen to it; TRL's default would trace a frozen tower.
-        **{"activation_checkpointing" if renamed else "gradient_checkpointing": False},
+        # `apply_checkpointing` has done it already; TRL's default would trace a frozen tower.
+        **{"activation_checkpointing" if has_new_name else "gradient_checkpointing": False},
     )
 
 
-def _facts(recipe: Recipe, model: Any, pages: Any) -> dict[str, Any]:
-    trained = {n: p.numel() for n, p in model.named_parameters() if p.requires_grad}
-    adapted: Counter[str] = Counter()
-    for name, count in trained.items():
+def _facts_before(recipe: Recipe, model: Any, pages: Any) -> dict[str, Any]:
+    """What `RunFacts` holds of model and data."""
+    sizes = {n: p.numel() for n, p in model.named_parameters() if p.requires_grad}
+    layers: Counter[str] = Counter()
+    for name, size in sizes.items():
         layer, adapter, _ = name.removeprefix("base_model.model.").partition(".lora_")
         if adapter:
-            adapted[layer] += count
+            layers[layer] += size
     return {
         "name": recipe.name,
         "base": recipe.model.base,
         "base_sha256": "" if recipe.model.from_scratch else base_fingerprint(recipe.model.base),
         "pages": len(pages),
-        "records": sorted(set(pages["record_id"])),
-        "patients": sorted(set(pages["patient_id"])),
+        "records": tuple(sorted(set(pages["record_id"]))),
+        "patients": tuple(sorted(set(pages["patient_id"]))),
         "parameters": _parameters(model),
-        "trained_parameters": sum(trained.values()),
-        "adapted_layers": dict(sorted(adapted.items())),
+        "trained_parameters": sum(sizes.values()),
+        "adapted_layers": dict(sorted(layers.items())),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
     }
 
@@ -261,21 +355,21 @@ def _parameters(model: Any) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def _course(trainer: Trainer, batches: Plan) -> dict[str, Any]:
-    """How the run went: steps, images and tokens seen, losses as logged, what each evaluation found."""
+def _facts_after(trainer: Trainer, plan: Plan) -> dict[str, Any]:
+    """What `RunFacts` holds of the training: steps, images, tokens, losses as logged, figures of each evaluation."""
     history, steps = trainer.state.log_history, trainer.state.global_step
     validation: dict[int, dict[str, Any]] = {}
     for entry in history:
-        found = {k.removeprefix("eval_"): v for k, v in entry.items() if k.startswith("eval_") and k not in _SPEEDS}
-        if found:
-            validation.setdefault(entry["step"], {"step": entry["step"]}).update(found)
+        figures = {k.removeprefix("eval_"): v for k, v in entry.items() if k.startswith("eval_") and k not in _SPEEDS}
+        if figures:
+            validation.setdefault(entry["step"], {"step": entry["step"]}).update(figures)
     return {
         "steps": steps,
-        "images": batches.rows(steps),
-        "tokens": batches.tokens(steps),
-        "losses": [[e["step"], e["loss"]] for e in history if "loss" in e],
-        "validation_losses": [[e["step"], e["eval_loss"]] for e in history if "eval_loss" in e],
-        "validation": list(validation.values()),
+        "images": plan.images(steps),
+        "tokens": plan.tokens(steps),
+        "losses": tuple((e["step"], e["loss"]) for e in history if "loss" in e),
+        "validation_losses": tuple((e["step"], e["eval_loss"]) for e in history if "eval_loss" in e),
+        "validation": tuple(validation.values()),
     }
 
 
@@ -283,20 +377,22 @@ def _course(trainer: Trainer, batches: Plan) -> dict[str, Any]:
 _SPEEDS = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
 
 
-def _save(trainer: Trainer, processor: Any, out: Path, summary: dict[str, Any]) -> None:
+def _save(trainer: Trainer, processor: Any, recipe: Recipe, out: Path, facts: RunFacts) -> None:
     """Weights first, `run.json` last: a folder without it is an unfinished run."""
     accelerator = trainer.accelerator
     state = accelerator.get_state_dict(trainer.model_wrapped)  # gathers sharded weights: every process takes part
     if not accelerator.is_main_process:
         return
     model = accelerator.unwrap_model(trainer.model_wrapped)
-    state, heads = split_targets(state, IN_MODEL)
-    if heads:
+    if recipe.train.reading:
+        state, heads = split_targets(state, IN_MODEL)
         save_file(heads, out / HEADS)
     if not isinstance(model, PeftModel):
         state = {name: t.to(torch.bfloat16) if t.is_floating_point() else t for name, t in state.items()}
         model.config.dtype = torch.bfloat16
         processor.save_pretrained(str(out))
     model.save_pretrained(str(out), state_dict=state)
-    with atomic_write(out / "run.json") as partial_file:
-        partial_file.write_text(json.dumps(summary, indent=1), encoding="utf-8")
+    for weights in out.glob("*.safetensors"):
+        apply_umask(weights)
+    write_run_card(recipe, facts, out)  # in place of peft's
+    write_json(out / "run.json", asdict(facts))

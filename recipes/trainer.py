@@ -1,4 +1,18 @@
-"""TRL's SFTTrainer with what it lacks: whole checkpoints, a stop at the first NaN, an orderly end, validation."""
+"""The training step: TRL's SFTTrainer on a plan of batches, with whole checkpoints and an orderly end.
+
+What one optimizer step does, in order, and which method does it:
+
+ 1. plan        `batching.plan_batches` has listed all batches of the run; `Plan.table` gives them one by one, in order
+ 2. collator    `batching.Collator` reads the pages of a batch and packs each image with its dialogues
+ 3. forward     `Trainer.compute_loss` calls SFTTrainer's: log probabilities of the answers' tokens (`_AnswerTokens`)
+ 4. loss        minus their mean over all batches of the step; `compute_loss` adds the waveform heads' loss, if any
+ 5. backward    `Trainer.training_step`, once a batch; raises where the loss is not finite
+ 6. clip        transformers' Trainer; `ProgressCallback.on_pre_optimizer_step` raises where a gradient is not finite
+ 7. optimizer   `Trainer.create_optimizer` (AdamW, or `optim.MuonAdamW`), then the schedule; gradients are reset
+ 8. callback    `ProgressCallback.on_step_end` reports progress, requests an evaluation, stops on a signal or time limit
+ 9. evaluation  `Trainer.evaluate`: loss on held-out pages, and the figures of `validate`
+10. checkpoint  `Trainer._save_checkpoint` writes into a staging folder, `run_folder.put_in_place` moves it into place
+"""
 
 from __future__ import annotations
 
@@ -21,12 +35,25 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 from trl import SFTTrainer
 
-from recipes.batching import Plan
-from recipes.checkpoint import last_checkpoint_line, put_in_place, staging
+from recipes.batching import IGNORE_INDEX, Plan
 from recipes.config import TrainPart
 from recipes.optim import MuonAdamW
+from recipes.run_folder import last_checkpoint_line, put_in_place, staging
 from recipes.waveform_heads import IN_MODEL, reading_of, split_targets
 from render.errors import WorkFailed
+
+PRIVATE_API = {
+    "SFTTrainer._metrics": "loss parts are logged with it, and TRL's count of tokens is removed from it",
+    "Trainer._get_output_dir": "overridden: the staging folder while a checkpoint is written",
+    "Trainer._save_checkpoint": "overridden: a checkpoint is there as a whole or not at all",
+    "SFTTrainer._save_checkpoint": "called by ours; it calls create_model_card, then Trainer's",
+    "Trainer._load_from_checkpoint": "overridden: a whole model is read by the names of its published files",
+}
+"""What is used here of the classes above without being public, and for what. Everything else that `Trainer` overrides
+is public. `tests/test_train.py` fails when one of them changes; read its message before changing anything."""
+
+PRIVATE_API_VERSIONS = {"trl": "1.16.0", "transformers": "5.23.0"}
+"""The versions in which `PRIVATE_API` was last checked."""
 
 Validate = Callable[[Any, Any], dict[str, float]]
 """Called with the model (in eval mode) and its processor; returns figures by name, such as {"macro_auc": 0.9}."""
@@ -34,9 +61,9 @@ Validate = Callable[[Any, Any], dict[str, float]]
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands: optimizer steps, speed since the first step, and the last logged loss (None before).
+    """The state of a run: optimizer steps, speed since the first step, and the last logged loss (None before).
 
-    tokens_per_second: text tokens, padding left out. seconds_left: None until the second step is done.
+    tokens_per_second: text tokens, without padding. seconds_left: None until the second step has ended.
     """
 
     step: int
@@ -47,39 +74,39 @@ class Progress:
     seconds_left: float | None = None
 
 
-class _AnswersAlone:
-    """Shows the language model's head nothing but the tokens that it is judged on, on a CPU.
+class _AnswerTokens:
+    """Gives the language model's head only the tokens that carry loss, on a CPU.
 
-    TRL's head picks them out itself on a GPU. On a CPU it multiplies every token of every question with the whole
-    vocabulary, in float32, and throws the results away.
+    TRL's head selects them itself on a GPU. On a CPU it multiplies every token of every question with the whole
+    vocabulary, in float32, and discards the results.
     """
 
     def __init__(self, model: Any) -> None:
-        self._places: torch.Tensor | None = None
-        whole = model.get_base_model() if isinstance(model, PeftModel) else model
-        whole.base_model.register_forward_hook(self._pick)
+        self._mask: torch.Tensor | None = None
+        base = model.get_base_model() if isinstance(model, PeftModel) else model
+        base.base_model.register_forward_hook(self._select_hidden)
 
-    def of(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """The inputs with the labels of those tokens alone, as `shift_labels`; the next forward pass picks them."""
+    def select(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The inputs with the labels of those tokens, as `shift_labels`; the next forward pass selects their states."""
         labels = inputs["labels"][:, 1:]
-        places = labels != -100
-        if labels.device.type != "cpu" or not places.any():
+        mask = labels != IGNORE_INDEX
+        if labels.device.type != "cpu" or not mask.any():
             return inputs
-        self._places = places
-        return {**inputs, "shift_labels": labels[places][None]}
+        self._mask = mask
+        return {**inputs, "shift_labels": labels[mask][None]}
 
-    def _pick(self, _: Any, arguments: Any, output: Any) -> Any:
-        if self._places is not None:
-            output.last_hidden_state = output.last_hidden_state[:, :-1][self._places][None]
-            self._places = None
+    def _select_hidden(self, _: Any, arguments: Any, output: Any) -> Any:
+        if self._mask is not None:
+            output.last_hidden_state = output.last_hidden_state[:, :-1][self._mask][None]
+            self._mask = None
         return output
 
 
 class Trainer(SFTTrainer):  # type: ignore[misc]
-    """SFTTrainer on a `Plan`. validate: figures to be had at each evaluation besides the loss.
+    """SFTTrainer on a `Plan`.
 
-    muon: whether the optimizer is `recipes.optim`.
-    reading: weight of what the model's `Reading` heads, if it has any, are to learn beside the answers.
+    validate: figures of each evaluation besides the loss. muon: whether the optimizer is `recipes.optim`.
+    reading: weight of the loss of the model's waveform heads beside the answers'; 0 where it has none.
     """
 
     def __init__(
@@ -87,11 +114,11 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
     ) -> None:
         super().__init__(*args, **kwargs)
         self._validate, self._reading, self._muon = validate, reading, muon
-        self._answers = _AnswersAlone(self.model)
-        self._staged = False
+        self._answers = _AnswerTokens(self.model)
+        self._into_staging = False
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
-        """As Trainer does, and Muon, which it does not know."""
+        """As Trainer does, or Muon, which Trainer does not offer."""
         if not self._muon:
             return super().create_optimizer(*args, **kwargs)
         self.optimizer: Any = MuonAdamW(self.model, self.args.learning_rate, self.args.weight_decay)
@@ -103,46 +130,46 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         return Path(self.args.output_dir)
 
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
-        """One forward and backward pass. Raises `WorkFailed` where the loss is no number."""
+        """One forward and backward pass. Raises `WorkFailed` where the loss is not finite."""
         loss = super().training_step(*args, **kwargs)
         if not math.isfinite(float(loss)):
-            raise self.diverged(f"the loss is {float(loss)}")
+            raise self.divergence(f"the loss is {float(loss)}")
         return loss
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
-        """The loss of the answers and, in training, of the reading heads."""
-        inputs, told = split_targets(inputs)
+        """The loss of the answers and, in training, of the waveform heads."""
+        inputs, targets = split_targets(inputs) if self._reading else (inputs, {})
         if not return_outputs:
-            inputs = self._answers.of(inputs)
-        found = super().compute_loss(model, inputs, return_outputs=return_outputs, **kwargs)
-        if not told or not model.training:
-            return found
-        loss, *outputs = found if return_outputs else (found,)
-        parts = reading_of(model)(told | {"aspect_ratio_mask": inputs["aspect_ratio_mask"]})
+            inputs = self._answers.select(inputs)
+        result = super().compute_loss(model, inputs, return_outputs=return_outputs, **kwargs)
+        if not targets or not model.training:
+            return result
+        loss, *outputs = result if return_outputs else (result,)
+        parts = reading_of(model)(targets | {"aspect_ratio_mask": inputs["aspect_ratio_mask"]})
         for name, part in {"answers": loss, **parts}.items():
             self._metrics["train"][f"loss_{name}"].append(float(part.detach()))
         loss = loss + self._reading / self.args.gradient_accumulation_steps * sum(parts.values())
         return (loss, *outputs) if return_outputs else loss
 
-    def diverged(self, what: str) -> WorkFailed:
-        """The error for a run whose numbers are no longer finite; the weights are still those of the last step."""
+    def divergence(self, what: str) -> WorkFailed:
+        """The error of a run whose numbers are no longer finite; the weights are still those of the last step."""
         return WorkFailed(
             f"{self.out}: {what} at step {self.state.global_step + 1}; {last_checkpoint_line(self.out)}; start again "
             f"with a lower train.learning_rate (it is {self.args.learning_rate:g})"
         )
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Held-out loss and figures. Random numbers are put back, so that looking changes nothing in the training."""
+        """Held-out loss and figures. The random state is restored: an evaluation does not change the training."""
         devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
         with torch.random.fork_rng(devices=devices):
             metrics: dict[str, float] = super().evaluate(*args, **kwargs) if self.eval_dataset is not None else {}
             if self._validate is not None:
                 self.model.eval()
                 with torch.no_grad():  # in every process: sharded weights are whole only together
-                    found = self._validate(self.accelerator.unwrap_model(self.model), self.processing_class)
-                named = {f"eval_{name}": value for name, value in found.items()}
-                self.log(dict(named))
-                metrics |= named
+                    figures = self._validate(self.accelerator.unwrap_model(self.model), self.processing_class)
+                figures = {f"eval_{name}": value for name, value in figures.items()}
+                self.log(dict(figures))
+                metrics |= figures
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -151,33 +178,36 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
             figures.pop("num_tokens", None)
         super().log(logs, start_time)
 
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """None of TRL's: `run_folder` writes the card of a run and of a checkpoint."""
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """As Trainer does for adapters. A whole model is saved under the names of its published files, which Trainer
-        puts back by the names of its modules, passing over all it does not find: nothing would be put back."""
+        looks up by the names of its modules, ignoring all that it does not find: no weight would be restored."""
         if isinstance(self.model, PeftModel):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
-        saved = type(self.model).from_pretrained(resume_from_checkpoint, dtype=self.model.dtype)
+        from_files = type(self.model).from_pretrained(resume_from_checkpoint, dtype=self.model.dtype)
         _, heads = split_targets(load_file(Path(resume_from_checkpoint) / "model.safetensors"), IN_MODEL)
-        self.model.load_state_dict(saved.state_dict() | heads)
+        self.model.load_state_dict(from_files.state_dict() | heads)
 
     def _get_output_dir(self, trial: Any) -> str:
-        return str(staging(self.out)) if self._staged else str(super()._get_output_dir(trial))
+        return str(staging(self.out)) if self._into_staging else str(super()._get_output_dir(trial))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write into the staging folder; move into place when every process has written its part."""
         step = self.state.global_step
         if (self.out / f"checkpoint-{step}").is_dir():
             return
-        everyone = self.accelerator.wait_for_everyone
-        everyone()
+        wait = self.accelerator.wait_for_everyone
+        wait()
         if self.args.should_save:
             shutil.rmtree(staging(self.out), ignore_errors=True)
-        everyone()
-        self._staged = True
+        wait()
+        self._into_staging = True
         try:
             super()._save_checkpoint(model, trial)
-            everyone()
+            wait()
             if self.args.should_save:
                 put_in_place(self.out, step)
         except (OSError, RuntimeError, SafetensorError) as error:
@@ -187,14 +217,14 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
                 f"{last_checkpoint_line(self.out)}; make room on the disk, then go on with --resume"
             ) from error
         finally:
-            self._staged = False
-        everyone()
+            self._into_staging = False
+        wait()
 
 
 class ProgressCallback(TrainerCallback):  # type: ignore[misc]
-    """Tells of progress, stops on a signal or a time limit, asks for evaluations, refuses gradients that are no number.
+    """Reports progress, stops on a signal or a time limit, requests evaluations, raises where a gradient is not finite.
 
-    evaluates: whether there is anything to be found out on held-out pages.
+    evaluates: whether there are held-out pages or figures to evaluate.
     """
 
     trainer: Trainer
@@ -204,14 +234,14 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
         self._validate_every = train.validate_every
         self._deadline = time.monotonic() + 60 * train.max_minutes if train.max_minutes else math.inf
         self._loss: float | None = None
-        self._began: tuple[float, int] | None = None
+        self._start: tuple[float, int] | None = None
         self._signal = ""
-        self.stopped = ""
-        """Why the run was ended early, "" while it was not."""
+        self.stop_reason = ""
+        """Why the run ended early; "" where it did not."""
 
     @contextmanager
     def signals(self) -> Iterator[None]:
-        """Turn the first Ctrl-C or SIGTERM into a stop after the step in hand; a second Ctrl-C stops at once."""
+        """Turn the first Ctrl-C or SIGTERM into a stop after the current step; a second Ctrl-C stops at once."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -219,7 +249,7 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
         owner = os.getpid()
 
         def note(number: int, frame: Any) -> None:
-            if os.getpid() != owner:  # a process that reads pages: it ends with this one
+            if os.getpid() != owner:  # a data loader's process: it ends with this one
                 if number == signal.SIGTERM:
                     os._exit(1)
                 return
@@ -239,11 +269,11 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         if not bool(torch.nn.utils.get_total_norm(gradients).isfinite()):
-            raise self.trainer.diverged("a gradient is not finite")
+            raise self.trainer.divergence("a gradient is not finite")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         plan, step = self._plan, state.global_step
-        state.epoch = plan.rows(step) / len(plan.pieces)
+        state.epoch = plan.images(step) / len(plan.rows)
         last = step >= state.max_steps
         every = self._validate_every
         if self._evaluates and (last or (every and step % every == 0)):
@@ -254,28 +284,28 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
 
     def _progress(self, step: int, steps: int) -> Progress:
         now = time.monotonic()
-        if self._began is None:  # the first step pays for compilation and caches: the rate counts from its end
-            self._began = (now, step)
-        began, first = self._began
-        seconds, plan = max(now - began, 1e-9), self._plan
+        if self._start is None:  # the first step pays for compilation and caches: the rate counts from its end
+            self._start = (now, step)
+        start, first = self._start
+        seconds, plan = max(now - start, 1e-9), self._plan
         return Progress(
             step,
             steps,
-            images_per_second=(plan.rows(step) - plan.rows(first)) / seconds,
+            images_per_second=(plan.images(step) - plan.images(first)) / seconds,
             loss=self._loss,
             tokens_per_second=(plan.tokens(step) - plan.tokens(first)) / seconds,
             seconds_left=seconds / (step - first) * (steps - step) if step > first else None,
         )
 
     def _stop(self, control: Any, last: bool) -> None:
-        """End the run where this or another process has a reason to: all of them must leave at the same step."""
-        reasons = [self._signal, "its time is up" if time.monotonic() >= self._deadline else ""]
+        """End the run where this or another process has a reason to: all of them must end at the same step."""
+        reasons = [self._signal, "the time limit is reached" if time.monotonic() >= self._deadline else ""]
         reason = next((r for r in reasons if r), "")
         stop = torch.tensor(float(bool(reason)), device=self.trainer.args.device)
         if self.trainer.accelerator.num_processes > 1:
             stop = self.trainer.accelerator.reduce(stop, "sum")
         if float(stop) and not last:
-            self.stopped = reason or "another process was stopped"
+            self.stop_reason = reason or "another process was stopped"
             control.should_save = control.should_training_stop = True
 
 

@@ -63,12 +63,21 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
         yield partial
-        partial.chmod(_FOLDER_MODE)
+        apply_umask(partial)
         if path.exists():
             path.rmdir()
         partial.replace(path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def apply_umask(path: Path) -> None:
+    """Give a file, or a folder with all that it holds, the permissions that the user's umask gives any other file.
+
+    safetensors and tempfile write private files (0600, 0700).
+    """
+    for item in (path, *path.rglob("*")):
+        item.chmod(_FOLDER_MODE if item.is_dir() else _FILE_MODE)
 
 
 def require_empty(path: str | Path) -> None:

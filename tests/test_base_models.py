@@ -1,4 +1,4 @@
-"""The bases: published shapes, what is said when one cannot be had, NF4 on the CPU, random weights."""
+"""The bases: published shapes, errors when one cannot be loaded, NF4 on the CPU, random weights."""
 
 from __future__ import annotations
 
@@ -11,11 +11,20 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers import AutoConfig, MllamaForConditionalGeneration
 
-from recipes import base_models
-from recipes.base_models import base_config, load_from, nano_path
+from recipes import model as model_module
 from recipes.config import LoraPart, ModelPart, load_recipe, shipped_recipes
 from recipes.memory import meta_model
-from recipes.model import NEVER_ADAPTED, add_lora, linear_modules, load_adapter, load_model, load_processor
+from recipes.model import (
+    NEVER_ADAPTED,
+    add_lora,
+    base_config,
+    linear_modules,
+    load_adapter,
+    load_from,
+    load_model,
+    load_processor,
+    nano_path,
+)
 from render.errors import InputError
 
 ELEVEN = "meta-llama/Llama-3.2-11B-Vision-Instruct"
@@ -27,7 +36,7 @@ def on_meta(base: str) -> MllamaForConditionalGeneration:
         return MllamaForConditionalGeneration(base_config(base))
 
 
-def asked(model, base: str, *, seed: int = 0) -> dict[str, torch.Tensor]:
+def inputs_for(model, base: str, *, seed: int = 0) -> dict[str, torch.Tensor]:
     processor = load_processor(base)
     side = model.config.vision_config.image_size
     pixels = torch.randint(
@@ -78,21 +87,21 @@ def test_an_unknown_random_shape_names_the_known_ones():
         load_model(ModelPart(base="random:12b"))
 
 
-def counted(model, targets: str, rank: int = 16) -> int:
+def adapter_size(model, targets: str, rank: int = 16) -> int:
     layers = [model.get_submodule(name) for name in linear_modules(model, targets)]
     return sum(rank * (layer.in_features + layer.out_features) for layer in layers)
 
 
 def test_lora_on_the_11b_reaches_what_it_should(eleven):
     model = eleven
-    assert counted(model, "all-linear") == 67_362_816
+    assert adapter_size(model, "all-linear") == 67_362_816
     projector = 16 * (7680 + 4096)  # tuned with the language side
-    assert counted(model, "language") == 52_428_800 + projector
-    adapted = linear_modules(model, "all-linear")
-    assert not any(part in NEVER_ADAPTED for name in adapted for part in name.split("."))
+    assert adapter_size(model, "language") == 52_428_800 + projector
+    layers = linear_modules(model, "all-linear")
+    assert not any(part in NEVER_ADAPTED for name in layers for part in name.split("."))
     for end in ("mlp.fc1", "mlp.fc2", "self_attn.o_proj"):  # a list of q_proj ... down_proj would miss fc1 and fc2
-        assert sum("vision_model" in name and name.endswith(end) for name in adapted) == 40
-    assert "model.multi_modal_projector" in adapted
+        assert sum("vision_model" in name and name.endswith(end) for name in layers) == 40
+    assert "model.multi_modal_projector" in layers
 
 
 @pytest.mark.parametrize("name", [n for n in shipped_recipes() if n.startswith("llama32-11b")])
@@ -100,11 +109,11 @@ def test_every_shipped_11b_recipe_builds_its_model(name, eleven):
     recipe = load_recipe(name)
     assert recipe.model.base == ELEVEN and recipe.lora is not None
     model = meta_model(recipe)
-    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    assert trained and all(".lora_" in n for n in trained)
-    assert not any(part in NEVER_ADAPTED for n in trained for part in n.split("."))
-    assert sum(p.numel() for p in trained.values()) == counted(eleven, recipe.lora.targets, recipe.lora.rank)
-    assert any("vision_model" in n for n in trained) == (recipe.lora.targets == "all-linear")
+    parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    assert parameters and all(".lora_" in n for n in parameters)
+    assert not any(part in NEVER_ADAPTED for n in parameters for part in n.split("."))
+    assert sum(p.numel() for p in parameters.values()) == adapter_size(eleven, recipe.lora.targets, recipe.lora.rank)
+    assert any("vision_model" in n for n in parameters) == (recipe.lora.targets == "all-linear")
 
 
 def test_the_papers_recipe_is_the_published_one():
@@ -116,10 +125,10 @@ def test_the_papers_recipe_is_the_published_one():
     assert recipe.model.quantization == "none"
 
 
-# A base that cannot be had
+# A base that cannot be loaded
 
 
-def hub_says(monkeypatch, error: Exception, cached: bool = False) -> None:
+def hub_says(monkeypatch, error: Exception, in_cache: bool = False) -> None:
     """The hub answers with `error`."""
     import huggingface_hub
 
@@ -127,7 +136,9 @@ def hub_says(monkeypatch, error: Exception, cached: bool = False) -> None:
         raise error
 
     monkeypatch.setattr(huggingface_hub, "auth_check", refuse)
-    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: "/cache/config.json" if cached else None)
+    monkeypatch.setattr(
+        huggingface_hub, "try_to_load_from_cache", lambda *_: "/cache/config.json" if in_cache else None
+    )
 
 
 def hub_error(name: str) -> Exception:
@@ -146,23 +157,23 @@ def hub_error(name: str) -> Exception:
 )
 def test_gated_and_missing_bases_say_what_to_do(name, mend, monkeypatch):
     hub_says(monkeypatch, hub_error(name))
-    with pytest.raises(InputError, match=mend) as caught:
+    with pytest.raises(InputError, match=mend) as error:
         load_model(ModelPart(base=HUB))
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("error", [ConnectionError("no route"), OSError("offline mode is enabled")])
-def test_no_network_is_said_at_once(error, monkeypatch):
+def test_a_missing_network_is_reported_at_once(error, monkeypatch):
     hub_says(monkeypatch, error)
     with pytest.raises(InputError, match=r"huggingface.co cannot be reached \((no route|offline)"):
         load_processor(HUB)
 
 
 def test_a_base_downloaded_before_opens_without_network(monkeypatch):
-    hub_says(monkeypatch, ConnectionError("no route"), cached=True)
-    seen = {}
-    load_from(lambda where, **arguments: seen.update(arguments, where=where), HUB)
-    assert seen == {"where": HUB, "local_files_only": True}
+    hub_says(monkeypatch, ConnectionError("no route"), in_cache=True)
+    call = {}
+    load_from(lambda where, **arguments: call.update(arguments, where=where), HUB)
+    assert call == {"where": HUB, "local_files_only": True}
 
 
 @given(
@@ -179,11 +190,11 @@ def test_a_base_downloaded_before_opens_without_network(monkeypatch):
     )
 )
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_whatever_stands_in_a_config_ends_in_one_line(text, tmp_path):
+def test_any_config_file_ends_in_one_line(text, tmp_path):
     (tmp_path / "config.json").write_text(text, encoding="utf-8", errors="replace")
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError) as error:
         load_model(ModelPart(base=str(tmp_path)))
-    assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
+    assert "\n" not in str(error.value) and str(tmp_path) in str(error.value)
 
 
 def test_another_architecture_is_refused(tmp_path):
@@ -206,7 +217,7 @@ def four_bit_layers(model) -> set[str]:
 
 
 def test_nf4_without_bitsandbytes_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(base_models, "find_spec", lambda _: None)
+    monkeypatch.setattr(model_module, "find_spec", lambda _: None)
     with pytest.raises(InputError, match=r"pip install 'ecg-vlm\[quantized\]'"):
         load_model(ModelPart(quantization="nf4"))
 
@@ -221,11 +232,11 @@ def test_nf4_takes_every_linear_layer_but_the_head(nf4):
 def test_names_of_layers_to_skip_are_whole_paths(monkeypatch):
     """Pins the trap: the module's bare name leaves nothing out, and the head has to be named as well."""
     pytest.importorskip("bitsandbytes")
-    for names, kept in ((["vision_model"], False), (["lm_head", "model.vision_model"], True)):
-        monkeypatch.setattr(base_models, "NOT_QUANTIZED", names)
+    for names, is_skipped in ((["vision_model"], False), (["lm_head", "model.vision_model"], True)):
+        monkeypatch.setattr(model_module, "NOT_QUANTIZED", names)
         model = load_model(ModelPart(quantization="nf4"))
-        assert any("vision_model" in n for n in four_bit_layers(model)) != kept, names
-        assert ("lm_head" not in four_bit_layers(model)) == kept, names
+        assert any("vision_model" in n for n in four_bit_layers(model)) != is_skipped, names
+        assert ("lm_head" not in four_bit_layers(model)) == is_skipped, names
 
 
 def test_4bit_weights_are_never_repacked(monkeypatch):
@@ -235,9 +246,9 @@ def test_4bit_weights_are_never_repacked(monkeypatch):
         layers = [
             m
             for m in load_model(ModelPart(base=base, quantization="nf4")).modules()
-            if hasattr(m, base_models._REPACKS)
+            if hasattr(m, model_module._REPACKS)
         ]
-        assert layers and not any(getattr(layer, base_models._REPACKS) for layer in layers)
+        assert layers and not any(getattr(layer, model_module._REPACKS) for layer in layers)
 
 
 def test_an_adapter_learns_on_4bit_weights_reloads_and_merges(tmp_path):
@@ -245,7 +256,7 @@ def test_an_adapter_learns_on_4bit_weights_reloads_and_merges(tmp_path):
     part = ModelPart(quantization="nf4")
     torch.manual_seed(3)  # of six seeds one gives an adapter so small that merging into 4-bit weights rounds it away
     model = add_lora(load_model(part), LoraPart(rank=4, dropout=0.0))
-    inputs = asked(model, "nano")
+    inputs = inputs_for(model, "nano")
     labels = inputs["input_ids"].masked_fill(inputs["input_ids"] == model.config.image_token_id, -100)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
     losses = []
@@ -269,11 +280,11 @@ def test_an_adapter_learns_on_4bit_weights_reloads_and_merges(tmp_path):
         before = model.eval()(**inputs).logits
         assert torch.equal(again(**inputs).logits, before)
         with again.disable_adapter():
-            untuned = again(**inputs).logits
-        merged = again.merge_and_unload()(**inputs).logits
-    agreement = (merged.argmax(-1) == before.argmax(-1)).float().mean()
+            base_logits = again(**inputs).logits
+        after_merge = again.merge_and_unload()(**inputs).logits
+    agreement = (after_merge.argmax(-1) == before.argmax(-1)).float().mean()
     assert agreement >= 0.7, agreement  # rounded to 4 bits once more; garbage agrees at one token in a thousand
-    assert _alike(merged, before) > 0.99 > 0.95 > _alike(untuned, before)
+    assert _alike(after_merge, before) > 0.99 > 0.95 > _alike(base_logits, before)
 
 
 def _alike(a, b):
@@ -291,27 +302,27 @@ def test_random_weights_come_in_their_final_type(dtype, quantization):
         pytest.importorskip("bitsandbytes")
     part = ModelPart(base="random:nano", dtype=dtype, quantization=quantization)
     model = load_model(part)
-    stored = {p.dtype for p in model.parameters()}
-    assert stored == {getattr(torch, dtype)} | ({torch.uint8} if quantization == "nf4" else set())
+    dtypes = {p.dtype for p in model.parameters()}
+    assert dtypes == {getattr(torch, dtype)} | ({torch.uint8} if quantization == "nf4" else set())
     assert not any(t.is_meta for t in (*model.parameters(), *model.buffers()))
     with torch.no_grad():
-        first, other = (model(**asked(model, part.base, seed=s)).logits.float() for s in (0, 1))
+        first, other = (model(**inputs_for(model, part.base, seed=s)).logits.float() for s in (0, 1))
         assert first.isfinite().all() and not torch.allclose(first, other)  # the gates are open
-        assert torch.equal(first, load_model(part)(**asked(model, part.base)).logits.float())
+        assert torch.equal(first, load_model(part)(**inputs_for(model, part.base)).logits.float())
     if quantization == "nf4":
         assert four_bit_layers(model) == {n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)} - {
             "lm_head"
         }
         assert model.is_loaded_in_4bit
-        add_lora(model, LoraPart(rank=2)).train()(**asked(model, part.base)).logits.sum().backward()
+        add_lora(model, LoraPart(rank=2)).train()(**inputs_for(model, part.base)).logits.sum().backward()
 
 
 def test_random_weights_stand_where_the_real_ones_do():
-    real, made = load_model(ModelPart()), load_model(ModelPart(base="random:nano"))
-    assert {n: p.shape for n, p in real.named_parameters()} == {n: p.shape for n, p in made.named_parameters()}
-    assert {n for n, _ in real.named_buffers()} == {n for n, _ in made.named_buffers()}
+    real, random = load_model(ModelPart()), load_model(ModelPart(base="random:nano"))
+    assert {n: p.shape for n, p in real.named_parameters()} == {n: p.shape for n, p in random.named_parameters()}
+    assert {n for n, _ in real.named_buffers()} == {n for n, _ in random.named_buffers()}
     for name, buffer in real.named_buffers():  # the rotary frequencies are in no file: they have to be made
-        assert torch.equal(buffer, made.get_buffer(name)), name
+        assert torch.equal(buffer, random.get_buffer(name)), name
 
 
 def test_the_random_11b_is_shown_whole_pages():

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
 
-from recipes.config import LoraPart, ModelPart, load_recipe, save_recipe, shipped_recipes
+from recipes.config import RENAMED_KEYS, LoraPart, ModelPart, load_recipe, save_recipe, shipped_recipes
 from recipes.model import (
     NEVER_ADAPTED,
     add_lora,
@@ -29,7 +30,7 @@ def processor():
 
 
 @pytest.fixture(scope="module")
-def nano():
+def nano_model():
     return load_model(ModelPart())
 
 
@@ -67,10 +68,10 @@ def test_every_shipped_recipe_loads_and_survives_saving(name, tmp_path):
         ("data.train=[", "not a YAML value"),
     ],
 )
-def test_what_is_wrong_in_a_recipe_is_said_in_one_line(override, message):
-    with pytest.raises(InputError, match=message) as caught:
+def test_an_error_in_a_recipe_is_one_line(override, message):
+    with pytest.raises(InputError, match=message) as error:
         load_recipe("quickstart", [override])
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
 
 
 def test_quantized_weights_need_an_adapter(tmp_path):
@@ -82,6 +83,19 @@ def test_quantized_weights_need_an_adapter(tmp_path):
 def test_overrides_reach_their_key():
     recipe = load_recipe("quickstart", ["train.learning_rate=3e-4", "data.leave_out=[PACE, WPW]", "lora=null"])
     assert recipe.train.learning_rate == 3e-4 and recipe.data.leave_out == ("PACE", "WPW") and recipe.lora is None
+
+
+def test_keys_of_earlier_versions_are_read(tmp_path):
+    (tmp_path / "r.yaml").write_text("train: {accumulate: 4}\n")
+    assert load_recipe(tmp_path / "r.yaml").train.gradient_accumulation_steps == 4
+    for overrides in (["train.accumulate=2"], ["train.gradient_accumulation_steps=2"], ["train={accumulate: 2}"]):
+        assert load_recipe(tmp_path / "r.yaml", overrides).train.gradient_accumulation_steps == 2
+    assert load_recipe("llama32-11b-qlora-12gb", ["train.accumulate=3"]).train.gradient_accumulation_steps == 3
+    assert load_recipe(Path(__file__).parent / "v0_1/run/recipe.yaml").train.gradient_accumulation_steps == 2
+    for former, key in RENAMED_KEYS.items():
+        (tmp_path / "both.yaml").write_text(f"train: {{{former[6:]}: 2, {key[6:]}: 2}}\n")
+        with pytest.raises(InputError, match=f"both.yaml: {former} is the former name of {key}; give one of the two"):
+            load_recipe(tmp_path / "both.yaml")
 
 
 @pytest.mark.parametrize("text", ["", "- a\n", "{", "\x00", "name: [1]\n", "1: 2\n"])
@@ -101,10 +115,10 @@ def test_nano_files_are_what_the_builder_writes_around_its_tokenizer(tmp_path):
         if file.name != "config.json":
             assert (nano_path() / file.name).read_text() == file.read_text(), file.name
     ours = json.loads((nano_path() / "config.json").read_text())
-    built = json.loads((tmp_path / "config.json").read_text())
+    fresh = json.loads((tmp_path / "config.json").read_text())
     for part in ("vision_config", "text_config"):
         assert {k: v for k, v in ours[part].items() if k != "dtype"} == {
-            k: v for k, v in built[part].items() if k != "dtype"
+            k: v for k, v in fresh[part].items() if k != "dtype"
         }
 
 
@@ -116,46 +130,46 @@ def test_nano_is_small_bfloat16_safetensors():
 
 
 def test_any_text_survives_the_tokenizer_shipped_or_fitted_anew(processor):
-    fitted = fast_tokenizer(fit_tokenizer())
-    assert len(fitted) == len(processor.tokenizer)
-    for tokenizer in (fitted, processor.tokenizer):
+    fresh = fast_tokenizer(fit_tokenizer())
+    assert len(fresh) == len(processor.tokenizer)
+    for tokenizer in (fresh, processor.tokenizer):
         for text in ("Is there atrial fibrillation?", "Überdrehter Linkstyp, ST-Hebung 0,2 mV", "心電図 🫀 \x07"):
             ids = tokenizer(text, add_special_tokens=False)["input_ids"]
             assert tokenizer.decode(ids, skip_special_tokens=False) == text
             assert tokenizer.convert_tokens_to_ids("<|image|>") not in ids
 
 
-def test_the_image_token_stands_outside_the_head(nano, processor):
-    assert processor.image_token_id == nano.config.image_token_id == nano.lm_head.out_features
-    assert processor.image_processor.max_image_tiles == nano.config.vision_config.max_num_tiles
+def test_the_image_token_stands_outside_the_head(nano_model, processor):
+    assert processor.image_token_id == nano_model.config.image_token_id == nano_model.lm_head.out_features
+    assert processor.image_processor.max_image_tiles == nano_model.config.vision_config.max_num_tiles
 
 
 # LoRA
 
 
-def test_lora_adapts_every_linear_layer_but_head_and_embedding(nano):
-    adapted = linear_modules(nano, "all-linear")
-    linear = {n for n, m in nano.named_modules() if isinstance(m, torch.nn.Linear)}
-    assert set(adapted) == linear - {"lm_head"}
-    for layer in ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"):
-        assert any(n.startswith("model.language_model") and n.endswith(layer) for n in adapted), layer
-    for layer in ("self_attn.q_proj", "mlp.fc1", "mlp.fc2"):
-        assert any("vision_model.transformer" in n and n.endswith(layer) for n in adapted), layer
-        assert any("vision_model.global_transformer" in n and n.endswith(layer) for n in adapted), layer
-    assert "model.multi_modal_projector" in adapted
-    assert any(".cross_attn." in n for n in adapted)
+def test_lora_adapts_every_linear_layer_but_head_and_embedding(nano_model):
+    layers = linear_modules(nano_model, "all-linear")
+    linear = {n for n, m in nano_model.named_modules() if isinstance(m, torch.nn.Linear)}
+    assert set(layers) == linear - {"lm_head"}
+    for end in ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"):
+        assert any(n.startswith("model.language_model") and n.endswith(end) for n in layers), end
+    for end in ("self_attn.q_proj", "mlp.fc1", "mlp.fc2"):
+        assert any("vision_model.transformer" in n and n.endswith(end) for n in layers), end
+        assert any("vision_model.global_transformer" in n and n.endswith(end) for n in layers), end
+    assert "model.multi_modal_projector" in layers
+    assert any(".cross_attn." in n for n in layers)
 
 
 @pytest.mark.parametrize("targets", ["all-linear", "language", "cross-attention", "vision"])
 def test_adapters_never_touch_head_or_embedding(targets):
-    wrapped = add_lora(load_model(ModelPart()), LoraPart(rank=2, targets=targets))
-    trained = [n for n, p in wrapped.named_parameters() if p.requires_grad]
-    assert trained and all("lora_" in n for n in trained)
-    assert not any(part in n.split(".") for n in trained for part in NEVER_ADAPTED)
-    vision = [n for n in trained if "vision_model" in n]
+    model = add_lora(load_model(ModelPart()), LoraPart(rank=2, targets=targets))
+    names = [n for n, p in model.named_parameters() if p.requires_grad]
+    assert names and all("lora_" in n for n in names)
+    assert not any(part in n.split(".") for n in names for part in NEVER_ADAPTED)
+    vision = [n for n in names if "vision_model" in n]
     assert bool(vision) == (targets in ("all-linear", "vision"))
     if targets == "cross-attention":
-        assert all(".cross_attn." in n for n in trained)
+        assert all(".cross_attn." in n for n in names)
 
 
 @pytest.mark.parametrize("base", ["/nowhere/at/all", "./missing"])

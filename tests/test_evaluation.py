@@ -191,7 +191,8 @@ def test_calibration_is_frozen_beside_the_scores_and_refused_on_its_own_records(
 def test_a_run_is_refused_on_what_it_was_tuned_on(model: FakeReader, pages: Pages, tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
-    facts = {"records": ["other", pages.record_ids[0]], "patients": ["p", ""], "base": "nano"}
+    facts = json.loads((Path(__file__).parent / "v0_1/run/run.json").read_text(encoding="utf-8"))
+    facts |= {"records": ["other", pages.record_ids[0]], "patients": ["p", ""]}
     (run / "run.json").write_text(json.dumps(facts))
     with pytest.raises(InputError, match="tuned on 1 of the records and 0 of the patients"):
         evaluate(str(run), pages, tmp_path / "a")

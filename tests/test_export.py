@@ -1,4 +1,4 @@
-"""Export: adapter and merged model open with stock libraries and answer like the run, or nothing is left behind."""
+"""Export: adapter and merged model load with stock libraries and answer like the run, or nothing is written."""
 
 from __future__ import annotations
 
@@ -11,32 +11,33 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from recipes import export as exporting
-from recipes.base_models import base_fingerprint
 from recipes.config import LoraPart, ModelPart, Recipe, save_recipe
 from recipes.export import QUESTIONS, export
-from recipes.model import add_lora, load_model
+from recipes.model import add_lora, base_fingerprint, load_model
 from render.errors import InputError, WorkFailed
 
 
 def finished_run(folder, model: ModelPart | None = None, *, lora: LoraPart | None = None):
-    """A run's folder as `finetune` leaves it, its adapter filled with chance."""
+    """A run's folder as `finetune` leaves it, with a random adapter."""
     part = model or ModelPart()
     recipe = Recipe("tiny", part, lora)
     torch.manual_seed(0)
-    tuned = load_model(part)
+    model_of_run = load_model(part)
     if lora is not None:
-        tuned = add_lora(tuned, lora)
-        for name, parameter in tuned.named_parameters():
+        model_of_run = add_lora(model_of_run, lora)
+        for name, parameter in model_of_run.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(parameter, std=0.02)
-        for config in tuned.peft_config.values():
+        for config in model_of_run.peft_config.values():
             config.base_model_name_or_path = part.base
-        tuned.save_pretrained(str(folder), save_embedding_layers=False)
+        model_of_run.save_pretrained(str(folder), save_embedding_layers=False)
     else:
-        tuned.save_pretrained(str(folder))
+        model_of_run.save_pretrained(str(folder))
         AutoProcessor.from_pretrained(exporting.nano_path()).save_pretrained(str(folder))
     save_recipe(recipe, folder / "recipe.yaml")
     facts = {
+        "name": "tiny",
+        "base": part.base,
         "base_sha256": base_fingerprint(part.base) if lora is not None else "",
         "pages": 12,
         "records": ["secret-1", "secret-2"],
@@ -53,6 +54,11 @@ def finished_run(folder, model: ModelPart | None = None, *, lora: LoraPart | Non
     return folder
 
 
+def _change_facts(folder, **changes):
+    facts = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(facts | changes))
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     return finished_run(tmp_path_factory.mktemp("run"), lora=LoraPart(rank=4))
@@ -60,30 +66,33 @@ def run(tmp_path_factory):
 
 def test_the_adapter_alone_is_stock_peft_and_brings_nano_along(run, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    found = export(run, out, merge=False)
-    assert found["agreement"]["largest"] < 1e-4 and found["agreement"]["same_token"] == 1.0
-    assert found["agreement"]["tokens"] > 4 * len(QUESTIONS) and not found["merged"]
+    result = export(run, out, merge=False)
+    assert result["agreement"]["largest"] < 1e-4 and result["agreement"]["same_token"] == 1.0
+    assert result["agreement"]["tokens"] > 4 * len(QUESTIONS) and not result["merged"]
     ours, theirs = (load_file(folder / "adapter_model.safetensors") for folder in (run, out))
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
     config = json.loads((out / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "./base" and not list(out.rglob("*.py"))
-    moved = out.rename(tmp_path / "moved")
-    assert PeftModel.from_pretrained(AutoModelForImageTextToText.from_pretrained(moved / "base"), moved)
-    monkeypatch.chdir(moved)
-    opened = AutoModelForImageTextToText.from_pretrained(".")  # finds ./base by itself
-    assert any("lora_A" in name for name, _ in opened.named_parameters())
+    new_place = out.rename(tmp_path / "moved")
+    assert PeftModel.from_pretrained(AutoModelForImageTextToText.from_pretrained(new_place / "base"), new_place)
+    plain = new_place / "plain"
+    plain.touch()
+    assert {file.stat().st_mode for file in new_place.rglob("*.safetensors")} == {plain.stat().st_mode}
+    monkeypatch.chdir(new_place)
+    loaded_model = AutoModelForImageTextToText.from_pretrained(".")  # finds ./base by itself
+    assert any("lora_A" in name for name, _ in loaded_model.named_parameters())
 
 
 def test_a_merged_model_is_whole(run, tmp_path):
     out = tmp_path / "out"
-    found = export(run, out, merge=True)
-    assert found["merged"] and found["agreement"]["largest"] < 1e-4
+    result = export(run, out, merge=True)
+    assert result["merged"] and result["agreement"]["largest"] < 1e-4
     model, processor = AutoModelForImageTextToText.from_pretrained(out), AutoProcessor.from_pretrained(out)
     assert type(model).__name__ == "MllamaForConditionalGeneration" and model.dtype == torch.float32
     assert not any("lora" in name for name, _ in model.named_parameters())
     assert (out / "generation_config.json").is_file() and processor.image_token_id == model.config.image_token_id
-    changed = load_model(ModelPart()).state_dict()
-    assert any(not torch.equal(changed[name], tensor) for name, tensor in model.state_dict().items())
+    base_weights = load_model(ModelPart()).state_dict()
+    assert any(not torch.equal(base_weights[name], tensor) for name, tensor in model.state_dict().items())
 
 
 def test_an_adapter_trained_on_4_bits_is_merged_in_16(tmp_path):
@@ -91,11 +100,11 @@ def test_an_adapter_trained_on_4_bits_is_merged_in_16(tmp_path):
     (tmp_path / "run").mkdir()
     part = ModelPart(quantization="nf4", dtype="bfloat16")
     folder = finished_run(tmp_path / "run", part, lora=LoraPart(rank=4))
-    found = export(folder, tmp_path / "out", merge=True)
+    result = export(folder, tmp_path / "out", merge=True)
     assert AutoModelForImageTextToText.from_pretrained(tmp_path / "out").dtype == torch.bfloat16
-    assert found["agreement"]["largest"] <= 0.3 and found["agreement"]["same_token"] >= 0.9
-    assert found["agreement_with_4bit"]["largest"] > found["agreement"]["largest"]
-    assert found["agreement_with_4bit"]["same_token"] > 0.3
+    assert result["agreement"]["largest"] <= 0.3 and result["agreement"]["same_token"] >= 0.9
+    assert result["agreement_with_4bit"]["largest"] > result["agreement"]["largest"]
+    assert result["agreement_with_4bit"]["same_token"] > 0.3
     assert "4-bit" in (tmp_path / "out" / "README.md").read_text()
     # a logit of eight standard deviations has steps of .03 in bfloat16; two of them come together
     assert export(folder, tmp_path / "adapter", merge=False)["agreement"]["largest"] < 7e-2
@@ -103,27 +112,27 @@ def test_an_adapter_trained_on_4_bits_is_merged_in_16(tmp_path):
 
 def test_a_run_from_scratch_is_exported_whole(tmp_path):
     (tmp_path / "run").mkdir()
-    found = export(finished_run(tmp_path / "run"), tmp_path / "out", merge=False)
-    assert found["merged"] and found["agreement"]["largest"] == 0.0
+    result = export(finished_run(tmp_path / "run"), tmp_path / "out", merge=False)
+    assert result["merged"] and result["agreement"]["largest"] == 0.0
     assert AutoModelForImageTextToText.from_pretrained(tmp_path / "out")
 
 
 @pytest.mark.parametrize("damage", [0.05, float("nan")])
 @pytest.mark.parametrize("merge", [False, True])
 def test_a_model_that_answers_otherwise_is_not_left_behind(damage, merge, run, tmp_path, monkeypatch):
-    stock = exporting._stock
+    load_stock = exporting._load_stock
 
-    def damaged(*args: object) -> object:
-        model = stock(*args)
+    def damage_stock(*args: object) -> object:
+        model = load_stock(*args)
         layers = ("layers.0.mlp.down_proj.weight", "lora_A.default.weight")
         with torch.no_grad():
             next(p for n, p in model.named_parameters() if n.endswith(layers)).add_(damage)
         return model
 
-    monkeypatch.setattr(exporting, "_stock", damaged)
-    with pytest.raises(WorkFailed, match="does not answer like the run") as caught:
+    monkeypatch.setattr(exporting, "_load_stock", damage_stock)
+    with pytest.raises(WorkFailed, match="does not answer like the run") as error:
         export(run, tmp_path / "out", merge=merge)
-    assert "\n" not in str(caught.value) and list(tmp_path.iterdir()) == []
+    assert "\n" not in str(error.value) and list(tmp_path.iterdir()) == []
 
 
 def test_the_model_card_counts_and_names_nobody(run, tmp_path):
@@ -156,21 +165,22 @@ def test_the_model_card_counts_and_names_nobody(run, tmp_path):
         (lambda run: (run / "run.json").unlink(), r"no run\.json; name the folder of a finished run"),
         (lambda run: (run / "run.json").write_text("{"), r"run\.json: cannot be read as JSON"),
         (lambda run: (run / "run.json").write_text("[]"), "is a JSON list, not an object"),
-        (lambda run: (run / "run.json").write_text('{"base_sha256": "x"}'), "made for another nano than the one"),
+        (lambda run: (run / "run.json").write_text('{"base_sha256": "x"}'), r"run\.json: the key 'name' is missing"),
+        (lambda run: _change_facts(run, base_sha256="x"), "made for another nano than the one"),
         (lambda run: (run / "adapter_model.safetensors").unlink(), r"adapter_model\.safetensors is missing"),
         (lambda run: (run / "adapter_model.safetensors").write_bytes(b"x" * 40), "does not fit nano"),
         (lambda run: (run / "recipe.yaml").unlink(), "no such recipe"),
         (lambda run: (run / "recipe.yaml").write_text("model: {base: 'random:nano'}"), "random weights"),
     ],
 )
-def test_what_is_no_finished_run_is_said_in_one_line(change, message, run, tmp_path):
+def test_what_is_no_finished_run_is_refused_in_one_line(change, message, run, tmp_path):
     import shutil
 
     copy = shutil.copytree(run, tmp_path / "run")
     change(copy)
-    with pytest.raises(InputError, match=message) as caught:
+    with pytest.raises(InputError, match=message) as error:
         export(copy, tmp_path / "out", merge=False)
-    assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
+    assert "\n" not in str(error.value) and not (tmp_path / "out").exists()
 
 
 def test_nothing_is_overwritten_and_a_wrong_report_is_refused(run, tmp_path):

@@ -1,4 +1,4 @@
-"""The quick start: what it leaves out stays out, and its answers are those of the plain start."""
+"""The fast start: it does not import what it leaves out, and its answers are those of the plain start."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 HEAVY = ("torch", "transformers", "numpy", "scipy", "matplotlib", "datasets", "pyarrow", "numba", "neurokit2", "PIL")
 """What the command line must not import before it knows the command."""
 
-UNUSED = (
+UNUSED_MODULES = (
     *("torch._inductor", "torch.distributed.tensor", "torch._dynamo.utils", "torch._decomp.decompositions", "sympy"),
     *("peft", "accelerate", "bitsandbytes", "trl", "scipy", "sklearn", "pandas", "numba", "matplotlib", "datasets"),
     *("pyarrow", "neurokit2", "transformers.models.llama", "eval.report.write", "ecg_vlm.evaluation"),
@@ -33,9 +33,9 @@ print(json.dumps([code, sorted(sys.modules)]))
 def python(program: str, *words: object, **environment: str) -> list[str]:
     """The lines that a fresh process prints."""
     command = [sys.executable, "-c", program, *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+    process = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
+    assert process.returncode == 0, process.stderr
+    return process.stdout.splitlines()
 
 
 @pytest.fixture(scope="module")
@@ -51,39 +51,41 @@ def picture(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def quick(picture) -> tuple[dict, set[str]]:
-    """What the quick start answers, and what it imported for it."""
-    said, facts = python(_ASK, "ask", picture, "What is the rhythm?", "--statements", "--json", ECG_VLM_PLAIN_START="")
+    """What the fast start answers, and which modules it imports."""
+    answers, facts = python(
+        _ASK, "ask", picture, "What is the rhythm?", "--statements", "--json", ECG_VLM_PLAIN_START=""
+    )
     code, modules = json.loads(facts)
     assert code == 0
-    return json.loads(said), set(modules)
+    return json.loads(answers), set(modules)
 
 
 @pytest.fixture(scope="module")
 def plain(picture) -> tuple[dict, set[str]]:
-    """The same where the quick start fails. Run again as it was called, this program fails in it every time."""
-    broken = """
+    """The same where the fast start fails: the program starts again as it was called, the plain way."""
+    failing_start = """
 from recipes import fast_start
 def load_nano():
     raise ImportError("another version of the library")
 fast_start.load_nano = load_nano
 """
     words = ("ask", picture, "What is the rhythm?", "--statements", "--json")
-    said, facts = python(broken + _ASK, *words, ECG_VLM_PLAIN_START="")
-    return json.loads(said), set(json.loads(facts)[1])
+    answers, facts = python(failing_start + _ASK, *words, ECG_VLM_PLAIN_START="")
+    return json.loads(answers), set(json.loads(facts)[1])
 
 
 def test_the_command_line_is_light():
-    (found,) = python("import json, sys, ecg_vlm.cli; print(json.dumps(sorted(sys.modules)))")
-    assert not set(HEAVY) & set(json.loads(found))
+    (modules,) = python("import json, sys, ecg_vlm.cli; print(json.dumps(sorted(sys.modules)))")
+    assert not set(HEAVY) & set(json.loads(modules))
 
 
 def test_one_answer_imports_no_more_than_it_needs(quick):
-    assert not set(UNUSED) & quick[1]
+    assert not set(UNUSED_MODULES) & quick[1]
     assert {"torch", "transformers.models.mllama.modeling_mllama"} <= quick[1]
 
 
-def test_a_quick_start_that_fails_starts_again_plainly_with_all_that_was_left_out(plain):
-    libraries = [name for name in UNUSED if name.startswith(("torch.", "sympy", "scipy", "accelerate", "peft"))]
+def test_a_fast_start_that_fails_starts_again_the_plain_way_with_all_modules(plain):
+    libraries = [name for name in UNUSED_MODULES if name.startswith(("torch.", "sympy", "scipy", "accelerate", "peft"))]
     assert set(libraries) <= plain[1]
 
 
@@ -94,19 +96,19 @@ def test_both_starts_answer_and_score_alike(quick, plain):
 
 
 def test_a_program_that_has_imported_torch_is_left_alone():
-    (said,) = python("import torch\nfrom recipes import fast_start\nprint(fast_start.prepare())")
-    assert said == "False"
+    (line,) = python("import torch\nfrom recipes import fast_start\nprint(fast_start.prepare())")
+    assert line == "False"
 
 
-def test_a_put_off_module_runs_when_it_is_asked_for_something():
+def test_a_deferred_module_runs_when_an_attribute_is_read():
     program = """
 from recipes import fast_start
 assert fast_start.prepare()
 import sys, torch
-put_off = sys.modules["torch._dynamo"]
+deferred = sys.modules["torch._dynamo"]
 assert "torch._dynamo.utils" not in sys.modules
 torch.compiler.reset()
-assert "torch._dynamo.utils" in sys.modules and torch._dynamo is put_off and put_off.disable is not fast_start._as_is
+assert "torch._dynamo.utils" in sys.modules and torch._dynamo is deferred and deferred.disable is not fast_start._as_is
 print("ran")
 """
     assert python(program) == ["ran"]

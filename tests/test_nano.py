@@ -1,4 +1,4 @@
-"""What the weights that ship can do: a newcomer's first answers, on a page and on a photograph."""
+"""What the weights that ship can do: first answers on a page and on a photograph."""
 
 from pathlib import Path
 
@@ -51,41 +51,41 @@ def test_an_empty_form_is_refused(nano: Reader, layout: str) -> None:
 
 
 def test_a_page_that_is_turned_or_cut_off_is_refused_and_the_page_itself_is_not(nano: Reader, tmp_path: Path) -> None:
-    whole, turned, cut = [], [], []
+    whole, rotations, cut = [], [], []
     for code, seed in (("AFIB", 11), ("LVH", 13), ("NORM", 15), ("IMI", 17), ("SBRAD", 19), ("CRBBB", 21)):
         page = _page(tmp_path, code, seed)
         half = page.crop((0, 0, page.width // 2, page.height))
         images = (page, page.rotate(180), page.rotate(90, expand=True), half)
-        said = [refusal(nano.ask(image, ["What does this ECG show?"])[0]) for image in images]
-        whole, turned, cut = [*whole, said[0]], [*turned, *said[1:3]], [*cut, said[3]]
-    assert whole == [""] * 6 and turned == ["upside down"] * 12
+        reasons = [refusal(nano.ask(image, ["What does this ECG show?"])[0]) for image in images]
+        whole, rotations, cut = [*whole, reasons[0]], [*rotations, *reasons[1:3]], [*cut, reasons[3]]
+    assert whole == [""] * 6 and rotations == ["upside down"] * 12
     assert cut == ["cut off"] * 6
 
 
 def test_questions_in_a_clinicians_own_words_are_answered(nano: Reader, tmp_path: Path) -> None:
-    asked = {"AFIB": "Is it AF?", "CLBBB": "LBBB?", "LVH": "Any LVH?"}
+    questions = {"AFIB": "Is it AF?", "CLBBB": "LBBB?", "LVH": "Any LVH?"}
     right = 0
-    for code, question in asked.items():
+    for code, question in questions.items():
         for seed in (13, 14, 15, 16):
             (answer,) = nano.ask(_page(tmp_path, code, seed), [question])
             assert answer in ("Yes.", "No.")
             right += answer == "Yes."
-    assert right >= 11, f"{right} of 12 are found"
-    assert nano.ask(_page(tmp_path, "NORM", 15), list(asked.values())) == ["No."] * 3
+    assert right >= 11, f"{right} of 12 answers are right"
+    assert nano.ask(_page(tmp_path, "NORM", 15), list(questions.values())) == ["No."] * 3
 
 
-def test_what_a_page_contradicts_is_taken_back(nano: Reader, tmp_path: Path) -> None:
-    normal, blocked = (nano.prefill([_page(tmp_path, code, 15)]) for code in ("NORM", "CLBBB"))
-    said = "This ECG shows sinus rhythm and a pacemaker rhythm. No left bundle branch block."
-    assert list(nano.contradictions(normal, "What does this ECG show?", said)) == ["PACE"]
-    assert {"PACE", "CLBBB"} <= set(nano.contradictions(blocked, "What does this ECG show?", said))
+def test_statements_that_the_page_contradicts_are_listed(nano: Reader, tmp_path: Path) -> None:
+    normal, with_block = (nano.prefill([_page(tmp_path, code, 15)]) for code in ("NORM", "CLBBB"))
+    answer = "This ECG shows sinus rhythm and a pacemaker rhythm. No left bundle branch block."
+    assert list(nano.contradictions(normal, "What does this ECG show?", answer)) == ["PACE"]
+    assert {"PACE", "CLBBB"} <= set(nano.contradictions(with_block, "What does this ECG show?", answer))
     assert nano.contradictions(normal, "Is this a normal ECG?", "This picture is not an ECG.") == {}
 
 
-def test_the_rhythm_of_pages_is_named(nano: Reader, tmp_path: Path) -> None:
-    named = 0
+def test_the_rhythm_question_is_answered_rightly(nano: Reader, tmp_path: Path) -> None:
+    right = 0
     for code in ("AFIB", "AFLT", "PACE", "STACH"):
         for seed in (901, 902, 903):
             (answer,) = nano.ask(_page(tmp_path, code, seed), ["What is the rhythm?"])
-            named += code in parse(answer).present
-    assert named >= 9, f"{named} of 12 rhythms are named"
+            right += code in parse(answer).present
+    assert right >= 9, f"{right} of 12 answers are right"

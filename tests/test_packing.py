@@ -1,4 +1,4 @@
-"""Packing: dialogues behind one image are as good as apart; and what is asked after one look."""
+"""Packing: dialogues behind one image equal separate rows; scores and answers after one prefill equal stock ones."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
+from recipes.batching import IGNORE_INDEX, Encoder, encode, encode_prompt, pack, preprocess, render_chat
 from recipes.config import ModelPart
 from recipes.inference import answer_tokens, generate_answers, prefill, yes_probabilities
 from recipes.model import load_model, load_processor
-from recipes.packing import IGNORED, Encoder, encode, encode_prompt, look, pack, render_chat
 from render.dialogues.wording import closed_question
 from render.errors import InputError
 
@@ -33,15 +33,15 @@ def noise_page(seed: int) -> Image.Image:
     return Image.fromarray(pixels.numpy())
 
 
-def test_loss_falls_on_the_answers_alone(processor):
-    encoded = encode(processor, talk("Is this a normal ECG?", "No."))
+def test_only_answers_carry_loss(processor):
+    dialogue = encode(processor, talk("Is this a normal ECG?", "No."))
     tokenizer = processor.tokenizer
-    learnt = [i for i, label in zip(encoded.input_ids, encoded.labels, strict=True) if label != IGNORED]
-    assert tokenizer.decode(learnt) == "No.<|eot_id|>"
-    assert tokenizer.decode(encoded.input_ids).count("<|begin_of_text|>") == 1
+    label_ids = [i for i, label in zip(dialogue.input_ids, dialogue.labels, strict=True) if label != IGNORE_INDEX]
+    assert tokenizer.decode(label_ids) == "No.<|eot_id|>"
+    assert tokenizer.decode(dialogue.input_ids).count("<|begin_of_text|>") == 1
     two = encode(processor, [*talk("Is this a normal ECG?", "No."), *talk("Why?", "Sinus bradycardia.")])
-    learnt = [i for i, label in zip(two.input_ids, two.labels, strict=True) if label != IGNORED]
-    assert tokenizer.decode(learnt) == "No.<|eot_id|>Sinus bradycardia.<|eot_id|>"
+    label_ids = [i for i, label in zip(two.input_ids, two.labels, strict=True) if label != IGNORE_INDEX]
+    assert tokenizer.decode(label_ids) == "No.<|eot_id|>Sinus bradycardia.<|eot_id|>"
 
 
 def loss_and_gradients(model, batch, denominator):
@@ -58,23 +58,23 @@ def test_packed_dialogues_equal_separate_rows(processor):
         talk("What is the rhythm?", "Atrial fibrillation."),
         talk("Report this ECG.", "Sinus rhythm. Left ventricular hypertrophy. Low amplitude T waves."),
     ]
-    encoded = [encode(processor, t) for t in texts]
-    pixels, tiles = look(processor, [noise_page(0)])
-    count = sum(label != IGNORED for e in encoded for label in e.labels)
-    packed = loss_and_gradients(model, {**pack([encoded], tiles, processor), **pixels}, count)
+    dialogues = [encode(processor, t) for t in texts]
+    pixels, tiles = preprocess(processor, [noise_page(0)])
+    count = sum(label != IGNORE_INDEX for e in dialogues for label in e.labels)
+    in_one_row = loss_and_gradients(model, {**pack([dialogues], tiles, processor), **pixels}, count)
     separate, gradients = torch.tensor(0.0), {}
-    for one in encoded:
+    for one in dialogues:
         loss, part = loss_and_gradients(model, {**pack([[one]], tiles, processor), **pixels}, count)
         separate += loss
         gradients = {n: gradients.get(n, 0) + g for n, g in part.items()}
-    torch.testing.assert_close(packed[0], separate, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(in_one_row[0], separate, atol=1e-5, rtol=1e-5)
     for name, gradient in gradients.items():
-        torch.testing.assert_close(packed[1][name], gradient, atol=1e-5, rtol=1e-4, msg=name)
+        torch.testing.assert_close(in_one_row[1][name], gradient, atol=1e-5, rtol=1e-4, msg=name)
 
 
 @torch.no_grad()
-def test_no_dialogue_sees_another(nano, processor):
-    pixels, tiles = look(processor, [noise_page(0)])
+def test_no_dialogue_attends_to_another(nano, processor):
+    pixels, tiles = preprocess(processor, [noise_page(0)])
     first = encode(processor, talk("Is this a normal ECG?", "No."))
     others = [encode(processor, talk("What is the rhythm?", a)) for a in ("Sinus rhythm.", "Trigeminy.")]
     logits = []
@@ -89,11 +89,11 @@ def test_no_dialogue_sees_another(nano, processor):
 def test_padding_and_neighbouring_images_change_nothing(nano, processor):
     short = encode(processor, talk("Is this a normal ECG?", "No."))
     long = encode(processor, talk("Report this ECG.", "Sinus rhythm. Left ventricular hypertrophy."))
-    pixels, tiles = look(processor, [noise_page(0), noise_page(1)])
+    pixels, tiles = preprocess(processor, [noise_page(0), noise_page(1)])
     batch = {**pack([[short], [long, short]], tiles, processor), **pixels}
     batch.pop("labels")
     together = nano(**batch).logits[0, : len(short.input_ids)]
-    pixels, tiles = look(processor, [noise_page(0)])
+    pixels, tiles = preprocess(processor, [noise_page(0)])
     batch = {**pack([[short]], tiles, processor), **pixels}
     batch.pop("labels")
     torch.testing.assert_close(together, nano(**batch).logits[0], atol=1e-4, rtol=1e-4)
@@ -102,43 +102,43 @@ def test_padding_and_neighbouring_images_change_nothing(nano, processor):
 def test_prompt_ends_where_the_answer_begins(processor):
     prompt, whole = encode_prompt(processor, "Why?"), encode(processor, talk("Why?", "No."))
     assert whole.input_ids[: len(prompt.input_ids)] == prompt.input_ids
-    assert whole.labels[len(prompt.input_ids)] != IGNORED == whole.labels[len(prompt.input_ids) - 1]
+    assert whole.labels[len(prompt.input_ids)] != IGNORE_INDEX == whole.labels[len(prompt.input_ids) - 1]
 
 
 @pytest.mark.parametrize(
     ("messages", "message"),
     [
-        (talk("What is this?", "A page <|image|>."), "holds the image token"),
-        (talk("And <|image|> this?", "No."), "holds the image token"),
+        (talk("What is this?", "A page <|image|>."), "contains the image token"),
+        (talk("And <|image|> this?", "No."), "contains the image token"),
         ([{"role": "user", "content": "Well?"}], "without an assistant's turn"),
     ],
 )
-def test_dialogues_that_cannot_be_learnt_are_refused(messages, message, processor):
+def test_dialogues_without_labels_or_with_an_image_token_are_refused(messages, message, processor):
     with pytest.raises(InputError, match=message):
         encode(processor, messages)
 
 
-def test_encoder_remembers(processor, monkeypatch):
+def test_the_encoder_has_a_cache(processor, monkeypatch):
     encoder = Encoder(processor)
     first = encoder(talk("Why?", "No."))
     assert first == encode(processor, talk("Why?", "No."))
-    monkeypatch.setattr("recipes.packing.encode", None)
+    monkeypatch.setattr("recipes.batching.encode", None)
     assert encoder(talk("Why?", "No.")) is first
 
 
-# One look
+# One prefill
 
 
 @torch.no_grad()
-def test_scores_of_one_look_equal_scores_one_by_one_and_stock_transformers(nano, processor):
+def test_scores_of_one_prefill_equal_scores_one_by_one_and_stock_transformers(nano, processor):
     images = [noise_page(2), noise_page(3).crop((0, 0, 336, 336))]  # two tiles and one
     questions = [closed_question(code) for code in ("AFIB", "NORM", "LVH")]
-    packed = yes_probabilities(nano, processor, prefill(nano, processor, images), questions)
+    scores = yes_probabilities(nano, processor, prefill(nano, processor, images), questions)
     yes, no = answer_tokens(processor)
-    for row, image in zip(packed, images, strict=True):
-        seen = prefill(nano, processor, [image])
+    for row, image in zip(scores, images, strict=True):
+        cache = prefill(nano, processor, [image])
         for value, question in zip(row, questions, strict=True):
-            alone = yes_probabilities(nano, processor, seen, [question])[0, 0]
+            alone = yes_probabilities(nano, processor, cache, [question])[0, 0]
             text = render_chat(processor, [{"role": "user", "content": question}], prompt=True)
             inputs = processor(images=image, text=text, add_special_tokens=False, return_tensors="pt")
             stock = nano(**inputs).logits[0, -1]
@@ -147,22 +147,22 @@ def test_scores_of_one_look_equal_scores_one_by_one_and_stock_transformers(nano,
 
 
 @torch.no_grad()
-def test_answers_of_one_look_are_those_of_stock_transformers(nano, processor):
+def test_answers_of_one_prefill_are_those_of_stock_transformers(nano, processor):
     image, questions = noise_page(4), ["What is the rhythm?", "Report this ECG."]
-    seen = prefill(nano, processor, [image])
-    for question in questions * 2:  # asked again, behind scores and answers: a look is never used up
-        yes_probabilities(nano, processor, seen, questions)
+    cache = prefill(nano, processor, [image])
+    for question in questions * 2:  # twice, behind scores and answers: the cache is never used up
+        yes_probabilities(nano, processor, cache, questions)
         text = render_chat(processor, [{"role": "user", "content": question}], prompt=True)
         inputs = processor(images=image, text=text, add_special_tokens=False, return_tensors="pt")
         ids = nano.generate(**inputs, max_new_tokens=12, do_sample=False)[0, inputs["input_ids"].shape[1] :]
         stock = processor.tokenizer.decode(ids, skip_special_tokens=True).strip()
-        assert generate_answers(nano, processor, seen, question, max_new_tokens=12) == [stock]
+        assert generate_answers(nano, processor, cache, question, max_new_tokens=12) == [stock]
 
 
-def test_scoring_neither_looks_nor_encodes_again(nano, processor, monkeypatch):
+def test_scoring_neither_prefills_nor_encodes_again(nano, processor, monkeypatch):
     questions = ["Is this a normal ECG?", "Is there sinus rhythm?"]
-    seen = prefill(nano, processor, [noise_page(5)])
-    first = yes_probabilities(nano, processor, seen, questions)
+    cache = prefill(nano, processor, [noise_page(5)])
+    first = yes_probabilities(nano, processor, cache, questions)
     monkeypatch.setattr("recipes.inference.encode_prompt", None)
     monkeypatch.setattr(nano.model.vision_model, "forward", None)
-    assert torch.equal(yes_probabilities(nano, processor, seen, questions), first)
+    assert torch.equal(yes_probabilities(nano, processor, cache, questions), first)

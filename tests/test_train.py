@@ -1,8 +1,10 @@
-"""A whole small run: what it learns, how it is stopped, killed, gone on with, repeated and shared out."""
+"""A small run from beginning to end: what it learns, and how it is stopped, killed, resumed, repeated and shared."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import inspect
 import json
 import os
 import resource
@@ -10,11 +12,16 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+from dataclasses import asdict
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import torch
+import transformers
+import trl
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoConfig, MllamaForConditionalGeneration
@@ -23,7 +30,8 @@ from recipes import train, trainer
 from recipes.config import ModelPart, Recipe, TrainPart, load_recipe, save_recipe
 from recipes.inference import prefill, yes_probabilities
 from recipes.model import linear_modules, load_adapter, load_model, load_processor, nano_path
-from recipes.train import Interrupted, finetune, training_pages
+from recipes.run_folder import read_run
+from recipes.train import RunInterrupted, finetune, training_pages
 from render.dataset.parquet import write_dataset
 from render.dataset.rows import Options
 from render.dialogues.wording import closed_question
@@ -75,85 +83,87 @@ def tiny(pages, base):
 
 
 def _tiny(pages, base, *overrides: str, **train) -> Recipe:
-    given = [f"data.train={pages}", f"model.base={base}", "lora.dropout=0.1", *overrides]
-    recipe = load_recipe("quickstart", given)
+    overrides = (f"data.train={pages}", f"model.base={base}", "lora.dropout=0.1", *overrides)
+    recipe = load_recipe("quickstart", overrides)
     settings = {"images_per_batch": 2, "log_every": 1, "max_steps": 4, "save_every": 2, "log_to": "none", **train}
     return dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, **settings))
 
 
 @pytest.fixture(scope="module")
-def undisturbed(pages, base, tmp_path_factory):
-    """A run of four steps that nothing disturbed: its folder and facts."""
+def whole_run(pages, base, tmp_path_factory):
+    """A run of four steps without interruption: its folder and facts."""
     out = tmp_path_factory.mktemp("whole") / "run"
     return out, finetune(_tiny(pages, base), out)
 
 
 def test_a_run_learns_saves_and_reloads(pages, tmp_path, tiny):
-    out, shown = tmp_path / "run", []
+    out, progress = tmp_path / "run", []
     recipe = tiny(f"data.validation={pages}", max_steps=8, learning_rate=5e-3, validate_every=4)
-    facts = finetune(recipe, out, report=shown.append, validate=lambda model, processor: {"macro_auc": 0.75})
-    assert facts["losses"][-1][1] < facts["losses"][0][1]
-    assert facts == json.loads((out / "run.json").read_text())
-    untuned = load_model(recipe.model)
-    assert set(facts["adapted_layers"]) == set(linear_modules(untuned, "all-linear"))
-    assert sum(facts["adapted_layers"].values()) == facts["trained_parameters"]
-    told = sum(len(row) > 0 for row in training_pages(recipe.data)["dialogues"])
-    assert facts["images"] == 2 * told and facts["tokens"] > 0  # eight steps of two pages are two epochs
-    assert [v["step"] for v in facts["validation"]] == [4, 8]
-    assert all(v["macro_auc"] == 0.75 and v["loss"] > 0 for v in facts["validation"])
-    assert [p.step for p in shown] == list(range(1, 9)) and shown[-1].loss is not None
-    assert shown[-1].tokens_per_second > shown[-1].images_per_second > 0 and shown[-1].seconds_left == 0
-    before = probability(untuned)
-    assert not torch.allclose(before, probability(load_adapter(untuned, out, recipe.model.base)), atol=1e-4)
+    facts = finetune(recipe, out, report=progress.append, validate=lambda model, processor: {"macro_auc": 0.75})
+    assert facts.losses[-1][1] < facts.losses[0][1]
+    assert facts == read_run(out) and json.loads(json.dumps(asdict(facts))) == json.loads(
+        (out / "run.json").read_text()
+    )
+    base_model = load_model(recipe.model)
+    assert set(facts.adapted_layers) == set(linear_modules(base_model, "all-linear"))
+    assert sum(facts.adapted_layers.values()) == facts.trained_parameters
+    with_dialogues = sum(len(row) > 0 for row in training_pages(recipe.data)["dialogues"])
+    assert facts.images == 2 * with_dialogues and facts.tokens > 0  # eight steps of two pages are two epochs
+    assert [v["step"] for v in facts.validation] == [4, 8]
+    assert all(v["macro_auc"] == 0.75 and v["loss"] > 0 for v in facts.validation)
+    assert [p.step for p in progress] == list(range(1, 9)) and progress[-1].loss is not None
+    assert progress[-1].tokens_per_second > progress[-1].images_per_second > 0 and progress[-1].seconds_left == 0
+    before = probability(base_model)
+    assert not torch.allclose(before, probability(load_adapter(base_model, out, recipe.model.base)), atol=1e-4)
     with pytest.raises(InputError, match="already exists and is not empty"):
         finetune(recipe, out)
 
 
 def probability(model) -> torch.Tensor:
     processor = load_processor(model.name_or_path)
-    seen = prefill(model, processor, [Image.new("RGB", (672, 500), "gray")])
-    return yes_probabilities(model, processor, seen, [closed_question("AFIB")])
+    cache = prefill(model, processor, [Image.new("RGB", (672, 500), "gray")])
+    return yes_probabilities(model, processor, cache, [closed_question("AFIB")])
 
 
 # The same again
 
 
-def test_the_stored_recipe_gives_the_same_losses(undisturbed, tmp_path):
-    out, facts = undisturbed
+def test_the_stored_recipe_gives_the_same_losses(whole_run, tmp_path):
+    out, facts = whole_run
     again = finetune(load_recipe(out / "recipe.yaml"), tmp_path / "again")
-    assert again["losses"] == facts["losses"]
+    assert again.losses == facts.losses
 
 
-def test_looking_at_held_out_pages_changes_no_loss(undisturbed, pages, tmp_path, tiny):
+def test_an_evaluation_changes_no_loss(whole_run, pages, tmp_path, tiny):
     recipe = tiny(f"data.validation={pages}", validate_every=1)
-    looked = finetune(recipe, tmp_path / "run", validate=lambda *_: {"drawn": float(torch.rand(()))})
-    assert looked["losses"] == undisturbed[1]["losses"] and len(looked["validation"]) == 4
+    facts = finetune(recipe, tmp_path / "run", validate=lambda *_: {"random": float(torch.rand(()))})
+    assert facts.losses == whole_run[1].losses and len(facts.validation) == 4
 
 
-def test_the_head_sees_the_answers_alone_and_no_loss_changes(undisturbed, tmp_path, monkeypatch, tiny):
-    scored = []
-    plain = trainer._AnswersAlone.of
+def test_the_head_gets_the_answers_alone_and_no_loss_changes(whole_run, tmp_path, monkeypatch, tiny):
+    shares = []
+    select = trainer._AnswerTokens.select
 
-    def counted(self, inputs):
-        found = plain(self, inputs)
-        scored.append(found["shift_labels"].numel() / inputs["labels"].numel())
-        return found
+    def count(self, inputs):
+        selection = select(self, inputs)
+        shares.append(selection["shift_labels"].numel() / inputs["labels"].numel())
+        return selection
 
-    monkeypatch.setattr(trainer._AnswersAlone, "of", counted)
+    monkeypatch.setattr(trainer._AnswerTokens, "select", count)
     alone = finetune(tiny(), tmp_path / "alone")
-    assert 0 < max(scored) < 0.6
-    monkeypatch.setattr(trainer._AnswersAlone, "of", lambda self, inputs: inputs)
+    assert 0 < max(shares) < 0.6
+    monkeypatch.setattr(trainer._AnswerTokens, "select", lambda self, inputs: inputs)
     every = finetune(tiny(), tmp_path / "every")
-    for facts in (alone, undisturbed[1]):
-        assert [loss for _, loss in facts["losses"]] == pytest.approx([loss for _, loss in every["losses"]], abs=1e-6)
+    for facts in (alone, whole_run[1]):
+        assert [loss for _, loss in facts.losses] == pytest.approx([loss for _, loss in every.losses], abs=1e-6)
 
 
-def test_checkpointing_changes_no_loss(undisturbed, tmp_path, tiny):
+def test_checkpointing_changes_no_loss(whole_run, tmp_path, tiny):
     facts = finetune(tiny(gradient_checkpointing=True), tmp_path / "run")
-    assert facts["losses"] == undisturbed[1]["losses"]
+    assert facts.losses == whole_run[1].losses
 
 
-# Stopped and gone on with
+# Interruption and resumption
 
 
 def script(recipe: Recipe, out: Path, code: str = "pass") -> str:
@@ -175,38 +185,37 @@ finetune(load_recipe({str(recipe_file)!r}), Path({str(out)!r}), report=report)
     return str(program)
 
 
-def test_killed_in_the_middle_and_resumed_the_losses_are_those_of_an_undisturbed_run(undisturbed, tmp_path, tiny):
+def test_killed_and_resumed_the_losses_are_those_of_an_uninterrupted_run(whole_run, tmp_path, tiny):
     out = tmp_path / "killed"
     program = script(tiny(), out, "if p.step == 3: os.kill(os.getpid(), signal.SIGKILL)")
     process = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=300)
     assert process.returncode == -signal.SIGKILL, process.stderr
     assert [p.name for p in out.glob("checkpoint-*")] == ["checkpoint-2"] and not (out / "run.json").exists()
-    resumed = finetune(tiny(), out, resume=True)
-    assert resumed["losses"] == undisturbed[1]["losses"]
+    assert finetune(tiny(), out, resume=True).losses == whole_run[1].losses
     # With one thread the files are the same to the byte; several add numbers up in another order in another process.
-    whole, mended = (load_file(folder / "adapter_model.safetensors") for folder in (undisturbed[0], out))
-    apart = max(float((whole[name] - mended[name]).norm() / whole[name].norm()) for name in whole | mended)
+    whole, halves = (load_file(folder / "adapter_model.safetensors") for folder in (whole_run[0], out))
+    apart = max(float((whole[name] - halves[name]).norm() / whole[name].norm()) for name in whole | halves)
     assert apart < 1e-4
 
 
-def test_a_checkpoint_that_was_being_written_is_never_gone_on_from(undisturbed, tmp_path, monkeypatch, tiny):
+def test_an_incomplete_checkpoint_is_never_resumed_from(whole_run, tmp_path, monkeypatch, tiny):
     out = tmp_path / "run"
 
-    def killed(*_):
+    def kill(*_):
         raise SystemExit("killed while writing")
 
     with monkeypatch.context() as patch:
-        patch.setattr("recipes.trainer.put_in_place", killed)
+        patch.setattr("recipes.trainer.put_in_place", kill)
         with pytest.raises(SystemExit):
             finetune(tiny(), out)
-    written = next(out.rglob("optimizer.pt")).relative_to(out)
-    assert not written.parts[0].startswith("checkpoint")
-    assert finetune(tiny(), out, resume=True)["losses"] == undisturbed[1]["losses"]
+    file = next(out.rglob("optimizer.pt")).relative_to(out)
+    assert not file.parts[0].startswith("checkpoint")
+    assert finetune(tiny(), out, resume=True).losses == whole_run[1].losses
     assert sorted(p.name for p in out.glob("*checkpoint*")) == ["checkpoint-4"] and not (out / ".unfinished").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_the_step_in_hand_and_says_how_to_go_on(number, undisturbed, tmp_path, tiny):
+def test_a_signal_saves_the_current_step_and_says_how_to_resume(number, whole_run, tmp_path, tiny):
     out = tmp_path / "run"
     before = signal.getsignal(number)
 
@@ -214,10 +223,10 @@ def test_a_signal_saves_the_step_in_hand_and_says_how_to_go_on(number, undisturb
         if progress.step == 3:
             os.kill(os.getpid(), number)
 
-    with pytest.raises(Interrupted, match=rf"stopped after step 3 of 4 \({number.name}\).*--resume"):
+    with pytest.raises(RunInterrupted, match=rf"stopped after step 3 of 4 \({number.name}\).*--resume"):
         finetune(tiny(), out, report=stop)
     assert signal.getsignal(number) is before and (out / "checkpoint-3").is_dir()
-    assert finetune(tiny(), out, resume=True)["losses"] == undisturbed[1]["losses"]
+    assert finetune(tiny(), out, resume=True).losses == whole_run[1].losses
 
 
 def test_a_second_interrupt_stops_at_once_and_names_the_last_checkpoint(tmp_path, tiny):
@@ -225,19 +234,19 @@ def test_a_second_interrupt_stops_at_once_and_names_the_last_checkpoint(tmp_path
         if progress.step == 3:
             raise KeyboardInterrupt
 
-    with pytest.raises(Interrupted, match=r"stopped at once; the last good checkpoint is .*checkpoint-2;"):
+    with pytest.raises(RunInterrupted, match=r"stopped at once; the last good checkpoint is .*checkpoint-2;"):
         finetune(tiny(), tmp_path / "run", report=stop)
 
 
-def test_the_time_limit_ends_the_run_like_an_interrupt(undisturbed, tmp_path, tiny):
+def test_the_time_limit_ends_the_run_like_an_interrupt(whole_run, tmp_path, tiny):
     out = tmp_path / "run"
-    with pytest.raises(Interrupted, match=r"stopped after step 1 of 4 \(its time is up\)"):
+    with pytest.raises(RunInterrupted, match=r"stopped after step 1 of 4 \(the time limit is reached\)"):
         finetune(tiny(max_minutes=1e-6), out)
     assert not (out / "run.json").exists()
-    assert finetune(tiny(), out, resume=True)["losses"] == undisturbed[1]["losses"]
+    assert finetune(tiny(), out, resume=True).losses == whole_run[1].losses
 
 
-def test_a_full_disk_names_the_last_checkpoint_and_the_run_goes_on_from_it(undisturbed, tmp_path, tiny):
+def test_a_full_disk_names_the_last_checkpoint_and_the_run_goes_on_from_it(whole_run, tmp_path, tiny):
     out = tmp_path / "run"
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
@@ -250,44 +259,44 @@ def test_a_full_disk_names_the_last_checkpoint_and_the_run_goes_on_from_it(undis
             finetune(tiny(), out, report=fill)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert finetune(tiny(), out, resume=True)["losses"] == undisturbed[1]["losses"]
+    assert finetune(tiny(), out, resume=True).losses == whole_run[1].losses
 
 
-@pytest.mark.parametrize("spoilt", ["loss", "gradient"])
-def test_numbers_that_are_none_stop_the_run_with_good_weights(spoilt, tmp_path, monkeypatch, tiny):
+@pytest.mark.parametrize("broken_part", ["loss", "gradient"])
+def test_a_loss_or_gradient_that_is_not_finite_stops_the_run(broken_part, tmp_path, monkeypatch, tiny):
     from recipes.trainer import Trainer
 
-    whole = Trainer.compute_loss
+    compute_loss = Trainer.compute_loss
 
-    def broken(self, *args, **kwargs):
-        loss = whole(self, *args, **kwargs)
+    def break_loss(self, *args, **kwargs):
+        loss = compute_loss(self, *args, **kwargs)
         if self.state.global_step < 2:
             return loss
-        if spoilt == "loss":
+        if broken_part == "loss":
             return loss * float("nan")
         loss.register_hook(lambda gradient: gradient * float("inf"))
         return loss * 1.0
 
-    monkeypatch.setattr(Trainer, "compute_loss", broken)
+    monkeypatch.setattr(Trainer, "compute_loss", break_loss)
     out = tmp_path / "run"
     with pytest.raises(WorkFailed, match=r"at step 3; the last good checkpoint is .*checkpoint-2; .*learning_rate"):
         finetune(tiny(), out)
     assert sorted(p.name for p in out.glob("checkpoint*")) == ["checkpoint-2"]
 
 
-def test_another_recipe_is_not_resumed(undisturbed, tmp_path, tiny):
+def test_another_recipe_is_not_resumed(whole_run, tmp_path, tiny):
     with pytest.raises(InputError, match=r"was started with lora\.rank=16, not 8; resume with .*recipe\.yaml"):
-        finetune(tiny("lora.rank=8"), undisturbed[0], resume=True)
+        finetune(tiny("lora.rank=8"), whole_run[0], resume=True)
 
 
-def test_resuming_a_finished_run_changes_nothing(undisturbed, tiny):
-    out, facts = undisturbed
+def test_resuming_a_finished_run_changes_nothing(whole_run, tiny):
+    out, facts = whole_run
     assert finetune(tiny(log_every=3), out, resume=True) == facts
 
 
 def test_other_pages_are_not_resumed(tmp_path, tiny):
     out = tmp_path / "run"
-    with pytest.raises(Interrupted):
+    with pytest.raises(RunInterrupted):
         finetune(tiny(max_steps=0, max_minutes=1e-6), out)
     state = out / "checkpoint-1" / "trainer_state.json"
     state.write_text(state.read_text().replace('"max_steps": 8', '"max_steps": 9'))
@@ -301,23 +310,26 @@ def test_other_pages_are_not_resumed(tmp_path, tiny):
 def test_two_processes_reach_the_losses_of_one(tmp_path, tiny):
     """DDP by `accelerate launch`, on CPUs: --multi_gpu is what makes it start several processes, there too."""
     recipe = tiny("lora.dropout=0.0")
-    alone = finetune(dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, accumulate=2)), tmp_path / "1")
+    alone = finetune(
+        dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, gradient_accumulation_steps=2)),
+        tmp_path / "1",
+    )
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2"]
     command += ["--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0"]
     process = subprocess.run([*command, script(recipe, tmp_path / "2")], capture_output=True, text=True, timeout=300)
     assert process.returncode == 0, process.stderr
     assert process.stdout.split("\n")[:-1] == [f"step {k}" for k in range(1, 5)]  # one of the two reports
-    shared = json.loads((tmp_path / "2" / "run.json").read_text())
-    assert [step for step, _ in shared["losses"]] == [1, 2, 3, 4]
-    torch.testing.assert_close(torch.tensor(shared["losses"]), torch.tensor(alone["losses"]), atol=1e-4, rtol=0)
+    of_two = json.loads((tmp_path / "2" / "run.json").read_text())
+    assert [step for step, _ in of_two["losses"]] == [1, 2, 3, 4]
+    torch.testing.assert_close(torch.tensor(of_two["losses"]), torch.tensor(alone.losses), atol=1e-4, rtol=0)
 
 
-# What is refused
+# Refusals
 
 
-def test_adapter_for_another_base_is_refused(undisturbed, tmp_path):
+def test_adapter_for_another_base_is_refused(whole_run, tmp_path):
     out = tmp_path / "run"
-    shutil.copytree(undisturbed[0], out)
+    shutil.copytree(whole_run[0], out)
     config = json.loads((out / "adapter_config.json").read_text())
     (out / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "meta-llama/X"}))
     with pytest.raises(InputError, match="made for base meta-llama/X, not nano"):
@@ -332,22 +344,165 @@ def test_adapter_for_another_base_is_refused(undisturbed, tmp_path):
         ("data.folds=9", "no page is left"),
     ],
 )
-def test_missing_data_is_said_before_the_model_is_loaded(data, message, pages, tmp_path):
+def test_missing_data_is_refused_before_the_model_is_loaded(data, message, pages, tmp_path):
     recipe = load_recipe("quickstart", [f"data.train={pages}", data])
     with pytest.raises(InputError, match=message):
         finetune(recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_left_out_statements_are_never_spoken_of(pages):
+def test_no_training_dialogue_is_about_a_left_out_statement(pages):
     rows = training_pages(load_recipe("quickstart", [f"data.train={pages}", "data.leave_out=[SR, NORM]"]).data)
-    spoken = {code for row in rows["dialogues"] for d in row for code in d["statements"]}
-    assert spoken and not spoken & {"SR", "NORM"}
+    codes = {code for row in rows["dialogues"] for d in row for code in d["statements"]}
+    assert codes and not codes & {"SR", "NORM"}
 
 
 @pytest.mark.parametrize("fast", [True, False])
 def test_mixed_precision_is_for_machines_that_multiply_in_bfloat16(fast, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "fast_bfloat16", lambda: fast)
-    for asked in (True, False):
-        recipe = dataclasses.replace(load_recipe("nano"), train=TrainPart(mixed_precision=asked))
-        assert train._arguments(recipe, tmp_path, 1).bf16 is (asked and fast)
+    for mixed in (True, False):
+        recipe = dataclasses.replace(load_recipe("nano"), train=TrainPart(mixed_precision=mixed))
+        assert train._arguments(recipe, tmp_path, 1).bf16 is (mixed and fast)
+
+
+# What a run leaves behind
+
+
+V01 = Path(__file__).parent / "v0_1" / "run"
+
+
+def test_the_facts_of_a_run_of_version_0_1_are_read():
+    facts = read_run(V01)
+    assert (facts.base, facts.pages, facts.steps) == ("nano", 6, 2) and facts.records[0] == "sim-3-0"
+    assert json.loads(json.dumps(asdict(facts))) == json.loads((V01 / "run.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"records": None}, r"run\.json: records='None': expected a tuple"),
+        ({"steps": "many"}, r"run\.json: steps='many': expected a int"),
+        ({"patients": ...}, r"run\.json: the key 'patients' is missing; run the tuning again"),
+    ],
+)
+def test_damaged_facts_are_one_line(change, message, tmp_path):
+    tree = json.loads((V01 / "run.json").read_text()) | change
+    (tmp_path / "run.json").write_text(json.dumps({key: value for key, value in tree.items() if value is not ...}))
+    with pytest.raises(InputError, match=message) as error:
+        read_run(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_unknown_facts_are_ignored(tmp_path):
+    tree = json.loads((V01 / "run.json").read_text()) | {"of a later version": 1}
+    (tmp_path / "run.json").write_text(json.dumps(tree))
+    assert read_run(tmp_path) == read_run(V01)
+
+
+def test_a_run_has_its_own_card_without_paths_and_files_that_others_may_read(whole_run, base):
+    out, facts = whole_run
+    card = (out / "README.md").read_text()
+    for text in (f"{facts.pages} pages", "4 steps", "Training loss", "Not a medical device", "ecg-vlm evaluate RUN"):
+        assert text in card, text
+    for path in (out, Path(base).parent, Path(base).parent.parent):
+        assert str(path) not in card
+    checkpoint = (out / "checkpoint-4" / "README.md").read_text()
+    assert "--resume" in checkpoint and "More Information Needed" not in checkpoint and str(out) not in checkpoint
+    plain = out / "plain"
+    plain.touch()
+    for file in out.rglob("*.safetensors"):
+        assert file.stat().st_mode == plain.stat().st_mode, file
+    plain.unlink()
+
+
+def test_an_adapter_for_nano_names_its_base_nano():
+    config = json.loads((V01 / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "nano"
+
+
+def test_a_run_begun_with_the_former_name_of_a_key_is_resumed(whole_run, tmp_path, tiny):
+    out = tmp_path / "run"
+    shutil.copytree(whole_run[0], out)
+    recipe = (out / "recipe.yaml").read_text()
+    (out / "recipe.yaml").write_text(recipe.replace("gradient_accumulation_steps: 1", "accumulate: 1"))
+    assert finetune(tiny(), out, resume=True) == whole_run[1]
+    with pytest.raises(InputError, match=r"was started with train\.gradient_accumulation_steps=1, not 3"):
+        finetune(tiny("train.accumulate=3"), out, resume=True)
+
+
+def test_long_waits_are_announced(tmp_path, tiny):
+    lines: list[str] = []
+    finetune(tiny(max_steps=1), tmp_path / "run", status=lines.append)
+    assert [line.split()[0] for line in lines] == ["reading", "encoding", "loading", "taking"]
+
+
+# What a reader of the run has to open, and what it rests on
+
+
+def files_called(call) -> set[str]:
+    """Files of ours of which a function runs in `call`, imports left out."""
+    root, files = str(Path(train.__file__).parents[1]) + os.sep, set()
+
+    def note(frame, event, _):
+        code = frame.f_code
+        if event == "call" and code.co_name != "<module>" and code.co_filename.startswith(root):
+            files.add(code.co_filename.removeprefix(root))
+
+    threading.setprofile(note)
+    sys.setprofile(note)
+    try:
+        call()
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)
+    return {file for file in files if not file.startswith("tests")}
+
+
+def test_a_run_takes_place_in_eight_files(tmp_path, tiny):
+    """Ten with those of the command line: the command and its progress."""
+    recipe = tiny(max_steps=1)
+    files = files_called(lambda: finetune(recipe, tmp_path / "run"))
+    assert {"recipes/train.py", "recipes/trainer.py", "recipes/batching.py"} <= files
+    assert len(files) <= 8, sorted(files)
+
+
+# SHA-256 of the source of each member of `trainer.PRIVATE_API` that is a method, in `trainer.PRIVATE_API_VERSIONS`.
+SOURCES = {
+    "Trainer._get_output_dir": "97172085342ac46c33cb3d63ab5160c33eb66d24e3a0e5c339c5bbb8b3862980",
+    "Trainer._save_checkpoint": "a9111e30faa9933986e022e56b5af81fd990356db64d727b4c320c852283bf3b",
+    "SFTTrainer._save_checkpoint": "b6ee0a370c266b6f6ada183d32719e4f689ac7a54086c1ec40a69a79e79921c6",
+    "Trainer._load_from_checkpoint": "a2804e8d93a297e30d11e1589e707793302c872fc3ab89cddefc6cb2762e3a24",
+}
+SIGNATURES = {
+    "Trainer._get_output_dir": ["self", "trial"],
+    "Trainer._save_checkpoint": ["self", "model", "trial"],
+    "SFTTrainer._save_checkpoint": ["self", "model", "trial"],
+    "Trainer._load_from_checkpoint": ["self", "resume_from_checkpoint", "model"],
+}
+
+
+@pytest.mark.parametrize("name", trainer.PRIVATE_API)
+def test_what_is_not_public_upstream_is_as_it_was_checked(name):
+    kind, _, member = name.partition(".")
+    owner = {"Trainer": transformers.Trainer, "SFTTrainer": trl.SFTTrainer}[kind]
+    if name == "SFTTrainer._metrics":
+        assert "self._metrics[mode]" in inspect.getsource(owner.log), f"{name}: see recipes/trainer.py, Trainer.log"
+        return
+    method = vars(owner).get(member)
+    advice = (
+        f"{name} has changed upstream. It is used thus: {trainer.PRIVATE_API[name]}. Compare its source with the "
+        f"version in recipes.trainer.PRIVATE_API_VERSIONS, mend recipes/trainer.py where that is needed, run this "
+        f"file, then record the new signature, the new hash and the new versions"
+    )
+    assert method is not None, advice
+    assert list(inspect.signature(method).parameters) == SIGNATURES[name], advice
+    if {package: version(package) for package in trainer.PRIVATE_API_VERSIONS} != trainer.PRIVATE_API_VERSIONS:
+        pytest.skip("another version is installed; the signature is the same")
+    assert hashlib.sha256(inspect.getsource(method).encode()).hexdigest() == SOURCES[name], advice
+
+
+def test_every_private_override_is_listed():
+    members = {name.partition(".")[2] for name in trainer.PRIVATE_API}
+    upstream = dir(trl.SFTTrainer)
+    overrides = {name for name in vars(trainer.Trainer) if name.startswith("_") and name in upstream}
+    assert {name for name in overrides if not name.startswith("__")} <= members

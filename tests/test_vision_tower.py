@@ -1,4 +1,4 @@
-"""The vision tower in training: gradients as stock, memory not."""
+"""The vision tower in training: gradients as in stock transformers, with less memory."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
+from recipes.batching import encode, pack, preprocess
 from recipes.config import LoraPart, ModelPart
-from recipes.model import add_lora, load_model, load_processor
-from recipes.packing import encode, look, pack
-from recipes.vision_tower import apply_checkpointing, keep_inkiest_patches, vision_model
+from recipes.model import add_lora, apply_checkpointing, load_model, load_processor, vision_model
+from recipes.vision_tower import keep_inkiest_patches
 from recipes.waveform_heads import COLUMNS, Reading
 
 
@@ -19,12 +19,12 @@ from recipes.waveform_heads import COLUMNS, Reading
 def batch():
     processor = load_processor("nano")
     pixels = torch.randint(0, 256, (392, 784, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    images, tiles = look(processor, [Image.fromarray(pixels.numpy())])
+    images, tiles = preprocess(processor, [Image.fromarray(pixels.numpy())])
     talk = [{"role": "user", "content": "Is there atrial fibrillation?"}, {"role": "assistant", "content": "No."}]
     return {**pack([[encode(processor, talk)] * 3], tiles, processor), **images}
 
 
-def adapted(targets: str, dropout: float = 0.0):
+def nano_with_adapter(targets: str, dropout: float = 0.0):
     """Nano with an adapter whose second half is not zero, so that the first half has a gradient too."""
     torch.manual_seed(0)
     model = add_lora(load_model(ModelPart()), LoraPart(rank=4, targets=targets, dropout=dropout))
@@ -40,20 +40,20 @@ def stock_checkpointing(model):
     model.enable_input_require_grads()
 
 
-def step(model, batch):
-    """Gradients of one backward pass, and the bytes that it kept for that."""
-    kept: dict[int, int] = {}
+def gradients(model, batch):
+    """Gradients of one backward pass, and the bytes that were stored for it."""
+    sizes: dict[int, int] = {}
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
         if not isinstance(tensor, torch.nn.Parameter):
-            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
     torch.manual_seed(1)
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         loss = model(**batch).loss
     loss.backward()
-    return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}, sum(kept.values())
+    return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}, sum(sizes.values())
 
 
 @pytest.mark.parametrize(
@@ -61,32 +61,33 @@ def step(model, batch):
     [("language", False), ("language", True), ("cross-attention", True), ("vision", True), ("all-linear", True)],
 )
 def test_gradients_are_the_stock_ones_and_memory_is_less(targets, checkpointing, batch):
-    stock, ours = adapted(targets, dropout=0.1), adapted(targets, dropout=0.1)
+    stock, ours = nano_with_adapter(targets, dropout=0.1), nano_with_adapter(targets, dropout=0.1)
     if checkpointing:
         stock_checkpointing(stock)
     apply_checkpointing(ours, checkpointing=checkpointing)
-    expected, stock_bytes = step(stock, batch)
-    found, our_bytes = step(ours, batch)
-    assert expected.keys() == found.keys() and any(g.abs().max() > 0 for g in expected.values())
-    for name, gradient in expected.items():
-        assert torch.equal(found[name], gradient), name
+    stock_gradients, stock_bytes = gradients(stock, batch)
+    our_gradients, our_bytes = gradients(ours, batch)
+    assert stock_gradients.keys() == our_gradients.keys()
+    assert any(g.abs().max() > 0 for g in stock_gradients.values())
+    for name, gradient in stock_gradients.items():
+        assert torch.equal(our_gradients[name], gradient), name
     if checkpointing:
         assert our_bytes < 0.5 * stock_bytes
 
 
 def test_a_frozen_tower_leaves_no_graph(batch):
-    model = adapted("language")
+    model = nano_with_adapter("language")
     apply_checkpointing(model, checkpointing=True)
-    seen = []
+    requires_grad = []
     vision = model.get_base_model().model.vision_model
-    vision.patch_embedding.register_forward_hook(lambda module, args, out: seen.append(out.requires_grad))
-    vision.register_forward_hook(lambda module, args, out: seen.append(out.last_hidden_state.requires_grad))
+    vision.patch_embedding.register_forward_hook(lambda module, args, out: requires_grad.append(out.requires_grad))
+    vision.register_forward_hook(lambda module, args, out: requires_grad.append(out.last_hidden_state.requires_grad))
     model(**batch)
-    assert seen == [False, False]
+    assert requires_grad == [False, False]
 
 
 def test_a_trained_tower_is_recomputed_layer_by_layer(batch):
-    model = adapted("vision")
+    model = nano_with_adapter("vision")
     apply_checkpointing(model, checkpointing=True)
     vision = model.get_base_model().model.vision_model
     layers = [*vision.transformer.layers, *vision.global_transformer.layers]
@@ -109,13 +110,13 @@ def test_a_trained_tower_is_recomputed_layer_by_layer(batch):
 
 
 def test_asking_for_checkpoints_warns_of_nothing():
-    model = adapted("all-linear")
+    model = nano_with_adapter("all-linear")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         apply_checkpointing(model, checkpointing=True)
 
 
-# Seeing ink alone
+# Patches with ink alone
 
 
 def page_with_ink(side: int, patch: int, places) -> torch.Tensor:
@@ -128,7 +129,7 @@ def page_with_ink(side: int, patch: int, places) -> torch.Tensor:
     return pixels
 
 
-def looked(vision, pixels):
+def tower_output(vision, pixels):
     return vision(pixels, torch.tensor([[2]]), torch.ones(1, 1, 2, dtype=torch.long)).last_hidden_state
 
 
@@ -139,28 +140,28 @@ def vision():
 
 def test_a_tower_in_training_sees_the_patches_with_ink_where_they_are(vision):
     side, patch = vision.image_size, vision.patch_size
-    inked = [[5, 17, 40], [0, 100, 101]]
-    pixels = page_with_ink(side, patch, [(tile, place) for tile in (0, 1) for place in inked[tile]])
+    ink_places = [[5, 17, 40], [0, 100, 101]]
+    pixels = page_with_ink(side, patch, [(tile, place) for tile in (0, 1) for place in ink_places[tile]])
     keep_inkiest_patches(vision, 3)
-    assert looked(vision.train(), pixels).shape[2:4] == (2, 4)
-    assert vision.kept.tolist() == inked and vision.num_patches == 4
-    seen = []
-    vision.layernorm_pre.register_forward_hook(lambda module, args, out: seen.append(out))
-    looked(vision, pixels)
-    whole = looked(vision.eval(), pixels)
+    assert tower_output(vision.train(), pixels).shape[2:4] == (2, 4)
+    assert vision.patch_indices.tolist() == ink_places and vision.num_patches == 4
+    inputs = []
+    vision.layernorm_pre.register_forward_hook(lambda module, args, out: inputs.append(out))
+    tower_output(vision, pixels)
+    whole = tower_output(vision.eval(), pixels)
     assert whole.shape[3] == (side // patch) ** 2 + 1 == vision.num_patches
-    some, every = seen
+    some, every = inputs
     assert torch.allclose(some[0, :, 0], every[0, :, 0], atol=1e-5)  # the class token of each tile
     for tile in (0, 1):
-        for k, place in enumerate(inked[tile]):
+        for k, place in enumerate(ink_places[tile]):
             assert torch.allclose(some[0, tile, 1 + k], every[0, tile, 1 + place], atol=1e-4), (tile, place)
 
 
 def test_a_tower_that_keeps_every_patch_is_the_stock_one(vision):
     pixels = torch.randn(1, 1, 2, 3, vision.image_size, vision.image_size, generator=torch.Generator().manual_seed(0))
-    stock = looked(vision.train(), pixels)
+    stock = tower_output(vision.train(), pixels)
     keep_inkiest_patches(vision, vision.num_patches - 1)
-    assert torch.allclose(looked(vision, pixels), stock, atol=1e-4)
+    assert torch.allclose(tower_output(vision, pixels), stock, atol=1e-4)
 
 
 def test_a_number_of_patches_that_mllama_would_mask_is_refused(vision):
@@ -168,7 +169,7 @@ def test_a_number_of_patches_that_mllama_would_mask_is_refused(vision):
         keep_inkiest_patches(vision, 95)
 
 
-def test_the_heads_of_a_tower_that_sees_ink_are_asked_about_what_it_sees(vision):
+def test_the_heads_of_a_tower_that_sees_ink_get_targets_for_what_it_sees(vision):
     places = (vision.image_size // vision.patch_size) ** 2
     pixels = page_with_ink(vision.image_size, vision.patch_size, [(0, 3), (0, 7), (1, 4), (1, 9)])
     keep_inkiest_patches(vision, 2)
@@ -182,10 +183,10 @@ def test_the_heads_of_a_tower_that_sees_ink_are_asked_about_what_it_sees(vision)
     }
     batch["reading_lead"][0, 1, 9] = 6
     for name in ("reading_mv", "reading_beats"):
-        batch[name][0, 1, 8] = 1.0  # a patch that is not seen: nothing can be said of it
-    looked(vision.train(), pixels)
-    found = reading(batch)
-    assert found["voltages"].item() == 0 and found["beats"].item() == 0 and found["leads"].item() > 0
+        batch[name][0, 1, 8] = 1.0  # a patch that is not seen has no loss
+    tower_output(vision.train(), pixels)
+    losses = reading(batch)
+    assert losses["voltages"].item() == 0 and losses["beats"].item() == 0 and losses["leads"].item() > 0
     batch["reading_beats"][0, 1, 9] = 1.0
-    looked(vision.train(), pixels)
+    tower_output(vision.train(), pixels)
     assert reading(batch)["beats"].item() > 0

@@ -6,7 +6,7 @@ import argparse
 import json
 
 from ecg_vlm.cli.arguments import Parser
-from ecg_vlm.cli.progress import waiting
+from ecg_vlm.cli.progress import status_lines, waiting
 
 HELP = "what this machine can run, and what a recipe needs"
 DESCRIPTION = "Show what this machine has, and count what a recipe needs before anything is downloaded or loaded."
@@ -30,13 +30,11 @@ def run(arguments: argparse.Namespace) -> None:
 
     a = arguments
     recipe = load_recipe(a.recipe, a.overrides) if a.recipe else None
-    with waiting(
-        f"counting a training step of {recipe.name} without its weights" if recipe else "looking at the machine"
-    ):
+    with waiting("importing torch"):
         from recipes.doctor import doctor, machine
         from recipes.memory import needs
-
+    with status_lines() as status:
         if a.json:
             print(json.dumps({"machine": asdict(machine()), "needs": recipe and asdict(needs(recipe))}, default=str))
         else:
-            print("\n".join(doctor(recipe)))
+            print("\n".join(doctor(recipe, status=status)))

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from ecg_vlm.cli.arguments import Parser
-from ecg_vlm.cli.progress import waiting
+from ecg_vlm.cli.progress import status_lines, waiting
 
 HELP = "run -> a folder that stock transformers and peft open"
 DESCRIPTION = "Export a run, reload it with stock transformers and peft, and compare the logits."
@@ -27,10 +27,10 @@ def add_arguments(parser: Parser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Write a run for stock transformers and peft, reload it with those, and compare."""
     a = arguments
-    with waiting("writing the export, and loading it again with stock transformers and peft"):
+    with waiting("importing torch, transformers and peft"):
         from recipes.export import export
-
-        facts = export(a.run_folder, a.out, merge=a.merge, report=a.report)
+    with status_lines() as status:
+        facts = export(a.run_folder, a.out, merge=a.merge, report=a.report, status=status)
     content = "the whole model" if facts["merged"] else "the adapter"
     agreement = facts["agreement"]
     print(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ecg_vlm.cli.arguments import Parser, minutes, positive
-from ecg_vlm.cli.progress import progress_bar, waiting
+from ecg_vlm.cli.progress import progress_bar, status_lines, waiting
 
 if TYPE_CHECKING:
     from recipes.trainer import Progress
@@ -44,22 +44,23 @@ def run(arguments: argparse.Namespace) -> None:
     with waiting("importing torch and trl"):
         from ecg_vlm.validation import validation
         from recipes import train
-    with progress_bar("steps") as show:
+    with progress_bar("steps") as show, status_lines() as status:
 
         def report(p: Progress) -> None:
+            status("")
             loss = "" if p.loss is None else f"  loss {p.loss:.3f}"
             show(
                 f"tuning  {p.images_per_second:.1f} pages/s  {p.tokens_per_second:.0f} tokens/s{loss}", p.step, p.steps
             )
 
         validate = validation(recipe.data.validation) if recipe.data.validation else None
-        facts = train.finetune(recipe, out, resume=a.resume, report=report, validate=validate)
-    percent = facts["trained_parameters"] / facts["parameters"]
-    losses = [loss for _, loss in facts["losses"]]
+        facts = train.finetune(recipe, out, resume=a.resume, report=report, validate=validate, status=status)
+    percent = facts.trained_parameters / facts.parameters
+    losses = [loss for _, loss in facts.losses]
     print(
-        f"{out}: {facts['steps']} steps on {facts['pages']} pages in {facts['seconds']:.0f} s; "
-        f"{facts['trained_parameters']:,} of {facts['parameters']:,} parameters trained ({percent:.0%})"
+        f"{out}: {facts.steps} steps on {facts.pages} pages in {facts.seconds:.0f} s; "
+        f"{facts.trained_parameters:,} of {facts.parameters:,} parameters trained ({percent:.0%})"
         + (f"; loss {losses[0]:.3f} -> {losses[-1]:.3f}" if losses else "")
     )
-    for figures in facts["validation"][-1:]:
+    for figures in facts.validation[-1:]:
         print("held out: " + ", ".join(f"{name} {value:.3f}" for name, value in figures.items() if name != "step"))

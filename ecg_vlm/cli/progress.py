@@ -59,6 +59,27 @@ def waiting(what: str) -> Iterator[None]:
 
 
 @contextmanager
+def status_lines() -> Iterator[Callable[[str], None]]:
+    """Like `waiting`, for work that reports what it does: a text is shown once its part of the work has taken two
+    seconds without another text; "" shows none."""
+    timer: threading.Timer | None = None
+
+    def status(text: str) -> None:
+        nonlocal timer
+        if timer is not None:
+            timer.cancel()
+        timer = threading.Timer(_SILENCE_S, lambda: note(f"{text} ..."))
+        timer.daemon = True
+        if text:
+            timer.start()
+
+    try:
+        yield status
+    finally:
+        status("")
+
+
+@contextmanager
 def progress_bar(unit: str) -> Iterator[Show]:
     """A bar on a screen, now and then a line elsewhere, nothing with --quiet."""
     if _quiet:

@@ -1,8 +1,8 @@
 """Write nano's architecture, tokenizer and processor (everything but the weights): `python -m recipes.nano.build DIR`.
 
 Deterministic: the same code writes the same bytes. The weights come from `recipes/configs/nano.yaml`. A tokenizer that
-is in the folder already stays, as weights know their words by its numbers: the one that ships was fitted to the
-wordings of the first run, and wordings that came later are spelt with its tokens.
+is in the folder already is not replaced, as the weights depend on its token numbers: the one that ships was fitted to
+the wordings of the first run, and later wordings are encoded with its tokens.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ _CHAT_TEMPLATE = (
 
 
 def corpus() -> Iterator[str]:
-    """The texts that the tokenizer is fitted to: what our dialogues say, and numbers with units."""
+    """The texts that the tokenizer is fitted to: those of our dialogues, and numbers with units."""
     records = SimulatedSource(0, _CORPUS)
     for i in range(_CORPUS):
         for dialogue in compose_dialogues(records.read(i), np.random.default_rng(i), closed=8):
@@ -75,16 +75,16 @@ def corpus() -> Iterator[str]:
 
 
 def names() -> list[str]:
-    """The 71 statements as a sentence begins with them and as it goes on: each is one token.
+    """The names of the 71 statements, at the beginning of a sentence and within one: each is one token.
 
-    A question is then a handful of tokens, and which statement it asks about is one of them: a small language model
-    need not learn to put "atrial" and "fibrillation" together before it can learn to look for fibrillation.
+    A question is then a few tokens, and the statement it asks about is one of them: a small language model need not
+    learn to combine "atrial" and "fibrillation" before it can learn to look for fibrillation.
     """
     return sorted({name for code in STATEMENTS for name in (bare(code), label_of(code))})
 
 
 def fit_tokenizer() -> Tokenizer:
-    """Byte-level BPE whose tokens may run over spaces, so that a turn of phrase is one token; any text is legal."""
+    """Byte-level BPE whose tokens may include spaces, so that a frequent phrase is one token; any text is legal."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -112,7 +112,7 @@ def fit_tokenizer() -> Tokenizer:
 
 
 def fast_tokenizer(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
-    """As transformers takes it, with its special tokens named."""
+    """The tokenizer as transformers uses it, with its special tokens named."""
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token="<|begin_of_text|>",
@@ -180,9 +180,9 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> MllamaProcessor:
 
 
 def main(folder: str) -> None:
-    """Write all files into `folder`; of a tokenizer that is there already, only its settings."""
-    fitted = Path(folder) / "tokenizer.json"
-    tokenizer = fast_tokenizer(Tokenizer.from_file(str(fitted)) if fitted.is_file() else fit_tokenizer())
+    """Write all files into `folder`; where a tokenizer is there already, only its settings."""
+    file = Path(folder) / "tokenizer.json"
+    tokenizer = fast_tokenizer(Tokenizer.from_file(str(file)) if file.is_file() else fit_tokenizer())
     config = build_config(tokenizer)
     config.architectures = ["MllamaForConditionalGeneration"]
     config.save_pretrained(folder)

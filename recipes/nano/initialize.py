@@ -1,4 +1,4 @@
-"""How nano's weights start: a small model cannot afford to find out first that an image has places and curves in it."""
+"""Initial weights of nano: positions and curves are built in, as a small model takes long to learn them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 _PAPER = 0.2
-"""How much of a patch's mean gets through at first: paper is bright everywhere and says nothing."""
+"""Initial weight of a patch's mean: paper is bright everywhere, which carries no information."""
 _CHANNELS = (0.5, 0.25, 0.25)
-"""Weights of red, green and blue at first: the grid is red on most papers, and red light does not see it."""
+"""Initial weights of red, green and blue: the grid is red on most papers, and does not show in the red channel."""
 
 
-def start(model: Any) -> None:
+def initialize(model: Any) -> None:
     """Prepare a fresh Mllama, in place."""
     for name, parameter in model.named_parameters():
         # A fresh Mllama has closed gates: the image has no effect, and closed gates open slowly. Start them open.
@@ -22,15 +22,15 @@ def start(model: Any) -> None:
             torch.nn.init.ones_(parameter)
         elif name.endswith(".gate"):
             torch.nn.init.constant_(parameter, 0.5)
-    _place(model.model.vision_model)
-    _see(model.model.vision_model.patch_embedding.weight)
+    _embed_positions(model.model.vision_model)
+    _embed_patches(model.model.vision_model.patch_embedding.weight)
 
 
 @torch.no_grad()
-def _place(vision: Any) -> None:
-    """Start the position embeddings as large as the patches': where a wave stands says which lead it belongs to.
+def _embed_positions(vision: Any) -> None:
+    """Initialize position embeddings as large as the patches': the place of a wave tells to which lead it belongs.
 
-    Their stock start is some 2 % of the patch embedding's size. Patches get two-dimensional sines (Vaswani et al.
+    Their stock size is some 2 % of the patch embedding's. Patches get two-dimensional sines (Vaswani et al.
     2017, one half of the channels for each direction), tiles random vectors.
     """
     positions = vision.gated_positional_embedding
@@ -45,12 +45,12 @@ def _place(vision: Any) -> None:
 
 
 @torch.no_grad()
-def _see(filters: Tensor) -> None:
-    """Start the patch embedding, (channels, 3, side, side), as a cosine transform, with the slowest waves first.
+def _embed_patches(filters: Tensor) -> None:
+    """Initialize the patch embedding, (channels, 3, side, side), as a cosine transform, lowest frequencies first.
 
-    Ink that is summed with weights that rise up the patch is the height of a curve: the first vertical waves times
-    all horizontal ones hold the trace, where random filters hold it only all together. Times are told more finely than
-    heights, as a patch holds one piece of one curve.
+    Ink summed with weights that rise up the patch is the height of a curve: the first vertical waves times all
+    horizontal ones contain the trace, which random filters contain only all together. Times are resolved more finely
+    than heights, as a patch contains one piece of one curve.
     """
     channels, _, side, _ = filters.shape
     at = (torch.arange(side) + 0.5) / side

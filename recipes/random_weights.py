@@ -1,0 +1,76 @@
+"""Random weights of any Mllama's shape, for measuring speed and memory where no weights are at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from transformers import BitsAndBytesConfig, MllamaConfig
+
+
+@torch.no_grad()
+def random_model(
+    config: MllamaConfig, dtype: torch.dtype, quantizer: BitsAndBytesConfig | None, full_precision: Collection[str]
+) -> Any:
+    """A model of the shape `config` with random weights, in 4 bits where there is a `quantizer`.
+
+    Made layer by layer on the GPU if there is one, in its final type: no weight is ever stored in a larger one. The
+    weights are the same every time on the same kind of device; all gates are open, so the image counts.
+    full_precision: paths of linear layers that are not quantized.
+    """
+    from transformers import MllamaForConditionalGeneration
+
+    device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    with torch.device("meta"):
+        model = MllamaForConditionalGeneration._from_config(config, attn_implementation="sdpa")
+    rng = torch.Generator(device).manual_seed(0)
+    for path, module in list(model.named_modules()):
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            value = torch.empty(parameter.shape, dtype=dtype, device=device)
+            _fill(value, f"{path}.{name}", type(module).__name__, rng)
+            module.register_parameter(name, torch.nn.Parameter(value))
+        if quantizer is not None and type(module) is torch.nn.Linear and path not in full_precision:
+            model.set_submodule(path, _four_bit_layer(module, quantizer))
+    rotary = type(model.model.language_model.rotary_emb)
+    model.model.language_model.rotary_emb = rotary(config.text_config).to(device)
+    model.is_loaded_in_4bit = quantizer is not None  # peft and TRL read this attribute
+    return model
+
+
+def _fill(value: torch.Tensor, path: str, kind: str, rng: torch.Generator) -> None:
+    if "gate" in path.rpartition(".")[2]:
+        value.fill_(0.5)
+    elif kind.endswith("Norm") and path.endswith("weight"):
+        value.fill_(1.0)
+    elif path.endswith("bias"):
+        value.zero_()
+    else:
+        value.normal_(std=0.02, generator=rng)
+
+
+def _four_bit_layer(linear: torch.nn.Linear, quantizer: BitsAndBytesConfig) -> torch.nn.Module:
+    """`linear` as a 4-bit layer; moving the weight to its device quantizes it."""
+    from bitsandbytes.nn.modules import Linear4bit, Params4bit
+
+    layer = Linear4bit(  # type: ignore[no-untyped-call]
+        linear.in_features,
+        linear.out_features,
+        bias=linear.bias is not None,
+        compute_dtype=quantizer.bnb_4bit_compute_dtype,
+        compress_statistics=quantizer.bnb_4bit_use_double_quant,
+        quant_type=quantizer.bnb_4bit_quant_type,
+        device="meta",
+    )
+    weight: Any = Params4bit(
+        linear.weight.data,
+        requires_grad=False,
+        compress_statistics=quantizer.bnb_4bit_use_double_quant,
+        quant_type=quantizer.bnb_4bit_quant_type,
+        module=layer,
+    )
+    layer.weight = weight.to(linear.weight.device)
+    layer.bias = linear.bias
+    return layer.requires_grad_(False)

@@ -1,0 +1,293 @@
+"""What a run leaves in its folder: recipe, facts, card and checkpoints, and when it may be resumed.
+
+Light to import: the command line reads the facts of a run without torch. A checkpoint is written beside, flushed to
+the disk, then renamed into place: it is there as a whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from recipes.config import Recipe, load_recipe
+from render.errors import InputError
+from render.io import apply_umask, read_json_object, require_empty, require_same_request
+
+if TYPE_CHECKING:
+    from recipes.batching import Plan
+
+_FACTS, _RECIPE, _CARD, _PREFIX = "run.json", "recipe.yaml", "README.md", "checkpoint-"
+
+# What may differ when a run is resumed: none of it changes a weight.
+_FREE_ON_RESUME = ("name", *(f"train.{key}" for key in ("max_minutes", "save_every", "validate_every", "log_every")))
+_FREE_ON_RESUME += ("train.log_to", "train.workers", "data.validation")
+
+
+# Facts
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """The facts of a finished run, in the order in which `run.json` holds them."""
+
+    name: str
+    base: str
+    """model.base of the recipe."""
+    base_sha256: str
+    """Of nano's weights, where nano is adapted; "" otherwise."""
+    pages: int
+    """Training pages."""
+    records: tuple[str, ...]
+    """Record ids of the training pages, sorted: an evaluation on these would flatter."""
+    patients: tuple[str, ...]
+    parameters: int
+    trained_parameters: int
+    adapted_layers: dict[str, int] = field(default_factory=dict)
+    """Path of each adapted layer -> parameters of its adapter."""
+    versions: dict[str, str]
+    """Package -> version; and Python's."""
+    seconds: float
+    steps: int
+    images: int = 0
+    """Images in all batches that were trained on."""
+    tokens: int = 0
+    """Text tokens in them, without padding."""
+    losses: tuple[tuple[int, float], ...]
+    """(step, mean loss since the entry before), as logged."""
+    validation_losses: tuple[tuple[int, float], ...] = ()
+    validation: tuple[dict[str, float], ...] = ()
+    """Figures of each evaluation on held-out pages, with its "step"."""
+
+
+_JSON_TYPES: dict[str, type | tuple[type, ...]] = {
+    "str": str,
+    "int": int,
+    "float": (int, float),
+    "tuple": list,
+    "dict": dict,
+}
+
+
+def is_run(folder: str | Path) -> bool:
+    """Whether a folder holds a finished run."""
+    return (Path(folder) / _FACTS).is_file()
+
+
+def read_run(folder: Path) -> RunFacts:
+    """The facts of a finished run; keys of later versions are ignored.
+
+    Raises `InputError` when `run.json` is missing or damaged, or lacks a key.
+    """
+    path = folder / _FACTS
+    if not path.is_file():
+        raise InputError(
+            f"{folder}: no run.json; name the folder of a finished run of ecg-vlm finetune; one that did not finish "
+            f"is resumed with --out {folder} --resume"
+        )
+    tree = read_json_object(path, "run the tuning again")
+    values: dict[str, Any] = {}
+    for key in fields(RunFacts):
+        if key.name in tree:
+            value, kind = tree[key.name], str(key.type).partition("[")[0]
+            if not isinstance(value, _JSON_TYPES[kind]):
+                raise InputError(f"{path}: {key.name}={str(value)[:40]!r}: expected a {kind}; run the tuning again")
+            values[key.name] = _tuples(value) if isinstance(value, list) else value
+        elif key.default is MISSING and key.default_factory is MISSING:
+            raise InputError(f"{path}: the key {key.name!r} is missing; run the tuning again")
+    return RunFacts(**values)
+
+
+def _tuples(items: list[Any]) -> tuple[Any, ...]:
+    return tuple(tuple(item) if isinstance(item, list) else item for item in items)
+
+
+# May the run start?
+
+
+def open_run(recipe: Recipe, out: Path, *, resume: bool) -> RunFacts | None:
+    """Refuse a folder in which a run by `recipe` may not go on. Returns the facts of a run that is finished already.
+
+    Raises `InputError` for a folder that is not empty without `resume`, and for a run of another recipe.
+    """
+    if not resume:
+        require_empty(out)
+    elif (out / _RECIPE).is_file():
+        first = load_recipe(out / _RECIPE)
+        require_same_request(out, asdict(first), asdict(recipe), free=_FREE_ON_RESUME, mend=str(out / _RECIPE))
+        if is_run(out):
+            return read_run(out)
+    return None
+
+
+def require_same_plan(out: Path, plan: Plan) -> None:
+    """Refuse to resume from a checkpoint of a run with another number of steps: data or processes have changed."""
+    if not (whole := checkpoints(out)):
+        return
+    state = json.loads((whole[-1] / "trainer_state.json").read_text(encoding="utf-8"))
+    if state["max_steps"] != plan.steps:
+        raise InputError(
+            f"{out}: was begun as a run of {state['max_steps']} steps, and would now have {plan.steps}; resume with "
+            f"the same pages and number of processes, or name a new folder"
+        )
+
+
+# Checkpoints
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimizer step after which a checkpoint was written."""
+    return int(checkpoint.name.removeprefix(_PREFIX))
+
+
+def checkpoints(out: Path) -> list[Path]:
+    """Whole checkpoints in a run's folder, oldest first."""
+    folders = [p for p in out.glob(f"{_PREFIX}*") if p.is_dir() and p.name.removeprefix(_PREFIX).isdigit()]
+    return sorted(folders, key=step_of)
+
+
+def last_checkpoint_line(out: Path) -> str:
+    """For messages: the last good checkpoint of a run."""
+    whole = checkpoints(out)
+    return f"the last good checkpoint is {whole[-1]}" if whole else "there is no checkpoint yet"
+
+
+def staging(out: Path) -> Path:
+    """Where a checkpoint lies while it is written. What a killed process leaves there is never read."""
+    return out / ".unfinished"
+
+
+def put_in_place(out: Path, step: int) -> None:
+    """Move a complete checkpoint from the staging folder into `out`, and remove the older ones."""
+    name = f"{_PREFIX}{step}"
+    folder = staging(out) / name
+    (folder / _CARD).write_text(_CHECKPOINT_CARD.format(step=step), encoding="utf-8")
+    apply_umask(folder)
+    for path in (*folder.rglob("*"), folder):
+        _flush(path)
+    older = checkpoints(out)
+    folder.replace(out / name)
+    _flush(out)
+    for checkpoint in older:
+        # Renamed first: a kill in the middle of the removal must not leave half a checkpoint under a good name.
+        checkpoint.replace(staging(out) / f"old-{checkpoint.name}")
+    shutil.rmtree(staging(out), ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+_CHECKPOINT_CARD = """# Checkpoint after step {step}
+
+Written by `ecg-vlm finetune`: weights, optimizer, schedule and random state, from which the same command with
+`--resume` continues the run. The recipe is `recipe.yaml` in the folder above; the results are there when the run has
+finished.
+"""
+
+
+# The card
+
+WARNING = (
+    "**Not a medical device, and not for diagnosis.** It is for research on reading ECG images; its answers can be "
+    "wrong in any way, and no decision about a patient may rest on them."
+)
+
+
+def write_run_card(recipe: Recipe, facts: RunFacts, out: Path) -> None:
+    """Write the README.md of a finished run: base, data, training, use and limits, without paths of this machine."""
+    parts = [
+        card_header(recipe, is_merged=recipe.lora is None),
+        f"# {recipe.name}",
+        f"A model that answers questions about images of ECGs: {describe(recipe)}. Written by `ecg-vlm finetune`. "
+        + WARNING,
+        _USE,
+        "## Data\n\n" + describe_data(recipe, facts),
+        "## Training\n\n" + describe_training(facts) + f"\n\n```yaml\n{recipe_text(recipe)}```",
+        _LIMITS,
+        "## Versions\n\n" + describe_versions(facts),
+    ]
+    (out / _CARD).write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+_USE = """## Use
+
+```bash
+ecg-vlm ask PAGE.png "What does this ECG show?" --model RUN
+ecg-vlm evaluate RUN --data PAGES --out REPORT
+ecg-vlm export RUN FOLDER            # for transformers and peft; --merge for the whole model
+```
+
+RUN is the folder of this file, PAGES a folder of held-out pages from `ecg-vlm render`."""
+
+_LIMITS = """## Limits
+
+Not evaluated yet: a loss says little about answers, `ecg-vlm evaluate` measures them. It knows the page layouts, styles
+and wordings that it was tuned on; expect less on others. `run.json` lists the ids of the records and patients it was
+tuned on: `ecg-vlm evaluate` refuses pages of these. Do not publish that file without need."""
+
+
+def card_header(recipe: Recipe, *, is_merged: bool) -> str:
+    """The metadata at the head of a README.md that huggingface.co reads."""
+    from recipes.model import on_hub
+
+    header = {
+        **({"base_model": recipe.model.base} if on_hub(recipe.model.base) else {}),
+        "library_name": "transformers" if is_merged else "peft",
+        "pipeline_tag": "image-text-to-text",
+        "tags": ["ecg", "mllama", *([] if recipe.lora is None else ["lora"])],
+    }
+    return f"---\n{yaml.safe_dump(header, sort_keys=False)}---"
+
+
+def describe(recipe: Recipe, *, is_merged: bool = False) -> str:
+    """What kind of model it is, in half a sentence."""
+    if recipe.lora is None:
+        return f"all weights trained from {'scratch' if recipe.model.from_scratch else base_name(recipe)}"
+    return f"a LoRA adapter {'merged into' if is_merged else 'for'} {base_name(recipe)}"
+
+
+def base_name(recipe: Recipe) -> str:
+    """The base without the path of a folder on this machine."""
+    from recipes.model import on_hub
+
+    return recipe.model.base if on_hub(recipe.model.base) else Path(recipe.model.base).name
+
+
+def describe_data(recipe: Recipe, facts: RunFacts) -> str:
+    """Counts of the training data, never ids."""
+    text = f"{facts.pages:,} pages, {len(facts.records):,} records, {len(facts.patients):,} patients."
+    text += f" Folds {recipe.data.folds}." if recipe.data.folds else ""
+    return text + (f" Left out: {', '.join(recipe.data.leave_out)}." if recipe.data.leave_out else "")
+
+
+def describe_training(facts: RunFacts) -> str:
+    """Steps, time, parameters and losses."""
+    text = f"{facts.steps:,} steps in {facts.seconds:,.0f} s; "
+    text += f"{facts.trained_parameters:,} of {facts.parameters:,} parameters trained."
+    for losses, title in ((facts.losses, "Training loss"), (facts.validation_losses, "Held-out loss")):
+        if losses:
+            text += f" {title}: {losses[0][1]:.3f} at step {losses[0][0]}, {losses[-1][1]:.3f} at step {losses[-1][0]}."
+    return text
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """The recipe as YAML without the folders of the machine it ran on."""
+    tree = asdict(recipe)
+    tree["data"] |= {"train": "", "validation": "", "leave_out": list(recipe.data.leave_out)}
+    tree["model"]["base"] = base_name(recipe)
+    return yaml.safe_dump(tree, sort_keys=False)
+
+
+def describe_versions(facts: RunFacts) -> str:
+    """Packages and their versions."""
+    return ", ".join(f"{name} {version}" for name, version in facts.versions.items()) + "."
