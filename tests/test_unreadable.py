@@ -323,9 +323,6 @@ class _Refusing:
     def prefill(self, images: list[Image.Image]) -> list[Image.Image]:
         return images
 
-    def prefill(self, images: list[Image.Image]) -> list[Image.Image]:
-        return images
-
     def score_many(self, images: list[Image.Image]) -> NDArray[np.float64]:
         self.image_count += len(images)
         return self.random.random((len(images), 71))
