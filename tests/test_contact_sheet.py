@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from render.dataset.contact_sheet import MOST_PAGES, contact_sheet
+from render.dataset.contact_sheet import MOST_SHEET_PAGES, contact_sheet
 from render.errors import InputError
 
 GREEN = (12, 200, 34)
@@ -77,13 +77,13 @@ def test_head_counts_all_rows_even_those_not_shown(texts):
     yes = dialogue("rhythm", "closed", "Is this ECG normal?", "Yes, it is.")
     no = dialogue("morphology", "closed", "Do you see AFIB?", "no")
     report = dialogue("report", "open", "Report this ECG.", "No pathological findings.")
-    contact_sheet([row(yes, no, no, report)] * (MOST_PAGES + 2))
+    contact_sheet([row(yes, no, no, report)] * (MOST_SHEET_PAGES + 2))
     text = words_of(texts)
     assert "14 pages, 56 dialogues" in text
     assert "14 of 42 are yes (33%)" in text
     assert "morphology 28 (closed 28); report 14 (open 14); rhythm 14 (closed 14)" in text
-    assert f"the first {MOST_PAGES} pages; the numbers are of all" in text
-    assert text.count("rec-7") == MOST_PAGES
+    assert f"the first {MOST_SHEET_PAGES} pages; the numbers are of all" in text
+    assert text.count("rec-7") == MOST_SHEET_PAGES
 
 
 def test_each_kind_of_question_is_shown_before_more_of_one_kind(texts):

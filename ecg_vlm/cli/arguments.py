@@ -82,7 +82,7 @@ def share(text: str) -> float:
     return float(text)
 
 
-def names(text: str) -> tuple[str, ...]:
+def word_list(text: str) -> tuple[str, ...]:
     """Words joined by commas."""
     return tuple(word.strip() for word in text.split(","))
 

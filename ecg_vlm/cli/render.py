@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ecg_vlm.cli.arguments import Parser, dpi, folds, names, page_width, positive, seed, share
+from ecg_vlm.cli.arguments import Parser, dpi, folds, page_width, positive, seed, share, word_list
 from ecg_vlm.cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--signal", action="store_true", help="add each record's signal, for a recipe with train.reading"
     )
-    parser.add_argument("--tasks", type=names, help="of features, rhythm, morphology, report (default all)")
-    parser.add_argument("--forms", type=names, help="of closed, choice, fill, open (default all)")
+    parser.add_argument("--tasks", type=word_list, help="of features, rhythm, morphology, report (default all)")
+    parser.add_argument("--forms", type=word_list, help="of closed, choice, fill, open (default all)")
     parser.add_argument("--closed", type=positive, help="yes/no questions per page (default: as many no as yes)")
     parser.add_argument(
         "--unreadable",

@@ -23,7 +23,7 @@ from render.io import atomic_write
 
 ONE_COLUMN_MM, TWO_COLUMNS_MM = 89.0, 183.0
 """Widths of figures in a journal of two columns (those of Nature)."""
-FORMATS = ("svg", "pdf")
+FIGURE_FORMATS = ("svg", "pdf")
 
 _MARKERS = {"circle": "o", "square": "s", "diamond": "D", "triangle": "^"}
 _MM_PER_INCH = 25.4
@@ -61,7 +61,7 @@ def write_figures(out: Path, report: Report) -> list[Path]:
             figures["differences"] = _differences(report)
         if systems[0].rocs:
             figures["roc"] = _roc(systems)
-        return [_save(figure, out / f"{name}.{kind}") for name, figure in figures.items() for kind in FORMATS]
+        return [_save(figure, out / f"{name}.{kind}") for name, figure in figures.items() for kind in FIGURE_FORMATS]
 
 
 def _save(figure: Figure, path: Path) -> Path:

@@ -179,7 +179,7 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> MllamaProcessor:
     return MllamaProcessor(images, tokenizer, chat_template=_CHAT_TEMPLATE)
 
 
-def main(folder: str) -> None:
+def write_nano(folder: str) -> None:
     """Write all files into `folder`; where a tokenizer is there already, only its settings."""
     file = Path(folder) / "tokenizer.json"
     tokenizer = fast_tokenizer(Tokenizer.from_file(str(file)) if file.is_file() else fit_tokenizer())
@@ -197,4 +197,4 @@ def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else str(Path(__file__).parent))
+    write_nano(sys.argv[1] if len(sys.argv) > 1 else str(Path(__file__).parent))

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 
 from render.errors import InputError
 
-MOST_PAGES = 12
+MOST_SHEET_PAGES = 12
 
 _COLUMNS, _QUESTIONS = 3, 6
 # Pixels. A page 280 mm wide then has 2.3 px per mm: the grid's large boxes and every wave stay visible.
@@ -79,7 +79,7 @@ class _Column:
 
 
 def contact_sheet(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Rows of a data set (see `render.dataset.rows`) as one PNG: up to `MOST_PAGES` pages in three columns.
+    """Rows of a data set (see `render.dataset.rows`) as one PNG: up to `MOST_SHEET_PAGES` pages in three columns.
 
     Below each page are its record, source, layout, style and statements, and some of its questions with their answers.
     The head has the number of pages, of dialogues by task and form, and of closed questions answered yes, over all
@@ -88,7 +88,7 @@ def contact_sheet(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """
     if not rows:
         raise InputError("preview: no page to show; every record was left out")
-    cards = [(_picture(row), _caption(row)) for row in rows[:MOST_PAGES]]
+    cards = [(_picture(row), _caption(row)) for row in rows[:MOST_SHEET_PAGES]]
     across = min(len(cards), _COLUMNS)
     width = 2 * _EDGE + across * _CARD_WIDTH + (across - 1) * _GAP
     head = _head(rows, width - 2 * _EDGE)
@@ -128,8 +128,8 @@ def _head(rows: Sequence[Mapping[str, Any]], width: int) -> _Column:
     sources = ", ".join(sorted({row["source"] for row in rows}))
     pages = f"{len(rows)} page{'s' * (len(rows) != 1)}"
     head.text(f"{sources}: {pages}, {len(dialogues)} dialogues", _TITLE, _DARK)
-    if len(rows) > MOST_PAGES:
-        head.text(f"the first {MOST_PAGES} pages; the numbers are of all", _TEXT, _GREY)
+    if len(rows) > MOST_SHEET_PAGES:
+        head.text(f"the first {MOST_SHEET_PAGES} pages; the numbers are of all", _TEXT, _GREY)
     answers = Counter(word for dialogue in dialogues if (word := _yes_or_no(dialogue)))
     closed_count = answers.total()
     if closed_count:
