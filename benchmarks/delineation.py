@@ -29,12 +29,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from render.sources.wfdb_file import read_wfdb
 
 from render.errors import InputError
 from render.measurements import delineate, measure, steady_rate
 from render.record import LEADS, EcgRecord, resample
 from render.sources.ptbxl import PtbXl
+from render.sources.wfdb_record import read_wfdb
 
 Array = NDArray[np.float64]
 Measure = Callable[[EcgRecord], Mapping[str, float]]
