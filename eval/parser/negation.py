@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from eval.parser.chunker import Chunk
+from eval.parser.chunk import Chunk
 from eval.parser.lexicon import Status
 from eval.parser.sentences import NO, is_question
 from eval.parser.tokenizer import word_tuple

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from eval.parser.choices import Option, letter_picks, options_in, without_options
-from eval.parser.chunker import Chunk, chunk_text
+from eval.parser.chunk import Chunk
+from eval.parser.chunker import chunk_text
 from eval.parser.lexicon import Status
 from eval.parser.negation import Mention, concludes, contradicts, read_sentence
 from eval.parser.refusals import besides_refusal, refusal_in

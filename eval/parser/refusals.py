@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -96,10 +97,9 @@ class _Wording:
     pattern: re.Pattern[str]
     needs: tuple[str, ...]
 
-    def search(self, sentence: str) -> re.Match[str] | None:
-        if not any(word in sentence for word in self.needs):
-            return None
-        return self.pattern.search(sentence)
+    def possible_in(self, text: str) -> bool:
+        """Whether the pattern can match somewhere in the text, which is quick to tell."""
+        return any(word in text for word in self.needs)
 
 
 @cache
@@ -141,23 +141,22 @@ def refusal_in(text: str) -> str:
             return "upside down"
         if _states(_CUT, sentence, _OF_WAVES, _OF_NOISE):
             return "cut off"
-    if any(_declines(sentence) for sentence in texts):
+    if any(end for _, end in _decline_ends(texts)):
         return "declined"
-    return "referral" if any(w.search(sentence) for sentence in texts for w in _wordings("refers")) else ""
+    refers = _possible("refers", texts)
+    return "referral" if any(w.pattern.search(sentence) for sentence in texts for w in refers) else ""
 
 
 def besides_refusal(text: str) -> str:
     """What a declining answer says besides: its text without refusals, advice and general remarks."""
     rest: list[str] = []
     general = False
-    for sentence in _sentences(text):
-        end = _declines(sentence)
-        if end:
-            turn = _TURN.search(sentence, end)
-            sentence = sentence[turn.end() :] if turn else ""
-        general = general or bool(_GENERAL_LIST.search(sentence))
-        if not general and not _GENERAL.search(sentence):
-            rest.append(sentence)
+    for sentence, end in _decline_ends(_sentences(text)):
+        turn = _TURN.search(sentence, end)
+        reading = sentence if not end else sentence[turn.end() :] if turn else ""
+        general = general or bool(_GENERAL_LIST.search(reading))
+        if not general and not _GENERAL.search(reading):
+            rest.append(reading)
     return "\n".join(rest)
 
 
@@ -165,14 +164,25 @@ def _sentences(text: str) -> list[str]:
     return [" ".join(s.split()) for s in re.split(r"[.;!?\n]+", text.lower().translate(_UMLAUTS)) if s.strip()]
 
 
-def _declines(sentence: str) -> int:
-    """The end of the words with which a sentence declines, or 0."""
-    if any(word in sentence for word in _CANNOT_NEEDS):
-        for cannot in _wordings("cannot")[0].pattern.finditer(sentence):
-            for wording in _wordings("after_cannot"):
-                if match := wording.pattern.match(sentence, cannot.end()):
-                    return match.end()
-    return next((match.end() for wording in _wordings("declines") if (match := wording.search(sentence))), 0)
+def _possible(part: str, texts: Sequence[str]) -> list[_Wording]:
+    text = "\n".join(texts)
+    return [wording for wording in _wordings(part) if wording.possible_in(text)]
+
+
+def _decline_ends(texts: Sequence[str]) -> Iterator[tuple[str, int]]:
+    """Every sentence with the end of the words by which it declines, or 0."""
+    (cannot,) = _wordings("cannot")
+    cannots = cannot.possible_in("\n".join(texts))
+    declines = _possible("declines", texts)
+    for sentence in texts:
+        matches = (
+            wording.pattern.match(sentence, start.end())
+            for start in (cannot.pattern.finditer(sentence) if cannots else ())
+            for wording in _wordings("after_cannot")
+        )
+        match = next(filter(None, matches), None)
+        match = match or next(filter(None, (wording.pattern.search(sentence) for wording in declines)), None)
+        yield sentence, match.end() if match else 0
 
 
 def _no_ecg(sentence: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eval.parser.chunker import Chunk
+from eval.parser.chunk import Chunk
 from eval.parser.tokenizer import word_tuple
 
 _MAX_CHUNKS = 400  # a text without any full stop is divided after so many, which bounds the time
