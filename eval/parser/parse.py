@@ -127,7 +127,8 @@ def _read(text: str, cautious: bool = False, subject: Sequence[str] = ()) -> tup
             question = []
         current, header = read_sentence(sentence, header)
         open_question = sentence[-1].kind == "question"
-        current = [replace(m, final=final, tentative=m.tentative or open_question) for m in current]
+        if final or open_question:
+            current = [replace(m, final=final, tentative=m.tentative or open_question) for m in current]
         if _asks_about(sentence, current):
             question = current
         else:

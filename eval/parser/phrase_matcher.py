@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -57,10 +58,10 @@ def longest_match(texts: Sequence[str], i: int, lead_lists: dict[int, int]) -> M
     first = texts[i]
     if first not in entries.by_first:
         return None
-    ahead = entries.last_words[first].intersection(texts[i : i + _AHEAD])
-    for sequence in entries.by_first[first] if ahead else ():
-        if sequence[-1] not in ahead:
-            continue
+    by_last = entries.by_ends[first]
+    ends = by_last.keys() & texts[i : i + _AHEAD]
+    for rank in sorted(itertools.chain.from_iterable(by_last[last] for last in ends)):
+        sequence = entries.by_first[first][rank]
         match = _match(sequence, texts, i, lead_lists, loose=entries.meanings[sequence].cue is None)
         if match and _position_fits(entries.meanings[sequence], texts, match) and not _cuts_phrase(texts, match):
             return match

@@ -95,11 +95,7 @@ class _Wording:
     """A pattern of refusals.csv. needs: it can match only in a text with one of these strings."""
 
     pattern: re.Pattern[str]
-    needs: tuple[str, ...]
-
-    def possible_in(self, text: str) -> bool:
-        """Whether the pattern can match somewhere in the text, which is quick to tell."""
-        return any(word in text for word in self.needs)
+    needs: frozenset[str]
 
 
 @cache
@@ -116,14 +112,17 @@ def _wordings(part: str) -> tuple[_Wording, ...]:
 
     if part == "cannot":
         return (_Wording(fill("<cannot>"), _CANNOT_NEEDS),)
-    return tuple(_Wording(fill(row["pattern"]), tuple(row["needs"].split("|"))) for row in rows if row["part"] == part)
+    return tuple(
+        _Wording(fill(row["pattern"]), frozenset(row["needs"].split("|"))) for row in rows if row["part"] == part
+    )
 
 
 _PART = re.compile(r"<(\w+)>")
-_CANNOT_NEEDS = (
+_CANNOT_NEEDS = frozenset((
     "not", "n't", "unable", "incapable", "lack", "declin", "refuse", "rather", "refrain", "avoid", "impossible",
-    "hesitate", "inappropriate", "irresponsible", "unsafe", "unethical", "only",
-)  # fmt: skip
+    "prefer", "choose", "trouble", "difficult", "problem", "inappropriate", "irresponsible", "unsafe",
+    "unethical", "only",
+))  # fmt: skip
 
 
 def refusal_in(text: str) -> str:
@@ -141,7 +140,7 @@ def refusal_in(text: str) -> str:
             return "upside down"
         if _states(_CUT, sentence, _OF_WAVES, _OF_NOISE):
             return "cut off"
-    if any(end for _, end in _decline_ends(texts)):
+    if any(span for _, span in _decline_spans(texts)):
         return "declined"
     refers = _possible("refers", texts)
     return "referral" if any(w.pattern.search(sentence) for sentence in texts for w in refers) else ""
@@ -151,9 +150,11 @@ def besides_refusal(text: str) -> str:
     """What a declining answer says besides: its text without refusals, advice and general remarks."""
     rest: list[str] = []
     general = False
-    for sentence, end in _decline_ends(_sentences(text)):
-        turn = _TURN.search(sentence, end)
-        reading = sentence if not end else sentence[turn.end() :] if turn else ""
+    for sentence, span in _decline_spans(_sentences(text)):
+        reading = sentence
+        if span:  # "Yes, a normal ECG, but I can't give advice"; "I can't give a diagnosis, but this is a normal ECG"
+            turn = _TURN.search(sentence, span[1])
+            reading = sentence[: sentence.rfind(",", 0, span[0]) + 1] + (sentence[turn.end() :] if turn else "")
         general = general or bool(_GENERAL_LIST.search(reading))
         if not general and not _GENERAL.search(reading):
             rest.append(reading)
@@ -164,36 +165,46 @@ def _sentences(text: str) -> list[str]:
     return [" ".join(s.split()) for s in re.split(r"[.;!?\n]+", text.lower().translate(_UMLAUTS)) if s.strip()]
 
 
+@cache
+def _needs() -> frozenset[str]:
+    return frozenset().union(*(w.needs for part in ("cannot", "declines", "refers") for w in _wordings(part)))
+
+
 def _possible(part: str, texts: Sequence[str]) -> list[_Wording]:
+    """The wordings of a part that can match in one of the texts."""
     text = "\n".join(texts)
-    return [wording for wording in _wordings(part) if wording.possible_in(text)]
+    strings = {string for string in _needs() if string in text}
+    return [wording for wording in _wordings(part) if not wording.needs.isdisjoint(strings)]
 
 
-def _decline_ends(texts: Sequence[str]) -> Iterator[tuple[str, int]]:
-    """Every sentence with the end of the words by which it declines, or 0."""
-    (cannot,) = _wordings("cannot")
-    cannots = cannot.possible_in("\n".join(texts))
-    declines = _possible("declines", texts)
+def _decline_spans(texts: Sequence[str]) -> Iterator[tuple[str, tuple[int, int] | None]]:
+    """Every sentence with the (start, end) of the words by which it declines, or None."""
+    cannot, declines = _possible("cannot", texts), _possible("declines", texts)
     for sentence in texts:
-        matches = (
-            wording.pattern.match(sentence, start.end())
-            for start in (cannot.pattern.finditer(sentence) if cannots else ())
-            for wording in _wordings("after_cannot")
-        )
-        match = next(filter(None, matches), None)
-        match = match or next(filter(None, (wording.pattern.search(sentence) for wording in declines)), None)
-        yield sentence, match.end() if match else 0
+        span = _span_after_cannot(sentence) if cannot else None
+        match = None if span else next(filter(None, (w.pattern.search(sentence) for w in declines)), None)
+        yield sentence, match.span() if match else span
+
+
+def _span_after_cannot(sentence: str) -> tuple[int, int] | None:
+    """Where a sentence says that it cannot do what a reading needs: "I'm unable to interpret this ECG"."""
+    (cannot,) = _wordings("cannot")
+    for start in cannot.pattern.finditer(sentence):
+        for wording in _wordings("after_cannot"):
+            if match := wording.pattern.match(sentence, start.end()):
+                return start.start(), match.end()
+    return None
 
 
 def _no_ecg(sentence: str) -> bool:
     if any(pattern.search(sentence) for pattern in _NOT_ECG):
         return True
-    return not _HEART.search(sentence) and any(pattern.search(sentence) for pattern in _OTHER)
+    return any(pattern.search(sentence) for pattern in _OTHER) and not _HEART.search(sentence)
 
 
 def _states(pattern: re.Pattern[str], sentence: str, *unless: re.Pattern[str]) -> bool:
     """Whether the sentence matches `pattern`, does not negate it, and matches none of `unless`."""
-    if any(other.search(sentence) for other in unless):
+    if not pattern.search(sentence) or any(other.search(sentence) for other in unless):
         return False
     return any(
         not _NEGATION.search(sentence[max(0, match.start() - _NEAR) : match.start()])

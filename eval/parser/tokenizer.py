@@ -74,7 +74,7 @@ _NEAR = 60  # characters inspected on either side of a mark
 _LIST_MARK = re.compile(r"(?:^|\n)[ \t>#*_]*(\(?(?:\d{1,2}|[a-h])[.)](?=\s)(?!\s*(?:grad|degree))|[*+](?=\s)|•)")
 _LINE_END = re.compile("[\n\r\v\f\u2028\u2029]")
 _CODE = re.compile(
-    r"(?<![A-Za-z0-9_])(?:"
+    r"(?<![A-Za-z0-9_])(?=[A-Z123])(?:"
     + "|".join(re.escape(code) for code in sorted(STATEMENTS, key=len, reverse=True))
     + r")(?![A-Za-z0-9_])"
 )
