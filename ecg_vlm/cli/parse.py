@@ -29,7 +29,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--cautious",
         action="store_true",
-        help='count "consistent with", "compatible with", "in keeping with", "diagnostic of" as uncertain, not as present',
+        help='count "consistent with", "in keeping with", "diagnostic of" and the like as uncertain, not as present',
     )
 
 

@@ -53,8 +53,8 @@ def _chain(text: TokenizedText, i: int, length: int, tail: tuple[str, ...]) -> t
                 break
         else:
             return None
-        if joins[-1].text in (",", "but", "not", "rather") and at < len(text.words) and text.words[at] == ",":
-            at += 1  # "left, but not right, ventricular hypertrophy"
+        if joins[-1].text in (",", "but", "not", "rather") and at < len(text.words) and text.words[at] in (",", ")"):
+            at += 1  # "left, but not right, ventricular hypertrophy", "left (not right) bundle branch block"
         rest = tuple(text.words[at : at + len(tail)])
         if rest == tail:
             return _chain_items(text, heads, joins, tail, at + len(tail))
@@ -63,7 +63,9 @@ def _chain(text: TokenizedText, i: int, length: int, tail: tuple[str, ...]) -> t
 
 def _contrast(text: TokenizedText, i: int) -> int:
     """The end of "rather than a" or "not" from token i on, or 0: what follows it is negated."""
-    while i + 1 < len(text.words) and text.words[i] in (",", "but") and text.words[i + 1] in ("but", "not", "rather"):
+    while (
+        i + 1 < len(text.words) and text.words[i] in (",", "but", "(") and text.words[i + 1] in ("but", "not", "rather")
+    ):
         i += 1
     plain = text.words[i : i + 3]
     end = i + 2 if plain[:2] == ["rather", "than"] else i + 1 if plain[:1] == ["not"] else 0

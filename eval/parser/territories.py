@@ -19,7 +19,11 @@ _ADJECTIVES = {
     "inferoposterior", "inferoposterolateral", "posteroinferior",
 }  # fmt: skip
 _ADVERBS = {f"{adjective}ly": adjective for adjective in _ADJECTIVES} | {"septum": "septal"}
-_PLACES = set(word_tuple("wall lead region territory segment zone area aspect myocardium surface distribution"))
+_PLACES = set(
+    word_tuple(
+        "wall lead region territory segment zone area aspect myocardium surface distribution extension involvement"
+    )
+)
 _PREPOSITIONS = set(word_tuple("in of over at along across on to involving affecting"))
 _MODIFIERS = set(
     word_tuple(
@@ -27,7 +31,7 @@ _MODIFIERS = set(
     )
 )
 _FIRST_MARKS = {",", ":", "(", "-", "|"}
-_JOINS = {"and": "and", "plus": "and", "/": "and", ",": "and", "or": "or", "nor": "or"}
+_JOINS = {"and": "and", "plus": "and", "with": "and", "/": "and", ",": "and", "or": "or", "nor": "or"}
 # What may follow an adjective without a noun: "ischemia, inferior, is likely", but not "ischemia, inferior ST changes".
 _FOLLOWERS = {BREAK, BULLET, ",", ")", "(", "/", ":", "?", '"', "|"} | set(
     word_tuple("and or nor plus but with which that is are was age of possible possibly likely probable probably noted "
@@ -119,6 +123,8 @@ def _territory_at(texts: Sequence[str], i: int, first: bool) -> _Place | None:
     following = texts[j - i + 1]
     if following in _PLACES:
         return _Place(words, join, j, j + 2)
+    if j > i and texts[0] == "with":  # "infarction inferiorly with lateral ST depression"
+        return None
     in_list = following in _JOINS and _shares_place(texts, j - i + 1)
     return _Place(words if in_list or following in _FOLLOWERS else (), join, j, j + 1)
 
