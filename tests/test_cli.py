@@ -350,6 +350,12 @@ def test_parse_reads_lines_and_jsonl(tmp_path, capsys):
     assert "line 1" in refused(capsys, "parse", tmp_path / "b.txt")
 
 
+def test_parse_counts_assertive_wording_as_doubt_when_cautious(tmp_path, capsys):
+    (tmp_path / "a.txt").write_text("Consistent with atrial fibrillation.")
+    assert json.loads(run(capsys, "parse", tmp_path / "a.txt")[1])["present"] == ["AFIB"]
+    assert json.loads(run(capsys, "parse", tmp_path / "a.txt", "--cautious")[1])["uncertain"] == ["AFIB"]
+
+
 def test_real_records_become_pages_and_are_judged(real_ptbxl, tmp_path, capsys):
     words = ["render", f"ptbxl:{real_ptbxl}", tmp_path / "d", "--folds", 9, "--limit", 8, "--width", 672]
     assert run(capsys, *words)[0] == 0

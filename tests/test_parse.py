@@ -12,16 +12,18 @@ from hypothesis import strategies as st
 
 from eval.parser.choices import letter_picks, options_in
 from eval.parser.lexicon import expand, lexicon
-from eval.parser.parse import Finding, parse, parse_yes_no
+from eval.parser.parse import Finding, parse, parse_yes_no, refusal
 from render.dialogues.wording import OTHER_NAMES, closed_forms, closed_question
 from render.statements import STATEMENTS
 
 ANSWERS = Path(__file__).parent / "answers.csv"
+CHAT = Path(__file__).parent / "answers_chat.csv"
+REFUSALS = Path(__file__).parent / "refusals.csv"
 STATUSES = ("present", "absent", "uncertain")
 
 
-def _rows() -> list[dict[str, str]]:
-    with ANSWERS.open(encoding="utf-8", newline="") as file:
+def _rows(path: Path = ANSWERS) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -48,22 +50,114 @@ def _figures(rows: list[dict[str, str]]) -> tuple[float, float, float, float]:
     return precision, recall, 2 * hits / max(1, 2 * hits + extra + missing), silent / len(rows)
 
 
-def test_f1_on_written_answers(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = _rows()
-    assert len(rows) >= 400
+@pytest.mark.parametrize(("path", "worst_style"), [(ANSWERS, 0.93), (CHAT, 0.9)])
+def test_f1_on_written_answers(path: Path, worst_style: float, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [row for row in _rows(path) if row["style"] != "refusal"]
+    assert len(rows) >= 350
     lines = []
     for style in [*sorted({row["style"] for row in rows}), "all"]:
         of_style = [row for row in rows if style in (row["style"], "all")]
         precision, recall, f1, silent = _figures(of_style)
         figures = f"precision {precision:.3f}  recall {recall:.3f}  F1 {f1:.3f}  unparsed {silent:.3f}"
-        lines.append(f"{style:<8} {len(of_style):4d}  {figures}")
+        lines.append(f"{style:<12} {len(of_style):4d}  {figures}")
         if style == "all":
             assert f1 >= 0.97
             assert silent <= 0.01
         else:
-            assert f1 >= 0.93, style
+            assert f1 >= worst_style, style
     with capsys.disabled():
         print("\n" + "\n".join(lines))
+
+
+@pytest.mark.parametrize(("answer", "refuses"), [(row["answer"], row["refuses"] == "1") for row in _rows(REFUSALS)])
+def test_refusals_in_any_wording(answer: str, refuses: bool) -> None:
+    assert bool(refusal(answer)) == refuses
+    if refuses:
+        assert parse(answer, "Does this ECG show atrial fibrillation?").findings == ()
+
+
+def test_chat_refusals_and_readings_are_told_apart() -> None:
+    rows = _rows(CHAT)
+    assert sum(bool(refusal(row["answer"])) for row in rows if row["style"] == "refusal") >= 44
+    assert not any(refusal(row["answer"]) for row in rows if row["style"] != "refusal")
+
+
+@pytest.mark.parametrize("wording", ["consistent with", "compatible with", "in keeping with", "diagnostic of"])
+def test_assertive_wording_is_doubt_for_the_cautious_only(wording: str) -> None:
+    answer = f"The ST segments are elevated, {wording} an anterior STEMI."
+    assert parse(answer).present == ("AMI", "STE_")
+    cautious = parse(answer, cautious=True)
+    assert (cautious.present, cautious.uncertain) == (("STE_",), ("AMI",))
+    assert parse(f"Possibly {wording} LVH.").uncertain == ("LVH",)
+    for question in ("Is there LVH?", "The ECG is ____."):
+        assert parse(f"It is {wording} LVH.", question, cautious=True).uncertain == ("LVH",)
+
+
+@pytest.mark.parametrize(
+    "wording", ["cannot exclude", "possible", "may represent", "suggests", "would be compatible with"]
+)
+def test_doubtful_wording_is_doubt(wording: str) -> None:
+    assert parse(f"This {wording} LVH.").uncertain == ("LVH",)
+
+
+@pytest.mark.parametrize("remark", ["of uncertain origin", "of unclear mechanism", "of unknown age", "cause unclear"])
+def test_an_unclear_origin_says_nothing_about_presence(remark: str) -> None:
+    assert parse(f"SVT, {remark}.").present == parse(f"SVT {remark}.").present == ("SVTAC",)
+
+
+@pytest.mark.parametrize(
+    ("answer", "present"),
+    [
+        ("Subendocardial injury laterally and in the high lateral leads.", "INJLA"),
+        ("Ischaemia, inferior.", "ISCIN"),
+        ("Ischaemia inferiorly (II, III, aVF) and anteriorly (V2-V4).", "ISCAN ISCIN"),
+        ("Old infarct: anterior, septal and lateral.", "AMI ASMI LMI"),
+        ("Infarction over the anterior and lateral walls.", "AMI LMI"),
+        ("Ischaemia in the inferior and lateral leads.", "ISCIL"),
+        ("Infarct, inferior and lateral ST elevation.", "STE_"),  # the adjectives belong to the next noun
+        ("Inferior infarction and laterally as well.", "IMI LMI"),
+    ],
+)
+def test_territories_behind_their_noun(answer: str, present: str) -> None:
+    assert parse(answer).present == tuple(present.split())
+    assert set(parse(f"No {answer[0].lower()}{answer[1:]}").present) <= {"STE_"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "question", "present", "absent"),
+    [
+        ("Is there AF? No. Is there a bundle branch block? Yes, a complete right one.", "", "CRBBB", "AFIB"),
+        ("Yes, a complete right one.", "Is there a bundle branch block?", "CRBBB", ""),
+        ("Is there an infarct? Yes, inferior.", "", "IMI", ""),
+        ("Left bundle branch block? No, a right one.", "", "CRBBB", "CLBBB"),
+        ("| Is there AF? | No |\n| Is there LVH? | Yes |", "", "LVH", "AFIB"),
+    ],
+)
+def test_replies_that_leave_out_their_noun(answer: str, question: str, present: str, absent: str) -> None:
+    result = parse(answer, question)
+    assert (result.present, result.absent) == (tuple(present.split()), tuple(absent.split()))
+
+
+@pytest.mark.parametrize(
+    ("answer", "present"),
+    [
+        ("If this were flutter we would see saw-teeth; it is irregular, fibrillation.", "AFIB"),
+        ("If it were LBBB, V1 would be negative, but it is positive, so RBBB.", "CRBBB"),
+        ("AF would be irregular; this is regular and therefore flutter.", "AFLT"),
+        ("Digitalis effect with sagging ST.", "DIG"),
+        ("Ectopic atrial beats (3).", "PAC"),
+        ("PVCs (2), PACs (0).", "PVC"),
+        ("### T waves\nInverted in II, III and aVF", "INVT"),
+    ],
+)
+def test_hypotheses_signs_counts_and_headings(answer: str, present: str) -> None:
+    assert parse(answer).present == tuple(present.split())
+
+
+def test_what_an_answer_considered_first_gives_way_to_what_it_concludes() -> None:
+    assert parse("At first glance this looks like AF. However, P waves are visible: sinus rhythm.").absent == ("AFIB",)
+    assert parse("Maybe AF? P waves are visible, so not AF.").absent == ("AFIB",)
+    assert parse("**Differential diagnosis**\n* AVNRT\n* Atrial flutter").uncertain == ("AFLT", "PSVT")
 
 
 def test_the_measure_can_fail() -> None:

@@ -303,7 +303,7 @@ _WORDS = ("not", "no", "an", "ECG", "V1", "the", "page", "is", "cut off", "upsid
 @given(st.text() | st.lists(st.sampled_from(_WORDS)))
 def test_any_text_can_be_asked_whether_it_refuses(text: str | list[str]) -> None:
     answer = text if isinstance(text, str) else " ".join(text)
-    assert refusal(answer) in ("", "not an ECG", "upside down", "cut off")
+    assert refusal(answer) in ("", "not an ECG", "upside down", "cut off", "declined")
     if refusal(answer):
         assert parse(answer).present == ()
 

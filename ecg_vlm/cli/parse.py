@@ -19,12 +19,17 @@ EXAMPLES = """\
 
 
 def add_arguments(parser: Parser) -> None:
-    """The file of answers."""
+    """The file of answers, and how "consistent with" counts."""
     parser.add_argument(
         "file",
         nargs="?",
         default="-",
         help="text lines, or JSONL with an answer and perhaps a question key; - for standard input",
+    )
+    parser.add_argument(
+        "--cautious",
+        action="store_true",
+        help='count "consistent with", "in keeping with", "diagnostic of" and the like as uncertain, not as present',
     )
 
 
@@ -43,7 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
                     raise TypeError("answer or question is not a text")
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise InputError(f'{file}, line {number}: needs JSON with a text under "answer" ({error})') from error
-        result = parse(text, question)
+        result = parse(text, question, cautious=arguments.cautious)
         print(json.dumps({status: list(getattr(result, status)) for status in ("present", "absent", "uncertain")}))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from eval.parser.tokenizer import Token, word_tuple
+from eval.parser.tokenizer import word_tuple
 
 _MAX_TOKENS = 60  # of one list, which bounds the time
 _LEAD = re.compile(r"i{1,3}|av[rlf]|v[1-9]r?")
@@ -23,30 +23,30 @@ _TERRITORIES = {
 }  # fmt: skip
 
 
-def lead_runs(tokens: Sequence[Token]) -> dict[int, int]:
+def lead_runs(texts: Sequence[str]) -> dict[int, int]:
     """Start -> end of every list of leads ("in leads II, III and aVF", "V1-V4", "in the lateral leads")."""
     runs: dict[int, int] = {}
-    for i in range(len(tokens)):
-        end = _lead_run(tokens, i)
+    for i in range(len(texts)):
+        end = _lead_run(texts, i)
         if end:
             runs[i] = end
     return runs
 
 
-def _lead_run(tokens: Sequence[Token], i: int) -> int:
+def _lead_run(texts: Sequence[str], i: int) -> int:
     j, certain, count = i, False, 0
-    if tokens[j].text in _PREPOSITIONS:
+    if texts[j] in _PREPOSITIONS:
         j += 1
-    if j < len(tokens) and tokens[j].text in ("the", "den", "der"):
+    if j < len(texts) and texts[j] in ("the", "den", "der"):
         j += 1
     end = 0
-    while j < min(len(tokens), i + _MAX_TOKENS):
-        text = tokens[j].text
+    while j < min(len(texts), i + _MAX_TOKENS):
+        text = texts[j]
         if text in _LEAD_WORDS:
             certain, end = True, j + 1
-        elif _LEAD.fullmatch(text) or (end and text in "123456" and tokens[j - 1].text in (",", "-", "and")):
+        elif _LEAD.fullmatch(text) or (end and text in "123456" and texts[j - 1] in (",", "-", "and")):
             certain, end, count = certain or bool(_UNAMBIGUOUS_LEAD.fullmatch(text)), j + 1, count + 1
-        elif text in _TERRITORIES and _leads_follow(tokens, j):
+        elif text in _TERRITORIES and _leads_follow(texts, j):
             pass
         elif not (text in (",", "-", "and", "or", "to", "through", "bi", "/", ":") and j > i and (end or count)):
             break
@@ -54,11 +54,9 @@ def _lead_run(tokens: Sequence[Token], i: int) -> int:
     return end if certain else 0
 
 
-def _leads_follow(tokens: Sequence[Token], j: int) -> bool:
+def _leads_follow(texts: Sequence[str], j: int) -> bool:
     """A territory belongs to a lead list when the word "leads" follows: "inferior and lateral leads"."""
     k = j + 1
-    while k < min(len(tokens), j + _MAX_TOKENS) and (
-        tokens[k].text in _TERRITORIES or tokens[k].text in ("and", "or", ",")
-    ):
+    while k < min(len(texts), j + _MAX_TOKENS) and (texts[k] in _TERRITORIES or texts[k] in ("and", "or", ",")):
         k += 1
-    return k < len(tokens) and tokens[k].text in _LEAD_WORDS
+    return k < len(texts) and texts[k] in _LEAD_WORDS

@@ -65,13 +65,13 @@ GENERAL = Meaning()
 class Lexicon:
     """Word sequences with their meanings, ready for lookup.
 
-    by_first: first word -> sequences, longest first; last_words: first word -> the last words of these sequences.
+    by_first: first word -> sequences, longest first; by_ends: first word -> last word -> ranks in that list.
     by_prefix: leading words -> remainders that complete a phrase, longest first.
     """
 
     meanings: dict[tuple[str, ...], Meaning] = field(default_factory=dict)
     by_first: dict[str, list[tuple[str, ...]]] = field(default_factory=lambda: defaultdict(list))
-    last_words: dict[str, frozenset[str]] = field(default_factory=dict)
+    by_ends: dict[str, dict[str, list[int]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
     by_prefix: dict[tuple[str, ...], list[tuple[str, ...]]] = field(default_factory=lambda: defaultdict(list))
     vocabulary: frozenset[str] = frozenset()
 
@@ -93,7 +93,9 @@ class Lexicon:
                     self.by_prefix[sequence[:cut]].append(sequence[cut:])
         for sequences in (*self.by_first.values(), *self.by_prefix.values()):
             sequences.sort(key=len, reverse=True)
-        self.last_words = {first: frozenset(s[-1] for s in sequences) for first, sequences in self.by_first.items()}
+        for first, sequences in self.by_first.items():
+            for rank, sequence in enumerate(sequences):
+                self.by_ends[first][sequence[-1]].append(rank)
         self.vocabulary = frozenset(w for sequence in self.meanings for w in sequence)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from eval.parser.chunker import Chunk
+from eval.parser.chunk import Chunk
 from eval.parser.lexicon import Status
 from eval.parser.sentences import NO, is_question
 from eval.parser.tokenizer import word_tuple
@@ -172,7 +172,8 @@ def _before_cues(sentence: Sequence[Chunk], header: Status | None, status: dict[
             elif chunk.cue.kind == "previous":
                 skip = any(i.text in _NOW for i in sentence[n:])
             elif chunk.cue.kind == "same":
-                cue = next((s for i in reversed(sentence[:n]) if i.kind == "cue" and (s := i.cue.status)), cue)
+                otherwise = "uncertain" if chunk.text.split()[0] in ("that", "which") else cue
+                cue = next((s for i in reversed(sentence[:n]) if i.kind == "cue" and (s := i.cue.status)), otherwise)
             elif chunk.cue.kind == "attribution":
                 has_turn = any(i.kind == "termination" and i.text in _TURNS for i in sentence[n:])
                 cue, doubt = "absent" if has_turn else "uncertain", True

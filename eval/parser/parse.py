@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from eval.parser.choices import Option, letter_picks, options_in, without_options
-from eval.parser.chunker import Chunk, chunk_text
+from eval.parser.chunk import Chunk
+from eval.parser.chunker import chunk_text
 from eval.parser.lexicon import Status
 from eval.parser.negation import Mention, concludes, contradicts, read_sentence
 from eval.parser.refusals import besides_refusal, refusal_in
@@ -126,7 +127,8 @@ def _read(text: str, cautious: bool = False, subject: Sequence[str] = ()) -> tup
             question = []
         current, header = read_sentence(sentence, header)
         open_question = sentence[-1].kind == "question"
-        current = [replace(m, final=final, tentative=m.tentative or open_question) for m in current]
+        if final or open_question:
+            current = [replace(m, final=final, tentative=m.tentative or open_question) for m in current]
         if _asks_about(sentence, current):
             question = current
         else:

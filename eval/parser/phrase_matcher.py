@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from eval.parser.lexicon import Meaning, lexicon
-from eval.parser.tokenizer import BREAK, BULLET, Token, word_tuple
+from eval.parser.tokenizer import BREAK, BULLET, word_tuple
 
 
 @dataclass(frozen=True)
@@ -51,48 +52,48 @@ _AHEAD = 60  # tokens; no phrase with all its gaps is longer
 _MAX_ASIDE = 5
 
 
-def longest_match(tokens: Sequence[Token], i: int, lead_lists: dict[int, int]) -> Match | None:
+def longest_match(texts: Sequence[str], i: int, lead_lists: dict[int, int]) -> Match | None:
     """The phrase or cue with the most words that starts at token i."""
     entries = lexicon()
-    first = tokens[i].text
+    first = texts[i]
     if first not in entries.by_first:
         return None
-    ahead = entries.last_words[first].intersection([token.text for token in tokens[i : i + _AHEAD]])
-    for sequence in entries.by_first[first] if ahead else ():
-        if sequence[-1] not in ahead:
-            continue
-        match = _match(sequence, tokens, i, lead_lists, loose=entries.meanings[sequence].cue is None)
-        if match and _position_fits(entries.meanings[sequence], tokens, match) and not _cuts_phrase(tokens, match):
+    by_last = entries.by_ends[first]
+    ends = by_last.keys() & texts[i : i + _AHEAD]
+    for rank in sorted(itertools.chain.from_iterable(by_last[last] for last in ends)):
+        sequence = entries.by_first[first][rank]
+        match = _match(sequence, texts, i, lead_lists, loose=entries.meanings[sequence].cue is None)
+        if match and _position_fits(entries.meanings[sequence], texts, match) and not _cuts_phrase(texts, match):
             return match
     return None
 
 
-def _cuts_phrase(tokens: Sequence[Token], match: Match) -> bool:
+def _cuts_phrase(texts: Sequence[str], match: Match) -> bool:
     """Whether a match with gaps takes the first word of a longer phrase ("QRS - normal sinus rhythm")."""
     if match.end - match.start == len(match.sequence) or len(match.sequence) < 2:
         return False
     last = match.end - 1
     return any(
-        len(rest) > 1 and rest == tuple(t.text for t in tokens[last : last + len(rest)])
-        for rest in lexicon().by_first.get(tokens[last].text, ())
+        len(rest) > 1 and rest == tuple(texts[last : last + len(rest)])
+        for rest in lexicon().by_first.get(texts[last], ())
         if not lexicon().meanings[rest].cue
     )
 
 
 def _match(
-    sequence: tuple[str, ...], tokens: Sequence[Token], i: int, lead_lists: dict[int, int], loose: bool = True
+    sequence: tuple[str, ...], texts: Sequence[str], i: int, lead_lists: dict[int, int], loose: bool = True
 ) -> Match | None:
     """Match `sequence` from token i on; small words may occur between its words: adverbs, and more if `loose`."""
     j, inner, verb = i, "", False
     for word in sequence:
         gap = 0
-        while j < len(tokens) and tokens[j].text != word:
-            text = tokens[j].text
+        while j < len(texts) and texts[j] != word:
+            text = texts[j]
             if j == i or gap >= _MAX_FILL or not (loose or text in _ADVERBS):
                 return None
             if not loose:
                 j += 1
-            elif text == "(" and (close := _aside(tokens, j)):
+            elif text == "(" and (close := _aside(texts, j)):
                 j = close
             elif j in lead_lists:
                 j = lead_lists[j]
@@ -105,24 +106,24 @@ def _match(
             else:
                 return None
             gap += 1
-        if j >= len(tokens):
+        if j >= len(texts):
             return None
         j += 1
     return Match(sequence, i, j, inner, verb)
 
 
-def _aside(tokens: Sequence[Token], i: int) -> int:
+def _aside(texts: Sequence[str], i: int) -> int:
     """The end of a short remark in brackets from token i on ("third-degree (complete) heart block"), or 0."""
-    for k in range(i + 1, min(i + _MAX_ASIDE, len(tokens))):
-        if tokens[k].text == ")":
+    for k in range(i + 1, min(i + _MAX_ASIDE, len(texts))):
+        if texts[k] == ")":
             return k + 1
     return 0
 
 
-def _position_fits(meaning: Meaning, tokens: Sequence[Token], match: Match) -> bool:
+def _position_fits(meaning: Meaning, texts: Sequence[str], match: Match) -> bool:
     """Phrases for a whole sentence ("Normal.") only count at its start, or at its end."""
-    before = tokens[match.start - 1].text if match.start else BREAK
-    after = tokens[match.end].text if match.end < len(tokens) else BREAK
+    before = texts[match.start - 1] if match.start else BREAK
+    after = texts[match.end] if match.end < len(texts) else BREAK
     if meaning.at_start and before not in (BREAK, BULLET, '"') and before not in _DOUBT:
         return False
     return not meaning.at_end or after in (BREAK, BULLET, '"', ",", "?", ")", "|", "at", "(") or after.isdigit()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -94,12 +95,7 @@ class _Wording:
     """A pattern of refusals.csv. needs: it can match only in a text with one of these strings."""
 
     pattern: re.Pattern[str]
-    needs: tuple[str, ...]
-
-    def search(self, sentence: str) -> re.Match[str] | None:
-        if not any(word in sentence for word in self.needs):
-            return None
-        return self.pattern.search(sentence)
+    needs: frozenset[str]
 
 
 @cache
@@ -116,14 +112,17 @@ def _wordings(part: str) -> tuple[_Wording, ...]:
 
     if part == "cannot":
         return (_Wording(fill("<cannot>"), _CANNOT_NEEDS),)
-    return tuple(_Wording(fill(row["pattern"]), tuple(row["needs"].split("|"))) for row in rows if row["part"] == part)
+    return tuple(
+        _Wording(fill(row["pattern"]), frozenset(row["needs"].split("|"))) for row in rows if row["part"] == part
+    )
 
 
 _PART = re.compile(r"<(\w+)>")
-_CANNOT_NEEDS = (
+_CANNOT_NEEDS = frozenset((
     "not", "n't", "unable", "incapable", "lack", "declin", "refuse", "rather", "refrain", "avoid", "impossible",
-    "hesitate", "inappropriate", "irresponsible", "unsafe", "unethical", "only",
-)  # fmt: skip
+    "prefer", "choose", "trouble", "difficult", "problem", "inappropriate", "irresponsible", "unsafe",
+    "unethical", "only",
+))  # fmt: skip
 
 
 def refusal_in(text: str) -> str:
@@ -141,23 +140,24 @@ def refusal_in(text: str) -> str:
             return "upside down"
         if _states(_CUT, sentence, _OF_WAVES, _OF_NOISE):
             return "cut off"
-    if any(_declines(sentence) for sentence in texts):
+    if any(span for _, span in _decline_spans(texts)):
         return "declined"
-    return "referral" if any(w.search(sentence) for sentence in texts for w in _wordings("refers")) else ""
+    refers = _possible("refers", texts)
+    return "referral" if any(w.pattern.search(sentence) for sentence in texts for w in refers) else ""
 
 
 def besides_refusal(text: str) -> str:
     """What a declining answer says besides: its text without refusals, advice and general remarks."""
     rest: list[str] = []
     general = False
-    for sentence in _sentences(text):
-        end = _declines(sentence)
-        if end:
-            turn = _TURN.search(sentence, end)
-            sentence = sentence[turn.end() :] if turn else ""
-        general = general or bool(_GENERAL_LIST.search(sentence))
-        if not general and not _GENERAL.search(sentence):
-            rest.append(sentence)
+    for sentence, span in _decline_spans(_sentences(text)):
+        reading = sentence
+        if span:  # "Yes, a normal ECG, but I can't give advice"; "I can't give a diagnosis, but this is a normal ECG"
+            turn = _TURN.search(sentence, span[1])
+            reading = sentence[: sentence.rfind(",", 0, span[0]) + 1] + (sentence[turn.end() :] if turn else "")
+        general = general or bool(_GENERAL_LIST.search(reading))
+        if not general and not _GENERAL.search(reading):
+            rest.append(reading)
     return "\n".join(rest)
 
 
@@ -165,25 +165,46 @@ def _sentences(text: str) -> list[str]:
     return [" ".join(s.split()) for s in re.split(r"[.;!?\n]+", text.lower().translate(_UMLAUTS)) if s.strip()]
 
 
-def _declines(sentence: str) -> int:
-    """The end of the words with which a sentence declines, or 0."""
-    if any(word in sentence for word in _CANNOT_NEEDS):
-        for cannot in _wordings("cannot")[0].pattern.finditer(sentence):
-            for wording in _wordings("after_cannot"):
-                if match := wording.pattern.match(sentence, cannot.end()):
-                    return match.end()
-    return next((match.end() for wording in _wordings("declines") if (match := wording.search(sentence))), 0)
+@cache
+def _needs() -> frozenset[str]:
+    return frozenset().union(*(w.needs for part in ("cannot", "declines", "refers") for w in _wordings(part)))
+
+
+def _possible(part: str, texts: Sequence[str]) -> list[_Wording]:
+    """The wordings of a part that can match in one of the texts."""
+    text = "\n".join(texts)
+    strings = {string for string in _needs() if string in text}
+    return [wording for wording in _wordings(part) if not wording.needs.isdisjoint(strings)]
+
+
+def _decline_spans(texts: Sequence[str]) -> Iterator[tuple[str, tuple[int, int] | None]]:
+    """Every sentence with the (start, end) of the words by which it declines, or None."""
+    cannot, declines = _possible("cannot", texts), _possible("declines", texts)
+    for sentence in texts:
+        span = _span_after_cannot(sentence) if cannot else None
+        match = None if span else next(filter(None, (w.pattern.search(sentence) for w in declines)), None)
+        yield sentence, match.span() if match else span
+
+
+def _span_after_cannot(sentence: str) -> tuple[int, int] | None:
+    """Where a sentence says that it cannot do what a reading needs: "I'm unable to interpret this ECG"."""
+    (cannot,) = _wordings("cannot")
+    for start in cannot.pattern.finditer(sentence):
+        for wording in _wordings("after_cannot"):
+            if match := wording.pattern.match(sentence, start.end()):
+                return start.start(), match.end()
+    return None
 
 
 def _no_ecg(sentence: str) -> bool:
     if any(pattern.search(sentence) for pattern in _NOT_ECG):
         return True
-    return not _HEART.search(sentence) and any(pattern.search(sentence) for pattern in _OTHER)
+    return any(pattern.search(sentence) for pattern in _OTHER) and not _HEART.search(sentence)
 
 
 def _states(pattern: re.Pattern[str], sentence: str, *unless: re.Pattern[str]) -> bool:
     """Whether the sentence matches `pattern`, does not negate it, and matches none of `unless`."""
-    if any(other.search(sentence) for other in unless):
+    if not pattern.search(sentence) or any(other.search(sentence) for other in unless):
         return False
     return any(
         not _NEGATION.search(sentence[max(0, match.start() - _NEAR) : match.start()])

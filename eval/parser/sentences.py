@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eval.parser.chunker import Chunk
+from eval.parser.chunk import Chunk
 from eval.parser.tokenizer import word_tuple
 
 _MAX_CHUNKS = 400  # a text without any full stop is divided after so many, which bounds the time
@@ -33,16 +33,20 @@ def split_sentences(chunks: Sequence[Chunk]) -> list[list[Chunk]]:
             out[-1].append(chunk)
             if len(out[-1]) >= _MAX_CHUNKS:
                 out.append([])
-            if chunk.kind == "question" and not doubting:
+            if (chunk.kind == "question" and not doubting) or (chunk.kind == "colon" and _reports_question(out[-1])):
                 out.append([])
     return [sentence for sentence in out if sentence]
 
 
 def is_question(sentence: Sequence[Chunk]) -> bool:
     """Whether a sentence asks: it starts with a question word or verb and ends with "?", or it reports a question."""
-    if any(chunk.kind == "cue" and chunk.cue.kind == "question" for chunk in sentence):
+    if _reports_question(sentence):
         return True
     return sentence[-1].kind == "question" and first_word(sentence) in _ASKING
+
+
+def _reports_question(sentence: Sequence[Chunk]) -> bool:
+    return any(chunk.kind == "cue" and chunk.cue.kind == "question" for chunk in sentence)
 
 
 def first_word(sentence: Sequence[Chunk]) -> str:

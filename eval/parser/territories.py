@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from eval.parser.lexicon import lexicon
-from eval.parser.tokenizer import BREAK, BULLET, Token, word_tuple
+from eval.parser.tokenizer import BREAK, BULLET, word_tuple
 
 _MAX_TERRITORIES = 6
 _MAX_REMARK = 12  # tokens in brackets after a territory: "(II, III, aVF)"
@@ -19,7 +19,11 @@ _ADJECTIVES = {
     "inferoposterior", "inferoposterolateral", "posteroinferior",
 }  # fmt: skip
 _ADVERBS = {f"{adjective}ly": adjective for adjective in _ADJECTIVES} | {"septum": "septal"}
-_PLACES = set(word_tuple("wall lead region territory segment zone area aspect myocardium surface distribution"))
+_PLACES = set(
+    word_tuple(
+        "wall lead region territory segment zone area aspect myocardium surface distribution extension involvement"
+    )
+)
 _PREPOSITIONS = set(word_tuple("in of over at along across on to involving affecting"))
 _MODIFIERS = set(
     word_tuple(
@@ -27,7 +31,7 @@ _MODIFIERS = set(
     )
 )
 _FIRST_MARKS = {",", ":", "(", "-", "|"}
-_JOINS = {"and": "and", "plus": "and", "/": "and", ",": "and", "or": "or", "nor": "or"}
+_JOINS = {"and": "and", "plus": "and", "with": "and", "/": "and", ",": "and", "or": "or", "nor": "or"}
 # What may follow an adjective without a noun: "ischemia, inferior, is likely", but not "ischemia, inferior ST changes".
 _FOLLOWERS = {BREAK, BULLET, ",", ")", "(", "/", ":", "?", '"', "|"} | set(
     word_tuple("and or nor plus but with which that is are was age of possible possibly likely probable probably noted "
@@ -57,7 +61,7 @@ class _Place:
 
 
 def territories_after(
-    tokens: Sequence[Token], noun: tuple[str, ...], end: int, lead_lists: Mapping[int, int]
+    texts: Sequence[str], noun: tuple[str, ...], end: int, lead_lists: Mapping[int, int]
 ) -> tuple[list[TerritoryTerm], int]:
     """The territories that follow the phrase `noun` at token `end`, and the token after them.
 
@@ -72,13 +76,13 @@ def territories_after(
     after = end
     while len(places) < _MAX_TERRITORIES:
         first = not (places or has_territory)
-        place = _territory_at(tokens, after, first)
+        place = _territory_at(texts, after, first)
         if place is None:
             break
         if not place.words:  # the adjective belongs to the next noun, and so do those in a list with it
             return [], end
         places.append(place)
-        after = _skip_remark(tokens, place.end, lead_lists)
+        after = _skip_remark(texts, place.end, lead_lists)
     if not places:
         return [], end
     return _terms(places, has_territory, core), places[-1].end
@@ -96,10 +100,10 @@ def _terms(places: Sequence[_Place], has_territory: bool, core: tuple[str, ...])
     return [term for term in terms if term.sequence in meanings]
 
 
-def _territory_at(tokens: Sequence[Token], i: int, first: bool) -> _Place | None:
+def _territory_at(texts: Sequence[str], i: int, first: bool) -> _Place | None:
     """The next territory from token i on; without words if it belongs to another noun."""
     j, join = i, ""
-    texts = [token.text for token in tokens[i : i + 10]] + [BREAK] * 10
+    texts = [*texts[i : i + 10], *([BREAK] * 10)]
     if first:
         j += texts[0] in _FIRST_MARKS
     else:
@@ -119,6 +123,8 @@ def _territory_at(tokens: Sequence[Token], i: int, first: bool) -> _Place | None
     following = texts[j - i + 1]
     if following in _PLACES:
         return _Place(words, join, j, j + 2)
+    if j > i and texts[0] == "with":  # "infarction inferiorly with lateral ST depression"
+        return None
     in_list = following in _JOINS and _shares_place(texts, j - i + 1)
     return _Place(words if in_list or following in _FOLLOWERS else (), join, j, j + 1)
 
@@ -130,12 +136,12 @@ def _shares_place(texts: Sequence[str], k: int) -> bool:
     return texts[k] in _PLACES
 
 
-def _skip_remark(tokens: Sequence[Token], i: int, lead_lists: Mapping[int, int]) -> int:
+def _skip_remark(texts: Sequence[str], i: int, lead_lists: Mapping[int, int]) -> int:
     """The token after a remark in brackets or a list of leads that follows a territory."""
-    if i < len(tokens) and tokens[i].text == "(":
-        for k in range(i + 1, min(i + _MAX_REMARK, len(tokens))):
-            if tokens[k].text == BREAK:
+    if i < len(texts) and texts[i] == "(":
+        for k in range(i + 1, min(i + _MAX_REMARK, len(texts))):
+            if texts[k] == BREAK:
                 break
-            if tokens[k].text == ")":
+            if texts[k] == ")":
                 return k + 1
-    return lead_lists.get(i, i) if i < len(tokens) and tokens[i].text not in _JOINS else i
+    return lead_lists.get(i, i) if i < len(texts) and texts[i] not in _JOINS else i

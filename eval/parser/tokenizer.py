@@ -74,7 +74,7 @@ _NEAR = 60  # characters inspected on either side of a mark
 _LIST_MARK = re.compile(r"(?:^|\n)[ \t>#*_]*(\(?(?:\d{1,2}|[a-h])[.)](?=\s)(?!\s*(?:grad|degree))|[*+](?=\s)|•)")
 _LINE_END = re.compile("[\n\r\v\f\u2028\u2029]")
 _CODE = re.compile(
-    r"(?<![A-Za-z0-9_])(?:"
+    r"(?<![A-Za-z0-9_])(?=[A-Z123])(?:"
     + "|".join(re.escape(code) for code in sorted(STATEMENTS, key=len, reverse=True))
     + r")(?![A-Za-z0-9_])"
 )
@@ -120,6 +120,7 @@ def word_tuple(phrase: str) -> tuple[str, ...]:
     return tuple(token.text for token in tokenize(phrase) if token.text not in (BREAK, BULLET))
 
 
+@lru_cache(maxsize=1 << 14)
 def normalize_word(text: str) -> str:
     """One word in lower case in the form used for lookups: American and singular."""
     text = _SAME.get(text, text)
@@ -164,6 +165,8 @@ def _plain(char: str) -> str:
 
 def _pieces(text: str, start: int, end: int, plain_text: str, at: int, after: int) -> list[Token]:
     """The tokens of one raw piece: contractions are divided, marks are interpreted by their context."""
+    if text.isalnum():
+        return [Token(part, start, end) for part in normalize_word(text).split()]
     if text == "-":
         return _dash(start, end, plain_text, at, after)
     if text.startswith(".."):  # dot leaders: "PR ..... prolonged"

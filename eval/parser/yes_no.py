@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eval.parser.chunker import Chunk, chunk_text
+from eval.parser.chunk import Chunk
+from eval.parser.chunker import chunk_text
 from eval.parser.lexicon import Status
 from eval.parser.sentences import NO, YES, first_word, is_question, split_sentences
 from eval.parser.tokenizer import word_tuple

@@ -1,0 +1,58 @@
+"""Short forms that leave out their noun: "Is there a bundle branch block? Yes, a complete right one."."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from eval.parser.chunk import Chunk, TokenizedText, is_general
+from eval.parser.lexicon import GENERAL, lexicon
+from eval.parser.phrase_matcher import Match
+from eval.parser.tokenizer import BREAK, BULLET, word_tuple
+from render.statements import STATEMENTS
+
+# What follows a short form that leaves its noun out: "(Is there an infarct?) Yes, inferior."
+_SHORT_FORM_ENDS = {BREAK, BULLET, ",", ")", "and", "or", "but", "with"}
+
+
+@dataclass(frozen=True)
+class Ellipsis:
+    """The noun that a short form refers to: "(bundle branch block? Yes,) a complete right one".
+
+    noun: words of the last term. reply: the current sentence follows a question, and may leave the noun out.
+    """
+
+    noun: tuple[str, ...] = ()
+    reply: bool = False
+
+    def after(self, chunk: Chunk) -> Ellipsis:
+        """The state after one more chunk."""
+        if chunk.kind == "term":
+            return Ellipsis(tuple(chunk.text.split()), False)
+        if chunk.kind == "question":
+            return Ellipsis(self.noun, True)
+        return Ellipsis(self.noun, False) if chunk.kind == "break" and self.reply else self
+
+    def match(self, text: TokenizedText, i: int, rival: Match | None) -> Match | None:
+        """The short form at token i, if it makes a phrase with the noun and is longer than `rival`."""
+        if not self.noun:
+            return None
+        for width in (3, 2, 1):
+            following = text.words[i + width] if i + width < len(text.words) else BREAK
+            pronoun = following == "one"
+            if not pronoun and not (self.reply and following in _SHORT_FORM_ENDS):
+                continue
+            end = i + width + pronoun
+            sequence = self._phrase(tuple(text.words[i : i + width]))
+            if sequence and (not rival or end > rival.end or is_general(rival)):
+                return Match(sequence, i, end)
+        return None
+
+    def _phrase(self, adjectives: tuple[str, ...]) -> tuple[str, ...]:
+        meanings = lexicon().meanings
+        names = [word_tuple(STATEMENTS[code].name) for code in meanings.get(self.noun, GENERAL).codes]
+        for noun in (self.noun, *names):
+            for k in range(len(noun)):
+                sequence = adjectives + noun[k:]
+                if sequence in meanings and meanings[sequence].codes:
+                    return sequence
+        return ()
