@@ -73,15 +73,15 @@ class PageImage:
     note: str = ""
 
 
-def open_image(path: str | Path) -> Image.Image:
+def open_image(path: str | Path, *, sampling_rate: float | None = None) -> Image.Image:
     """The first page of a file that is not blank, as RGB. Raises `InputError` like `iter_pages`."""
-    return next(iter_pages(path)).image
+    return next(iter_pages(path, sampling_rate=sampling_rate)).image
 
 
-def open_page(path: str | Path, number: int | None = None) -> PageImage:
+def open_page(path: str | Path, number: int | None = None, *, sampling_rate: float | None = None) -> PageImage:
     """Page `number` of a file, or the first that is not blank. Raises `InputError` where there is none."""
     count = 1
-    for page in iter_pages(path):
+    for page in iter_pages(path, sampling_rate=sampling_rate):
         if number in (None, page.number):
             return page
         count = page.count
@@ -96,16 +96,21 @@ def open_pages(path: str | Path) -> list[PageImage]:
     return list(iter_pages(path))
 
 
-def iter_pages(path: str | Path) -> Iterator[PageImage]:
+def iter_pages(path: str | Path, *, sampling_rate: float | None = None) -> Iterator[PageImage]:
     """The pages of a file ("-": standard input) in order; of several pages those that are blank are left out.
 
     An image is turned as its EXIF orientation says; what is transparent becomes white; 16 bits are scaled to 8.
+    A waveform is drawn as a page of its first 10 s. sampling_rate: hertz, for waveforms that do not give it.
     Raises `InputError` for a file that holds no page, is damaged, or is a decompression bomb, and
     `ModuleNotFoundError` where the package for its format is not installed.
     """
     content, source = read_content(path)
     blank: list[int] = []
     first_blank: PageImage | None = None
+    file = None if str(path) == STDIN else Path(path)
+    if _is_waveform(content, file):
+        yield _waveform_page(content, file, source, sampling_rate)
+        return
     for page in _page_reader(content)(content, source):
         if page.count > 1 and is_blank_page(page.image):
             blank.append(page.number)
@@ -200,6 +205,27 @@ def _page_reader(content: bytes) -> Callable[[bytes, str], Iterator[PageImage]]:
 
         return dicom_pages
     return _heif_pages if content[4:8] == b"ftyp" and content[8:12] in _HEIF_BRANDS else _pillow_pages
+
+
+def _is_waveform(content: bytes, path: Path | None) -> bool:
+    from render.sources.waveform_file import waveform_format
+
+    return not content.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<svg") and bool(waveform_format(content, path))
+
+
+def _waveform_page(content: bytes, path: Path | None, source: str, sampling_rate: float | None) -> PageImage:
+    """The record of a waveform file, drawn on clean paper; leads that are flat or hold gaps are named."""
+    from render.dataset.rows import Options, make_picture
+    from render.sources.waveform_file import read_waveform
+
+    record = read_waveform(content, path, source, sampling_rate)
+    picture, _ = make_picture(record, 0, Options(lenient=True))
+    with Image.open(io.BytesIO(picture.data)) as image:
+        page = image.convert("RGB")
+    note = f"{source}: {record.source} waveform, {record.seconds:.3g} s at {record.sampling_rate:g} Hz, drawn"
+    if dead := record.dead_leads():
+        note += f"; flat or with gaps in {', '.join(dead)}"
+    return PageImage(page, source=source, note=note)
 
 
 def _heif_pages(content: bytes, source: str) -> Iterator[PageImage]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -16,8 +16,6 @@ LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V
 
 HIGH_RATE_HZ, LOW_RATE_HZ = 500, 100
 """The two sampling rates at which PTB-XL is published (Wagner et al. 2020), in hertz."""
-
-_BY_UPPER_NAME = {lead.upper(): lead for lead in LEADS}
 
 # An ECG page shows 10 s; two thirds of a second is the shortest trace that can hold one beat at 90/min.
 _SHORTEST_SECONDS = 0.66
@@ -105,29 +103,6 @@ class EcgRecord:
 
 
 _INDEX = {name: i for i, name in enumerate(LEADS)}
-
-
-def in_lead_order(names: Sequence[str], samples: NDArray[np.floating], where: str) -> NDArray[np.float32]:
-    """(12, n) float32: the rows of `samples` (channels, n), whose leads are `names`, in the order of `LEADS`.
-
-    Files differ in order (MIMIC-IV-ECG stores aVF before aVL) and case ("AVR", "avr"), so only names count. Channels
-    that are no lead (respiration, for example) are left out.
-    Raises `InputError` naming `where` and the leads that are missing or duplicate.
-    """
-    rows: dict[str, int] = {}
-    for row, name in enumerate(names):
-        lead = _BY_UPPER_NAME.get(name.strip().upper().removeprefix("LEAD ").replace("-", ""))
-        if lead is None:
-            continue
-        if lead in rows:
-            raise InputError(f"{where}: two channels are named {lead}; keep one of them")
-        rows[lead] = row
-    missing = [lead for lead in LEADS if lead not in rows]
-    if missing:
-        raise InputError(
-            f"{where}: lead {', '.join(missing)} missing (channels: {', '.join(names)}); a 12-lead record is needed"
-        )
-    return np.ascontiguousarray(samples[[rows[lead] for lead in LEADS]], dtype=np.float32)
 
 
 def resample(signal: NDArray[np.float32], rate: float, new_rate: float) -> NDArray[np.float32]:

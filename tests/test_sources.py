@@ -241,7 +241,7 @@ BROKEN_HEADERS = {
     "digits bomb": (lambda text: text.replace(" 5000", " " + "9" * 5000), "5009 characters"),
     "no samples": (lambda text: re.sub(r" 16 ", " 16+120000 ", text).replace(" 5000", ""), "0 samples"),
     "one sample more": (lambda text: text.replace(" 5000", " 5001"), "x.hea has 5001"),
-    "multi-segment": (lambda text: text.replace("x 12", "x/2 12"), "multi-segment"),
+    "segments": (lambda text: text.replace("x 12", "x/2 12"), "2 segments in the record line, 12 segment lines"),
     "other folder": (lambda text: text.replace("x.dat", "../x.dat"), "'../x.dat'"),
     "absolute": (lambda text: text.replace("x.dat", "/etc/passwd"), "'/etc/passwd'"),
     "windows": (lambda text: text.replace("x.dat", r"..\x.dat"), "x.dat"),

@@ -36,6 +36,16 @@ def add_common_options(parser: Parser) -> None:
         parser.add_argument(name, action="store_true", default=default, help=text)
 
 
+def add_sampling_rate(parser: Parser) -> None:
+    """--sampling-rate, for waveform files."""
+    parser.add_argument(
+        "--sampling-rate",
+        type=positive,
+        metavar="HZ",
+        help="of a waveform file that does not give it (.npy, .csv without a column of times)",
+    )
+
+
 def minutes(text: str) -> float:
     """Minutes from "90m", "2.5h" or "600s"."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h)", text.strip())

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ecg_vlm.cli.arguments import Parser, positive
+from ecg_vlm.cli.arguments import Parser, add_sampling_rate, positive
 from ecg_vlm.cli.progress import note, waiting
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def add_arguments(parser: Parser) -> None:
         "--statements", action="store_true", help="print P(present) of all 71 statements below the answer"
     )
     parser.add_argument("--page", type=positive, help="of a file with several pages (default: the first not blank)")
+    add_sampling_rate(parser)
     parser.add_argument("--max-new-tokens", type=positive, default=128, help="longest answer in tokens (default 128)")
     parser.add_argument("--json", action="store_true", help="one JSON object")
 
@@ -42,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
     from recipes import fast_start
 
     a = arguments
-    page = open_page(a.image, a.page)
+    page = open_page(a.image, a.page, sampling_rate=a.sampling_rate)
     if page.note:
         note(page.note)
     if page.count > 1:

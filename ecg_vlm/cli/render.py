@@ -8,8 +8,9 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ecg_vlm.cli.arguments import Parser, dpi, folds, page_width, positive, seed, share, word_list
+from ecg_vlm.cli.arguments import Parser, add_sampling_rate, dpi, folds, page_width, positive, seed, share, word_list
 from ecg_vlm.cli.progress import progress_bar
+from render.errors import InputError
 
 if TYPE_CHECKING:
     from render.dataset.rows import Options
@@ -28,9 +29,12 @@ _PREVIEW_PAGES = 12
 def add_arguments(parser: Parser) -> None:
     """Source, folder, and what the pages look like."""
     parser.add_argument(
-        "source", help="simulated | simulated:CODE,CODE | ptbxl:DIR | mimic:DIR | wfdb:DIR | path/to/record.hea"
+        "source",
+        help="simulated | simulated:CODE,CODE | ptbxl:DIR | mimic:DIR | wfdb:DIR | a waveform file (.hea, .dcm, .scp, "
+        ".xml, .edf, .mat, .csv, .npy)",
     )
     parser.add_argument("out", type=Path, help="folder of the new data set, or a .png for one page of one record")
+    add_sampling_rate(parser)
     parser.add_argument("--limit", type=positive, help="the first N records (simulated: how many, default 1000)")
     parser.add_argument("--folds", type=folds, help="PTB-XL folds, for example 1-8")
     parser.add_argument(
@@ -79,6 +83,7 @@ def add_arguments(parser: Parser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Render a data set, a preview of it, or one page of the first record when `out` is a .png or .jpg."""
+    from ecg_vlm.images import PICTURE_SUFFIXES
     from render.dataset.rows import Options
     from render.sources.registry import open_source
 
@@ -98,10 +103,13 @@ def run(arguments: argparse.Namespace) -> None:
         unreadable=a.unreadable,
         **{name: words for name, words in (("tasks", a.tasks), ("forms", a.forms)) if words},
     )
-    source = open_source(a.source, seed=a.seed, limit=a.limit, folds=a.folds)
+    suffix = a.out.suffix.lower()
+    if suffix not in _PICTURES and suffix in PICTURE_SUFFIXES:
+        raise InputError(f"{a.out}: pages are written as .png or .jpg; name one of these, or a folder")
+    source = open_source(a.source, seed=a.seed, limit=a.limit, folds=a.folds, sampling_rate=a.sampling_rate)
     if a.preview:
         _preview(a.out, source, options)
-    elif a.out.suffix.lower() in _PICTURES:
+    elif suffix in _PICTURES:
         _render_one(a.out, source, options)
     else:
         _render_all(a, source, options)

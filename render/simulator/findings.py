@@ -15,6 +15,7 @@ from typing import NamedTuple
 from render.errors import InputError
 from render.simulator.rng import BufferedRng
 from render.statements import STATEMENTS
+from render.suggest import did_you_mean
 
 SIMULATED_STATEMENTS: tuple[str, ...] = tuple(sorted(STATEMENTS))
 """SCP codes that can be simulated, sorted."""
@@ -146,7 +147,10 @@ def resolve_findings(statements: Iterable[str], rng: BufferedRng) -> frozenset[s
     findings = set(statements)
     for code in sorted(findings):
         if code not in STATEMENTS:
-            raise InputError(f"statements: {code!r} is not among the {len(SIMULATED_STATEMENTS)} simulated codes")
+            raise InputError(
+                f"statements: {code!r} is not among the {len(SIMULATED_STATEMENTS)} simulated codes"
+                f"{did_you_mean(code, SIMULATED_STATEMENTS)}"
+            )
     for a in sorted(findings):
         if not compatible(a, findings):
             b = min(_EXCLUSIONS[a] & findings)

@@ -11,11 +11,12 @@ from render.errors import InputError
 from render.record import EcgRecord
 from render.sources.mimic import MimicIvEcg
 from render.sources.ptbxl import PtbXl
+from render.sources.waveform_file import WAVEFORM_SUFFIXES, WaveformFile
 from render.sources.wfdb_folder import WfdbFolder
 from render.suggest import nearest
 
 _SIMULATED_SIZE = 1000
-_FORMS = "simulated, simulated:CODE,CODE, ptbxl:DIR, mimic:DIR, wfdb:DIR, or the path of a .hea file"
+_FORMS = "simulated, simulated:CODE,CODE, ptbxl:DIR, mimic:DIR, wfdb:DIR, or a waveform file (.hea, .scp, ...)"
 _KINDS = ("simulated", "ptbxl", "mimic", "wfdb")
 
 
@@ -62,12 +63,20 @@ class LimitedSource:
         return self._source.read(i)
 
 
-def open_source(spec: str, *, seed: int = 0, limit: int | None = None, folds: Collection[int] | None = None) -> Source:
+def open_source(
+    spec: str,
+    *,
+    seed: int = 0,
+    limit: int | None = None,
+    folds: Collection[int] | None = None,
+    sampling_rate: float | None = None,
+) -> Source:
     """The source that `spec` names: one of the forms in `_FORMS`.
 
     seed: of the simulated records; real ones ignore it.
     limit: the number of first records; for "simulated" the number of records (default 1000).
     folds: PTB-XL's stratified folds to keep.
+    sampling_rate: hertz, of a waveform file that does not give it (.npy, and .csv without a column of times).
     Raises `InputError` for an unknown source, a limit below 1, and folds of a source that has none.
     """
     if limit is not None and limit < 1:
@@ -79,11 +88,11 @@ def open_source(spec: str, *, seed: int = 0, limit: int | None = None, folds: Co
 
         statements = tuple(code.strip() for code in codes.split(",") if code.strip())
         return SimulatedSource(seed, _SIMULATED_SIZE if limit is None else limit, statements)
-    source = _real_source(spec, folds)
+    source = _real_source(spec, folds, sampling_rate)
     return source if limit is None else LimitedSource(source, limit)
 
 
-def _real_source(spec: str, folds: Collection[int] | None) -> Source:
+def _real_source(spec: str, folds: Collection[int] | None, sampling_rate: float | None) -> Source:
     word, colon, rest = spec.partition(":")
     if colon and word == "ptbxl":
         return PtbXl(_folder(word, rest), folds)
@@ -94,6 +103,12 @@ def _real_source(spec: str, folds: Collection[int] | None) -> Source:
     if spec.endswith(".hea"):
         _refuse_folds(spec, folds)
         return WfdbFolder(spec)
+    path = Path(spec).expanduser()
+    if path.is_file() or path.suffix.lower() in WAVEFORM_SUFFIXES:
+        _refuse_folds(spec, folds)
+        if path.with_suffix(".hea").is_file() and path.suffix.lower() == ".dat":
+            raise InputError(f"source {spec}: signals without their header; did you mean {path.with_suffix('.hea')}?")
+        return WaveformFile(path, sampling_rate)
     raise InputError(_unknown(spec, word))
 
 
@@ -114,6 +129,8 @@ def _unknown(spec: str, word: str) -> str:
         kind = "ptbxl" if (Path(spec) / "ptbxl_database.csv").is_file() else "wfdb"
         kind = "mimic" if (Path(spec) / "record_list.csv").is_file() else kind
         return f"source {spec!r} is a folder without its kind; write {kind}:{spec}"
+    if Path(f"{spec}.hea").is_file():
+        return f"source {spec!r} is the name of a record; did you mean {spec}.hea?"
     near = nearest(word.lower(), _KINDS)
     suggestion = near if near in ("", "simulated") else f"{near}:DIR"
     hint = f"did you mean {suggestion}? valid are" if near else "valid are"

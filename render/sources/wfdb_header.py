@@ -24,20 +24,25 @@ _SAMPLES_IN_BYTES = {
 }  # fmt: skip
 _FLAC = {"508", "516", "524"}
 
-_MILLIVOLTS = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "v": 1e3, "nv": 1e-6}
+MILLIVOLTS_PER_UNIT = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "v": 1e3, "nv": 1e-6}
 
 _LARGEST_HEADER = 1 << 16
 _LONGEST_LINE = 1000  # the standard has 255; limits the time of wfdb's regular expressions
 _MOST_CHANNELS = 256
 _MOST_VALUES = 50_000_000  # 12 leads at 500 Hz for 2.3 h; 400 MB once decoded
 _LEAST_GAIN = 1e-20  # samples and baselines stay below 1e12, so that none becomes infinite in 32 bits
+_LEAD_COUNT = 12
 _SLOWEST_HZ, _FASTEST_HZ = 50.0, 50_000.0  # outside, no ECG can be read: the header is damaged
+ECG_RATES = f"{_SLOWEST_HZ:g} to {_FASTEST_HZ:g} Hz"
 
 _RECORD_LINE = re.compile(
-    r"(?P<name>[-\w]+)(/(?P<segments>\d+))?[ \t]+(?P<channels>\d{1,9})"
+    r"(?P<name>\S+?)(/(?P<segments>\d{1,9}))?[ \t]+(?P<channels>\d{1,9})"
     r"[ \t]+(?P<hertz>\d+(\.\d*)?|\.\d+)(/\S*)?([ \t]+(?P<frames>\d{1,18})([ \t].*)?)?",
     re.ASCII,
 )
+_SEGMENT_LINE = re.compile(r"(?P<name>\S+)[ \t]+(?P<frames>\d{1,18})([ \t].*)?", re.ASCII)
+_NO_SEGMENT = "~"  # a gap, header(5)
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _INTEGER = re.compile(r"-?\d{1,18}", re.ASCII)
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _NO_FILE_NAME = re.compile(r"[/\\:]|[^\x00-\x7f]|^\.\.?$")
@@ -55,7 +60,8 @@ class MissingRecordError(InputError):
 class Coding:
     """How the samples of a channel are stored, signal(5).
 
-    A sample s is worth (s - baseline) / gain physical units of `millivolts` each.
+    A sample s is worth (s - baseline) / gain physical units of `millivolts` each. fault: why it is worth no
+    millivolts; channels other than leads may be in other units or uncalibrated.
     """
 
     format: str
@@ -65,11 +71,12 @@ class Coding:
     gain: float
     baseline: int
     millivolts: float
+    fault: str = ""
 
     @cached_property
     def is_plain(self) -> bool:
-        """Whether a sample is one little-endian 16-bit number at its own time, from the file's start on."""
-        return (self.format, self.per_frame, self.skew, self.offset) == ("16", 1, 0, 0)
+        """Whether a sample is one little-endian 16-bit number at its own time."""
+        return (self.format, self.per_frame, self.skew) == ("16", 1, 0)
 
 
 @dataclass(frozen=True)
@@ -84,16 +91,30 @@ class Channel:
 
 @dataclass(frozen=True)
 class Header:
-    """A header whose signal files exist and are long enough. frames: samples per channel."""
+    """A header whose signal files exist and are long enough.
+
+    frames: samples per channel, or groups of them where a channel has several in each. hertz: frames per second.
+    lines: of the channels, as they stand in the file.
+    """
 
     path: Path
     hertz: float
     frames: int
     channels: tuple[Channel, ...]
+    lines: tuple[str, ...]
 
 
-def read_header(path: Path) -> Header:
-    """Read `path` ("folder/x.hea").
+@dataclass(frozen=True)
+class SegmentedHeader:
+    """A record of several segments, one after the other: (header file, frames), with None for a gap."""
+
+    path: Path
+    hertz: float
+    segments: tuple[tuple[Path | None, int], ...]
+
+
+def read_header(path: Path, *, check_files: bool = True) -> Header | SegmentedHeader:
+    """Read `path` ("folder/x.hea"). check_files: that its signal files exist and are long enough.
 
     Raises `MissingRecordError` when the header or a signal file is not there, and `InputError` for any other
     fault.
@@ -104,22 +125,45 @@ def read_header(path: Path) -> Header:
     record = _RECORD_LINE.fullmatch(lines[0])
     if record is None:
         raise InputError(f"{path}: record line {_short(lines[0])} is not 'name channels hertz samples'; {RECORD_HINT}")
+    hertz = float(record["hertz"])
     if record["segments"] is not None:
-        raise InputError(
-            f"{path}: a multi-segment record ({record['segments']} segments); name one segment's .hea instead"
-        )
+        return SegmentedHeader(path, hertz, _segments(path, int(record["segments"]), lines[1:]))
     channel_count, line_count = int(record["channels"]), len(lines) - 1
     if channel_count != line_count or line_count > _MOST_CHANNELS:
         raise InputError(
             f"{path}: {channel_count} channels in the record line, {line_count} signal lines, "
             f"at most {_MOST_CHANNELS} allowed; {RECORD_HINT}"
         )
-    hertz = float(record["hertz"])
-    if not _SLOWEST_HZ <= hertz <= _FASTEST_HZ:
-        limits = f"{_SLOWEST_HZ:g} to {_FASTEST_HZ:g} Hz"
-        raise InputError(f"{path}: sampling rate {_short(record['hertz'])} is not in {limits}; {RECORD_HINT}")
     channels = tuple(_channel(path, number, line) for number, line in enumerate(lines[1:], start=1))
-    return Header(path, hertz, _frames(path, channels, int(record["frames"] or 0)), channels)
+    if not any(is_ecg_rate(hertz * n) for n in {1, *(channel.coding.per_frame for channel in channels)}):
+        raise InputError(f"{path}: sampling rate {_short(record['hertz'])} is not in {ECG_RATES}; {RECORD_HINT}")
+    frames = int(record["frames"] or 0)
+    if check_files:
+        frames = _frames(path, channels, frames)
+    return Header(path, hertz, frames, channels, tuple(lines[1:]))
+
+
+def is_ecg_rate(hertz: float) -> bool:
+    """Whether an ECG can be sampled at that rate."""
+    return _SLOWEST_HZ <= hertz <= _FASTEST_HZ
+
+
+def _segments(path: Path, count: int, lines: list[str]) -> tuple[tuple[Path | None, int], ...]:
+    """The segments of their lines; one of 0 frames describes the others (a layout, header(5)) and is left out."""
+    if count != len(lines):
+        raise InputError(f"{path}: {count} segments in the record line, {len(lines)} segment lines; {RECORD_HINT}")
+    segments: list[tuple[Path | None, int]] = []
+    for line in lines:
+        segment = _SEGMENT_LINE.fullmatch(line)
+        if segment is None or _NO_FILE_NAME.search(segment["name"]):
+            raise InputError(f"{path}: segment line {_short(line)} is not 'name samples'; {RECORD_HINT}")
+        if frames := int(segment["frames"]):
+            name = segment["name"]
+            segments.append((None if name == _NO_SEGMENT else path.with_name(f"{name}.hea"), frames))
+    total = sum(frames for _, frames in segments)
+    if not 0 < total * _LEAD_COUNT <= _MOST_VALUES:
+        raise InputError(f"{path}: {total} samples in {count} segments; extract the part to be read")
+    return tuple(segments)
 
 
 def _header_lines(path: Path) -> list[str]:
@@ -140,7 +184,7 @@ def _header_lines(path: Path) -> list[str]:
         raise InputError(f"{path}: more than {_LARGEST_HEADER} bytes are too many for a header; {RECORD_HINT}")
     if _CONTROL.search(content):
         raise InputError(f"{path}: contains control characters, so it is no WFDB header; {RECORD_HINT}")
-    lines = [_text(line).strip(" \t") for line in content.splitlines()]
+    lines = [_text(line).strip(" \t") for line in content.removeprefix(_BYTE_ORDER_MARK).splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")]
     for line in lines:
         if len(line) > _LONGEST_LINE:
@@ -185,13 +229,14 @@ def _coding(form: str, gain: str, zero: int) -> Coding:
     if gain_match is None:
         raise InputError(f"gain {_short(gain)} is not 'number(baseline)/unit'; {RECORD_HINT}")
     steps = float(gain_match["gain"])
-    if steps == 0 or not math.isfinite(steps):
-        raise InputError(f"gain {_short(gain_match['gain'])} means uncalibrated; replace it by the steps per millivolt")
-    if abs(steps) < _LEAST_GAIN:
-        raise InputError(f"gain {_short(gain_match['gain'])} makes samples infinite; {RECORD_HINT}")
     unit = gain_match["unit"] or "mV"  # header(5): millivolts when no unit is given
-    if unit.lower() not in _MILLIVOLTS:
-        raise InputError(f"unit {_short(unit)} is unknown; voltages are in mV, uV, nV or V")
+    fault = ""
+    if steps == 0 or not math.isfinite(steps):
+        fault = f"gain {_short(gain_match['gain'])} means uncalibrated; replace it by the steps per millivolt"
+    elif abs(steps) < _LEAST_GAIN:
+        fault = f"gain {_short(gain_match['gain'])} makes samples infinite; {RECORD_HINT}"
+    elif unit.lower() not in MILLIVOLTS_PER_UNIT:
+        fault = f"unit {_short(unit)} is unknown; voltages are in mV, uV, nV or V"
     return Coding(
         format=form_match["format"],
         per_frame=int(form_match["per_frame"] or 1),
@@ -199,7 +244,8 @@ def _coding(form: str, gain: str, zero: int) -> Coding:
         offset=int(form_match["offset"] or 0),
         gain=steps,
         baseline=int(gain_match["baseline"] or zero),
-        millivolts=_MILLIVOLTS[unit.lower()],
+        millivolts=MILLIVOLTS_PER_UNIT.get(unit.lower(), math.nan),
+        fault=fault,
     )
 
 

@@ -11,15 +11,30 @@ from __future__ import annotations
 
 import math
 import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from render.errors import InputError
-from render.record import in_lead_order
-from render.sources.wfdb_header import RECORD_HINT, Channel, Coding, Header, MissingRecordError, read_header
+from render.record import LEADS
+from render.sources.lead_names import lead_channels, twelve_leads
+from render.sources.wfdb_header import (
+    ECG_RATES,
+    RECORD_HINT,
+    Channel,
+    Coding,
+    Header,
+    MissingRecordError,
+    SegmentedHeader,
+    is_ecg_rate,
+    read_header,
+)
 
 __all__ = ["MissingRecordError", "inside", "read_wfdb"]
 
@@ -36,14 +51,54 @@ def read_wfdb(header: str | Path) -> tuple[NDArray[np.float32], float]:
 
     Raises `MissingRecordError` when the header or a signal file does not exist, and `InputError` for any other fault:
     a damaged header, a signal file that is too short for the header, samples that do not add up to the header's
-    checksums (plain records; header(5)), a path in place of a file name, an unknown unit, a gain of 0 (uncalibrated),
-    a missing lead, a multi-segment record.
+    checksums (plain records; header(5)), a path in place of a file name, a lead in an unknown unit or with a gain of 0
+    (uncalibrated), a lead that is missing and does not follow from others, segments that differ in rate.
     """
     head = read_header(Path(header))
-    # Sort the channel numbers; the samples follow later
-    numbers = np.arange(len(head.channels), dtype=np.float64)[:, None]
-    rows = in_lead_order([c.name for c in head.channels], numbers, str(head.path))[:, 0].astype(np.int64).tolist()
-    return _read_plain(head, rows) if _is_plain(head) else _decode(head, rows), head.hertz
+    if isinstance(head, SegmentedHeader):
+        return _read_segments(head), head.hertz
+    return _read_leads(head)
+
+
+def _read_leads(head: Header) -> tuple[NDArray[np.float32], float]:
+    """The twelve leads of a record of one segment, and their sampling rate."""
+    channels = lead_channels([c.name for c in head.channels], str(head.path))
+    rows = [row for row, _ in channels.values()]
+    for row in rows:
+        if fault := head.channels[row].coding.fault:
+            raise InputError(f"{head.path}: signal line {row + 1}: {fault}")
+    per_frame = {head.channels[row].coding.per_frame for row in rows}
+    repeats = per_frame.pop() if len(per_frame) == 1 else 1  # leads of different rates are averaged to one each frame
+    rate = head.hertz * repeats
+    if not is_ecg_rate(rate):
+        raise InputError(f"{head.path}: the leads' sampling rate {rate:g} Hz is not in {ECG_RATES}; {RECORD_HINT}")
+    samples = _read_plain(head, rows) if _is_plain(head) else _decode(head, rows, repeats)
+    if list(channels) == list(LEADS) and all(sign == 1 for _, sign in channels.values()):
+        return samples, rate
+    signs = (sign for _, sign in channels.values())
+    return twelve_leads({lead: sign * row for lead, sign, row in zip(channels, signs, samples, strict=True)}), rate
+
+
+def _read_segments(head: SegmentedHeader) -> NDArray[np.float32]:
+    """(12, n): the segments one after the other, NaN in the gaps."""
+    parts = []
+    for file, frames in head.segments:
+        if file is None:
+            parts.append(np.full((len(LEADS), frames), np.nan, np.float32))
+            continue
+        segment = read_header(file)
+        if isinstance(segment, SegmentedHeader):
+            raise InputError(f"{head.path}: segment {file.name} has segments itself; {RECORD_HINT}")
+        signal, rate = _read_leads(segment)
+        if signal.shape[1] != frames or rate != head.hertz:
+            raise InputError(
+                f"{head.path}: segment {file.name} has {signal.shape[1]} samples at {rate:g} Hz, "
+                f"not {frames} at {head.hertz:g} Hz; {RECORD_HINT}"
+            )
+        parts.append(signal)
+    if not any(file for file, _ in head.segments):
+        raise InputError(f"{head.path}: all segments are gaps; {RECORD_HINT}")
+    return np.concatenate(parts, axis=1)
 
 
 def inside(folder: Path, relative: str, where: str) -> Path:
@@ -71,7 +126,7 @@ def _read_plain(head: Header, rows: list[int]) -> NDArray[np.float32]:
     file = head.path.parent / head.channels[0].file
     count = head.frames * len(head.channels)
     try:
-        samples = np.fromfile(file, "<i2", count=count)
+        samples = np.fromfile(file, "<i2", count=count, offset=head.channels[0].coding.offset)
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror}); check its permissions") from error
     if samples.size != count:
@@ -114,28 +169,43 @@ def _check_sums(head: Header, file: Path, channels: list[Channel], steps: NDArra
             )
 
 
-def _decode(head: Header, rows: list[int]) -> NDArray[np.float32]:
-    """These channels of any record in millivolts, (rows, n). Channels sampled faster than others are averaged."""
+def _decode(head: Header, rows: list[int], repeats: int) -> NDArray[np.float32]:
+    """These channels of any record in millivolts, (rows, n): `repeats` samples a frame, or 1 for the frame's mean."""
     import wfdb  # here, not above: it loads pandas, which commands that read no record do not need
 
-    name = str(head.path.absolute().with_suffix(""))
-    if "::" in name:
-        # wfdb opens files through fsspec, which takes "::" for a chain of URLs
-        raise InputError(f"{head.path}: '::' in the path; rename that folder")
     try:
-        with np.errstate(all="ignore"):
-            record = wfdb.rdrecord(name, physical=True)
-        physical: NDArray[np.float64] = record.p_signal.T
-        hertz = float(record.fs)
+        with _copy_for_wfdb(head) as name, np.errstate(all="ignore"):
+            record = wfdb.rdrecord(name, physical=True, smooth_frames=repeats == 1)
+        signals = record.p_signal.T if repeats == 1 else record.e_p_signal
+        samples = np.stack([signals[row] for row in rows])
+        hertz, channels = float(record.fs), int(record.n_sig)
     # Any error of the decoder, even an IndexError, means that the files are damaged
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         raise InputError(f"{head.path}: wfdb cannot decode it ({reason}); {RECORD_HINT}") from error
-    if physical.shape != (len(head.channels), head.frames) or not math.isclose(hertz, head.hertz):
+    frames = samples.shape[1] // repeats
+    if (channels, frames) != (len(head.channels), head.frames) or not math.isclose(hertz, head.hertz):
         raise InputError(
-            f"{head.path}: wfdb decoded {physical.shape} channels and samples at {hertz:g} Hz, "
+            f"{head.path}: wfdb decoded {channels, frames} channels and samples at {hertz:g} Hz, "
             f"not the header's {len(head.channels), head.frames} at {head.hertz:g} Hz; {RECORD_HINT}"
         )
     millivolts = np.array([[head.channels[row].coding.millivolts] for row in rows])
-    signal: NDArray[np.float32] = (physical[rows] * millivolts).astype(np.float32)
-    return signal
+    return np.asarray(samples * millivolts, dtype=np.float32)
+
+
+@contextmanager
+def _copy_for_wfdb(head: Header) -> Iterator[str]:
+    """The record's name for wfdb, of a copy with a plain header: it knows no byte order mark and no folder in it.
+
+    It opens files through fsspec, which takes "::" in a path for a chain of URLs.
+    """
+    with TemporaryDirectory() as folder:
+        lines = [f"record {len(head.lines)} {head.hertz!r} {head.frames}", *head.lines]
+        Path(folder, "record.hea").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        for file in {channel.file for channel in head.channels}:
+            source, target = (head.path.parent / file).absolute(), Path(folder, file)
+            try:
+                target.symlink_to(source)
+            except OSError:  # Windows lets few accounts make links
+                shutil.copyfile(source, target)
+        yield str(Path(folder, "record"))
