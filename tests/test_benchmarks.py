@@ -21,6 +21,7 @@ from render.simulator.simulate import SimulatedSource, simulate
 def _benchmark(name):
     path = Path(__file__).parents[1] / "benchmarks" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(f"{name}_benchmark", path)
+    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where dataclasses look their module up
     spec.loader.exec_module(module)
@@ -103,7 +104,7 @@ def test_measuring_compares_the_number_said_with_the_one_known(monkeypatch, caps
     heard = found[measuring.QUANTITIES["rate_bpm"].name]
     assert silent == 0 and len(rates) == len(heard)
     assert sorted(heard) == pytest.approx(sorted(77 - measuring.number(answer["content"]) for _, answer in rates))
-    known = dict.fromkeys(known)
+    known = dict.fromkeys(known)  # type: ignore[assignment]
     assert measuring.errors("nano", str(tmp_path), 12)[1] > 0
     measuring.main([str(tmp_path)])
     assert capsys.readouterr().out.endswith("without\n")

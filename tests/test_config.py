@@ -20,7 +20,7 @@ from recipes.model import (
     nano_path,
 )
 from recipes.nano.build import fast_tokenizer, fit_tokenizer
-from recipes.nano.build import main as build_nano
+from recipes.nano.build import write_nano as build_nano
 from render.errors import InputError
 
 

@@ -19,8 +19,9 @@ from render.dialogues.compose import Dialogue
 from render.errors import InputError
 from render.io import atomic_folder, atomic_write
 from render.pages.geometry import PageGeometry
-from render.record import LEADS, EcgRecord, in_lead_order
+from render.record import LEADS, EcgRecord
 from render.simulator.simulate import SimulatedSource, simulate
+from render.sources.lead_names import in_lead_order
 from render.statements import LABEL_TASKS, task_classes, task_labels
 
 SMALL = Options(width=560, closed=6, shard_size=4)

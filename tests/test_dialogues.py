@@ -49,11 +49,11 @@ def record(*codes: str, **more: object) -> EcgRecord:
     """A record with measurements, so that its waveform is not used."""
     settings: dict[str, object] = {"measurements": MEASUREMENTS, "measured_by": "machine", "provenance": "human"} | more
     signal = np.ones((12, 500), np.float32)
-    return EcgRecord("r", signal, 500.0, "ptbxl", sorted_statements(codes), **settings)  # type: ignore[arg-type]
+    return EcgRecord("r", signal, 500.0, "ptbxl", sorted_statements(codes), **settings)
 
 
 def dialogues_of(ecg: EcgRecord, seeds: int = 40, **options: object) -> list[Dialogue]:
-    return [d for seed in range(seeds) for d in compose_dialogues(ecg, np.random.default_rng(seed), **options)]  # type: ignore[arg-type]
+    return [d for seed in range(seeds) for d in compose_dialogues(ecg, np.random.default_rng(seed), **options)]
 
 
 @cache

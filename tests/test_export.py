@@ -13,7 +13,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from recipes import export as exporting
 from recipes.config import LoraPart, ModelPart, Recipe, save_recipe
 from recipes.export import QUESTIONS, export
-from recipes.model import add_lora, base_fingerprint, load_model
+from recipes.model import add_lora, base_fingerprint, load_model, nano_path
 from render.errors import InputError, WorkFailed
 
 
@@ -33,7 +33,7 @@ def finished_run(folder, model: ModelPart | None = None, *, lora: LoraPart | Non
         model_of_run.save_pretrained(str(folder), save_embedding_layers=False)
     else:
         model_of_run.save_pretrained(str(folder))
-        AutoProcessor.from_pretrained(exporting.nano_path()).save_pretrained(str(folder))
+        AutoProcessor.from_pretrained(nano_path()).save_pretrained(str(folder))
     save_recipe(recipe, folder / "recipe.yaml")
     facts = {
         "name": "tiny",

@@ -17,8 +17,8 @@ def test_a_figure_is_true_to_size_and_shows_the_record() -> None:
     assert (width, height) == pytest.approx((280, 140))
     lines = {line.get_gid(): line for line in figure.axes[0].lines}
     assert len(lines) == 12 and "-aVR" in lines
-    x, y = lines["-aVR"].get_data()
-    millivolts = (y[0] - np.asarray(y)) / 10
+    x, y = (np.asarray(values) for values in lines["-aVR"].get_data())
+    millivolts = (y[0] - y) / 10
     signal = -record.lead("aVR")[: len(y)]
     np.testing.assert_allclose(millivolts, signal - signal[0], atol=1e-5)
     assert np.diff(x).mean() == pytest.approx(25 / record.sampling_rate)

@@ -49,8 +49,8 @@ def beats_of(signal: np.ndarray) -> np.ndarray:
     slope = np.abs(signal[:, 6:] - signal[:, :-6]).sum(0)
     energy = np.convolve(slope, np.ones(40) / 40, "same")
     limit = 0.35 * np.percentile(energy, 99)
-    peaks = []
-    for i in np.flatnonzero(energy > limit):
+    peaks: list[int] = []
+    for i in np.flatnonzero(energy > limit).tolist():
         if peaks and i - peaks[-1] < 125:
             if energy[i] > energy[peaks[-1]]:
                 peaks[-1] = i

@@ -44,7 +44,7 @@ def read_all(make: Callable[[], object]) -> None:
     """Open a source and read it: complete records, or an error message of one line."""
     try:
         source = make()
-        for i in range(len(source)):  # type: ignore[arg-type]
+        for i in range(len(source)):
             record = source.read(i)  # type: ignore[attr-defined]
             assert isinstance(record, EcgRecord)
             assert record.signal.shape[0] == len(LEADS)

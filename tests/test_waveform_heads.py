@@ -152,7 +152,7 @@ def test_perfect_heads_have_no_loss_and_the_hook_records_nothing_in_eval_mode(pr
         dim=-1,
     )
     reading.traces.forward = lambda _: truth[None]
-    reading.statements.forward = lambda _: (targets_of_page["reading_statements"] * 2 - 1)[None] * 100.0
+    reading.statements.forward = lambda input: (targets_of_page["reading_statements"] * 2 - 1)[None] * 100.0
     reading._tower_output[:] = [(hidden, None)]
     assert all(float(loss) < 1e-6 for loss in reading(batch).values())
     reading.eval()
