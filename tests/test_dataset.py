@@ -85,11 +85,12 @@ def test_same_seed_same_bytes_whatever_the_workers_and_after_an_interruption(tmp
 
     def interrupt(count: int, total: int) -> None:
         calls.append(count)
-        if len(calls) == 2:
+        if count == SMALL.shard_size + 1:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         write_dataset(source, tmp_path / "three", SMALL, progress=interrupt)
+    assert calls == [0, 1, 2, 3, 4, 5] and len(list((tmp_path / "three" / "data").iterdir())) == 1
     with pytest.raises(InputError, match="--resume"):
         open_dataset(tmp_path / "three")
     with pytest.raises(InputError, match="already exists and is not empty"):

@@ -7,12 +7,9 @@ without it is not a finished data set and cannot be opened.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,10 +19,11 @@ import pyarrow.parquet as pq
 from render.dataset.data_card import COUNTS_KEY, Counts, summary, write_card
 from render.dataset.rows import Options, make_row, schema
 from render.dialogues.compose import Dialogue
-from render.errors import InputError, WorkFailed
+from render.errors import InputError
 from render.io import atomic_write, read_json_object, require_empty, require_same_request, write_json
 from render.record import EcgRecord
 from render.sources.registry import Source, prevalence_of
+from render.workers import Step, run_tasks
 
 if TYPE_CHECKING:
     import datasets
@@ -71,7 +69,7 @@ class _Job:
             raise SkippedError(f"record {record.record_id}: no dialogue of it in {self.dialogue_source.name}")
         return make_row(record, i, self.options, dialogues=dialogues), record
 
-    def write(self, start: int, stop: int, path: Path) -> None:
+    def write(self, start: int, stop: int, path: Path, step: Step) -> None:
         """Write rows start..stop-1 to one Parquet file, atomically; its metadata contain their counts."""
         read = lru_cache(maxsize=1)(self.source.read)  # the pages of one record are consecutive
         rows: list[dict[str, Any]] = []
@@ -86,6 +84,7 @@ class _Job:
             else:
                 rows.append(row)
                 counts.add(row, record)
+            step()
         table = pa.Table.from_pylist(rows, schema=schema(self.options))
         table = table.replace_schema_metadata({**(table.schema.metadata or {}), COUNTS_KEY: counts.to_json()})
         with atomic_write(path) as partial:
@@ -110,7 +109,7 @@ def write_dataset(
     """Render every record of `source` into the folder `out` and return the manifest.
 
     dialogue_source: replaces composed dialogues; records without any in it are left out.
-    progress: called with (pages written, total pages) after each shard.
+    progress: called with (pages drawn, total pages) as they are drawn.
     Raises `InputError` for a folder that is not empty without `resume`, for other options than at the start, for an
     unreadable record (unless lenient), and when no record could be read; `WorkFailed` when a worker dies.
     """
@@ -129,9 +128,7 @@ def write_dataset(
     pending = [shard for shard in shards if not shard[2].exists()]
     count = job.pages - sum(stop - start for start, stop, _ in pending)
     progress(count, job.pages)
-    for pages in _write_shards(job, pending, workers):
-        count += pages
-        progress(count, job.pages)
+    run_tasks(job.write, pending, workers, lambda steps: progress(count + steps, job.pages))
     manifest = {**request, **summary(path for _, _, path in shards)}
     if manifest["pages"] == 0:
         raise InputError(
@@ -153,30 +150,6 @@ def _start(out: Path, request: dict[str, Any], resume: bool) -> None:
         return
     require_empty(out)
     write_json(marker, request)
-
-
-def _write_shards(job: _Job, pending: Sequence[tuple[int, int, Path]], workers: int) -> Iterator[int]:
-    """Write the shards, and yield the number of pages of each."""
-    if workers <= 1:
-        for start, stop, path in pending:
-            job.write(start, stop, path)
-            yield stop - start
-        return
-    # spawn, not fork: a forked child inherits locks of threads (OpenMP, Arrow) that do not exist in it.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(job.write, *shard): shard for shard in pending}
-        try:
-            for future in as_completed(futures):
-                future.result()
-                start, stop, _ = futures[future]
-                yield stop - start
-        except BrokenProcessPool as error:
-            raise WorkFailed(
-                "a worker process was killed, perhaps for lack of memory; continue with --resume"
-            ) from error
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 def open_dataset(folder: str | Path) -> datasets.Dataset:
