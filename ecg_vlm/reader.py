@@ -15,7 +15,7 @@ from ecg_vlm.images import open_image
 from eval.parser.parse import parse
 from recipes import inference
 from recipes.inference import Prefill
-from recipes.model import NANO, base_fingerprint
+from recipes.model import NANO, base_fingerprint, load_adapter, load_model, load_processor
 from recipes.run_folder import read_run
 from render.dialogues.wording import closed_question
 from render.errors import InputError
@@ -47,7 +47,6 @@ class Reader:
         Raises `InputError` when the model does not exist, is unfinished, or does not fit its base model.
         """
         from recipes.config import ModelPart
-        from recipes.model import load_model, load_processor  # imports peft, which the fast start avoids
 
         run = Path(model) / "recipe.yaml"
         if model != NANO and run.is_file():
@@ -64,7 +63,6 @@ class Reader:
     @classmethod
     def _load_run(cls, folder: Path) -> Reader:
         from recipes.config import ModelPart, load_recipe
-        from recipes.model import load_adapter, load_model, load_processor
 
         facts = read_run(folder)
         recipe = load_recipe(folder / "recipe.yaml")
