@@ -111,14 +111,18 @@ def dicom_pages(content: bytes, source: str) -> Iterator[PageImage]:
         count = min(max(int(dataset.get("NumberOfFrames", 1) or 1), 1), MOST_PAGES)
     for number in range(1, count + 1):
         with damage_refused(source):
-            image = _dicom_frame(dataset, number - 1)
+            image = _dicom_frame(dataset, number - 1, source)
         yield PageImage(image, number, count, source)
 
 
-def _dicom_frame(dataset: Any, i: int) -> Image.Image:
+def _dicom_frame(dataset: Any, i: int, source: str) -> Image.Image:
     from pydicom.pixels import apply_color_lut, pixel_array
 
-    pixels = np.asarray(pixel_array(dataset, index=i))  # YBR becomes RGB in there
+    try:
+        pixels = np.asarray(pixel_array(dataset, index=i))  # YBR becomes RGB in there
+    except RuntimeError as error:  # what the packages at hand cannot decompress
+        name = dataset.file_meta.TransferSyntaxUID.name
+        raise InputError(f"{source}: its compression ({name}) cannot be read; export it uncompressed") from error
     kind = str(dataset.PhotometricInterpretation)
     if kind == "PALETTE COLOR":
         pixels = apply_color_lut(pixels, dataset)

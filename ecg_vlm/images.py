@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, features
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from render.errors import InputError
 
@@ -188,6 +188,8 @@ def damage_refused(source: str) -> Iterator[None]:
         raise
     except Image.DecompressionBombError:
         require_few_pixels(MOST_PIXELS, 2, source)
+    except UnidentifiedImageError as error:
+        raise InputError(f"{source}: not an image that can be read; {_PICTURES_WORK}") from error
     except Exception as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(f"{source}: not an image that can be read ({reason}); {_PICTURES_WORK}") from error

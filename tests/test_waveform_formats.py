@@ -795,6 +795,22 @@ def test_a_pickle_in_an_array_is_not_opened() -> None:
 # ---- the command line
 
 
+def test_a_folder_of_waveform_files(steps: Steps, tmp_path: Path, write_wfdb: WriteWfdb) -> None:
+    for name, write in WRITERS.items():
+        (tmp_path / name.replace("x.", f"{name[2:]}.")).write_bytes(write(steps))
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(InputError, match=f"write files:{tmp_path}"):
+        open_source(str(tmp_path))
+    write_wfdb(tmp_path / "sub", "w", millivolts(steps))
+    source = open_source(f"files:{tmp_path}")
+    records = [source.read(i) for i in range(len(source))]
+    assert [record.record_id for record in records] == sorted(record.record_id for record in records)
+    assert len(records) == len(WRITERS) + 1 and any(record.record_id == "sub/w" for record in records)
+    assert all(agrees(record, millivolts(steps), 6e-4) for record in records)
+    with pytest.raises(InputError, match="no such folder"):
+        open_source(f"files:{tmp_path}/nowhere")
+
+
 def test_names_that_miss_something(write_wfdb: WriteWfdb, steps: Steps, tmp_path: Path) -> None:
     write_wfdb(tmp_path, "A0001", millivolts(steps))
     (tmp_path / "notes.txt").write_text("hello")

@@ -11,13 +11,15 @@ from render.errors import InputError
 from render.record import EcgRecord
 from render.sources.mimic import MimicIvEcg
 from render.sources.ptbxl import PtbXl
-from render.sources.waveform_file import WAVEFORM_SUFFIXES, WaveformFile
+from render.sources.waveform_file import WAVEFORM_SUFFIXES, WaveformFile, WaveformFolder
 from render.sources.wfdb_folder import WfdbFolder
 from render.suggest import nearest
 
 _SIMULATED_SIZE = 1000
-_FORMS = "simulated, simulated:CODE,CODE, ptbxl:DIR, mimic:DIR, wfdb:DIR, or a waveform file (.hea, .scp, ...)"
-_KINDS = ("simulated", "ptbxl", "mimic", "wfdb")
+_FORMS = (
+    "simulated, simulated:CODE,CODE, ptbxl:DIR, mimic:DIR, wfdb:DIR, files:DIR, or a waveform file (.hea, .scp ...)"
+)
+_KINDS = ("simulated", "ptbxl", "mimic", "wfdb", "files")
 
 
 class Source(Protocol):
@@ -100,6 +102,9 @@ def _real_source(spec: str, folds: Collection[int] | None, sampling_rate: float 
     if colon and word in others:
         _refuse_folds(word, folds)
         return others[word](_folder(word, rest))
+    if colon and word == "files":
+        _refuse_folds(word, folds)
+        return WaveformFolder(_folder(word, rest), sampling_rate)
     if spec.endswith(".hea"):
         _refuse_folds(spec, folds)
         return WfdbFolder(spec)
@@ -128,6 +133,8 @@ def _unknown(spec: str, word: str) -> str:
     if spec and Path(spec).is_dir():
         kind = "ptbxl" if (Path(spec) / "ptbxl_database.csv").is_file() else "wfdb"
         kind = "mimic" if (Path(spec) / "record_list.csv").is_file() else kind
+        if kind == "wfdb" and _holds_other_waveforms(Path(spec)):
+            kind = "files"
         return f"source {spec!r} is a folder without its kind; write {kind}:{spec}"
     if Path(f"{spec}.hea").is_file():
         return f"source {spec!r} is the name of a record; did you mean {spec}.hea?"
@@ -135,6 +142,11 @@ def _unknown(spec: str, word: str) -> str:
     suggestion = near if near in ("", "simulated") else f"{near}:DIR"
     hint = f"did you mean {suggestion}? valid are" if near else "valid are"
     return f"source {spec!r} is unknown; {hint} {_FORMS}"
+
+
+def _holds_other_waveforms(folder: Path) -> bool:
+    suffixes = {path.suffix.lower() for path in folder.iterdir()}
+    return bool(suffixes & (WAVEFORM_SUFFIXES - {".hea", ".mat"})) and ".hea" not in suffixes
 
 
 def parse_folds(text: str) -> tuple[int, ...]:

@@ -5,9 +5,10 @@ A format is a line of `_FORMATS` and a file beside this one that turns bytes int
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from render.errors import InputError
@@ -75,6 +76,41 @@ class WaveformFile:
         if i != 0:
             raise IndexError(i)
         return read_waveform(_content(self.path), self.path, str(self.path), self._hertz)
+
+
+class WaveformFolder:
+    """The waveform files of a folder and its subfolders, sorted by path; a .mat with its header beside is one record.
+
+    A record's id is its path below the folder without the suffix. hertz: as for `WaveformFile`.
+    Raises `InputError` when the folder does not exist or holds no waveform file.
+    """
+
+    name = "files"
+
+    def __init__(self, folder: str | Path, hertz: float | None = None) -> None:
+        self.folder = Path(folder)
+        self._hertz = hertz
+        if not self.folder.is_dir():
+            raise InputError(f"{folder}: no such folder; check the path")
+        paths = [Path(parent) / name for parent, _, names in os.walk(self.folder) for name in names]
+        headers = {path for path in paths if path.suffix == ".hea"}
+        self._names = sorted(
+            path.relative_to(self.folder).as_posix()
+            for path in paths
+            if path.suffix.lower() in WAVEFORM_SUFFIXES
+            and not (path.suffix.lower() == ".mat" and path.with_suffix(".hea") in headers)
+        )
+        if not self._names:
+            raise InputError(f"{folder}: no waveform file in this folder or below; {FORMATS_IN_WORDS} can be read")
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def read(self, i: int) -> EcgRecord:
+        """Record i. Raises `InputError` when the file is damaged or holds no 12-lead record."""
+        path = self.folder / self._names[i]
+        record = read_waveform(_content(path), path, str(path), self._hertz)
+        return replace(record, record_id=self._names[i].removesuffix(path.suffix))
 
 
 def waveform_format(content: bytes, path: Path | None = None) -> str | None:
