@@ -31,8 +31,12 @@ class AlteredPages:
 def altered_pages(pages: Pages, source: str, seed: int) -> dict[str, AlteredPages]:
     """Control -> its pages. Blank, shuffled and copied pages are made from the images in the data set.
 
-    source: of the records that the pages were rendered from ("ptbxl:DIR", "simulated"), for pages in another layout and
-    style; without it there are no such pages. Raises `InputError` when the source lacks a record.
+    Args:
+        source: of the records that the pages were rendered from ("ptbxl:DIR", "simulated"), for pages in another
+            layout and style; without it there are no such pages.
+
+    Raises:
+        InputError: When the source lacks a record.
     """
 
     def image(row: int) -> Any:

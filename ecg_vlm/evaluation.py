@@ -72,11 +72,17 @@ def evaluate(
 ) -> Report:
     """Judge `model`, and the systems it is compared with, on `pages`; write the report into `out`.
 
-    model, compare: "nano", run folders, hub ids, `scores.parquet` or CSV files; the model's difference to each is
-    reported. force: judge even on records the model was tuned on. controls: score altered pages too; controls_source:
-    of the records that the pages were rendered from, for the controls that render them again. calibration: of `model`;
-    the default is `calibration.json` in its run, or beside its scores, if there is one. seed: of the bootstrap and of
-    the shuffled pages.
+    Args:
+        model: "nano", run folders, hub ids, `scores.parquet` or CSV files; the model's difference to each is
+            reported.
+        compare: "nano", run folders, hub ids, `scores.parquet` or CSV files; the model's difference to each is
+            reported.
+        force: judge even on records the model was tuned on.
+        controls: score altered pages too; controls_source: of the records that the pages were rendered from, for
+            the controls that render them again.
+        calibration: of `model`; the default is `calibration.json` in its run, or beside its scores, if there is
+            one.
+        seed: of the bootstrap and of the shuffled pages.
     """
     records = pages.labelled_records()
     names = system_names([model, *compare])
@@ -132,8 +138,9 @@ def evaluate_model(
 def rejudge(path: Path, out: Path, *, pages: Pages | None = None, seed: int = 0) -> Report:
     """Make the report again from a report's folder, a `scores.parquet` or an `answers.jsonl`; no model, no torch.
 
-    pages: with the labels and the images of the gallery; without them the labels in the files count and there is no
-    gallery.
+    Args:
+        pages: with the labels and the images of the gallery; without them the labels in the files count and there
+            is no gallery.
     """
     evaluation = read_evaluation(path, pages.labelled_records() if pages else None)
     if out.resolve() != path.resolve():
@@ -151,9 +158,12 @@ def calibrate(
 ) -> tuple[Path, Calibration]:
     """Fit a model's calibration on validation pages and write it; returns the file and the calibration.
 
-    out: the file; the default is `calibration.json` in the run's folder or beside the file of scores.
-    Raises `InputError` for records that the model was tuned on (unless `force`), and when there is no place for the
-    file.
+    Args:
+        out: the file; the default is `calibration.json` in the run's folder or beside the file of scores.
+
+    Raises:
+        InputError: For records that the model was tuned on (unless `force`), and when there is no place for the
+            file.
     """
     file = out or calibration_path(model)
     if file is None:

@@ -16,9 +16,10 @@ from render.sources.ptbxl import LABELS_DIFFER
 class Pages:
     """Held-out pages: rows with `image`, `statements`, `record_id`, `patient_id` ...
 
-    places: number of each row in the data set.
-    unreadable: rows of pages that cannot be read (column `unreadable`); the model answers a question about them, but
-    they have no scores and no labels.
+    Attributes:
+        places: number of each row in the data set.
+        unreadable: rows of pages that cannot be read (column `unreadable`); the model answers a question about
+            them, but they have no scores and no labels.
     """
 
     rows: Any
@@ -49,7 +50,8 @@ class Pages:
 def load_pages(folder: str, folds: Sequence[int] = (), limit: int = 0) -> Pages:
     """The pages of a data set. PTB-XL records whose labels differ between its versions are left out.
 
-    Raises `InputError` when no readable page remains or a record occurs twice.
+    Raises:
+        InputError: When no readable page remains or a record occurs twice.
     """
     rows = open_dataset(folder)
     selection = [

@@ -22,7 +22,8 @@ _REMEDY = "judge other pages (--folds, --data), or add --force, and the report w
 def contamination(model: str, records: LabelledRecords, force: bool) -> str:
     """Whether a model was tuned on records or patients that are judged, in one line for the report.
 
-    Raises `InputError` when it was, unless `force` is true.
+    Raises:
+        InputError: When it was, unless `force` is true.
     """
     if model.endswith(SCORE_FILES):
         return f"{model}: not checked; a file of scores does not say what its model was trained on"
@@ -75,7 +76,8 @@ def frozen_calibrations(
 ) -> dict[str, Calibration]:
     """Name -> calibration of every system that has one. names: model or file -> name; first: the file for the first.
 
-    Raises `InputError` for one that was fitted on records or patients that are judged, unless `force` is true.
+    Raises:
+        InputError: For one that was fitted on records or patients that are judged, unless `force` is true.
     """
     calibrations = {}
     for i, (spec, name) in enumerate(names.items()):

@@ -29,7 +29,9 @@ __all__ = ["Reader", "open_image"]
 class Reader:
     """Answers questions about ECG pages. Load once with `Reader.load`.
 
-    model: an Mllama, with or without an adapter, in eval mode. processor: its tokenizer and image processor.
+    Args:
+        model: an Mllama, with or without an adapter, in eval mode.
+        processor: its tokenizer and image processor.
     """
 
     batch_size = 8
@@ -44,7 +46,8 @@ class Reader:
     def load(cls, model: str = NANO) -> Reader:
         """Load "nano", the folder of a run of `ecg-vlm finetune`, a folder saved by transformers, or a hub id.
 
-        Raises `InputError` when the model does not exist, is unfinished, or does not fit its base model.
+        Raises:
+            InputError: When the model does not exist, is unfinished, or does not fit its base model.
         """
         from recipes.config import ModelPart
 
@@ -100,7 +103,9 @@ class Reader:
 
         A free answer names many statements in a row, each under the influence of those before it. In answer to a
         question about each alone, the model revokes some of them, and these are mostly wrong: see the README.
-        prefill: of one image.
+
+        Args:
+            prefill: of one image.
         """
         statements = parse(answer, question)
         scores = self.score(prefill, codes) if (codes := [*statements.present, *statements.absent]) else {}

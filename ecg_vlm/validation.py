@@ -12,7 +12,10 @@ def validation(folder: str) -> Callable[[Any, Any], dict[str, float]]:
     """For `recipes.train.finetune`: model, processor -> macro-AUC of the 71 statements on the first 200 pages.
 
     Statements that are present on none or on all of these pages do not count; the number of the others is the second
-    figure. Raises `InputError` when `folder` is not a data set.
+    figure.
+
+    Raises:
+        InputError: When `folder` is not a data set.
     """
     from ecg_vlm.evaluation import score_images
     from ecg_vlm.pages import load_pages

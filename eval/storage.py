@@ -88,8 +88,11 @@ def system_folder(folder: Path, name: str, place: int) -> Path:
 def read_evaluation(path: Path, records: LabelledRecords | None = None) -> Evaluation:
     """Read the folder of a report, or one `scores.parquet` or `answers.jsonl` (with the other beside it) alone.
 
-    records: labels from elsewhere; without them those in the files count.
-    Raises InputError when nothing is there, the files contain no labels, or a file is damaged.
+    Args:
+        records: labels from elsewhere; without them those in the files count.
+
+    Raises:
+        InputError: When nothing is there, the files contain no labels, or a file is damaged.
     """
     folder = path if path.is_dir() else path.parent
     if not path.exists() or not any((folder / name).is_file() for name in (SCORES, ANSWERS)):
@@ -123,7 +126,10 @@ def read_evaluation(path: Path, records: LabelledRecords | None = None) -> Evalu
 def load_system(file: Path, name: str, records: LabelledRecords) -> System:
     """A system from a `.parquet` or `.csv` file of scores: a CNN, an earlier run, the predictions of other people.
 
-    Answers in the same folder come with it. Raises InputError when a record of `records` has no scores.
+    Answers in the same folder come with it.
+
+    Raises:
+        InputError: When a record of `records` has no scores.
     """
     ids, scores = read_predictions(file) if file.suffix == ".csv" else read_scores(file)
     row = {record_id: i for i, record_id in enumerate(ids)}
@@ -203,7 +209,8 @@ def _subfolders(path: Path, kind: str) -> Sequence[Path]:
 class ScoresFile:
     """A `scores.parquet`: ids and (n, 71) probabilities in row order; the records' labels where the file has them.
 
-    about: further facts about the system: "name", "notes", "cost", "place".
+    Attributes:
+        about: further facts about the system: "name", "notes", "cost", "place".
     """
 
     record_ids: tuple[str, ...]
@@ -221,8 +228,13 @@ def write_scores(
 ) -> None:
     """Write `scores.parquet`: `record_id` and one float64 column per statement code; whole or not at all.
 
-    scores: (n, 71) probabilities. records: their labels, in the same order, to be stored beside the scores.
-    about: see `ScoresFile`. Raises InputError for a duplicate id or a value outside [0, 1].
+    Args:
+        scores: (n, 71) probabilities.
+        records: their labels, in the same order, to be stored beside the scores.
+        about: see `ScoresFile`.
+
+    Raises:
+        InputError: For a duplicate id or a value outside [0, 1].
     """
     values = np.asarray(scores, dtype=np.float64)
     check_ids(record_ids, None, str(path))
@@ -246,8 +258,11 @@ def write_scores(
 def read_scores(path: Path, valid_ids: Iterable[str] | None = None) -> tuple[tuple[str, ...], NDArray[np.float64]]:
     """Read `scores.parquet`: (record ids, (n, 71) probabilities), in the file's row order.
 
-    valid_ids: the records of the evaluation; any other id is an error. Further columns are ignored.
-    Raises InputError that names the file and the column, record or value at fault.
+    Args:
+        valid_ids: the records of the evaluation; any other id is an error. Further columns are ignored.
+
+    Raises:
+        InputError: That names the file and the column, record or value at fault.
     """
     table = _table(path)
     missing = [name for name in (ID, *STATEMENTS) if name not in table.column_names]
@@ -350,7 +365,8 @@ def write_answers(path: Path, answers: Iterable[Answer]) -> None:
 def read_answers(path: Path, valid_ids: Iterable[str] | None = None) -> tuple[Answer, ...]:
     """Read `answers.jsonl`. Blank lines are skipped; a line without "parsed" is parsed here.
 
-    Raises InputError that names the file, the line and the field at fault.
+    Raises:
+        InputError: That names the file, the line and the field at fault.
     """
     _check_is_file(path)
     valid = None if valid_ids is None else set(valid_ids)
@@ -368,7 +384,8 @@ def read_answers(path: Path, valid_ids: Iterable[str] | None = None) -> tuple[An
 def labels_of(answers: Sequence[Answer], where: str) -> LabelledRecords:
     """The records of a file of answers, from the labels in its lines.
 
-    Raises InputError when a line has none, or two lines about a record disagree.
+    Raises:
+        InputError: When a line has none, or two lines about a record disagree.
     """
     labels: dict[str, tuple[str, ...]] = {}
     references: dict[str, str] = {}
@@ -451,7 +468,9 @@ def read_predictions(path: Path) -> tuple[tuple[str, ...], NDArray[np.float64]]:
     """Read a CSV file with the columns `record_id` and all 71 statement codes, in any order.
 
     Returns (record ids, (n, 71) probabilities in the order of `STATEMENTS`).
-    Raises InputError that names file, line, column and value, and the mend.
+
+    Raises:
+        InputError: That names file, line, column and value, and the mend.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:

@@ -28,10 +28,16 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 class LabelledRecords:
     """The records that are judged, with their labels.
 
-    statements: for each record, the codes of the statements that are present. dataset: where the records come from, one
-    line. noun: what the records are called in a sentence, in the plural.
-    folds, patients, references: for each record its fold (or None), patient ("" when unknown) and reference report (""
-    for none); empty tuples where the data set does not have them.
+    Attributes:
+        statements: for each record, the codes of the statements that are present.
+        dataset: where the records come from, one line.
+        noun: what the records are called in a sentence, in the plural.
+        folds: for each record its fold (or None), patient ("" when unknown) and reference report ("" for none);
+            empty tuples where the data set does not have them.
+        patients: for each record its fold (or None), patient ("" when unknown) and reference report ("" for none);
+            empty tuples where the data set does not have them.
+        references: for each record its fold (or None), patient ("" when unknown) and reference report ("" for
+            none); empty tuples where the data set does not have them.
     """
 
     record_ids: tuple[str, ...]
@@ -59,12 +65,17 @@ class LabelledRecords:
 class Answer:
     """One question to a system, its raw answer, and the statements that the parser read from it.
 
-    present, absent, uncertain: sorted statement codes; a code is in one of them at most.
-    decoding: settings of the generation (temperature, token limit, seed ...).
-    statements, reference: the record's labels and its reference report, stored beside the answer so that a file of
-    answers can be judged on its own; None and "" when they were not stored.
-    unreadable: why the page cannot be read (`render.negatives.unreadable`), "" for a readable page. The answers about
-    unreadable pages count in the refusal metrics only.
+    Attributes:
+        present: sorted statement codes; a code is in one of them at most.
+        absent: sorted statement codes; a code is in one of them at most.
+        uncertain: sorted statement codes; a code is in one of them at most.
+        decoding: settings of the generation (temperature, token limit, seed ...).
+        statements: the record's labels and its reference report, stored beside the answer so that a file of answers
+            can be judged on its own; None and "" when they were not stored.
+        reference: the record's labels and its reference report, stored beside the answer so that a file of answers
+            can be judged on its own; None and "" when they were not stored.
+        unreadable: why the page cannot be read (`render.negatives.unreadable`), "" for a readable page. The answers
+            about unreadable pages count in the refusal metrics only.
     """
 
     record_id: str
@@ -83,10 +94,11 @@ class Answer:
 class System:
     """One system on one set of records.
 
-    scores: (n, 71) probabilities, rows as in `record_ids`, columns as in `render.statements.STATEMENTS`; None for a
-    system that only answers in words.
-    notes: one line for the report: what the system is and what it was trained on.
-    cost: "seconds", "pages_per_second", "device" ...; empty when it was not measured.
+    Attributes:
+        scores: (n, 71) probabilities, rows as in `record_ids`, columns as in `render.statements.STATEMENTS`; None
+            for a system that only answers in words.
+        notes: one line for the report: what the system is and what it was trained on.
+        cost: "seconds", "pages_per_second", "device" ...; empty when it was not measured.
     """
 
     name: str
@@ -158,8 +170,9 @@ def check_scores(scores: Floats, record_ids: Sequence[str], where: str) -> None:
 class TaskView:
     """One task's part of an evaluation of n records.
 
-    has_label: (n,) bool, the records with a label of the task; m of them.
-    labels: (m, c) bool, of these records alone.
+    Attributes:
+        has_label: (n,) bool, the records with a label of the task; m of them.
+        labels: (m, c) bool, of these records alone.
     """
 
     task: str
@@ -175,8 +188,11 @@ class TaskView:
 def label_matrix(statement_sets: Sequence[Collection[str]], task: str) -> tuple[Bools, tuple[str, ...]]:
     """Labels of n records for a task: ((n, c) bool, the c class names in column order).
 
-    The rule is the benchmark's (Strodthoff et al. 2020): every statement counts whatever its likelihood, 0.0
-    included. Rows without any label stay in; `task_view` drops them. Raises KeyError for an unknown task.
+    The rule is the benchmark's (Strodthoff et al. 2020): every statement counts whatever its likelihood, 0.0 included.
+    Rows without any label stay in; `task_view` drops them.
+
+    Raises:
+        KeyError: For an unknown task.
     """
     classes = task_classes(task)
     column = {name: i for i, name in enumerate(classes)}
@@ -199,7 +215,9 @@ def task_scores(scores: NDArray[np.floating], task: str) -> Floats:
 
     A sub- or superclass scores as high as its highest diagnostic statement, in accordance with its definition: it is
     present as soon as one of its statements is. The other tasks are a selection of columns.
-    Raises ValueError when `scores` does not have one column per statement.
+
+    Raises:
+        ValueError: When `scores` does not have one column per statement.
     """
     codes = task_classes("all")
     values = np.asarray(scores, dtype=np.float64)

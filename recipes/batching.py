@@ -60,7 +60,8 @@ class EncodedDialogue:
 def render_chat(processor: Any, messages: Sequence[Message], *, prompt: bool) -> str:
     """Messages as the model's chat text, the image at the head of the first user turn.
 
-    prompt: end where the model has to continue.
+    Args:
+        prompt: end where the model has to continue.
     """
     content: list[dict[str, Any]] = [{"type": "image"}, {"type": "text", "text": messages[0]["content"]}]
     chat: list[dict[str, Any]] = [{"role": messages[0]["role"], "content": content}]
@@ -72,10 +73,12 @@ def render_chat(processor: Any, messages: Sequence[Message], *, prompt: bool) ->
 def encode(processor: Any, messages: Sequence[Message]) -> EncodedDialogue:
     """Tokens and labels of a dialogue: loss on the assistant's turns alone, their end-of-turn token included.
 
-    The chat is rendered without and with each answer; the tokens that are added are the answer. The template writes
-    the begin-of-text token itself, so the tokenizer must not add a second one.
-    Raises `InputError` for a dialogue without an answer, and for a text that contains the image token: the head has no
-    row for that token, and a second one would be a second image.
+    The chat is rendered without and with each answer; the tokens that are added are the answer. The template writes the
+    begin-of-text token itself, so the tokenizer must not add a second one.
+
+    Raises:
+        InputError: For a dialogue without an answer, and for a text that contains the image token: the head has no
+            row for that token, and a second one would be a second image.
     """
     ids: list[int] = []
     labels: list[int] = []
@@ -155,7 +158,8 @@ class BatchLimits:
 class Plan:
     """The batches of a run in the order in which they are taken; each is a tuple of indices of `rows`.
 
-    per_step: batches of one optimizer step, over all processes.
+    Attributes:
+        per_step: batches of one optimizer step, over all processes.
     """
 
     rows: tuple[PackedRow, ...]
@@ -197,8 +201,11 @@ class Plan:
 def pack_rows(pages: Any, encoder: Encoder, tokens: int) -> tuple[PackedRow, ...]:
     """Every dialogue of every page in rows of at most `tokens` tokens (0: no limit), in the order of the data set.
 
-    Pages without dialogues give no row. Raises `InputError` for a dialogue that is longer than a row: the answers of a
-    dialogue with several turns depend on its earlier turns, so that it cannot be split.
+    Pages without dialogues give no row.
+
+    Raises:
+        InputError: For a dialogue that is longer than a row: the answers of a dialogue with several turns depend on
+            its earlier turns, so that it cannot be split.
     """
     rows: list[PackedRow] = []
     names = pages["record_id"]
@@ -349,8 +356,9 @@ def tile_mask(tiles: Sequence[int], processor: Any) -> Tensor:
 class Collator:
     """A batch of a plan -> tensors: each image once, its dialogues behind it.
 
-    splits: name -> (pages of a data set, rows of its plan), for training and for held-out pages.
-    targets: page -> what training batches carry besides, tensors by name; None for nothing.
+    Args:
+        splits: name -> (pages of a data set, rows of its plan), for training and for held-out pages.
+        targets: page -> what training batches carry besides, tensors by name; None for nothing.
     """
 
     def __init__(

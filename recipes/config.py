@@ -163,7 +163,8 @@ class Recipe:
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe from a file, or by the name of one that ships ("quickstart"), with `section.key=value` overrides.
 
-    Raises `InputError` naming file, key, value and the mend.
+    Raises:
+        InputError: Naming file, key, value and the mend.
     """
     text, where = _find(path)
     try:

@@ -67,8 +67,12 @@ def doctor(
 ) -> list[str]:
     """Lines to print: what this machine can do and, given a recipe, what it needs, whether it fits, and what to change.
 
-    here: the machine to check; this one by default. status: called with what is being done before each long silent
-    wait. Raises `InputError` when the recipe's base is not known.
+    Args:
+        here: the machine to check; this one by default.
+        status: called with what is being done before each long silent wait.
+
+    Raises:
+        InputError: When the recipe's base is not known.
     """
     here = here or machine()
     lines = [f"machine: {here.cores} CPU cores, {_gb(here.memory)} of main memory and {_gb(here.disk)} of disk free"]

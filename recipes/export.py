@@ -50,8 +50,10 @@ QUESTIONS = (
 class Agreement:
     """How much two models' logits differ on the same tokens.
 
-    largest: the largest difference, as a share of the logits' standard deviation. same_token: share of positions at
-    which both give the same token the highest logit. tokens: number of positions.
+    Attributes:
+        largest: the largest difference, as a share of the logits' standard deviation.
+        same_token: share of positions at which both give the same token the highest logit.
+        tokens: number of positions.
     """
 
     largest: float
@@ -77,11 +79,17 @@ def export(
     A run from scratch has no adapter: its whole model is written. With nano as the base, the adapter's base is copied
     to `out/base`, and the adapter's config names it as ./base. An adapter trained on 4-bit weights is merged into the
     base in 16 bits: what `merge_and_unload` of 4-bit weights gives is rounded to 4 bits again.
-    report: a report.json of `ecg-vlm evaluate`, whose figures go into the model card. status: called with what is
-    being done before each long silent wait.
+
     Returns the agreement with the run's own model: {"merged", "dtype", "agreement"} and, for an adapter trained on
-    4-bit weights and merged, "agreement_with_4bit", which no limit is set for. Raises `InputError` for a run that is
-    unfinished or does not fit, `WorkFailed` when the logits differ by more than `_LIMITS`; `out` is not made then.
+    4-bit weights and merged, "agreement_with_4bit", which no limit is set for.
+
+    Args:
+        report: a report.json of `ecg-vlm evaluate`, whose figures go into the model card.
+        status: called with what is being done before each long silent wait.
+
+    Raises:
+        InputError: For a run that is unfinished or does not fit.
+        WorkFailed: When the logits differ by more than `_LIMITS`; `out` is not made then.
     """
     require_empty(out)
     recipe, facts = _read_run(run)

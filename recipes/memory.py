@@ -68,8 +68,12 @@ class Footprint:
 def needs(recipe: Recipe, *, text_tokens: int = 0) -> Footprint:
     """Count what training by `recipe` needs. No weight is read; about four seconds for the 11 B.
 
-    text_tokens: tokens of the dialogues behind one image; 0 for the most that `train.tokens_per_batch` lets in, or
-    `TEXT_TOKENS` where the recipe sets no limit. Raises `InputError` when the base is not known.
+    Args:
+        text_tokens: tokens of the dialogues behind one image; 0 for the most that `train.tokens_per_batch` lets in,
+            or `TEXT_TOKENS` where the recipe sets no limit.
+
+    Raises:
+        InputError: When the base is not known.
     """
     train = recipe.train
     text_tokens = text_tokens or train.tokens_per_batch // train.images_per_batch or TEXT_TOKENS

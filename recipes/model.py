@@ -78,7 +78,8 @@ def base_fingerprint(base: str) -> str:
 def base_config(base: str) -> MllamaConfig:
     """The configuration of a base, without its weights; the published ones without the network.
 
-    Raises `InputError` when the base does not exist or is no Mllama.
+    Raises:
+        InputError: When the base does not exist or is no Mllama.
     """
     from transformers import AutoConfig, MllamaConfig
 
@@ -104,7 +105,8 @@ def _published_size(base: str) -> str:
 def load_from(loader: Any, base: str, **arguments: Any) -> Any:
     """Call a `from_pretrained` for nano, a folder or a hub id.
 
-    Raises `InputError` for every failure, one line that says what to do.
+    Raises:
+        InputError: For every failure, one line that says what to do.
     """
     folder = as_folder(base)
     if folder is None:
@@ -187,7 +189,8 @@ def load_processor(base: str) -> Any:
 def load_model(part: ModelPart, *, seed: int = 0) -> Any:
     """The base model of a recipe, in eval mode.
 
-    Raises `InputError` when it does not exist, is gated, or is no Mllama.
+    Raises:
+        InputError: When it does not exist, is gated, or is no Mllama.
     """
     from transformers import AutoModelForImageTextToText, MllamaForConditionalGeneration
 
@@ -251,7 +254,8 @@ def _random_model(part: ModelPart) -> Any:
 def nf4_config(dtype: str) -> BitsAndBytesConfig:
     """4-bit NormalFloat, double-quantized, computing in `dtype` (Dettmers et al. 2023, QLoRA).
 
-    Raises `InputError` when bitsandbytes is not installed.
+    Raises:
+        InputError: When bitsandbytes is not installed.
     """
     from transformers import BitsAndBytesConfig
 
@@ -346,7 +350,9 @@ def apply_checkpointing(model: Any, *, checkpointing: bool) -> None:
     TFLOP of an 11 B forward pass, and most of the activations. transformers does neither: its checkpointing omits the
     vision layers, and makes the patch embedding's output require gradients even when nothing in the tower is trained,
     so that all of it is traced and back-propagated. Gradients are the stock ones to the bit.
-    checkpointing: recompute the activations of text layers, and of vision layers where those are trained.
+
+    Args:
+        checkpointing: recompute the activations of text layers, and of vision layers where those are trained.
     """
     vision = vision_model(model)
     is_trained = any(parameter.requires_grad for parameter in vision.parameters())

@@ -21,8 +21,10 @@ from recipes.run_folder import (
 def model_card(recipe: Recipe, facts: RunFacts, proof: dict[str, Any], report: dict[str, Any] | None) -> str:
     """The text of README.md, with the metadata that huggingface.co reads at its head.
 
-    facts: counts of these are shown, never the ids of records. proof: the result of `recipes.export.export`.
-    report: a report.json, or None.
+    Args:
+        facts: counts of these are shown, never the ids of records.
+        proof: the result of `recipes.export.export`.
+        report: a report.json, or None.
     """
     is_merged = proof["merged"]
     comparison = "Its logits, and those of the run that it was exported from, on a test page and four questions: "

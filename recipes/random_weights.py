@@ -19,7 +19,9 @@ def random_model(
 
     Made layer by layer on the GPU if there is one, in its final type: no weight is ever stored in a larger one. The
     weights are the same every time on the same kind of device; all gates are open, so the image counts.
-    full_precision: paths of linear layers that are not quantized.
+
+    Args:
+        full_precision: paths of linear layers that are not quantized.
     """
     from transformers import MllamaForConditionalGeneration
 

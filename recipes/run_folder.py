@@ -82,7 +82,8 @@ def is_run(folder: str | Path) -> bool:
 def read_run(folder: Path) -> RunFacts:
     """The facts of a finished run; keys of later versions are ignored.
 
-    Raises `InputError` when `run.json` is missing or damaged, or lacks a key.
+    Raises:
+        InputError: When `run.json` is missing or damaged, or lacks a key.
     """
     path = folder / _FACTS
     if not path.is_file():
@@ -113,7 +114,8 @@ def _tuples(items: list[Any]) -> tuple[Any, ...]:
 def open_run(recipe: Recipe, out: Path, *, resume: bool) -> RunFacts | None:
     """Refuse a folder in which a run by `recipe` may not go on. Returns the facts of a run that is finished already.
 
-    Raises `InputError` for a folder that is not empty without `resume`, and for a run of another recipe.
+    Raises:
+        InputError: For a folder that is not empty without `resume`, and for a run of another recipe.
     """
     if not resume:
         require_empty(out)

@@ -259,8 +259,11 @@ def _prepare_model(recipe: Recipe) -> Any:
 def training_pages(data: DataPart, *, reading: bool = False) -> Any:
     """The training pages: those of the recipe's folds, without dialogues about statements of `leave_out`.
 
-    reading: whether the waveform heads are trained. Raises `InputError` when nothing is left, and with `reading` for
-    pages without signals.
+    Args:
+        reading: whether the waveform heads are trained.
+
+    Raises:
+        InputError: When nothing is left, and with `reading` for pages without signals.
     """
     if not data.train:
         raise InputError("recipe: data.train is empty; name a folder made by ecg-vlm render, or give data.train=FOLDER")

@@ -63,7 +63,9 @@ Validate = Callable[[Any, Any], dict[str, float]]
 class Progress:
     """The state of a run: optimizer steps, speed since the first step, and the last logged loss (None before).
 
-    tokens_per_second: text tokens, without padding. seconds_left: None until the second step has ended.
+    Attributes:
+        tokens_per_second: text tokens, without padding.
+        seconds_left: None until the second step has ended.
     """
 
     step: int
@@ -105,8 +107,10 @@ class _AnswerTokens:
 class Trainer(SFTTrainer):  # type: ignore[misc]
     """SFTTrainer on a `Plan`.
 
-    validate: figures of each evaluation besides the loss. muon: whether the optimizer is `recipes.optim`.
-    reading: weight of the loss of the model's waveform heads beside the answers'; 0 where it has none.
+    Args:
+        validate: figures of each evaluation besides the loss.
+        muon: whether the optimizer is `recipes.optim`.
+        reading: weight of the loss of the model's waveform heads beside the answers'; 0 where it has none.
     """
 
     def __init__(

@@ -96,10 +96,16 @@ def _beat_window() -> _Array:
 class MedianBeat:
     """The median of a record's beats of the prevailing kind, at `HIGH_RATE_HZ`.
 
-    mv: (12, m) millivolts. peak: its fixed point, samples. cycle: median RR, samples. p_onset, p_end, qrs_onset,
-    qrs_end, t_end: samples, not rounded. NaN for P where no wave of 0.04 mV comes back with every beat (fibrillation)
-    or where it comes back between the beats, too (flutter), and for P and T where the leads or the two readings do not
-    agree about the mark.
+    Attributes:
+        mv: (12, m) millivolts.
+        peak: its fixed point, samples.
+        cycle: median RR, samples. p_onset, p_end, qrs_onset,.
+        qrs_end: samples, not rounded. NaN for P where no wave of 0.04 mV comes back with every beat (fibrillation)
+            or where it comes back between the beats, too (flutter), and for P and T where the leads or the two
+            readings do not agree about the mark.
+        t_end: samples, not rounded. NaN for P where no wave of 0.04 mV comes back with every beat (fibrillation) or
+            where it comes back between the beats, too (flutter), and for P and T where the leads or the two
+            readings do not agree about the mark.
     """
 
     mv: _Samples
@@ -116,8 +122,11 @@ class MedianBeat:
 class Complexes:
     """The QRS complexes of a record at `HIGH_RATE_HZ`.
 
-    mv: (n, 12) the record without wander; smooth: (n, 8) its independent leads without noise, too. middles: (beats,)
-    samples, the same point of each complex. prevailing: (beats,) which of them `beat` is the median of.
+    Attributes:
+        mv: (n, 12) the record without wander.
+        smooth: (n, 8) its independent leads without noise, too.
+        middles: (beats,) samples, the same point of each complex.
+        prevailing: (beats,) which of them `beat` is the median of.
     """
 
     mv: _Samples
@@ -131,9 +140,15 @@ class Complexes:
 class Delineation:
     """The waves of a record, in samples of its own rate, not rounded; NaN where a beat shows none.
 
-    beats: (n,) the same point of each QRS complex, ascending. prevailing: (n,) whether the beat is of the kind that
-    `median` shows. p_onset, p_end, qrs_onset, qrs_end, t_end: (n,). median: None where fewer than three beats, or fewer
-    than half, are alike; then nothing but `beats` is known.
+    Attributes:
+        beats: (n,) the same point of each QRS complex, ascending.
+        prevailing: (n,) whether the beat is of the kind that `median` shows.
+        p_onset: (n,).
+        p_end: (n,).
+        qrs_onset: (n,).
+        qrs_end: (n,).
+        t_end: (n,).
+        median: None where fewer than three beats, or fewer than half, are alike; then nothing but `beats` is known.
     """
 
     beats: _Array

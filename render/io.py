@@ -55,7 +55,8 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Like `atomic_write` for a folder that does not exist yet (or is empty).
 
-    Raises `InputError` when `path` is a file or a folder that is not empty.
+    Raises:
+        InputError: When `path` is a file or a folder that is not empty.
     """
     path = Path(path)
     require_empty(path)
@@ -98,9 +99,14 @@ def require_same_request(
 ) -> None:
     """Refuse to resume in `folder` a run that started with another request: its results would be a mixture of both.
 
-    first, now: the request at the start and now, compared as JSON; keys of nested objects are joined by dots.
-    free: keys that may differ. mend: how to resume, instead of "the same KEY".
-    Raises `InputError` naming the first key that differs, with both values.
+    Args:
+        first: the request at the start and now, compared as JSON; keys of nested objects are joined by dots.
+        now: the request at the start and now, compared as JSON; keys of nested objects are joined by dots.
+        free: keys that may differ.
+        mend: how to resume, instead of "the same KEY".
+
+    Raises:
+        InputError: Naming the first key that differs, with both values.
     """
     before, after = (_flat(json.loads(json.dumps(request))) for request in (first, now))
     for key in sorted({*before, *after} - {*free}):

@@ -34,8 +34,12 @@ class RecordFigure(Figure):
 def plot_record(record: EcgRecord, layout: str = "3x4+1R") -> RecordFigure:
     """The record on ECG paper, true to size: 1 mm of the figure is 1 mm of paper (25 mm/s and 10 mm/mV by default).
 
-    layout: as for `ecg-vlm render --layout`, "6x2,cabrera,50mm/s" for example. `figure.savefig("ecg.pdf")` saves it.
-    Raises `InputError` for a layout that is not known.
+    Args:
+        layout: as for `ecg-vlm render --layout`, "6x2,cabrera,50mm/s" for example. `figure.savefig("ecg.pdf")`
+            saves it.
+
+    Raises:
+        InputError: For a layout that is not known.
     """
     page = layout_named(layout)
     figure = RecordFigure(figsize=(page.width / _MM_PER_INCH, page.height / _MM_PER_INCH))

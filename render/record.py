@@ -27,19 +27,21 @@ _LARGEST_MILLIVOLT = 100.0
 class EcgRecord:
     """One 12-lead ECG.
 
-    signal: (12, n) float32, millivolts, rows in the order of `LEADS`.
-    sampling_rate: hertz.
-    statements: the SCP codes that hold for this record, sorted, each once (see `render.statements`).
-    report: the free text that came with the record, unchanged; "" when there is none.
-    provenance: origin of the statements: "human", "machine" or "simulated".
-    fold: PTB-XL's stratified fold 1-10, or None.
-    age: years; sex: "male", "female" or "". None and "" mean unknown.
-    header: what a machine would print at the page's head (name -> text), without findings.
-    measurements: of the waveform, any of "rate_bpm", "pr_ms", "qrs_ms", "qt_ms", "p_axis_deg", "qrs_axis_deg" and
-        "t_axis_deg"; unknown ones are left out.
-    measured_by: origin of the measurements: "machine" (the recorder's own analysis), "simulated" (the simulator's
-        settings), or "" without measurements.
-    unmapped_lines: lines of the machine's report that stand for no statement, unchanged.
+    Attributes:
+        signal: (12, n) float32, millivolts, rows in the order of `LEADS`.
+        sampling_rate: hertz.
+        statements: the SCP codes that hold for this record, sorted, each once (see `render.statements`).
+        report: the free text that came with the record, unchanged; "" when there is none.
+        provenance: origin of the statements: "human", "machine" or "simulated".
+        fold: PTB-XL's stratified fold 1-10, or None.
+        age: years.
+        sex: "male", "female" or "". None and "" mean unknown.
+        header: what a machine would print at the page's head (name -> text), without findings.
+        measurements: of the waveform, any of "rate_bpm", "pr_ms", "qrs_ms", "qt_ms", "p_axis_deg", "qrs_axis_deg"
+            and "t_axis_deg"; unknown ones are left out.
+        measured_by: origin of the measurements: "machine" (the recorder's own analysis), "simulated" (the
+            simulator's settings), or "" without measurements.
+        unmapped_lines: lines of the machine's report that stand for no statement, unchanged.
     """
 
     record_id: str

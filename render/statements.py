@@ -18,9 +18,11 @@ from types import MappingProxyType
 class Statement:
     """One SCP statement.
 
-    superclass: NORM, MI, STTC, CD or HYP for diagnostic statements, "" otherwise.
-    subclass: one of the 23 diagnostic subclasses, "" for form and rhythm statements.
-    records: how many of 11,987 PTB-XL records carry it. simulated_records: how many of 10,000 simulated ones do.
+    Attributes:
+        superclass: NORM, MI, STTC, CD or HYP for diagnostic statements, "" otherwise.
+        subclass: one of the 23 diagnostic subclasses, "" for form and rhythm statements.
+        records: how many of 11,987 PTB-XL records carry it.
+        simulated_records: how many of 10,000 simulated ones do.
     """
 
     code: str

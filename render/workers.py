@@ -28,9 +28,14 @@ def run_tasks(
 ) -> None:
     """Call `function(*task, step)` for every task, in this process or in `workers` spawned ones.
 
-    report: called with the number of steps of all tasks so far, in this process.
     An exception of a task or of `report`, Ctrl-C included, stops every worker within one step and is raised again.
-    Where this process is killed, its workers end at once. Raises `WorkFailed` when a worker is killed.
+    Where this process is killed, its workers end at once.
+
+    Args:
+        report: called with the number of steps of all tasks so far, in this process.
+
+    Raises:
+        WorkFailed: When a worker is killed.
     """
     if workers <= 1:
         count = 0

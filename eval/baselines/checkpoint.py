@@ -148,7 +148,8 @@ def write_checkpoint(
 def restore(folder: Path, request: Request, network: nn.Module, optimizer: torch.optim.Optimizer) -> list[Epoch]:
     """Put network and optimizer into the state of the checkpoint and return its epochs; no epochs without a checkpoint.
 
-    Raises InputError when the checkpoint is damaged, or belongs to a run with another request.
+    Raises:
+        InputError: When the checkpoint is damaged, or belongs to a run with another request.
     """
     path = folder / _CHECKPOINT
     if not path.is_file():

@@ -15,8 +15,11 @@ from types import MappingProxyType
 class BaselineSettings:
     """Settings of a training run; stored beside the weights.
 
-    batch: records a step, on average. lr: learning rate, the highest one under "one-cycle".
-    optimizer: "adamw" or "adamax". schedule: "one-cycle" or "constant".
+    Attributes:
+        batch: records a step, on average.
+        lr: learning rate, the highest one under "one-cycle".
+        optimizer: "adamw" or "adamax".
+        schedule: "one-cycle" or "constant".
     """
 
     epochs: int = 50

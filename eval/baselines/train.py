@@ -53,8 +53,9 @@ def read_records(
 ) -> tuple[list[str], NDArray[np.float32], NDArray[np.bool_]]:
     """Record ids, signals and labels of the 71 statements of all records of a source, as `LabelledSignals` has them.
 
-    lenient: leave out records that are not on the disk, as after a partial download; otherwise the first raises
-    `MissingRecordError`.
+    Args:
+        lenient: leave out records that are not on the disk, as after a partial download; otherwise the first raises
+            `MissingRecordError`.
     """
     ids, signals, statements = [], [], []
     for i in range(len(source)):
@@ -99,14 +100,19 @@ def train(
 ) -> TrainedBaseline:
     """Train network `name` on (n, 12, 1000) millivolts at 100 Hz and (n, c) labels; `classes` default to all 71.
 
-    recipe: the benchmark's for this network when None. validation: records whose macro AUC is reported after each
-    epoch; they do not change the weights. out: folder for a checkpoint after each epoch, and in the end for the files
-    that `load` reads. resume: continue from the checkpoint in `out`, with the same weights as without interruption; a
-    finished run is returned as it is, and in an empty folder the training starts.
-
     The same seed, data, machine and number of torch threads give the same weights. The caller's random state does not
-    change. Raises InputError for an unknown name, arrays that do not fit together, and a folder with the checkpoint of
-    another request; WorkFailed when the loss or a weight is not a finite number.
+    change.
+
+    Args:
+        recipe: the benchmark's for this network when None.
+        validation: records whose macro AUC is reported after each epoch; they do not change the weights.
+        out: folder for a checkpoint after each epoch, and in the end for the files that `load` reads.
+        resume: continue from the checkpoint in `out`, with the same weights as without interruption; a finished run
+            is returned as it is, and in an empty folder the training starts.
+
+    Raises:
+        InputError: For an unknown name, arrays that do not fit together, and a folder with the checkpoint of
+            another request; WorkFailed when the loss or a weight is not a finite number.
     """
     if out is not None and not resume:
         require_empty(out)
@@ -142,7 +148,8 @@ def train(
 def predict(model: TrainedBaseline, signals: NDArray[np.float32]) -> NDArray[np.float64]:
     """(n, 12, 1000) millivolts at 100 Hz -> (n, c) probabilities, of a CNN the maximum over 7 windows of 2.5 s.
 
-    Raises InputError for signals of another shape, and for NaN or infinite samples.
+    Raises:
+        InputError: For signals of another shape, and for NaN or infinite samples.
     """
     _check_signals("signals", signals)
     return _scores(model.network, _inputs(model.name, signals))

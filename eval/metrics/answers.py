@@ -24,7 +24,8 @@ ECGBENCH_LABELS = ("NORM", "MI", "STTC", "CD", "HYP")
 class DecisionMetrics:
     """Figures of decisions: task -> mean over classes of F1 and balanced accuracy, Hamming loss, exact match.
 
-    statement_f1: of each statement that has a record with and one without it.
+    Attributes:
+        statement_f1: of each statement that has a record with and one without it.
     """
 
     f1: dict[str, Interval]
@@ -38,7 +39,10 @@ class DecisionMetrics:
 class EcgBenchMetrics:
     """Substring scoring over the five superclasses; NaN where undefined.
 
-    balanced_accuracy: what ECGBench calls AUC. f1: macro. hamming_loss: share of wrong entries.
+    Attributes:
+        balanced_accuracy: what ECGBench calls AUC.
+        f1: macro.
+        hamming_loss: share of wrong entries.
     """
 
     records: int
@@ -51,7 +55,8 @@ class EcgBenchMetrics:
 class TextMetrics:
     """Corpus BLEU (0 to 100), corpus chrF (0 to 100), mean ROUGE-L F-measure (0 to 100) over `pairs` answers.
 
-    signature: the settings of BLEU and chrF in the notation of sacrebleu.
+    Attributes:
+        signature: the settings of BLEU and chrF in the notation of sacrebleu.
     """
 
     pairs: int
@@ -65,9 +70,11 @@ class TextMetrics:
 class AnswerMetrics:
     """Figures of answers in words.
 
-    records: records with at least one answer; unparsed: share of answers in which the parser recognises no statement.
-    ecgbench: the same answers scored in the manner of ECGBench. text: nearness to the reference reports, None without
-    any.
+    Attributes:
+        records: records with at least one answer.
+        unparsed: share of answers in which the parser recognises no statement.
+        ecgbench: the same answers scored in the manner of ECGBench.
+        text: nearness to the reference reports, None without any.
     """
 
     records: int
@@ -82,8 +89,11 @@ class AnswerMetrics:
 class RefusalMetrics:
     """How often answers refuse (`eval.parser.parse.refusal`), on unreadable and on readable pages.
 
-    unreadable, readable: pages with an answer. refused, wrongly_refused: the number of each for which all answers
-    refuse.
+    Attributes:
+        unreadable: pages with an answer.
+        readable: pages with an answer.
+        refused: the number of each for which all answers refuse.
+        wrongly_refused: the number of each for which all answers refuse.
     """
 
     unreadable: int

@@ -46,7 +46,8 @@ class Interval:
 class Bootstrap:
     """A metric's mean over classes and per-class values, of one system or of the difference of two, with intervals.
 
-    left_out: classes for which the metric is undefined; they do not enter the mean.
+    Attributes:
+        left_out: classes for which the metric is undefined; they do not enter the mean.
     """
 
     macro: Interval
@@ -60,8 +61,10 @@ class Bootstrap:
 class BootstrapSamples:
     """Per-class values of a metric on the records themselves and on each bootstrap resample of them.
 
-    point: (c,); replicates: (resamples, c); NaN where a class is undefined. Samples made with one seed over the same
-    labels rest on the same resamples, so that their difference is a paired one.
+    Attributes:
+        point: (c,).
+        replicates: (resamples, c); NaN where a class is undefined. Samples made with one seed over the same labels
+            rest on the same resamples, so that their difference is a paired one.
     """
 
     classes: tuple[str, ...]
@@ -84,10 +87,11 @@ class BootstrapSamples:
     def summary(self, *, recentre: bool = False) -> Bootstrap:
         """Macro and per-class intervals; a class that is undefined on the records themselves is left out everywhere.
 
-        recentre: shift the replicates so that their mean is the value itself: the bootstrap's own estimate of its bias
-        is removed (Efron and Tibshirani 1993, ch. 10). Average precision needs it: copies of a positive are next to
-        each other in the ranking and raise each other's precision. So does F1: its mean rises when the rarest classes
-        drop out of a resample.
+        Args:
+            recentre: shift the replicates so that their mean is the value itself: the bootstrap's own estimate of
+                its bias is removed (Efron and Tibshirani 1993, ch. 10). Average precision needs it: copies of a
+                positive are next to each other in the ranking and raise each other's precision. So does F1: its
+                mean rises when the rarest classes drop out of a resample.
         """
         is_defined = np.isfinite(self.point)
         per_class = {
@@ -125,9 +129,10 @@ def bootstrap_statistic(
 class MacroAuc:
     """Mean of the per-class ROC AUC over the classes where it is defined.
 
-    value: the mean, NaN when no class is defined.
-    per_class: class -> ROC AUC, defined classes only.
-    left_out: classes without a positive or without a negative record; they do not enter the mean.
+    Attributes:
+        value: the mean, NaN when no class is defined.
+        per_class: class -> ROC AUC, defined classes only.
+        left_out: classes without a positive or without a negative record; they do not enter the mean.
     """
 
     value: float
@@ -146,7 +151,9 @@ class Rankings:
 def roc_auc(labels: Bools, scores: NDArray[np.floating]) -> float:
     """Area under the ROC curve: P(score of a positive > score of a negative), ties count one half.
 
-    labels: (n,) bool; scores: (n,) finite. NaN when there is no positive or no negative record.
+    Args:
+        labels: (n,) bool.
+        scores: (n,) finite. NaN when there is no positive or no negative record.
     """
     y, s = _tables(np.asarray(labels)[:, None], np.asarray(scores)[:, None])
     return float(_weighted_ranking(y[:, 0], s[:, 0], np.ones((len(y), 1)))[0][0])
@@ -287,7 +294,9 @@ def bootstrap_decisions(
     F1 = 2 TP / (2 TP + FP + FN); balanced accuracy = (sensitivity + specificity) / 2, which ECGBench publishes under
     the name AUC; both NaN for a class without a positive or without a negative record. Hamming loss: share of wrong
     entries of the n x c table. Exact match: share of records with every class right.
-    Raises ValueError when the two tables differ in shape.
+
+    Raises:
+        ValueError: When the two tables differ in shape.
     """
     y, d = np.asarray(labels, dtype=np.bool_), np.asarray(decisions, dtype=np.bool_)
     if y.shape != d.shape or y.ndim != 2 or y.shape[1] != len(classes):

@@ -33,7 +33,8 @@ _EDGE = 1e-7  # scores are softmaxes in float32, which does not resolve values n
 class Curve:
     """The calibration curve of one statement, and the score from which on the statement is called present.
 
-    positives: number of validation records with the statement, of those that the curve was fitted on.
+    Attributes:
+        positives: number of validation records with the statement, of those that the curve was fitted on.
     """
 
     slope: float
@@ -46,10 +47,14 @@ class Curve:
 class Calibration:
     """Frozen curves of one system.
 
-    system: its name. data: where the validation records come from. folds: fold -> number of records ("-" for none).
-    record_ids, patient_ids: the records it was fitted on; they must not be judged with it.
-    curves: code -> Curve; a statement that is present in no (or in every) validation record has none: its score stays
-    as it is, and it is never called present.
+    Attributes:
+        system: its name.
+        data: where the validation records come from.
+        folds: fold -> number of records ("-" for none).
+        record_ids: the records it was fitted on; they must not be judged with it.
+        patient_ids: the records it was fitted on; they must not be judged with it.
+        curves: code -> Curve; a statement that is present in no (or in every) validation record has none: its score
+            stays as it is, and it is never called present.
     """
 
     system: str
@@ -105,10 +110,12 @@ def fit(system: System, records: LabelledRecords) -> Calibration:
 
     Platt scaling (Platt 1999) of the logit, with his smoothed targets, by Newton's method (Lin, Lin and Weng 2007).
     With fewer than ten positives or negatives, or where the slope would be negative, only the offset is fitted: so few
-    records do not determine two parameters, and a negative slope would reverse the ranking.
-    The threshold has the highest F1 on these records; with fewer than ten positives or negatives, where the best F1 is
-    a matter of chance, it is where the calibrated probability reaches one half. Raises InputError when the system lacks
-    a record.
+    records do not determine two parameters, and a negative slope would reverse the ranking. The threshold has the
+    highest F1 on these records; with fewer than ten positives or negatives, where the best F1 is a matter of chance, it
+    is where the calibrated probability reaches one half.
+
+    Raises:
+        InputError: When the system lacks a record.
     """
     scores = system.scores_of(records.record_ids)
     labels, codes = label_matrix(records.statements, "all")

@@ -42,8 +42,9 @@ class Control:
 class ControlMetrics:
     """Macro AUC on altered pages per task, and the paired difference, altered minus unaltered.
 
-    chance: for controls without information on the page, the range of 95 % of macro AUCs (task "all") when the same
-    scores are assigned to the records at random.
+    Attributes:
+        chance: for controls without information on the page, the range of 95 % of macro AUCs (task "all") when the
+            same scores are assigned to the records at random.
     """
 
     name: str

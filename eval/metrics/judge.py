@@ -33,9 +33,12 @@ Samples = Mapping[str, Mapping[str, Rankings]]
 class Evaluation:
     """All that a report is computed from. The first system is compared with every other.
 
-    calibrations: system name -> its frozen calibration; calibrated figures and decisions are shown for these only.
-    controls: the first system's scores on altered pages. contamination: one line per system: whether it was tuned on
-    anything that is judged here. meta: section -> {key: value} or section -> value: versions, commit, data set ...
+    Attributes:
+        calibrations: system name -> its frozen calibration; calibrated figures and decisions are shown for these
+            only.
+        controls: the first system's scores on altered pages.
+        contamination: one line per system: whether it was tuned on anything that is judged here.
+        meta: section -> {key: value} or section -> value: versions, commit, data set ...
     """
 
     title: str
@@ -75,10 +78,13 @@ class Difference:
 class Report:
     """All figures of an evaluation; the contents of `report.json`.
 
-    records_sha256: of the judged records and their labels: reports with the same digest judged the same records.
-    checked: `Evaluation.contamination`. warnings: what makes figures too good, such as a calibration that was fitted on
-    judged records, or a control that stays above chance.
-    controls: of the first system.
+    Attributes:
+        records_sha256: of the judged records and their labels: reports with the same digest judged the same
+            records.
+        checked: `Evaluation.contamination`.
+        warnings: what makes figures too good, such as a calibration that was fitted on judged records, or a control
+            that stays above chance.
+        controls: of the first system.
     """
 
     title: str
@@ -108,7 +114,8 @@ class Report:
 def judge(evaluation: Evaluation, *, resamples: int = 1000, seed: int = 0) -> Report:
     """All figures of an evaluation. resamples, seed: of the bootstrap.
 
-    Raises InputError when two systems share a name, a system lacks a record, or no record has a label.
+    Raises:
+        InputError: When two systems share a name, a system lacks a record, or no record has a label.
     """
     records, systems = evaluation.records, evaluation.systems
     _check_names(systems)

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 class PublishedResult:
     """One system's published macro AUCs.
 
-    macro_auc: task -> value; half_width: task -> half-width of the published 90 % bootstrap interval.
+    Attributes:
+        macro_auc: task -> value.
+        half_width: task -> half-width of the published 90 % bootstrap interval.
     """
 
     name: str

@@ -47,7 +47,8 @@ _MIN_RECORDS_OF_PAIR = 5
 class ProbabilityMetrics:
     """How well probabilities are calibrated: task -> Brier score and calibration error, means over classes.
 
-    reliability: the curve over all 71 statements.
+    Attributes:
+        reliability: the curve over all 71 statements.
     """
 
     brier: dict[str, Interval]
@@ -69,11 +70,15 @@ class Roc:
 class ConfusablePair:
     """Two statements that are easily taken for each other (`render/dialogues/confusable.csv`).
 
-    first_only, second_only: number of records with one and not the other; only these count here.
-    told_apart: ROC AUC of the difference of log-odds for first against second; 0.5 is chance, below it the two are
-    swapped.
-    first_swapped, second_swapped: share of the records for which, at the frozen thresholds, the other statement was
-    called and the right one was not; None without thresholds.
+    Attributes:
+        first_only: number of records with one and not the other; only these count here.
+        second_only: number of records with one and not the other; only these count here.
+        told_apart: ROC AUC of the difference of log-odds for first against second; 0.5 is chance, below it the two
+            are swapped.
+        first_swapped: share of the records for which, at the frozen thresholds, the other statement was called and
+            the right one was not; None without thresholds.
+        second_swapped: share of the records for which, at the frozen thresholds, the other statement was called and
+            the right one was not; None without thresholds.
     """
 
     first: str
@@ -89,10 +94,18 @@ class ConfusablePair:
 class SystemMetrics:
     """One system. All but `hard`, `refusals`, `notes` and `cost` come from its probabilities; None or empty without.
 
-    macro_auc, average_precision, fmax: per task. statement_auc, statement_precision: per statement (task "all").
-    probabilities: of the scores as given; calibrated: of the calibrated ones, thresholded: decisions at the frozen
-    thresholds, calibration: what they were fitted on; None without a calibration.
-    hard: of the answers in words. neighbours: confusable pairs. refusals: None without answers.
+    Attributes:
+        macro_auc: per task.
+        average_precision: per task.
+        fmax: per task.
+        statement_auc: per statement (task "all").
+        statement_precision: per statement (task "all").
+        probabilities: of the scores as given.
+        calibrated: of the calibrated ones, thresholded: decisions at the frozen thresholds, calibration: what they
+            were fitted on; None without a calibration.
+        hard: of the answers in words.
+        neighbours: confusable pairs.
+        refusals: None without answers.
     """
 
     name: str
@@ -230,7 +243,8 @@ def confusable_pairs(
 ) -> tuple[ConfusablePair, ...]:
     """How well (n, 71) scores tell similar statements apart, worst pair first; five records on either side at least.
 
-    decisions: (n, 71) at the frozen thresholds, where there are any.
+    Args:
+        decisions: (n, 71) at the frozen thresholds, where there are any.
     """
     labels, codes = label_matrix(statement_sets, "all")
     column = {code: i for i, code in enumerate(codes)}

@@ -62,7 +62,10 @@ class IntervalRow:
     """One line of a chart: a label, a grey note behind it, a count, and one interval (or None) per system.
 
     An interval whose limits are NaN is drawn as a mark without whisker.
-    faint: drawn pale, because it rests on too few positives. group: heading above the row when it changes.
+
+    Attributes:
+        faint: drawn pale, because it rests on too few positives.
+        group: heading above the row when it changes.
     """
 
     label: str
@@ -91,7 +94,9 @@ def interval_chart(
     """Marks with 95 % whiskers over the AUC axis from `low` to `high`, and a line at 0.5 for chance, as HTML.
 
     Systems differ by colour and by shape, so that the chart is legible on a grey printer and in colour blindness.
-    count_label: heading of the counts.
+
+    Args:
+        count_label: heading of the counts.
     """
     parts = [f'<div class="chart" role="group" aria-label="{escape(title)}">', _axis(low, high, count_label)]
     group = ""

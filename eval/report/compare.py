@@ -60,7 +60,9 @@ def compare_reports(paths: Sequence[Path], *, resamples: int = 1000, seed: int =
     """Read the reports (folders, or their `report.json`) and compare them.
 
     Paired differences are computed again from the files of scores, for reports on the same records as the first.
-    Raises InputError for fewer than two reports, or one that cannot be read.
+
+    Raises:
+        InputError: For fewer than two reports, or one that cannot be read.
     """
     if len(paths) < 2:
         raise InputError("compare: one report has nothing to be compared with; name at least two reports")

@@ -33,8 +33,12 @@ class Example:
 class Miss:
     """A record on the wrong side for one statement.
 
-    row: of the record. present: whether the record has the statement. score: what the system gave.
-    beyond: share of the records of the other side that are ranked on the right side of it: 1 is the worst possible.
+    Attributes:
+        row: of the record.
+        present: whether the record has the statement.
+        score: what the system gave.
+        beyond: share of the records of the other side that are ranked on the right side of it: 1 is the worst
+            possible.
     """
 
     row: int
@@ -59,7 +63,8 @@ class Miss:
 def gallery(systems: Sequence[System], records: LabelledRecords, rows: Any) -> list[Example]:
     """The first pages and the worst misses of the first system with scores, with the answers of every system.
 
-    rows: of the data set, in the order of `records`.
+    Args:
+        rows: of the data set, in the order of `records`.
     """
     selection = [(row, "one of the first pages, not chosen") for row in range(min(_FIRST, len(records.record_ids)))]
     system = next((system for system in systems if system.scores is not None), None)

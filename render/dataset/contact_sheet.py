@@ -84,7 +84,9 @@ def contact_sheet(rows: Sequence[Mapping[str, Any]]) -> bytes:
     Below each page are its record, source, layout, style and statements, and some of its questions with their answers.
     The head has the number of pages, of dialogues by task and form, and of closed questions answered yes, over all
     rows. The same rows give the same bytes.
-    Raises `InputError` when there is no row, and for an image that cannot be opened.
+
+    Raises:
+        InputError: When there is no row, and for an image that cannot be opened.
     """
     if not rows:
         raise InputError("preview: no page to show; every record was left out")

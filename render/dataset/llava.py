@@ -48,8 +48,9 @@ _MAGIC = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpg"}
 def llava_samples(row: Mapping[str, Any], image: str) -> list[dict[str, Any]]:
     """A data set row as samples of one dialogue each.
 
-    image: the path of the row's image relative to the image folder, with "/". The ids consist of it and the number of
-    the dialogue, so that they are unique if the images are, and the same for the same data set.
+    Args:
+        image: the path of the row's image relative to the image folder, with "/". The ids consist of it and the
+            number of the dialogue, so that they are unique if the images are, and the same for the same data set.
     """
     stem = image.removeprefix("images/").rsplit(".", 1)[0].replace("/", "-")
     samples = []
@@ -71,10 +72,14 @@ def export_llava(
 ) -> int:
     """Write the shards of a data set as `out/llava.json` and `out/images/<shard>/<record>-<page>.png`.
 
-    The image folder for training is `out` itself. A few rows are in memory at a time, and the same shards give the
-    same bytes. After an interruption run it again: correct images are not rewritten, and the JSON is written last.
-    progress: called with (pages written, total pages). Returns the number of samples.
-    Raises `InputError` where there is no shard, or a damaged one, and when `out` cannot be a folder.
+    The image folder for training is `out` itself. A few rows are in memory at a time, and the same shards give the same
+    bytes. After an interruption run it again: correct images are not rewritten, and the JSON is written last.
+
+    Args:
+        progress: called with (pages written, total pages). Returns the number of samples.
+
+    Raises:
+        InputError: Where there is no shard, or a damaged one, and when `out` cannot be a folder.
     """
     out = Path(out)
     shards = sorted((Path(dataset) / "data").glob("*.parquet"))
@@ -146,16 +151,20 @@ def _write_image(path: Path, content: bytes) -> None:
 class LlavaDialogues:
     """The conversations of a LLaVA or ECGInstruct file, by record.
 
-    path: a JSON list of samples, or JSONL. source: the name of the records' source. A sample of "mimic" or "ptbxl" is
-    assigned to its record by image path or id, one of "wfdb" by file name ("code15_v4/2508875-0.png" is
-    exams_part2/2508875; folders that both have must agree), and one written by `export_llava` by its own keys.
-
     len: the samples of records of the source. unmatched_samples: those of none. empty_turns: the turns without a
-    question or an answer, which are left out.
-    The file is read and checked once, then only the positions of samples stay in memory, 20 bytes each, so that an
-    instance can be sent to a worker process; `dialogues` reads the file again there.
-    Raises `InputError` (file, sample number from 1, field, mend) for a damaged file or sample, and when no sample is of
-    a record of the source.
+    question or an answer, which are left out. The file is read and checked once, then only the positions of samples
+    stay in memory, 20 bytes each, so that an instance can be sent to a worker process; `dialogues` reads the file again
+    there.
+
+    Args:
+        path: a JSON list of samples, or JSONL.
+        source: the name of the records' source. A sample of "mimic" or "ptbxl" is assigned to its record by image
+            path or id, one of "wfdb" by file name ("code15_v4/2508875-0.png" is exams_part2/2508875; folders that
+            both have must agree), and one written by `export_llava` by its own keys.
+
+    Raises:
+        InputError: (file, sample number from 1, field, mend) for a damaged file or sample, and when no sample is of
+            a record of the source.
     """
 
     def __init__(self, path: str | Path, source: str) -> None:
@@ -194,9 +203,11 @@ class LlavaDialogues:
     def dialogues(self, record: EcgRecord) -> list[Dialogue]:
         """The record's dialogues in the file's order, one per turn, without duplicates; [] where there are none.
 
-        Unless the sample has them, provenance is "machine" (a language model wrote ECGInstruct's answers from
-        reports), statements are (), and task and form are those of `guess_task` and `guess_form`.
-        Raises `InputError` when the file has changed since it was opened.
+        Unless the sample has them, provenance is "machine" (a language model wrote ECGInstruct's answers from reports),
+        statements are (), and task and form are those of `guess_task` and `guess_form`.
+
+        Raises:
+            InputError: When the file has changed since it was opened.
         """
         if record.source != self.source:
             raise ValueError(f"record {record.record_id} is of {record.source}, these dialogues are for {self.source}")

@@ -108,10 +108,14 @@ def write_dataset(
 ) -> dict[str, Any]:
     """Render every record of `source` into the folder `out` and return the manifest.
 
-    dialogue_source: replaces composed dialogues; records without any in it are left out.
-    progress: called with (pages drawn, total pages) as they are drawn.
-    Raises `InputError` for a folder that is not empty without `resume`, for other options than at the start, for an
-    unreadable record (unless lenient), and when no record could be read; `WorkFailed` when a worker dies.
+    Args:
+        dialogue_source: replaces composed dialogues; records without any in it are left out.
+        progress: called with (pages drawn, total pages) as they are drawn.
+
+    Raises:
+        InputError: For a folder that is not empty without `resume`, for other options than at the start, for an
+            unreadable record (unless lenient), and when no record could be read.
+        WorkFailed: When a worker dies.
     """
     out = Path(out)
     if len(source) == 0:

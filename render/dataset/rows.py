@@ -88,16 +88,23 @@ def schema(options: Options) -> pa.Schema:
 class Options:
     """What determines the bytes of a data set, besides the source.
 
-    layout: words for the arrangement of the page (see `render.pages.options`). style: words for its look (see
-    `render.pages.style`). width: of the page in pixels, which determines its height; with `dpi` the paper's true width
-    at that resolution instead. per_record: pages of each record. mask: whether each row has the page's mask.
-    signal: whether each row has its record's signal (`render.dataset.signal_column`).
-    closed: yes/no questions per page; None for as many no as yes. tasks, forms: of dialogues, from
-    `render.dialogues.compose`.
-    seed: of layouts, styles, wear, questions and wording. shard_size: pages per Parquet file.
-    lenient: draw dead leads and short records as they are, and list unreadable records; otherwise stop at the first.
-    unreadable: share (0-1) of pages that cannot be read, and whose answers say so (`render.negatives.unreadable`); the
-    other pages are the same as without it.
+    Attributes:
+        layout: words for the arrangement of the page (see `render.pages.options`).
+        style: words for its look (see `render.pages.style`).
+        width: of the page in pixels, which determines its height; with `dpi` the paper's true width at that
+            resolution instead.
+        per_record: pages of each record.
+        mask: whether each row has the page's mask.
+        signal: whether each row has its record's signal (`render.dataset.signal_column`).
+        closed: yes/no questions per page; None for as many no as yes.
+        tasks: of dialogues, from `render.dialogues.compose`.
+        forms: of dialogues, from `render.dialogues.compose`.
+        seed: of layouts, styles, wear, questions and wording.
+        shard_size: pages per Parquet file.
+        lenient: draw dead leads and short records as they are, and list unreadable records; otherwise stop at the
+            first.
+        unreadable: share (0-1) of pages that cannot be read, and whose answers say so
+            (`render.negatives.unreadable`); the other pages are the same as without it.
     """
 
     layout: str = "3x4+1R"
@@ -150,7 +157,8 @@ def check(record: EcgRecord, layout: Layout) -> None:
 def make_picture(record: EcgRecord, i: int, options: Options) -> tuple[PageImage, str]:
     """Page i of a data set as an image file, and the words of its style.
 
-    Raises `InputError` for a record that cannot be drawn.
+    Raises:
+        InputError: For a record that cannot be drawn.
     """
     # One random stream each, and another for the questions: a new style does not change layout and dialogues.
     layout_rng, style_rng, wear_rng = (np.random.default_rng([options.seed, i, stream]) for stream in (1, 2, 3))
@@ -173,9 +181,12 @@ def make_row(
 ) -> dict[str, Any]:
     """Row i of the data set: the record's page with its dialogues.
 
-    dialogues: from another source; None to compose them. prevalence: of the statements among the source's records,
-    if known (see `compose_dialogues`).
-    Raises `InputError` for a record that cannot be used.
+    Args:
+        dialogues: from another source; None to compose them.
+        prevalence: of the statements among the source's records, if known (see `compose_dialogues`).
+
+    Raises:
+        InputError: For a record that cannot be used.
     """
     picture, style = make_picture(record, i, options)
     if dialogues is None:

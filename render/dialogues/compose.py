@@ -63,10 +63,13 @@ _HARD_CHOICES = 0.5  # share of multiple choices with hard wrong options
 class Dialogue:
     """One question about an image with its answer.
 
-    task: one of `DIALOGUE_TASKS`. form: one of `FORMS`. language: of the answer, "en" or "de".
-    statements: codes that the dialogue is about, present or not: the code of a closed question; of a multiple choice
-        first the right option, then the wrong ones; none for a measurement.
-    provenance: origin of the answer: "human", "machine", "simulated" or "measured" (`render.measurements`).
+    Attributes:
+        task: one of `DIALOGUE_TASKS`.
+        form: one of `FORMS`.
+        language: of the answer, "en" or "de".
+        statements: codes that the dialogue is about, present or not: the code of a closed question; of a multiple
+            choice first the right option, then the wrong ones; none for a measurement.
+        provenance: origin of the answer: "human", "machine", "simulated" or "measured" (`render.measurements`).
     """
 
     task: str
@@ -86,7 +89,8 @@ class Dialogue:
 def related_statements(relation: str) -> Mapping[str, frozenset[str]]:
     """Pairs of `confusable.csv`: code -> codes related to it.
 
-    relation: "near" (easily confused with it) or "holds" (true whenever it is).
+    Args:
+        relation: "near" (easily confused with it) or "holds" (true whenever it is).
     """
     text = (files("render.dialogues") / "confusable.csv").read_text(encoding="utf-8")
     pairs = [
@@ -109,14 +113,19 @@ def compose_dialogues(
 ) -> list[Dialogue]:
     """The dialogues of one page; a function of its arguments and the state of `rng`.
 
-    vocabulary: codes that the source can carry; no other is asked about, because "no" would be a guess.
-    closed: None for every statement present and, over a data set, each statement as often absent as present; a number
-        for at most so many: those present, the same absent ones, then further absent ones, each as likely.
-    prevalence: share of the data set's records that carry each code; None for that of PTB-XL, or of the simulator for
-        simulated records. A code that more than half the records carry cannot be absent as often as present: it is
-        asked about wherever it is absent.
     A record without statements gets measurements only. Leaving out a task does not change the other dialogues.
-    Raises ValueError for an unknown task.
+
+    Args:
+        vocabulary: codes that the source can carry; no other is asked about, because "no" would be a guess.
+        closed: None for every statement present and, over a data set, each statement as often absent as present; a
+            number for at most so many: those present, the same absent ones, then further absent ones, each as
+            likely.
+        prevalence: share of the data set's records that carry each code; None for that of PTB-XL, or of the
+            simulator for simulated records. A code that more than half the records carry cannot be absent as often
+            as present: it is asked about wherever it is absent.
+
+    Raises:
+        ValueError: For an unknown task.
     """
     if unknown := set(tasks) - set(DIALOGUE_TASKS):
         raise ValueError(f"unknown tasks: {', '.join(sorted(unknown))}; valid are {', '.join(DIALOGUE_TASKS)}")
@@ -165,8 +174,11 @@ def refusals(
 ) -> list[Dialogue]:
     """Some of a page's questions, each with the reason why the page cannot be read as its answer.
 
-    kind, missing_leads: those of `render.negatives.unreadable.Unreadable`. `REFUSED_A_PAGE` of the questions, or all
-    where there are fewer. No statement is mentioned; the provenance is "simulated", like the fault itself.
+    Args:
+        kind: those of `render.negatives.unreadable.Unreadable`. `REFUSED_A_PAGE` of the questions, or all where
+            there are fewer. No statement is mentioned; the provenance is "simulated", like the fault itself.
+        missing_leads: those of `render.negatives.unreadable.Unreadable`. `REFUSED_A_PAGE` of the questions, or all
+            where there are fewer. No statement is mentioned; the provenance is "simulated", like the fault itself.
     """
     count = int(rng.integers(REFUSED_A_PAGE[0], REFUSED_A_PAGE[1] + 1))
     return [

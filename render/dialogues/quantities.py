@@ -23,10 +23,14 @@ FeatureQuestion = tuple[str, str, str]
 class Quantity:
     """One measured quantity in words.
 
-    name: completes "What is ...?". unit: as spoken. step: answers are rounded to it. margin: measuring error.
-    credible: lowest and highest value; others are errors of the machine and not asked about.
-    usual: the range of wrong options; None where it has too few distinguishable values.
-    bounds: (words that complete "Is {name} ...?", limit, whether a value above the limit means yes).
+    Attributes:
+        name: completes "What is ...?".
+        unit: as spoken.
+        step: answers are rounded to it.
+        margin: measuring error.
+        credible: lowest and highest value; others are errors of the machine and not asked about.
+        usual: the range of wrong options; None where it has too few distinguishable values.
+        bounds: (words that complete "Is {name} ...?", limit, whether a value above the limit means yes).
     """
 
     name: str
@@ -159,8 +163,9 @@ def feature_questions(
 ) -> list[FeatureQuestion]:
     """Up to `count` questions, each about another quantity, in a form sampled from those that fit it.
 
-    measurements: those of `render.measurements` or `EcgRecord.measurements`. Of the nine amplitudes at most one is
-    asked about, and at most one of the two QTc.
+    Args:
+        measurements: those of `render.measurements` or `EcgRecord.measurements`. Of the nine amplitudes at most one
+            is asked about, and at most one of the two QTc.
     """
     numbers = consistent_quantities(measurements, statements)
     keys = [key for key in numbers if key not in AMPLITUDES and not key.startswith("qtc")]

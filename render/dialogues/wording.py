@@ -243,7 +243,8 @@ REFUSALS: dict[str, dict[str, tuple[str, ...]]] = {
 def closed_question(code: str, form: int = 0, name: str = "") -> str:
     """The yes/no question about a statement code; name: one of `OTHER_NAMES` instead of its own.
 
-    Raises KeyError for a code outside the 71.
+    Raises:
+        KeyError: For a code outside the 71.
     """
     if code == "NORM":
         return NORMAL_FORMS[form]

@@ -64,8 +64,10 @@ def font_of(pixels: int, handwriting: bool = False) -> Font:
 def cloud(rng: Generator, width: int, height: int, *, rough: float | None = None) -> Image.Image:
     """A grey picture: a random field whose amplitude falls with its frequency, as in photographs.
 
-    rough: amplitude of each octave relative to the next lower one; 0.5 is the 1/f spectrum of natural scenes (Field
-    1987, Relations between the statistics of natural images and the response properties of cortical cells).
+    Args:
+        rough: amplitude of each octave relative to the next lower one; 0.5 is the 1/f spectrum of natural scenes
+            (Field 1987, Relations between the statistics of natural images and the response properties of cortical
+            cells).
     """
     rough = rng.uniform(0.3, 0.8) if rough is None else rough
     small = (min(width, _CLOUD), max(2, round(height * min(width, _CLOUD) / width)))

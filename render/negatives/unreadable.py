@@ -85,7 +85,8 @@ def make_unreadable(picture: PageImage, rng: Generator) -> Unreadable:
 def no_ecg(rng: Generator, longest: int, *, subject: str | None = None, mask: bool = False) -> ImageFile:
     """A picture without an ECG, its longer side at most `longest` pixels. Its mask, if `mask`, is paper everywhere.
 
-    subject: of `SUBJECTS`; None samples one.
+    Args:
+        subject: of `SUBJECTS`; None samples one.
     """
     aspect = float(np.exp(rng.uniform(-np.log(_TALLEST), np.log(_TALLEST))))
     side = longest * rng.uniform(_SMALLEST, 1.0)

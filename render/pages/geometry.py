@@ -37,14 +37,19 @@ def transform_points(matrix: NDArray[np.float64], points: NDArray[np.float64]) -
 class LeadTrace:
     """One stretch of one lead on its page.
 
-    lead: I to V6. label: the name printed beside it ("-aVR" for an inverted aVR).
-    box: the trace's row from its first to its last moment, page pixels. A large wave may leave it.
-    name_box: the letters of the label, page pixels, x1 and y1 excluded; None on a page without lead names.
-    start_s: the time at the box's left end, seconds from the record's first sample.
-    start_sample, end_sample: the record's samples that are drawn, the last one excluded.
-    baseline_y: the height of 0 mV, page pixels.
-    px_per_mm, mm_per_s, mm_per_mv: page pixels per mm of paper, paper speed, gain of this trace.
-    inverted: whether the trace is drawn upside down.
+    Attributes:
+        lead: I to V6.
+        label: the name printed beside it ("-aVR" for an inverted aVR).
+        box: the trace's row from its first to its last moment, page pixels. A large wave may leave it.
+        name_box: the letters of the label, page pixels, x1 and y1 excluded; None on a page without lead names.
+        start_s: the time at the box's left end, seconds from the record's first sample.
+        start_sample: the record's samples that are drawn, the last one excluded.
+        end_sample: the record's samples that are drawn, the last one excluded.
+        baseline_y: the height of 0 mV, page pixels.
+        px_per_mm: page pixels per mm of paper, paper speed, gain of this trace.
+        mm_per_s: page pixels per mm of paper, paper speed, gain of this trace.
+        mm_per_mv: page pixels per mm of paper, paper speed, gain of this trace.
+        inverted: whether the trace is drawn upside down.
     """
 
     lead: str
@@ -83,10 +88,15 @@ class LeadTrace:
 class PageGeometry:
     """A page, the picture that shows it, and the traces on it.
 
-    layout: in words of `render.pages.options`. width, height: of the picture, pixels.
-    px_per_mm: page pixels per mm of paper. mm_per_s: paper speed. mm_per_mv: gain of the first trace; others may have
-    their own. sampling_rate: of the record, Hz.
-    homography: float64 (3, 3), from page pixels to image pixels; the identity for a clean page.
+    Attributes:
+        layout: in words of `render.pages.options`.
+        width: of the picture, pixels.
+        height: of the picture, pixels.
+        px_per_mm: page pixels per mm of paper.
+        mm_per_s: paper speed.
+        mm_per_mv: gain of the first trace; others may have their own.
+        sampling_rate: of the record, Hz.
+        homography: float64 (3, 3), from page pixels to image pixels; the identity for a clean page.
     """
 
     layout: str
@@ -120,7 +130,9 @@ class PageGeometry:
     def to_image(self, trace: LeadTrace, samples: ArrayLike, mv: ArrayLike) -> NDArray[np.float64]:
         """Image pixels (n, 2) of voltages (n,) in mV of one of `leads`.
 
-        samples: (n,) their places in the record, counted from 0 at `sampling_rate`; fractions lie between two samples.
+        Args:
+            samples: (n,) their places in the record, counted from 0 at `sampling_rate`; fractions lie between two
+                samples.
         """
         return transform_points(self.homography, trace.to_page(np.asarray(samples) / self.sampling_rate, mv))
 

@@ -27,7 +27,9 @@ _PENS: Mapping[str, tuple[tuple[float, float] | None, tuple[float, float] | None
 class RuledPaper:
     """Paper without ink. Arrays are read-only.
 
-    bare: uint8 (height, width), tone * `INK_LEVELS`. levels: (tones,), how much of a heavy line's colour each tone has.
+    Attributes:
+        bare: uint8 (height, width), tone * `INK_LEVELS`.
+        levels: (tones,), how much of a heavy line's colour each tone has.
     """
 
     bare: NDArray[np.uint8]

@@ -28,8 +28,11 @@ _SETTINGS = ("Bandwidth", "Filter")  # fields of `EcgRecord.header` about the re
 class HeaderLine:
     """A line of text.
 
-    baseline, size: mm. fields: from the left end of the traces on; the last ones are left out where there is no room.
-    right: text that ends at the right end of the traces.
+    Attributes:
+        baseline: mm.
+        size: mm.
+        fields: from the left end of the traces on; the last ones are left out where there is no room.
+        right: text that ends at the right end of the traces.
     """
 
     baseline: float
@@ -41,8 +44,9 @@ class HeaderLine:
 def lines(record: EcgRecord, layout: Layout, text: str, findings: bool) -> list[HeaderLine]:
     """The lines of text on a page.
 
-    text: whose format they have, a word of `render.pages.paper.PAPER_WORDS`; "" for none. findings: whether the
-    record's statements are printed too.
+    Args:
+        text: whose format they have, a word of `render.pages.paper.PAPER_WORDS`; "" for none.
+        findings: whether the record's statements are printed too.
     """
     formats = {"": _nothing, "plain": _plain, "muse": _muse, "pagewriter": _pagewriter, "cardiovit": _cardiovit}
     page_lines = formats[text](record, layout)

@@ -22,11 +22,15 @@ from render.pages.options import CHEST_LEADS, PageOptions, options_named, sample
 class Trace:
     """One stretch of one lead.
 
-    x0: left end in mm from the page's left edge; the sample at `start` lies here.
-    baseline: height of 0 mV in mm from the page's top edge.
-    start, end: the time shown, seconds from the record's first sample, end excluded.
-    top, bottom: its row, mm. The trace itself may leave the row, as on real paper.
-    mm_per_mv: gain. polarity: 1, or -1 for a trace that is drawn upside down, with a minus before its name.
+    Attributes:
+        x0: left end in mm from the page's left edge; the sample at `start` lies here.
+        baseline: height of 0 mV in mm from the page's top edge.
+        start: the time shown, seconds from the record's first sample, end excluded.
+        end: the time shown, seconds from the record's first sample, end excluded.
+        top: its row, mm. The trace itself may leave the row, as on real paper.
+        bottom: its row, mm. The trace itself may leave the row, as on real paper.
+        mm_per_mv: gain.
+        polarity: 1, or -1 for a trace that is drawn upside down, with a minus before its name.
     """
 
     lead: str
@@ -49,8 +53,11 @@ class Trace:
 class Pulse:
     """The calibration pulse of a row: 1 mV high, 0.2 s long.
 
-    x: where it rises, mm. baseline: mm. gains: mm per mV, each for an equal part of the 0.2 s: a row of two gains has
-    two steps, the sign of half standard (Garcia, 12-Lead ECG: The Art of Interpretation).
+    Attributes:
+        x: where it rises, mm.
+        baseline: mm.
+        gains: mm per mV, each for an equal part of the 0.2 s: a row of two gains has two steps, the sign of half
+            standard (Garcia, 12-Lead ECG: The Art of Interpretation).
     """
 
     x: float
@@ -62,10 +69,14 @@ class Pulse:
 class Layout:
     """A page of ECG paper.
 
-    name: in words for `layout_named`. width, height: mm. mm_per_s: paper speed.
-    grid_top: the paper's grid begins here, mm; the header is above it.
-    separators: (x mm, baseline mm) where one lead ends and the next begins.
-    lead_names: whether every trace has its lead's name beside it.
+    Attributes:
+        name: in words for `layout_named`.
+        width: mm.
+        height: mm.
+        mm_per_s: paper speed.
+        grid_top: the paper's grid begins here, mm; the header is above it.
+        separators: (x mm, baseline mm) where one lead ends and the next begins.
+        lead_names: whether every trace has its lead's name beside it.
     """
 
     name: str
@@ -118,7 +129,8 @@ _MAX_DRAWS = 100
 def sample_layout(words: str, rng: np.random.Generator) -> Layout:
     """The layout of one page: `layout_named`, but the word "mixed" samples what is not given (see `sample_options`).
 
-    Raises `InputError` for words that describe no layout, or none that fits on the paper.
+    Raises:
+        InputError: For words that describe no layout, or none that fits on the paper.
     """
     for _ in range(_MAX_DRAWS):
         options = sample_options(words, rng)
@@ -133,7 +145,8 @@ def sample_layout(words: str, rng: np.random.Generator) -> Layout:
 def make_layout(options: PageOptions) -> Layout:
     """The layout of a page.
 
-    Raises `InputError` where the paper is too low for the format's rows.
+    Raises:
+        InputError: Where the paper is too low for the format's rows.
     """
     width, height = options.size
     left = 5.0 * round((width - _TRACE_MM) / 2 / 5.0)  # on a heavy line of the grid

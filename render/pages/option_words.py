@@ -28,8 +28,11 @@ def split_words(words: str) -> list[str]:
 def parse_words(kind: str, words: str, groups: OptionGroups) -> dict[str, Any]:
     """group -> value, for the groups that `words` name; `MIXED` is skipped.
 
-    kind: what the words describe, for messages ("layout").
-    Raises `InputError` for an unknown word, naming the nearest known one, and for two words of the same group.
+    Args:
+        kind: what the words describe, for messages ("layout").
+
+    Raises:
+        InputError: For an unknown word, naming the nearest known one, and for two words of the same group.
     """
     choices: dict[str, tuple[str, Any]] = {}
     for word in split_words(words):

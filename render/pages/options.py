@@ -93,12 +93,18 @@ OPTION_WORDS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 class PageOptions:
     """The options of a layout. Raises `InputError` for a value that has no word.
 
-    format: one of `FORMATS`. order: of the limb leads. mm_per_s: paper speed; mm_per_mv: gain.
-    columns: "sequential" columns follow each other in time, "simultaneous" ones all begin with the first sample.
-    half_chest: chest leads, in strips too, at half the gain.
-    pulse: the calibration pulse of every row at its "start", its "end", or "none".
-    separators: ticks where one lead ends and the next begins. lead_names: the leads' names.
-    paper: width and height in mm; None takes 280 x 140, or 280 x 280 for a format of more than six rows.
+    Attributes:
+        format: one of `FORMATS`.
+        order: of the limb leads.
+        mm_per_s: paper speed.
+        mm_per_mv: gain.
+        columns: "sequential" columns follow each other in time, "simultaneous" ones all begin with the first
+            sample.
+        half_chest: chest leads, in strips too, at half the gain.
+        pulse: the calibration pulse of every row at its "start", its "end", or "none".
+        separators: ticks where one lead ends and the next begins.
+        lead_names: the leads' names.
+        paper: width and height in mm; None takes 280 x 140, or 280 x 280 for a format of more than six rows.
     """
 
     format: str = "3x4+1R"
@@ -152,7 +158,8 @@ _WORDS: Mapping[str, Mapping[str, Any]] = {"format": {name: name for name in FOR
 def options_named(words: str) -> PageOptions:
     """The options that `words`, joined by commas, name; the others keep their defaults.
 
-    Raises `InputError` for an unknown word, naming the nearest known one, and for two words of the same group.
+    Raises:
+        InputError: For an unknown word, naming the nearest known one, and for two words of the same group.
     """
     return replace(PageOptions(), **parse_words("layout", words, _WORDS))
 
@@ -181,7 +188,8 @@ most machines print have the largest shares, and every word occurs often enough 
 def sample_options(words: str, rng: np.random.Generator) -> PageOptions:
     """The options of one page: those that `words` name and, with "mixed" among them, sampled ones for the rest.
 
-    Raises `InputError` like `options_named`.
+    Raises:
+        InputError: Like `options_named`.
     """
     if MIXED not in split_words(words):
         return options_named(words)

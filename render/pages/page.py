@@ -55,9 +55,10 @@ PAPER_CLASS, GRID_CLASS, PRINT_CLASS, SIGNAL_CLASS = 0, 1, 2, 3
 class Page:
     """A drawn page.
 
-    image: uint8 (height, width), indices into `palette`, uint8 (256, 3) RGB.
-    geometry: where every trace lies.
-    mask: uint8 (height, width), the class of each pixel, one of the four above; None unless it was requested.
+    Attributes:
+        image: uint8 (height, width), indices into `palette`, uint8 (256, 3) RGB.
+        geometry: where every trace lies.
+        mask: uint8 (height, width), the class of each pixel, one of the four above; None unless it was requested.
     """
 
     image: NDArray[np.uint8]
@@ -92,11 +93,16 @@ def draw(
 ) -> Page:
     """Draw the record from its first sample on, for as many seconds as the page shows.
 
-    layout: words of `render.pages.options`, such as "6x2,cabrera". width: of the page in pixels; 1120 are 4 px per
-    mm on paper 280 mm wide. The height follows. paper: colours, grid and printed text. mask: whether the page gets
-    its mask.
     Of a shorter record all samples are drawn; a sample that is not finite leaves a gap.
-    Raises `InputError` for an unknown layout or a width out of range.
+
+    Args:
+        layout: words of `render.pages.options`, such as "6x2,cabrera".
+        width: of the page in pixels; 1120 are 4 px per mm on paper 280 mm wide. The height follows.
+        paper: colours, grid and printed text.
+        mask: whether the page gets its mask.
+
+    Raises:
+        InputError: For an unknown layout or a width out of range.
     """
     page_layout = layout_named(layout)
     px_per_mm = _scale(page_layout, width)

@@ -58,8 +58,11 @@ A choice of this project, not a survey: most paper is red or pink, and every wor
 class Paper:
     """The paper of one page, and the text that a machine prints on it.
 
-    colours, grid: of the paper. text: the machine whose head and foot are printed, "" for none (see
-    `render.pages.header`). findings: whether the head has the record's statements, which tell a reader the answer.
+    Attributes:
+        colours: of the paper.
+        grid: of the paper.
+        text: the machine whose head and foot are printed, "" for none (see `render.pages.header`).
+        findings: whether the head has the record's statements, which tell a reader the answer.
     """
 
     colours: Colours = PAPER_WORDS["colours"]["red"]

@@ -103,9 +103,11 @@ def draw_traces(
 ) -> None:
     """Draw all traces of a page into `layer`, in one compiled call.
 
-    signal: (leads, n) mV. Trace k shows samples firsts[k]:lasts[k] of signal[rows[k]]: the first at x0s[k],
-    the next ones x_step pixels apart, scales[k] pixels per mV above baselines[k]. A sample that is not finite
-    leaves a gap. width: of the line, pixels, at least 1 (a thinner one would only be paler, not thinner).
+    Args:
+        signal: (leads, n) mV. Trace k shows samples firsts[k]:lasts[k] of signal[rows[k]]: the first at x0s[k], the
+            next ones x_step pixels apart, scales[k] pixels per mV above baselines[k]. A sample that is not finite
+            leaves a gap.
+        width: of the line, pixels, at least 1 (a thinner one would only be paler, not thinner).
     """
     _traces(layer, signal, rows, firsts, lasts, x0s, float(x_step), scales, baselines, width / 2)
 
@@ -182,7 +184,9 @@ def compose(bare: NDArray[np.uint8], ink: NDArray[np.uint8]) -> NDArray[np.uint8
 def palette(tones: NDArray[np.float64], ink: NDArray[np.float64]) -> NDArray[np.uint8]:
     """(256, 3) RGB for `compose`: at tone * INK_LEVELS + level, the tone's colour under that much ink.
 
-    tones: (at most MOST_TONES, 3); ink: (3,); RGB, 0-255.
+    Args:
+        tones: (at most MOST_TONES, 3).
+        ink: (3,); RGB, 0-255.
     """
     share = np.linspace(0.0, 1.0, INK_LEVELS)[None, :, None]
     colours = tones[:, None, :] * (1.0 - share) + ink[None, None, :] * share

@@ -38,8 +38,11 @@ _DEFAULT_PAPER = Paper()
 class Style:
     """The style of one page.
 
-    paper: colours, grid and printed text. preset: of `render.pages.augment.pipeline`.
-    effects: (name, strength 0-1) of `render.pages.augment.pipeline`, in place of what the preset samples for them.
+    Attributes:
+        paper: colours, grid and printed text.
+        preset: of `render.pages.augment.pipeline`.
+        effects: (name, strength 0-1) of `render.pages.augment.pipeline`, in place of what the preset samples for
+            them.
     """
 
     paper: Paper = _DEFAULT_PAPER
@@ -61,8 +64,9 @@ class Style:
 def sample_style(words: str, rng: np.random.Generator) -> Style:
     """The style of one page: what `words` name; the rest by default or, with "mixed" among them, sampled from `rng`.
 
-    Raises `InputError` for an unknown word or effect, naming the nearest known one, for a strength outside 0 to 1, and
-    for two words of the same group.
+    Raises:
+        InputError: For an unknown word or effect, naming the nearest known one, for a strength outside 0 to 1, and
+            for two words of the same group.
     """
     parts = split_words(words)
     effects = tuple(sorted(_effect(part) for part in parts if "=" in part))

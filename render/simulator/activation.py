@@ -55,9 +55,10 @@ def normal_qrs(person: Person, width: float, rng: BufferedRng) -> list[Wave]:
 def p_wave(findings: frozenset[str], person: Person, rng: BufferedRng, focus: str = "p") -> list[Wave]:
     """Right, then left atrium, from the onset of the P wave.
 
-    focus: "p" the sinus node; "p1", "p2" other places in the atria; "retro" from below.
-    LAO/LAE: P >= 120 ms with two humps, terminal part in V1 <= -0.1 mV; RAO/RAE: P > 0.25 mV in II, III or
-    aVF (A5).
+    LAO/LAE: P >= 120 ms with two humps, terminal part in V1 <= -0.1 mV; RAO/RAE: P > 0.25 mV in II, III or aVF (A5).
+
+    Args:
+        focus: "p" the sinus node; "p1", "p2" other places in the atria; "retro" from below.
     """
     width = rng.uniform(98, 119)
     strength = math.exp(rng.normal(-0.3, 0.3))

@@ -76,8 +76,10 @@ def plus(one: Vector, other: Vector, share: float = 1.0) -> Vector:
 class Wave(NamedTuple):
     """A dipole of fixed direction: rises from `start` to `full`, is constant until `hold`, and falls until `end`.
 
-    times: start, full, hold, end in ms. vector: mV. gain: factor of each of `INDEPENDENT_LEADS` for this dipole's
-    distance from the electrode.
+    Attributes:
+        times: start, full, hold, end in ms.
+        vector: mV.
+        gain: factor of each of `INDEPENDENT_LEADS` for this dipole's distance from the electrode.
     """
 
     name: str
@@ -196,7 +198,8 @@ def project_leads(waves: Sequence[Wave], width: int) -> FloatArray:
 def superpose(waves, weights, width):  # type: ignore[no-untyped-def]
     """(P, 8, width) float32 mV: weighted sums of the waves (rows of `wave_table`) in `INDEPENDENT_LEADS`.
 
-    weights: (P, K), P sets of factors of the waves' strengths.
+    Args:
+        weights: (P, K), P sets of factors of the waves' strengths.
     """
     sums = np.zeros((weights.shape[0], 8, width), np.float32)
     envelope, single = np.empty(width), np.empty(width, np.float32)
@@ -216,10 +219,13 @@ def superpose(waves, weights, width):  # type: ignore[no-untyped-def]
 class Person:
     """The person recorded: age in years, sex, and the chest's effect on the heart's field.
 
-    gains: (8,) factors of the independent leads. size: factor of the QRS voltage. axis: frontal QRS axis in degrees
-    when no finding changes it. rotation: degrees by which the forces turn to the back (+) or front, which moves the
-    R progression. healthy: no finding is more than a normal variant. The late QRS forces, ST and T of others differ
-    from those of the healthy whatever the finding, as in PTB-XL's folds 1-8.
+    Attributes:
+        gains: (8,) factors of the independent leads.
+        size: factor of the QRS voltage.
+        axis: frontal QRS axis in degrees when no finding changes it.
+        rotation: degrees by which the forces turn to the back (+) or front, which moves the R progression.
+        healthy: no finding is more than a normal variant. The late QRS forces, ST and T of others differ from those
+            of the healthy whatever the finding, as in PTB-XL's folds 1-8.
     """
 
     age: float
@@ -247,7 +253,9 @@ class Person:
 def sample_person(rng: BufferedRng, normal: bool, healthy: bool) -> Person:
     """A person of a hospital's population: older when the ECG is abnormal; the axis turns left with age.
 
-    normal: the ECG is a normal one (NORM). healthy: see `Person`.
+    Args:
+        normal: the ECG is a normal one (NORM).
+        healthy: see `Person`.
     """
     age = float(round(clip(rng.normal(48 if normal else 66, 17 if normal else 13), 18, 95)))
     axis = clip(rng.normal((72 if healthy else 66) - 0.75 * age, 27), -27, 86)

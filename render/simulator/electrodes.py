@@ -60,7 +60,10 @@ def _spectral_shape(samples: int, rate_hz: float) -> Samples:
 def spectrum(dice, shape, level, count):  # type: ignore[no-untyped-def]  # numba infers these
     """(rows, 2 * count) float32, real and imaginary parts in turn: dice * shape * level, then zeros.
 
-    dice: (rows, 2 * m) int8. shape: (m,). level: (rows,).
+    Args:
+        dice: (rows, 2 * m) int8.
+        shape: (m,).
+        level: (rows,).
     """
     lines = np.zeros((dice.shape[0], 2 * count), np.float32)
     half = np.float32(0.5)  # a byte's mean is -0.5
@@ -105,8 +108,11 @@ _BLOCK = 64  # samples whose cosines and sines are computed from those of the fi
 def add_oscillations(rows, turns, heights):  # type: ignore[no-untyped-def]
     """Add to each row (rows, n) a cosine and a sine of every frequency.
 
-    turns: (k,) frequencies in cycles per sample. heights: (rows, 2 * k) amplitudes of each cosine and sine in turn.
     A block's cosines and sines follow from those of its first sample by the addition theorem.
+
+    Args:
+        turns: (k,) frequencies in cycles per sample.
+        heights: (rows, 2 * k) amplitudes of each cosine and sine in turn.
     """
     n = rows.shape[1]
     basis = np.empty((2 * turns.size, _BLOCK), np.float32)
@@ -131,9 +137,11 @@ def add_oscillations(rows, turns, heights):  # type: ignore[no-untyped-def]
 def twelve_leads(heart, electrodes):  # type: ignore[no-untyped-def]
     """(12, n) float32 mV in the order of `LEADS`: the heart's field plus the electrodes' noise.
 
-    heart: (8, n) float32 V1..V6, I, II. electrodes: (9, n) float32 RA, LA, LL, V1..V6, of which the chest electrodes
-    are taken against Wilson's central terminal. The other four leads follow from I and II, so that Einthoven's and
-    Goldberger's laws hold to rounding.
+    Args:
+        heart: (8, n) float32 V1..V6, I, II.
+        electrodes: (9, n) float32 RA, LA, LL, V1..V6, of which the chest electrodes are taken against Wilson's
+            central terminal. The other four leads follow from I and II, so that Einthoven's and Goldberger's laws
+            hold to rounding.
     """
     n, half, third = heart.shape[1], np.float32(0.5), np.float32(1 / 3)
     leads = np.empty((12, n), np.float32)

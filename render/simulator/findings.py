@@ -142,7 +142,8 @@ def compatible(code: str, others: Iterable[str]) -> bool:
 def resolve_findings(statements: Iterable[str], rng: BufferedRng) -> frozenset[str]:
     """The statements and what they require: a rhythm, the ectopic beat of a bigeminy.
 
-    Raises `InputError` for a code that cannot be simulated or for two that contradict each other.
+    Raises:
+        InputError: For a code that cannot be simulated or for two that contradict each other.
     """
     findings = set(statements)
     for code in sorted(findings):

@@ -21,10 +21,13 @@ _LEAD_IN_S = 1.5  # beats start before the record, so that it can begin at any p
 class Rhythm:
     """The onsets of one record.
 
-    atria, ventricles: (seconds, kind). Atrial kinds: "p", "p1", "p2" (foci), "retro". Ventricular kinds:
-    "normal", "pvc", "pvc1" (foci), "aberrant", "escape", "paced". spikes: seconds of pacing stimuli. pr_ms:
-    PR interval of conducted sinus beats, 0 where there is none. rate: mean ventricular rate of the basic
-    rhythm per minute.
+    Attributes:
+        atria: (seconds, kind). Atrial kinds: "p", "p1", "p2" (foci), "retro". Ventricular kinds: "normal", "pvc",
+            "pvc1" (foci), "aberrant", "escape", "paced".
+        ventricles: (seconds, kind). Atrial kinds: "p", "p1", "p2" (foci), "retro". Ventricular kinds: "normal",
+            "pvc", "pvc1" (foci), "aberrant", "escape", "paced".
+        spikes: seconds of pacing stimuli. pr_ms: PR interval of conducted sinus beats, 0 where there is none.
+        rate: mean ventricular rate of the basic rhythm per minute.
     """
 
     atria: list[tuple[float, str]] = field(default_factory=list)

@@ -45,10 +45,13 @@ _TIME = np.arange(_SAMPLES) / HIGH_RATE_HZ
 def simulate(seed: int, statements: Sequence[str] | None = None) -> EcgRecord:
     """One ECG of 10 s at 500 Hz, float32 mV, in which the statements hold.
 
-    statements: SCP codes out of `SIMULATED_STATEMENTS`, or None for a plausible combination sampled from the
-    seed. Statements that they require (a rhythm, the other name of the same finding) are added to the record's
-    statements. The same seed and statements give the same bytes. Raises `InputError` for an unknown code, for
-    two codes that contradict each other, and for a negative seed.
+    Args:
+        statements: SCP codes out of `SIMULATED_STATEMENTS`, or None for a plausible combination sampled from the
+            seed. Statements that they require (a rhythm, the other name of the same finding) are added to the
+            record's statements. The same seed and statements give the same bytes.
+
+    Raises:
+        InputError: For an unknown code, for two codes that contradict each other, and for a negative seed.
     """
     return _record(_rng(seed), f"sim-{seed}", statements)
 
@@ -56,7 +59,8 @@ def simulate(seed: int, statements: Sequence[str] | None = None) -> EcgRecord:
 class SimulatedSource:
     """The source "simulated": `size` records of which record i depends only on (seed, i).
 
-    statements: codes to simulate in turn, one for each record; () for plausible combinations of all.
+    Args:
+        statements: codes to simulate in turn, one for each record; () for plausible combinations of all.
     """
 
     name = "simulated"

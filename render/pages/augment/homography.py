@@ -30,8 +30,9 @@ _EDGE_MM = 2.0  # bare paper that a rotated page may lose at its edges
 def homography(geometry: PageGeometry, amounts: Mapping[str, float], rngs: Mapping[str, Generator]) -> Matrix:
     """(3, 3): from page pixels to image pixels, the image being as large as the page; the last element is 1.
 
-    amounts: strengths 0-1 of any of `GEOMETRIC`; rngs: a generator for each of them. Without "crop", the boxes of all
-    traces stay in the picture.
+    Args:
+        amounts: strengths 0-1 of any of `GEOMETRIC`.
+        rngs: a generator for each of them. Without "crop", the boxes of all traces stay in the picture.
     """
     size = np.array([geometry.width, geometry.height], dtype=np.float64)
     camera = _tilt(amounts, rngs, float(size.max())) @ _rotation(amounts, rngs)

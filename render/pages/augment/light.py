@@ -98,7 +98,8 @@ def _light_of_row(y, gain, add, cast, keep, white):  # type: ignore[no-untyped-d
 def moire(picture: Pixels, strength: float, rng: Generator, to_page: Matrix) -> None:
     """A photograph of a monitor: the raster of its pixels interferes with the camera's, and its black glows.
 
-    to_page: homography from the picture's pixels to the page's, on which the raster lies.
+    Args:
+        to_page: homography from the picture's pixels to the page's, on which the raster lies.
     """
     stride = math.sqrt(abs(np.linalg.det(to_page[:2, :2])))  # page pixels per picture pixel, roughly
     # Camera pixels per screen pixel: near a whole number slow waves appear, near three the stripes themselves.

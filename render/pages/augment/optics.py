@@ -33,8 +33,10 @@ _SPAN = 1024  # entries in the table of a desk's grain, a power of two
 class Backdrop:
     """The background of the page.
 
-    tone: RGB, 0-255. grain: relative strength, along a direction (radians). shadow: share of the light that the page's
-    shadow takes; its reach and offset (x, y) in page pixels.
+    Attributes:
+        tone: RGB, 0-255.
+        grain: relative strength, along a direction (radians).
+        shadow: share of the light that the page's shadow takes; its reach and offset (x, y) in page pixels.
     """
 
     tone: tuple[float, float, float]

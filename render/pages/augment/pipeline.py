@@ -150,9 +150,10 @@ PRESET_PROPORTIONS: Mapping[str, float] = MappingProxyType(
 class ImageFile:
     """An image file.
 
-    data: a PNG or JPEG file, as `suffix` (".png", ".jpg") says.
-    mask: uint8 (height, width), the class of each pixel (see `render.pages.page`), or None. Handwriting and stamps are
-    print; a trace under them stays signal.
+    Attributes:
+        data: a PNG or JPEG file, as `suffix` (".png", ".jpg") says.
+        mask: uint8 (height, width), the class of each pixel (see `render.pages.page`), or None. Handwriting and
+            stamps are print; a trace under them stays signal.
     """
 
     data: bytes
@@ -182,8 +183,12 @@ def effect_strengths(preset: str, rng: Generator) -> dict[str, float]:
 def augment(page: Page, strengths: Mapping[str, float], rng: Generator) -> PageImage:
     """The picture of a page; without a strength above 0, the page's own PNG.
 
-    strengths: effect -> 0-1, of `EFFECTS`. rng: each effect uses its own child of it, so that an additional effect
-    does not change the others. Raises `InputError` for an unknown effect and for a strength outside 0-1.
+    Args:
+        strengths: effect -> 0-1, of `EFFECTS`.
+        rng: each effect uses its own child of it, so that an additional effect does not change the others.
+
+    Raises:
+        InputError: For an unknown effect and for a strength outside 0-1.
     """
     amounts = _active_strengths(strengths)
     if not amounts:
