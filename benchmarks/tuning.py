@@ -40,11 +40,11 @@ from transformers.utils import logging as transformers_logging
 from trl import SFTConfig, SFTTrainer
 
 from ecg_vlm.reader import Reader
-from recipes.batching import IGNORE_INDEX, BatchLimits, Collator, Encoder, in_order, pack_rows, render_chat
 from recipes.config import Recipe, load_recipe
 from recipes.inference import answer_tokens
 from recipes.memory import Count, needs
 from recipes.model import add_lora, apply_checkpointing, load_model, load_processor
+from recipes.packing import IGNORE_INDEX, BatchLimits, Collator, Encoder, in_order, pack_rows, render_chat
 from recipes.train import Progress, finetune
 from recipes.trainer import Trainer
 from render.dataset.parquet import open_dataset, write_dataset

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from ecg_vlm import pdf_process
-from ecg_vlm.images import MOST_PAGES, MOST_PIXELS, PageImage, damage_refused, require_few_pixels, to_8_bits
+from ecg_vlm.images import MOST_PAGES, MOST_PIXELS, InputPage, damage_refused, require_few_pixels, to_8_bits
 from render.errors import InputError
 from render.sources.dicom import read_dataset
 
@@ -25,7 +25,7 @@ _PDF_SECONDS = 30  # a page of a scan takes less than one
 _PDF = "application/pdf"
 
 
-def pdf_pages(content: bytes, source: str) -> Iterator[PageImage]:
+def pdf_pages(content: bytes, source: str) -> Iterator[InputPage]:
     """Every page of a PDF, drawn at `_DPI` or, where that is more than `MOST_PIXELS`, at as many as fit.
 
     Drawn by a process of its own: see `ecg_vlm.pdf_process`.
@@ -44,7 +44,7 @@ def pdf_pages(content: bytes, source: str) -> Iterator[PageImage]:
             number, count = 1, 1
             while number <= count:
                 image, count = _next_page(process, source, number)
-                yield PageImage(image, number, count, source)
+                yield InputPage(image, number, count, source)
                 number += 1
         finally:
             process.kill()
@@ -91,7 +91,7 @@ def _with_this_package() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (folder, os.environ.get("PYTHONPATH"))))}
 
 
-def dicom_pages(content: bytes, source: str) -> Iterator[PageImage]:
+def dicom_pages(content: bytes, source: str) -> Iterator[InputPage]:
     """The images of a DICOM object, or the pages of the PDF that it carries.
 
     Raises `InputError` for an object without either, and for one that is damaged.
@@ -112,7 +112,7 @@ def dicom_pages(content: bytes, source: str) -> Iterator[PageImage]:
     for number in range(1, count + 1):
         with damage_refused(source):
             image = _dicom_frame(dataset, number - 1, source)
-        yield PageImage(image, number, count, source)
+        yield InputPage(image, number, count, source)
 
 
 def _dicom_frame(dataset: Any, i: int, source: str) -> Image.Image:

@@ -58,7 +58,7 @@ _PICTURES_WORK = "PNG, JPEG, TIFF, WebP, BMP, GIF, HEIC, PDF and DICOM work"
 
 
 @dataclass(frozen=True)
-class PageImage:
+class InputPage:
     """One page of a file.
 
     image: RGB, upright. number: from 1 on; count: pages of the file, at most `MOST_PAGES`. source: the file's name.
@@ -78,7 +78,7 @@ def open_image(path: str | Path, *, sampling_rate: float | None = None) -> Image
     return next(iter_pages(path, sampling_rate=sampling_rate)).image
 
 
-def open_page(path: str | Path, number: int | None = None, *, sampling_rate: float | None = None) -> PageImage:
+def open_page(path: str | Path, number: int | None = None, *, sampling_rate: float | None = None) -> InputPage:
     """Page `number` of a file, or the first that is not blank. Raises `InputError` where there is none."""
     count = 1
     for page in iter_pages(path, sampling_rate=sampling_rate):
@@ -91,12 +91,12 @@ def open_page(path: str | Path, number: int | None = None, *, sampling_rate: flo
     raise InputError(f"{path}: page {number} {reason}; the file has {count} page{'s' * (count > 1)}")
 
 
-def open_pages(path: str | Path) -> list[PageImage]:
+def open_pages(path: str | Path) -> list[InputPage]:
     """All that `iter_pages` gives, in memory at once."""
     return list(iter_pages(path))
 
 
-def iter_pages(path: str | Path, *, sampling_rate: float | None = None) -> Iterator[PageImage]:
+def iter_pages(path: str | Path, *, sampling_rate: float | None = None) -> Iterator[InputPage]:
     """The pages of a file ("-": standard input) in order; of several pages those that are blank are left out.
 
     An image is turned as its EXIF orientation says; what is transparent becomes white; 16 bits are scaled to 8.
@@ -106,7 +106,7 @@ def iter_pages(path: str | Path, *, sampling_rate: float | None = None) -> Itera
     """
     content, source = read_content(path)
     blank: list[int] = []
-    first_blank: PageImage | None = None
+    first_blank: InputPage | None = None
     file = None if str(path) == STDIN else Path(path)
     if _is_waveform(content, file):
         yield _waveform_page(content, file, source, sampling_rate)
@@ -195,7 +195,7 @@ def damage_refused(source: str) -> Iterator[None]:
         raise InputError(f"{source}: not an image that can be read ({reason}); {_PICTURES_WORK}") from error
 
 
-def _page_reader(content: bytes) -> Callable[[bytes, str], Iterator[PageImage]]:
+def _page_reader(content: bytes) -> Callable[[bytes, str], Iterator[InputPage]]:
     """What reads this content, by its first bytes: names are often wrong."""
     start = content[:1024].lstrip(b"\xef\xbb\xbf \t\r\n")
     if start.startswith(b"%PDF-"):
@@ -215,7 +215,7 @@ def _is_waveform(content: bytes, path: Path | None) -> bool:
     return not content.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<svg") and bool(waveform_format(content, path))
 
 
-def _waveform_page(content: bytes, path: Path | None, source: str, sampling_rate: float | None) -> PageImage:
+def _waveform_page(content: bytes, path: Path | None, source: str, sampling_rate: float | None) -> InputPage:
     """The record of a waveform file, drawn on clean paper; leads that are flat or hold gaps are named."""
     from render.dataset.rows import Options, make_picture
     from render.sources.waveform_file import read_waveform
@@ -227,10 +227,10 @@ def _waveform_page(content: bytes, path: Path | None, source: str, sampling_rate
     note = f"{source}: {record.source} waveform, {record.seconds:.3g} s at {record.sampling_rate:g} Hz, drawn"
     if dead := record.dead_leads():
         note += f"; flat or with gaps in {', '.join(dead)}"
-    return PageImage(page, source=source, note=note)
+    return InputPage(page, source=source, note=note)
 
 
-def _heif_pages(content: bytes, source: str) -> Iterator[PageImage]:
+def _heif_pages(content: bytes, source: str) -> Iterator[InputPage]:
     with damage_refused(source):
         import pillow_heif
 
@@ -238,10 +238,10 @@ def _heif_pages(content: bytes, source: str) -> Iterator[PageImage]:
         width, height = heif.size
         require_few_pixels(width, height, source)
         page = to_rgb(heif.to_pillow())  # turned by libheif
-    yield PageImage(page, source=source)
+    yield InputPage(page, source=source)
 
 
-def _pillow_pages(content: bytes, source: str) -> Iterator[PageImage]:
+def _pillow_pages(content: bytes, source: str) -> Iterator[InputPage]:
     start = content[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
     for magic, mend in _OTHER_FORMATS:
         if start.startswith(magic):
@@ -257,7 +257,7 @@ def _pillow_pages(content: bytes, source: str) -> Iterator[PageImage]:
             require_few_pixels(*image.size, source)
             zero_is_white = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO
             page = to_rgb(_upright(image), zero_is_white=zero_is_white)
-        yield PageImage(page, number, count, source)
+        yield InputPage(page, number, count, source)
 
 
 def _frames(image: Image.Image) -> int:

@@ -17,7 +17,7 @@ UNREADABLE = 3  # exit code
 _POINTS_PER_INCH = 72
 
 
-def main(dpi: float, most_pixels: int, most_pages: int) -> int:
+def draw_pages(dpi: float, most_pixels: int, most_pages: int) -> int:
     """Draw every page at `dpi`, or at as many as `most_pixels` allow. Returns the exit code."""
     import pypdfium2
 
@@ -52,4 +52,4 @@ def _write_page(page: Any, count: int, dpi: float, most_pixels: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))
+    sys.exit(draw_pages(float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))

@@ -20,7 +20,6 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from recipes.batching import render_chat
 from recipes.config import ModelPart, Recipe, load_recipe
 from recipes.model import (
     NANO,
@@ -34,6 +33,7 @@ from recipes.model import (
     nf4_config,
 )
 from recipes.model_card import model_card
+from recipes.packing import render_chat
 from recipes.run_folder import RunFacts, read_run
 from render.errors import InputError, WorkFailed
 from render.io import atomic_folder, read_json_object, require_empty

@@ -19,11 +19,11 @@ from PIL import Image
 from torch import Tensor
 from transformers import DynamicCache
 
-from recipes.batching import (
+from recipes.packing import (
     IGNORE_INDEX,
     Batch,
     EncodedDialogue,
-    encode,
+    encode_dialogue,
     encode_prompt,
     pack,
     preprocess,
@@ -123,7 +123,9 @@ def answer_tokens(processor: Any) -> tuple[int, int]:
     """The ids of the first token in which the answers "Yes." and "No." differ in the model's own chat."""
     ids = []
     for answer in ("Yes.", "No."):
-        dialogue = encode(processor, [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}])
+        dialogue = encode_dialogue(
+            processor, [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]
+        )
         ids.append([label for label in dialogue.labels if label != IGNORE_INDEX])
     for yes, no in zip(*ids, strict=False):
         if yes != no:

@@ -172,7 +172,7 @@ def _count_step(recipe: Recipe, model: Any, text_tokens: int) -> tuple[int, int,
 
 
 def _inputs(config: Any, images: int, text_tokens: int) -> dict[str, Tensor]:
-    """A batch of the shapes that `batching.pack` makes, (images, text_tokens), on the meta device."""
+    """A batch of the shapes that `packing.pack` makes, (images, text_tokens), on the meta device."""
     vision, size = config.vision_config, config.vision_config.image_size
     ids = torch.zeros((images, text_tokens), dtype=torch.long, device="meta")
     tiles = torch.ones((images, 1, vision.max_num_tiles), dtype=torch.long, device="meta")

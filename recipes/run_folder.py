@@ -20,7 +20,7 @@ from render.errors import InputError
 from render.io import apply_umask, read_json_object, require_empty, require_same_request
 
 if TYPE_CHECKING:
-    from recipes.batching import Plan
+    from recipes.packing import Plan
 
 _FACTS, _RECIPE, _CARD, _PREFIX = "run.json", "recipe.yaml", "README.md", "checkpoint-"
 

@@ -35,7 +35,6 @@ from safetensors.torch import save_file
 from transformers import PrinterCallback
 from trl import SFTConfig
 
-from recipes.batching import BatchLimits, Collator, Encoder, Plan, in_order, pack_rows, plan_batches
 from recipes.config import DataPart, Recipe, save_recipe
 from recipes.model import (
     add_lora,
@@ -47,6 +46,7 @@ from recipes.model import (
     load_processor,
     vision_model,
 )
+from recipes.packing import BatchLimits, Collator, Encoder, Plan, in_order, pack_rows, plan_batches
 from recipes.run_folder import (
     RunFacts,
     checkpoints,

@@ -2,8 +2,8 @@
 
 What one optimizer step does, in order, and which method does it:
 
- 1. plan        `batching.plan_batches` has listed all batches of the run; `Plan.table` gives them one by one, in order
- 2. collator    `batching.Collator` reads the pages of a batch and packs each image with its dialogues
+ 1. plan        `packing.plan_batches` has listed all batches of the run; `Plan.table` gives them one by one, in order
+ 2. collator    `packing.Collator` reads the pages of a batch and packs each image with its dialogues
  3. forward     `Trainer.compute_loss` calls SFTTrainer's: log probabilities of the answers' tokens (`_AnswerTokens`)
  4. loss        minus their mean over all batches of the step; `compute_loss` adds the waveform heads' loss, if any
  5. backward    `Trainer.training_step`, once a batch; raises where the loss is not finite
@@ -35,9 +35,9 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 from trl import SFTTrainer
 
-from recipes.batching import IGNORE_INDEX, Plan
 from recipes.config import TrainPart
 from recipes.optim import MuonAdamW
+from recipes.packing import IGNORE_INDEX, Plan
 from recipes.run_folder import last_checkpoint_line, put_in_place, staging
 from recipes.waveform_heads import IN_MODEL, reading_of, split_targets
 from render.errors import WorkFailed

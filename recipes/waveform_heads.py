@@ -31,7 +31,7 @@ from transformers.models.mllama.image_processing_pil_mllama import (
     get_optimal_tiled_canvas,
 )
 
-from recipes.batching import IGNORE_INDEX, Batch
+from recipes.packing import IGNORE_INDEX, Batch
 from render.dataset.signal_column import signal_of
 from render.measurements import beats
 from render.pages.geometry import LeadTrace, PageGeometry, transform_points

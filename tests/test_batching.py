@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from recipes.batching import IGNORE_INDEX, BatchLimits, Collator, Encoder, PackedRow, in_order, pack_rows, plan_batches
 from recipes.model import load_processor
+from recipes.packing import IGNORE_INDEX, BatchLimits, Collator, Encoder, PackedRow, in_order, pack_rows, plan_batches
 from render.errors import InputError
 
 

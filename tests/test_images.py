@@ -21,7 +21,7 @@ from ecg_vlm import documents, images
 from ecg_vlm.cli import main
 from ecg_vlm.images import (
     MOST_PAGES,
-    PageImage,
+    InputPage,
     expand_inputs,
     is_blank_page,
     iter_pages,
@@ -489,7 +489,7 @@ def test_changed_bytes_are_read_or_refused(
     (tmp_path / "x").write_bytes(content)
     try:
         for each in iter_pages(tmp_path / "x"):
-            assert isinstance(each, PageImage) and each.image.mode == "RGB"
+            assert isinstance(each, InputPage) and each.image.mode == "RGB"
     except InputError as error:
         assert "\n" not in str(error)
 

@@ -12,11 +12,11 @@ from PIL import Image
 from trl.trainer.utils import add_fused_lm_head
 
 from recipes import doctor, memory
-from recipes.batching import encode, pack, preprocess
 from recipes.config import LoraPart, ModelPart, Recipe, TrainPart, load_recipe
 from recipes.doctor import GB, Gpu, Machine, advice
 from recipes.memory import needs
 from recipes.model import add_lora, apply_checkpointing, load_model, load_processor, nano_path
+from recipes.packing import encode_dialogue, pack, preprocess
 
 ROWS = 4
 
@@ -36,7 +36,7 @@ def batch(base: str, rows: int, dialogues: int) -> dict[str, torch.Tensor]:
     pages = [Image.new("RGB", (2 * side, 2 * side), (200, 10 * k, 0)) for k in range(rows)]
     talk = [{"role": "user", "content": "Is this a normal ECG?"}, {"role": "assistant", "content": "No."}]
     pixels, tiles = preprocess(processor, pages)
-    return {**pack([[encode(processor, talk)] * dialogues] * rows, tiles, processor), **pixels}
+    return {**pack([[encode_dialogue(processor, talk)] * dialogues] * rows, tiles, processor), **pixels}
 
 
 def trainable_model(r: Recipe):

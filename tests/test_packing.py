@@ -6,10 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
-from recipes.batching import IGNORE_INDEX, Encoder, encode, encode_prompt, pack, preprocess, render_chat
 from recipes.config import ModelPart
 from recipes.inference import answer_tokens, generate_answers, prefill, yes_probabilities
 from recipes.model import load_model, load_processor
+from recipes.packing import IGNORE_INDEX, Encoder, encode_dialogue, encode_prompt, pack, preprocess, render_chat
 from render.dialogues.wording import closed_question
 from render.errors import InputError
 
@@ -34,12 +34,12 @@ def noise_page(seed: int) -> Image.Image:
 
 
 def test_only_answers_carry_loss(processor):
-    dialogue = encode(processor, talk("Is this a normal ECG?", "No."))
+    dialogue = encode_dialogue(processor, talk("Is this a normal ECG?", "No."))
     tokenizer = processor.tokenizer
     label_ids = [i for i, label in zip(dialogue.input_ids, dialogue.labels, strict=True) if label != IGNORE_INDEX]
     assert tokenizer.decode(label_ids) == "No.<|eot_id|>"
     assert tokenizer.decode(dialogue.input_ids).count("<|begin_of_text|>") == 1
-    two = encode(processor, [*talk("Is this a normal ECG?", "No."), *talk("Why?", "Sinus bradycardia.")])
+    two = encode_dialogue(processor, [*talk("Is this a normal ECG?", "No."), *talk("Why?", "Sinus bradycardia.")])
     label_ids = [i for i, label in zip(two.input_ids, two.labels, strict=True) if label != IGNORE_INDEX]
     assert tokenizer.decode(label_ids) == "No.<|eot_id|>Sinus bradycardia.<|eot_id|>"
 
@@ -58,7 +58,7 @@ def test_packed_dialogues_equal_separate_rows(processor):
         talk("What is the rhythm?", "Atrial fibrillation."),
         talk("Report this ECG.", "Sinus rhythm. Left ventricular hypertrophy. Low amplitude T waves."),
     ]
-    dialogues = [encode(processor, t) for t in texts]
+    dialogues = [encode_dialogue(processor, t) for t in texts]
     pixels, tiles = preprocess(processor, [noise_page(0)])
     count = sum(label != IGNORE_INDEX for e in dialogues for label in e.labels)
     in_one_row = loss_and_gradients(model, {**pack([dialogues], tiles, processor), **pixels}, count)
@@ -75,8 +75,8 @@ def test_packed_dialogues_equal_separate_rows(processor):
 @torch.no_grad()
 def test_no_dialogue_attends_to_another(nano, processor):
     pixels, tiles = preprocess(processor, [noise_page(0)])
-    first = encode(processor, talk("Is this a normal ECG?", "No."))
-    others = [encode(processor, talk("What is the rhythm?", a)) for a in ("Sinus rhythm.", "Trigeminy.")]
+    first = encode_dialogue(processor, talk("Is this a normal ECG?", "No."))
+    others = [encode_dialogue(processor, talk("What is the rhythm?", a)) for a in ("Sinus rhythm.", "Trigeminy.")]
     logits = []
     for other in others:
         batch = {**pack([[first, other]], tiles, processor), **pixels}
@@ -87,8 +87,8 @@ def test_no_dialogue_attends_to_another(nano, processor):
 
 @torch.no_grad()
 def test_padding_and_neighbouring_images_change_nothing(nano, processor):
-    short = encode(processor, talk("Is this a normal ECG?", "No."))
-    long = encode(processor, talk("Report this ECG.", "Sinus rhythm. Left ventricular hypertrophy."))
+    short = encode_dialogue(processor, talk("Is this a normal ECG?", "No."))
+    long = encode_dialogue(processor, talk("Report this ECG.", "Sinus rhythm. Left ventricular hypertrophy."))
     pixels, tiles = preprocess(processor, [noise_page(0), noise_page(1)])
     batch = {**pack([[short], [long, short]], tiles, processor), **pixels}
     batch.pop("labels")
@@ -100,7 +100,7 @@ def test_padding_and_neighbouring_images_change_nothing(nano, processor):
 
 
 def test_prompt_ends_where_the_answer_begins(processor):
-    prompt, whole = encode_prompt(processor, "Why?"), encode(processor, talk("Why?", "No."))
+    prompt, whole = encode_prompt(processor, "Why?"), encode_dialogue(processor, talk("Why?", "No."))
     assert whole.input_ids[: len(prompt.input_ids)] == prompt.input_ids
     assert whole.labels[len(prompt.input_ids)] != IGNORE_INDEX == whole.labels[len(prompt.input_ids) - 1]
 
@@ -115,14 +115,14 @@ def test_prompt_ends_where_the_answer_begins(processor):
 )
 def test_dialogues_without_labels_or_with_an_image_token_are_refused(messages, message, processor):
     with pytest.raises(InputError, match=message):
-        encode(processor, messages)
+        encode_dialogue(processor, messages)
 
 
 def test_the_encoder_has_a_cache(processor, monkeypatch):
     encoder = Encoder(processor)
     first = encoder(talk("Why?", "No."))
-    assert first == encode(processor, talk("Why?", "No."))
-    monkeypatch.setattr("recipes.batching.encode", None)
+    assert first == encode_dialogue(processor, talk("Why?", "No."))
+    monkeypatch.setattr("recipes.packing.encode_dialogue", None)
     assert encoder(talk("Why?", "No.")) is first
 
 

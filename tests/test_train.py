@@ -462,7 +462,7 @@ def test_a_run_takes_place_in_eight_files(tmp_path, tiny):
     """Ten with those of the command line: the command and its progress."""
     recipe = tiny(max_steps=1)
     files = files_called(lambda: finetune(recipe, tmp_path / "run"))
-    assert {"recipes/train.py", "recipes/trainer.py", "recipes/batching.py"} <= files
+    assert {"recipes/train.py", "recipes/trainer.py", "recipes/packing.py"} <= files
     assert len(files) <= 8, sorted(files)
 
 

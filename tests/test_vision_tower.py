@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from recipes.batching import encode, pack, preprocess
 from recipes.config import LoraPart, ModelPart
 from recipes.model import add_lora, apply_checkpointing, load_model, load_processor, vision_model
+from recipes.packing import encode_dialogue, pack, preprocess
 from recipes.vision_tower import keep_inkiest_patches
 from recipes.waveform_heads import COLUMNS, Reading
 
@@ -21,7 +21,7 @@ def batch():
     pixels = torch.randint(0, 256, (392, 784, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     images, tiles = preprocess(processor, [Image.fromarray(pixels.numpy())])
     talk = [{"role": "user", "content": "Is there atrial fibrillation?"}, {"role": "assistant", "content": "No."}]
-    return {**pack([[encode(processor, talk)] * 3], tiles, processor), **images}
+    return {**pack([[encode_dialogue(processor, talk)] * 3], tiles, processor), **images}
 
 
 def nano_with_adapter(targets: str, dropout: float = 0.0):

@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from recipes.batching import IGNORE_INDEX
 from recipes.config import DataPart, ModelPart, load_recipe
 from recipes.model import load_model, load_processor, nano_path, vision_model
+from recipes.packing import IGNORE_INDEX
 from recipes.train import finetune, training_pages
 from recipes.waveform_heads import COLUMNS, Reading, targets
 from render.dataset.parquet import open_dataset, write_dataset

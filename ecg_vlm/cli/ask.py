@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ecg_vlm.cli.arguments import Parser, add_sampling_rate, positive
-from ecg_vlm.cli.progress import note, waiting
+from ecg_vlm.cli.progress import print_note, waiting
 
 if TYPE_CHECKING:
-    from ecg_vlm.images import PageImage
+    from ecg_vlm.images import InputPage
     from ecg_vlm.reader import Reader
 
 HELP = "image + question -> answer"
@@ -45,9 +45,9 @@ def run(arguments: argparse.Namespace) -> None:
     a = arguments
     page = open_page(a.image, a.page, sampling_rate=a.sampling_rate)
     if page.note:
-        note(page.note)
+        print_note(page.note)
     if page.count > 1:
-        note(_page_in_words(page))
+        print_note(_page_in_words(page))
     with waiting(f"loading {a.model}"):
         fast = a.own_process and a.model == "nano" and fast_start.prepare()  # before anything below imports torch
         from ecg_vlm.reader import Reader
@@ -87,7 +87,7 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"{value:.3f}  {code:<8} {STATEMENTS[code].name}")
 
 
-def _page_in_words(page: PageImage) -> str:
+def _page_in_words(page: InputPage) -> str:
     """Which page of a file is read, and what of the others."""
     text = f"{page.source}: page {page.number} of {page.count} is read"
     if page.blank:

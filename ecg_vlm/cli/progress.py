@@ -37,7 +37,7 @@ def configure(*, quiet: bool, verbose: bool) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-def note(text: str) -> None:
+def print_note(text: str) -> None:
     """One line on stderr about what the command does, not with --quiet."""
     if not _quiet:
         print(text, file=sys.stderr, flush=True)
@@ -68,7 +68,7 @@ def status_lines() -> Iterator[Callable[[str], None]]:
         nonlocal timer
         if timer is not None:
             timer.cancel()
-        timer = threading.Timer(_SILENCE_S, lambda: note(f"{text} ..."))
+        timer = threading.Timer(_SILENCE_S, lambda: print_note(f"{text} ..."))
         timer.daemon = True
         if text:
             timer.start()

@@ -25,7 +25,7 @@ from render.statements import LABEL_TASKS, STATEMENTS
 JSON_FORMAT = 2
 """Version of the layout of `report.json`."""
 
-Samples = Mapping[str, Mapping[str, Rankings]]
+TaskSamples = Mapping[str, Mapping[str, Rankings]]
 """System -> task -> bootstrap samples."""
 
 
@@ -208,7 +208,7 @@ def _control(
     system: System,
     records: LabelledRecords,
     views: Mapping[str, TaskView],
-    samples: Samples,
+    samples: TaskSamples,
     sampling: Sampling,
 ) -> ControlMetrics:
     if system.name not in samples:
@@ -221,7 +221,7 @@ def _overlap_warnings(calibrations: Mapping[str, Calibration], records: Labelled
     return tuple(f"{line}; its calibrated figures are too good" for line in lines if line)
 
 
-def _difference(pair: tuple[str, str], samples: Samples) -> Difference:
+def _difference(pair: tuple[str, str], samples: TaskSamples) -> Difference:
     first, second = samples[pair[0]], samples[pair[1]]
     return Difference(*pair, {task: first[task].auc.minus(second[task].auc).summary().macro for task in first})
 

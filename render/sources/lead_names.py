@@ -75,7 +75,7 @@ def lead_channels(names: Sequence[str], where: str) -> dict[str, tuple[int, int]
     return channels
 
 
-def twelve_leads(samples: Mapping[str, NDArray[np.floating]]) -> NDArray[np.float32]:
+def complete_leads(samples: Mapping[str, NDArray[np.floating]]) -> NDArray[np.float32]:
     """(12, n) float32 in the order of `LEADS` from the samples, (n,), of the leads of `lead_channels`.
 
     Limb leads that are missing follow from two others: I + III = II (Einthoven 1912), aVR = -(I + II) / 2,
@@ -99,4 +99,4 @@ def in_lead_order(names: Sequence[str], samples: NDArray[np.floating], where: st
     Raises `InputError` naming `where` and the leads that are missing or duplicate.
     """
     channels = lead_channels(names, where)
-    return twelve_leads({lead: sign * samples[row] for lead, (row, sign) in channels.items()})
+    return complete_leads({lead: sign * samples[row] for lead, (row, sign) in channels.items()})

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from render.errors import InputError
 from render.record import EcgRecord
-from render.sources.lead_names import lead_channels, standard_lead, twelve_leads
+from render.sources.lead_names import complete_leads, lead_channels, standard_lead
 from render.sources.wfdb_header import ECG_RATES, is_ecg_rate
 
 MOST_VALUES = 50_000_000  # of all channels together: 12 leads at 500 Hz for 2.3 h
@@ -61,7 +61,7 @@ def as_record(recording: Recording, where: str, source: str) -> EcgRecord:
     if len(set(lengths.values())) > 1:
         text = ", ".join(f"{lead} {length}" for lead, length in lengths.items())
         raise InputError(f"{where}: the leads differ in their number of samples ({text}); {EXPORT_AGAIN}")
-    signal = twelve_leads(leads)
+    signal = complete_leads(leads)
     signal[~np.isfinite(signal)] = np.nan
     return EcgRecord(
         record_id=PurePath(where).stem,

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from render.errors import InputError
 from render.record import LEADS
-from render.sources.lead_names import lead_channels, twelve_leads
+from render.sources.lead_names import complete_leads, lead_channels
 from render.sources.wfdb_header import (
     ECG_RATES,
     RECORD_HINT,
@@ -76,7 +76,7 @@ def _read_leads(head: Header) -> tuple[NDArray[np.float32], float]:
     if list(channels) == list(LEADS) and all(sign == 1 for _, sign in channels.values()):
         return samples, rate
     signs = (sign for _, sign in channels.values())
-    return twelve_leads({lead: sign * row for lead, sign, row in zip(channels, signs, samples, strict=True)}), rate
+    return complete_leads({lead: sign * row for lead, sign, row in zip(channels, signs, samples, strict=True)}), rate
 
 
 def _read_segments(head: SegmentedHeader) -> NDArray[np.float32]:

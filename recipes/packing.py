@@ -3,7 +3,7 @@
 One prefill, many questions: all dialogues about an image lie in one row behind that image. The row is a sequence of
 independent dialogues: self-attention is causal within a dialogue and blocked between dialogues (a block-diagonal
 mask), positions restart with each, and every token from the image token on attends to the one image. Training, scoring
-and asking all use `encode` and `pack`.
+and asking all use `encode_dialogue` and `pack`.
 
 Which pages go into which batch is planned before the run, from the recipe's limits and seed alone. A batch holds at
 most so many images and so many text tokens, padding included, so that no batch needs more memory than another. A page
@@ -70,7 +70,7 @@ def render_chat(processor: Any, messages: Sequence[Message], *, prompt: bool) ->
     return text
 
 
-def encode(processor: Any, messages: Sequence[Message]) -> EncodedDialogue:
+def encode_dialogue(processor: Any, messages: Sequence[Message]) -> EncodedDialogue:
     """Tokens and labels of a dialogue: loss on the assistant's turns alone, their end-of-turn token included.
 
     The chat is rendered without and with each answer; the tokens that are added are the answer. The template writes the
@@ -117,12 +117,12 @@ class Encoder:
         self._cache: dict[tuple[str, ...], EncodedDialogue] = {}
 
     def __call__(self, messages: Sequence[Message]) -> EncodedDialogue:
-        """`encode`, from the cache where possible."""
+        """`encode_dialogue`, from the cache where possible."""
         key = tuple(part for message in messages for part in (message["role"], message["content"]))
         if key not in self._cache:
             if len(self._cache) >= _CACHE_SIZE:
                 self._cache.clear()
-            self._cache[key] = encode(self.processor, messages)
+            self._cache[key] = encode_dialogue(self.processor, messages)
         return self._cache[key]
 
 
