@@ -28,7 +28,7 @@ from render.sources.lead_names import in_lead_order, standard_lead
 from render.sources.philips_xml import decode_xli
 from render.sources.registry import open_source
 from render.sources.scp_ecg import DEFAULT_TABLE
-from render.sources.waveform_file import WaveformFile, read_waveform
+from render.sources.waveform_file import WaveformFile, read_waveform, waveform_format
 from render.sources.wfdb_record import read_wfdb
 
 Signal = NDArray[np.float64]
@@ -345,7 +345,7 @@ def philips(steps: Steps, *, compression: str = "XLI", version: str = "1.04", la
         content = rows.astype("<i2").tobytes()
     names = f'leadlabels="{" ".join(LEADS)} X Y" numberofleads="12"' if labels else ""
     return f"""<?xml version="1.0" encoding="UTF-8"?>
-    <restingecgdata xmlns="http://www3.medical.philips.com"><documentinfo><documentversion>{version}</documentversion>
+    <restingecgdata xmlns="http://www3.medical.philips.com"><documentinfo><documenttype>PhilipsECG</documenttype><documentversion>{version}</documentversion>
     </documentinfo><patient><generalpatientdata><age><years>61</years></age><sex>Female</sex></generalpatientdata>
     </patient><dataacquisition><signalcharacteristics><samplingrate>500</samplingrate><resolution>5</resolution>
     </signalcharacteristics></dataacquisition><waveforms><parsedwaveforms dataencoding="Base64" compressflag="True"
@@ -549,6 +549,18 @@ def test_scp_refusals(steps: Steps) -> None:
     ):
         with pytest.raises(InputError, match=reason):
             read_waveform(content, None, "x")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PDF"])
+def test_no_picture_is_taken_for_a_waveform(kind: str) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 30), "white").save(buffer, kind)
+    assert waveform_format(buffer.getvalue()) is None
+
+
+def test_scp_without_a_mark(steps: Steps) -> None:
+    content = bytearray(scp(steps).replace(b"SCPECG", bytes(6)))
+    assert agrees(read_waveform(with_checksums(bytes(content)), None, "x"), millivolts(steps))
 
 
 # ---- XML

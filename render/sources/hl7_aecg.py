@@ -61,7 +61,7 @@ def _samples(value: Element, name: str, where: str) -> NDArray[np.float64]:
         if count_of_leads([name]):
             raise InputError(f"{where}: lead {name} is in {scale_unit[:20]!r}; voltages are in uV, mV or V")
         return np.empty(0)
-    words = (value.findtext("digits") or "").split()
+    words = (value.findtext("digits") or "").replace(",", " ").split()
     if len(words) > MOST_VALUES:
         raise InputError(f"{where}: {name} has {len(words)} samples; export a shorter part")
     try:

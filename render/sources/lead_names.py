@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,7 @@ _FIRST_PARTS = frozenset(("D", "A", "AV", "V", "C"))  # of a name written in two
 _LONGEST_NAME = 60
 
 
+@lru_cache(maxsize=4096)  # the files of a data set name their channels alike
 def standard_lead(name: str) -> tuple[str, int] | None:
     """The lead of `LEADS` that a channel's name stands for, and its sign: ("aVR", -1) for "-aVR". None for no lead.
 

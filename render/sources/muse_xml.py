@@ -30,7 +30,7 @@ _RHYTHM = "rhythm"
 
 def read_muse(root: Element, where: str) -> Recording:
     """The rhythm waveform (not the median beat). Raises `InputError` where there is none or a number is damaged."""
-    waveforms = [each for each in root.findall("Waveform") if text_at(each, "WaveformType").lower() == _RHYTHM]
+    waveforms = [each for each in root.findall("Waveform") if text_at(each, "WaveformType").lower() in (_RHYTHM, "")]
     if not waveforms:
         raise InputError(f"{where}: this MUSE file holds no waveform of type Rhythm; {EXPORT_AGAIN}")
     waveform = waveforms[0]

@@ -43,10 +43,12 @@ _Table = dict[tuple[int, int], _Code]  # (bits of the prefix, prefix) -> code
 
 
 def is_scp(content: bytes) -> bool:
-    """Whether a file begins like SCP-ECG: its own size, then section 0 with its mark."""
-    return content[16:22] == b"SCPECG" or (
-        len(content) > 32 and content[2:6] == len(content).to_bytes(4, "little") and content[8:10] == b"\0\0"
-    )
+    """Whether a file begins like SCP-ECG: section 0 with its mark, or (version 1 has none) its first pointer, itself."""
+    if len(content) < _FILE_HEAD + _SECTION_HEAD + _POINTER:
+        return False
+    number, length = struct.unpack_from("<HI", content, _FILE_HEAD + 2)
+    pointer = struct.unpack_from("<HII", content, _FILE_HEAD + _SECTION_HEAD)
+    return number == 0 and (content[16:22] == b"SCPECG" or pointer == (0, length, _FILE_HEAD + 1))
 
 
 def read_scp(content: bytes, where: str) -> Recording:
