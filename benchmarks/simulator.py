@@ -118,7 +118,7 @@ def stages(number: int) -> Iterator[tuple[str, float]]:
     from render.simulator import simulate
     from render.simulator.checks import record_statements
     from render.simulator.dipoles import sample_person
-    from render.simulator.electrodes import electrode_noise, twelve_leads
+    from render.simulator.electrodes import electrode_noise, simulated_leads
     from render.simulator.findings import COMPATIBLE_WITH_NORM, sample_findings
     from render.simulator.rhythm import rhythm
     from render.simulator.rng import BufferedRng
@@ -148,7 +148,7 @@ def stages(number: int) -> Iterator[tuple[str, float]]:
     yield "f and flutter waves", ms
     noise = clock(lambda: electrode_noise(heart.shape[1], HIGH_RATE_HZ, rng))
     yield "electrode noise", ms
-    clock(lambda: twelve_leads(heart, noise))
+    clock(lambda: simulated_leads(heart, noise))
     yield "twelve leads", ms
     clock(lambda: (record_statements(findings, beat), simulate._report(findings, timing, beat)))
     yield "statements and report", ms

@@ -134,7 +134,7 @@ def add_oscillations(rows, turns, heights):  # type: ignore[no-untyped-def]
 
 
 @jit
-def twelve_leads(heart, electrodes):  # type: ignore[no-untyped-def]
+def simulated_leads(heart, electrodes):  # type: ignore[no-untyped-def]
     """(12, n) float32 mV in the order of `LEADS`: the heart's field plus the electrodes' noise.
 
     Args:

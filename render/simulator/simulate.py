@@ -21,7 +21,7 @@ from render.simulator.activation import activation, ectopic_qrs, p_wave
 from render.simulator.checks import record_statements, violations
 from render.simulator.criteria import SimulatedBeat
 from render.simulator.dipoles import DOWER, SITE_GAINS, Person, Vector, Wave, sample_person, superpose, wave_table
-from render.simulator.electrodes import Samples, electrode_noise, twelve_leads
+from render.simulator.electrodes import Samples, electrode_noise, simulated_leads
 from render.simulator.findings import (
     COMPATIBLE_WITH_NORM,
     Q_INFARCTS,
@@ -102,7 +102,7 @@ def _record(rng: BufferedRng, record_id: str, statements: Sequence[str] | None) 
     _add_atrial_activity(heart, findings, person, timing, rng)
     return EcgRecord(
         record_id=record_id,
-        signal=twelve_leads(heart, electrode_noise(_SAMPLES, HIGH_RATE_HZ, rng)),
+        signal=simulated_leads(heart, electrode_noise(_SAMPLES, HIGH_RATE_HZ, rng)),
         sampling_rate=float(HIGH_RATE_HZ),
         source="simulated",
         statements=record_statements(findings, main),
