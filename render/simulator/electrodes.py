@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from render.jit import jit
 from render.simulator.rng import BufferedRng
 
-Samples = NDArray[np.float32]
+Voltage = NDArray[np.float32]
 
 _FADE = 15.0  # Hz: above it muscle and electrode noise falls off, as in quiet parts of clinical records
 _BANDWIDTH = 150.0  # Hz: AHA recommendation for adults' recorders
@@ -19,7 +19,7 @@ _MAINS_HZ = 50.0
 _ELECTRODES = 9
 
 
-def electrode_noise(samples: int, rate_hz: float, rng: BufferedRng) -> Samples:
+def electrode_noise(samples: int, rate_hz: float, rng: BufferedRng) -> Voltage:
     """(9, samples) mV of RA, LA, LL, V1..V6: muscle, electrode and mains noise and the wandering baseline.
 
     Levels range from clean to bad records; as in PTB-XL's quality columns, about one in seven has mains hum, one in
@@ -35,7 +35,7 @@ def electrode_noise(samples: int, rate_hz: float, rng: BufferedRng) -> Samples:
     return noise
 
 
-def _coloured_noise(samples: int, rate_hz: float, level: list[float], rng: BufferedRng) -> Samples:
+def _coloured_noise(samples: int, rate_hz: float, level: list[float], rng: BufferedRng) -> Voltage:
     """(9, samples) noise of standard deviations `level` whose amplitude falls as 1/f above 15 Hz, up to 150 Hz.
 
     The spectrum is sampled as uniform bytes: each sample of the noise sums a thousand spectral lines and so is normal.
@@ -48,7 +48,7 @@ def _coloured_noise(samples: int, rate_hz: float, level: list[float], rng: Buffe
 
 
 @lru_cache(maxsize=4)
-def _spectral_shape(samples: int, rate_hz: float) -> Samples:
+def _spectral_shape(samples: int, rate_hz: float) -> Voltage:
     """(m,) factors of the spectral lines below 150 Hz, sampled as bytes, for noise of standard deviation 1."""
     f = np.arange(math.ceil(_BANDWIDTH * samples / rate_hz)) * (rate_hz / samples)
     shape = (f > 4) / (1 + (f / _FADE))
@@ -75,7 +75,7 @@ def spectrum(dice, shape, level, count):  # type: ignore[no-untyped-def]  # numb
     return lines
 
 
-def _burst(noise: Samples, rate_hz: float, rng: BufferedRng) -> None:
+def _burst(noise: Voltage, rate_hz: float, rng: BufferedRng) -> None:
     """Make part of the record several times noisier on some electrodes, as a movement does."""
     start = int(rng.uniform(0, 8.5) * rate_hz)
     length = int(rng.uniform(0.4, 2.5) * rate_hz)
@@ -83,7 +83,7 @@ def _burst(noise: Samples, rate_hz: float, rng: BufferedRng) -> None:
     noise[electrodes, start : start + length] *= rng.uniform(3, 7)
 
 
-def _add_slow(noise: Samples, rate_hz: float, rng: BufferedRng) -> None:
+def _add_slow(noise: Voltage, rate_hz: float, rng: BufferedRng) -> None:
     """Add breathing and slow drifts of the electrodes, mostly below 0.5 Hz, sometimes a step, and mains hum."""
     strong = 2.8 if rng.random() < 0.08 else 1.0
     sd = strong * 0.021 * math.exp(rng.normal(0, 0.5))

@@ -21,7 +21,7 @@ from render.simulator.activation import activation, ectopic_qrs, p_wave
 from render.simulator.checks import record_statements, violations
 from render.simulator.criteria import SimulatedBeat
 from render.simulator.dipoles import DOWER, SITE_GAINS, Person, Vector, Wave, sample_person, superpose, wave_table
-from render.simulator.electrodes import Samples, electrode_noise, simulated_leads
+from render.simulator.electrodes import Voltage, electrode_noise, simulated_leads
 from render.simulator.findings import (
     COMPATIBLE_WITH_NORM,
     Q_INFARCTS,
@@ -153,7 +153,7 @@ def _verified_beat(findings: frozenset[str], person: Person, rate: float, rng: B
     return best
 
 
-def _beats(findings: frozenset[str], person: Person, timing: Rhythm, main: SimulatedBeat, rng: BufferedRng) -> Samples:
+def _beats(findings: frozenset[str], person: Person, timing: Rhythm, main: SimulatedBeat, rng: BufferedRng) -> Voltage:
     """(8, n) mV in the order of `INDEPENDENT_LEADS`: every P wave and every ventricular beat at its time."""
     heart = np.zeros((8, _SAMPLES), np.float32)
     breath = (rng.uniform(0.17, 0.33), rng.uniform(0, 6.28), rng.uniform(0.02, 0.09))
@@ -181,7 +181,7 @@ def _other_beat(kind: str, person: Person, main: SimulatedBeat, rng: BufferedRng
     return recovery(frozenset(), person, qrs, [], (width, qt), rng)
 
 
-def _place(heart: Samples, waves: list[Wave], onsets: list[float], breath: Vector, rng: BufferedRng) -> None:
+def _place(heart: Voltage, waves: list[Wave], onsets: list[float], breath: Vector, rng: BufferedRng) -> None:
     """Add one kind of beat at each onset; the strength of every wave varies with breathing and at random."""
     if not onsets:
         return
@@ -215,7 +215,7 @@ def _add_beats(heart, parts, starts, amounts):  # type: ignore[no-untyped-def]  
 
 
 def _add_atrial_activity(
-    heart: Samples, findings: frozenset[str], person: Person, timing: Rhythm, rng: BufferedRng
+    heart: Voltage, findings: frozenset[str], person: Person, timing: Rhythm, rng: BufferedRng
 ) -> None:
     """Add to `heart` (8, n) the f waves of fibrillation (350-600/min) or the saw teeth of flutter (240-350/min)."""
     if "AFIB" in findings:
