@@ -43,7 +43,7 @@ _Table = dict[tuple[int, int], _Code]  # (bits of the prefix, prefix) -> code
 
 
 def is_scp(content: bytes) -> bool:
-    """Whether a file begins like SCP-ECG: section 0 with its mark, or (version 1 has none) its first pointer, itself."""
+    """Whether a file begins like SCP-ECG: section 0 with its mark, or (none in version 1) its first pointer, itself."""
     if len(content) < _FILE_HEAD + _SECTION_HEAD + _POINTER:
         return False
     number, length = struct.unpack_from("<HI", content, _FILE_HEAD + 2)
