@@ -257,7 +257,6 @@ def test_a_resumed_run_ends_with_the_same_bytes(name: str, tmp_path: Path) -> No
 _KILL_SCRIPT = """
     import os, signal, sys
     from pathlib import Path
-from typing import Any
     sys.path[:0] = sys.argv[2:]
     from eval.baselines import checkpoint
     from test_baselines import _train, torch
