@@ -142,9 +142,10 @@ def refusal_in(text: str) -> str:
             return "upside down"
         if _states(_CUT, sentence, _OF_WAVES, _OF_NOISE):
             return "cut off"
-    if any(span for _, span in _decline_spans(texts)):
+    strings = _strings_in(texts)
+    if any(span for _, span in _decline_spans(texts, strings)):
         return "declined"
-    refers = _possible("refers", texts)
+    refers = _possible("refers", strings)
     return "referral" if any(w.pattern.search(sentence) for sentence in texts for w in refers) else ""
 
 
@@ -152,7 +153,8 @@ def besides_refusal(text: str) -> str:
     """What a declining answer says besides: its text without refusals, advice and general remarks."""
     rest: list[str] = []
     general = False
-    for sentence, span in _decline_spans(_sentences(text)):
+    texts = _sentences(text)
+    for sentence, span in _decline_spans(texts, _strings_in(texts)):
         reading = sentence
         if span:  # "Yes, a normal ECG, but I can't give advice"; "I can't give a diagnosis, but this is a normal ECG"
             turn = _TURN.search(sentence, span[1])
@@ -172,16 +174,20 @@ def _needs() -> frozenset[str]:
     return frozenset().union(*(w.needs for part in ("cannot", "declines", "refers") for w in _wordings(part)))
 
 
-def _possible(part: str, texts: Sequence[str]) -> list[_Wording]:
-    """The wordings of a part that can match in one of the texts."""
+def _strings_in(texts: Sequence[str]) -> set[str]:
+    """The strings that some wording needs and one of the texts has."""
     text = "\n".join(texts)
-    strings = {string for string in _needs() if string in text}
+    return {string for string in _needs() if string in text}
+
+
+def _possible(part: str, strings: set[str]) -> list[_Wording]:
+    """The wordings of a part that can match in texts with these strings."""
     return [wording for wording in _wordings(part) if not wording.needs.isdisjoint(strings)]
 
 
-def _decline_spans(texts: Sequence[str]) -> Iterator[tuple[str, tuple[int, int] | None]]:
+def _decline_spans(texts: Sequence[str], strings: set[str]) -> Iterator[tuple[str, tuple[int, int] | None]]:
     """Every sentence with the (start, end) of the words by which it declines, or None."""
-    cannot, declines = _possible("cannot", texts), _possible("declines", texts)
+    cannot, declines = _possible("cannot", strings), _possible("declines", strings)
     for sentence in texts:
         span = _span_after_cannot(sentence) if cannot else None
         match = None if span else next(filter(None, (w.pattern.search(sentence) for w in declines)), None)
