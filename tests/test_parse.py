@@ -131,6 +131,8 @@ def test_territories_behind_their_noun(answer: str, present: str) -> None:
         ("Is there an infarct? Yes, inferior.", "", "IMI", ""),
         ("Left bundle branch block? No, a right one.", "", "CRBBB", "CLBBB"),
         ("| Is there AF? | No |\n| Is there LVH? | Yes |", "", "LVH", "AFIB"),
+        ("right", "Is there a bundle branch block?", "CRBBB", ""),
+        ("a", "Is there a bundle branch block?", "", ""),
     ],
 )
 def test_replies_that_leave_out_their_noun(answer: str, question: str, present: str, absent: str) -> None:
@@ -375,6 +377,14 @@ _PIECES = st.sampled_from(
         "but",
         "with",
         "2:1",
+        "one",
+        "yes,",
+        "inferior",
+        "laterally",
+        "if",
+        "would",
+        "consistent with",
+        "cannot read",
     ]
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from eval.parser.lexicon import GENERAL, Cue, Meaning, lexicon
 from eval.parser.phrase_matcher import Match
@@ -19,8 +20,7 @@ class TokenizedText:
     lead_lists: dict[int, int]
 
 
-@dataclass(frozen=True)
-class Chunk:
+class Chunk(NamedTuple):
     """One unit of a sentence.
 
     kind: term, cue, or a mark: and, or, comma, colon, open, close, question, lead, termination, break, bullet, word.

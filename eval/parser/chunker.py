@@ -42,8 +42,8 @@ def chunk_text(answer: str, subject: Sequence[str] = ()) -> list[Chunk]:
     topic, ellipsis = "", Ellipsis(tuple(subject), bool(subject))
     i = 0
     while i < len(words):
-        added, i = _chunks_at(text, i, topic, ellipsis)
-        chunks += added
+        new, i = _chunks_at(text, i, topic, ellipsis)
+        chunks += new
         line = [] if line and line[-1].kind == "break" else line
         line.append(chunks[-1])
         topic = _topic(topic, line, words[i] if i < len(words) else BREAK)
@@ -55,8 +55,8 @@ def _chunks_at(text: TokenizedText, i: int, topic: str, ellipsis: Ellipsis) -> t
     """The chunks that start at token i, and the token after them."""
     best = longest_match(text.words, i, text.lead_lists) or _of_topic(text.words[i], i, topic)
     best = ellipsis.match(text, i, best) or best
-    if coordinated := shared_tail(text, i, len(best.sequence) if best else 0):
-        return coordinated
+    if coordination := shared_tail(text, i, len(best.sequence) if best else 0):
+        return coordination
     if best:
         return _term_chunks(text, best)
     if end := text.lead_lists.get(i):

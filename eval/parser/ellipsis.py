@@ -37,6 +37,8 @@ class Ellipsis:
         if not self.noun:
             return None
         for width in (3, 2, 1):
+            if i + width > len(text.words):
+                continue
             following = text.words[i + width] if i + width < len(text.words) else BREAK
             pronoun = following == "one"
             if not pronoun and not (self.reply and following in _SHORT_FORM_ENDS):

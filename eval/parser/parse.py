@@ -177,7 +177,7 @@ def _reply_mentions(
     start, end = reply[0].start, reply[-1].end if reply[-1].kind != "break" else reply[-1].start
     reverse: dict[Status, Status] = {"present": "absent", "absent": "present", "uncertain": "uncertain"}
     return [
-        Mention(replace(m.chunk, start=start, end=end), reverse[status] if m.status == "absent" else status)
+        Mention(m.chunk._replace(start=start, end=end), reverse[status] if m.status == "absent" else status)
         for m in subjects
         if not set(m.chunk.meaning.codes) & mentioned_codes
     ]
@@ -197,7 +197,7 @@ def _doubt(chunk: Chunk) -> Chunk:
     cue = chunk.meaning.cue
     if cue is None or cue.kind != "assertive":
         return chunk
-    return replace(chunk, meaning=replace(chunk.meaning, cue=replace(cue, kind="uncertain")))
+    return chunk._replace(meaning=replace(chunk.meaning, cue=replace(cue, kind="uncertain")))
 
 
 def _parse_choice(answer: str, options: Sequence[Option], cautious: bool) -> ParsedAnswer:
@@ -209,7 +209,7 @@ def _parse_choice(answer: str, options: Sequence[Option], cautious: bool) -> Par
         statements, _ = _read(texts[pick.letter])
         if not pick.correct:
             statements = [replace(m, status="absent") for m in statements if m.status == "present"]
-        mentions += [replace(m, chunk=replace(m.chunk, start=pick.start, end=pick.end)) for m in statements]
+        mentions += [replace(m, chunk=m.chunk._replace(start=pick.start, end=pick.end)) for m in statements]
     option_codes = {c for m in mentions for c in m.chunk.meaning.codes}
     own, chunks = _read(text, cautious)
     return _summary(mentions + [m for m in own if not set(m.chunk.meaning.codes) & option_codes], chunks)
@@ -224,7 +224,7 @@ def _parse_completion(answer: str, question: str, gap: re.Match[str], cautious: 
     for m in mentions:
         if m.chunk.end > gap.start() and m.chunk.start < gap.start() + len(completion):
             start, end = max(0, m.chunk.start - shift), min(len(answer), m.chunk.end - shift)
-            own.append(replace(m, chunk=replace(m.chunk, start=start, end=end)))
+            own.append(replace(m, chunk=m.chunk._replace(start=start, end=end)))
     return _summary(own, chunks)
 
 

@@ -12,7 +12,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
 
 _ECG = r"(?:12[- ]lead )?(?:ecgs?|ekgs?|electrocardiograms?|elektrokardiogramm)"
@@ -74,7 +74,6 @@ _NEGATION = re.compile(r"(?:\bnot|\bnever|n't|\bno longer|\bnicht)\s+(?:(?:appea
 _NEAR = 100  # characters before a match in which a negation is searched
 _UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "’": "'", "‐": "-", "‑": "-", "–": "-", "—": "-"})
 
-
 # What a sentence gives as advice or general knowledge, and not as a reading of this picture.
 _GENERAL = re.compile(
     r"\b(?:if you|you (?:can|could|may|might|should)|could you|would you|please|let me know|(?:happy|glad|able) to|"
@@ -88,14 +87,25 @@ _GENERAL_LIST = re.compile(
     r"\b(?:here (?:is|are)|here's|general|steps|how to|what to look|include|things to)\b[^:]*:\s*$"
 )
 _TURN = re.compile(r"\b(?:but|however|that said|nevertheless|nonetheless|still|although|though)\b,?")
+_PART = re.compile(r"<(\w+)>")
+_CANNOT_NEEDS = frozenset((
+    "not", "n't", "unable", "incapable", "lack", "declin", "refuse", "rather", "refrain", "avoid", "impossible",
+    "prefer", "choose", "trouble", "difficult", "problem", "inappropriate", "irresponsible", "unsafe",
+    "unethical", "only",
+))  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Wording:
     """A pattern of refusals.csv. needs: it can match only in a text with one of these strings."""
 
-    pattern: re.Pattern[str]
+    regex: str
     needs: frozenset[str]
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """The pattern, compiled when first needed: all of them take longer than most answers."""
+        return re.compile(self.regex)
 
 
 @cache
@@ -107,22 +117,14 @@ def _wordings(part: str) -> tuple[_Wording, ...]:
     for row in rows:
         alternatives[row["part"]].append(row["pattern"])
 
-    def fill(pattern: str) -> re.Pattern[str]:
-        return re.compile(_PART.sub(lambda match: f"(?:{'|'.join(alternatives[match[1]])})", pattern))
+    def fill(pattern: str) -> str:
+        return _PART.sub(lambda match: f"(?:{'|'.join(alternatives[match[1]])})", pattern)
 
     if part == "cannot":
         return (_Wording(fill("<cannot>"), _CANNOT_NEEDS),)
     return tuple(
         _Wording(fill(row["pattern"]), frozenset(row["needs"].split("|"))) for row in rows if row["part"] == part
     )
-
-
-_PART = re.compile(r"<(\w+)>")
-_CANNOT_NEEDS = frozenset((
-    "not", "n't", "unable", "incapable", "lack", "declin", "refuse", "rather", "refrain", "avoid", "impossible",
-    "prefer", "choose", "trouble", "difficult", "problem", "inappropriate", "irresponsible", "unsafe",
-    "unethical", "only",
-))  # fmt: skip
 
 
 def refusal_in(text: str) -> str:
@@ -140,9 +142,10 @@ def refusal_in(text: str) -> str:
             return "upside down"
         if _states(_CUT, sentence, _OF_WAVES, _OF_NOISE):
             return "cut off"
-    if any(span for _, span in _decline_spans(texts)):
+    strings = _strings_in(texts)
+    if any(span for _, span in _decline_spans(texts, strings)):
         return "declined"
-    refers = _possible("refers", texts)
+    refers = _possible("refers", strings)
     return "referral" if any(w.pattern.search(sentence) for sentence in texts for w in refers) else ""
 
 
@@ -150,7 +153,8 @@ def besides_refusal(text: str) -> str:
     """What a declining answer says besides: its text without refusals, advice and general remarks."""
     rest: list[str] = []
     general = False
-    for sentence, span in _decline_spans(_sentences(text)):
+    texts = _sentences(text)
+    for sentence, span in _decline_spans(texts, _strings_in(texts)):
         reading = sentence
         if span:  # "Yes, a normal ECG, but I can't give advice"; "I can't give a diagnosis, but this is a normal ECG"
             turn = _TURN.search(sentence, span[1])
@@ -170,16 +174,20 @@ def _needs() -> frozenset[str]:
     return frozenset().union(*(w.needs for part in ("cannot", "declines", "refers") for w in _wordings(part)))
 
 
-def _possible(part: str, texts: Sequence[str]) -> list[_Wording]:
-    """The wordings of a part that can match in one of the texts."""
+def _strings_in(texts: Sequence[str]) -> set[str]:
+    """The strings that some wording needs and one of the texts has."""
     text = "\n".join(texts)
-    strings = {string for string in _needs() if string in text}
+    return {string for string in _needs() if string in text}
+
+
+def _possible(part: str, strings: set[str]) -> list[_Wording]:
+    """The wordings of a part that can match in texts with these strings."""
     return [wording for wording in _wordings(part) if not wording.needs.isdisjoint(strings)]
 
 
-def _decline_spans(texts: Sequence[str]) -> Iterator[tuple[str, tuple[int, int] | None]]:
+def _decline_spans(texts: Sequence[str], strings: set[str]) -> Iterator[tuple[str, tuple[int, int] | None]]:
     """Every sentence with the (start, end) of the words by which it declines, or None."""
-    cannot, declines = _possible("cannot", texts), _possible("declines", texts)
+    cannot, declines = _possible("cannot", strings), _possible("declines", strings)
     for sentence in texts:
         span = _span_after_cannot(sentence) if cannot else None
         match = None if span else next(filter(None, (w.pattern.search(sentence) for w in declines)), None)

@@ -93,9 +93,9 @@ def _terms(places: Sequence[_Place], has_territory: bool, core: tuple[str, ...])
     if not has_territory and len(places) == 2 and places[1].join == "and":
         one, two = places
         for first, second in ((one, two), (two, one)):
-            combined = (*first.words, "and", *second.words, *core)
-            if combined in meanings:
-                return [TerritoryTerm(combined, "", one.start, two.end)]
+            sequence = (*first.words, "and", *second.words, *core)
+            if sequence in meanings:
+                return [TerritoryTerm(sequence, "", one.start, two.end)]
     terms = [TerritoryTerm((*place.words, *core), place.join, place.start, place.end) for place in places]
     return [term for term in terms if term.sequence in meanings]
 

@@ -92,7 +92,9 @@ def tokenize(answer: str) -> list[Token]:
     position = 0
     breaks = _line_ends(answer)
     heads = {m.start(1): m.end(1) for m in _LIST_MARK.finditer(plain_text)}
-    while match := _WORD.search(plain_text, position):
+    for match in _WORD.finditer(plain_text):
+        if match.start() < position:  # inside a list mark or a code
+            continue
         position = match.end()
         start, end = place[match.start()], place[match.end() - 1] + 1
         if match.start() in heads:
