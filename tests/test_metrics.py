@@ -207,11 +207,11 @@ def test_average_precision_equals_scikit_learn_on_the_records_and_on_resamples(d
 def test_average_precision_needs_its_bias_removed_because_copies_of_a_positive_lift_it() -> None:
     y, s = _random(150, 6, seed=3)
     samples = bootstrap_rankings(y, np.random.default_rng(0).random(s.shape), NAMES, resamples=300).average_precision
-    plain, unbiased = samples.summary().macro, samples.summary(recentre=True).macro
-    assert plain.value == unbiased.value
+    plain, without_bias = samples.summary().macro, samples.summary(recentre=True).macro
+    assert plain.value == without_bias.value
     assert (plain.low95 + plain.high95) / 2 > plain.value + 0.01
-    assert unbiased.low95 < unbiased.value < unbiased.high95
-    assert unbiased.high95 - unbiased.low95 == pytest.approx(plain.high95 - plain.low95)
+    assert without_bias.low95 < without_bias.value < without_bias.high95
+    assert without_bias.high95 - without_bias.low95 == pytest.approx(plain.high95 - plain.low95)
 
 
 def test_decision_metrics_equal_scikit_learn_on_the_records_and_on_resamples() -> None:
