@@ -39,7 +39,7 @@ def test_stock_trl_learns_what_the_packed_row_learns(tuning, tower, tmp_path):
     tuning.cut_pages(tmp_path / "all", tmp_path / "3", 3)
     assert [len(told) for told in open_dataset(tmp_path / "3")["dialogues"]] == [3, 3]
     recipe = tuning.recipe_for(False, "random:nano", "lora.dropout=0")
-    recipe = tuning.retargeted(recipe, tuning._TOWERS[tower])
+    recipe = tuning.with_targets(recipe, tuning._TOWERS[tower])
     base, processor = load_model(recipe.model), load_processor("random:nano")
     made = tuning.contestants(base, processor, recipe, tmp_path / "3", 3)
     ours, stock = ([each.step() for _ in range(2)] for each in made.values())
@@ -97,7 +97,7 @@ def test_measuring_compares_the_number_said_with_the_one_known(monkeypatch, caps
             return [f"About {known[q] + 7:g} of them." if known[q] is not None else "There is none." for q in questions]
 
     told = [d["messages"] for row in open_dataset(tmp_path) for d in row["dialogues"]]
-    rates = [m for m in told if measuring.asked_about(m[0]["content"]) is measuring.QUANTITIES["rate_bpm"]]
+    rates = [m for m in told if measuring.quantity_of(m[0]["content"]) is measuring.QUANTITIES["rate_bpm"]]
     known = {question["content"]: 70.0 for question, _ in told}
     monkeypatch.setattr(measuring, "Reader", Parrot)
     found, silent = measuring.errors("nano", str(tmp_path), 12)
@@ -120,7 +120,7 @@ def test_measuring_compares_the_number_said_with_the_one_known(monkeypatch, caps
     ],
 )
 def test_measuring_knows_what_a_question_is_about(question, name):
-    found = _benchmark("measuring").asked_about(question)
+    found = _benchmark("measuring").quantity_of(question)
     assert (found.name if found else "") == name
 
 
