@@ -224,7 +224,8 @@ def _waveform_page(content: bytes, path: Path | None, source: str, sampling_rate
     picture, _ = make_picture(record, 0, Options(lenient=True))
     with Image.open(io.BytesIO(picture.data)) as image:
         page = image.convert("RGB")
-    note = f"{source}: {record.source} waveform, {record.seconds:.3g} s at {record.sampling_rate:g} Hz, drawn"
+    part = "drawn" if record.seconds < 10.5 else "its first 10 s are drawn"
+    note = f"{source}: {record.source} waveform, {record.seconds:.3g} s at {record.sampling_rate:g} Hz; {part}"
     if dead := record.dead_leads():
         note += f"; flat or with gaps in {', '.join(dead)}"
     return InputPage(page, source=source, note=note)

@@ -849,7 +849,7 @@ def test_codes_in_small_letters_are_hinted_at(tmp_path: Path, capsys: pytest.Cap
 def test_ask_reads_a_waveform_from_standard_input(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(scp(steps))))
     page = open_page("-")
-    assert page.note == "standard input: scp waveform, 4 s at 500 Hz, drawn" and page.image.size == (1120, 560)
+    assert page.note == "standard input: scp waveform, 4 s at 500 Hz; drawn" and page.image.size == (1120, 560)
 
 
 # ---- whatever the bytes, a record or one line
