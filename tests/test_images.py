@@ -339,7 +339,7 @@ def test_standard_input(page: Image.Image, grey: Grey, monkeypatch: pytest.Monke
 
 
 def test_folders_become_their_files(page: Image.Image, tmp_path: Path) -> None:
-    for name in ("b.png", "a.JPG", "notes.txt", "x.hea", "x.dat", "y.scp"):
+    for name in ("b.png", "a.JPG", "notes.txt", "x.hea", "x.mat", "x.dat", "y.scp"):
         page.save(tmp_path / name, "PNG")
     (tmp_path / "c.png").mkdir()
     names = [path.name for path in expand_inputs([tmp_path, tmp_path / "notes.txt", "-"])]
