@@ -124,7 +124,8 @@ def iter_pages(path: str | Path, *, sampling_rate: float | None = None) -> Itera
 def expand_inputs(paths: Iterable[str | Path]) -> list[Path]:
     """The files that some paths name, in order: files as they are, folders by the pictures and waveforms in them.
 
-    A folder's own files are taken, sorted by name; those of its subfolders are not. "-" stays "-".
+    A folder's own files are taken, sorted by name; those of its subfolders are not, nor a .mat whose .hea is there too.
+    "-" stays "-".
     Raises `InputError` for a path that is not there and for a folder without a file that can be read.
     """
     from render.sources.waveform_file import WAVEFORM_SUFFIXES
@@ -134,6 +135,7 @@ def expand_inputs(paths: Iterable[str | Path]) -> list[Path]:
     for path in map(Path, paths):
         if path.is_dir():
             inside = sorted(file for file in path.iterdir() if file.suffix.lower() in suffixes and file.is_file())
+            inside = [file for file in inside if file.suffix != ".mat" or file.with_suffix(".hea") not in inside]
             if not inside:
                 raise InputError(f"{path}: no picture or waveform file in this folder; {_PICTURES_WORK}")
             files += inside
@@ -224,7 +226,8 @@ def _waveform_page(content: bytes, path: Path | None, source: str, sampling_rate
     picture, _ = make_picture(record, 0, Options(lenient=True))
     with Image.open(io.BytesIO(picture.data)) as image:
         page = image.convert("RGB")
-    note = f"{source}: {record.source} waveform, {record.seconds:.3g} s at {record.sampling_rate:g} Hz, drawn"
+    part = "drawn" if record.seconds < 10.5 else "its first 10 s are drawn"
+    note = f"{source}: {record.source} waveform, {record.seconds:.3g} s at {record.sampling_rate:g} Hz; {part}"
     if dead := record.dead_leads():
         note += f"; flat or with gaps in {', '.join(dead)}"
     return InputPage(page, source=source, note=note)

@@ -339,7 +339,7 @@ def test_standard_input(page: Image.Image, grey: Grey, monkeypatch: pytest.Monke
 
 
 def test_folders_become_their_files(page: Image.Image, tmp_path: Path) -> None:
-    for name in ("b.png", "a.JPG", "notes.txt", "x.hea", "x.dat", "y.scp"):
+    for name in ("b.png", "a.JPG", "notes.txt", "x.hea", "x.mat", "x.dat", "y.scp"):
         page.save(tmp_path / name, "PNG")
     (tmp_path / "c.png").mkdir()
     names = [path.name for path in expand_inputs([tmp_path, tmp_path / "notes.txt", "-"])]
@@ -384,6 +384,28 @@ def test_postscript_starts_no_other_program(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "page.png").write_bytes(header + b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 90 90\n%%EndComments\n")
     with pytest.raises(InputError):
         open_image(tmp_path / "page.png")
+
+
+def test_a_file_of_two_kinds_is_what_it_begins_with(page: Image.Image, grey: Grey, tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    page.save(buffer, "PNG")
+    for rest in (pdf(b"<<>>"), b"PK\x03\x04" + bytes(99), b"<script>alert(1)</script>", b"I,II,III\n1,2,3\n"):
+        (tmp_path / "x.pdf").write_bytes(buffer.getvalue() + rest)
+        assert difference(open_image(tmp_path / "x.pdf"), grey) == 0
+
+
+def test_pages_that_point_at_each_other_end(page: Image.Image, tmp_path: Path) -> None:
+    """The second of two directories of a TIFF names the first as the next one."""
+    buffer = io.BytesIO()
+    page.convert("L").save(buffer, "TIFF", save_all=True, append_images=[page.convert("L")])
+    content = bytearray(buffer.getvalue())
+    first = int.from_bytes(content[4:8], "little")
+    second_at = first + 2 + 12 * int.from_bytes(content[first : first + 2], "little")
+    second = int.from_bytes(content[second_at : second_at + 4], "little")
+    end = second + 2 + 12 * int.from_bytes(content[second : second + 2], "little")
+    content[end : end + 4] = first.to_bytes(4, "little")
+    (tmp_path / "x.tif").write_bytes(content)
+    assert len(open_pages(tmp_path / "x.tif")) in (2, MOST_PAGES)
 
 
 def bomb(side: int) -> bytes:

@@ -558,6 +558,18 @@ def test_no_picture_is_taken_for_a_waveform(kind: str) -> None:
     assert waveform_format(buffer.getvalue()) is None
 
 
+def test_long_recordings_end_soon(steps: Steps) -> None:
+    """As many leads and samples as 8 and 16 bits can count would take minutes to decode bit by bit."""
+    many = np.zeros((200, 30_000), np.int64)
+    start = time.perf_counter()
+    with pytest.raises(InputError, match="200 leads of 30000 samples"):
+        read_waveform(scp(many, ["I"] * 200, huffman=True, encode=lambda row: bytes(row.size // 8 + 1)), None, "x")
+    bomb = philips(steps).replace(b'durationperchannel="4000"', b'durationperchannel="9999999"')
+    with pytest.raises(InputError, match="export 10 s"):
+        read_waveform(bomb, None, "x")
+    assert time.perf_counter() - start < 10
+
+
 def test_scp_without_a_mark(steps: Steps) -> None:
     content = bytearray(scp(steps).replace(b"SCPECG", bytes(6)))
     assert agrees(read_waveform(with_checksums(bytes(content)), None, "x"), millivolts(steps))
@@ -587,7 +599,7 @@ def test_philips(steps: Steps, version: str, compression: str) -> None:
 def test_xli_of_the_whole_range() -> None:
     row = np.random.default_rng(1).integers(-9000, 9000, 3000)
     size, _, start = struct.unpack("<IHh", xli_bytes(row)[:8])
-    assert np.array_equal(decode_xli(xli_bytes(row)[8 : 8 + size], start), row)
+    assert np.array_equal(decode_xli(xli_bytes(row)[8 : 8 + size], start, 3000), row)
 
 
 @pytest.mark.parametrize(
@@ -849,7 +861,7 @@ def test_codes_in_small_letters_are_hinted_at(tmp_path: Path, capsys: pytest.Cap
 def test_ask_reads_a_waveform_from_standard_input(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(scp(steps))))
     page = open_page("-")
-    assert page.note == "standard input: scp waveform, 4 s at 500 Hz, drawn" and page.image.size == (1120, 560)
+    assert page.note == "standard input: scp waveform, 4 s at 500 Hz; drawn" and page.image.size == (1120, 560)
 
 
 # ---- whatever the bytes, a record or one line

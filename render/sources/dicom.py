@@ -67,17 +67,23 @@ def read_dicom(content: bytes, where: str) -> Recording:
     """
     dataset = read_dataset(content, where)
     try:
-        groups = [_group(group, where) for group in dataset.get("WaveformSequence", [])]
+        groups = list(dataset.get("WaveformSequence", []))
+        if not groups:
+            raise InputError(f"{where}: the DICOM object holds no waveform; {EXPORT_AGAIN}")
+        recording = _group(max(groups, key=_size), where)
         sex, age = sex_of(str(dataset.get("PatientSex", ""))), str(dataset.get("PatientAge", ""))
     except InputError:
         raise
     except Exception as error:
         raise InputError(f"{where}: the DICOM waveform is damaged ({error}); export it again") from error
-    if not groups:
-        raise InputError(f"{where}: the DICOM object holds no waveform; {EXPORT_AGAIN}")
-    best = max(groups, key=lambda group: (count_of_leads(group.names), len(group.millivolts[0])))
     years = years_of(age[:-1].lstrip("0")) if age.endswith("Y") else None
-    return replace(best, sex=sex, age=years)
+    return replace(recording, sex=sex, age=years)
+
+
+def _size(group: Any) -> tuple[int, int]:
+    """How many leads a group has, and samples of each."""
+    names = [_channel_name(channel) for channel in group.ChannelDefinitionSequence]
+    return count_of_leads(names), int(group.NumberOfWaveformSamples)
 
 
 def _group(group: Any, where: str) -> Recording:

@@ -23,7 +23,7 @@ _CODE_BITS = 10  # of LZW's codes
 _END_CODE = (1 << _CODE_BITS) - 1
 _BIAS = 64  # of every second difference
 _CHUNK_HEAD = 8
-_MOST_SAMPLES = 1_000_000  # of a lead
+_MOST_SAMPLES = 3_000_000  # of all leads together: they are decoded one by one
 _NO_COMPRESSION = ("", "uncompressed", "none")
 
 
@@ -54,8 +54,8 @@ def read_philips(root: Element, where: str) -> Recording:
 
 def _steps(waveforms: Element, names: list[str], count: int, where: str) -> list[NDArray[np.int64]]:
     """The samples of each lead in units of the resolution."""
-    if not 0 < count <= _MOST_SAMPLES:
-        raise InputError(f"{where}: {count} samples a lead; export 10 s")
+    if not 0 < count * len(names) <= _MOST_SAMPLES:
+        raise InputError(f"{where}: {count} samples in each of {len(names)} leads; export 10 s")
     encoding = (waveforms.get("dataencoding") or "").lower()
     compression = (waveforms.get("compressmethod") or waveforms.get("compression") or "").lower()
     is_compressed = (waveforms.get("compressflag") or "true").lower() == "true" and compression not in _NO_COMPRESSION
@@ -85,19 +85,19 @@ def _xli_leads(text: str, leads: int, count: int, where: str) -> Iterator[NDArra
         chunk = content[place + _CHUNK_HEAD : place + _CHUNK_HEAD + size]
         if len(chunk) < size or not size:
             raise InputError(f"{where}: the compressed samples end early; {EXPORT_AGAIN}")
-        values = decode_xli(chunk, start)
-        if not count <= values.size <= _MOST_SAMPLES:
+        values = decode_xli(chunk, start, 2 * count)
+        if not count <= values.size <= 2 * count:
             raise InputError(f"{where}: a lead has {values.size} of {count} samples; {EXPORT_AGAIN}")
         yield values
         place += _CHUNK_HEAD + size
 
 
-def decode_xli(chunk: bytes, start: int) -> NDArray[np.int64]:
+def decode_xli(chunk: bytes, start: int, most_samples: int) -> NDArray[np.int64]:
     """The samples of one lead: LZW with codes of 10 bits, the high bytes before the low ones, second differences.
 
-    start: the first difference, from the chunk's head. Stops beyond `_MOST_SAMPLES`.
+    start: the first difference, from the chunk's head. Stops beyond `most_samples`.
     """
-    content = _unpack_lzw(chunk)
+    content = _unpack_lzw(chunk, 2 * most_samples)
     half = (len(content) + 1) // 2
     low = content[half:].ljust(half, b"\0")
     deltas = np.frombuffer(content[:half], np.int8).astype(np.int64) * 256 + np.frombuffer(low, np.uint8)
@@ -109,7 +109,7 @@ def decode_xli(chunk: bytes, start: int) -> NDArray[np.int64]:
     return samples
 
 
-def _unpack_lzw(chunk: bytes) -> bytes:
+def _unpack_lzw(chunk: bytes, most_bytes: int) -> bytes:
     words = [bytes([i]) for i in range(256)]
     output = bytearray()
     previous = b""
@@ -120,7 +120,7 @@ def _unpack_lzw(chunk: bytes) -> bytes:
             continue
         count -= _CODE_BITS
         code = bits >> count & _END_CODE
-        if code == _END_CODE or len(output) > 2 * _MOST_SAMPLES:
+        if code == _END_CODE or len(output) > most_bytes:
             break
         if code < len(words):
             word = words[code]

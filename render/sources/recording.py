@@ -76,8 +76,8 @@ def as_record(recording: Recording, where: str, source: str) -> EcgRecord:
 def decode_base64(text: str, where: str) -> bytes:
     """The bytes of a Base64 text with any white space in it. Raises `InputError` for damage."""
     try:
-        packed = "".join(text.split())
-        return base64.b64decode(packed + "=" * (-len(packed) % 4), validate=True)
+        letters = "".join(text.split())
+        return base64.b64decode(letters + "=" * (-len(letters) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
         raise InputError(f"{where}: the samples are not whole Base64 ({error}); {EXPORT_AGAIN}") from error
 

@@ -21,7 +21,7 @@ _LEAD_NAMES = {
 }  # fmt: skip
 _FILE_HEAD, _SECTION_HEAD, _POINTER = 6, 16, 10  # bytes
 _DEFAULT_TABLE = 19999
-_MOST_SAMPLES = 1_000_000  # of a lead
+_MOST_SAMPLES = 3_000_000  # of all leads together: they are decoded bit by bit, a million in two seconds
 _END_TAG, _AGE_TAG, _SEX_TAG = 255, 4, 8
 _YEARS = 1
 _SEXES = {1: "male", 2: "female"}
@@ -67,7 +67,7 @@ def _read(sections: _Sections) -> Recording:
     first = min((start for start, _, _ in lines), default=0)
     spans = [(start - first, end - first + 1) for start, end, _ in lines]
     length = max((end for _, end in spans), default=0)
-    if any(end <= start for start, end in spans) or not 0 < length <= _MOST_SAMPLES:
+    if any(end <= start for start, end in spans) or not 0 < length * count <= _MOST_SAMPLES:
         raise InputError(f"{where}: section 3 gives {count} leads of {length} samples; {EXPORT_AGAIN}")
     tables = _huffman_tables(sections)
     rhythm = _Samples(sections.body(6), count)
