@@ -16,11 +16,13 @@ import pytest
 from render.workers import run_tasks
 
 PROGRAM = """
+import signal
 import sys
 from pathlib import Path
 from tests_workers_helper import slow
 from render.workers import run_tasks
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run in the background it is ignored
 run_tasks(slow, [(sys.argv[1], k) for k in range(2)], 2, lambda steps: print(steps, flush=True))
 """
 
