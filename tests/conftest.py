@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tarfile
 from collections.abc import Callable, Sequence
@@ -13,7 +14,16 @@ from numpy.typing import NDArray
 
 from render.record import LEADS
 
-_REAL = Path(__file__).parents[2] / "shared" / "data" / "ptb-xl"
+_REAL = Path(os.environ.get("ECG_VLM_REAL_DATA", Path(__file__).parents[2] / "shared" / "data" / "ptb-xl"))
+_NO_RECORDS = "no real records: ECG_VLM_REAL_DATA names no folder of PTB-XL"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say loudly that nothing was tried on real records, which a green line would hide."""
+    count = sum(_NO_RECORDS in str(report.longrepr) for report in terminalreporter.stats.get("skipped", ()))
+    if count:
+        text = f"{count} TESTS ON REAL RECORDS WERE SKIPPED: set ECG_VLM_REAL_DATA to a folder of PTB-XL"
+        terminalreporter.write_line(text, red=True, bold=True)
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +33,9 @@ def real_ptbxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Skips the test where the real data are not at hand.
     """
     if not (_REAL / "ptbxl_database.csv").is_file():
-        pytest.skip("no real records")
+        pytest.skip(_NO_RECORDS)
+    if (_REAL / "records500").is_dir():  # as published
+        return _REAL
     folder = tmp_path_factory.mktemp("real")
     _unpack(_REAL / "records500_fold09.tar.xz", folder, records=8)
     _unpack(_REAL / "records100.tar.xz", folder, records=9)
