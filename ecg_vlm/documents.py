@@ -97,15 +97,19 @@ def dicom_pages(content: bytes, source: str) -> Iterator[InputPage]:
     Raises `InputError` for an object without either, and for one that is damaged.
     """
     dataset = read_dataset(content, source)
-    if "EncapsulatedDocument" in dataset:
-        kind = str(dataset.get("MIMETypeOfEncapsulatedDocument", _PDF))
-        if kind != _PDF:
-            raise InputError(f"{source}: the DICOM object carries a document of type {kind[:40]}; PDF can be read")
-        yield from pdf_pages(bytes(dataset.EncapsulatedDocument), source)
+    document = b""
+    with damage_refused(source):  # pydicom decodes a value when it is asked for, and raises whatever is wrong with it
+        if "EncapsulatedDocument" in dataset:
+            kind = str(dataset.get("MIMETypeOfEncapsulatedDocument", _PDF))
+            if kind != _PDF:
+                raise InputError(f"{source}: the DICOM object carries a document of type {kind[:40]}; PDF can be read")
+            document = bytes(dataset.EncapsulatedDocument)
+        elif "PixelData" not in dataset:
+            name = str(dataset.get("Modality", "unknown"))[:20]
+            raise InputError(f"{source}: the DICOM object (modality {name}) holds neither image, PDF nor waveform")
+    if document:
+        yield from pdf_pages(document, source)
         return
-    if "PixelData" not in dataset:
-        name = str(dataset.get("Modality", "unknown"))[:20]
-        raise InputError(f"{source}: the DICOM object (modality {name}) holds neither image, PDF nor waveform")
     with damage_refused(source):
         require_few_pixels(int(dataset.Rows), int(dataset.Columns), source)
         count = min(max(int(dataset.get("NumberOfFrames", 1) or 1), 1), MOST_PAGES)
