@@ -24,7 +24,7 @@ EXAMPLES = """\
 
 def add_arguments(parser: Parser) -> None:
     """The two verbs and what they share."""
-    parser.set_defaults(run=lambda arguments: parser.print_help())
+    parser.set_defaults(verb=lambda arguments: parser.print_help())
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
     train = verbs.add_parser("train", help="records -> network", description="Train a network on records.")
     train.add_argument("name", help="of `ecg-vlm list baselines`")
@@ -44,12 +44,12 @@ def add_arguments(parser: Parser) -> None:
         verb.add_argument("--limit", type=positive, help="the first N records")
         verb.add_argument("--seed", type=seed, default=0, help="seed of weights, crops and simulated records")
         add_common_options(verb)
-        verb.set_defaults(run=function, options=verb.option_strings())
+        verb.set_defaults(verb=function, options=verb.option_strings())
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Without a verb: the help (set in `add_arguments`); the verbs run `_train` and `_predict`."""
-    arguments.run(arguments)
+    """Train or predict; without a verb print the help."""
+    arguments.verb(arguments)
 
 
 def _train(a: argparse.Namespace) -> None:

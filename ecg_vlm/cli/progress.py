@@ -46,16 +46,9 @@ def print_note(text: str) -> None:
 @contextmanager
 def waiting(what: str) -> Iterator[None]:
     """Say `what` is being done once the block has taken two seconds: "loading the model ..."."""
-    if _quiet:
+    with status_lines() as status:
+        status(what)
         yield
-        return
-    timer = threading.Timer(_SILENCE_S, lambda: print(f"{what} ...", file=sys.stderr, flush=True))
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 @contextmanager
