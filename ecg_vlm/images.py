@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from render.errors import InputError
+from render.negatives.blank import is_blank
 
 # 64 megapixels: an A3 page at 600 dpi is 70 Mpx, a phone photo 12-50. A larger "image" is a decompression bomb.
 MOST_PIXELS = 64_000_000
@@ -42,7 +43,6 @@ _FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "DIB", "GIF", "PPM", "JPEG2000
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 _DEPTHS = (0xFF, 0x3FF, 0xFFF, 0x3FFF, 0xFFFF)  # white in 8, 10, 12, 14 and 16 bits
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # a tag of TIFF, and its value for inverted grey
-_LINE_CONTRAST = 12.0  # grey levels (standard deviation) in a 16th x 16th of a page: thin lines reach 34, paper 8
 
 # What people take for pictures: first bytes, and what to do.
 _OTHER_FORMATS = (
@@ -112,7 +112,7 @@ def iter_pages(path: str | Path, *, sampling_rate: float | None = None) -> Itera
         yield _waveform_page(content, file, source, sampling_rate)
         return
     for page in _page_reader(content)(content, source):
-        if page.count > 1 and is_blank_page(page.image):
+        if page.count > 1 and is_blank(page.image):
             blank.append(page.number)
             first_blank = first_blank or page
         else:
@@ -164,13 +164,6 @@ def read_content(path: str | Path) -> tuple[bytes, str]:
     if len(content) > MOST_BYTES:
         raise InputError(f"{source}: more than {MOST_BYTES >> 20} MiB; scale the image down first")
     return content, source
-
-
-def is_blank_page(image: Image.Image) -> bool:
-    """Whether none of 16 x 16 parts of a page has the contrast of a line."""
-    grey = np.asarray(image.convert("L"))
-    parts = (part for band in np.array_split(grey, 16) for part in np.array_split(band, 16, axis=1))
-    return all(part.std() < _LINE_CONTRAST for part in parts if part.size)
 
 
 def require_few_pixels(width: float, height: float, source: str) -> None:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -30,8 +29,8 @@ from recipes.packing import (
     tile_mask,
 )
 from render.dialogues.wording import REFUSALS
+from render.negatives.blank import is_blank
 
-_LINE = 12.0  # standard deviation in 256 grey levels: paper's grain and shade stay below 9, pages of any style above 30
 _BLANK = REFUSALS["en"]["not an ECG"][0]
 
 
@@ -64,13 +63,6 @@ def prefill(model: Any, processor: Any, images: Sequence[Image.Image]) -> Prefil
     cache = DynamicCache(config=model.config.get_text_config())
     model(**_to(batch, model), past_key_values=cache, use_cache=True, logits_to_keep=1)
     return Prefill(cache, tuple(tiles), head, tuple(is_blank(image) for image in images))
-
-
-def is_blank(image: Image.Image) -> bool:
-    """Whether nothing is drawn on an image: none of 16 x 16 regions has the contrast of a thin line."""
-    grey = np.asarray(image.convert("L"))
-    regions = [region for band in np.array_split(grey, 16) for region in np.array_split(band, 16, axis=1)]
-    return all(region.std() < _LINE for region in regions if region.size)
 
 
 @torch.no_grad()

@@ -23,7 +23,6 @@ from ecg_vlm.images import (
     MOST_PAGES,
     InputPage,
     expand_inputs,
-    is_blank_page,
     iter_pages,
     open_image,
     open_page,
@@ -31,6 +30,7 @@ from ecg_vlm.images import (
 )
 from ecg_vlm.reader import Reader
 from render.errors import InputError
+from render.negatives.blank import is_blank
 
 Grey = NDArray[np.float64]
 Capture = pytest.CaptureFixture[str]
@@ -107,7 +107,7 @@ def test_deep_grey_is_scaled(grey: Grey, tmp_path: Path, suffix: str, bits: int)
 
 def test_deep_grey_stays_blank_where_it_is() -> None:
     noise = np.random.default_rng(0).integers(60_000, 60_400, (64, 64)).astype(np.uint16)
-    assert is_blank_page(images.to_rgb(Image.fromarray(noise)))
+    assert is_blank(images.to_rgb(Image.fromarray(noise)))
 
 
 def test_tiff_with_white_at_zero(grey: Grey, tmp_path: Path) -> None:
