@@ -1,0 +1,101 @@
+"""What `ecg-vlm digitize` writes for a picture: WFDB, CSV, Parquet, an overlay to look at, and JSON."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageOps
+
+from recipes.digitizer.result import DigitizedPage
+from render.io import atomic_write, write_json
+from render.record import HIGH_RATE_HZ, LEADS
+
+SUFFIXES = (".hea", ".dat", ".csv", ".parquet", ".png", ".json")
+"""Of the files for one picture; the JSON is written last, and says that the others are there."""
+
+_OVERLAY_PX = 2000
+_COLOURS = ("#d62728", "#1f77b4", "#2ca02c", "#9467bd", "#e07000", "#008b8b")
+_UNITS_PER_MV = 1000.0  # of the WFDB file: microvolts, 32 mV at most
+
+
+def write_files(page: DigitizedPage, image: Image.Image, folder: Path, name: str, source: str) -> dict[str, Any]:
+    """Write all files of a picture into `folder`; returns what the JSON holds. source: the picture's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_wfdb(page, folder, name)
+    _write_csv(page, folder / f"{name}.csv")
+    _write_parquet(page, folder / f"{name}.parquet")
+    with atomic_write(folder / f"{name}.png") as partial:
+        overlay(page, image).save(partial)
+    summary = {"picture": source, **page.summary()}
+    write_json(folder / f"{name}.json", summary)
+    return summary
+
+
+def _write_wfdb(page: DigitizedPage, folder: Path, name: str) -> None:
+    """A record of twelve channels; what is missing has WFDB's value for that."""
+    import wfdb
+
+    wfdb.wrsamp(
+        name,
+        fs=HIGH_RATE_HZ,
+        units=["mV"] * len(LEADS),
+        sig_name=list(LEADS),
+        p_signal=page.signal().T.astype(np.float64),
+        fmt=["16"] * len(LEADS),
+        adc_gain=[_UNITS_PER_MV] * len(LEADS),
+        baseline=[0] * len(LEADS),
+        comments=["digitized from a picture by ecg-vlm; not a recording"],
+        write_dir=str(folder),
+    )
+
+
+def _write_csv(page: DigitizedPage, file: Path) -> None:
+    """time_s and the leads in mV; an empty field is missing."""
+    signal = page.signal()
+    with atomic_write(file) as partial, open(partial, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["time_s", *LEADS])
+        for i, values in enumerate(signal.T.tolist()):
+            writer.writerow([f"{i / HIGH_RATE_HZ:.3f}", *("" if v != v else f"{v:.4f}" for v in values)])
+
+
+def _write_parquet(page: DigitizedPage, file: Path) -> None:
+    """One row for each lead on each row of the page, strips too."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table(
+        {
+            "lead": [trace.lead for trace in page.leads],
+            "start_s": [trace.start_s for trace in page.leads],
+            "sampling_rate": [float(HIGH_RATE_HZ)] * len(page.leads),
+            "quality": [trace.quality for trace in page.leads],
+            "remarks": pa.array([list(trace.remarks) for trace in page.leads], pa.list_(pa.string())),
+            "millivolts": pa.array([trace.millivolts for trace in page.leads], pa.list_(pa.float32())),
+        },
+        metadata={"page": json.dumps(page.summary())},
+    )
+    with atomic_write(file) as partial:
+        pq.write_table(table, partial)
+
+
+def overlay(page: DigitizedPage, image: Image.Image) -> Image.Image:
+    """The picture, paled, with the traces that were read drawn over it, a colour for each lead, and their names."""
+    upright = ImageOps.exif_transpose(image).convert("RGB")
+    factor = -(-max(upright.size) // _OVERLAY_PX)
+    canvas = Image.blend(upright.reduce(factor), Image.new("RGB", upright.reduce(factor).size, "white"), 0.35)
+    pen = ImageDraw.Draw(canvas)
+    for number, trace in enumerate(page.leads):
+        colour = _COLOURS[number % len(_COLOURS)]
+        points = trace.path / factor
+        jumps = np.flatnonzero(np.abs(np.diff(points, axis=0)).max(axis=1) > canvas.width / 40) + 1
+        for piece in np.split(points, jumps):
+            if len(piece) > 1:
+                pen.line([tuple(point) for point in piece.tolist()], fill=colour, width=1)
+        x, y = points[0].tolist()
+        pen.text((x + 3, y - 24), f"{trace.lead} {trace.quality:.2f}", fill=colour)
+    return canvas

@@ -1,0 +1,235 @@
+"""The paper's grid in a picture: its pitch and angle in patches, one homography through them, and what is left of curl.
+
+A grid is a lattice of lines every millimetre, every fifth millimetre heavier. In the Fourier transform of a patch its
+lines are a comb of harmonics along two directions; the comb's spacing is the local number of lines per pixel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter, map_coordinates
+from scipy.optimize import least_squares
+
+from recipes.digitizer.picture import Matrix, Picture, moved, reduced, sampled
+
+_LONGEST = 2200  # pixels of the picture that the grid is looked for in
+_PATCH = 256
+_LINE_PERCENTILE, _PALEST_LINE = 94, 0.03  # darkness of a line
+_BOX_PX = (11.0, 90.0)  # pixels between heavy lines, least and most
+_HIGHEST = 0.42  # cycles per pixel; above it lines are thinner than pixels
+_HARMONICS = 10
+_LEAST_CONTRAST = 0.003
+_LEAST_SCORE = 0.9  # of a comb, log units above the places between its teeth
+_NEARLY = 0.65
+_MOST_BOXES = 90  # along a picture's longer side; more lines than that stand a millimetre apart
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """A lattice over a picture.
+
+    to_picture: homography from mm of the paper to pixels. px_per_mm: in the picture's middle. patches: how many
+    patches showed it. score: 0-1, their share. thin_lines: whether lines every millimetre were seen.
+    """
+
+    to_picture: Matrix
+    px_per_mm: float
+    patches: int
+    score: float
+    thin_lines: bool
+
+
+def line_signal(picture: Picture) -> NDArray[np.float32]:
+    """(height, width): how dark each place is against its surroundings; ink, darker than lines can be, counts nothing.
+
+    Lines of a grid cover a tenth to a third of the paper, ink a twentieth.
+    """
+    dark = 1.0 - picture.numpy().min(axis=0)
+    level = max(float(np.percentile(dark[::3, ::3], _LINE_PERCENTILE)), _PALEST_LINE)
+    signal = np.minimum(dark, 1.3 * level)
+    signal = signal - gaussian_filter(signal, 12.0)
+    signal[dark > 1.7 * level + 0.03] = 0.0
+    result: NDArray[np.float32] = signal
+    return result
+
+
+def find_grid(picture: Picture) -> Grid | None:
+    """The lattice of the picture, None where there is none. Its axes lie within 45 degrees of the picture's."""
+    factor = max(1, round(max(picture.shape[1:]) / _LONGEST + 0.2))
+    small = reduced(picture, factor)
+    signal = line_signal(small)
+    patches = [patch for y, x in _corners(signal.shape) if (patch := _patch(signal, y, x)) is not None]
+    base = _common_base(patches)
+    if base is None:
+        return None
+    waves = [_waves(patch, base) for patch in patches]
+    pairs = [(patch, wave) for patch, wave in zip(patches, waves, strict=True) if wave is not None]
+    if not pairs:
+        return None
+    places = np.array([(patch.x, patch.y) for patch, _ in pairs])
+    periods = np.array([wave for _, wave in pairs])  # (n, 2 axes, 2) periods per pixel
+    millimetres, thin = _period(patches, base, max(small.shape[1:]))
+    matrix = _homography(places, periods * millimetres, small.shape[1:])
+    if matrix is None:
+        return None
+    to_picture = np.array([[factor, 0, (factor - 1) / 2], [0, factor, (factor - 1) / 2], [0, 0, 1.0]]) @ np.linalg.inv(
+        matrix
+    )
+    to_picture /= to_picture[2, 2]
+    pitch = factor / (float(np.median(np.hypot(periods[..., 0], periods[..., 1]))) * millimetres)
+    return Grid(to_picture, pitch, len(pairs), len(pairs) / len(patches), thin)
+
+
+def _corners(shape: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Top left corners of patches that cover the picture, half over one another where it is small."""
+    sides = []
+    for length in shape:
+        count = max(1, int(np.ceil((length - _PATCH) / (0.8 * _PATCH))) + 1)
+        sides.append(np.unique(np.linspace(0, max(0, length - _PATCH), count).astype(int)))
+    return [(int(y), int(x)) for y in sides[0] for x in sides[1]]
+
+
+@dataclass(frozen=True, eq=False)
+class _Patch:
+    """x, y: middle, pixels. power: logarithm of the Fourier transform's power above its median, zero frequency in the
+    middle. angle: of the lattice, radians, from -45 to 45 degrees. profiles: (2 axes, `_FREQUENCIES`) of the power."""
+
+    x: float
+    y: float
+    power: NDArray[np.float64]
+    angle: float
+    profiles: NDArray[np.float64]
+
+
+_ANGLES = np.radians(np.arange(-44.0, 45.0, 1.0))
+_FREQUENCIES = np.arange(0.01, 0.45, 0.5 / _PATCH)
+_QUARTER = (0.0, np.pi / 2)
+
+
+def _patch(signal: NDArray[np.float32], y: int, x: int) -> _Patch | None:
+    """The patch with its top left corner there, None where it is flat."""
+    part = signal[y : y + _PATCH, x : x + _PATCH]
+    if part.std() < _LEAST_CONTRAST:
+        return None
+    padded = np.zeros((_PATCH, _PATCH))
+    padded[: part.shape[0], : part.shape[1]] = part * np.outer(np.hanning(part.shape[0]), np.hanning(part.shape[1]))
+    power = np.log(np.abs(np.fft.fftshift(np.fft.fft2(padded))) ** 2 + 1e-6)
+    power -= np.median(power)
+    angle = _angle(power)
+    turns = np.radians(np.array([[-1.0], [0.0], [1.0]]))
+    profiles = np.stack([_along(power, _FREQUENCIES, angle + turn + turns).max(axis=0) for turn in _QUARTER])
+    return _Patch(x + part.shape[1] / 2, y + part.shape[0] / 2, power, angle, profiles)
+
+
+def _along(
+    power: NDArray[np.float64], frequency: NDArray[np.float64], angle: float | NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The power at frequencies (cycles per pixel) in the direction of the angle; both broadcast."""
+    centre = _PATCH // 2
+    places = np.broadcast_arrays(
+        centre + _PATCH * frequency * np.sin(angle), centre + _PATCH * frequency * np.cos(angle)
+    )
+    values: NDArray[np.float64] = map_coordinates(power, places, order=1, mode="nearest")
+    return values
+
+
+def _angle(power: NDArray[np.float64]) -> float:
+    """Where the peaks on both axes of the lattice are highest."""
+    frequency = np.arange(1 / 40, _HIGHEST, 1.0 / _PATCH)[None, :]
+    rays = (np.maximum(_along(power, frequency, _ANGLES[:, None] + turn), 0.0) for turn in _QUARTER)
+    strength = sum(np.partition(ray, -8, axis=1)[:, -8:].mean(axis=1) for ray in rays)
+    return float(_ANGLES[int(np.argmax(strength))])
+
+
+def _common_base(patches: list[_Patch]) -> float | None:
+    """The spacing of the comb that all patches and both axes show, cycles per pixel."""
+    if not patches:
+        return None
+    profile = np.mean([patch.profiles for patch in patches], axis=(0, 1))
+    bases = np.exp(np.arange(np.log(1 / _BOX_PX[1]), np.log(_HIGHEST / 5), 0.01))
+    scores = _teeth(profile, bases, 5)
+    if scores.max() > _LEAST_SCORE:  # every third tooth of a comb is a comb as well: the widest that is nearly as good
+        first = int(np.argmax(scores > _NEARLY * scores.max()))
+        return float(bases[first + int(np.argmax(scores[first : first + 12]))])
+    singles = np.exp(np.arange(np.log(_HIGHEST / 5), np.log(_HIGHEST), 0.01))
+    scores = _teeth(profile, singles, 1)
+    return float(singles[int(np.argmax(scores))]) if scores.max() > 2 * _LEAST_SCORE else None
+
+
+def _teeth(profile: NDArray[np.float64], bases: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """How much higher the profile is on the comb's first teeth than between them."""
+    teeth = np.arange(1, count + 1)[:, None] * bases
+    at, before, after = (np.interp(teeth + shift * bases, _FREQUENCIES, profile) for shift in (0.0, -0.5, 0.5))
+    score: NDArray[np.float64] = (at - (before + after) / 2).mean(axis=0)
+    return score
+
+
+def _period(patches: list[_Patch], base: float, longest: int) -> tuple[float, bool]:
+    """Millimetres between the lines of the comb, and whether there are lines every millimetre."""
+    profile = np.mean([patch.profiles for patch in patches], axis=(0, 1))
+    heights = np.interp(np.arange(1, 7) * base, _FREQUENCIES, profile)
+    if 5 * base < _HIGHEST and heights[4] > max(heights[3], heights[5] if 6 * base < _HIGHEST else -9.0) + 0.3:
+        return 5.0, True
+    if longest * base > _MOST_BOXES:
+        return 1.0, True
+    return 5.0, False
+
+
+def _waves(patch: _Patch, base: float) -> NDArray[np.float64] | None:
+    """(2 axes, 2): lines per pixel along x and y, of the upright and of the level lines near the common spacing."""
+    waves = []
+    for turn in _QUARTER:
+        best, direction = base, patch.angle + turn
+        for span, steps in ((0.16, 33), (0.02, 9), (0.005, 9)):
+            swing = 0.035 if span > 0.1 else span
+            bases, turns = np.meshgrid(
+                best * (1 + np.linspace(-span, span, steps)), direction + np.linspace(-swing, swing, 9), indexing="ij"
+            )
+            scores = _comb_scores(patch.power, bases.ravel(), turns.ravel())
+            winner = int(np.argmax(scores))
+            best, direction = float(bases.ravel()[winner]), float(turns.ravel()[winner])
+        if scores[winner] < _LEAST_SCORE:
+            return None
+        waves.append([best * np.cos(direction), best * np.sin(direction)])
+    return np.array(waves)
+
+
+def _comb_scores(
+    power: NDArray[np.float64], bases: NDArray[np.float64], angles: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """How much higher the power is on all teeth of a comb (n,) than between them."""
+    count = max(1, min(_HARMONICS, int(_HIGHEST / bases.max())))
+    teeth = np.arange(1, count + 1)[:, None] * bases
+    score: NDArray[np.float64] = (_along(power, teeth, angles) - _along(power, teeth + bases / 2, angles)).mean(axis=0)
+    return score
+
+
+def _homography(places: NDArray[np.float64], waves: NDArray[np.float64], shape: tuple[int, ...]) -> Matrix | None:
+    """From pixels to mm: the homography whose gradients are the waves (n, 2, 2; lines per pixel times mm) at places."""
+    middle, size = np.array([shape[1], shape[0]]) / 2, float(max(shape))
+    p = (places - middle) / size
+    target = waves * size
+    affine = np.median(target, axis=0)
+
+    def gradients(h: NDArray[np.float64]) -> NDArray[np.float64]:
+        a, (g, k) = h[:4].reshape(2, 2), h[4:]
+        depth = 1 + p @ np.array([g, k])
+        value = p @ a.T  # (n, 2)
+        return (a[None] * depth[:, None, None] - value[:, :, None] * np.array([g, k])[None, None]) / depth[
+            :, None, None
+        ] ** 2
+
+    def misfit(h: NDArray[np.float64]) -> NDArray[np.float64]:
+        return ((gradients(h) - target) / np.hypot(*affine[0])).ravel()
+
+    start = np.concatenate([affine.ravel(), [0.0, 0.0]])
+    few = len(places) < 6  # then perspective cannot be told from noise
+    solution = start if few else least_squares(misfit, start, loss="soft_l1", f_scale=0.01).x
+    if np.abs(solution[4:]).max() > 0.9 or np.linalg.det(solution[:4].reshape(2, 2)) <= 0:
+        return None
+    matrix = np.array([[*solution[:2], 0], [*solution[2:4], 0], [*solution[4:], 1.0]])
+    return matrix @ np.array([[1 / size, 0, -middle[0] / size], [0, 1 / size, -middle[1] / size], [0, 0, 1]])

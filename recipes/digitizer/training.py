@@ -1,0 +1,221 @@
+"""Train the network that knows leads' names: `python -m recipes.digitizer.training OUT [--steps N]`.
+
+One step: `_batch` draws words from (seed, step) in the fonts that come with matplotlib, as a straightened picture shows
+them (blurred, pale, cut by a trace, beside other strokes), names and other words alike; AdamW moves the weights along a
+cosine. The same seed gives the same weights, whenever a run is stopped: OUT/state.pt holds where it is, and the same
+command goes on from there. At the end OUT/weights.safetensors holds what `recipes.digitizer.network` loads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.random import Generator
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from scipy.ndimage import gaussian_filter
+from torch import nn
+
+from recipes.digitizer.names import word_picture
+from recipes.digitizer.network import NAME_CLASSES, NameNetwork
+from render.io import atomic_write
+from render.record import LEADS
+
+_BATCH = 64
+_LEARNING_RATE, _WEIGHT_DECAY, _WARM_UP = 3e-3, 1e-3, 30
+_SAVE_EVERY = 100
+_OTHER_SHARE = 0.35  # of the words
+_HEIGHTS = (7.0, 34.0)  # pixels of a name's letters in a straightened picture
+_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/.:%-"
+_NEAR_MISSES = ("V", "VI", "1", "2", "3", "4", "5", "6", "aV", "VR", "IV", "l", "L", "F", "R", "a", "V7", "V0", "mV", "AVE",
+                "25", "10", "mm", "Hz", "ID", "T", "L1", "F1", "VP", "/", "-", "N", "M", "U")  # fmt: skip
+
+Word = NDArray[np.float32]
+
+
+@lru_cache(maxsize=1)
+def _font_files() -> tuple[str, ...]:
+    import matplotlib
+
+    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    kinds = ("DejaVuSans", "DejaVuSerif", "STIXGeneral", "cmr10", "cmss10", "cmb10")
+    return ("", *sorted(str(f) for f in folder.glob("*.ttf") if f.name.startswith(kinds) and "Display" not in f.name))
+
+
+@lru_cache(maxsize=2048)
+def _font(file: str, pixels: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.truetype(file, pixels) if file else ImageFont.load_default(pixels)
+
+
+def sample_word(rng: Generator) -> tuple[Word, int]:
+    """A word as its picture (see `word_picture`), and the number of its class."""
+    number = len(LEADS) if rng.random() < _OTHER_SHARE else int(rng.integers(len(LEADS)))
+    other = number == len(LEADS)
+    text = _other_text(rng) if other else LEADS[number]
+    if not other and rng.random() < 0.12:
+        text = text.upper()
+    turned = other and rng.random() < 0.35  # a name upside down or on its side is none
+    if turned:
+        text = LEADS[int(rng.integers(3, len(LEADS)))]
+    ink = _written(text, rng)
+    if turned:
+        ink = np.rot90(ink, int(rng.choice([1, 2, 3], p=[0.2, 0.6, 0.2])))
+    if other and not turned and rng.random() < 0.15:
+        ink = _strokes(rng)
+    return word_picture(_noisy(_cropped(_worn(ink, rng), rng), rng)), number
+
+
+def _other_text(rng: Generator) -> str:
+    if rng.random() < 0.5:
+        return str(rng.choice(_NEAR_MISSES))
+    return "".join(rng.choice(list(_LETTERS), int(rng.integers(1, 6))))
+
+
+def _written(text: str, rng: Generator) -> Word:
+    """The text with some bare paper around, 0 to 1."""
+    files = _font_files()
+    height = float(np.exp(rng.uniform(*np.log(_HEIGHTS))))
+    font = _font(files[int(rng.integers(len(files)))], max(8, round(height * 1.35)))
+    apart = rng.uniform(0.4, 1.2) * height if rng.random() < 0.12 else 0.0
+    letters = list(text) if apart else [text]
+    widths = [font.getlength(letter) for letter in letters]
+    image = Image.new("L", (round(sum(widths) + apart * len(letters) + 2 * height) + 2, round(3.2 * height) + 4))
+    pen, x = ImageDraw.Draw(image), height
+    for letter, width in zip(letters, widths, strict=True):
+        pen.text((x, 2.2 * height), letter, fill=255, font=font, anchor="ls",
+                 stroke_width=int(height > 14 and rng.random() < 0.15))  # fmt: skip
+        x += width + apart
+    if rng.random() < 0.5:
+        image = image.resize((max(4, round(image.width * rng.uniform(0.7, 1.2))), image.height))
+    if rng.random() < 0.4:
+        image = image.rotate(float(rng.normal(0, 2.0)), resample=Image.Resampling.BILINEAR)
+    return np.asarray(image, dtype=np.float32) / 255.0
+
+
+def _strokes(rng: Generator) -> Word:
+    """A few lines that are no letters."""
+    size = int(rng.integers(12, 40))
+    image = Image.new("L", (2 * size, 2 * size))
+    pen = ImageDraw.Draw(image)
+    for _ in range(int(rng.integers(1, 4))):
+        ends = rng.uniform(0.3, 1.7, 4) * size
+        pen.line([*ends], fill=255, width=int(rng.integers(1, 4)))
+    return np.asarray(image, dtype=np.float32) / 255.0
+
+
+def _worn(ink: Word, rng: Generator) -> Word:
+    """Blurred, pale, with a stripe taken out where a trace ran."""
+    ink = gaussian_filter(ink, rng.uniform(0.2, 1.6) * ink.shape[0] / 60.0) if rng.random() < 0.8 else ink.copy()
+    ink = ink / max(float(ink.max()), 1e-6) * rng.uniform(0.5, 1.5)
+    if rng.random() < 0.3:
+        y = rng.uniform(0.2, 0.8) * ink.shape[0] + rng.normal(0, 0.1) * np.arange(ink.shape[1])
+        stripe = np.abs(np.arange(ink.shape[0])[:, None] - y[None]) < rng.uniform(0.5, 2.5)
+        ink[stripe] = 0.0
+    if rng.random() < 0.25:  # the end of another stroke reaches in
+        x, width = int(rng.uniform(0, ink.shape[1])), int(rng.integers(1, 4))
+        ink[: int(rng.uniform(0, 0.6) * ink.shape[0]), x : x + width] = rng.uniform(0.4, 1.0)
+    result: Word = np.clip(ink, 0.0, 1.0).astype(np.float32)
+    return result
+
+
+def _noisy(ink: Word, rng: Generator) -> Word:
+    noise = rng.uniform(0, 0.15) * rng.standard_normal(ink.shape)
+    result: Word = np.clip(ink + noise, 0.0, 1.0).astype(np.float32)
+    return result
+
+
+def _cropped(ink: Word, rng: Generator) -> Word:
+    """Cut to its letters, now and then a little wrongly."""
+    rows, columns = (np.flatnonzero((ink > 0.3).any(axis=axis)) for axis in (1, 0))
+    if not rows.size:
+        return ink
+    loose = (rng.uniform(-0.04, 0.08, 4) * (rows[-1] - rows[0] + 1)).round().astype(int) * (rng.random() < 0.5)
+    y0, y1 = max(0, rows[0] - loose[0]), max(rows[0] + 2, rows[-1] + 1 + loose[1])
+    x0, x1 = max(0, columns[0] - loose[2]), max(columns[0] + 2, columns[-1] + 1 + loose[3])
+    return ink[y0:y1, x0:x1]
+
+
+def _batch(seed: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    rng = np.random.default_rng([seed, step])
+    words, classes = zip(*(sample_word(rng) for _ in range(_BATCH)), strict=True)
+    return torch.from_numpy(np.stack(words)), torch.tensor(classes)
+
+
+def train(out: Path, steps: int, seed: int = 0, report: Callable[[str], None] = print) -> NameNetwork:
+    """Train, from where OUT/state.pt stands if it is there, and write OUT/weights.safetensors."""
+    torch.manual_seed(seed)
+    network = NameNetwork().train()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
+    file, first = out / "state.pt", 0
+    if file.exists():
+        state = torch.load(file, weights_only=True)
+        network.load_state_dict(state["network"])
+        optimizer.load_state_dict(state["optimizer"])
+        first = int(state["step"])
+    start, losses, hits = time.monotonic(), [], []
+    for step in range(first, steps):
+        torch.manual_seed(seed * 1_000_003 + step)  # dropout, the same after a resume
+        for group in optimizer.param_groups:
+            group["lr"] = _LEARNING_RATE * _schedule(step, steps)
+        words, classes = _batch(seed, step)
+        logits = network(words)
+        loss = F.cross_entropy(logits, classes, label_smoothing=0.02)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        optimizer.step()
+        losses.append(float(loss.detach()))
+        hits.append(float((logits.argmax(dim=1) == classes).float().mean()))
+        if (step + 1) % _SAVE_EVERY == 0 or step + 1 == steps:
+            with atomic_write(file) as partial:
+                torch.save(
+                    {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}, partial
+                )
+            write_weights(network, out)
+            minutes = (time.monotonic() - start) / 60
+            report(f"step {step + 1}: loss {np.mean(losses):.4f}, right {np.mean(hits):.3f}, {minutes:.1f} minutes")
+            losses, hits = [], []
+    return network.eval()
+
+
+def _schedule(step: int, steps: int) -> float:
+    if step < _WARM_UP:
+        return (step + 1) / _WARM_UP
+    return max(0.01, 0.5 * (1 + math.cos(math.pi * step / steps)))
+
+
+def write_weights(network: NameNetwork, out: Path) -> Path:
+    """Put the weights into OUT/weights.safetensors, float16; returns its path."""
+    from safetensors.torch import save_file
+
+    weights = {name: tensor.half() if tensor.is_floating_point() else tensor
+               for name, tensor in network.state_dict().items()}  # fmt: skip
+    file = out / "weights.safetensors"
+    with atomic_write(file) as partial:
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, partial)
+    return file
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train and write the weights."""
+    parser = argparse.ArgumentParser(description="Train the network that knows leads' names for ecg-vlm digitize.")
+    parser.add_argument("out", type=Path, help="folder of the run; a run that was stopped there goes on")
+    parser.add_argument("--steps", type=int, default=3000, help=f"of {_BATCH} words (default 3000)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1, help="on a shared machine one is quickest (default 1)")
+    a = parser.parse_args(arguments)
+    torch.set_num_threads(a.threads)
+    assert len(NAME_CLASSES) == len(LEADS) + 1
+    train(a.out, a.steps, a.seed, lambda line: print(line, flush=True))
+
+
+if __name__ == "__main__":
+    main()
