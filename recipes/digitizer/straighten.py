@@ -26,8 +26,10 @@ _FILL_MM = 25.0
 _LONGEST_MM = 700.0
 _MARGIN_MM = 3.0
 _BOX_MM = 5.0
-_CLEAR, _BOX_MARGIN_MM = 0.3, 2.0  # amplitude of a grid that is there; what is left around it
+_CLEAR = 0.3  # amplitude of a grid that is there
 _INK_SCALE = 6.0
+_DARK, _MOST_DARK = 0.25, 0.3  # of paper and of a line across it: beyond, the page ends
+_INSIDE_MM, _HEAD_MM = 3.0, 12.0  # how far inside and outside the grid a side may lie
 _LEAST_INK, _PEN_PERCENTILE = 0.15, 35  # darkness of ink; of the dark pixels those that lie wholly under the pen
 
 
@@ -243,7 +245,7 @@ def grid_box(sheet: Sheet) -> tuple[float, float, float, float]:
         inside = np.flatnonzero(share > 0.35 * share.max()) if share.max() > 0.1 else np.array([])
         if not inside.size:
             return 0.0, 0.0, sheet.width, sheet.height
-        sides += [max(0.0, inside[0] * _NODE_MM - _BOX_MARGIN_MM), min(length, inside[-1] * _NODE_MM + _BOX_MARGIN_MM)]
+        sides += [inside[0] * _NODE_MM, min(length, inside[-1] * _NODE_MM)]
     return sides[0], sides[2], sides[1], sides[3]
 
 
@@ -253,10 +255,35 @@ def ink_of(sheet: Sheet, px_per_mm: float = _INK_SCALE) -> NDArray[np.float32]:
     The grid repeats every 5 mm: what most boxes look like at a place is paper and grid, what is darker is ink.
     """
     raster = sheet.raster(px_per_mm).numpy()
-    x0, y0, x1, y1 = (round(v * px_per_mm) for v in grid_box(sheet))
+    x0, y0, x1, y1 = _paper_box(raster, px_per_mm, grid_box(sheet))
     ink = np.zeros(raster.shape[1:], dtype=np.float32)
     ink[y0:y1, x0:x1] = _ink(raster[:, y0:y1, x0:x1], round(_BOX_MM * px_per_mm))
     return ink
+
+
+def _paper_box(
+    raster: NDArray[np.float32], px_per_mm: float, box: tuple[float, float, float, float]
+) -> tuple[int, int, int, int]:
+    """The box (mm) with the paper around it, pixels: each side moves out while its line is mostly bare paper.
+
+    Tall waves leave the grid, into a report's white head. A page's edge and the table beyond are dark.
+    """
+    dark = 1.0 - raster.mean(axis=0) > _DARK
+    height, width = dark.shape
+    x0, y0, x1, y1 = (round(v * px_per_mm) for v in box)
+    step, inner, outer = max(1, round(0.5 * px_per_mm)), round(_INSIDE_MM * px_per_mm), round(_HEAD_MM * px_per_mm)
+    lines = (dark[y0:y1].mean(axis=0), dark[:, x0:x1].mean(axis=1))
+
+    def moved_out(line: NDArray[np.float64], side: int, direction: int) -> int:
+        place = side - direction * inner
+        while abs(place - side + direction * inner) < inner + outer and 0 <= place < line.size:
+            part = line[min(place, place + direction * step) : max(place, place + direction * step) + 1]
+            if part.size and part.max() > _MOST_DARK:
+                break
+            place += direction * step
+        return min(max(place - direction * step, 0), line.size)
+
+    return moved_out(lines[0], x0, -1), moved_out(lines[1], y0, -1), moved_out(lines[0], x1, 1), moved_out(lines[1], y1, 1)
 
 
 def _ink(raster: NDArray[np.float32], box: int) -> NDArray[np.float32]:
