@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 
 from render.io import atomic_write
 from render.pages.option_words import split_words
-from render.record import EcgRecord
 
 COUNTS_KEY = b"ecg_vlm_counts"
 """The key of a shard's counts in its Parquet metadata."""
@@ -39,13 +38,13 @@ class Counts:
         """Record that page `index` is left out."""
         self._omissions.append({"index": index, "reason": reason})
 
-    def add(self, row: dict[str, Any], record: EcgRecord) -> None:
+    def add(self, row: dict[str, Any], unmapped_lines: Sequence[str] = ()) -> None:
         """Count a row (see `render.dataset.rows`) and the report lines of its record that stand for no statement."""
         count = self._counters
         count["statement_counts"].update(row["statements"])
         count["layout_words"].update(split_words(row["layout"]) if row["layout"] else [])
         count["style_words"].update(word.split("=")[0] for word in split_words(row["style"]) if word)
-        count["unmapped_report_lines"].update(record.unmapped_lines)
+        count["unmapped_report_lines"].update(unmapped_lines)
         count["unreadable_counts"].update([row["unreadable"]] if row.get("unreadable") else [])
         for dialogue in row["dialogues"]:
             count["dialogue_counts"][dialogue["task"]] += 1

@@ -202,7 +202,7 @@ def make_row(
         dialogues = [dialogue for dialogue in dialogues if dialogue.form in options.forms]
     row: dict[str, Any] = {
         "image": {"bytes": picture.data, "path": f"{record.record_id}{picture.suffix}"},
-        "dialogues": _dialogue_column(dialogues),
+        "dialogues": dialogue_column(dialogues),
         "record_id": record.record_id,
         "source": record.source,
         "patient_id": record.patient_id,
@@ -233,7 +233,7 @@ def _unreadable_columns(
     picture, record_id = page.picture, row["record_id"]
     columns: dict[str, Any] = {
         "image": {"bytes": picture.data, "path": f"{record_id}{picture.suffix}"},
-        "dialogues": _dialogue_column(refusals(dialogues, page.kind, page.missing_leads, rng)),
+        "dialogues": dialogue_column(refusals(dialogues, page.kind, page.missing_leads, rng)),
         "statements": [],
         "report": refusal_of(page.kind, page.missing_leads, "en", rng),
         "unreadable": page.kind,
@@ -247,7 +247,8 @@ def _unreadable_columns(
     return columns
 
 
-def _dialogue_column(dialogues: Sequence[Dialogue]) -> list[dict[str, Any]]:
+def dialogue_column(dialogues: Sequence[Dialogue]) -> list[dict[str, Any]]:
+    """Dialogues as the column `dialogues` holds them."""
     return [
         {
             "task": dialogue.task,
