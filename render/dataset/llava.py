@@ -230,6 +230,7 @@ class LlavaDialogues:
 
 
 def sample_dialogues(sample: Mapping[str, Any], turns: list[tuple[str, str]]) -> list[Dialogue]:
+    """A dialogue for each of a valid sample's turns (`conversation_turns`) that has a question and an answer."""
     extras = {key: sample[key] for key, valid in _VALID_VALUES.items() if sample.get(key) in valid}
     statements, language = sample.get("statements"), sample.get("language")
     if not (isinstance(statements, list) and all(isinstance(code, str) and code.isascii() for code in statements)):
@@ -307,7 +308,7 @@ _PAGE_NUMBER = re.compile(r"-[0-9]{1,4}$")
 
 
 def sample_record_id(sample: Mapping[str, Any], source: str) -> str | None:
-    """The record of `source` that a valid sample is about, or None."""
+    """The record of `source` ("mimic", "ptbxl", "wfdb") that a valid sample is about, or None."""
     if _is_ours(sample):
         return str(sample["record_id"]) if sample["source"] == source else None
     *folders, file = sample["image"].replace("\\", "/").split("/")

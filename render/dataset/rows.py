@@ -127,15 +127,20 @@ class Options:
         rng = np.random.default_rng(0)
         sample_layout(self.layout, rng)
         sample_style(self.style, rng)
-        for kind, words, valid in (("task", self.tasks, DIALOGUE_TASKS), ("form", self.forms, FORMS)):
-            if unknown := [word for word in words if word not in valid] or ([] if words else ["none"]):
-                raise InputError(f"{kind}s: {', '.join(unknown)}: no such {kind}; valid are {', '.join(valid)}")
+        require_known_words(self.tasks, self.forms)
         if not 0.0 <= self.unreadable <= 1.0:
             raise InputError(f"unreadable: {self.unreadable} is not a share of the pages; give a number from 0 to 1")
 
     def to_manifest(self) -> dict[str, Any]:
         """The options by name; later additions only where set, so that older data sets can be resumed."""
         return {name: value for name, value in asdict(self).items() if name not in _LATER_OPTIONS or value}
+
+
+def require_known_words(tasks: Sequence[str], forms: Sequence[str]) -> None:
+    """Raise `InputError` for a task or a form that does not exist, and for none at all."""
+    for kind, words, valid in (("task", tasks, DIALOGUE_TASKS), ("form", forms, FORMS)):
+        if unknown := [word for word in words if word not in valid] or ([] if words else ["none"]):
+            raise InputError(f"{kind}s: {', '.join(unknown)}: no such {kind}; valid are {', '.join(valid)}")
 
 
 def check(record: EcgRecord, layout: Layout) -> None:
