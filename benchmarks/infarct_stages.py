@@ -23,7 +23,7 @@ from render.simulator.simulate import simulate_infarct
 from render.sources.registry import open_source
 
 DELAYS_MS = (0, 20, 40, 60)
-SIMULATED = 200
+SIMULATIONS = 200
 
 
 def records(specs: list[str]) -> Iterator[tuple[str, EcgRecord]]:
@@ -38,7 +38,7 @@ def records(specs: list[str]) -> Iterator[tuple[str, EcgRecord]]:
             if record.infarct_stage or "NORM" in record.statements:
                 yield record.infarct_stage or "normal", record
     for stage in STAGES:
-        for seed in range(SIMULATED):
+        for seed in range(SIMULATIONS):
             yield f"simulated, {stage}", simulate_infarct(seed, stage=stage)
 
 

@@ -129,8 +129,8 @@ def st_elevation(record: EcgRecord, *, least_mv: float = 0.2, delay_ms: float = 
         levels["-aVR"] = -levels["aVR"]
     high = {name for name, mv in levels.items() if mv >= least_mv}
     pairs = [pair for chain in CONTIGUOUS_LEADS for pair in pairwise(chain) if high.issuperset(pair)]
-    raised = {name for pair in pairs for name in pair}
-    return {name: levels[name] for chain in CONTIGUOUS_LEADS for name in chain if name in raised}
+    names = {name for pair in pairs for name in pair}
+    return {name: levels[name] for chain in CONTIGUOUS_LEADS for name in chain if name in names}
 
 
 def _median_levels(signal: NDArray[np.float32], onsets: _Places, starts: _Places) -> dict[str, float]:

@@ -41,8 +41,9 @@ def add_arguments(parser: Parser) -> None:
     """Source, folder, and what the pages look like."""
     parser.add_argument(
         "source",
-        help="simulated | simulated:CODE,CODE | ptbxl:DIR | mimic:DIR | wfdb:DIR | files:DIR | a waveform file (.hea, "
-        ".dcm, .scp, .xml, .edf, .mat, .csv, .npy) | pictures:DIR (pictures and labels.csv) | llava:FILE.json",
+        help="simulated | simulated:CODE,CODE (codes, acute, any) | ptbxl:DIR | mimic:DIR | wfdb:DIR | files:DIR | a "
+        "waveform file (.hea, .dcm, .scp, .xml, .edf, .mat, .csv, .npy) | pictures:DIR (pictures and labels.csv) | "
+        "llava:FILE.json",
     )
     parser.add_argument("out", type=Path, help="folder of the new data set, or a .png for one page of one record")
     add_sampling_rate(parser)

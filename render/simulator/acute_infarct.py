@@ -53,7 +53,7 @@ class _Territory(NamedTuple):
     height_mv: float
 
 
-TERRITORIES: dict[str, _Territory] = {
+INFARCT_TERRITORIES: dict[str, _Territory] = {
     "ASMI": _Territory((0.05, -0.22, -0.80), ("V1", "V2", "V3"), ("III", "aVF"), 0.36),
     "AMI": _Territory((0.45, -0.18, -0.70), ("V2", "V3", "V4"), ("III", "aVF"), 0.36),
     "ALMI": _Territory((0.80, -0.50, -0.40), ("V3", "V4", "V5", "I", "aVL"), ("III", "aVF"), 0.34),
@@ -66,13 +66,13 @@ TERRITORIES: dict[str, _Territory] = {
 }
 """Infarct code -> its territory. None of the twelve leads lies over the posterior wall: there the depression counts."""
 
-_CODES = tuple(TERRITORIES)
+_CODES = tuple(INFARCT_TERRITORIES)
 _ANTERIOR = frozenset({"ASMI", "AMI", "ALMI"})
 
 
 @dataclass(frozen=True)
 class AcuteInfarct:
-    """code: of `TERRITORIES`. stage: of `STAGES`. with_q: whether Q waves are there already.
+    """code: of `INFARCT_TERRITORIES`. stage: of `STAGES`. with_q: whether Q waves are there already.
 
     shape: "convex", "oblique", "concave", "tombstone" or "de Winter". Raises `InputError` for an unknown code or stage.
     """
@@ -83,7 +83,7 @@ class AcuteInfarct:
     shape: str = "oblique"
 
     def __post_init__(self) -> None:
-        for word, valid, what in ((self.code, TERRITORIES, "territory"), (self.stage, STAGES, "stage")):
+        for word, valid, what in ((self.code, INFARCT_TERRITORIES, "territory"), (self.stage, STAGES, "stage")):
             if word not in valid:
                 near = did_you_mean(word, valid)
                 raise InputError(f"acute infarct: {what} {word!r} is unknown{near}; valid are {', '.join(valid)}")
@@ -164,9 +164,9 @@ def infarct_statements(
 def infarct_report(infarct: AcuteInfarct, companions: frozenset[str], beat: SimulatedBeat, rate: float) -> str:
     """A short English report with the leads and the heights in millivolts."""
     rhythm = _RHYTHM_NAMES[min(companions & RHYTHMS)]
-    heights = {name: min(beat.j(name), beat.st(name)) for name in TERRITORIES[infarct.code].leads}
+    heights = {name: min(beat.j(name), beat.st(name)) for name in INFARCT_TERRITORIES[infarct.code].leads}
     high = {name: mv for name, mv in heights.items() if mv >= 0.1}
-    low = [name for name in TERRITORIES[infarct.code].opposite if beat.st(name) <= -0.05]
+    low = [name for name in INFARCT_TERRITORIES[infarct.code].opposite if beat.st(name) <= -0.05]
     sentences = [f"{rhythm}, rate {rate:.0f}/min", f"{infarct.stage} {_NAMES[infarct.code]} myocardial infarction"]
     if high:
         sentences.append(f"ST elevation up to {max(high.values()):.1f} mV in {', '.join(high)}")
@@ -193,14 +193,14 @@ _RHYTHM_NAMES = {
 
 def _shows(infarct: AcuteInfarct, beat: SimulatedBeat, person: Person) -> bool:
     """Whether the beat has what its stage requires, and no Q that the infarct does not have."""
-    code, territory = infarct.code, TERRITORIES[infarct.code]
+    code, territory = infarct.code, INFARCT_TERRITORIES[infarct.code]
     if code != "PMI":
         q = all(beat.q_ms(name) >= 30 for name in SMALL_Q.get(code, Q_LEADS[code]))
         if q != infarct.with_q and (infarct.with_q or beat.pathological_q):
             return False
     if infarct.stage == "acute":
-        depressed = any(beat.st(name) <= -0.05 for name in territory.opposite) or code in _ANTERIOR
-        return depressed and (code == "PMI" or udmi_elevated(beat, person, territory.leads))
+        is_reciprocal = any(beat.st(name) <= -0.05 for name in territory.opposite) or code in _ANTERIOR
+        return is_reciprocal and (code == "PMI" or udmi_elevated(beat, person, territory.leads))
     if infarct.stage == "hyperacute":
         return max(beat.t(name) for name in territory.leads) >= 0.35
     if code == "PMI":
@@ -223,7 +223,7 @@ def _hyperacute(infarct: AcuteInfarct, beat: SimulatedBeat, person: Person, rng:
 
 def _acute(infarct: AcuteInfarct, beat: SimulatedBeat, person: Person, rng: BufferedRng) -> SimulatedBeat:
     """ST raised over the wall and depressed opposite it; T goes the same way, or is part of one dome with it."""
-    towards, territory, leads = _towards(infarct, rng), TERRITORIES[infarct.code], _measured_leads(infarct)
+    towards, territory, leads = _towards(infarct, rng), INFARCT_TERRITORIES[infarct.code], _measured_leads(infarct)
     height = clip(territory.height_mv * math.exp(rng.normal(0, 0.4)), 0.14, 0.9)
     course = {
         "convex": (rng.uniform(0.40, 0.55), rng.uniform(0.85, 0.95)),
@@ -251,7 +251,7 @@ def _acute(infarct: AcuteInfarct, beat: SimulatedBeat, person: Person, rng: Buff
 def _evolving(infarct: AcuteInfarct, beat: SimulatedBeat, person: Person, rng: BufferedRng) -> SimulatedBeat:
     """ST comes down, convex, and the end of T turns away from the wall."""
     towards, leads = _towards(infarct, rng), _measured_leads(infarct)
-    height = clip(0.5 * TERRITORIES[infarct.code].height_mv * math.exp(rng.normal(0, 0.35)), 0.06, 0.35)
+    height = clip(0.5 * INFARCT_TERRITORIES[infarct.code].height_mv * math.exp(rng.normal(0, 0.35)), 0.06, 0.35)
     course = (rng.uniform(0.25, 0.40), rng.uniform(0.60, 0.75))
     sign = _sign(infarct)
     high = _with_st(_part_of_t(beat, 0.7), person, towards, sign * height, leads, course, rng)
@@ -273,7 +273,7 @@ _STAGE_CHANGES = {"hyperacute": _hyperacute, "acute": _acute, "evolving": _evolv
 
 
 def _towards(infarct: AcuteInfarct, rng: BufferedRng) -> Vector:
-    return plus(jitter(TERRITORIES[infarct.code].towards, 0.12, rng), normal_vector((0.06, 0.06, 0.06), rng))
+    return plus(jitter(INFARCT_TERRITORIES[infarct.code].towards, 0.12, rng), normal_vector((0.06, 0.06, 0.06), rng))
 
 
 def _sign(infarct: AcuteInfarct) -> int:
@@ -282,7 +282,7 @@ def _sign(infarct: AcuteInfarct) -> int:
 
 
 def _measured_leads(infarct: AcuteInfarct) -> tuple[str, ...]:
-    territory = TERRITORIES[infarct.code]
+    territory = INFARCT_TERRITORIES[infarct.code]
     return territory.leads or territory.opposite
 
 

@@ -73,7 +73,7 @@ def simulate_infarct(seed: int, code: str | None = None, stage: str | None = Non
     """One ECG of an evolving infarct, like `simulate`.
 
     Args:
-        code: the territory, of `render.simulator.acute_infarct.TERRITORIES`; None for any.
+        code: the territory, of `render.simulator.acute_infarct.INFARCT_TERRITORIES`; None for any.
         stage: of `render.simulator.acute_infarct.STAGES`; None for any.
 
     Raises:
@@ -100,6 +100,8 @@ class SimulatedSource:
         for word in statements:
             if word.startswith(f"{ACUTE}-"):
                 sample_infarct(_rng(seed), word.removeprefix(f"{ACUTE}-"))
+            elif word.lower() in (ANY, ACUTE) and word not in (ANY, ACUTE):
+                raise InputError(f"statements: {word!r} is not a code; did you mean {word.lower()}?")
             elif word not in (ANY, ACUTE):
                 resolve_findings([word], _rng(seed))
         self.statements = statements
