@@ -91,6 +91,22 @@ def test_a_page_of_it_is_asked_about() -> None:
     assert answers["IMI"] == answers["STE_"] == "Yes." and answers.get("NORM", "No.") == "No."
 
 
+def test_questions_about_st_are_answered_with_no_as_often_as_with_yes() -> None:
+    source = SimulatedSource(5, 240, ("any", "acute"))
+    prevalence = source.prevalence()
+    assert prevalence is not None and SimulatedSource(5, 9, ("LVH",)).prevalence() is None
+    records = [source.read(i) for i in range(240)]
+    share = sum("STE_" in record.statements for record in records) / 240
+    assert prevalence["STE_"] == pytest.approx(share, abs=0.08)
+    answers = [
+        d.answer
+        for i, record in enumerate(records)
+        for d in compose_dialogues(record, np.random.default_rng(i), prevalence=prevalence)
+        if d.form == "closed" and d.statements == ("STE_",)
+    ]
+    assert 0.35 < answers.count("Yes.") / len(answers) < 0.65
+
+
 def test_a_source_takes_the_words_and_leaves_other_records_alone() -> None:
     words, plain = SimulatedSource(3, 40, ("any", "acute", "acute-IMI", "LVH")), SimulatedSource(3, 40)
     for i in (0, 4):

@@ -38,7 +38,7 @@ _CODE_SHARES = (0.24, 0.40, 0.50, 0.57, 0.77, 0.87, 0.92, 0.96, 1.0)
 _MOST_BEATS = 24
 _DE_WINTER = 0.12  # share of hyperacute anterior infarcts
 _TOMBSTONES = 0.25  # share of acute infarcts
-_Q_SHARES = {"hyperacute": 0.0, "acute": 0.4, "evolving": 0.85, "subacute": 0.8}
+_Q_SHARES = {"hyperacute": 0.0, "acute": 0.5, "evolving": 0.85, "subacute": 0.8}
 
 
 class _Territory(NamedTuple):
@@ -65,6 +65,14 @@ INFARCT_TERRITORIES: dict[str, _Territory] = {
     "PMI": _Territory((0.15, 0.10, 0.90), (), ("V1", "V2", "V3"), 0.22),
 }
 """Infarct code -> its territory. None of the twelve leads lies over the posterior wall: there the depression counts."""
+
+INFARCT_PREVALENCE = {
+    "1AVB": 0.069, "ABQRS": 0.507, "AFIB": 0.087, "ALMI": 0.1, "AMI": 0.162, "ASMI": 0.245, "ILMI": 0.103, "IMI": 0.199,
+    "INVT": 0.491, "IPLMI": 0.039, "IPMI": 0.047, "LMI": 0.068, "LPR": 0.069, "PMI": 0.037, "PRC(S)": 0.069,
+    "PVC": 0.069, "QWAVE": 0.507, "SARRH": 0.035, "SBRAD": 0.106, "SR": 0.564, "STACH": 0.208, "STD_": 0.463,
+    "STE_": 0.58, "TAB_": 0.628, "VCLVH": 0.003,
+}  # fmt: skip
+"""Statement -> share of 4,000 evolving infarcts (any territory and stage, seeds 0-3999) that carry it."""
 
 _CODES = tuple(INFARCT_TERRITORIES)
 _ANTERIOR = frozenset({"ASMI", "AMI", "ALMI"})

@@ -8,7 +8,7 @@ only when its noise-free leads meet the `criteria` of its findings.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +20,8 @@ from render.measurements import steady_rate
 from render.record import HIGH_RATE_HZ, EcgRecord
 from render.simulator.activation import activation, ectopic_qrs, p_wave
 from render.simulator.acute_infarct import (
+    INFARCT_PREVALENCE,
+    INFARCT_TERRITORIES,
     PTBXL_STAGES,
     infarct_beat,
     infarct_report,
@@ -42,7 +44,7 @@ from render.simulator.findings import (
 from render.simulator.repolarisation import apply_st_t_causes, qt_interval, recovery
 from render.simulator.rhythm import LENGTH_S, Rhythm, rhythm
 from render.simulator.rng import BufferedRng
-from render.statements import HIDDEN_T_END, NO_SINGLE_PR, STATEMENTS
+from render.statements import HIDDEN_T_END, NO_SINGLE_PR, PREVALENCE, STATEMENTS
 
 __all__ = ["ACUTE", "ANY", "SIMULATED_STATEMENTS", "SimulatedSource", "simulate", "simulate_infarct"]
 
@@ -111,6 +113,17 @@ class SimulatedSource:
     def __len__(self) -> int:
         return self.size
 
+    def prevalence(self) -> dict[str, float] | None:
+        """Statement -> share of the records that carry it, where evolving infarcts are among them.
+
+        None without them: `render.dialogues.compose` then takes the simulator's own shares. Not with them, as an ST
+        elevation, which is rare elsewhere, would then be asked about almost only where it is present.
+        """
+        if not any(word.partition("-")[0] == ACUTE for word in self.statements):
+            return None
+        parts = [_prevalence_of_word(word) for word in self.statements]
+        return {code: sum(part.get(code, 0.0) for part in parts) / len(parts) for code in STATEMENTS}
+
     def read(self, i: int) -> EcgRecord:
         """Record i. Raises IndexError outside 0 <= i < size."""
         if not 0 <= i < self.size:
@@ -120,6 +133,18 @@ class SimulatedSource:
         if word.partition("-")[0] == ACUTE:
             return _infarct_record(rng, record_id, word.removeprefix(ACUTE).removeprefix("-") or None, None)
         return _record(rng, record_id, None if word == ANY else [word])
+
+
+def _prevalence_of_word(word: str) -> Mapping[str, float]:
+    """Statement -> its share among the records that a word of `SimulatedSource` stands for, roughly."""
+    if word == ANY:
+        return PREVALENCE["simulated"]
+    kind, _, code = word.partition("-")
+    if kind != ACUTE:
+        return {**PREVALENCE["simulated"], word: 1.0}
+    if not code:
+        return INFARCT_PREVALENCE
+    return {**INFARCT_PREVALENCE, **dict.fromkeys(INFARCT_TERRITORIES, 0.0), code: 1.0}
 
 
 def _rng(*seed: int) -> BufferedRng:
