@@ -138,6 +138,7 @@ HEAD = "file,statements,report\n"
         (f"{HEAD}..\\a.png,SR,\n", "does not stay inside"),
         (f"{HEAD}https://x.org/a.png,SR,\n", "is a URL"),
         (f"{HEAD}link.png,SR,\n", "is a link that leaves"),
+        (f"{HEAD}{'a' * 300}.png,SR,\n", "check its name"),
         (f"{HEAD}a.png,SR\n", "line 2: 2 fields, not 3"),
         (f'{HEAD}a.png,"SR\n', "no CSV"),
         ("file,statments\na.png,SR\n", "did you mean statements?"),

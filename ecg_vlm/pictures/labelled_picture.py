@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -75,16 +76,16 @@ def picture_path(folder: Path, relative: str, where: str, *, lenient: bool = Fal
     path that is empty, absolute, or leaves the folder, by ".." or by a symbolic link.
     """
     short = repr(relative[:_SHORT])
-    if _URL.match(relative) and not (folder / relative).is_file():
+    if _URL.match(relative) and not os.path.isfile(folder / relative):  # False for names that no file can have
         raise InputError(f"{where}: picture {short} is a URL or a drive; copy the picture into {folder}, and {_MEND}")
     parts = PureWindowsPath(relative)  # has both separators and drive letters: stricter than PurePosixPath
     if not relative.strip() or parts.anchor or ".." in parts.parts or "\0" in relative:
         raise InputError(f"{where}: picture {short} does not stay inside {folder}; {_MEND}")
     path = folder.joinpath(*PurePosixPath(relative.replace("\\", "/")).parts)
-    if not path.is_file():
+    if not os.path.isfile(path):
         if lenient:
             return path
-        raise InputError(f"{where}: picture {path} is not there{_similar(path) or '; check its name'}")
+        raise InputError(f"{where}: picture {short} is not in {folder}{_similar(path) or '; check its name'}")
     if not path.resolve().is_relative_to(folder.resolve()):
         raise InputError(f"{where}: picture {short} is a link that leaves {folder}; copy the picture into the folder")
     return path
@@ -92,6 +93,6 @@ def picture_path(folder: Path, relative: str, where: str, *, lenient: bool = Fal
 
 def _similar(path: Path) -> str:
     """`; did you mean ...?` with a file of the same folder."""
-    if not path.parent.is_dir():
-        return f"; folder {path.parent} is missing"
+    if not os.path.isdir(path.parent):
+        return "; its folder is missing"
     return did_you_mean(path.name, (file.name for file in path.parent.iterdir()))
