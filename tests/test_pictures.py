@@ -77,6 +77,18 @@ def test_labels_become_the_rows_that_every_data_set_has(own: Path, tmp_path: Pat
     assert not any(x["task"] == "features" for row in (a, b, d) for x in row["dialogues"])  # nobody has measured
 
 
+def test_a_table_of_few_statements_has_questions_answered_with_no(tmp_path: Path) -> None:
+    names = [f"{k}.png" for k in range(30)]
+    draw_pictures(tmp_path, *names)
+    table(
+        tmp_path,
+        "file,statements\n" + "".join(f"{name},SR {'NORM' if k % 2 else 'IMI'}\n" for k, name in enumerate(names)),
+    )
+    dialogues = [d for row in rows_of(tmp_path, tmp_path / "out") for d in row["dialogues"] if d["form"] == "closed"]
+    answers = [d["messages"][1]["content"] for d in dialogues]
+    assert 0.4 < answers.count("No.") / len(answers) < 0.7
+
+
 def test_metadata_of_the_file_does_not_go_along(own: Path, tmp_path: Path) -> None:
     rows_of(own, tmp_path / "out")
     assert b"Jane Doe" in (own / "ward" / "b.jpg").read_bytes()

@@ -65,7 +65,7 @@ class PictureSource(Protocol):
         ...
 
     def prevalence(self) -> Mapping[str, float] | None:
-        """Statement -> share of the pictures that carry it; None where none has statements."""
+        """Statement -> how common it is, for `render.dialogues.compose`; None where no question is composed."""
         ...
 
 

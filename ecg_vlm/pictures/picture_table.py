@@ -17,7 +17,7 @@ from render.dataset.llava import guess_form, guess_task
 from render.dialogues.language import language_of
 from render.errors import InputError
 from render.record import sorted_statements
-from render.statements import STATEMENTS
+from render.statements import PREVALENCE, STATEMENTS
 from render.suggest import did_you_mean
 
 FILE_COLUMNS = ("file", "file_name")
@@ -85,10 +85,14 @@ class PictureTable:
         """Picture i."""
         return self._pictures[i]
 
-    def prevalence(self) -> Mapping[str, float] | None:
-        """Statement -> share of the pictures that carry it; None where none has statements."""
-        counts = Counter(code for picture in self._pictures for code in picture.statements)
-        return {code: n / len(self) for code, n in counts.items()} or None
+    def prevalence(self) -> Mapping[str, float]:
+        """Statement -> its share among the pictures with statements; that of PTB-XL for those that none has.
+
+        A table of few statements would otherwise get hardly a question that is answered with no.
+        """
+        label_sets = [picture.statements for picture in self._pictures if picture.statements]
+        counts = Counter(code for codes in label_sets for code in codes)
+        return {**PREVALENCE["ptbxl"], **{code: n / len(label_sets) for code, n in counts.items()}}
 
     def _picture(self, row: Mapping[str, Any], where: str) -> LabelledPicture:
         file = next((_text(row, column, where) for column in FILE_COLUMNS if row.get(column)), "")
