@@ -41,6 +41,7 @@ class EcgRecord:
             and "t_axis_deg"; unknown ones are left out.
         measured_by: origin of the measurements: "machine" (the recorder's own analysis), "simulated" (the
             simulator's settings), or "" without measurements.
+        infarct_stage: in PTB-XL's words, "Stadium I", "Stadium II-III", "unknown" ...; "" without an infarct or a word.
         unmapped_lines: lines of the machine's report that stand for no statement, unchanged.
     """
 
@@ -59,6 +60,7 @@ class EcgRecord:
     measurements: Mapping[str, float] = field(default_factory=dict)
     measured_by: str = ""
     unmapped_lines: tuple[str, ...] = ()
+    infarct_stage: str = ""
 
     def __post_init__(self) -> None:
         if self.signal.ndim != 2 or self.signal.shape[0] != len(LEADS) or self.signal.dtype != np.float32:

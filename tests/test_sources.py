@@ -434,6 +434,8 @@ def test_ptbxl_record(ptbxl: Callable[..., Path], ecg_mv: Signal) -> None:
         ({"patient_id": ""}, "patient_id", ""),
         ({"validated_by_human": "False"}, "provenance", "machine"),
         ({"scp_codes": "{}"}, "statements", ()),
+        ({}, "infarct_stage", ""),
+        ({"infarction_stadium1": "Stadium II-III"}, "infarct_stage", "Stadium II-III"),
     ],
 )
 def test_ptbxl_fields(ptbxl: Callable[..., Path], change: dict[str, str], field: str, value: object) -> None:

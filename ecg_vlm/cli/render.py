@@ -1,51 +1,64 @@
-"""`ecg-vlm render`: records become pages and dialogues."""
+"""`ecg-vlm render`: records, or pictures with labels, become pages and dialogues."""
 
 from __future__ import annotations
 
 import argparse
 import io
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ecg_vlm.cli.arguments import Parser, add_sampling_rate, dpi, folds, page_width, positive, seed, share, word_list
 from ecg_vlm.cli.progress import progress_bar
 from render.errors import InputError
 
 if TYPE_CHECKING:
+    from ecg_vlm.pictures.labelled_picture import PictureSource
     from render.dataset.rows import Options
     from render.sources.registry import Source
 
-HELP = "ECG records -> pages and dialogues"
-DESCRIPTION = "Render records as a data set of pages with dialogues, or one record as a picture."
+HELP = "ECG records, or own pictures -> pages and dialogues"
+DESCRIPTION = "Render records or labelled pictures as a data set of pages with dialogues, or one record as a picture."
 EXAMPLES = """\
   ecg-vlm render simulated:AFIB page.png
-  ecg-vlm render ptbxl:DIR pages/train --folds 1-8 --layout mixed --style mixed --workers 4"""
+  ecg-vlm render ptbxl:DIR pages/train --folds 1-8 --layout mixed --style mixed --workers 4
+  ecg-vlm render pictures:DIR pages/own"""
 
 _PICTURES = (".png", ".jpg", ".jpeg")
 _PREVIEW_PAGES = 12
+_LAYOUT, _STYLE, _WIDTH = "3x4+1R", "clean", 1120
+
+# Options that say how a record is drawn, with their defaults: a picture is drawn already.
+_RECORD_OPTIONS = {
+    "layout": _LAYOUT, "style": _STYLE, "dpi": None, "per_record": 1, "mask": False, "signal": False,
+    "unreadable": 0.0, "dialogues": None, "sampling_rate": None,
+}  # fmt: skip
+_PICTURE_FORMS = {"pictures": "pictures:DIR", "llava": "llava:FILE.json"}
 
 
 def add_arguments(parser: Parser) -> None:
     """Source, folder, and what the pages look like."""
     parser.add_argument(
         "source",
-        help="simulated | simulated:CODE,CODE | ptbxl:DIR | mimic:DIR | wfdb:DIR | files:DIR | a waveform file (.hea, "
-        ".dcm, .scp, .xml, .edf, .mat, .csv, .npy)",
+        help="simulated | simulated:CODE,CODE (codes, acute, any) | ptbxl:DIR | mimic:DIR | wfdb:DIR | files:DIR | a "
+        "waveform file (.hea, .dcm, .scp, .xml, .edf, .mat, .csv, .npy) | pictures:DIR (pictures and labels.csv) | "
+        "llava:FILE.json",
     )
     parser.add_argument("out", type=Path, help="folder of the new data set, or a .png for one page of one record")
     add_sampling_rate(parser)
     parser.add_argument("--limit", type=positive, help="the first N records (simulated: how many, default 1000)")
-    parser.add_argument("--folds", type=folds, help="PTB-XL folds, for example 1-8")
+    parser.add_argument("--folds", type=folds, help="folds of PTB-XL or of a table of pictures, for example 1-8")
+    parser.add_argument("--images", type=Path, help="folder of the pictures of llava:FILE.json (default: the file's)")
     parser.add_argument(
-        "--layout", default="3x4+1R", help="page layout, such as 6x2+1R,cabrera,50mm/s or mixed (default 3x4+1R)"
+        "--layout", default=_LAYOUT, help="page layout, such as 6x2+1R,cabrera,50mm/s or mixed (default 3x4+1R)"
     )
     parser.add_argument(
-        "--style", default="clean", help="look of the page, such as scan, photo,green,dots or mixed (default clean)"
+        "--style", default=_STYLE, help="look of the page, such as scan, photo,green,dots or mixed (default clean)"
     )
     size = parser.add_mutually_exclusive_group()
     size.add_argument(
-        "--width", type=page_width, default=1120, help="page width in pixels (default 1120; nano's own is 784)"
+        "--width", type=page_width, help="page width in pixels (default 1120; nano's own is 784); of pictures, the most"
     )
     size.add_argument("--dpi", type=dpi, help="resolution instead of a width: the paper's true size at so many dpi")
     parser.add_argument("--per-record", type=positive, default=1, help="pages of each record (default 1)")
@@ -85,13 +98,19 @@ def run(arguments: argparse.Namespace) -> None:
     """Render a data set, a preview of it, or one page of the first record when `out` is a .png or .jpg."""
     from ecg_vlm.images import PICTURE_SUFFIXES
     from render.dataset.rows import Options
-    from render.sources.registry import open_source
+    from render.sources.registry import PICTURE_KINDS, open_source
 
     a = arguments
+    kind, colon, path = a.source.partition(":")
+    if colon and kind in PICTURE_KINDS:
+        _render_pictures(a, kind, path)
+        return
+    if a.images is not None:
+        raise InputError(f"--images: source {a.source} has no pictures; only llava:FILE.json has, so leave it out")
     options = Options(
         layout=a.layout,
         style=a.style,
-        width=a.width,
+        width=a.width or _WIDTH,
         dpi=a.dpi,
         per_record=a.per_record,
         mask=a.mask,
@@ -135,30 +154,83 @@ def _render_one(out: Path, source: Source, options: Options) -> None:
 
 def _preview(out: Path, source: Source, options: Options) -> None:
     """A few of the pages that a data set would hold, spread over it, questions beside, as one picture."""
-    from render.dataset.contact_sheet import contact_sheet
     from render.dataset.rows import make_row
+
+    pages = len(source) * options.per_record
+    _write_preview(out, pages, lambda i: make_row(source.read(i // options.per_record), i, options))
+
+
+def _write_preview(out: Path, pages: int, row: Callable[[int], dict[str, Any]]) -> None:
+    from render.dataset.contact_sheet import contact_sheet
     from render.io import atomic_write
 
     file = out if out.suffix.lower() == ".png" else out.with_name(f"{out.name}-preview.png")
-    pages = len(source) * options.per_record
     numbers = sorted({k * pages // _PREVIEW_PAGES for k in range(_PREVIEW_PAGES)})
     with progress_bar("pages") as show:
         rows = []
         for count, i in enumerate(numbers, 1):
-            rows.append(make_row(source.read(i // options.per_record), i, options))
+            rows.append(row(i))
             show("pages", count, len(numbers))
     with atomic_write(file) as partial:
         partial.write_bytes(contact_sheet(rows))
     print(f"{file}: {len(rows)} of {pages} pages; the same command without --preview makes them all")
 
 
+def _render_pictures(a: argparse.Namespace, kind: str, path: str) -> None:
+    """Labelled pictures as a data set, or a preview of it."""
+    from ecg_vlm.pictures.rows import PictureOptions, PictureRows, write_pictures
+
+    source = _open_pictures(a, kind, path)
+    options = PictureOptions(
+        width=a.width,
+        closed=a.closed,
+        seed=a.seed,
+        shard_size=a.shard_size,
+        lenient=a.lenient,
+        **{name: words for name, words in (("tasks", a.tasks), ("forms", a.forms)) if words},
+    )
+    if a.preview:
+        rows = PictureRows(source, options)
+        _write_preview(a.out, len(rows), lambda i: rows.row(i)[0])
+        return
+    with progress_bar("pages") as show:
+        manifest = write_pictures(
+            source,
+            a.out,
+            options,
+            workers=a.workers,
+            resume=a.resume,
+            progress=lambda count, total: show("pages", count, total),
+        )
+    _finish(a, manifest)
+
+
+def _open_pictures(a: argparse.Namespace, kind: str, path: str) -> PictureSource:
+    """The pictures that the arguments name. Raises `InputError` for options that only records have."""
+    from ecg_vlm.pictures.llava_file import LlavaPictures
+    from ecg_vlm.pictures.picture_table import PictureTable
+
+    for name, default in _RECORD_OPTIONS.items():
+        if getattr(a, name) != default:
+            raise InputError(f"--{name.replace('_', '-')}: source {a.source} holds pictures, not records; leave it out")
+    if a.out.suffix.lower() in _PICTURES and not a.preview:
+        raise InputError(f"{a.out}: pictures are written into a folder; name one, or add --preview")
+    if not path:
+        raise InputError(f"source {kind}: the path is missing; write {_PICTURE_FORMS[kind]}")
+    if kind == "llava":
+        if a.folds is not None:
+            raise InputError("--folds: LLaVA files have no folds; leave --folds out")
+        return LlavaPictures(Path(path).expanduser(), a.images, limit=a.limit, lenient=a.lenient)
+    if a.images is not None:
+        raise InputError("--images: the pictures of pictures:DIR lie beside their table; leave --images out")
+    return PictureTable(Path(path).expanduser(), a.folds, limit=a.limit, lenient=a.lenient)
+
+
 def _render_all(a: argparse.Namespace, source: Source, options: Options) -> None:
-    from render.dataset.data_card import write_card
-    from render.dataset.llava import LlavaDialogues, export_llava
+    from render.dataset.llava import LlavaDialogues
     from render.dataset.parquet import write_dataset
 
     dialogues = LlavaDialogues(a.dialogues, source.name) if a.dialogues else None
-    llava = a.out / "llava.json"
     with progress_bar("pages") as show:
         manifest = write_dataset(
             source,
@@ -169,7 +241,17 @@ def _render_all(a: argparse.Namespace, source: Source, options: Options) -> None
             resume=a.resume,
             progress=lambda count, total: show("pages", count, total),
         )
-        if a.format == "llava" and not llava.exists():
+    _finish(a, manifest)
+
+
+def _finish(a: argparse.Namespace, manifest: Mapping[str, Any]) -> None:
+    """Write the data set in the other format where asked for, and print what it holds."""
+    from render.dataset.data_card import write_card
+    from render.dataset.llava import export_llava
+
+    llava = a.out / "llava.json"
+    if a.format == "llava" and not llava.exists():
+        with progress_bar("images") as show:
             export_llava(a.out, a.out, lambda count, total: show("images", count, total))
     if a.format == "llava":
         write_card(a.out, manifest, llava=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 
 from render.io import atomic_write
 from render.pages.option_words import split_words
-from render.record import EcgRecord
 
 COUNTS_KEY = b"ecg_vlm_counts"
 """The key of a shard's counts in its Parquet metadata."""
@@ -39,13 +38,13 @@ class Counts:
         """Record that page `index` is left out."""
         self._omissions.append({"index": index, "reason": reason})
 
-    def add(self, row: dict[str, Any], record: EcgRecord) -> None:
+    def add(self, row: dict[str, Any], unmapped_lines: Sequence[str] = ()) -> None:
         """Count a row (see `render.dataset.rows`) and the report lines of its record that stand for no statement."""
         count = self._counters
         count["statement_counts"].update(row["statements"])
         count["layout_words"].update(split_words(row["layout"]) if row["layout"] else [])
         count["style_words"].update(word.split("=")[0] for word in split_words(row["style"]) if word)
-        count["unmapped_report_lines"].update(record.unmapped_lines)
+        count["unmapped_report_lines"].update(unmapped_lines)
         count["unreadable_counts"].update([row["unreadable"]] if row.get("unreadable") else [])
         for dialogue in row["dialogues"]:
             count["dialogue_counts"][dialogue["task"]] += 1
@@ -90,10 +89,12 @@ _LICENCES = {
     "ptbxl": "Contains PTB-XL 1.0.3 (Wagner et al. 2020, CC BY 4.0): name the source when you share it.",
     "mimic": "Contains MIMIC-IV-ECG (Open Database License, PhysioNet terms): do not share beyond those terms.",
     "wfdb": "The licence of the records it was rendered from applies.",
+    "pictures": "Made from pictures of your own: mind what may be shared, as a picture may show a name or a date.",
+    "llava": "The licences of the file and of its pictures apply.",
 }
 
 
-def write_card(folder: Path, manifest: dict[str, Any], *, llava: bool = False) -> None:
+def write_card(folder: Path, manifest: Mapping[str, Any], *, llava: bool = False) -> None:
     """Write a data set's data card, `README.md`. llava: its files are `llava.json` and images, not Parquet shards."""
     with atomic_write(folder / "README.md") as partial:
         partial.write_text(_card(manifest, llava), encoding="utf-8")
@@ -108,10 +109,12 @@ _LLAVA_FILES = """## Files
 the image folder for training."""
 
 
-def _card(manifest: dict[str, Any], llava: bool) -> str:
+def _card(manifest: Mapping[str, Any], llava: bool) -> str:
     """Its header makes plain `datasets.load_dataset(folder)` read the data files and no others."""
     dialogues = sum(manifest["dialogue_counts"].values())
-    origin = f" read from {manifest['told']}" if manifest["told"] else " composed from statements and measurements"
+    is_rendered = "layout" in manifest["options"]
+    labels = "statements and measurements" if is_rendered else "the labels of the pictures"
+    origin = f" read from {manifest['told']}" if manifest["told"] else f" composed from {labels}"
     data_files = "llava.json" if llava else "data/*.parquet"
     parts = [
         f"---\nconfigs:\n- config_name: default\n  data_files: {data_files}\n---",
@@ -126,7 +129,7 @@ def _card(manifest: dict[str, Any], llava: bool) -> str:
         "## Proportions",
         _table("pages whose layout says", manifest["layout_words"], manifest["pages"]),
         _table("pages whose style says", manifest["style_words"], manifest["pages"]),
-        "What neither says is as usual: 25 mm/s, 10 mm/mV, a clean page on red paper.",
+        "What neither says is as usual: 25 mm/s, 10 mm/mV, a clean page on red paper." if is_rendered else "",
         _table("dialogues of task", manifest["dialogue_counts"], dialogues),
         _table("dialogues of form", manifest["form_counts"], dialogues),
         _table("answers to closed questions", manifest["closed_answers"], sum(manifest["closed_answers"].values())),
@@ -144,7 +147,7 @@ def _card(manifest: dict[str, Any], llava: bool) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _unreadable(manifest: dict[str, Any], llava: bool) -> list[str]:
+def _unreadable(manifest: Mapping[str, Any], llava: bool) -> list[str]:
     counts = manifest.get(_OPTIONAL_COUNTER)
     if not counts:
         return []

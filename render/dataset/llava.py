@@ -174,11 +174,11 @@ class LlavaDialogues:
         keys, starts, sizes = array("Q"), array("q"), array("q")
         for number, (start, size, sample) in enumerate(samples_in(self.path), 1):
             try:
-                turns = _turns(sample)
+                turns = conversation_turns(sample)
             except InputError as error:
                 raise InputError(f"{self.path}: sample {number}: {error}") from error
             self.empty_turns += sum(not (question and answer) for question, answer in turns)
-            name = _record_id(sample, source)
+            name = sample_record_id(sample, source)
             if name is None:
                 self.unmatched_samples += 1
                 continue
@@ -221,15 +221,16 @@ class LlavaDialogues:
                 for i in range(first, last):
                     file.seek(self._starts[i])
                     sample = json.loads(file.read(self._sizes[i]))
-                    turns = _turns(sample)
+                    turns = conversation_turns(sample)
                     if _is_about(sample, record):
-                        dialogues += _dialogues(sample, turns)
+                        dialogues += sample_dialogues(sample, turns)
         except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{self.path}: has changed while it was in use ({error}); start again") from error
         return list(dict.fromkeys(dialogues))  # several pages of a record may have the same
 
 
-def _dialogues(sample: Mapping[str, Any], turns: list[tuple[str, str]]) -> list[Dialogue]:
+def sample_dialogues(sample: Mapping[str, Any], turns: list[tuple[str, str]]) -> list[Dialogue]:
+    """A dialogue for each of a valid sample's turns (`conversation_turns`) that has a question and an answer."""
     extras = {key: sample[key] for key, valid in _VALID_VALUES.items() if sample.get(key) in valid}
     statements, language = sample.get("statements"), sample.get("language")
     if not (isinstance(statements, list) and all(isinstance(code, str) and code.isascii() for code in statements)):
@@ -306,8 +307,8 @@ _NAMES = {
 _PAGE_NUMBER = re.compile(r"-[0-9]{1,4}$")
 
 
-def _record_id(sample: Mapping[str, Any], source: str) -> str | None:
-    """The record of `source` that a valid sample is about, or None."""
+def sample_record_id(sample: Mapping[str, Any], source: str) -> str | None:
+    """The record of `source` ("mimic", "ptbxl", "wfdb") that a valid sample is about, or None."""
     if _is_ours(sample):
         return str(sample["record_id"]) if sample["source"] == source else None
     *folders, file = sample["image"].replace("\\", "/").split("/")
@@ -329,7 +330,7 @@ def _is_ours(sample: Mapping[str, Any]) -> bool:
 
 
 def _is_about(sample: Mapping[str, Any], record: EcgRecord) -> bool:
-    name = _record_id(sample, record.source)
+    name = sample_record_id(sample, record.source)
     if name is None or _is_ours(sample):
         return name == record.record_id
     parts, record_parts = name.split("/"), record.record_id.split("/")
@@ -342,7 +343,7 @@ def _key(name: str) -> int:
     return int.from_bytes(blake2b(name.rsplit("/", 1)[-1].encode("utf-8", "replace"), digest_size=8).digest(), "little")
 
 
-def _turns(sample: Any) -> list[tuple[str, str]]:
+def conversation_turns(sample: Any) -> list[tuple[str, str]]:
     """(question, answer) of each turn, without image tokens. Raises `InputError` that begins with the field."""
     if not isinstance(sample, dict):
         raise InputError(f"{_short(sample)} is not a sample; expected {{id, image, conversations}}; {SAMPLE_HINT}")

@@ -7,9 +7,8 @@ without it is not a finished data set and cannot be opened.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -39,53 +38,87 @@ class DialogueSource(Protocol):
         ...
 
 
+class RowSource(Protocol):
+    """The numbered rows of a data set: small when pickled; row i depends on i alone, so that any worker can make it."""
+
+    name: str
+
+    def __len__(self) -> int: ...
+
+    def schema(self) -> pa.Schema:
+        """The Arrow schema of the rows, like `render.dataset.rows.schema`."""
+        ...
+
+    def row(self, i: int) -> tuple[dict[str, Any], Sequence[str]]:
+        """Row i, and the lines of its report that stand for no statement.
+
+        Raises `SkippedError` for a row that is left out in any case, `InputError` for one that cannot be made.
+        """
+        ...
+
+
+class _RecordRows:
+    """The rows of the records of a source: `options.per_record` pages of each, one after the other."""
+
+    def __init__(self, source: Source, options: Options, dialogue_source: DialogueSource | None) -> None:
+        self.name = source.name
+        self._source, self._options, self._dialogue_source = source, options, dialogue_source
+        self._prevalence = prevalence_of(source)
+        self._last: tuple[int, EcgRecord] | None = None  # the pages of one record are consecutive
+
+    def __len__(self) -> int:
+        return len(self._source) * self._options.per_record
+
+    def schema(self) -> pa.Schema:
+        return schema(self._options)
+
+    def row(self, i: int) -> tuple[dict[str, Any], Sequence[str]]:
+        """Raises `SkippedError` for a record without dialogues in the source of dialogues."""
+        record = self._record(i // self._options.per_record)
+        if self._dialogue_source is None:
+            return make_row(record, i, self._options, prevalence=self._prevalence), record.unmapped_lines
+        dialogues = self._dialogue_source.dialogues(record)
+        if not dialogues:
+            raise SkippedError(f"record {record.record_id}: no dialogue of it in {self._dialogue_source.name}")
+        return make_row(record, i, self._options, dialogues=dialogues), record.unmapped_lines
+
+    def _record(self, number: int) -> EcgRecord:
+        if self._last is None or self._last[0] != number:
+            self._last = number, self._source.read(number)
+        return self._last[1]
+
+
 @dataclass(frozen=True)
 class _Job:
     """What the shards of a data set have in common."""
 
-    source: Source
-    options: Options
-    dialogue_source: DialogueSource | None
-    prevalence: Mapping[str, float] | None
-
-    @property
-    def pages(self) -> int:
-        return len(self.source) * self.options.per_record
+    rows: RowSource
+    shard_size: int
+    lenient: bool
 
     def shards(self, out: Path) -> Iterator[tuple[int, int, Path]]:
         """First page, last page (excluded) and file of every shard."""
-        size = self.options.shard_size
-        count = -(-self.pages // size)
+        size, pages = self.shard_size, len(self.rows)
+        count = -(-pages // size)
         for k in range(count):
-            yield k * size, min((k + 1) * size, self.pages), out / "data" / f"train-{k:05d}-of-{count:05d}.parquet"
-
-    def row(self, i: int, read: Callable[[int], EcgRecord]) -> tuple[dict[str, Any], EcgRecord]:
-        """Row i and its record. Raises `SkippedError` for a record without dialogues in `dialogue_source`."""
-        record = read(i // self.options.per_record)
-        if self.dialogue_source is None:
-            return make_row(record, i, self.options, prevalence=self.prevalence), record
-        dialogues = self.dialogue_source.dialogues(record)
-        if not dialogues:
-            raise SkippedError(f"record {record.record_id}: no dialogue of it in {self.dialogue_source.name}")
-        return make_row(record, i, self.options, dialogues=dialogues), record
+            yield k * size, min((k + 1) * size, pages), out / "data" / f"train-{k:05d}-of-{count:05d}.parquet"
 
     def write(self, start: int, stop: int, path: Path, step: Step) -> None:
         """Write rows start..stop-1 to one Parquet file, atomically; its metadata contain their counts."""
-        read = lru_cache(maxsize=1)(self.source.read)  # the pages of one record are consecutive
         rows: list[dict[str, Any]] = []
         counts = Counts()
         for i in range(start, stop):
             try:
-                row, record = self.row(i, read)
+                row, unmapped_lines = self.rows.row(i)
             except InputError as error:
-                if not (self.options.lenient or isinstance(error, SkippedError)):
+                if not (self.lenient or isinstance(error, SkippedError)):
                     raise
                 counts.skip(i, str(error))
             else:
                 rows.append(row)
-                counts.add(row, record)
+                counts.add(row, unmapped_lines)
             step()
-        table = pa.Table.from_pylist(rows, schema=schema(self.options))
+        table = pa.Table.from_pylist(rows, schema=self.rows.schema())
         table = table.replace_schema_metadata({**(table.schema.metadata or {}), COUNTS_KEY: counts.to_json()})
         with atomic_write(path) as partial:
             # Images are already compressed: fast compression, and row groups small enough to stream.
@@ -117,33 +150,69 @@ def write_dataset(
             unreadable record (unless lenient), and when no record could be read.
         WorkFailed: When a worker dies.
     """
-    out = Path(out)
-    if len(source) == 0:
-        raise InputError(f"{source.name}: no records to render; check the folder and --folds")
+    rows = _RecordRows(source, options, dialogue_source)
     request = {
         "source": source.name,
         "records": len(source),
         "options": options.to_manifest(),
         "told": dialogue_source and dialogue_source.name,
     }
+    return write_rows(
+        rows,
+        out,
+        request,
+        shard_size=options.shard_size,
+        lenient=options.lenient,
+        workers=workers,
+        resume=resume,
+        progress=progress,
+    )
+
+
+def write_rows(
+    rows: RowSource,
+    out: str | Path,
+    request: Mapping[str, Any],
+    *,
+    shard_size: int,
+    lenient: bool = False,
+    workers: int = 1,
+    resume: bool = False,
+    progress: Callable[[int, int], None] = lambda count, total: None,
+) -> dict[str, Any]:
+    """Write all rows into the folder `out` and return the manifest.
+
+    Args:
+        request: what determines the bytes: "source", "records", "options" and "told" (the file of the dialogues, or
+            None), and anything else that must be the same when the work is resumed.
+        lenient: list the rows that cannot be made, in place of stopping at the first.
+        progress: called with (pages drawn, total pages) as they are drawn.
+
+    Raises:
+        InputError: Like `write_dataset`.
+        WorkFailed: When a worker dies.
+    """
+    out = Path(out)
+    if len(rows) == 0:
+        raise InputError(f"{rows.name}: no records to render; check the folder and --folds")
     _start(out, request, resume)
-    job = _Job(source, options, dialogue_source, prevalence_of(source))
+    job = _Job(rows, shard_size, lenient)
     shards = list(job.shards(out))
     pending = [shard for shard in shards if not shard[2].exists()]
-    count = job.pages - sum(stop - start for start, stop, _ in pending)
-    progress(count, job.pages)
-    run_tasks(job.write, pending, workers, lambda steps: progress(count + steps, job.pages))
+    count = len(rows) - sum(stop - start for start, stop, _ in pending)
+    progress(count, len(rows))
+    run_tasks(job.write, pending, workers, lambda steps: progress(count + steps, len(rows)))
     manifest = {**request, **summary(path for _, _, path in shards)}
     if manifest["pages"] == 0:
         raise InputError(
-            f"{source.name}: none of {len(source)} records could be used; {manifest['skipped'][0]['reason']}"
+            f"{rows.name}: none of {request['records']} records could be used; {manifest['skipped'][0]['reason']}"
         )
     write_card(out, manifest)
     write_json(out / "manifest.json", manifest)
     return manifest
 
 
-def _start(out: Path, request: dict[str, Any], resume: bool) -> None:
+def _start(out: Path, request: Mapping[str, Any], resume: bool) -> None:
     """Write the request into a new folder, or compare it with that of the folder to be resumed."""
     marker = out / "begun.json"
     if resume and marker.exists():

@@ -127,15 +127,20 @@ class Options:
         rng = np.random.default_rng(0)
         sample_layout(self.layout, rng)
         sample_style(self.style, rng)
-        for kind, words, valid in (("task", self.tasks, DIALOGUE_TASKS), ("form", self.forms, FORMS)):
-            if unknown := [word for word in words if word not in valid] or ([] if words else ["none"]):
-                raise InputError(f"{kind}s: {', '.join(unknown)}: no such {kind}; valid are {', '.join(valid)}")
+        require_known_words(self.tasks, self.forms)
         if not 0.0 <= self.unreadable <= 1.0:
             raise InputError(f"unreadable: {self.unreadable} is not a share of the pages; give a number from 0 to 1")
 
     def to_manifest(self) -> dict[str, Any]:
         """The options by name; later additions only where set, so that older data sets can be resumed."""
         return {name: value for name, value in asdict(self).items() if name not in _LATER_OPTIONS or value}
+
+
+def require_known_words(tasks: Sequence[str], forms: Sequence[str]) -> None:
+    """Raise `InputError` for a task or a form that does not exist, and for none at all."""
+    for kind, words, valid in (("task", tasks, DIALOGUE_TASKS), ("form", forms, FORMS)):
+        if unknown := [word for word in words if word not in valid] or ([] if words else ["none"]):
+            raise InputError(f"{kind}s: {', '.join(unknown)}: no such {kind}; valid are {', '.join(valid)}")
 
 
 def check(record: EcgRecord, layout: Layout) -> None:
@@ -202,7 +207,7 @@ def make_row(
         dialogues = [dialogue for dialogue in dialogues if dialogue.form in options.forms]
     row: dict[str, Any] = {
         "image": {"bytes": picture.data, "path": f"{record.record_id}{picture.suffix}"},
-        "dialogues": _dialogue_column(dialogues),
+        "dialogues": dialogue_column(dialogues),
         "record_id": record.record_id,
         "source": record.source,
         "patient_id": record.patient_id,
@@ -233,7 +238,7 @@ def _unreadable_columns(
     picture, record_id = page.picture, row["record_id"]
     columns: dict[str, Any] = {
         "image": {"bytes": picture.data, "path": f"{record_id}{picture.suffix}"},
-        "dialogues": _dialogue_column(refusals(dialogues, page.kind, page.missing_leads, rng)),
+        "dialogues": dialogue_column(refusals(dialogues, page.kind, page.missing_leads, rng)),
         "statements": [],
         "report": refusal_of(page.kind, page.missing_leads, "en", rng),
         "unreadable": page.kind,
@@ -247,7 +252,8 @@ def _unreadable_columns(
     return columns
 
 
-def _dialogue_column(dialogues: Sequence[Dialogue]) -> list[dict[str, Any]]:
+def dialogue_column(dialogues: Sequence[Dialogue]) -> list[dict[str, Any]]:
+    """Dialogues as the column `dialogues` holds them."""
     return [
         {
             "task": dialogue.task,

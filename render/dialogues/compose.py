@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from importlib.resources import files
+from typing import Protocol
 
 import numpy as np
 
@@ -85,6 +86,25 @@ class Dialogue:
         return [{"role": "user", "content": self.question}, {"role": "assistant", "content": self.answer}]
 
 
+class Labels(Protocol):
+    """What the questions about statements take from a record, or from a picture whose waveform nobody has.
+
+    The attributes are those of `render.record.EcgRecord`.
+    """
+
+    @property
+    def statements(self) -> tuple[str, ...]: ...
+
+    @property
+    def report(self) -> str: ...
+
+    @property
+    def provenance(self) -> str: ...
+
+    @property
+    def source(self) -> str: ...
+
+
 @cache
 def related_statements(relation: str) -> Mapping[str, frozenset[str]]:
     """Pairs of `confusable.csv`: code -> codes related to it.
@@ -127,19 +147,36 @@ def compose_dialogues(
     Raises:
         ValueError: For an unknown task.
     """
-    if unknown := set(tasks) - set(DIALOGUE_TASKS):
-        raise ValueError(f"unknown tasks: {', '.join(sorted(unknown))}; valid are {', '.join(DIALOGUE_TASKS)}")
-    if prevalence is None:
-        prevalence = PREVALENCE["simulated" if record.source == "simulated" else "ptbxl"]
-    result: list[Dialogue] = []
-    if any(code in STATEMENTS for code in record.statements):
-        result += _statement_dialogues(record, rng, vocabulary, closed, prevalence)
-    result = [dialogue for dialogue in result if dialogue.task in tasks]
+    result = statement_dialogues(record, rng, vocabulary=vocabulary, closed=closed, tasks=tasks, prevalence=prevalence)
     return result + (_features(record, rng) if "features" in tasks else [])
 
 
+def statement_dialogues(
+    record: Labels,
+    rng: np.random.Generator,
+    *,
+    vocabulary: Sequence[str] = tuple(STATEMENTS),
+    closed: int | None = None,
+    tasks: Collection[str] = DIALOGUE_TASKS,
+    prevalence: Mapping[str, float] | None = None,
+) -> list[Dialogue]:
+    """The dialogues of `compose_dialogues` that need no waveform: all but the measurements, with its arguments.
+
+    Raises:
+        ValueError: For an unknown task.
+    """
+    if unknown := set(tasks) - set(DIALOGUE_TASKS):
+        raise ValueError(f"unknown tasks: {', '.join(sorted(unknown))}; valid are {', '.join(DIALOGUE_TASKS)}")
+    if not any(code in STATEMENTS for code in record.statements):
+        return []
+    if prevalence is None:
+        prevalence = PREVALENCE["simulated" if record.source == "simulated" else "ptbxl"]
+    page_dialogues = _statement_dialogues(record, rng, vocabulary, closed, prevalence)
+    return [dialogue for dialogue in page_dialogues if dialogue.task in tasks]
+
+
 def _statement_dialogues(
-    record: EcgRecord,
+    record: Labels,
     rng: np.random.Generator,
     vocabulary: Sequence[str],
     closed: int | None,
@@ -238,14 +275,14 @@ def _chances(shares: tuple[float, ...], vocabulary: frozenset[str]) -> dict[str,
     return chances
 
 
-def _closed(record: EcgRecord, code: str, present: bool, rng: np.random.Generator) -> Dialogue:
+def _closed(record: Labels, code: str, present: bool, rng: np.random.Generator) -> Dialogue:
     question = pick_closed(code, rng)
     text = "Yes." if present else "No."
     return Dialogue(task_of(code), "closed", question, text, (code,), record.provenance)
 
 
 def _choice(
-    record: EcgRecord,
+    record: Labels,
     present: Sequence[str],
     absent: Sequence[str],
     rng: np.random.Generator,
@@ -277,7 +314,7 @@ def _weighted_order(codes: Sequence[str], prevalence: Mapping[str, float], rng: 
     return [codes[i] for i in np.argsort(keys)]
 
 
-def _fill(record: EcgRecord, present: Sequence[str], rng: np.random.Generator) -> Iterator[Dialogue]:
+def _fill(record: Labels, present: Sequence[str], rng: np.random.Generator) -> Iterator[Dialogue]:
     """One gap: the rhythm, or the diagnoses of one superclass of which some are present."""
     blanks: dict[str, list[str]] = {}
     for statement in in_report_order(present):
@@ -294,7 +331,7 @@ def _fill(record: EcgRecord, present: Sequence[str], rng: np.random.Generator) -
 
 
 def _open(
-    record: EcgRecord,
+    record: Labels,
     task: str,
     questions: Sequence[str],
     answers: Sequence[str],

@@ -8,7 +8,8 @@ only when its noise-free leads meet the `criteria` of its findings.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,16 @@ from render.jit import jit
 from render.measurements import steady_rate
 from render.record import HIGH_RATE_HZ, EcgRecord
 from render.simulator.activation import activation, ectopic_qrs, p_wave
+from render.simulator.acute_infarct import (
+    INFARCT_PREVALENCE,
+    INFARCT_TERRITORIES,
+    PTBXL_STAGES,
+    infarct_beat,
+    infarct_report,
+    infarct_statements,
+    sample_companions,
+    sample_infarct,
+)
 from render.simulator.checks import record_statements, violations
 from render.simulator.criteria import SimulatedBeat
 from render.simulator.dipoles import DOWER, SITE_GAINS, Person, Vector, Wave, sample_person, superpose, wave_table
@@ -33,9 +44,13 @@ from render.simulator.findings import (
 from render.simulator.repolarisation import apply_st_t_causes, qt_interval, recovery
 from render.simulator.rhythm import LENGTH_S, Rhythm, rhythm
 from render.simulator.rng import BufferedRng
-from render.statements import HIDDEN_T_END, NO_SINGLE_PR, STATEMENTS
+from render.statements import HIDDEN_T_END, NO_SINGLE_PR, PREVALENCE, STATEMENTS
 
-__all__ = ["SIMULATED_STATEMENTS", "SimulatedSource", "simulate"]
+__all__ = ["ACUTE", "ANY", "SIMULATED_STATEMENTS", "SimulatedSource", "simulate", "simulate_infarct"]
+
+ANY, ACUTE = "any", "acute"
+"""Words beside the codes of `SimulatedSource`: a plausible combination of all statements, and an evolving infarct
+(`render.simulator.acute_infarct`); "acute-IMI" is one of that territory."""
 
 _SAMPLES = int(LENGTH_S * HIGH_RATE_HZ)
 _MOST_BEATS = 24
@@ -56,11 +71,25 @@ def simulate(seed: int, statements: Sequence[str] | None = None) -> EcgRecord:
     return _record(_rng(seed), f"sim-{seed}", statements)
 
 
+def simulate_infarct(seed: int, code: str | None = None, stage: str | None = None) -> EcgRecord:
+    """One ECG of an evolving infarct, like `simulate`.
+
+    Args:
+        code: the territory, of `render.simulator.acute_infarct.INFARCT_TERRITORIES`; None for any.
+        stage: of `render.simulator.acute_infarct.STAGES`; None for any.
+
+    Raises:
+        InputError: For an unknown territory or stage, and for a negative seed.
+    """
+    return _infarct_record(_rng(seed), f"sim-{seed}", code, stage)
+
+
 class SimulatedSource:
     """The source "simulated": `size` records of which record i depends only on (seed, i).
 
     Args:
-        statements: codes to simulate in turn, one for each record; () for plausible combinations of all.
+        statements: codes to simulate in turn, one for each record, or the words `ANY` and `ACUTE`; () for plausible
+            combinations of all.
     """
 
     name = "simulated"
@@ -70,8 +99,13 @@ class SimulatedSource:
         if size < 0:
             raise InputError(f"simulated: {size} records; the number must not be negative")
         _rng(seed)
-        for code in statements:
-            resolve_findings([code], _rng(seed))
+        for word in statements:
+            if word.startswith(f"{ACUTE}-"):
+                sample_infarct(_rng(seed), word.removeprefix(f"{ACUTE}-"))
+            elif word.lower() in (ANY, ACUTE) and word not in (ANY, ACUTE):
+                raise InputError(f"statements: {word!r} is not a code; did you mean {word.lower()}?")
+            elif word not in (ANY, ACUTE):
+                resolve_findings([word], _rng(seed))
         self.statements = statements
         self.seed = seed
         self.size = size
@@ -79,12 +113,38 @@ class SimulatedSource:
     def __len__(self) -> int:
         return self.size
 
+    def prevalence(self) -> dict[str, float] | None:
+        """Statement -> share of the records that carry it, where evolving infarcts are among them.
+
+        None without them: `render.dialogues.compose` then takes the simulator's own shares. Not with them, as an ST
+        elevation, which is rare elsewhere, would then be asked about almost only where it is present.
+        """
+        if not any(word.partition("-")[0] == ACUTE for word in self.statements):
+            return None
+        parts = [_prevalence_of_word(word) for word in self.statements]
+        return {code: sum(part.get(code, 0.0) for part in parts) / len(parts) for code in STATEMENTS}
+
     def read(self, i: int) -> EcgRecord:
         """Record i. Raises IndexError outside 0 <= i < size."""
         if not 0 <= i < self.size:
             raise IndexError(f"record {i} of {self.size} simulated records")
-        codes = [self.statements[i % len(self.statements)]] if self.statements else None
-        return _record(_rng(self.seed, i), f"sim-{self.seed}-{i}", codes)
+        word = self.statements[i % len(self.statements)] if self.statements else ANY
+        rng, record_id = _rng(self.seed, i), f"sim-{self.seed}-{i}"
+        if word.partition("-")[0] == ACUTE:
+            return _infarct_record(rng, record_id, word.removeprefix(ACUTE).removeprefix("-") or None, None)
+        return _record(rng, record_id, None if word == ANY else [word])
+
+
+def _prevalence_of_word(word: str) -> Mapping[str, float]:
+    """Statement -> its share among the records that a word of `SimulatedSource` stands for, roughly."""
+    if word == ANY:
+        return PREVALENCE["simulated"]
+    kind, _, code = word.partition("-")
+    if kind != ACUTE:
+        return {**PREVALENCE["simulated"], word: 1.0}
+    if not code:
+        return INFARCT_PREVALENCE
+    return {**INFARCT_PREVALENCE, **dict.fromkeys(INFARCT_TERRITORIES, 0.0), code: 1.0}
 
 
 def _rng(*seed: int) -> BufferedRng:
@@ -98,6 +158,32 @@ def _record(rng: BufferedRng, record_id: str, statements: Sequence[str] | None) 
     person = sample_person(rng, "NORM" in findings, findings <= COMPATIBLE_WITH_NORM)
     timing = rhythm(findings, person.age, rng)
     main = _verified_beat(findings, person, timing.rate, rng)
+    labels = record_statements(findings, main), _report(findings, timing, main)
+    return _recording(record_id, findings, person, timing, main, labels, rng)
+
+
+def _infarct_record(rng: BufferedRng, record_id: str, code: str | None, stage: str | None) -> EcgRecord:
+    infarct = sample_infarct(rng, code, stage)
+    companions = resolve_findings(sample_companions(infarct, rng), rng)
+    person = sample_person(rng, normal=False, healthy=False)
+    timing = rhythm(companions, person.age, rng)
+    main = infarct_beat(infarct, companions, person, timing.rate, rng)
+    statements = infarct_statements(infarct, companions, main, person)
+    report = infarct_report(infarct, companions, main, timing.rate)
+    record = _recording(record_id, companions, person, timing, main, (statements, report), rng)
+    return replace(record, infarct_stage=PTBXL_STAGES[infarct.stage])
+
+
+def _recording(
+    record_id: str,
+    findings: frozenset[str],
+    person: Person,
+    timing: Rhythm,
+    main: SimulatedBeat,
+    labels: tuple[tuple[str, ...], str],
+    rng: BufferedRng,
+) -> EcgRecord:
+    """The record of this heart. labels: its statements and its report."""
     heart = _beats(findings, person, timing, main, rng)
     _add_atrial_activity(heart, findings, person, timing, rng)
     return EcgRecord(
@@ -105,8 +191,8 @@ def _record(rng: BufferedRng, record_id: str, statements: Sequence[str] | None) 
         signal=simulated_leads(heart, electrode_noise(_SAMPLES, HIGH_RATE_HZ, rng)),
         sampling_rate=float(HIGH_RATE_HZ),
         source="simulated",
-        statements=record_statements(findings, main),
-        report=_report(findings, timing, main),
+        statements=labels[0],
+        report=labels[1],
         provenance="simulated",
         patient_id=record_id,
         age=person.age,

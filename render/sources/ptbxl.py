@@ -100,6 +100,7 @@ class PtbXl:
             fold=self._fold(place),
             age=_age(row["age"], where),
             sex={"0": "male", "1": "female"}.get(row["sex"].removesuffix(".0"), ""),
+            infarct_stage=row.get("infarction_stadium1", ""),
         )
 
     def _fold(self, place: int) -> int:

@@ -17,9 +17,14 @@ from render.suggest import nearest
 
 _SIMULATED_SIZE = 1000
 _FORMS = (
-    "simulated, simulated:CODE,CODE, ptbxl:DIR, mimic:DIR, wfdb:DIR, files:DIR, or a waveform file (.hea, .scp ...)"
+    "simulated, simulated:CODE,CODE, ptbxl:DIR, mimic:DIR, wfdb:DIR, files:DIR, or a waveform file (.hea, .scp ...); "
+    "render also takes pictures:DIR and llava:FILE.json"
 )
-_KINDS = ("simulated", "ptbxl", "mimic", "wfdb", "files")
+PICTURE_KINDS = ("pictures", "llava")
+"""Kinds of sources without waveforms, which `ecg_vlm.pictures` opens."""
+
+_KINDS = ("simulated", "ptbxl", "mimic", "wfdb", "files", *PICTURE_KINDS)
+_USUAL_PICTURES = frozenset((".png", ".jpg", ".jpeg"))
 
 
 class Source(Protocol):
@@ -105,6 +110,8 @@ def _real_source(spec: str, folds: Collection[int] | None, sampling_rate: float 
     if colon and word == "files":
         _refuse_folds(word, folds)
         return WaveformFolder(_folder(word, rest), sampling_rate)
+    if colon and word in PICTURE_KINDS:
+        raise InputError(f"source {spec!r}: holds pictures, not waveforms; only ecg-vlm render OUT takes it")
     if spec.endswith(".hea"):
         _refuse_folds(spec, folds)
         return WfdbFolder(spec)
@@ -133,20 +140,20 @@ def _unknown(spec: str, word: str) -> str:
     if spec and Path(spec).is_dir():
         kind = "ptbxl" if (Path(spec) / "ptbxl_database.csv").is_file() else "wfdb"
         kind = "mimic" if (Path(spec) / "record_list.csv").is_file() else kind
-        if kind == "wfdb" and _holds_other_waveforms(Path(spec)):
+        suffixes = {path.suffix.lower() for path in Path(spec).iterdir()}
+        if kind == "wfdb" and ".hea" not in suffixes and suffixes & _USUAL_PICTURES:
+            kind = "pictures"
+        elif kind == "wfdb" and ".hea" not in suffixes and suffixes & (WAVEFORM_SUFFIXES - {".mat"}):
             kind = "files"
         return f"source {spec!r} is a folder without its kind; write {kind}:{spec}"
     if Path(f"{spec}.hea").is_file():
         return f"source {spec!r} is the name of a record; did you mean {spec}.hea?"
+    if spec.endswith((".json", ".jsonl")) and Path(spec).is_file():
+        return f"source {spec!r} is a file without its kind; write llava:{spec}, or pictures:{spec} for a table"
     near = nearest(word.lower(), _KINDS)
-    suggestion = near if near in ("", "simulated") else f"{near}:DIR"
+    suggestion = near if near in ("", "simulated") else f"{near}:{'FILE.json' if near == 'llava' else 'DIR'}"
     hint = f"did you mean {suggestion}? valid are" if near else "valid are"
     return f"source {spec!r} is unknown; {hint} {_FORMS}"
-
-
-def _holds_other_waveforms(folder: Path) -> bool:
-    suffixes = {path.suffix.lower() for path in folder.iterdir()}
-    return bool(suffixes & (WAVEFORM_SUFFIXES - {".hea", ".mat"})) and ".hea" not in suffixes
 
 
 def parse_folds(text: str) -> tuple[int, ...]:
