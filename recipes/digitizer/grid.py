@@ -25,6 +25,7 @@ _HARMONICS = 10
 _LEAST_CONTRAST = 0.003
 _LEAST_SCORE = 0.9  # of a comb, log units above the places between its teeth
 _NEARLY = 0.65
+_NEAR, _PERSPECTIVE = 1.2, 0.3  # patches' distance that vote together; log of the spacing's range over a picture
 _MOST_BOXES = 90  # along a picture's longer side; more lines than that stand a millimetre apart
 
 
@@ -63,16 +64,16 @@ def find_grid(picture: Picture) -> Grid | None:
     small = reduced(picture, factor)
     signal = line_signal(small)
     patches = [patch for y, x in _corners(signal.shape) if (patch := _patch(signal, y, x)) is not None]
-    base = _common_base(patches)
-    if base is None:
+    bases = _local_bases(patches)
+    if bases is None:
         return None
-    waves = [_waves(patch, base) for patch in patches]
+    waves = [_waves(patch, base) for patch, base in zip(patches, bases, strict=True)]
     pairs = [(patch, wave) for patch, wave in zip(patches, waves, strict=True) if wave is not None]
     if not pairs:
         return None
     places = np.array([(patch.x, patch.y) for patch, _ in pairs])
     periods = np.array([wave for _, wave in pairs])  # (n, 2 axes, 2) periods per pixel
-    millimetres, thin = _period(patches, base, max(small.shape[1:]))
+    millimetres, thin = _period(patches, bases, max(small.shape[1:]))
     matrix = _homography(places, periods * millimetres, small.shape[1:])
     if matrix is None:
         return None
@@ -145,19 +146,35 @@ def _angle(power: NDArray[np.float64]) -> float:
     return float(_ANGLES[int(np.argmax(strength))])
 
 
-def _common_base(patches: list[_Patch]) -> float | None:
-    """The spacing of the comb that all patches and both axes show, cycles per pixel."""
+def _local_bases(patches: list[_Patch]) -> list[float] | None:
+    """The spacing of the comb around each patch, cycles per pixel; None where no grid shows.
+
+    A patch alone is often wrong by a simple ratio, and perspective makes the spacing differ by a third over a picture.
+    So patches near each other vote together, and the clearest of them tell all the others where to look.
+    """
     if not patches:
         return None
-    profile = np.mean([patch.profiles for patch in patches], axis=(0, 1))
-    bases = np.exp(np.arange(np.log(1 / _BOX_PX[1]), np.log(_HIGHEST / 5), 0.01))
-    scores = _teeth(profile, bases, 5)
-    if scores.max() > _LEAST_SCORE:  # every third tooth of a comb is a comb as well: the widest that is nearly as good
-        first = int(np.argmax(scores > _NEARLY * scores.max()))
-        return float(bases[first + int(np.argmax(scores[first : first + 12]))])
-    singles = np.exp(np.arange(np.log(_HIGHEST / 5), np.log(_HIGHEST), 0.01))
-    scores = _teeth(profile, singles, 1)
-    return float(singles[int(np.argmax(scores))]) if scores.max() > 2 * _LEAST_SCORE else None
+    places = np.array([(patch.x, patch.y) for patch in patches])
+    near = np.hypot(*(places[:, None] - places[None]).transpose(2, 0, 1)) < _NEAR * _PATCH
+    profiles = np.mean([patch.profiles for patch in patches], axis=1)
+    around = near @ profiles / near.sum(axis=1, keepdims=True)
+    bases, teeth = np.exp(np.arange(np.log(1 / _BOX_PX[1]), np.log(_HIGHEST / 5), 0.01)), 5
+    scores = np.stack([_teeth(profile, bases, teeth) for profile in around])
+    if scores.max() < _LEAST_SCORE:
+        bases, teeth = np.exp(np.arange(np.log(_HIGHEST / 5), np.log(_HIGHEST), 0.01)), 1
+        scores = np.stack([_teeth(profile, bases, teeth) for profile in around]) / 2
+        if scores.max() < _LEAST_SCORE:
+            return None
+    clearest = np.argsort(-scores.max(axis=1))[: max(1, len(patches) // 4)]
+    common = np.median(np.log([bases[_widest(scores[number])] for number in clearest]))
+    window = np.abs(np.log(bases) - common) < _PERSPECTIVE
+    return [float(bases[window][int(np.argmax(score[window]))]) for score in scores]
+
+
+def _widest(scores: NDArray[np.float64]) -> int:
+    """Every third tooth of a comb is a comb as well: the number of the widest that is nearly as good as the best."""
+    first = int(np.argmax(scores > _NEARLY * scores.max()))
+    return first + int(np.argmax(scores[first : first + 12]))
 
 
 def _teeth(profile: NDArray[np.float64], bases: NDArray[np.float64], count: int) -> NDArray[np.float64]:
@@ -168,10 +185,11 @@ def _teeth(profile: NDArray[np.float64], bases: NDArray[np.float64], count: int)
     return score
 
 
-def _period(patches: list[_Patch], base: float, longest: int) -> tuple[float, bool]:
+def _period(patches: list[_Patch], bases: list[float], longest: int) -> tuple[float, bool]:
     """Millimetres between the lines of the comb, and whether there are lines every millimetre."""
-    profile = np.mean([patch.profiles for patch in patches], axis=(0, 1))
-    heights = np.interp(np.arange(1, 7) * base, _FREQUENCIES, profile)
+    teeth = [np.interp(np.arange(1, 7) * base, _FREQUENCIES, patch.profiles.mean(axis=0))
+             for patch, base in zip(patches, bases, strict=True)]  # fmt: skip
+    heights, base = np.mean(teeth, axis=0), float(np.median(bases))
     if 5 * base < _HIGHEST and heights[4] > max(heights[3], heights[5] if 6 * base < _HIGHEST else -9.0) + 0.3:
         return 5.0, True
     if longest * base > _MOST_BOXES:
