@@ -17,7 +17,7 @@ from scipy.linalg import solveh_banded
 from scipy.ndimage import maximum_filter1d, minimum_filter1d
 
 from recipes.digitizer.layout import Span
-from recipes.digitizer.traces import Ink, Row, Trace, bridged, trace_band
+from recipes.digitizer.traces import REACH_MM, Ink, Row, Trace, bridged, rows_apart, trace_band
 from render.jit import jit
 
 Array = NDArray[np.float64]
@@ -28,7 +28,6 @@ _DAMPING = 0.02
 _TURN = 1.0  # pixels of a second difference
 _LONGEST_STEP = 3.0  # pixels
 _LEAST_BLUR, _MOST_BLUR = 0.15, 1.5  # pixels
-_REACH_MM = 36.0
 _MARK_INK, _MARK_ASIDE_MM, _LEAST_MARK_MM, _MARK_REACH_MM = 0.3, 0.6, 1.5, 16.0
 _ROBUST = 0.5  # an error of a pixel from which on it counts less: other ink lies there
 
@@ -155,23 +154,25 @@ def _product(bands: Array, values: Array) -> Array:
 def fitted_rows(ink: Ink, px_per_mm: float, rows: Sequence[Row], spans: Sequence[Span]) -> list[Row]:
     """The rows with the pen fitted to the ink, each lead by itself, the marks between leads taken out first."""
     plain = _without_marks(ink, px_per_mm, rows, spans)
+    apart = rows_apart([row.level for row in rows])
     return [
-        _fitted(plain, px_per_mm, row, [span for span in spans if span.row == number]) for number, row in enumerate(rows)
+        _fitted(plain, px_per_mm, row, apart, [span for span in spans if span.row == number])
+        for number, row in enumerate(rows)
     ]
 
 
-def _fitted(ink: Ink, px_per_mm: float, row: Row, spans: Sequence[Span]) -> Row:
+def _fitted(ink: Ink, px_per_mm: float, row: Row, apart: float, spans: Sequence[Span]) -> Row:
     """The row traced again, each of its leads by itself: at their common end two leads run into one another."""
     places = (np.arange(2 * ink.shape[1]) - 0.5) / 2  # of the half columns' middles
     y, strength, thick = np.full(places.size, np.nan), np.zeros(places.size), np.zeros(places.size, dtype=np.bool_)
-    top = max(0, round((row.level - _REACH_MM) * px_per_mm))
-    bottom = min(ink.shape[0], round((row.level + _REACH_MM) * px_per_mm))
+    top = max(0, round((row.level - REACH_MM) * px_per_mm))
+    bottom = min(ink.shape[0], round((row.level + REACH_MM) * px_per_mm))
     for span in spans:
         begin, end = max(0, round(span.x0 * px_per_mm)), min(ink.shape[1], round(span.x1 * px_per_mm))
         if end - begin < 3:
             continue
         band = np.ascontiguousarray(ink[top:bottom, begin:end], dtype=np.float64)
-        trace = trace_band(band, px_per_mm, row.level * px_per_mm - top)
+        trace = trace_band(band, px_per_mm, row.level * px_per_mm - top, apart * px_per_mm)
         known = np.isfinite(trace.height)
         if not known.any():
             continue

@@ -7,6 +7,7 @@ the stroke at the path then gives the height: its middle on slopes, its end at p
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,7 +25,10 @@ _ROW_APART_MM, _ROW_SMOOTH_MM = 9.0, 1.0
 _ROW_SHARE = 0.30  # of the strongest row's
 _LEAST_ROW_MM, _LEAST_INKED = 55.0, 0.6
 _FLAT_MM, _LEAST_LETTERLESS, _TEXT_GAPS_PER_MM = 0.7, 0.82, 0.12
-_REACH_MM, _FAR = 36.0, 0.012  # of a trace from its usual level; cost of each mm
+REACH_MM = 36.0
+"""How far a trace may go from its usual level."""
+_FAR = 0.012  # cost of each mm from there
+_OWN = 0.55  # of the distance to the next row
 _CLIMB = 0.12  # cost of one pixel up or down without ink, in columns without ink
 _TURN_COLUMNS = 2  # half columns on either side of a wave's end
 _GAP_MM = 0.8  # without ink a pen is lifted
@@ -155,25 +159,34 @@ class Trace:
         return self.first >= 0
 
 
-def trace_band(band: Array, px_per_mm: float, level: float) -> Trace:
-    """The way through a band of ink (rows, columns) whose trace mostly runs at `level`, pixels."""
+def trace_band(band: Array, px_per_mm: float, level: float, apart: float) -> Trace:
+    """The way through a band of ink (rows, columns) whose trace mostly runs at `level`, pixels.
+
+    apart: pixels to the next row of traces.
+    """
     away = np.abs(np.arange(band.shape[0]) + 0.5 - level) / px_per_mm
     # Far rows are nearer to another row's level: the same ink costs more there.
     cost = 1.0 - np.minimum(band, 0.8) / 0.8 + _FAR * away[:, None]
     path = _cheapest_path(cost, _CLIMB * (1.0 - np.minimum(band, 0.95)))
     first, last = _strokes(band, path, _INK, max(1, round(0.4 * px_per_mm)))
-    place, height, thick = _heights(band, first, last, first >= 0)
-    extent = np.where(first >= 0, last - first, np.nan)
-    pen = float(np.nanpercentile(extent, 30)) if (first >= 0).any() else 1.0
-    return Trace(place, height, first, last, band[path, np.arange(band.shape[1])], thick, pen)
+    inked = first >= 0
+    pen = float(np.percentile((last - first)[inked], 30)) if inked.any() else 1.0
+    # A stroke that goes on into the next row may be that row's: which of the two it is cannot be told here.
+    shared = inked & ((first < level - _OWN * apart) | (last > level + _OWN * apart))
+    place, height, thick = _heights(band, first, last, inked)
+    return Trace(place, height, first, last, band[path, np.arange(band.shape[1])], thick | shared, pen)
 
 
-def trace_row(ink: Ink, px_per_mm: float, level: float, reach_mm: float = _REACH_MM) -> Row | None:
-    """The trace of the row near `level` (mm); None where what runs there is no trace (a line of text, say)."""
+def trace_row(ink: Ink, px_per_mm: float, level: float, apart_mm: float) -> Row | None:
+    """The trace of the row near `level` (mm); None where what runs there is no trace (a line of text, say).
+
+    apart_mm: to the next row.
+    """
+    reach_mm = float(np.clip(1.3 * apart_mm, 12.0, REACH_MM))
     top = max(0, round((level - reach_mm) * px_per_mm))
     bottom = min(ink.shape[0], round((level + reach_mm) * px_per_mm))
     band = np.ascontiguousarray(ink[top:bottom], dtype=np.float64)
-    trace = trace_band(band, px_per_mm, level * px_per_mm - top)
+    trace = trace_band(band, px_per_mm, level * px_per_mm - top, apart_mm * px_per_mm)
     span = _main_span(trace.inked, px_per_mm)
     if span is None:
         return None
@@ -420,12 +433,16 @@ def _before_gap(row: Row, x: float, step: float) -> float:
     return x - 1.5
 
 
+def rows_apart(levels: Sequence[float]) -> float:
+    """The usual distance between rows at these levels."""
+    return float(np.median(np.diff(levels))) if len(levels) > 1 else REACH_MM
+
+
 def find_rows(ink: Ink, px_per_mm: float) -> list[Row]:
     """The rows of traces from top to bottom."""
     levels = row_levels(ink, px_per_mm)
-    apart = float(np.median(np.diff(levels))) if len(levels) > 1 else _REACH_MM
-    reach = float(np.clip(1.3 * apart, 12.0, _REACH_MM))
-    rows = [row for row in (trace_row(ink, px_per_mm, level, reach) for level in levels) if row is not None]
+    apart = rows_apart(levels)
+    rows = [row for row in (trace_row(ink, px_per_mm, level, apart) for level in levels) if row is not None]
     distinct: list[Row] = []
     for row in rows:
         twin = next((r for r in distinct if abs(r.level - row.level) < _ROW_APART_MM / 2), None)
