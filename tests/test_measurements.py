@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections import Counter
 from functools import cache
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from render.delineation import WAVES
-from render.measurements import AMPLITUDES, beats, delineate, measure, steady_rate
+from render.measurements import AMPLITUDES, beats, delineate, measure, measure_page, steady_rate
 from render.record import LEADS, EcgRecord
 from render.simulator.simulate import SimulatedSource, simulate
 
@@ -240,3 +241,32 @@ def test_telling_does_not_change_the_waveform():
     for seed, code in enumerate(("SR", "AFIB", "CLBBB", "IMI", "PACE")):
         digest.update(np.round(simulate(seed, [code]).signal.astype(np.float64), 3).tobytes())
     assert digest.hexdigest()[:16] == "e2cd2366aa67b59b"
+
+
+@pytest.mark.parametrize(("layout", "columns"), [("3x4+1R", 4), ("3x4", 4), ("6x2", 2)])
+def test_a_page_is_measured_like_the_whole_record(layout, columns):
+    """Each lead is there for its column's time alone, as on a page."""
+    within = {"rate_bpm": 3, "pr_ms": 15, "qrs_ms": 12, "qt_ms": 15, "qrs_axis_deg": 10}
+    measured = Counter()
+    for seed in range(12):
+        record = simulate(seed, ["SR"])
+        page = np.full_like(record.signal, np.nan)
+        length = record.signal.shape[1] // columns
+        for lead in range(12):
+            start = lead * columns // 12 * length
+            page[lead, start : start + length] = record.signal[lead, start : start + length]
+        if layout.endswith("1R"):
+            page[LEADS.index("II")] = record.lead("II")
+        whole, values = measure(record), measure_page(with_signal(record, page))
+        for key in whole.keys() & values.keys() & within.keys():
+            measured[key] += abs(whole[key] - values[key]) <= within[key]
+    assert measured["rate_bpm"] >= 11 and measured["qrs_ms"] >= 10 and measured["qt_ms"] >= 7, measured
+    assert measured["pr_ms"] >= 5 and measured["qrs_axis_deg"] >= 9, measured
+
+
+def test_no_pr_in_atrial_fibrillation_on_a_page_either():
+    for seed in range(10):
+        record = simulate(seed, ["AFIB"])
+        page = record.signal.copy()
+        page[:6, 2500:], page[6:, :2500] = np.nan, np.nan
+        assert "pr_ms" not in measure_page(with_signal(record, page))
