@@ -21,6 +21,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from render.errors import InputError
 from render.negatives.blank import is_blank
+from render.record import EcgRecord
 
 # 64 megapixels: an A3 page at 600 dpi is 70 Mpx, a phone photo 12-50. A larger "image" is a decompression bomb.
 MOST_PIXELS = 64_000_000
@@ -63,6 +64,7 @@ class InputPage:
 
     image: RGB, upright. number: from 1 on; count: pages of the file, at most `MOST_PAGES`. source: the file's name.
     blank: numbers of the blank pages before it, which were left out. note: where the page comes from, or "".
+    record: the waveform that the page was drawn from, of a file that holds one.
     """
 
     image: Image.Image
@@ -71,6 +73,7 @@ class InputPage:
     source: str = ""
     blank: tuple[int, ...] = ()
     note: str = ""
+    record: EcgRecord | None = None
 
 
 def open_image(path: str | Path, *, sampling_rate: float | None = None) -> Image.Image:
@@ -223,7 +226,7 @@ def _waveform_page(content: bytes, path: Path | None, source: str, sampling_rate
     note = f"{source}: {record.source} waveform, {record.seconds:.3g} s at {record.sampling_rate:g} Hz; {part}"
     if dead := record.dead_leads():
         note += f"; flat or with gaps in {', '.join(dead)}"
-    return InputPage(page, source=source, note=note)
+    return InputPage(page, source=source, note=note, record=record)
 
 
 def _heif_pages(content: bytes, source: str) -> Iterator[InputPage]:

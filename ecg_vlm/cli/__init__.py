@@ -20,7 +20,7 @@ from render.errors import InputError, WorkFailed
 from render.suggest import did_you_mean
 
 COMMANDS = (
-    "render", "finetune", "ask", "evaluate", "calibrate", "compare", "baseline", "parse", "export", "doctor", "list",
+    "render", "digitize", "finetune", "ask", "evaluate", "calibrate", "compare", "baseline", "parse", "export", "doctor", "list",
     "completion",
 )  # fmt: skip
 """Each is a module of this package with HELP, DESCRIPTION, EXAMPLES, `add_arguments` and `run`, and with EXTRA where it

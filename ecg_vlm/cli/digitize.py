@@ -3,144 +3,148 @@
 from __future__ import annotations
 
 import argparse
-import multiprocessing
+import hashlib
+import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ecg_vlm.cli.arguments import Parser, positive
+from ecg_vlm.cli.arguments import Parser, add_sampling_rate, positive
 from ecg_vlm.cli.progress import progress_bar
 from render.errors import InputError
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from ecg_vlm.images import InputPage
 
 HELP = "photo, scan or PDF of an ECG -> millivolts"
 DESCRIPTION = (
     "Find and straighten the page on a picture, read its leads, and write them in millivolts as WFDB, CSV and Parquet, "
-    "with an overlay to look at (PNG) and what was found (JSON). What cannot be read is missing."
+    "with an overlay to look at (PNG) and what was read (JSON). What cannot be read is missing, never invented."
 )
 EXAMPLES = """\
   ecg-vlm digitize photo.jpg digitized
-  ecg-vlm digitize scans/ digitized --workers 2 --resume"""
+  ecg-vlm digitize scans/ report.pdf digitized --workers 2 --resume"""
 
-_PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pdf")
-_PDF_DPI = 300
+SUMMARY = "digitized.json"
+"""The file in OUT that lists every page with its layout, or why it was refused."""
 
 
 def add_arguments(parser: Parser) -> None:
     """Pictures, folder, how many processes."""
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="a picture, a PDF, or a folder of them")
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="pictures, PDFs, waveform files, folders of them; - is standard input"
+    )
     parser.add_argument("out", type=Path, metavar="OUT", help="folder of the results")
+    add_sampling_rate(parser)
     parser.add_argument("--workers", type=positive, default=1, help="processes (default 1)")
-    parser.add_argument("--resume", action="store_true", help="go on with a folder that was interrupted")
+    parser.add_argument("--resume", action="store_true", help="go on in a folder: pictures that are done are kept")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Digitize every picture; one alone is refused with an error, of several the refused are counted."""
+    """Digitize every page; a single file that cannot be read is an error, among several it is listed."""
+    from ecg_vlm.images import expand_inputs
     from render.io import require_empty, write_json
+    from render.workers import run_tasks
 
     a = arguments
-    files = _files(a.images)
+    files = _named(expand_inputs(a.images))
     if not a.resume:
         require_empty(a.out)
-    tasks = [(file, a.out, name) for file, name in files if not (a.out / f"{name}.json").exists()]
-    refused: dict[str, str] = {}
+    a.out.mkdir(parents=True, exist_ok=True)
+    tasks = [(file, name, a.out, a.sampling_rate) for file, name in files if not _is_done(file, name, a.out)]
     with progress_bar("pictures") as show:
-        for count, (file, lines, complaint) in enumerate(_results(tasks, a.workers), 1):
-            if complaint is not None and len(files) == 1:
-                raise InputError(complaint)
-            if complaint is not None:
-                refused[str(file)] = complaint
-            for line in lines:
-                print(line)
-            show("pictures", count, len(tasks))
-    if refused:
-        write_json(a.out / "refused.json", refused)
-    if len(files) > 1:
-        print(f"{a.out}: {len(files) - len(refused)} of {len(files)} pictures digitized")
-    if refused:
-        print(f"{len(refused)} pictures refused; reasons in {a.out / 'refused.json'}")
+        run_tasks(digitize_file, tasks, a.workers, lambda count: show("pictures", count, len(tasks)))
+    pages = [page for _, name in files for page in _result(a.out, name)["pages"]]
+    write_json(a.out / SUMMARY, {"pages": pages})
+    refusals = [page for page in pages if page["refusal_reason"]]
+    for page in pages if len(pages) <= 20 else []:
+        print(_in_words(page))
+    if len(refusals) == len(pages):
+        raise InputError(refusals[0]["refusal_reason"] if len(pages) == 1 else f"none of {len(pages)} pages can be read")
+    if len(pages) > 1:
+        print(f"{a.out}: {len(pages) - len(refusals)} of {len(pages)} pages digitized; see {a.out / SUMMARY}")
 
 
-def _files(paths: Sequence[Path]) -> list[tuple[Path, str]]:
-    """Pictures with the names of their results. Raises `InputError` where two would have the same."""
-    files: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            files += sorted(file for file in path.iterdir() if file.suffix.lower() in _PICTURES)
-        elif path.is_file():
-            files.append(path)
-        else:
-            raise InputError(f"{path}: no such image file")
-    if not files:
-        raise InputError(f"{paths[0]}: no picture in this folder ({', '.join(_PICTURES)})")
+def _named(files: Sequence[Path]) -> list[tuple[Path, str]]:
+    """Files with the names of their results: their stems, or their whole names where two have one stem.
+
+    Raises:
+        InputError: Where two would have the same.
+    """
     stems = Counter(file.stem for file in files)
     names = [file.stem if stems[file.stem] == 1 else file.name.replace(".", "-") for file in files]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"{twice}: two pictures of this name; digitize them into two folders")
+    names = ["stdin" if str(file) == "-" else name for file, name in zip(files, names, strict=True)]
+    if double := [name for name, count in Counter(names).items() if count > 1]:
+        raise InputError(f"{double[0]}: two files of this name; digitize them into two folders")
     return list(zip(files, names, strict=True))
 
 
-Task = tuple[Path, Path, str]
-Result = tuple[Path, list[str], str | None]
+def _result_file(out: Path, name: str) -> Path:
+    return out / f"{name}.result.json"
 
 
-def _results(tasks: Sequence[Task], workers: int) -> Iterator[Result]:
-    if workers == 1 or len(tasks) < 2:
-        yield from map(_digitize_file, tasks)
-        return
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(min(workers, len(tasks)), initializer=_one_thread) as pool:
-        yield from pool.imap(_digitize_file, tasks)
+def _result(out: Path, name: str) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads(_result_file(out, name).read_text(encoding="utf-8"))
+    return result
 
 
-def _one_thread() -> None:
+def _is_done(file: Path, name: str, out: Path) -> bool:
+    """Whether OUT holds the whole result of this very file."""
+    if str(file) == "-" or not _result_file(out, name).is_file():
+        return False
+    try:
+        return bool(_result(out, name)["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest())
+    except (KeyError, TypeError, ValueError, OSError):
+        return False
+
+
+def digitize_file(
+    file: Path, name: str, out: Path, sampling_rate: float | None, step: Callable[[], None]
+) -> None:
+    """Write the results of all pages of a file, and last the file that says so."""
     import torch
 
-    torch.set_num_threads(1)
+    from render.io import write_json
+
+    torch.set_num_threads(1)  # of small work; on shared cores more threads wait for each other
+    digest = "" if str(file) == "-" else hashlib.sha256(file.read_bytes()).hexdigest()
+    pages = list(_pages(file, name, out, sampling_rate))
+    write_json(_result_file(out, name), {"sha256": digest, "pages": pages})
+    step()
 
 
-def _digitize_file(task: Task) -> Result:
-    """The file, lines to print, and why it was refused."""
+def _pages(file: Path, name: str, out: Path, sampling_rate: float | None) -> Iterator[dict[str, Any]]:
+    """What is written of each page, or why it is refused."""
     from ecg_vlm.digitized_files import write_files
-    from recipes.digitizer.digitize import digitize
+    from ecg_vlm.images import iter_pages
 
-    file, out, name = task
-    lines = []
     try:
-        for image, suffix in _pages(file):
+        for page in iter_pages(file, sampling_rate=sampling_rate):
+            own = name if page.count == 1 else f"{name}-{page.number}"
             try:
-                page = digitize(image)
+                summary = write_files(_digitized(page), page.image, out, own, page.source)
             except InputError as error:
-                raise InputError(f"{file}: {error}") from error
-            write_files(page, image, out, f"{name}{suffix}", str(file))
-            quality = sum(lead.quality for lead in page.leads) / max(1, len(page.leads))
-            turned = f", turned by {page.turned_degrees} degrees" if page.turned_degrees else ""
-            lines.append(
-                f"{out / (name + suffix)}.json: {page.layout}, {len({lead.lead for lead in page.leads})} leads, "
-                f"{page.mm_per_s:g} mm/s, {page.mm_per_mv:g} mm/mV, quality {quality:.2f}{turned}"
-            )
+                summary = {"refusal_reason": f"{page.source}: {error}"}
+            yield {"name": own, "picture": page.source, "page": page.number, "refusal_reason": "", **summary}
     except InputError as error:
-        return file, lines, str(error)
-    return file, lines, None
+        yield {"name": name, "picture": str(file), "page": 1, "refusal_reason": str(error)}
 
 
-def _pages(file: Path) -> Iterator[tuple[Image.Image, str]]:
-    """The picture, or each page of a PDF, with the suffix of its results' names."""
-    from ecg_vlm.images import open_image
+def _digitized(page: InputPage) -> Any:
+    from recipes.digitizer.digitize import digitize
+    from recipes.digitizer.result import page_of_record
 
-    if file.suffix.lower() != ".pdf":
-        yield open_image(file), ""
-        return
-    import pypdfium2
+    return digitize(page.image) if page.record is None else page_of_record(page.record)
 
-    try:
-        document = pypdfium2.PdfDocument(file)
-    except pypdfium2.PdfiumError as error:
-        raise InputError(f"{file}: not a PDF that can be read ({error})") from error
-    for number in range(len(document)):
-        image = document[number].render(scale=_PDF_DPI / 72).to_pil()
-        yield image, "" if len(document) == 1 else f"-{number + 1}"
+
+def _in_words(page: dict[str, Any]) -> str:
+    if page["refusal_reason"]:
+        return f"{page['name']}: refused: {page['refusal_reason']}"
+    missing = f", without {', '.join(page['missing_leads'])}" if page["missing_leads"] else ""
+    turned = f", turned by {page['rotation_degrees']} degrees" if page["rotation_degrees"] else ""
+    qualities = [lead["quality"] for lead in page["leads"]]
+    return (
+        f"{page['name']}: {page['layout'] or 'waveform'}, {len({lead['lead'] for lead in page['leads']})} leads{missing}, "
+        f"{page['mm_per_s']:g} mm/s, {page['mm_per_mv']:g} mm/mV, quality {sum(qualities) / len(qualities):.2f}{turned}"
+    )

@@ -1,0 +1,110 @@
+"""All that `ecg-vlm ask` says about one page: whether it can be read, answers, scores, measurements, warnings."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ecg_vlm import __version__
+from ecg_vlm.images import InputPage
+from ecg_vlm.page_reading import PICTURE, PageReading, read_page
+from ecg_vlm.reader import Answer, Reader
+from eval.parser.parse import parse, refusal
+from render.dialogues.wording import OPEN_QUESTION
+
+SCHEMA_VERSION = 1
+"""Of `PageAnswers.to_json`; it rises when a key changes its meaning or goes, not when one is added."""
+
+_UNITS = {"rate_bpm": ("rate", "/min"), "pr_ms": ("PR", " ms"), "qrs_ms": ("QRS", " ms"), "qt_ms": ("QT", " ms"),
+          "qrs_axis_deg": ("axis", " degrees")}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class PageAnswers:
+    """What is said about one page.
+
+    Attributes:
+        refusal_reason: why the page cannot be read, or "": decided once for all questions.
+        answers: in the order of the questions; of an unreadable page, the refusal for each.
+        scores: P(present) by statement code; {} unless asked for, and for an unreadable page.
+        warnings: what a reader of the answers must know.
+    """
+
+    page: InputPage
+    model: str
+    reading: PageReading
+    refusal_reason: str
+    answers: tuple[Answer, ...]
+    scores: Mapping[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def measurements_in_words(self) -> str:
+        """ "rate 75/min, PR 160 ms, ...", in the order of a report."""
+        values = self.reading.measurements
+        return ", ".join(f"{name} {values[key]:.0f}{unit}" for key, (name, unit) in _UNITS.items() if key in values)
+
+    def to_json(self) -> dict[str, Any]:
+        """One JSON object, of `SCHEMA_VERSION`."""
+        reading = self.reading
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "version": __version__,
+            "image": self.page.source,
+            "image_sha256": hashlib.sha256(self.page.image.tobytes()).hexdigest(),
+            "page": self.page.number,
+            "pages": self.page.count,
+            "model": self.model,
+            "readable": not self.refusal_reason,
+            "refusal_reason": self.refusal_reason,
+            "view": reading.source,
+            "page_as_read": reading.page.summary() if reading.page else None,
+            "not_digitized_because": reading.reason,
+            "measurements": {k: round(v, 1) for k, v in reading.measurements.items() if k in _UNITS},
+            "measured_on": "" if not reading.measurements else reading.measured_on,
+            "st_elevation_mv": {lead: round(mv, 3) for lead, mv in reading.st_elevation.items()},
+            "warnings": list(self.warnings),
+            "answers": [{"answer" if k == "text" else k: v for k, v in asdict(a).items()} for a in self.answers],
+            "scores": dict(self.scores),
+        }
+
+
+def answer_page(
+    reader: Reader,
+    page: InputPage,
+    questions: Sequence[str],
+    *,
+    scores: bool = False,
+    as_is: bool = False,
+    max_new_tokens: int = 128,
+) -> PageAnswers:
+    """Read a page, and answer all questions about it from one look.
+
+    Args:
+        scores: whether to score all statements, too.
+        as_is: show the model the picture as it is.
+    """
+    reading = read_page(page, as_is=as_is)
+    prefill = reader.prefill([reading.view])
+    # A page of which the leads were read is an ECG; of any other the model says whether it can be read, once for all.
+    reason = ""
+    if reading.source == PICTURE and reading.page is None:
+        opinion = reader.ask(prefill, [OPEN_QUESTION], max_new_tokens=max_new_tokens)[0]
+        reason = refusal(opinion)
+        if reason:
+            answers = tuple(Answer(question, opinion) for question in questions)
+            return PageAnswers(page, reader.name, reading, f"{reason}; {reading.reason}", answers)
+    answers = tuple(reader.answer(prefill, question, max_new_tokens=max_new_tokens) for question in questions)
+    values = reader.score(prefill) if scores else {}
+    return PageAnswers(page, reader.name, reading, "", answers, values, _warnings(reading, answers))
+
+
+def _warnings(reading: PageReading, answers: Sequence[Answer]) -> tuple[str, ...]:
+    """ST elevation is told wherever an answer calls the page normal, or does not speak of it."""
+    if not reading.st_elevation:
+        return ()
+    leads = ", ".join(f"{lead} {mv:.2f} mV" for lead, mv in reading.st_elevation.items())
+    normal = any("NORM" in parse(answer.text, answer.question).present for answer in answers)
+    advice = "do not take this ECG for normal" if normal else "have it read at once"
+    return (f"ST elevation of 0.2 mV or more was measured in neighbouring leads ({leads}); {advice}",)
