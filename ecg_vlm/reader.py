@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,26 @@ from render.statements import STATEMENTS
 
 _YES = 0.5  # from this P(yes) on, "Yes." is the likelier answer
 
-__all__ = ["Reader", "open_image"]
+__all__ = ["Answer", "Reader", "open_image"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer to one question about one page.
+
+    Attributes:
+        question: as asked.
+        text: the answer.
+        contradicted: P(present) of the statements that the answer affirms or denies and the scores contradict.
+        understood: False where the answer only says what can be asked.
+        original: the words of the model where `text` differs from them to agree with the scores, else "".
+    """
+
+    question: str
+    text: str
+    contradicted: dict[str, float] = field(default_factory=dict)
+    understood: bool = True
+    original: str = ""
 
 
 class Reader:
@@ -97,6 +117,15 @@ class Reader:
         """One question about many images, in one batch."""
         prefill = images if isinstance(images, Prefill) else self.prefill(images)
         return inference.generate_answers(self.model, self.processor, prefill, question, max_new_tokens=max_new_tokens)
+
+    def answer(self, prefill: Prefill, question: str, *, max_new_tokens: int = 128) -> Answer:
+        """The answer to a question in any words about one page.
+
+        Args:
+            prefill: of one image.
+        """
+        text = self.ask(prefill, [question], max_new_tokens=max_new_tokens)[0]
+        return Answer(question, text, self.contradictions(prefill, question, text))
 
     def contradictions(self, prefill: Prefill, question: str, answer: str) -> dict[str, float]:
         """P(present) of the statements that an answer affirms or denies and the model's own scores contradict.

@@ -91,6 +91,8 @@ _CHOICE = ("Which of these is {name}?", "{Name}: which value fits?")
 _FILL = ("{Name} is ____ {unit}.", "Fill in the blank. {Name}: ____ {unit}.")
 
 AXES = ("Normal axis", "Left axis deviation", "Right axis deviation", "Extreme axis deviation")
+_AXIS_KEY = "qrs_axis_deg"
+_AXIS_GAP = "The QRS axis in the frontal plane: ____."
 _AXIS_BOUNDS = (-180.0, -90.0, -30.0, 90.0, 180.0)
 
 
@@ -104,6 +106,24 @@ def axis_category(degrees: float) -> str:
     if -90 <= degrees < -30:
         return AXES[1]
     return AXES[2] if degrees > 90 else AXES[3]
+
+
+def question_forms(key: str, form: str) -> tuple[str, ...]:
+    """Every wording of the questions about a quantity.
+
+    Args:
+        key: of `QUANTITIES`.
+        form: "open"; "closed", first one for each of the quantity's bounds, or for each of `AXES`; "fill"; "choice",
+            without the options.
+    """
+    if form == "closed" and key == _AXIS_KEY:
+        return tuple(f"Does this ECG show {_with_article(axis)}?" for axis in AXES)
+    if form == "closed":
+        return tuple(_format(text, key, range=words) for text in _CLOSED for words, _, _ in QUANTITIES[key].bounds)
+    if form == "choice" and QUANTITIES[key].usual is None and key != _AXIS_KEY:
+        return ()
+    texts = {"open": _OPEN, "fill": _FILL, "choice": _CHOICE}[form]
+    return (*(_format(text, key) for text in texts), *((_AXIS_GAP,) if form == "fill" and key == _AXIS_KEY else ()))
 
 
 # The ranges that a statement implies, with tolerance. Where number and statement contradict each other, one of them is
@@ -181,7 +201,7 @@ def no_pr_question(statements: Collection[str], rng: np.random.Generator) -> Fea
 
 
 def _question(key: str, value: float, rng: np.random.Generator) -> FeatureQuestion:
-    if key == "qrs_axis_deg":
+    if key == _AXIS_KEY:
         return _axis(value, rng)
     questions = [_open(key, value, rng), _fill(key, value, rng), *_closed(key, value, rng)]
     usual = QUANTITIES[key].usual
@@ -232,24 +252,27 @@ def _choice(key: str, value: float, usual: tuple[float, float], rng: np.random.G
 
 def _axis(value: float, rng: np.random.Generator) -> FeatureQuestion:
     """Degrees always, the category only where no limit is within the margin."""
-    key = "qrs_axis_deg"
+    key = _AXIS_KEY
     category = axis_category(value)
     plain = category[0].lower() + category[1:]
     if min(abs(value - limit) for limit in _AXIS_BOUNDS) <= QUANTITIES[key].margin:
         return _fill(key, value, rng) if rng.random() < 0.5 else _open(key, value, rng)
-    text = f"About {QUANTITIES[key].rounded_text(value)} degrees: {'a ' if category == AXES[0] else ''}{plain}."
+    text = f"About {QUANTITIES[key].rounded_text(value)} degrees: {_with_article(category)}."
     other = pick(AXES, rng)
-    phrase = f"a {other.lower()}" if other == AXES[0] else other.lower()
     order = rng.permutation(len(AXES))
     questions: list[FeatureQuestion] = [
         ("open", _format(pick(_OPEN, rng), key), text),
-        ("closed", f"Does this ECG show {phrase}?", "Yes." if other == category else "No."),
-        ("fill", "The QRS axis in the frontal plane: ____.", plain),
+        ("closed", f"Does this ECG show {_with_article(other)}?", "Yes." if other == category else "No."),
+        ("fill", _AXIS_GAP, plain),
         choice_question(
             "Which of these is the QRS axis?", [AXES[i] for i in order], order.tolist().index(AXES.index(category))
         ),
     ]
     return questions[int(rng.integers(len(questions)))]
+
+
+def _with_article(axis: str) -> str:
+    return f"a {axis.lower()}" if axis == AXES[0] else axis.lower()
 
 
 def choice_question(question: str, options: list[str], right: int) -> FeatureQuestion:

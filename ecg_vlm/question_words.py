@@ -1,0 +1,134 @@
+"""The words of questions about an ECG in English, German, Spanish and French, as `eval.parser.tokenizer` writes them.
+
+A question is understood only where every one of its words is here or names a statement: "Is AF dangerous?" contains a
+statement and asks something else.
+"""
+
+from __future__ import annotations
+
+from eval.parser.tokenizer import word_tuple
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(word_tuple(text))
+
+
+GERMAN = _words(
+    "ist sind das dies dieses diesem diese dieser ein eine einen eines kein keine keinen nicht liegt vor hat haben der "
+    "die den dem er sie es man sehen siehst sieht zeigt zeigen auf im zu zum fuer von gibt bitte hier oder und was "
+    "welche welcher welches welchen wie lautet lauten art bei patienten patientin zeichen anhalt hinweise finden mit "
+    "koennen kannst sich du ihr dein deine alles mir"
+)
+SPANISH = _words(
+    "hay tiene es esta este un una el los las se ve ves en del paciente signos muestra presenta por favor trazado "
+    "y cual cuales como que puede puedes son lo"
+)
+FRENCH = _words(
+    "y a t il est ce un une des le la les de du cet cette patient trace montre presente signe signes voyez vous on sur "
+    "dans avez quel quelle quels quelles qu que quoi sont elle tu vois"
+)
+NEGATIONS = _words("not no kein keine keinen nicht pas")
+CLOSED = (
+    GERMAN
+    | SPANISH
+    | FRENCH
+    | NEGATIONS
+    | _words(
+        "does do did this that the these those a an ecg electrocardiograma electrocardiogramme trace tracing recording "
+        "electrocardiogram strip page picture image lead show showing have has had having is are was were be been "
+        "there here any some it he she they patient person i we you see can could may might would will find in on of "
+        "my me your his her please pls sign signs evidence suggestion suspicion feature criteria possible possibly "
+        "probable probably likely really definitely clearly with at all present visible seen detected suffer suffering "
+        "from say think call look like as to or and hello hi hey thanks just also still so by for recognize reveal "
+        "indicate exist observe pattern finding change current currently 12 twelve ok"
+    )
+)
+"""Words of yes/no questions."""
+
+OPEN = CLOSED | _words(
+    "what whats which how tell describe name identify give list kind type main underlying most determine state short "
+    "brief explain about us overall complete clinical english deutsch auf me heart herz cardiaque cardiaco coeur "
+    "corazon write do something let know"
+)
+"""Words of all questions."""
+
+ASKING = _words("what whats which was welche que qu quoi how tell wie describe list give")
+SHOWING = _words("show see seen montre muestra zeigt zeigen sehen siehst sieht ves ve voyez vois have has think say visible")
+
+RHYTHM = _words("rhythm rhythmus ritmo rythme herzrhythmus arrhythmia arrhythmie arritmia arythmie")
+RHYTHM_STATES = _words("normal regular irregular regelmaessig unregelmaessig regulier")
+FINDINGS = _words(
+    "finding findings diagnosis diagnoses dx abnormality abnormalities pathology wrong diagnose diagnosen diagnostico "
+    "diagnostic hallazgo hallazgos befunde auffaelligkeiten anomalie anomalies morphology impression"
+)
+REPORT = _words(
+    "report interpret interpretation interprete interpretes analyse analyze analysis read reading assess assessment "
+    "summarise summarize summary evaluate evaluation conclusion interpreta interpretar interpretacion interpreter "
+    "interpretez informe rapport analice analiza analysez"
+)
+GERMAN_REPORT = _words(
+    "befund befunden befunde befundung bericht beurteilen beurteile beurteilung ecg-befund befundbericht schreiben "
+    "schreibe interpretieren interpretiere"
+)
+NORMAL = _words("normal normale normales normaler unremarkable healthy ok okay fine unauffaellig ordnung gesund limit within")
+ABNORMAL = _words("abnormal abnormality wrong pathological auffaellig pathologisch unusual anormal")
+SUBJECTS = _words("everything anything something alles thing nothing todo tout estan")
+"""What a question about normality may be about."""
+
+INFARCTIONS = _words(
+    "infarct infarction mi infarkt herzinfarkt myokardinfarkt infarto infarctus attack myocardial heart old previous "
+    "alter alten miocardio myocarde"
+)
+"""Words of a general question about infarction, of which one of `INFARCTION_NOUNS` must be there."""
+INFARCTION_NOUNS = _words("infarct infarction mi infarkt herzinfarkt myokardinfarkt infarto infarctus attack")
+BLOCKS = _words("block blockade schenkelblock bloc bloqueo av heart bundle branch branche rama conduction")
+BLOCK_NOUNS = _words("block schenkelblock bloc bloqueo")
+BUNDLES = _words("bundle branch branche rama schenkelblock")
+HYPERTROPHIES = _words("hypertrophy hypertrophie hipertrofia")
+EXTRASYSTOLES = _words("extrasystole extrasystolen extrasistole extrasistoles ectopic premature beat ectopics extra")
+EXTRASYSTOLE_NOUNS = _words("extrasystole extrasystolen extrasistole extrasistoles ectopic premature ectopics")
+
+RATE = _words("rate hr bpm pulse puls herzfrequenz frequenz frecuencia frequence fast beat schnell")
+FAST = _words("tachycardia tachycardic tachykardie tachykard taquicardia tachycardie")
+SLOW = _words("bradycardia bradycardic bradykardie bradykard bradicardia bradycardie")
+PR = _words("pr pq pq-zeit")
+QRS = _words("qrs")
+QT = _words("qt")
+QTC = _words("qtc corrected bazett fridericia")
+AXIS = _words("axis achse lagetyp eje axe lad rad herzachse")
+AXIS_SIDES = {
+    "normal": _words("normal"),
+    "left": _words("left lad"),
+    "right": _words("right rad"),
+    "extreme": _words("extreme"),
+}
+ABOVE = _words("above over faster longer greater more")
+BELOW = _words("below under slower less")
+WIDE = _words("wide broad breit")
+QUANTITY = _words(
+    "interval intervall intervalo intervalle zeit dauer duration width wide broad narrow long longer lang breit breite "
+    "length complex estimate measure value approximate approximately ms millisecond milliseconds per minute min "
+    "ventricular beating cardiaca cardiaque hoch schlaegt herz above below over under than faster slower greater less "
+    "more normal many read off formula electrical deviation left right extreme degree frontal plane mean corazon high "
+    "low or long uncorrected duree"
+)
+AMPLITUDE = _words("amplitude height tall high depth deep millivolt mv wave r s")
+SHORT_SLIPS = {"hart": "heart", "hearth": "heart", "wats": "what", "abnormale": "abnormal"}
+"""Slips in words of four letters or fewer, and those that another word is as near to."""
+
+_MARKS = {
+    "de": (GERMAN - _words("die in a es on")) | GERMAN_REPORT | _words("lagetyp herzfrequenz puls"),
+    "es": (SPANISH - _words("es y a un la")) | _words("ritmo frecuencia eje hallazgo diagnostico infarto normal?"),
+    "fr": (FRENCH - _words("a patient trace on y un es sign signe la tu de")) | _words("rythme frequence axe infarctus"),
+}
+_GERMAN_PARTS = ("vorhof", "infarkt", "schenkelblock", "rhythmus", "sinusr", "herz", "befund", "hebung", "senkung",
+                 "hypertrophie", "schrittmacher", "frequenz", "kammer", "kardie", "zeit", "dauer")  # fmt: skip
+
+
+def language_of_question(words: tuple[str, ...], text: str) -> str:
+    """ "de", "es", "fr", or "en" where none of the others has a word of its own there."""
+    counts = {language: sum(word in marks for word in words) for language, marks in _MARKS.items()}
+    counts["de"] += sum(any(part in word for part in _GERMAN_PARTS) for word in words)
+    counts["es"] += 2 * ("¿" in text)
+    best = max(counts, key=lambda language: counts[language])
+    return best if counts[best] else "en"
