@@ -1,4 +1,4 @@
-"""What `ecg-vlm digitize` writes for a picture: WFDB, CSV, Parquet, an overlay to look at, and JSON."""
+"""What `ecg-vlm digitize` writes for a page: WFDB, CSV, Parquet, and an overlay to look at."""
 
 from __future__ import annotations
 
@@ -8,31 +8,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageOps
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from recipes.digitizer.result import DigitizedPage
-from render.io import atomic_write, write_json
+from recipes.digitizer.result import DigitizedLead, DigitizedPage
+from render.delineation import beats
+from render.io import atomic_write
 from render.record import HIGH_RATE_HZ, LEADS
-
-SUFFIXES = (".hea", ".dat", ".csv", ".parquet", ".png", ".json")
-"""Of the files for one picture; the JSON is written last, and says that the others are there."""
 
 _OVERLAY_PX = 2000
 _COLOURS = ("#d62728", "#1f77b4", "#2ca02c", "#9467bd", "#e07000", "#008b8b")
 _UNITS_PER_MV = 1000.0  # of the WFDB file: microvolts, 32 mV at most
 
 
-def write_files(page: DigitizedPage, image: Image.Image, folder: Path, name: str, source: str) -> dict[str, Any]:
-    """Write all files of a picture into `folder`; returns what the JSON holds. source: the picture's path."""
+def write_files(page: DigitizedPage, image: Image.Image, folder: Path, name: str) -> dict[str, Any]:
+    """Write the files of a page into `folder`, and return the facts about it, JSON-able."""
     folder.mkdir(parents=True, exist_ok=True)
     _write_wfdb(page, folder, name)
     _write_csv(page, folder / f"{name}.csv")
     _write_parquet(page, folder / f"{name}.parquet")
     with atomic_write(folder / f"{name}.png") as partial:
         overlay(page, image).save(partial)
-    summary = {"picture": source, **page.summary()}
-    write_json(folder / f"{name}.json", summary)
-    return summary
+    return page.summary()
 
 
 def _write_wfdb(page: DigitizedPage, folder: Path, name: str) -> None:
@@ -84,18 +81,37 @@ def _write_parquet(page: DigitizedPage, file: Path) -> None:
 
 
 def overlay(page: DigitizedPage, image: Image.Image) -> Image.Image:
-    """The picture, paled, with the traces that were read drawn over it, a colour for each lead, and their names."""
+    """The picture, paled, with what was read drawn over it: each lead's trace in a colour, its box, name and quality,
+    and a tick below each beat.
+
+    Args:
+        image: the picture that was digitized, or the drawn page of a waveform.
+    """
     upright = ImageOps.exif_transpose(image).convert("RGB")
     factor = -(-max(upright.size) // _OVERLAY_PX)
-    canvas = Image.blend(upright.reduce(factor), Image.new("RGB", upright.reduce(factor).size, "white"), 0.35)
+    small = upright.reduce(factor)
+    canvas = Image.blend(small, Image.new("RGB", small.size, "white"), 0.35)
     pen = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default(max(12, canvas.width // 70))
     for number, trace in enumerate(page.leads):
+        if not len(trace.path):
+            continue
         colour = _COLOURS[number % len(_COLOURS)]
         points = trace.path / factor
         jumps = np.flatnonzero(np.abs(np.diff(points, axis=0)).max(axis=1) > canvas.width / 40) + 1
         for piece in np.split(points, jumps):
             if len(piece) > 1:
                 pen.line([tuple(point) for point in piece.tolist()], fill=colour, width=1)
-        x, y = points[0].tolist()
-        pen.text((x + 3, y - 24), f"{trace.lead} {trace.quality:.2f}", fill=colour)
+        (x0, y0), (x1, y1) = (points.min(axis=0) - 2).tolist(), (points.max(axis=0) + 2).tolist()
+        pen.rectangle((x0, y0, x1, y1), outline=colour)
+        for beat in _beat_places(trace, points):
+            pen.line((beat, y1, beat, y1 + 8), fill=colour, width=2)
+        pen.text((x0 + 3, y0 - 4), f"{trace.lead} {trace.quality:.2f}", fill=colour, font=font, anchor="ls")
     return canvas
+
+
+def _beat_places(trace: DigitizedLead, points: NDArray[np.float32]) -> list[float]:
+    """Where the lead's beats lie along its path, pixels from the left."""
+    samples = np.nan_to_num(trace.millivolts)
+    middles = beats(np.tile(samples, (len(LEADS), 1)), HIGH_RATE_HZ)
+    return np.interp(middles / max(samples.size, 1), np.linspace(0, 1, len(points)), points[:, 0]).tolist()

@@ -53,7 +53,9 @@ OPEN = CLOSED | _words(
 """Words of all questions."""
 
 ASKING = _words("what whats which was welche que qu quoi how tell wie describe list give")
-SHOWING = _words("show see seen montre muestra zeigt zeigen sehen siehst sieht ves ve voyez vois have has think say visible")
+SHOWING = _words(
+    "show see seen montre muestra zeigt zeigen sehen siehst sieht ves ve voyez vois have has think say visible"
+)
 
 RHYTHM = _words("rhythm rhythmus ritmo rythme herzrhythmus arrhythmia arrhythmie arritmia arythmie")
 RHYTHM_STATES = _words("normal regular irregular regelmaessig unregelmaessig regulier")
@@ -70,7 +72,9 @@ GERMAN_REPORT = _words(
     "befund befunden befunde befundung bericht beurteilen beurteile beurteilung ecg-befund befundbericht schreiben "
     "schreibe interpretieren interpretiere"
 )
-NORMAL = _words("normal normale normales normaler unremarkable healthy ok okay fine unauffaellig ordnung gesund limit within")
+NORMAL = _words(
+    "normal normale normales normaler unremarkable healthy ok okay fine unauffaellig ordnung gesund limit within"
+)
 ABNORMAL = _words("abnormal abnormality wrong pathological auffaellig pathologisch unusual anormal")
 SUBJECTS = _words("everything anything something alles thing nothing todo tout estan")
 """What a question about normality may be about."""
@@ -119,7 +123,8 @@ SHORT_SLIPS = {"hart": "heart", "hearth": "heart", "wats": "what", "abnormale": 
 _MARKS = {
     "de": (GERMAN - _words("die in a es on")) | GERMAN_REPORT | _words("lagetyp herzfrequenz puls"),
     "es": (SPANISH - _words("es y a un la")) | _words("ritmo frecuencia eje hallazgo diagnostico infarto normal?"),
-    "fr": (FRENCH - _words("a patient trace on y un es sign signe la tu de")) | _words("rythme frequence axe infarctus"),
+    "fr": (FRENCH - _words("a patient trace on y un es sign signe la tu de"))
+    | _words("rythme frequence axe infarctus"),
 }
 _GERMAN_PARTS = ("vorhof", "infarkt", "schenkelblock", "rhythmus", "sinusr", "herz", "befund", "hebung", "senkung",
                  "hypertrophie", "schrittmacher", "frequenz", "kammer", "kardie", "zeit", "dauer")  # fmt: skip

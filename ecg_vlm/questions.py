@@ -158,7 +158,10 @@ def _trained() -> dict[tuple[str, ...], Question]:
     questions += [Question(text, "report", "de") for text in GERMAN_QUESTIONS]
     questions += [Question(text, "gap") for forms in FILL_QUESTIONS.values() for text in forms]
     for key in QUANTITIES:
-        questions += [Question(text, "quantity", quantity=key) for text in (*question_forms(key, "open"), *question_forms(key, "closed"))]
+        questions += [
+            Question(text, "quantity", quantity=key)
+            for text in (*question_forms(key, "open"), *question_forms(key, "closed"))
+        ]
         questions += [Question(text, "gap", quantity=key) for text in question_forms(key, "fill")]
     return {_key(question.text): replace(question, wording=question.text) for question in reversed(questions)}
 
@@ -212,7 +215,11 @@ def _read_choice(text: str) -> Question | None:
     if not options:
         return None
     lines = "\n".join(f"{option.letter}. {option.text.rstrip('.')}" for option in options)
-    stems = [*CHOICE_QUESTIONS, *RHYTHM_CHOICES, *(stem for key in QUANTITIES for stem in question_forms(key, "choice"))]
+    stems = [
+        *CHOICE_QUESTIONS,
+        *RHYTHM_CHOICES,
+        *(stem for key in QUANTITIES for stem in question_forms(key, "choice")),
+    ]
     stem = next((stem for stem in stems if _key(stem) == _key(text[: options[0].start])), "")
     if not stem and all(parse(option.text).present for option in options):
         stem = CHOICE_QUESTIONS[0]

@@ -6,7 +6,7 @@ import argparse
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ecg_vlm.cli.arguments import Parser, add_sampling_rate, positive
 from ecg_vlm.cli.progress import print_note, waiting
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 HELP = "image + question -> answer"
 DESCRIPTION = (
-    "Ask about ECG images. The page is straightened and its leads are digitized first: the model is shown the page drawn "
-    "anew from them, and rate, intervals and axis are measured on them. Not a medical device: nothing it prints is a "
-    "diagnosis."
+    "Ask about ECG images. The page is straightened and its leads are digitized first: the model is shown the page "
+    "drawn anew from them, and rate, intervals and axis are measured on them. Not a medical device: nothing it prints "
+    "is a diagnosis."
 )
 EXAMPLES = """\
   ecg-vlm ask photo.jpg "What is the rhythm?" --show as-read.png
@@ -45,7 +45,9 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--all-pages", action="store_true", help="every page of every file")
     add_sampling_rate(parser)
     parser.add_argument("--as-is", action="store_true", help="show the model the picture as it is, not drawn anew")
-    parser.add_argument("--show", type=Path, metavar="OUT.png", help="write the picture with its leads as they were read")
+    parser.add_argument(
+        "--show", type=Path, metavar="OUT.png", help="write the picture with its leads as they were read"
+    )
     parser.add_argument("--max-new-tokens", type=positive, default=128, help="longest answer in tokens (default 128)")
     parser.add_argument("--json", action="store_true", help="one JSON object a page")
 

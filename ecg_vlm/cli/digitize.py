@@ -33,7 +33,10 @@ SUMMARY = "digitized.json"
 def add_arguments(parser: Parser) -> None:
     """Pictures, folder, how many processes."""
     parser.add_argument(
-        "images", nargs="+", metavar="IMAGE", help="pictures, PDFs, waveform files, folders of them; - is standard input"
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="pictures, PDFs, waveform files, folders of them; - is standard input",
     )
     parser.add_argument("out", type=Path, metavar="OUT", help="folder of the results")
     add_sampling_rate(parser)
@@ -61,7 +64,9 @@ def run(arguments: argparse.Namespace) -> None:
     for page in pages if len(pages) <= 20 else []:
         print(_in_words(page))
     if len(refusals) == len(pages):
-        raise InputError(refusals[0]["refusal_reason"] if len(pages) == 1 else f"none of {len(pages)} pages can be read")
+        raise InputError(
+            refusals[0]["refusal_reason"] if len(pages) == 1 else f"none of {len(pages)} pages can be read"
+        )
     if len(pages) > 1:
         print(f"{a.out}: {len(pages) - len(refusals)} of {len(pages)} pages digitized; see {a.out / SUMMARY}")
 
@@ -81,7 +86,7 @@ def _named(files: Sequence[Path]) -> list[tuple[Path, str]]:
 
 
 def _result_file(out: Path, name: str) -> Path:
-    return out / f"{name}.result.json"
+    return out / f"{name}.json"
 
 
 def _result(out: Path, name: str) -> dict[str, Any]:
@@ -99,9 +104,7 @@ def _is_done(file: Path, name: str, out: Path) -> bool:
         return False
 
 
-def digitize_file(
-    file: Path, name: str, out: Path, sampling_rate: float | None, step: Callable[[], None]
-) -> None:
+def digitize_file(file: Path, name: str, out: Path, sampling_rate: float | None, step: Callable[[], None]) -> None:
     """Write the results of all pages of a file, and last the file that says so."""
     import torch
 
@@ -123,7 +126,7 @@ def _pages(file: Path, name: str, out: Path, sampling_rate: float | None) -> Ite
         for page in iter_pages(file, sampling_rate=sampling_rate):
             own = name if page.count == 1 else f"{name}-{page.number}"
             try:
-                summary = write_files(_digitized(page), page.image, out, own, page.source)
+                summary = write_files(_digitized(page), page.image, out, own)
             except InputError as error:
                 summary = {"refusal_reason": f"{page.source}: {error}"}
             yield {"name": own, "picture": page.source, "page": page.number, "refusal_reason": "", **summary}
@@ -142,9 +145,10 @@ def _in_words(page: dict[str, Any]) -> str:
     if page["refusal_reason"]:
         return f"{page['name']}: refused: {page['refusal_reason']}"
     missing = f", without {', '.join(page['missing_leads'])}" if page["missing_leads"] else ""
-    turned = f", turned by {page['rotation_degrees']} degrees" if page["rotation_degrees"] else ""
+    turned = f", turned by {page['turned_degrees']} degrees" if page["turned_degrees"] else ""
     qualities = [lead["quality"] for lead in page["leads"]]
+    count = len({lead["lead"] for lead in page["leads"]})
     return (
-        f"{page['name']}: {page['layout'] or 'waveform'}, {len({lead['lead'] for lead in page['leads']})} leads{missing}, "
+        f"{page['name']}: {page['layout'] or 'waveform'}, {count} leads{missing}, "
         f"{page['mm_per_s']:g} mm/s, {page['mm_per_mv']:g} mm/mV, quality {sum(qualities) / len(qualities):.2f}{turned}"
     )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from render.record import HIGH_RATE_HZ, LEADS
+from render.record import HIGH_RATE_HZ, LEADS, EcgRecord, resample
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,3 +102,16 @@ class DigitizedPage:
             "missing_leads": [lead for lead in LEADS if lead not in {trace.lead for trace in self.leads}],
             "remarks": list(self.remarks),
         }
+
+
+def page_of_record(record: EcgRecord) -> DigitizedPage:
+    """A record that a file holds as a waveform, in the form of a digitized page without a picture."""
+    signal = resample(record.signal, record.sampling_rate, HIGH_RATE_HZ)
+    no_path = np.zeros((0, 2), dtype=np.float32)
+    leads = tuple(
+        DigitizedLead(name, 0.0, samples, float(np.isfinite(samples).mean()), (), no_path)
+        for name, samples in zip(LEADS, signal, strict=True)
+        if np.isfinite(samples).any()
+    )
+    remark = f"a {record.source} waveform at {record.sampling_rate:g} Hz, not a picture"
+    return DigitizedPage("", "standard", leads, 25.0, 10.0, "usual", "usual", 0, False, 0.0, len(leads), 1.0, (remark,))
