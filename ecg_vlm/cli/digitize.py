@@ -118,7 +118,7 @@ def _digitize_file(task: Task) -> Result:
                 raise InputError(f"{file}: {error}") from error
             write_files(page, image, out, f"{name}{suffix}", str(file))
             quality = sum(lead.quality for lead in page.leads) / max(1, len(page.leads))
-            turned = f", turned by {page.turned_degrees} degrees" if page.turned_degrees else ""
+            turned = f", turned by {page.rotation_degrees} degrees" if page.rotation_degrees else ""
             lines.append(
                 f"{out / (name + suffix)}.json: {page.layout}, {len({lead.lead for lead in page.leads})} leads, "
                 f"{page.mm_per_s:g} mm/s, {page.mm_per_mv:g} mm/mV, quality {quality:.2f}{turned}"
