@@ -145,10 +145,10 @@ def _in_words(page: dict[str, Any]) -> str:
     if page["refusal_reason"]:
         return f"{page['name']}: refused: {page['refusal_reason']}"
     missing = f", without {', '.join(page['missing_leads'])}" if page["missing_leads"] else ""
-    turned = f", turned by {page['turned_degrees']} degrees" if page["turned_degrees"] else ""
+    rotation = f", turned by {page['rotation_degrees']} degrees" if page["rotation_degrees"] else ""
     qualities = [lead["quality"] for lead in page["leads"]]
     count = len({lead["lead"] for lead in page["leads"]})
     return (
         f"{page['name']}: {page['layout'] or 'waveform'}, {count} leads{missing}, "
-        f"{page['mm_per_s']:g} mm/s, {page['mm_per_mv']:g} mm/mV, quality {sum(qualities) / len(qualities):.2f}{turned}"
+        f"{page['mm_per_s']:g} mm/s, {page['mm_per_mv']:g} mm/mV, quality {sum(qualities) / len(qualities):.2f}{rotation}"
     )

@@ -1,7 +1,7 @@
-"""The paper's grid in a picture: its pitch and angle in patches, one homography through them, and what is left of curl.
+"""The paper's grid in a picture: pitch and angle in patches, and one homography through them.
 
 A grid is a lattice of lines every millimetre, every fifth millimetre heavier. In the Fourier transform of a patch its
-lines are a comb of harmonics along two directions; the comb's spacing is the local number of lines per pixel.
+lines are a comb of harmonics along two directions; the spacing of the comb is the local number of lines per pixel.
 """
 
 from __future__ import annotations
@@ -9,45 +9,44 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.optimize import least_squares
 
-from recipes.digitizer.picture import Matrix, Picture, moved, reduced, sampled
+from recipes.digitizer.picture import Array, Homography, Picture, block_mean
 
-_LONGEST = 2200  # pixels of the picture that the grid is looked for in
-_PATCH = 256
-_LINE_PERCENTILE, _PALEST_LINE = 94, 0.03  # darkness of a line
+_LONGEST = 2200  # pixels, about, to which a larger picture is reduced for the search
+_PATCH = 256  # pixels a side: four heavy lines or more, and perspective changes little within it
+_LINE_PERCENTILE, _PALEST_LINE = 94, 0.03  # of the darkness of all pixels; darkness of the palest line that counts
 _BOX_PX = (11.0, 90.0)  # pixels between heavy lines, least and most
-_HIGHEST = 0.42  # cycles per pixel; above it lines are thinner than pixels
-_HARMONICS = 10
-_LEAST_CONTRAST = 0.003
-_LEAST_SCORE = 0.9  # of a comb, log units above the places between its teeth
-_NEARLY = 0.65
-_NEAR, _PERSPECTIVE = 1.2, 0.3  # patches' distance that vote together; log of the spacing's range over a picture
-_MOST_BOXES = 90  # along a picture's longer side; more lines than that stand a millimetre apart
+_HIGHEST = 0.42  # cycles per pixel; lines of a higher frequency are thinner than pixels
+_HARMONICS = 10  # at most, of a comb
+_LEAST_CONTRAST = 0.003  # standard deviation of a patch; a flat one shows no grid
+_LEAST_SCORE = 0.9  # of a comb: logarithm of the power on its teeth above that between them
+_NEARLY = 0.65  # of the best score: enough for a comb of a smaller base
+_NEAR, _PERSPECTIVE = 1.2, 0.3  # distance, in patches, of those that vote together; logarithm of the spacing's range
+_MOST_BOXES = 90  # along a picture's longer side; more lines than that are 1 mm apart
 
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """A lattice over a picture.
+    """A lattice of lines over a picture.
 
-    to_picture: homography from mm of the paper to pixels. px_per_mm: in the picture's middle. patches: how many
-    patches showed it. score: 0-1, their share. thin_lines: whether lines every millimetre were seen.
+    Attributes:
+        to_picture: homography from mm of the paper to pixels.
+        px_per_mm: in the picture's middle.
+        thin_lines: whether there are lines every millimetre, and not only every fifth.
     """
 
-    to_picture: Matrix
+    to_picture: Homography
     px_per_mm: float
-    patches: int
-    score: float
     thin_lines: bool
 
 
 def line_signal(picture: Picture) -> NDArray[np.float32]:
-    """(height, width): how dark each place is against its surroundings; ink, darker than lines can be, counts nothing.
+    """(height, width): darkness of each place above that of its surroundings; 0 for ink, which is darker than lines.
 
-    Lines of a grid cover a tenth to a third of the paper, ink a twentieth.
+    The threshold follows from the shares of the paper: lines of a grid cover a tenth to a third of it, ink a twentieth.
     """
     dark = 1.0 - picture.numpy().min(axis=0)
     level = max(float(np.percentile(dark[::3, ::3], _LINE_PERCENTILE)), _PALEST_LINE)
@@ -59,9 +58,9 @@ def line_signal(picture: Picture) -> NDArray[np.float32]:
 
 
 def find_grid(picture: Picture) -> Grid | None:
-    """The lattice of the picture, None where there is none. Its axes lie within 45 degrees of the picture's."""
+    """The lattice of the picture; None where there is none. Its axes lie within 45 degrees of the picture's."""
     factor = max(1, round(max(picture.shape[1:]) / _LONGEST + 0.2))
-    small = reduced(picture, factor)
+    small = block_mean(picture, factor)
     signal = line_signal(small)
     patches = [patch for y, x in _corners(signal.shape) if (patch := _patch(signal, y, x)) is not None]
     bases = _local_bases(patches)
@@ -77,16 +76,15 @@ def find_grid(picture: Picture) -> Grid | None:
     matrix = _homography(places, periods * millimetres, small.shape[1:])
     if matrix is None:
         return None
-    to_picture = np.array([[factor, 0, (factor - 1) / 2], [0, factor, (factor - 1) / 2], [0, 0, 1.0]]) @ np.linalg.inv(
-        matrix
-    )
+    enlargement = np.array([[factor, 0, (factor - 1) / 2], [0, factor, (factor - 1) / 2], [0, 0, 1.0]])
+    to_picture = enlargement @ np.linalg.inv(matrix)
     to_picture /= to_picture[2, 2]
     pitch = factor / (float(np.median(np.hypot(periods[..., 0], periods[..., 1]))) * millimetres)
-    return Grid(to_picture, pitch, len(pairs), len(pairs) / len(patches), thin)
+    return Grid(to_picture, pitch, thin)
 
 
 def _corners(shape: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Top left corners of patches that cover the picture, half over one another where it is small."""
+    """Top left corners (y, x) of patches that cover the picture and overlap by a fifth at least."""
     sides = []
     for length in shape:
         count = max(1, int(np.ceil((length - _PATCH) / (0.8 * _PATCH))) + 1)
@@ -96,61 +94,67 @@ def _corners(shape: tuple[int, ...]) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True, eq=False)
 class _Patch:
-    """x, y: middle, pixels. power: logarithm of the Fourier transform's power above its median, zero frequency in the
-    middle. angle: of the lattice, radians, from -45 to 45 degrees. profiles: (2 axes, `_FREQUENCIES`) of the power."""
+    """The spectrum of a square part of the picture.
+
+    Attributes:
+        x: of its middle, pixels.
+        y: of its middle, pixels.
+        power: (_PATCH, _PATCH) logarithm of the Fourier transform's power above its median, zero frequency in the
+            middle.
+        angle: of the lattice, radians, from -45 to 45 degrees.
+        profiles: (2 axes, frequencies) the power along each axis of the lattice at `_FREQUENCIES`.
+    """
 
     x: float
     y: float
-    power: NDArray[np.float64]
+    power: Array
     angle: float
-    profiles: NDArray[np.float64]
+    profiles: Array
 
 
 _ANGLES = np.radians(np.arange(-44.0, 45.0, 1.0))
-_FREQUENCIES = np.arange(0.01, 0.45, 0.5 / _PATCH)
-_QUARTER = (0.0, np.pi / 2)
+_FREQUENCIES = np.arange(0.01, 0.45, 0.5 / _PATCH)  # cycles per pixel
+_QUARTERS = (0.0, np.pi / 2)  # the two axes of a lattice, radians from its angle
 
 
 def _patch(signal: NDArray[np.float32], y: int, x: int) -> _Patch | None:
-    """The patch with its top left corner there, None where it is flat."""
+    """The patch whose top left corner is (x, y); None where it is flat."""
     part = signal[y : y + _PATCH, x : x + _PATCH]
     if part.std() < _LEAST_CONTRAST:
         return None
-    padded = np.zeros((_PATCH, _PATCH))
-    padded[: part.shape[0], : part.shape[1]] = part * np.outer(np.hanning(part.shape[0]), np.hanning(part.shape[1]))
-    power = np.log(np.abs(np.fft.fftshift(np.fft.fft2(padded))) ** 2 + 1e-6)
+    tile = np.zeros((_PATCH, _PATCH))
+    tile[: part.shape[0], : part.shape[1]] = part * np.outer(np.hanning(part.shape[0]), np.hanning(part.shape[1]))
+    power = np.log(np.abs(np.fft.fftshift(np.fft.fft2(tile))) ** 2 + 1e-6)
     power -= np.median(power)
     angle = _angle(power)
     turns = np.radians(np.array([[-1.0], [0.0], [1.0]]))
-    profiles = np.stack([_along(power, _FREQUENCIES, angle + turn + turns).max(axis=0) for turn in _QUARTER])
+    profiles = np.stack([_along(power, _FREQUENCIES, angle + turn + turns).max(axis=0) for turn in _QUARTERS])
     return _Patch(x + part.shape[1] / 2, y + part.shape[0] / 2, power, angle, profiles)
 
 
-def _along(
-    power: NDArray[np.float64], frequency: NDArray[np.float64], angle: float | NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _along(power: Array, frequency: Array, angle: float | Array) -> Array:
     """The power at frequencies (cycles per pixel) in the direction of the angle; both broadcast."""
     centre = _PATCH // 2
     places = np.broadcast_arrays(
         centre + _PATCH * frequency * np.sin(angle), centre + _PATCH * frequency * np.cos(angle)
     )
-    values: NDArray[np.float64] = map_coordinates(power, places, order=1, mode="nearest")
+    values: Array = map_coordinates(power, places, order=1, mode="nearest")
     return values
 
 
-def _angle(power: NDArray[np.float64]) -> float:
-    """Where the peaks on both axes of the lattice are highest."""
+def _angle(power: Array) -> float:
+    """The angle of the lattice, radians: that with the highest peaks on both axes."""
     frequency = np.arange(1 / 40, _HIGHEST, 1.0 / _PATCH)[None, :]
-    rays = (np.maximum(_along(power, frequency, _ANGLES[:, None] + turn), 0.0) for turn in _QUARTER)
+    rays = (np.maximum(_along(power, frequency, _ANGLES[:, None] + turn), 0.0) for turn in _QUARTERS)
     strength = sum(np.partition(ray, -8, axis=1)[:, -8:].mean(axis=1) for ray in rays)
     return float(_ANGLES[int(np.argmax(strength))])
 
 
 def _local_bases(patches: list[_Patch]) -> list[float] | None:
-    """The spacing of the comb around each patch, cycles per pixel; None where no grid shows.
+    """The spacing of the comb around each patch, cycles per pixel; None where the picture shows no grid.
 
-    A patch alone is often wrong by a simple ratio, and perspective makes the spacing differ by a third over a picture.
-    So patches near each other vote together, and the clearest of them tell all the others where to look.
+    A single patch is often wrong by a simple ratio (half, a fifth), and perspective changes the spacing by a third
+    over a picture. So neighbouring patches vote together, and the clearest quarter limits the range of all others.
     """
     if not patches:
         return None
@@ -166,27 +170,36 @@ def _local_bases(patches: list[_Patch]) -> list[float] | None:
         if scores.max() < _LEAST_SCORE:
             return None
     clearest = np.argsort(-scores.max(axis=1))[: max(1, len(patches) // 4)]
-    common = np.median(np.log([bases[_widest(scores[number])] for number in clearest]))
+    common = np.median(np.log([bases[_smallest_base(scores[number])] for number in clearest]))
     window = np.abs(np.log(bases) - common) < _PERSPECTIVE
     return [float(bases[window][int(np.argmax(score[window]))]) for score in scores]
 
 
-def _widest(scores: NDArray[np.float64]) -> int:
-    """Every third tooth of a comb is a comb as well: the number of the widest that is nearly as good as the best."""
+def _smallest_base(scores: Array) -> int:
+    """The number of the smallest base whose score is nearly the best.
+
+    Every third tooth of a comb is a comb as well, with three times its base and about the same score.
+    """
     first = int(np.argmax(scores > _NEARLY * scores.max()))
     return first + int(np.argmax(scores[first : first + 12]))
 
 
-def _teeth(profile: NDArray[np.float64], bases: NDArray[np.float64], count: int) -> NDArray[np.float64]:
-    """How much higher the profile is on the comb's first teeth than between them."""
+def _teeth(profile: Array, bases: Array, count: int) -> Array:
+    """The mean height (bases,) of the profile on the first `count` teeth of each comb above that between them."""
     teeth = np.arange(1, count + 1)[:, None] * bases
     at, before, after = (np.interp(teeth + shift * bases, _FREQUENCIES, profile) for shift in (0.0, -0.5, 0.5))
-    score: NDArray[np.float64] = (at - (before + after) / 2).mean(axis=0)
+    score: Array = (at - (before + after) / 2).mean(axis=0)
     return score
 
 
 def _period(patches: list[_Patch], bases: list[float], longest: int) -> tuple[float, bool]:
-    """Millimetres between the lines of the comb, and whether there are lines every millimetre."""
+    """Millimetres between the lines of the comb, and whether there are lines every millimetre.
+
+    Heavy lines every 5 mm and thin ones every 1 mm give a comb whose fifth tooth is higher than its neighbours.
+
+    Args:
+        longest: the picture's longer side, pixels.
+    """
     teeth = [np.interp(np.arange(1, 7) * base, _FREQUENCIES, patch.profiles.mean(axis=0))
              for patch, base in zip(patches, bases, strict=True)]  # fmt: skip
     heights, base = np.mean(teeth, axis=0), float(np.median(bases))
@@ -197,10 +210,13 @@ def _period(patches: list[_Patch], bases: list[float], longest: int) -> tuple[fl
     return 5.0, False
 
 
-def _waves(patch: _Patch, base: float) -> NDArray[np.float64] | None:
-    """(2 axes, 2): lines per pixel along x and y, of the upright and of the level lines near the common spacing."""
+def _waves(patch: _Patch, base: float) -> Array | None:
+    """(2 axes, 2): lines per pixel along x and y, of the vertical and of the horizontal lines; None where unclear.
+
+    The best spacing and direction are searched around `base` and the patch's angle, in three finer and finer grids.
+    """
     waves = []
-    for turn in _QUARTER:
+    for turn in _QUARTERS:
         best, direction = base, patch.angle + turn
         for span, steps in ((0.16, 33), (0.02, 9), (0.005, 9)):
             swing = 0.035 if span > 0.1 else span
@@ -216,33 +232,36 @@ def _waves(patch: _Patch, base: float) -> NDArray[np.float64] | None:
     return np.array(waves)
 
 
-def _comb_scores(
-    power: NDArray[np.float64], bases: NDArray[np.float64], angles: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """How much higher the power is on all teeth of a comb (n,) than between them."""
+def _comb_scores(power: Array, bases: Array, angles: Array) -> Array:
+    """The mean power (n,) on all teeth of each comb above that between them. bases, angles: (n,)."""
     count = max(1, min(_HARMONICS, int(_HIGHEST / bases.max())))
     teeth = np.arange(1, count + 1)[:, None] * bases
-    score: NDArray[np.float64] = (_along(power, teeth, angles) - _along(power, teeth + bases / 2, angles)).mean(axis=0)
+    score: Array = (_along(power, teeth, angles) - _along(power, teeth + bases / 2, angles)).mean(axis=0)
     return score
 
 
-def _homography(places: NDArray[np.float64], waves: NDArray[np.float64], shape: tuple[int, ...]) -> Matrix | None:
-    """From pixels to mm: the homography whose gradients are the waves (n, 2, 2; lines per pixel times mm) at places."""
+def _homography(places: Array, waves: Array, shape: tuple[int, ...]) -> Homography | None:
+    """The homography from pixels to mm that has these gradients; None where they fit no page.
+
+    Args:
+        places: (n, 2) pixels.
+        waves: (n, 2 axes, 2) mm per pixel along x and y, at the places.
+        shape: height and width of the picture, pixels.
+    """
     middle, size = np.array([shape[1], shape[0]]) / 2, float(max(shape))
     p = (places - middle) / size
     target = waves * size
     affine = np.median(target, axis=0)
 
-    def gradients(h: NDArray[np.float64]) -> NDArray[np.float64]:
+    def gradients(h: Array) -> Array:
         a, (g, k) = h[:4].reshape(2, 2), h[4:]
         depth = 1 + p @ np.array([g, k])
         value = p @ a.T  # (n, 2)
-        return (a[None] * depth[:, None, None] - value[:, :, None] * np.array([g, k])[None, None]) / depth[
-            :, None, None
-        ] ** 2
+        numerator = a[None] * depth[:, None, None] - value[:, :, None] * np.array([g, k])[None, None]
+        return np.asarray(numerator / depth[:, None, None] ** 2)
 
-    def misfit(h: NDArray[np.float64]) -> NDArray[np.float64]:
-        return ((gradients(h) - target) / np.hypot(*affine[0])).ravel()
+    def misfit(h: Array) -> Array:
+        return np.asarray((gradients(h) - target) / np.hypot(*affine[0])).ravel()
 
     start = np.concatenate([affine.ravel(), [0.0, 0.0]])
     few = len(places) < 6  # then perspective cannot be told from noise
@@ -250,4 +269,5 @@ def _homography(places: NDArray[np.float64], waves: NDArray[np.float64], shape: 
     if np.abs(solution[4:]).max() > 0.9 or np.linalg.det(solution[:4].reshape(2, 2)) <= 0:
         return None
     matrix = np.array([[*solution[:2], 0], [*solution[2:4], 0], [*solution[4:], 1.0]])
-    return matrix @ np.array([[1 / size, 0, -middle[0] / size], [0, 1 / size, -middle[1] / size], [0, 0, 1]])
+    scale = np.array([[1 / size, 0, -middle[0] / size], [0, 1 / size, -middle[1] / size], [0, 0, 1]])
+    return np.asarray(matrix @ scale)

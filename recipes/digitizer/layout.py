@@ -1,57 +1,74 @@
-"""Which lead is where: the rows of a sheet and the names beside them, matched with the formats of ECG paper."""
+"""The layout of a sheet: its rows and the leads' names beside them, compared with all formats of ECG pages."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from recipes.digitizer.names import Name
-from recipes.digitizer.traces import Pulse, Row
+from recipes.digitizer.picture import Array
+from recipes.digitizer.traces import Row
 from render.pages.options import FORMATS, PageOptions
-from render.record import LEADS
 
-_NAME_BESIDE_MM = 3.0  # how far names may differ in where they stand by their traces
-_NAME_OFFSETS_MM = np.arange(-15.0, 12.1, 0.5)
+_NAME_BESIDE_MM = 3.0  # from the usual height of names above their traces
+_NAME_OFFSETS_MM = np.arange(-15.0, 12.1, 0.5)  # candidates for that height, downwards
 _NAME_BEFORE_MM = 8.0  # how far left of its trace a name may begin
-_USUAL_COLUMNS_MM, _NEARLY_USUAL = np.array([62.5, 75.0, 125.0, 150.0, 250.0, 300.0, 500.0]), 0.006
-_ALIKE_MM = 1.0
-_UNREAD = 0.03  # what a lead counts whose name is not read, for each name that is
-_STRIP_WEIGHT = 0.4  # of a name that a rhythm strip is named by; else it is the usual one
-_COMMON = {"3x4+1R": 0.3, "3x4": 0.25, "3x4+3R": 0.2, "6x2": 0.2, "12x1": 0.2, "6x2+1R": 0.1, "6x1": 0.1}
+_NAMES_LEFT_MM = 14.0  # how far left of that the names of a whole row may stand
+_STRIP_NAME_MM = 25.0  # from the start of a rhythm strip: the range of its name
+_USUAL_COLUMNS_MM = np.array([62.5, 75.0, 125.0, 150.0, 250.0, 300.0, 500.0])  # 2.5, 3, 5, 6 and 10 s
+_NEARLY_USUAL = 0.006  # relative difference from a usual column that the pen's width explains
+_STRIP_ALIGNMENT_MM = 1.0  # a rhythm strip that differs less has the ends of the columns above
+_PULSE_ALIGNMENT_MM = 22.0  # a row's end that differs more is not moved to that of the other rows
+_UNREAD_WEIGHT = 0.03  # of a lead without a readable name, for each name that agrees
+_STRIP_WEIGHT = 0.4  # least weight of a name that decides a rhythm strip's lead; else it is the usual one
+_GAINS = np.array([5.0, 10.0, 20.0])  # mm per mV
+# Decides between formats of the same rows where no names do; a choice of this project, not a survey.
+_PRIOR = {"3x4+1R": 0.3, "3x4": 0.25, "3x4+3R": 0.2, "6x2": 0.2, "12x1": 0.2, "6x2+1R": 0.1, "6x1": 0.1}
 
 
 @dataclass(frozen=True)
 class Span:
-    """One lead on one row. x0, x1: mm of the sheet. start: s after the sheet's first sample, at the given speed."""
+    """The place of one lead.
+
+    Attributes:
+        lead: I to V6.
+        row: its number, from 0.
+        x0: left end, mm of the sheet.
+        x1: right end, mm of the sheet.
+        polarity: 1, or -1 for a trace that is drawn upside down (-aVR in Cabrera's order).
+    """
 
     lead: str
     row: int
     x0: float
     x1: float
-    inverted: bool
+    polarity: int
 
 
 @dataclass(frozen=True)
 class PageLayout:
-    """How the leads stand on a sheet.
+    """The arrangement of the leads on a sheet.
 
-    format: of `render.pages.options.FORMATS`. order: of the limb leads. strips: leads of the rhythm strips.
-    spans: the leads' places. share: of the rows' names that agree, 0-1. names: how many agree, by their weights.
+    Attributes:
+        format: of `render.pages.options.FORMATS`.
+        order: of the limb leads, "standard" or "cabrera".
+        spans: the leads' places, row by row.
+        agreement: share of the names beside the rows that agree with the format, 0-1, by their weights.
+        name_weight: sum of the weights of the names that agree.
     """
 
     format: str
     order: str
-    strips: tuple[str, ...]
     spans: tuple[Span, ...]
-    share: float
-    names: float
+    agreement: float
+    name_weight: float
 
 
 def read_layout(rows: Sequence[Row], names: Sequence[Name]) -> PageLayout | None:
-    """The format that the rows and names fit best; None for rows of a number that no format has."""
+    """The format that fits the rows and names best; None for a number of rows that no format has."""
     if not rows:
         return None
     places = _beside_rows(rows, names)
@@ -59,92 +76,106 @@ def read_layout(rows: Sequence[Row], names: Sequence[Name]) -> PageLayout | None
         layout
         for format_name in FORMATS
         for order in ("standard", "cabrera")
-        if (layout := _fitted(PageOptions(format_name, order=order), rows, places)) is not None
+        if (layout := _match_format(PageOptions(format_name, order=order), rows, places)) is not None
     ]
-    return max(candidates, key=_worth, default=None)
+    return max(candidates, key=_score, default=None)
 
 
-def _worth(layout: PageLayout) -> float:
-    """Names that agree, less those that do not, and what is common where names say nothing."""
-    disagree = layout.names / max(layout.share, 1e-9) - layout.names if layout.names else 0.0
-    unread = len(layout.spans) - layout.names
+def _score(layout: PageLayout) -> float:
+    """Weight of the names that agree, less that of the names that disagree or are missing, plus the format's prior."""
+    agree = layout.name_weight
+    disagree = agree / max(layout.agreement, 1e-9) - agree if agree else 0.0
+    unread = len(layout.spans) - agree
     return (
-        layout.names
+        agree
         - disagree
-        - _UNREAD * min(layout.names, 5.0) * unread
-        + _COMMON.get(layout.format, 0.0)
+        - _UNREAD_WEIGHT * min(agree, 5.0) * unread
+        + _PRIOR.get(layout.format, 0.0)
         - 0.3 * (layout.order == "cabrera")
     )
 
 
 def _beside_rows(rows: Sequence[Row], names: Sequence[Name]) -> list[tuple[int, Name]]:
-    """Names with the number of their row: all stand about as far above or below their traces."""
+    """Names with the number of their row; a page prints all names at about the same height above their traces."""
     best: tuple[float, list[tuple[int, Name]]] = (-1.0, [])
     levels = np.array([row.level for row in rows])
     for offset in _NAME_OFFSETS_MM:
         pairs = []
         total = -0.02 * abs(float(offset))
         for name in names:
-            away = np.abs(levels + offset - name.y)
-            row = int(np.argmin(away))
-            inside = rows[row].start - _NAME_BEFORE_MM - 14 < name.x < rows[row].end
-            if away[row] < _NAME_BESIDE_MM and inside:
+            distance = np.abs(levels + offset - name.y)
+            row = int(np.argmin(distance))
+            inside = rows[row].start - _NAME_BEFORE_MM - _NAMES_LEFT_MM < name.x < rows[row].end
+            if distance[row] < _NAME_BESIDE_MM and inside:
                 pairs.append((row, name))
-                total += name.weight * (1 - 0.3 * away[row] / _NAME_BESIDE_MM)
+                total += name.weight * (1 - 0.3 * distance[row] / _NAME_BESIDE_MM)
         if total > best[0]:
             best = (total, pairs)
     return best[1]
 
 
-def _fitted(options: PageOptions, rows: Sequence[Row], places: Sequence[tuple[int, Name]]) -> PageLayout | None:
-    """The rows and names as this format; None where the number of rows is another."""
+def _match_format(options: PageOptions, rows: Sequence[Row], places: Sequence[tuple[int, Name]]) -> PageLayout | None:
+    """The rows and names as a page of these options; None for another number of rows.
+
+    Args:
+        options: a format and an order of the limb leads.
+        rows: from top to bottom.
+        places: names with the numbers of their rows.
+    """
     labels = options.rows
     if len(labels) != len(rows):
         return None
     columns = max(len(row) for row in labels)
-    strips = [k for k, row in enumerate(labels) if len(row) == 1 and columns > 1]
-    edges = _column_edges(rows, places, columns, set(strips))
+    strips = {k for k, row in enumerate(labels) if len(row) == 1 and columns > 1}
+    edges = _column_edges(rows, places, columns, strips)
     weights: list[float] = []
     agree: list[float] = []
     strip_leads: dict[int, dict[str, float]] = {k: defaultdict(float) for k in strips}
     for row, name in places:
-        if row in strip_leads:
-            if name.x < rows[row].start + 25.0:
-                strip_leads[row][name.lead] += name.weight
-                agree.append(0.5 + 0.5 * (name.lead == labels[row][0]))
-                weights.append(name.weight)
-            continue
-        column = int(np.searchsorted(edges[1:-1], name.x + _NAME_BEFORE_MM))
-        agree.append(float(labels[row][column].removeprefix("-") == name.lead))
-        weights.append(name.weight)
-    spans = []
-    for k, leads in enumerate(labels):
-        if k in strip_leads:
-            best = max(strip_leads[k].items(), key=lambda pair: pair[1], default=(leads[0], 0.0))
-            lead = best[0] if best[1] >= _STRIP_WEIGHT else leads[0]
-            spans.append(Span(lead, k, *_strip_ends(rows[k], float(edges[0]), float(edges[-1])), False))
-            continue
-        for column, label in enumerate(leads):
-            lead = label.removeprefix("-")
-            spans.append(Span(lead, k, float(edges[column]), float(edges[column + 1]), label != lead))
-    share = float(np.average(agree, weights=weights)) if agree else 0.0
-    strip_names = tuple(span.lead for span in spans if span.row in strip_leads)
-    return PageLayout(options.format, options.order, strip_names, tuple(spans), share, float(np.dot(agree, weights)))
+        if row not in strips:
+            column = int(np.searchsorted(edges[1:-1], name.x + _NAME_BEFORE_MM))
+            agree.append(float(labels[row][column].removeprefix("-") == name.lead))
+            weights.append(name.weight)
+        elif name.x < rows[row].start + _STRIP_NAME_MM:
+            strip_leads[row][name.lead] += name.weight
+            agree.append(0.5 + 0.5 * (name.lead == labels[row][0]))
+            weights.append(name.weight)
+    spans: list[Span] = []
+    for k, row_labels in enumerate(labels):
+        if k in strips:
+            spans.append(_strip_span(k, row_labels[0], strip_leads[k], rows[k], edges))
+        else:
+            spans += _column_spans(k, row_labels, edges)
+    agreement = float(np.average(agree, weights=weights)) if agree else 0.0
+    return PageLayout(options.format, options.order, tuple(spans), agreement, float(np.dot(agree, weights)))
 
 
-def _strip_ends(row: Row, start: float, end: float) -> tuple[float, float]:
-    """Ends of a rhythm strip, mm: those of the rows above where it is about as long."""
-    alike = abs(row.start - start) < _ALIKE_MM and abs(row.end - end) < _ALIKE_MM
-    return (start, end) if alike else (row.start, row.end)
+def _column_spans(row: int, labels: Sequence[str], edges: Array) -> list[Span]:
+    """The leads of a row of columns. edges: (columns + 1,) mm."""
+    leads = [label.removeprefix("-") for label in labels]
+    return [
+        Span(lead, row, float(edges[k]), float(edges[k + 1]), 1 if label == lead else -1)
+        for k, (label, lead) in enumerate(zip(labels, leads, strict=True))
+    ]
 
 
-def _column_edges(
-    rows: Sequence[Row], places: Sequence[tuple[int, Name]], columns: int, strips: set[int]
-) -> np.ndarray:
-    """Left ends of the columns and the right end of the last, mm: equal shares of the rows' length.
+def _strip_span(number: int, label: str, names: Mapping[str, float], row: Row, edges: Array) -> Span:
+    """The lead of a rhythm strip: by the names (lead -> weight) at its start, else the label of the format.
 
-    Where the names of neighbouring columns stand at another distance, the page is cut off at its right, and the names'
-    distance holds.
+    Its ends are those of the columns above where it is about as long.
+    """
+    lead, weight = max(names.items(), key=lambda pair: pair[1], default=(label, 0.0))
+    start, end = float(edges[0]), float(edges[-1])
+    if abs(row.start - start) >= _STRIP_ALIGNMENT_MM or abs(row.end - end) >= _STRIP_ALIGNMENT_MM:
+        start, end = row.start, row.end
+    return Span(lead if weight >= _STRIP_WEIGHT else label, number, start, end, 1)
+
+
+def _column_edges(rows: Sequence[Row], places: Sequence[tuple[int, Name]], columns: int, strips: set[int]) -> Array:
+    """Left ends of the columns and the right end of the last, (columns + 1,) mm: equal parts of the rows' length.
+
+    Where the distance between the names of neighbouring columns is another, the picture cuts off the right of the
+    page, and the distance between the names is taken.
     """
     main = [row for k, row in enumerate(rows) if k not in strips]
     start, end = float(np.median([row.start for row in main])), float(np.median([row.end for row in main]))
@@ -157,16 +188,16 @@ def _column_edges(
     steps = _name_steps(places, strips)
     if steps.size:
         near = [step / round(step / share) for step in steps if round(step / share) >= 1]
-        named = float(np.median(near)) if len(near) >= columns - 1 else share
-        # A wrong start of a row or a cut page: the names agree among each other and not with the rows.
-        if len(near) >= columns and 0.02 < abs(named / share - 1) < 0.15 and np.std(near) < 0.02 * named:
-            share = named
+        name_pitch = float(np.median(near)) if len(near) >= columns - 1 else share
+        # The picture cuts off the page, or rows start at a wrong place: the names agree with each other only.
+        if len(near) >= columns and 0.02 < abs(name_pitch / share - 1) < 0.15 and np.std(near) < 0.02 * name_pitch:
+            share = name_pitch
             lefts = [name.x - round((name.x - start) / share) * share for row, name in places if row not in strips]
             start = max(start, float(np.median(lefts)) - 2.0) if lefts and np.median(lefts) > start + 6 else start
-    return start + share * np.arange(columns + 1)
+    return np.asarray(start + share * np.arange(columns + 1), dtype=np.float64)
 
 
-def _name_steps(places: Sequence[tuple[int, Name]], strips: set[int]) -> np.ndarray:
+def _name_steps(places: Sequence[tuple[int, Name]], strips: set[int]) -> Array:
     """Distances between the left ends of names in the same row, mm."""
     steps = []
     for row in {row for row, _ in places} - strips:
@@ -176,40 +207,41 @@ def _name_steps(places: Sequence[tuple[int, Name]], strips: set[int]) -> np.ndar
 
 
 def pulse_scales(rows: Sequence[Row]) -> tuple[float | None, float | None]:
-    """mm per mV and mm per s that the calibration pulses say: 1 mV high and, of most machines, 0.2 s long."""
-    pulses: list[Pulse] = [pulse for row in rows for pulse in row.pulses]
+    """Gain in mm/mV and speed in mm/s by the calibration pulses, None where they do not decide it.
+
+    A pulse is 1 mV high and lasts 0.2 s on most machines (Kligfield et al. 2007, AHA/ACC/HRS recommendations).
+    """
+    pulses = [pulse for row in rows for pulse in row.pulses]
     if not pulses:
         return None, None
     heights = np.array([pulse.height for pulse in pulses])
-    gains = np.array([5.0, 10.0, 20.0])
-    gain = float(gains[int(np.argmin(np.abs(np.log(gains / np.median(heights)))))])
+    gain = float(_GAINS[int(np.argmin(np.abs(np.log(_GAINS / np.median(heights)))))])
     width = float(np.median([pulse.x1 - pulse.x0 for pulse in pulses]))
     return gain, 50.0 if width > 7.5 else 25.0 if width > 3.5 else None
 
 
-def aligned(rows: Sequence[Row]) -> list[Row]:
-    """Rows with one start and end where all but one agree: a pulse that one row hides stands in all of them."""
+def align_rows(rows: Sequence[Row]) -> list[Row]:
+    """Rows with a common start and end where most agree: a pulse that is hidden in one row is there nevertheless."""
     if len(rows) < 3:
         return list(rows)
     starts, ends = np.array([row.start for row in rows]), np.array([row.end for row in rows])
-    start, end = _agreed(starts, later=True), _agreed(ends, later=False)
+    start, end = _consensus(starts, later=True), _consensus(ends, later=False)
     return [
         replace(
             row,
-            start=start if start is not None and abs(row.start - start) < 22.0 else row.start,
-            end=end if end is not None and abs(row.end - end) < 22.0 else row.end,
+            start=start if start is not None and abs(row.start - start) < _PULSE_ALIGNMENT_MM else row.start,
+            end=end if end is not None and abs(row.end - end) < _PULSE_ALIGNMENT_MM else row.end,
         )
         for row in rows
     ]
 
 
-def _agreed(values: np.ndarray, *, later: bool) -> float | None:
-    """The value that most rows have within 2.5 mm; of several groups the larger, then the one further inside."""
+def _consensus(values: Array, *, later: bool) -> float | None:
+    """The value (mm) of the largest group of rows within 2.5 mm, None where that is small.
+
+    Args:
+        later: of two groups of the same size, whether the one with larger values is taken.
+    """
     groups = [values[np.abs(values - value) < 2.5] for value in values]
     best = max(groups, key=lambda group: (len(group), group.mean() if later else -group.mean()))
     return float(np.median(best)) if len(best) >= 0.4 * len(values) else None
-
-
-def is_twelve_lead(layout: PageLayout) -> bool:
-    """Whether every one of the twelve leads stands on the sheet."""
-    return {span.lead for span in layout.spans} == set(LEADS)

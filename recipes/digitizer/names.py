@@ -1,4 +1,4 @@
-"""Leads' names on a sheet: words of ink beside the traces, and which lead each of them names."""
+"""Names of leads on a sheet: the words beside the traces, and the lead that each of them names."""
 
 from __future__ import annotations
 
@@ -12,32 +12,45 @@ from PIL import Image
 from scipy.ndimage import binary_dilation, find_objects, label
 
 from recipes.digitizer.network import NAME_CLASSES, WORD_SHAPE, NameNetwork
-from recipes.digitizer.traces import Ink, Row
+from recipes.digitizer.traces import InkMap, Row
 
-_INK = 0.3
+_INK = 0.3  # of full ink: enough for a letter
 _PEN_MM = 0.45  # on either side of a trace's middle
-_OTHER_HEIGHT = 0.3  # that a name's height may differ from the others'
+_OTHER_HEIGHT = 0.3  # relative difference of a name's height from the median; a machine prints all in one size
 _WORD_MM = (1.2, 7.5)  # height of a name's letters
 _WIDEST_MM = 13.0
+_LETTER_MM, _LETTER_MM2 = (0.9, 8.5), 0.25  # height, and least area of the box of a letter
 _LETTER_GAP = 0.75  # of a word's height: letters closer than that belong together
-_SPACED_GAP = 1.6  # of machines that print I I I
-_MOST_WORDS = 600
-_LEAST_CHANCE = 0.6
-_LONGEST_ASPECT = 3.2  # width to height of what a word's picture shows
+_WIDE_LETTER_GAP = 1.6  # of machines that print I I I
+_MOST_WORDS = 600  # of a sheet; a page full of text has no more names than another
+_LEAST_PROBABILITY = 0.6
+_LONGEST_ASPECT = 3.2  # width to height of a word that fills its picture
+_WEIGHTS = {"I": 0.15, "II": 0.5, "III": 0.8}  # strokes and ticks look like I, sometimes like II; others weigh 1
 
 
 @dataclass(frozen=True)
 class Name:
-    """A lead's name on the sheet. box: (x0, y0, x1, y1) mm. chance: 0-1, of being that name."""
+    """A lead's name on the sheet.
+
+    Attributes:
+        lead: I to V6.
+        box: (x0, y0, x1, y1) mm of the sheet.
+        probability: 0-1, of being that name.
+    """
 
     lead: str
     box: tuple[float, float, float, float]
-    chance: float
+    probability: float
 
     @property
     def weight(self) -> float:
-        """How much it says: strokes and ticks look like I, and now and then like II."""
-        return self.chance * {"I": 0.15, "II": 0.5, "III": 0.8}.get(self.lead, 1.0)
+        """Evidence for a layout, 0-1: less for names that other strokes are taken for."""
+        return self.probability * _WEIGHTS.get(self.lead, 1.0)
+
+    @property
+    def height(self) -> float:
+        """Of the letters, mm."""
+        return self.box[3] - self.box[1]
 
     @property
     def x(self) -> float:
@@ -51,62 +64,71 @@ class Name:
 
 
 def word_picture(ink: NDArray[np.floating]) -> NDArray[np.float32]:
-    """(2, *WORD_SHAPE): a word's ink (rows, columns), cut to its letters, as high as the picture; and its proportions.
+    """A word as the network reads it, (2, *WORD_SHAPE): its ink as high as the picture, and the columns that it fills.
 
-    The second channel is 1 in the columns that the word fills, so that a thin I differs from a stretched one.
+    The second channel is 1 in these columns: the proportions distinguish an I from other vertical strokes.
+
+    Args:
+        ink: (rows, columns), cut to the word's letters.
     """
     rows, columns = WORD_SHAPE
     height, width = ink.shape
     wide = int(np.clip(round(rows * width / height * columns / (rows * _LONGEST_ASPECT)), 2, columns))
-    shrunk = Image.fromarray(np.ascontiguousarray(ink, dtype=np.float32)).resize((wide, rows), Image.Resampling.BOX
-                             if height > rows else Image.Resampling.BILINEAR)  # fmt: skip
+    resampling = Image.Resampling.BOX if height > rows else Image.Resampling.BILINEAR
+    values = np.asarray(Image.fromarray(np.ascontiguousarray(ink, dtype=np.float32)).resize((wide, rows), resampling))
     picture = np.zeros((2, rows, columns), dtype=np.float32)
-    values = np.asarray(shrunk)
     picture[0, :, :wide] = np.clip(values / max(float(values.max()), 1e-6), 0, 1)
     picture[1, :, :wide] = 1.0
     return picture
 
 
-def find_names(ink: Ink, px_per_mm: float, rows: Sequence[Row], network: NameNetwork) -> list[Name]:
-    """The leads' names on a sheet whose rows are known."""
-    rest = without_traces(ink, px_per_mm, rows)
-    boxes = word_boxes(rest, px_per_mm)
+def find_names(ink: InkMap, px_per_mm: float, rows: Sequence[Row], network: NameNetwork) -> list[Name]:
+    """The names of leads on a sheet, from top to bottom.
+
+    Args:
+        ink: of the sheet.
+        px_per_mm: pixels of the ink per mm.
+        rows: of traces on the sheet.
+        network: as `recipes.digitizer.network.load_network` gives it.
+    """
+    rest = _without_traces(ink, px_per_mm, rows)
+    boxes = _word_boxes(rest, px_per_mm)
     if not boxes:
         return []
     pictures = np.stack([word_picture(rest[y0:y1, x0:x1]) for x0, y0, x1, y1 in boxes])
     with torch.inference_mode():
-        chances = network(torch.from_numpy(pictures)).softmax(dim=1).numpy()
+        probabilities = network(torch.from_numpy(pictures)).softmax(dim=1).numpy()
     names = []
-    for (x0, y0, x1, y1), chance in zip(boxes, chances, strict=True):
-        best = int(np.argmax(chance[:-1]))
-        if chance[best] > _LEAST_CHANCE:
-            corners = (x0 / px_per_mm, y0 / px_per_mm, x1 / px_per_mm, y1 / px_per_mm)
-            names.append(Name(NAME_CLASSES[best], corners, float(chance[best])))
+    for (x0, y0, x1, y1), probability in zip(boxes, probabilities, strict=True):
+        best = int(np.argmax(probability[:-1]))
+        if probability[best] > _LEAST_PROBABILITY:
+            box_mm = (x0 / px_per_mm, y0 / px_per_mm, x1 / px_per_mm, y1 / px_per_mm)
+            names.append(Name(NAME_CLASSES[best], box_mm, float(probability[best])))
     return _of_one_height(_without_overlaps(names))
 
 
 def _of_one_height(names: list[Name]) -> list[Name]:
-    """Without what is much higher or lower than the names of several letters: a machine prints all in one size."""
-    heights = [name.box[3] - name.box[1] for name in names if name.weight > 0.9]
+    """The names whose letters have about the usual height, which follows from the clearest names."""
+    heights = [name.height for name in names if name.weight > 0.9]
     if len(heights) < 3:
         return names
     usual = float(np.median(heights))
-    return [name for name in names if abs((name.box[3] - name.box[1]) / usual - 1) < _OTHER_HEIGHT]
+    return [name for name in names if abs(name.height / usual - 1) < _OTHER_HEIGHT]
 
 
-def without_traces(ink: Ink, px_per_mm: float, rows: Sequence[Row]) -> Ink:
+def _without_traces(ink: InkMap, px_per_mm: float, rows: Sequence[Row]) -> InkMap:
     """The ink without the strokes along the rows' traces."""
     trace = np.zeros(ink.shape, dtype=np.bool_)
     for row in rows:
-        ends = row.y.reshape(-1, 2) * px_per_mm - 0.5  # of the pen's way in each column
+        ends = row.y.reshape(-1, 2) * px_per_mm - 0.5  # heights in the two halves of each column
         columns = np.flatnonzero(np.isfinite(ends).all(axis=1))
         if not columns.size:
             continue
         first, last = ends[columns].min(axis=1), ends[columns].max(axis=1)
-        joined = np.concatenate([[False], np.diff(columns) == 1])  # a steep way goes on from the last column
+        continuous = np.concatenate([[False], np.diff(columns) == 1])  # a steep stroke begins at the last column's end
         before_first, before_last = np.roll(first, 1), np.roll(last, 1)
-        top = np.where(joined, np.minimum(first, before_last), first)
-        bottom = np.where(joined, np.maximum(last, before_first), last)
+        top = np.where(continuous, np.minimum(first, before_last), first)
+        bottom = np.where(continuous, np.maximum(last, before_first), last)
         for column, y0, y1 in zip(columns.tolist(), top.tolist(), bottom.tolist(), strict=True):
             trace[max(0, round(y0)) : max(0, round(y1)) + 1, column] = True
     pen = max(1, round(_PEN_MM * px_per_mm))
@@ -114,28 +136,33 @@ def without_traces(ink: Ink, px_per_mm: float, rows: Sequence[Row]) -> Ink:
     return np.where(trace, np.float32(0.0), ink)
 
 
-def word_boxes(ink: Ink, px_per_mm: float) -> list[tuple[int, int, int, int]]:
-    """Boxes (x0, y0, x1, y1; pixels) of words: letters near to each other and of one height."""
+def _word_boxes(ink: InkMap, px_per_mm: float) -> list[tuple[int, int, int, int]]:
+    """Boxes (x0, y0, x1, y1; pixels) of words: single letters, and letters near each other on one line."""
     labels, _ = label(ink > _INK, structure=np.ones((3, 3)))
     letters = []
     for rows, columns in find_objects(labels):
         height, width = (rows.stop - rows.start) / px_per_mm, (columns.stop - columns.start) / px_per_mm
-        if 0.9 <= height <= _WORD_MM[1] + 1 and width <= _WIDEST_MM and width * height > 0.25:
+        if _LETTER_MM[0] <= height <= _LETTER_MM[1] and width <= _WIDEST_MM and width * height > _LETTER_MM2:
             letters.append([columns.start, rows.start, columns.stop, rows.stop])
-    letters.sort()
-    words = {tuple(box) for box in letters[: 4 * _MOST_WORDS]}
-    for gap in (_LETTER_GAP, _SPACED_GAP):
-        words |= {tuple(box) for box in _joined(letters[: 4 * _MOST_WORDS], gap)}
-    sized = [
+    letters = sorted(letters)[: 4 * _MOST_WORDS]
+    words = {tuple(box) for box in letters}
+    for gap in (_LETTER_GAP, _WIDE_LETTER_GAP):
+        words |= {tuple(box) for box in _group_letters(letters, gap)}
+    candidates = [
         (x0, y0, x1, y1)
         for x0, y0, x1, y1 in words
         if _WORD_MM[0] <= (y1 - y0) / px_per_mm <= _WORD_MM[1] and (x1 - x0) / px_per_mm <= _WIDEST_MM
     ]
-    return sorted(sized)[:_MOST_WORDS]
+    return sorted(candidates)[:_MOST_WORDS]
 
 
-def _joined(letters: list[list[int]], gap: float) -> list[list[int]]:
-    """Letters (sorted by their left ends) joined to words."""
+def _group_letters(letters: list[list[int]], gap: float) -> list[list[int]]:
+    """Boxes of words from boxes of letters, which are sorted by their left ends.
+
+    Args:
+        letters: (x0, y0, x1, y1) pixels.
+        gap: largest gap between two letters of a word, of its height.
+    """
     words: list[list[int]] = []
     for x0, y0, x1, y1 in letters:
         for word in reversed(words[-40:]):
@@ -150,13 +177,13 @@ def _joined(letters: list[list[int]], gap: float) -> list[list[int]]:
 
 
 def _without_overlaps(names: list[Name]) -> list[Name]:
-    """Of names that lie over each other the likeliest, a longer one before its parts."""
+    """The names, from top to bottom; of those that overlap the most probable one, a word rather than its parts."""
     best: list[Name] = []
-    for name in sorted(names, key=lambda n: -n.chance * (n.box[2] - n.box[0]) ** 0.5):
-        if all(_apart(name.box, other.box) for other in best):
+    for name in sorted(names, key=lambda n: -n.probability * (n.box[2] - n.box[0]) ** 0.5):
+        if all(_are_disjoint(name.box, other.box) for other in best):
             best.append(name)
     return sorted(best, key=lambda n: (n.y, n.x))
 
 
-def _apart(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+def _are_disjoint(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
     return a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]

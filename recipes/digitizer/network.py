@@ -1,4 +1,4 @@
-"""The digitizer's network: which lead's name a word beside a trace is."""
+"""The digitizer's network: a small convolutional classifier of the words beside the traces."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from torch import nn
 from render.record import LEADS
 
 NAME_CLASSES = (*LEADS, "")
-"""What it tells apart; the last stands for every other word, upside-down names, and specks."""
+"""Classes of words; the last is every other word, a name that is not upright, and specks."""
 WORD_SHAPE = (24, 48)
 """Rows and columns of a word's picture."""
 WEIGHTS = Path(__file__).parent / "weights.safetensors"
-"""The weights that come with the project; see `recipes.digitizer.training`."""
+"""The weights of the project; see `recipes.digitizer.training`."""
 
 _WIDTHS = (16, 32, 64)
 
 
 class NameNetwork(nn.Module):
-    """Words (B, 2, *WORD_SHAPE) -> logits (B, 13) of `NAME_CLASSES`: see `recipes.digitizer.names.word_picture`."""
+    """Words (B, 2, *WORD_SHAPE), as `recipes.digitizer.names.word_picture` makes them, -> logits (B, 13)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,13 +36,17 @@ class NameNetwork(nn.Module):
         )
 
     def forward(self, words: torch.Tensor) -> torch.Tensor:
-        """Logits of the classes."""
+        """Logits (B, 13) of `NAME_CLASSES`."""
         logits: torch.Tensor = self.head(self.features(words))
         return logits
 
 
 def load_network(file: Path = WEIGHTS) -> NameNetwork:
-    """The network with the weights in `file`, ready to look."""
+    """The network with the weights in `file`, in evaluation mode.
+
+    Raises:
+        FileNotFoundError: Where there is no such file.
+    """
     from safetensors.torch import load_file
 
     network = NameNetwork()

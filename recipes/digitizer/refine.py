@@ -1,8 +1,8 @@
-"""The pen's way fitted to the ink: a polyline is drawn with a round pen, and moved until it leaves the ink that is there.
+"""Traces at a fraction of a pixel: the polyline whose drawing with a round pen is most like the ink.
 
-Where a wave is narrow its two ways run into one stroke, and no column of pixels says where either lies; what the whole
-stroke looks like says it. Vertices stand half a pixel apart and move up and down only. A pixel depends on the two ends
-of its nearest segment, so that one step of Gauss and Newton solves a system of five diagonals.
+The two flanks of a narrow wave are one stroke, and no single column of pixels shows either of them; the shape of the
+whole stroke does. The vertices of the polyline are half a pixel apart and move up and down only. A pixel depends on the
+two ends of its nearest segment, so that each Gauss-Newton step solves a system of five diagonals.
 """
 
 from __future__ import annotations
@@ -17,30 +17,41 @@ from scipy.linalg import solveh_banded
 from scipy.ndimage import maximum_filter1d, minimum_filter1d
 
 from recipes.digitizer.layout import Span
-from recipes.digitizer.traces import REACH_MM, Ink, Row, Trace, bridged, rows_apart, trace_band
+from recipes.digitizer.picture import Array
+from recipes.digitizer.traces import REACH_MM, InkMap, PenPath, Row, close_gaps, row_distance, trace_band
 from render.jit import jit
 
-Array = NDArray[np.float64]
-
 _STEPS = 14
-_SMOOTH = 0.02  # weight of a second difference of one pixel beside a pixel's error of 1
+_SMOOTH = 0.02  # weight of a second difference of one pixel, relative to an error of 1 in a pixel's ink
 _DAMPING = 0.02
-_TURN = 1.0  # pixels of a second difference
+_TURN = 1.0  # pixels: a larger second difference is the turn of a wave and counts less
 _LONGEST_STEP = 3.0  # pixels
-_LEAST_BLUR, _MOST_BLUR = 0.15, 1.5  # pixels
-_MARK_INK, _MARK_ASIDE_MM, _LEAST_MARK_MM, _MARK_REACH_MM = 0.3, 0.6, 1.5, 16.0
-_ROBUST = 0.5  # an error of a pixel from which on it counts less: other ink lies there
+_FIRST_BLUR, _LEAST_BLUR, _MOST_BLUR = 0.4, 0.15, 1.5  # pixels
+_ROBUST = 0.5  # ink: a pixel with a larger error counts less, since other ink lies there
+_MARK_INK = 0.3  # of a mark between leads; half of it at most beside the mark
+_MARK_ASIDE_MM, _LEAST_MARK_MM, _MARK_REACH_MM = 0.6, 1.5, 16.0  # to its bare sides; its length; from the row's level
 
 
 @jit
-def _normal_equations(ink, y, pen, blur, depth, robust):  # type: ignore[no-untyped-def]  # numba infers these
-    """Diagonal, off-diagonal and right side for a step of the heights y (2 * columns,), and sums for pen and blur."""
+def _normal_equations(ink, y, pen, blur):  # type: ignore[no-untyped-def]  # numba infers these
+    """The Gauss-Newton step of heights, pen and blur.
+
+    Args:
+        ink: float64 (rows, columns) 0-1.
+        y: (2 * columns,) heights of the vertices, pixels; NaN where there is no trace.
+        pen: width, pixels.
+        blur: of the edge of a stroke, pixels.
+
+    Returns:
+        Diagonal, next diagonal and right side of the system for y, each (2 * columns,); and (5,) for pen and blur:
+        squares and product of the derivatives by both, and the products with the error.
+    """
     rows, columns = ink.shape
     vertices = y.size
     diagonal, beside, right = np.zeros(vertices), np.zeros(vertices), np.zeros(vertices)
-    shape = np.zeros(6)  # of the pen: squares and products of the derivatives by width and blur, with the error
+    shape = np.zeros(5)
     margin = pen / 2 + 4 * blur + 0.5
-    reach = int(math.ceil(margin)) + 1
+    reach = math.ceil(margin) + 1
     for column in range(columns):
         first, last = max(0, 2 * (column - reach)), min(vertices - 1, 2 * (column + reach) + 1)
         top, bottom = 1e9, -1e9
@@ -69,9 +80,9 @@ def _normal_equations(ink, y, pen, blur, depth, robust):  # type: ignore[no-unty
                 continue
             away = math.sqrt(best)
             value = 1.0 / (1.0 + math.exp(min(30.0, (away - pen / 2) / blur)))
-            error = ink[row, column] - depth * value
-            weight = 1.0 / (1.0 + (error / robust) ** 2)
-            steep = depth * value * (1.0 - value) / blur  # minus the derivative by the distance
+            error = ink[row, column] - value
+            weight = 1.0 / (1.0 + (error / _ROBUST) ** 2)
+            steep = value * (1.0 - value) / blur  # minus the derivative by the distance
             direction = up / max(away, 1e-6)
             left_by, right_by = steep * (1.0 - share) * direction, steep * share * direction
             diagonal[at] += weight * left_by * left_by
@@ -85,24 +96,26 @@ def _normal_equations(ink, y, pen, blur, depth, robust):  # type: ignore[no-unty
             shape[2] += weight * by_blur * by_blur
             shape[3] += weight * by_pen * error
             shape[4] += weight * by_blur * error
-            shape[5] += weight * error * error
     return diagonal, beside, right, shape
 
 
 def fit_pen(ink: NDArray[np.floating], heights: Array, pen: float) -> Array:
-    """Heights (2 * columns,) of the pen in each half column, pixels, from heights near them; NaN stays.
+    """Heights (2 * columns,) of the pen in each half column, pixels; NaN stays NaN.
 
-    ink: (rows, columns), 0-1. pen: its width, pixels.
+    Args:
+        ink: (rows, columns) 0-1; the centre of the top left pixel is at (0, 0).
+        heights: (2 * columns,) pixels, to start from; within a few pixels of the stroke.
+        pen: about its width, pixels; it is fitted too.
     """
     band = np.ascontiguousarray(ink, dtype=np.float64)
     y = heights.astype(np.float64).copy()
     present = np.isfinite(y)
     if present.sum() < 3:
         return y
-    blur = 0.4
+    blur = _FIRST_BLUR
     bands = np.zeros((3, y.size))
     for _ in range(_STEPS):
-        diagonal, beside, right, shape = _normal_equations(band, y, pen, blur, 1.0, _ROBUST)
+        diagonal, beside, right, shape = _normal_equations(band, y, pen, blur)
         smooth = _second_differences(y)
         bands[0] = np.where(present, diagonal * (1 + _DAMPING) + 1e-4 + smooth[0], 1.0)
         bands[1] = beside + smooth[1]
@@ -115,7 +128,7 @@ def fit_pen(ink: NDArray[np.floating], heights: Array, pen: float) -> Array:
 
 
 def _shape_step(pen: float, blur: float, shape: Array) -> tuple[float, float]:
-    """The pen's width and blur after a step of their own."""
+    """Width and blur of the pen after their step, from the sums (5,) of `_normal_equations`."""
     matrix = np.array([[shape[0], shape[1]], [shape[1], shape[2]]]) * (1 + 0.05 * np.eye(2)) + 1e-6 * np.eye(2)
     by_pen, by_blur = np.linalg.solve(matrix, shape[3:5])
     return (
@@ -125,7 +138,7 @@ def _shape_step(pen: float, blur: float, shape: Array) -> tuple[float, float]:
 
 
 def _second_differences(y: Array) -> Array:
-    """The three lower diagonals of the matrix that sums weighted squares of second differences of y.
+    """The main and the two lower diagonals (3, n) of the matrix that sums weighted squares of second differences of y.
 
     A difference of several pixels counts little: there a wave turns.
     """
@@ -143,7 +156,7 @@ def _second_differences(y: Array) -> Array:
 
 
 def _product(bands: Array, values: Array) -> Array:
-    """The symmetric matrix with these lower diagonals, times values."""
+    """The symmetric matrix with the diagonals `bands` (3, n) times values (n,)."""
     result: Array = bands[0] * values
     for k in (1, 2):
         result[k:] += bands[k, :-k] * values[:-k]
@@ -151,20 +164,27 @@ def _product(bands: Array, values: Array) -> Array:
     return result
 
 
-def fitted_rows(ink: Ink, px_per_mm: float, rows: Sequence[Row], spans: Sequence[Span]) -> list[Row]:
-    """The rows with the pen fitted to the ink, each lead by itself, the marks between leads taken out first."""
+def refine_rows(ink: InkMap, px_per_mm: float, rows: Sequence[Row], spans: Sequence[Span]) -> list[Row]:
+    """The rows with the pen fitted to the ink: each lead separately, without the marks between leads.
+
+    Args:
+        ink: of the sheet.
+        px_per_mm: pixels of the ink per mm.
+        rows: of the sheet, as `recipes.digitizer.traces.find_rows` gives them.
+        spans: the leads' places on the rows.
+    """
     plain = _without_marks(ink, px_per_mm, rows, spans)
-    apart = rows_apart([row.level for row in rows])
+    apart = row_distance([row.level for row in rows])
     return [
-        _fitted(plain, px_per_mm, row, apart, [span for span in spans if span.row == number])
+        _refine_row(plain, px_per_mm, row, apart, [span for span in spans if span.row == number])
         for number, row in enumerate(rows)
     ]
 
 
-def _fitted(ink: Ink, px_per_mm: float, row: Row, apart: float, spans: Sequence[Span]) -> Row:
-    """The row traced again, each of its leads by itself: at their common end two leads run into one another."""
-    places = (np.arange(2 * ink.shape[1]) - 0.5) / 2  # of the half columns' middles
-    y, strength, thick = np.full(places.size, np.nan), np.zeros(places.size), np.zeros(places.size, dtype=np.bool_)
+def _refine_row(ink: InkMap, px_per_mm: float, row: Row, apart: float, spans: Sequence[Span]) -> Row:
+    """The row traced again, each of its leads separately, since the strokes of two leads join at their common end."""
+    places = (np.arange(2 * ink.shape[1]) - 0.5) / 2  # middles of the half columns
+    y, strength, overlap = np.full(places.size, np.nan), np.zeros(places.size), np.zeros(places.size, dtype=np.bool_)
     top = max(0, round((row.level - REACH_MM) * px_per_mm))
     bottom = min(ink.shape[0], round((row.level + REACH_MM) * px_per_mm))
     for span in spans:
@@ -173,62 +193,76 @@ def _fitted(ink: Ink, px_per_mm: float, row: Row, apart: float, spans: Sequence[
             continue
         band = np.ascontiguousarray(ink[top:bottom, begin:end], dtype=np.float64)
         trace = trace_band(band, px_per_mm, row.level * px_per_mm - top, apart * px_per_mm)
-        known = np.isfinite(trace.height)
-        if not known.any():
+        if not np.isfinite(trace.height).any():
             continue
-        own = places[: 2 * (end - begin)]
-        heights = np.where(known, np.interp(own, trace.place[known], trace.height[known]), np.nan)
         inside = slice(2 * begin, 2 * end)
-        heights = fit_pen(band, bridged(heights, 2 * px_per_mm), trace.pen)
-        if (wide := _stretched(heights, trace)) is not None:
-            heights = fit_pen(band, wide, trace.pen)
-        y[inside] = (heights + top + 0.5) / px_per_mm
-        strength[inside], thick[inside] = trace.strength.repeat(2), trace.thick.repeat(2)
-    return replace(row, x=(places + 0.5) / px_per_mm, y=y, ink=strength, crowded=thick)
+        y[inside] = (_fit_trace(band, trace, px_per_mm) + top + 0.5) / px_per_mm
+        strength[inside], overlap[inside] = trace.strength.repeat(2), trace.overlap.repeat(2)
+    return replace(row, x=(places + 0.5) / px_per_mm, y=y, ink=strength, overlap=overlap)
 
 
-def _stretched(heights: Array, trace: Trace) -> Array | None:
-    """The heights, moved to the end of the stroke where they leave more than two pens of it without a way; or None."""
+def _fit_trace(band: Array, trace: PenPath, px_per_mm: float) -> Array:
+    """Heights (2 * columns,) of the pen in a band of ink, pixels, from the trace through it."""
+    present = np.isfinite(trace.height)
+    places = (np.arange(present.size) - 0.5) / 2
+    heights = np.where(present, np.interp(places, trace.place[present], trace.height[present]), np.nan)
+    heights = fit_pen(band, close_gaps(heights, 2 * px_per_mm), trace.pen)
+    if (longer := _move_to_stroke_ends(heights, trace)) is not None:
+        heights = fit_pen(band, longer, trace.pen)
+    return heights
+
+
+def _move_to_stroke_ends(heights: Array, trace: PenPath) -> Array | None:
+    """Heights at the end of the stroke where more than two pens' widths of it lie beyond the polyline.
+
+    None where there is no such place, and the fit is complete.
+    """
     size = 2 * (math.ceil(trace.pen / 2) + 1) + 1  # columns that a pen in the middle one can blacken
     columns = heights.reshape(-1, 2)
     low = minimum_filter1d(np.nan_to_num(columns, nan=np.inf).min(axis=1), size)
     high = maximum_filter1d(np.nan_to_num(columns, nan=-np.inf).max(axis=1), size)
     above, below = low - (trace.first + trace.pen / 2), (trace.last - trace.pen / 2) - high
-    missing = trace.inked & np.isfinite(low) & (np.maximum(above, below) > 2 * trace.pen)
+    missing = trace.stroke_mask & np.isfinite(low) & (np.maximum(above, below) > 2 * trace.pen)
     if not missing.any():
         return None
     ends = np.where(above > below, trace.first + trace.pen / 2, trace.last - trace.pen / 2)
-    return np.where((missing.repeat(2)) & np.isfinite(heights), ends.repeat(2), heights)
+    return np.where(missing.repeat(2) & np.isfinite(heights), ends.repeat(2), heights)
 
 
-def _without_marks(ink: Ink, px_per_mm: float, rows: Sequence[Row], spans: Sequence[Span]) -> Ink:
-    """The ink without the upright marks between leads: thin strokes at the same heights beside most rows."""
+def _without_marks(ink: InkMap, px_per_mm: float, rows: Sequence[Row], spans: Sequence[Span]) -> InkMap:
+    """The ink without the vertical marks between leads, which are thin strokes at the same heights in most rows."""
     plain = ink.copy()
-    half = round(_MARK_REACH_MM * px_per_mm)
+    half, width = round(_MARK_REACH_MM * px_per_mm), round(_MARK_ASIDE_MM * px_per_mm)
     for edge in sorted({span.x0 for span in spans} | {span.x1 for span in spans}):
-        at = round(edge * px_per_mm)
-        width = round(_MARK_ASIDE_MM * px_per_mm)
-        if at < 2 * width + 2 or at >= ink.shape[1] - 2 * width - 2:
-            continue
+        column = round(edge * px_per_mm)
         numbers = sorted({span.row for span in spans if edge in (span.x0, span.x1)})
-        thin, strips = [], []
-        for number in numbers:
-            level = round(rows[number].level * px_per_mm)
-            window = np.zeros((2 * half, 4 * width + 1), dtype=np.float32)
-            top, bottom = max(0, level - half), min(ink.shape[0], level + half)
-            window[top - level + half : bottom - level + half] = ink[top:bottom, at - 2 * width : at + 2 * width + 1]
-            middle = window[:, width : 3 * width + 1]
-            centre = int(np.argmax(middle.sum(axis=0))) + width
-            beside = np.maximum(window[:, centre - width], window[:, centre + width])
-            thin.append((window[:, centre] > _MARK_INK) & (beside < _MARK_INK / 2))
-            strips.append((top, bottom, level, at - 2 * width + centre))
-        if len(numbers) < 2:
+        inside = 2 * width + 2 <= column < ink.shape[1] - 2 * width - 2
+        if not inside or len(numbers) < 2:
             continue
-        common = np.mean(thin, axis=0) > 0.6
+        levels = [round(rows[number].level * px_per_mm) for number in numbers]
+        strokes = [_thin_stroke(ink, column, level, half, width) for level in levels]
+        common = np.mean([thin for thin, _ in strokes], axis=0) > 0.6
         if common.sum() < _LEAST_MARK_MM * px_per_mm:
             continue
         pen = max(1, width // 2)
-        for own, (top, bottom, level, centre) in zip(thin, strips, strict=True):
-            taken = (own & common)[top - level + half : bottom - level + half]
-            plain[top:bottom, centre - pen : centre + pen + 1][taken] = 0.0
+        for level, (thin, centre) in zip(levels, strokes, strict=True):
+            plain[level - half + np.flatnonzero(thin & common), centre - pen : centre + pen + 1] = 0.0
     return plain
+
+
+def _thin_stroke(ink: InkMap, column: int, level: int, half: int, width: int) -> tuple[NDArray[np.bool_], int]:
+    """Where the darkest vertical stroke near a column has bare paper on both sides, (2 * half,); and its column.
+
+    Args:
+        ink: of the sheet.
+        column: pixels.
+        level: pixels; the result begins `half` pixels above it.
+        half: pixels.
+        width: from the stroke to its bare sides, pixels, and how far it may be from the column.
+    """
+    window = np.zeros((2 * half, 4 * width + 1), dtype=np.float32)
+    top, bottom = max(0, level - half), min(ink.shape[0], level + half)
+    window[top - level + half : bottom - level + half] = ink[top:bottom, column - 2 * width : column + 2 * width + 1]
+    centre = int(np.argmax(window[:, width : 3 * width + 1].sum(axis=0))) + width
+    beside = np.maximum(window[:, centre - width], window[:, centre + width])
+    return (window[:, centre] > _MARK_INK) & (beside < _MARK_INK / 2), column - 2 * width + centre

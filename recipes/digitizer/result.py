@@ -1,8 +1,8 @@
-"""What the digitizer says of a picture."""
+"""The result of the digitizer: leads in millivolts, and how the page was read."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,14 @@ from render.record import HIGH_RATE_HZ, LEADS, EcgRecord, resample
 class DigitizedLead:
     """One lead on one row of the page.
 
-    lead: its name. start_s: of its first sample after the beginning of the page's first column, seconds; columns are
-    taken to follow each other in time. millivolts: (n,) float32 at `HIGH_RATE_HZ`, NaN where nothing can be read.
-    quality: 0-1, how much of it is there, inked and clear of other strokes. remarks: what is wrong with it, in words.
-    path: (m, 2) float32, the trace's x and y in pixels of the picture as it is seen (EXIF turned).
+    Attributes:
+        lead: I to V6.
+        start_s: the time of its first sample, seconds after the beginning of the page's first column. Columns are
+            taken to follow each other in time.
+        millivolts: float32 (n,) at `HIGH_RATE_HZ`, NaN where nothing can be read.
+        quality: 0-1: how much of it can be read, how dark it is, and how free of other strokes.
+        remarks: what lowers the quality, in words.
+        path: float32 (m, 2), x and y of the trace in pixels of the picture, its EXIF orientation applied.
     """
 
     lead: str
@@ -38,12 +42,22 @@ class DigitizedLead:
 class DigitizedPage:
     """An ECG read from a picture.
 
-    layout: a format of `render.pages.options.FORMATS`; order: of the limb leads. leads: row by row, strips last.
-    mm_per_s, mm_per_mv: speed and gain; speed_from, gain_from: "pulse" where the calibration pulses say so, "usual"
-    where 25 mm/s and 10 mm/mV are taken because nothing says otherwise.
-    turned_degrees: how far the picture had to be turned counter-clockwise until the page stood upright: 0, 90, 180, 270.
-    grid: whether the paper's grid was found. px_per_mm: of the picture. names: how many leads' names were read.
-    name_share: of the names that agree with the layout, 0-1. remarks: what else a reader of the numbers must know.
+    Attributes:
+        layout: a format of `render.pages.options.FORMATS`.
+        order: of the limb leads, "standard" or "cabrera".
+        leads: row by row, rhythm strips last.
+        mm_per_s: paper speed.
+        mm_per_mv: gain.
+        speed_from: "pulse" where the calibration pulses give the speed; "usual" where nothing gives it and 25 mm/s
+            is assumed.
+        gain_from: "pulse" where the calibration pulses give the gain; "usual" where nothing gives it and 10 mm/mV is
+            assumed.
+        rotation_degrees: counter-clockwise rotation after which the picture shows the page upright: 0, 90, 180, 270.
+        grid: whether the picture shows the paper's grid.
+        px_per_mm: pixels of the picture per mm of paper.
+        name_count: how many printed names of leads were read and agree with the layout; uncertain ones count in part.
+        name_agreement: share of the printed names that agree with the layout, 0-1.
+        remarks: what else the user of the numbers must know, in words.
     """
 
     layout: str
@@ -53,28 +67,28 @@ class DigitizedPage:
     mm_per_mv: float
     speed_from: str
     gain_from: str
-    turned_degrees: int
+    rotation_degrees: int
     grid: bool
     px_per_mm: float
-    names: int
-    name_share: float
-    remarks: tuple[str, ...] = field(default=())
+    name_count: int
+    name_agreement: float
+    remarks: tuple[str, ...] = ()
 
     def signal(self) -> NDArray[np.float32]:
-        """(12, n) float32 mV at `HIGH_RATE_HZ` in the order of `LEADS`, NaN where nothing is known.
+        """(12, n) float32 mV at `HIGH_RATE_HZ` in the order of `LEADS`, NaN where nothing was read.
 
-        A lead stands where the page has it in time; where it has a strip as well, its own column goes over the strip.
+        A lead begins at its `start_s`. Of a lead with a rhythm strip and a column, the column's samples are taken.
         """
         samples = max(round(lead.start_s * HIGH_RATE_HZ) + lead.millivolts.size for lead in self.leads)
         signal = np.full((len(LEADS), samples), np.nan, dtype=np.float32)
-        for lead in sorted(self.leads, key=lambda trace: -trace.seconds):
+        for lead in sorted(self.leads, key=lambda lead: -lead.seconds):
             first = round(lead.start_s * HIGH_RATE_HZ)
             part = signal[LEADS.index(lead.lead), first : first + lead.millivolts.size]
             part[:] = np.where(np.isfinite(lead.millivolts), lead.millivolts, part)
         return signal
 
     def summary(self) -> dict[str, Any]:
-        """All but the samples, JSON-able."""
+        """All but the samples and paths, as JSON stores it."""
         return {
             "layout": self.layout,
             "order": self.order,
@@ -82,24 +96,24 @@ class DigitizedPage:
             "mm_per_s_from": self.speed_from,
             "mm_per_mv": self.mm_per_mv,
             "mm_per_mv_from": self.gain_from,
-            "turned_degrees": self.turned_degrees,
+            "rotation_degrees": self.rotation_degrees,
             "grid": self.grid,
             "px_per_mm": round(self.px_per_mm, 4),
-            "lead_names_read": self.names,
-            "lead_names_agree": round(self.name_share, 3),
+            "lead_name_count": self.name_count,
+            "lead_name_agreement": round(self.name_agreement, 3),
             "sampling_rate": HIGH_RATE_HZ,
             "leads": [
                 {
-                    "lead": trace.lead,
-                    "start_s": round(trace.start_s, 4),
-                    "seconds": round(trace.seconds, 4),
-                    "quality": round(trace.quality, 3),
-                    "missing_share": round(float(np.mean(~np.isfinite(trace.millivolts))), 4),
-                    "remarks": list(trace.remarks),
+                    "lead": lead.lead,
+                    "start_s": round(lead.start_s, 4),
+                    "seconds": round(lead.seconds, 4),
+                    "quality": round(lead.quality, 3),
+                    "missing_share": round(float(np.mean(~np.isfinite(lead.millivolts))), 4),
+                    "remarks": list(lead.remarks),
                 }
-                for trace in self.leads
+                for lead in self.leads
             ],
-            "missing_leads": [lead for lead in LEADS if lead not in {trace.lead for trace in self.leads}],
+            "missing_leads": [name for name in LEADS if name not in {lead.lead for lead in self.leads}],
             "remarks": list(self.remarks),
         }
 

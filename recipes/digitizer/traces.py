@@ -1,13 +1,14 @@
-"""Rows of traces on the ink of a sheet: where they run, how high in each column, and their calibration pulses.
+"""Rows of traces on the ink of a sheet: their height in each half column of pixels, and their calibration pulses.
 
-The path of a row is the cheapest way through its ink from left to right (dynamic programming). What a column holds of
-the stroke at the path then gives the height: its middle on slopes, its end at peaks, which lie inside the column.
+The path of a row is the cheapest one through its ink from left to right (dynamic programming). The stroke around the
+path then gives the height: the middle of its columns where it is level, the middle of its rows where it is steep, and
+its ends where a wave turns.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,44 +16,59 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d, maximum_filter1d, minimum_filter1d, uniform_filter1d
 from scipy.signal import find_peaks
 
+from recipes.digitizer.picture import Array
 from render.jit import jit
 
-Array = NDArray[np.float64]
-Ink = NDArray[np.float32]
+InkMap = NDArray[np.float32]
+"""float32 (rows, columns) of a sheet: 0 bare paper or grid, 1 full ink."""
 
-_INK = 0.35  # of full ink: a stroke
-_ROW_APART_MM, _ROW_SMOOTH_MM = 9.0, 1.0
-_ROW_SHARE = 0.30  # of the strongest row's
-_LEAST_ROW_MM, _LEAST_INKED = 55.0, 0.6
-_FLAT_MM, _LEAST_LETTERLESS, _TEXT_GAPS_PER_MM = 0.7, 0.82, 0.12
 REACH_MM = 36.0
-"""How far a trace may go from its usual level."""
-_FAR = 0.012  # cost of each mm from there
-_OWN = 0.55  # of the distance to the next row
-_CLIMB = 0.12  # cost of one pixel up or down without ink, in columns without ink
-_TURN_COLUMNS = 2  # half columns on either side of a wave's end
-_GAP_MM = 0.8  # without ink a pen is lifted
-_PULSE_MM = (2.0, 11.5)  # width
+"""Largest distance of a trace from the usual level of its row, mm."""
+
+_INK = 0.35  # of full ink: enough for a stroke
+_ROW_APART_MM, _ROW_SMOOTH_MM = 9.0, 1.0  # least distance of two rows; of the mean over rows of pixels
+_ROW_SHARE = 0.30  # of the coverage by ink of the row with the most
+_LEAST_ROW_MM, _LEAST_STROKE_SHARE = 55.0, 0.6  # length of a row of traces, share of its columns with a stroke
+_FLAT_MM = 0.7  # a row whose heights differ less is a ruled line
+_LEAST_TRACE_SHARE, _TEXT_GAPS_PER_MM = 0.82, 0.12  # a row with fewer strokes and more gaps is text
+_FAR = 0.012  # cost of each mm of distance from the row's level
+_OWN = 0.55  # of the distance to the next row: beyond, a stroke may belong to that row
+_CLIMB = 0.12  # cost of one pixel up or down where there is no ink
+_TURN_COLUMNS = 2  # half columns on either side of the end of a wave
+_GAP_MM = 0.8  # a longer gap in the ink is a gap in the trace
+_PULSE_MM = (2.0, 11.5)  # width of a pulse: 0.2 s at 12.5 to 50 mm/s, and its edges
 _PULSE_HEIGHTS_MM = (5.0, 10.0, 20.0)  # 1 mV at the gains in use
-_PULSE_ZONE_MM = 26.0
+_PULSE_ZONE_MM = 26.0  # from the end of a row, in which its pulse lies
 
 
 @dataclass(frozen=True)
-class Pulse:
-    """A calibration pulse. x0, x1: its edges; height: of its top above its foot; foot: level of 0 mV; all mm."""
+class CalibrationPulse:
+    """A calibration pulse.
+
+    Attributes:
+        x0: left edge, mm.
+        x1: right edge, mm.
+        height: of its top above its foot, mm.
+    """
 
     x0: float
     x1: float
     height: float
-    foot: float
 
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """A row of traces. x, y: (n,) mm of the sheet, two places for each pixel, rising in x; y is NaN where there is no trace.
+    """A row of traces, at two places for each pixel of the ink.
 
-    level: the row's usual height, mm. start, end: of its trace without pulses, mm. ink: (n,) 0-1 along the trace.
-    crowded: (n,) whether another stroke touches or print covers the trace there. pulses: of this row.
+    Attributes:
+        x: (n,) mm of the sheet, ascending.
+        y: (n,) mm of the sheet, downwards; NaN where there is no trace.
+        level: the usual y, mm.
+        start: of the trace without pulses, mm.
+        end: of the trace without pulses, mm.
+        ink: (n,) 0-1 along the trace.
+        overlap: (n,) whether another stroke or print touches the trace.
+        pulses: calibration pulses, from left to right.
     """
 
     x: Array
@@ -61,12 +77,12 @@ class Row:
     start: float
     end: float
     ink: Array
-    crowded: NDArray[np.bool_]
-    pulses: tuple[Pulse, ...] = ()
+    overlap: NDArray[np.bool_]
+    pulses: tuple[CalibrationPulse, ...] = ()
 
 
-def row_levels(ink: Ink, px_per_mm: float) -> list[float]:
-    """Heights (mm) at which ink runs from left to right as a row of traces does."""
+def _row_levels(ink: InkMap, px_per_mm: float) -> list[float]:
+    """Heights, mm, at which ink runs from left to right as in a row of traces."""
     column = max(1, round(px_per_mm))
     stroke = ink > _INK
     width = stroke.shape[1] // column * column
@@ -85,22 +101,27 @@ def row_levels(ink: Ink, px_per_mm: float) -> list[float]:
 
 @jit
 def _cheapest_path(cost, climb):  # type: ignore[no-untyped-def]  # numba infers these
-    """Row of each column on the way of least cost through (rows, columns); climb: of moving to a row, of that shape."""
+    """The path of least cost through (rows, columns): the row in each column, (columns,).
+
+    Args:
+        cost: (rows, columns) of a place on the path.
+        climb: (rows, columns) of one step up or down to a place.
+    """
     rows, columns = cost.shape
     total = cost[:, 0].copy()
     origin = np.zeros((columns, rows), np.int32)
     for column in range(1, columns):
-        came = origin[column]
+        source = origin[column]
         for row in range(rows):
-            came[row] = row
+            source[row] = row
         for row in range(1, rows):
             if total[row - 1] + climb[row, column] < total[row]:
                 total[row] = total[row - 1] + climb[row, column]
-                came[row] = came[row - 1]
+                source[row] = source[row - 1]
         for row in range(rows - 2, -1, -1):
             if total[row + 1] + climb[row, column] < total[row]:
                 total[row] = total[row + 1] + climb[row, column]
-                came[row] = came[row + 1]
+                source[row] = source[row + 1]
         for row in range(rows):
             total[row] += cost[row, column]
     path = np.zeros(columns, np.int64)
@@ -112,7 +133,16 @@ def _cheapest_path(cost, climb):  # type: ignore[no-untyped-def]  # numba infers
 
 @jit
 def _strokes(ink, path, threshold, reach):  # type: ignore[no-untyped-def]
-    """First and last row (fractions by the ink of the edge) of the stroke at the path in each column; -1 for none."""
+    """First and last row (columns,) of the stroke at the path; -1 where there is none.
+
+    They are fractions of a pixel, by the ink of the pixels at the edge.
+
+    Args:
+        ink: (rows, columns) 0-1.
+        path: (columns,) rows.
+        threshold: least ink of a stroke.
+        reach: rows from the path within which the stroke begins.
+    """
     rows, columns = ink.shape
     first, last = np.full(columns, -1.0), np.full(columns, -1.0)
     for column in range(columns):
@@ -137,12 +167,17 @@ def _strokes(ink, path, threshold, reach):  # type: ignore[no-untyped-def]
 
 
 @dataclass(frozen=True, eq=False)
-class Trace:
-    """The pen's way through a band of ink, in pixels of the band.
+class PenPath:
+    """The way of the pen through a band of ink, in pixels of the band.
 
-    place, height: (2 * columns,) of the pen in each half column; height is NaN where there is no trace. first, last:
-    (columns,) ends of the stroke in each column. strength: (columns,) ink on the way. thick: (columns,) whether the
-    stroke is thicker than the pen where it is level. pen: its width.
+    Attributes:
+        place: (2 * columns,) x of the pen in each half column.
+        height: (2 * columns,) y of the pen in each half column; NaN where there is no trace.
+        first: (columns,) upper end of the stroke; -1 where there is none.
+        last: (columns,) lower end of the stroke; -1 where there is none.
+        strength: (columns,) ink on the path, 0-1.
+        overlap: (columns,) whether the stroke is level and thicker than the pen, or reaches the next row.
+        pen: width of the pen.
     """
 
     place: Array
@@ -150,131 +185,140 @@ class Trace:
     first: Array
     last: Array
     strength: Array
-    thick: NDArray[np.bool_]
+    overlap: NDArray[np.bool_]
     pen: float
 
     @property
-    def inked(self) -> NDArray[np.bool_]:
-        """(columns,) whether there is a stroke."""
+    def stroke_mask(self) -> NDArray[np.bool_]:
+        """Whether there is a stroke, (columns,)."""
         return self.first >= 0
 
 
-def trace_band(band: Array, px_per_mm: float, level: float, apart: float) -> Trace:
-    """The way through a band of ink (rows, columns) whose trace mostly runs at `level`, pixels.
+def trace_band(band: Array, px_per_mm: float, level: float, apart: float) -> PenPath:
+    """The way of the pen through a band of ink around one row of traces.
 
-    apart: pixels to the next row of traces.
+    Args:
+        band: (rows, columns) of ink, 0-1.
+        px_per_mm: pixels of the band per mm.
+        level: the usual height of the trace, pixels.
+        apart: distance to the next row of traces, pixels.
     """
-    away = np.abs(np.arange(band.shape[0]) + 0.5 - level) / px_per_mm
-    # Far rows are nearer to another row's level: the same ink costs more there.
-    cost = 1.0 - np.minimum(band, 0.8) / 0.8 + _FAR * away[:, None]
+    distance_mm = np.abs(np.arange(band.shape[0]) + 0.5 - level) / px_per_mm
+    # Places far from the level are near to that of another row: the same ink costs more there.
+    cost = 1.0 - np.minimum(band, 0.8) / 0.8 + _FAR * distance_mm[:, None]
     path = _cheapest_path(cost, _CLIMB * (1.0 - np.minimum(band, 0.95)))
     first, last = _strokes(band, path, _INK, max(1, round(0.4 * px_per_mm)))
-    inked = first >= 0
-    pen = float(np.percentile((last - first)[inked], 30)) if inked.any() else 1.0
-    # A stroke that goes on into the next row may be that row's: which of the two it is cannot be told here.
-    shared = inked & ((first < level - _OWN * apart) | (last > level + _OWN * apart))
-    place, height, thick = _heights(band, first, last, inked)
-    return Trace(place, height, first, last, band[path, np.arange(band.shape[1])], thick | shared, pen)
+    stroke_mask = first >= 0
+    pen = float(np.percentile((last - first)[stroke_mask], 30)) if stroke_mask.any() else 1.0
+    # A stroke that goes on into the next row may belong to that row, which nothing here decides.
+    ambiguous = stroke_mask & ((first < level - _OWN * apart) | (last > level + _OWN * apart))
+    place, height, thick = _heights(band, first, last, stroke_mask)
+    return PenPath(place, height, first, last, band[path, np.arange(band.shape[1])], thick | ambiguous, pen)
 
 
-def trace_row(ink: Ink, px_per_mm: float, level: float, apart_mm: float) -> Row | None:
-    """The trace of the row near `level` (mm); None where what runs there is no trace (a line of text, say).
+def _trace_row(ink: InkMap, px_per_mm: float, level: float, apart_mm: float) -> Row | None:
+    """The row of traces near a level; None where the ink there is no trace (a line of text, for example).
 
-    apart_mm: to the next row.
+    Args:
+        ink: of the sheet.
+        px_per_mm: pixels of the ink per mm.
+        level: mm.
+        apart_mm: distance to the next row, mm.
     """
     reach_mm = float(np.clip(1.3 * apart_mm, 12.0, REACH_MM))
     top = max(0, round((level - reach_mm) * px_per_mm))
     bottom = min(ink.shape[0], round((level + reach_mm) * px_per_mm))
     band = np.ascontiguousarray(ink[top:bottom], dtype=np.float64)
     trace = trace_band(band, px_per_mm, level * px_per_mm - top, apart_mm * px_per_mm)
-    span = _main_span(trace.inked, px_per_mm)
+    span = _main_span(trace.stroke_mask, px_per_mm)
     if span is None:
         return None
     begin, end = span
-    if (end - begin) / px_per_mm < _LEAST_ROW_MM or trace.inked[begin:end].mean() < _LEAST_INKED:
+    if (end - begin) / px_per_mm < _LEAST_ROW_MM or trace.stroke_mask[begin:end].mean() < _LEAST_STROKE_SHARE:
         return None
     columns = np.arange(ink.shape[1])
-    present = trace.inked & (columns >= begin) & (columns < end)
+    present = trace.stroke_mask & (columns >= begin) & (columns < end)
     x = (trace.place + 0.5) / px_per_mm
     y = np.where(present.repeat(2), (top + trace.height + 0.5) / px_per_mm, np.nan)
-    if _is_ruling(y[2 * begin : 2 * end]) or _is_text(trace.first[begin:end], trace.inked[begin:end], px_per_mm):
+    if _is_ruling(y[2 * begin : 2 * end]) or _is_text(trace.stroke_mask[begin:end], px_per_mm):
         return None
     return _without_pulses(
         Row(
             x,
-            bridged(y, 2 * px_per_mm),
+            close_gaps(y, 2 * px_per_mm),
             level=float(np.nanmedian(y)),
             start=float(x[2 * begin]),
             end=float(x[2 * end - 1]),
             ink=np.where(present, trace.strength, 0.0).repeat(2),
-            crowded=(trace.thick & present).repeat(2),
+            overlap=(trace.overlap & present).repeat(2),
         )
     )
 
 
 def _is_ruling(y: Array) -> bool:
-    """Whether it is a line without waves: a table's, a frame's, or of the form's head."""
+    """Whether heights (n,), mm, have no waves: a ruled line of a table, a frame or a form's head."""
     y = y[np.isfinite(y)]
     x = np.linspace(-1, 1, y.size)
     rest = y - np.polyval(np.polyfit(x, y, 5), x)
     return float(np.percentile(rest, 98) - np.percentile(rest, 2)) < _FLAT_MM
 
 
-def _is_text(first: Array, inked: NDArray[np.bool_], px_per_mm: float) -> bool:
-    """Whether it is a line of letters: it leaves gaps everywhere, as no trace does."""
-    gaps = np.count_nonzero(np.diff(inked.astype(np.int8)) < 0)
-    return inked.mean() < _LEAST_LETTERLESS and gaps / (first.size / px_per_mm) > _TEXT_GAPS_PER_MM
+def _is_text(stroke_mask: NDArray[np.bool_], px_per_mm: float) -> bool:
+    """Whether a row is a line of letters, which has gaps everywhere."""
+    gaps = np.count_nonzero(np.diff(stroke_mask.astype(np.int8)) < 0)
+    gaps_per_mm = gaps / (stroke_mask.size / px_per_mm)
+    return bool(stroke_mask.mean() < _LEAST_TRACE_SHARE and gaps_per_mm > _TEXT_GAPS_PER_MM)
 
 
-def _main_span(inked: NDArray[np.bool_], px_per_mm: float) -> tuple[int, int] | None:
-    """First and last (excluded) column of the stretch that holds most of the row."""
-    dense = uniform_filter1d(inked.astype(np.float64), max(3, round(6 * px_per_mm))) > 0.5
+def _main_span(stroke_mask: NDArray[np.bool_], px_per_mm: float) -> tuple[int, int] | None:
+    """First and last column, the last one excluded, of the longest stretch of the row; None for a row without ink."""
+    dense = uniform_filter1d(stroke_mask.astype(np.float64), max(3, round(6 * px_per_mm))) > 0.5
     edges = np.flatnonzero(np.diff(np.concatenate([[0], dense.astype(np.int8), [0]])))
     if not edges.size:
         return None
     starts, ends = edges[::2], edges[1::2]
-    joined = [[int(starts[0]), int(ends[0])]]
+    stretches = [[int(starts[0]), int(ends[0])]]
     for start, end in zip(starts[1:].tolist(), ends[1:].tolist(), strict=True):
-        if start - joined[-1][1] < 25 * px_per_mm:
-            joined[-1][1] = end
+        if start - stretches[-1][1] < 25 * px_per_mm:
+            stretches[-1][1] = end
         else:
-            joined.append([start, end])
-    begin, end = max(joined, key=lambda span: span[1] - span[0])
-    columns = np.flatnonzero(inked[max(0, begin - round(3 * px_per_mm)) : end + round(3 * px_per_mm)])
-    return max(0, begin - round(3 * px_per_mm)) + int(columns[0]), max(0, begin - round(3 * px_per_mm)) + int(
-        columns[-1]
-    ) + 1
+            stretches.append([start, end])
+    begin, end = max(stretches, key=lambda span: span[1] - span[0])
+    margin = round(3 * px_per_mm)
+    first = max(0, begin - margin)
+    columns = first + np.flatnonzero(stroke_mask[first : end + margin])
+    return int(columns[0]), int(columns[-1]) + 1
 
 
 def _heights(
-    band: Array, first: Array, last: Array, inked: NDArray[np.bool_]
+    band: Array, first: Array, last: Array, stroke_mask: NDArray[np.bool_]
 ) -> tuple[Array, Array, NDArray[np.bool_]]:
-    """Place and height of the pen, (2 * columns,) pixels, in each half column; and where a stroke is thick, (columns,).
+    """Place and height of the pen in each half column, (2 * columns,) pixels; and where a stroke is thick, (columns,).
 
-    Where the way is level each column says how high it lies; where it is steep each row says where it passes.
+    Where the trace is level, each column gives its height; where it is steep, each row gives its place.
     """
-    extent = np.where(inked, last - first, np.nan)
-    pen = float(np.nanpercentile(extent, 30)) if inked.any() else 1.0
-    sums, places, counts, tops, bottoms = _points(band, first, last, pen, _pen_weight(band, first, last, inked))
-    heights = _turned_at_ends(np.where(counts > 0, sums / np.maximum(counts, 1), np.nan), tops, bottoms, pen)
+    extent = np.where(stroke_mask, last - first, np.nan)
+    pen = float(np.nanpercentile(extent, 30)) if stroke_mask.any() else 1.0
+    sums, places, counts, tops, bottoms = _points(band, first, last, pen, _pen_weight(band, first, last, stroke_mask))
+    heights = _extend_to_stroke_ends(np.where(counts > 0, sums / np.maximum(counts, 1), np.nan), tops, bottoms, pen)
     usual = (np.arange(heights.size) - 0.5) / 2
     place = np.where(counts > 0, places / np.maximum(counts, 1), usual)
-    middle = np.where(inked, (first + last) / 2, np.nan).repeat(2)
+    middle = np.where(stroke_mask, (first + last) / 2, np.nan).repeat(2)
     empty = ~np.isfinite(heights)
     if (~empty).sum() > 1:
         between = np.interp(usual, place[~empty], heights[~empty])
         heights = np.where(empty & np.isfinite(middle), between, heights)
-    heights[~inked.repeat(2)] = np.nan
-    crowded = inked & (extent > 3 * pen) & (np.abs(middle[::2] - np.roll(middle[::2], 2)) < pen / 2)
-    return place, heights, crowded
+    heights[~stroke_mask.repeat(2)] = np.nan
+    thick = stroke_mask & (extent > 3 * pen) & (np.abs(middle[::2] - np.roll(middle[::2], 2)) < pen / 2)
+    return place, heights, thick
 
 
-def _pen_weight(band: Array, first: Array, last: Array, inked: NDArray[np.bool_]) -> float:
-    """The ink across the pen's way where it is level, in pixels of full ink."""
-    if not inked.any():
+def _pen_weight(band: Array, first: Array, last: Array, stroke_mask: NDArray[np.bool_]) -> float:
+    """The ink across a level stroke of the pen, in pixels of full ink."""
+    if not stroke_mask.any():
         return 1.0
     sums = np.concatenate([np.zeros((1, band.shape[1])), np.cumsum(band, axis=0)])
-    columns = np.flatnonzero(inked)
+    columns = np.flatnonzero(stroke_mask)
     top = np.clip(np.floor(first[columns]).astype(int), 0, band.shape[0])
     bottom = np.clip(np.ceil(last[columns]).astype(int) + 1, 0, band.shape[0])
     return float(np.percentile(sums[bottom, columns] - sums[top, columns], 30))
@@ -282,7 +326,15 @@ def _pen_weight(band: Array, first: Array, last: Array, inked: NDArray[np.bool_]
 
 @jit
 def _points(ink, first, last, pen, pen_weight):  # type: ignore[no-untyped-def]
-    """Sums of the pen's heights and places, their counts, least and greatest height in each half column."""
+    """Sums of the pen's heights and places, their counts, least and greatest height: five arrays (2 * columns,).
+
+    Args:
+        ink: (rows, columns) 0-1.
+        first: (columns,) upper end of the stroke, -1 for none.
+        last: (columns,) lower end of the stroke, -1 for none.
+        pen: width, pixels.
+        pen_weight: ink across the pen, pixels of full ink.
+    """
     columns = first.size
     sums, places, counts = np.zeros(2 * columns), np.zeros(2 * columns), np.zeros(2 * columns)
     tops, bottoms = np.full(2 * columns, np.inf), np.full(2 * columns, -np.inf)
@@ -299,7 +351,7 @@ def _points(ink, first, last, pen, pen_weight):  # type: ignore[no-untyped-def]
             continue
         top, bottom = math.ceil(first[column] + pen / 2), math.floor(last[column] - pen / 2)
         for row in range(max(0, top), min(ink.shape[0] - 1, bottom) + 1):
-            left, right = column, column  # the stroke that passes here, along the row
+            left, right = column, column  # the extent of the stroke along the row
             while left > 0 and first[left - 1] - 0.5 <= row <= last[left - 1] + 0.5 and column - left < widest:
                 left -= 1
             while (
@@ -316,9 +368,9 @@ def _points(ink, first, last, pen, pen_weight):  # type: ignore[no-untyped-def]
                 place += ink[row, x] * x
             if weight > 0.0:
                 centre = place / weight
-                if column != math.floor(centre + 0.5):  # each stroke is counted once
+                if column != math.floor(centre + 0.5):  # count each stroke once
                     continue
-                # Near a wave's end its two ways run into one stroke, wider than the pen: they lie at its edges.
+                # Near the end of a wave its two flanks are one stroke, wider than the pen: they lie at its edges.
                 aside = max(0.0, (weight - pen_weight) / 2)
                 for side in (-1.0, 1.0):
                     at = centre + side * aside
@@ -331,28 +383,31 @@ def _points(ink, first, last, pen, pen_weight):  # type: ignore[no-untyped-def]
     return sums, places, counts, tops, bottoms
 
 
-def _turned_at_ends(heights: Array, tops: Array, bottoms: Array, pen: float) -> Array:
-    """Where the pen turns, both ways of a wave run into one stroke, whose end and not whose middle is the wave's."""
+def _extend_to_stroke_ends(heights: Array, tops: Array, bottoms: Array, pen: float) -> Array:
+    """Heights (2 * columns,) with the ends of the stroke where the pen turns.
+
+    There both flanks of a wave are one stroke, and its end, not its middle, is the end of the wave.
+    """
     places = np.flatnonzero(np.isfinite(heights))
     if places.size < 3:
         return heights
     own, top, bottom = heights[places], tops[places], bottoms[places]
-    spread = bottom - top > 0.5 * pen
+    tall = bottom - top > 0.5 * pen
     reach = 2 * _TURN_COLUMNS + 1
-    turned = heights.copy()
+    rotate_sheet = heights.copy()
     peak = (
-        spread
+        tall
         & (top <= minimum_filter1d(np.minimum(top, own), reach))
         & (own < np.minimum(np.roll(own, 3), np.roll(own, -3)))
     )
-    valley = spread & (bottom >= maximum_filter1d(np.maximum(bottom, own), reach))
+    valley = tall & (bottom >= maximum_filter1d(np.maximum(bottom, own), reach))
     valley &= own > np.maximum(np.roll(own, 3), np.roll(own, -3))
-    turned[places[peak]], turned[places[valley]] = tops[places[peak]], bottoms[places[valley]]
-    return turned
+    rotate_sheet[places[peak]], rotate_sheet[places[valley]] = tops[places[peak]], bottoms[places[valley]]
+    return rotate_sheet
 
 
-def bridged(y: Array, px_per_mm: float) -> Array:
-    """Gaps of up to `_GAP_MM` closed by straight lines: specks of light on a stroke, no lifted pen."""
+def close_gaps(y: Array, px_per_mm: float) -> Array:
+    """Heights (n,) with straight lines in gaps of up to `_GAP_MM`, which are specks of light on a stroke."""
     present = np.isfinite(y)
     if present.sum() < 2:
         return y
@@ -361,13 +416,13 @@ def bridged(y: Array, px_per_mm: float) -> Array:
     left = columns[present][np.clip(nearest - 1, 0, present.sum() - 1)]
     right = columns[present][np.clip(nearest, 0, present.sum() - 1)]
     short = ~present & (right - left <= _GAP_MM * px_per_mm + 1) & (left < columns) & (columns < right)
-    closed = y.copy()
-    closed[short] = np.interp(columns[short], columns[present], y[present])
-    return closed
+    result = y.copy()
+    result[short] = np.interp(columns[short], columns[present], y[present])
+    return result
 
 
 def _without_pulses(row: Row) -> Row:
-    """The row with its calibration pulses found and its trace's start and end set inside them."""
+    """The row with its calibration pulses, and the start and end of its trace inside them."""
     step = float((row.x[-1] - row.x[0]) / (row.x.size - 1))
     pulses = [p for p in (_pulse(row, step, at_start=True), _pulse(row, step, at_start=False)) if p is not None]
     start, end = row.start, row.end
@@ -380,38 +435,43 @@ def _without_pulses(row: Row) -> Row:
     return replace(row, start=start, end=end, pulses=tuple(pulses))
 
 
-def _pulse(row: Row, step: float, *, at_start: bool) -> Pulse | None:
-    """A plateau of a usual height with steep sides near the row's end; of several the one nearest to a usual height."""
+def _pulse(row: Row, step: float, *, at_start: bool) -> CalibrationPulse | None:
+    """The calibration pulse at one end of the row, None without one: a plateau with steep sides.
+
+    Of several candidates, that with the height nearest to 1 mV at a usual gain. step: between the row's places, mm.
+    """
     zone = (row.x < row.start + _PULSE_ZONE_MM) if at_start else (row.x > row.end - _PULSE_ZONE_MM)
     index = np.flatnonzero(zone & np.isfinite(row.y))
     if index.size < 2 / step:
         return None
-    y = row.y[index]
-    candidates: list[tuple[float, Pulse]] = []
+    x, y = row.x[index], row.y[index]
+    candidates: list[tuple[float, CalibrationPulse]] = []
     for height in _PULSE_HEIGHTS_MM:
         for foot in (row.level, float(np.nanpercentile(y, 85))):
-            near = np.abs(foot - y - height) < 0.12 * height + 0.2
-            edges = np.flatnonzero(np.diff(np.concatenate([[0], near.astype(np.int8), [0]])))
-            for begin, stop in zip(edges[::2], edges[1::2], strict=True):
-                x0, x1, top = float(row.x[index[begin]]), float(row.x[index[stop - 1]]), y[begin:stop]
-                sides = (y[max(0, begin - round(1.5 / step)) : begin], y[stop : stop + round(1.5 / step)])
-                if not _PULSE_MM[0] <= x1 - x0 + step <= _PULSE_MM[1] or np.ptp(top[1:-1]) > 0.05 * height + 0.25:
-                    continue
-                if not any(side.size for side in sides) or any(
-                    side.size and side.max() < foot - 0.3 * height for side in sides
-                ):
-                    continue
-                if any(side.size and side.min() < top.min() - 0.15 * height for side in sides):
-                    continue  # a step on the way up
-                measured = foot - float(np.median(top))
-                candidates.append(
-                    (abs(measured - height) / height + 0.05 * (height != 10.0), Pulse(x0, x1, measured, foot))
-                )
+            for pulse in _plateaus(x, y, foot, height, step):
+                misfit = abs(pulse.height - height) / height + 0.05 * (height != 10.0)
+                candidates.append((misfit, pulse))
     return min(candidates, key=lambda c: c[0])[1] if candidates else None
 
 
+def _plateaus(x: Array, y: Array, foot: float, height: float, step: float) -> Iterator[CalibrationPulse]:
+    """Plateaus about `height` above `foot` that are as wide, as flat and as steep as a calibration pulse; all mm."""
+    near = np.abs(foot - y - height) < 0.12 * height + 0.2
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], near.astype(np.int8), [0]])))
+    beside = round(1.5 / step)
+    for begin, stop in zip(edges[::2], edges[1::2], strict=True):
+        x0, x1, top = float(x[begin]), float(x[stop - 1]), y[begin:stop]
+        if not _PULSE_MM[0] <= x1 - x0 + step <= _PULSE_MM[1] or np.ptp(top[1:-1]) > 0.05 * height + 0.25:
+            continue
+        sides = [side for side in (y[max(0, begin - beside) : begin], y[stop : stop + beside]) if side.size]
+        reaches_foot = all(side.max() >= foot - 0.3 * height for side in sides)
+        is_step = any(side.min() < top.min() - 0.15 * height for side in sides)  # on the way up to a higher wave
+        if sides and reaches_foot and not is_step:
+            yield CalibrationPulse(x0, x1, foot - float(np.median(top)))
+
+
 def _after_gap(row: Row, x: float, step: float) -> float:
-    """Where the trace begins behind a pulse that ends at x: after the next gap if one is near, else after the foot."""
+    """Start of the trace, mm, behind a pulse that ends at x: after the next gap if one is near, else after the foot."""
     index = int(np.searchsorted(row.x, x))
     near = np.flatnonzero(~np.isfinite(row.y[index : index + round(8.0 / step)]))
     if near.size:
@@ -422,7 +482,7 @@ def _after_gap(row: Row, x: float, step: float) -> float:
 
 
 def _before_gap(row: Row, x: float, step: float) -> float:
-    """Where the trace ends before a pulse that begins at x."""
+    """End of the trace, mm, before a pulse that begins at x."""
     index = int(np.searchsorted(row.x, x))
     first = max(0, index - round(8.0 / step))
     near = np.flatnonzero(~np.isfinite(row.y[first:index]))
@@ -433,20 +493,24 @@ def _before_gap(row: Row, x: float, step: float) -> float:
     return x - 1.5
 
 
-def rows_apart(levels: Sequence[float]) -> float:
-    """The usual distance between rows at these levels."""
+def row_distance(levels: Sequence[float]) -> float:
+    """The usual distance between rows at these levels, in their unit."""
     return float(np.median(np.diff(levels))) if len(levels) > 1 else REACH_MM
 
 
-def find_rows(ink: Ink, px_per_mm: float) -> list[Row]:
-    """The rows of traces from top to bottom."""
-    levels = row_levels(ink, px_per_mm)
-    apart = rows_apart(levels)
-    rows = [row for row in (trace_row(ink, px_per_mm, level, apart) for level in levels) if row is not None]
+def find_rows(ink: InkMap, px_per_mm: float) -> list[Row]:
+    """The rows of traces on a sheet, from top to bottom.
+
+    Args:
+        ink: of the sheet.
+        px_per_mm: pixels of the ink per mm.
+    """
+    levels = _row_levels(ink, px_per_mm)
+    apart = row_distance(levels)
+    rows = [row for row in (_trace_row(ink, px_per_mm, level, apart) for level in levels) if row is not None]
     distinct: list[Row] = []
     for row in rows:
-        twin = next((r for r in distinct if abs(r.level - row.level) < _ROW_APART_MM / 2), None)
-        if twin is None:
+        if all(abs(other.level - row.level) >= _ROW_APART_MM / 2 for other in distinct):
             distinct.append(row)
     if not distinct:
         return []
