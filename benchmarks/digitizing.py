@@ -12,11 +12,13 @@ the page drawn anew, for the same records.
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import io
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -63,13 +65,13 @@ def draw_page(record: EcgRecord, look: str, seed: int) -> tuple[Image.Image, lis
 
 
 def _ecg_plot_page(record: EcgRecord, *, two_columns: bool) -> tuple[Image.Image, list[Stretch], str]:
-    import ecg_plot  # type: ignore[import-not-found]
     import matplotlib
     import matplotlib.pyplot as plt
 
     matplotlib.use("Agg")
     plt.close("all")
     samples = round(10 * record.sampling_rate)
+    ecg_plot: Any = importlib.import_module("ecg_plot")
     ecg_plot.plot(
         record.signal[:, :samples].astype(float), sample_rate=int(record.sampling_rate), title="",
         columns=1 + two_columns, lead_index=list(LEADS),
@@ -107,7 +109,7 @@ def macro_auc(scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> tuple[f
 
 def measure_look(look: str, records: Sequence[EcgRecord], reader: Any) -> list[str]:
     """The cells of a look's row."""
-    db, seconds, right, lead_names, refusals = [], [], 0, [], 0
+    db, seconds, right, refusals = [], [], 0, 0
     errors: dict[str, list[float]] = defaultdict(list)
     scores: tuple[list[Any], list[Any]] = ([], [])
     for seed, record in enumerate(records):
@@ -119,7 +121,6 @@ def measure_look(look: str, records: Sequence[EcgRecord], reader: Any) -> list[s
         refusals += page is None
         db.append(0.0 if page is None else page_db(record, page, shown))
         right += page is not None and page.layout == layout and not page.rotation_degrees
-        lead_names.append(0.0 if page is None else page.name_share)
         whole = measure(record)
         for key in MEASURES:
             if key in whole and key in reading.measurements:
@@ -156,7 +157,7 @@ def main() -> None:
     records = []
     for record in sample_records(a.sources, a.folds, a.records):
         try:
-            records.append(EcgRecord(**{**vars(record), "signal": record.signal[:, : round(10 * record.sampling_rate)]}))
+            records.append(replace(record, signal=record.signal[:, : round(10 * record.sampling_rate)]))
         except InputError:
             continue
     head = ["look", "median dB", "mean dB", "layout right", "not read", "rate /min", "PR ms", "QRS ms", "QT ms", "axis",

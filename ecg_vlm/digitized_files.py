@@ -110,8 +110,9 @@ def overlay(page: DigitizedPage, image: Image.Image) -> Image.Image:
     return canvas
 
 
-def _beat_places(trace: DigitizedLead, points: NDArray[np.float32]) -> list[float]:
+def _beat_places(trace: DigitizedLead, points: NDArray[np.floating]) -> list[float]:
     """Where the lead's beats lie along its path, pixels from the left."""
     samples = np.nan_to_num(trace.millivolts)
     middles = beats(np.tile(samples, (len(LEADS), 1)), HIGH_RATE_HZ)
-    return np.interp(middles / max(samples.size, 1), np.linspace(0, 1, len(points)), points[:, 0]).tolist()
+    places = np.interp(middles / max(samples.size, 1), np.linspace(0, 1, len(points)), points[:, 0])
+    return [float(place) for place in places]

@@ -21,7 +21,7 @@ from eval.parser.chunk import Chunk
 from eval.parser.chunker import chunk_text
 from eval.parser.lexicon import lexicon
 from eval.parser.parse import parse
-from eval.parser.tokenizer import tokenize, word_tuple
+from eval.parser.tokenizer import tokenize
 from render.dialogues.quantities import QUANTITIES, question_forms
 from render.dialogues.wording import (
     CHOICE_QUESTIONS,

@@ -56,10 +56,10 @@ _PLAUSIBLE = {"pr_ms": (80.0, 400.0), "qrs_ms": (50.0, 220.0), "qt_ms": (220.0, 
 def measure(record: EcgRecord) -> dict[str, float]:
     """What can be read reliably: any of rate_bpm, pr_ms, qrs_ms, qt_ms, qrs_axis_deg, and `AMPLITUDES`.
 
-    Nothing where a lead is dead or has gaps (see `measure_page`) or fewer than half of the beats are alike. No rate where median and mean RR differ by
-    more than 10 % (bigeminy, pauses). No PR where P does not come back with every beat, or does so between them, and no
-    PR and no QT where the leads do not agree about the mark (`MedianBeat`). The axis comes from the net
-    areas of the QRS in I and aVF. Deterministic; a record that cannot be read gives {}.
+    Nothing where a lead is dead or has gaps (see `measure_page`) or fewer than half of the beats are alike. No rate
+    where median and mean RR differ by more than 10 % (bigeminy, pauses). No PR where P does not come back with every
+    beat, or does so between them, and no PR and no QT where the leads do not agree about the mark (`MedianBeat`). The
+    axis comes from the net areas of the QRS in I and aVF. Deterministic; a record that cannot be read gives {}.
     """
     if record.dead_leads():
         return {}
@@ -109,7 +109,7 @@ def _beat_of_each_lead(signal: NDArray[np.float32], middles: _Places, cycle: int
     if not starts:
         return np.full((len(LEADS), cycle), np.nan, np.float32)
     cycles = np.stack([signal[:, start : start + cycle] for start in starts])
-    whole = np.isfinite(cycles).all(axis=2)  # (beats, 12)
+    whole: NDArray[np.bool_] = np.asarray(np.isfinite(cycles).all(axis=2))  # (beats, 12)
     rows = [np.median(cycles[own, lead], axis=0) if own.any() else np.full(cycle, np.nan)
             for lead, own in enumerate(whole.T)]  # fmt: skip
     return np.stack(rows).astype(np.float32)

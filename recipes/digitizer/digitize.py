@@ -27,6 +27,7 @@ from render.errors import InputError
 from render.record import HIGH_RATE_HZ
 
 _USUAL_SPEED, _USUAL_GAIN = 25.0, 10.0  # mm/s, mm/mV
+_LONGEST_SECONDS = 13.0
 _USUAL_WIDTH_MM = 280.0  # of a page without a grid
 _LEAST_INK_SCALE, _MOST_INK_SCALE = 4, 8  # pixels per mm; narrow waves vanish below, and time is lost above
 _UPRIGHT_NAMES, _UPRIGHT_AGREEMENT = 5, 0.7  # enough names in their places to leave out the other orientations
@@ -160,8 +161,10 @@ def _page(reading: _Reading, layout: PageLayout, grid: Grid | None) -> Digitized
     """The page with all leads in millivolts, in pixels of the picture that was read."""
     pulse_gain, pulse_speed = pulse_scales(reading.rows)
     speed, gain = pulse_speed or _USUAL_SPEED, pulse_gain or _USUAL_GAIN
-    start = min(span.x0 for span in layout.spans)
-    leads = [_lead(reading, span, start, speed, gain) for span in layout.spans]
+    left, right = min(span.x0 for span in layout.spans), max(span.x1 for span in layout.spans)
+    # A 12-lead ECG is 10 s long: columns that are longer together were recorded at the same time.
+    sequential = (right - left) / speed < _LONGEST_SECONDS
+    leads = [_lead(reading, span, left if sequential else span.x0, speed, gain) for span in layout.spans]
     return DigitizedPage(
         layout=layout.format,
         order=layout.order,
@@ -198,7 +201,7 @@ def _lead(reading: _Reading, span: Span, page_start: float, speed: float, gain: 
     Args:
         reading: with its traces fitted.
         span: the lead's place.
-        page_start: left end of the first column, mm.
+        page_start: where the lead's time begins, mm.
         speed: mm/s.
         gain: mm/mV.
     """

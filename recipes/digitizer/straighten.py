@@ -28,6 +28,7 @@ _FILL_MM = 25.0  # standard deviation of the mean that replaces the phase of a f
 _LONGEST_MM = 700.0  # side of a sheet; a wrong homography would make it endless
 _MARGIN_MM = 3.0
 _BOX_MM = 5.0
+_LEAST_TRUST = 1e-3  # of a node in the polynomial
 _CLEAR = 0.3  # amplitude at the nodes where there is a grid
 _DARK, _MOST_DARK = 0.25, 0.3  # a pixel that is no paper; the share of such pixels in a line where the page ends
 _INSIDE_MM, _HEAD_MM = 3.0, 12.0  # how far inside and outside the grid a side may lie
@@ -196,13 +197,17 @@ def _smooth_phase(wave: NDArray[np.complex128], weight: Array, degree: int) -> A
         [np.diff(basis, axis=2).reshape(len(powers), -1), np.diff(basis, axis=1).reshape(len(powers), -1)], axis=1
     )
     target, trust = (np.concatenate([part.ravel() for part in parts]) for parts in (differences, weights))
+    clear = trust > _LEAST_TRUST
+    design, target, trust = design[:, clear], target[clear], trust[clear]
+    small = 1e-6 * np.eye(len(powers)) * max(float(np.square(design).sum()) / len(powers), 1e-9)
     rest = np.zeros_like(target)
     for width in (np.inf, 0.5, 0.2, 0.1):
-        robust = trust / (1 + (rest / width) ** 2)
-        normal = (design * robust) @ design.T + 1e-6 * np.trace(design @ design.T) / len(powers) * np.eye(len(powers))
-        solution = np.linalg.solve(normal, (design * robust) @ target)
-        rest = target - solution @ design
-    phase = np.tensordot(solution, basis, axes=1)
+        robust = design * (trust / (1 + (rest / width) ** 2))
+        # einsum, not BLAS: the threads of the latter take seconds for this on a busy machine.
+        normal, force = np.einsum("in,jn->ij", robust, design), np.einsum("in,n->i", robust, target)
+        solution = np.linalg.solve(normal + small, force)
+        rest = target - np.einsum("i,in->n", solution, design)
+    phase = np.einsum("i,irc->rc", solution, basis)
     offset = np.angle((wave * weight * np.exp(-1j * phase)).sum())
     result: Array = phase + offset
     return result
