@@ -217,12 +217,99 @@ def test_ask_answers_and_scores(page, capsys):
     ]
     assert len(told["scores"]) == 71 and all(0 <= p <= 1 for p in told["scores"].values())
     reader = Reader.load()
-    seen = reader.prefill([open_image(page)])
-    (answer,) = reader.ask(seen, [OPEN_QUESTION])
-    taken_back = bool(reader.contradictions(seen, OPEN_QUESTION, answer))
+    answer = reader.answer(reader.prefill([read_page(open_page(page)).view]), OPEN_QUESTION)
     code, out, _ = run(capsys, "ask", page, "--statements")
-    assert code == 0 and out.splitlines()[0] == answer  # where a page cannot be read, it says so above the numbers
-    assert len(out.splitlines()) == 1 + taken_back + 71
+    lines = out.splitlines()
+    assert code == 0 and lines[0] == answer.text  # where a page cannot be read, it says so above the numbers
+    measured = lines.index(next(line for line in lines if line.startswith("Measured on the digitized leads: rate ")))
+    assert measured == 1 + bool(answer.contradicted) and len(lines) == measured + 1 + 71
+
+
+def test_ask_takes_images_first_and_questions_behind(page, tmp_path, capsys):
+    assert images_and_questions([str(page), "Is it AF?", "AF?"]) == ([str(page)], ["Is it AF?", "AF?"])
+    assert images_and_questions([str(page), str(tmp_path)]) == ([str(page), str(tmp_path)], [])
+    assert images_and_questions(["a.png", "b.jpg", "What is it?"]) == (["a.png", "b.jpg"], ["What is it?"])
+    assert images_and_questions(["a.png", "Is this a.png?"]) == (["a.png"], ["Is this a.png?"])
+    assert "name the images first" in refused(capsys, "ask", page, "Is it AF?", page)
+    assert "b.png: no such file" in refused(capsys, "ask", page, tmp_path / "b.png")
+
+
+def test_ask_reads_a_folder_a_page_an_object(page, tmp_path, capsys):
+    for name in ("a.png", "b.png"):
+        shutil.copy(page, tmp_path / name)
+    (tmp_path / "c.png").write_bytes(b"no picture")
+    code, out, err = run(capsys, "ask", tmp_path, "-q", "Is it AF?", "-q", "Should I go to hospital?", "--json")
+    told = [json.loads(line) for line in out.splitlines()]
+    assert code == 0 and [t["image"] for t in told] == [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
+    assert "c.png: not an image" in err
+    for t in told:
+        assert t["schema_version"] == 1 and t["readable"] and not t["refusal_reason"] and t["view"] == "digitized leads"
+        assert t["page_as_read"]["layout"] == "3x4+1R" and t["measured_on"] == "digitized leads"
+        assert {"rate_bpm", "qrs_ms", "qt_ms"} <= t["measurements"].keys()
+        af, hospital = t["answers"]
+        assert af["understood"] and not hospital["understood"] and not hospital["answer"].startswith(("No", "Yes"))
+
+
+def test_ask_decides_once_whether_a_picture_can_be_read(tmp_path, capsys):
+    """Noise is no ECG, whatever is asked about it."""
+    noise = np.random.default_rng(0).integers(0, 255, (600, 900, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    code, out, _ = run(capsys, "ask", tmp_path / "noise.png", "Is it AF?", "What is the rhythm?", "--statements", "--json")
+    told = json.loads(out)
+    assert code == 0 and not told["readable"] and told["refusal_reason"] and told["scores"] == {}
+    assert len({answer["answer"] for answer in told["answers"]}) == 1
+
+
+def test_ask_shows_the_page_as_it_was_read(page, tmp_path, capsys):
+    assert run(capsys, "ask", page, "--show", tmp_path / "read.png")[0] == 0
+    with Image.open(tmp_path / "read.png") as image:
+        colours = {colour for _, colour in image.convert("RGB").getcolors(1 << 24)}
+    assert (214, 39, 40) in colours and (31, 119, 180) in colours
+    assert "--show draws one page" in refused(capsys, "ask", page, page, "--show", tmp_path / "x.png")
+
+
+def test_a_page_with_st_elevation_is_not_called_normal_without_a_warning(tmp_path, capsys):
+    record = simulate_infarct(3, "AMI", "acute")
+    picture, _ = make_picture(record, 0, Options(lenient=True))
+    (tmp_path / "stemi.png").write_bytes(picture.data)
+    code, out, _ = run(capsys, "ask", tmp_path / "stemi.png", "--json")
+    told = json.loads(out)
+    assert code == 0 and told["st_elevation_mv"] and "ST elevation of 0.2 mV" in told["warnings"][0]
+
+
+def test_digitize_writes_millivolts_of_every_page(page, tmp_path, capsys):
+    shutil.copy(page, tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    out = tmp_path / "out"
+    code, text, _ = run(capsys, "digitize", tmp_path / "a.png", tmp_path / "b.png", out)
+    assert code == 0 and "a: 3x4+1R, 12 leads, 25 mm/s, 10 mm/mV" in text and "b: refused: " in text
+    assert sorted(file.name for file in out.iterdir()) == [
+        "a.csv", "a.dat", "a.hea", "a.json", "a.parquet", "a.png", "b.json", "digitized.json",
+    ]  # fmt: skip
+    record = wfdb.rdrecord(str(out / "a"))
+    assert record.fs == 500 and record.sig_name == list(LEADS) and record.units == ["mV"] * 12
+    lead_ii = record.p_signal[:, 1]
+    assert np.isfinite(lead_ii).mean() > 0.95 and np.isfinite(record.p_signal[:, 6]).mean() < 0.3  # V1 has a quarter
+    with (out / "a.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert abs(float(rows[1000]["II"]) - lead_ii[1000]) < 0.002 and rows[10]["V6"] == ""
+    before = {file: file.stat().st_mtime_ns for file in out.iterdir() if file.name != "digitized.json"}
+    assert "already exists" in refused(capsys, "digitize", tmp_path / "a.png", out)
+    assert run(capsys, "digitize", tmp_path / "a.png", tmp_path / "b.png", out, "--resume")[0] == 0
+    assert before == {file: file.stat().st_mtime_ns for file in before}
+    Image.new("RGB", (400, 300), "white").save(tmp_path / "b.png")  # another picture of that name is read anew
+    run(capsys, "digitize", tmp_path / "a.png", tmp_path / "b.png", out, "--resume")
+    assert before[out / "a.hea"] == (out / "a.hea").stat().st_mtime_ns
+    assert before[out / "b.json"] != (out / "b.json").stat().st_mtime_ns
+    assert "a.png: two files" in refused(capsys, "digitize", tmp_path / "a.png", tmp_path / "a.png", tmp_path / "o2")
+
+
+def test_digitize_takes_a_waveform_as_it_is(tmp_path, capsys):
+    np.save(tmp_path / "w.npy", simulate(1, ["SR"]).signal)
+    code, text, _ = run(capsys, "digitize", tmp_path / "w.npy", tmp_path / "out", "--sampling-rate", "500")
+    assert code == 0 and "w: waveform, 12 leads" in text
+    record = wfdb.rdrecord(str(tmp_path / "out" / "w"))
+    assert np.abs(record.p_signal.T - simulate(1, ["SR"]).signal).max() < 0.001
 
 
 def test_ask_says_where_an_answer_contradicts_yes_and_no(page, capsys, monkeypatch):
