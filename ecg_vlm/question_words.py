@@ -10,7 +10,7 @@ from eval.parser.tokenizer import word_tuple
 
 
 def _words(text: str) -> frozenset[str]:
-    return frozenset(word_tuple(text))
+    return frozenset(part for word in text.split() for part in word_tuple(word))
 
 
 GERMAN = _words(
@@ -40,7 +40,7 @@ CLOSED = (
         "my me your his her please pls sign signs evidence suggestion suspicion feature criteria possible possibly "
         "probable probably likely really definitely clearly with at all present visible seen detected suffer suffering "
         "from say think call look like as to or and hello hi hey thanks just also still so by for recognize reveal "
-        "indicate exist observe pattern finding change current currently 12 twelve ok"
+        "indicate exist tell whether if know quest observe pattern finding change current currently 12 twelve ok"
     )
 )
 """Words of yes/no questions."""
@@ -52,7 +52,9 @@ OPEN = CLOSED | _words(
 )
 """Words of all questions."""
 
-ASKING = _words("what whats which was welche que qu quoi how tell wie describe list give")
+ASKING = _words(
+    "what whats which was welche welcher welches welchen que quest qu quoi how why when who wie describe list give"
+)
 SHOWING = _words(
     "show see seen montre muestra zeigt zeigen sehen siehst sieht ves ve voyez vois have has think say visible"
 )
@@ -69,8 +71,8 @@ REPORT = _words(
     "interpretez informe rapport analice analiza analysez"
 )
 GERMAN_REPORT = _words(
-    "befund befunden befunde befundung bericht beurteilen beurteile beurteilung ecg-befund befundbericht schreiben "
-    "schreibe interpretieren interpretiere"
+    "befund befunden befunde befundung bericht beurteilen beurteile beurteilung befundbericht "
+    "schreibe schreiben schreib interpretieren interpretiere"
 )
 NORMAL = _words(
     "normal normale normales normaler unremarkable healthy ok okay fine unauffaellig ordnung gesund limit within"
@@ -117,12 +119,16 @@ QUANTITY = _words(
     "low or long uncorrected duree"
 )
 AMPLITUDE = _words("amplitude height tall high depth deep millivolt mv wave r s")
+NARROWER = frozenset(
+    " ".join(word_tuple(text)) for text in ("hyperkalemia", "hypokalemia", "hypercalcemia", "hypocalcemia")
+)
+"""Phrases of the parser that say more than their statement: electrolyte disturbance is not hyperkalemia."""
 SHORT_SLIPS = {"hart": "heart", "hearth": "heart", "wats": "what", "abnormale": "abnormal"}
 """Slips in words of four letters or fewer, and those that another word is as near to."""
 
 _MARKS = {
     "de": (GERMAN - _words("die in a es on")) | GERMAN_REPORT | _words("lagetyp herzfrequenz puls"),
-    "es": (SPANISH - _words("es y a un la")) | _words("ritmo frecuencia eje hallazgo diagnostico infarto normal?"),
+    "es": (SPANISH - _words("es y a un la")) | _words("ritmo frecuencia eje hallazgo diagnostico infarto"),
     "fr": (FRENCH - _words("a patient trace on y un es sign signe la tu de"))
     | _words("rythme frequence axe infarctus"),
 }

@@ -47,7 +47,7 @@ _BUNDLE_BLOCKS = ("CLBBB", "CRBBB", "ILBBB", "IRBBB")
 _LONGEST = 1000  # characters of a question, repeated sentences counted once
 _GAP = re.compile(r"_{2,}|\.{4,}|…")
 _CONTROL = re.compile(r"<\|.*?\|>", re.DOTALL)
-_SENTENCE_END = re.compile(r"(?<=[?!？])\s*|(?<=[^\W\d]\.)\s+|\n\s*\n")
+_SENTENCE_END = re.compile(r"(?<=[?!])(?![?!\s])|(?<=[?!])\s+|(?<=[^\W\d]\.)\s+|\n\s*\n")
 _OR_NOT = re.compile(r"[\s,]+(?:or not|oder nicht|yes or no|ja oder nein)\b", re.IGNORECASE)
 _SIMILAR = 0.82  # difflib's ratio of a word with a slip: one wrong letter of six
 
@@ -135,7 +135,7 @@ def _correction(word: str) -> str:
 def _question_words() -> frozenset[str]:
     """All words of the trained wordings, the names of the statements, and `ecg_vlm.question_words`."""
     sets = [words for words in vars(vocabulary).values() if isinstance(words, frozenset)]
-    return frozenset().union(*sets, *_trained(), *_names())
+    return frozenset().union(*sets, *(key for key in _trained() if not isinstance(key, str)), *_names())
 
 
 @cache
@@ -150,8 +150,11 @@ def _key(text: str) -> tuple[str, ...]:
 
 
 @cache
-def _trained() -> dict[tuple[str, ...], Question]:
-    """The wordings that nano was trained on but the yes/no questions about statements and the multiple choices."""
+def _trained() -> dict[tuple[str, ...] | str, Question]:
+    """The wordings that nano was trained on but the yes/no questions about statements and the multiple choices.
+
+    By their words and by their text: "this EKG" and "this ECG" have the same words.
+    """
     questions = [Question(text, "rhythm") for text in RHYTHM_QUESTIONS]
     questions += [Question(text, "findings") for text in FINDING_QUESTIONS]
     questions += [Question(text, "report") for text in REPORT_QUESTIONS]
@@ -163,11 +166,12 @@ def _trained() -> dict[tuple[str, ...], Question]:
             for text in (*question_forms(key, "open"), *question_forms(key, "closed"))
         ]
         questions += [Question(text, "gap", quantity=key) for text in question_forms(key, "fill")]
-    return {_key(question.text): replace(question, wording=question.text) for question in reversed(questions)}
+    questions = [replace(question, wording=question.text) for question in reversed(questions)]
+    return {_key(question.text): question for question in questions} | {q.text: q for q in questions}
 
 
 def _trained_question(text: str) -> Question | None:
-    return _trained().get(_key(text))
+    return _trained().get(text) or _trained().get(_key(text))
 
 
 @cache
@@ -265,7 +269,10 @@ def _read_statements(text: str, terms: Sequence[Chunk], words: Sequence[str]) ->
     codes = list(dict.fromkeys(code for chunk in terms for code in (chunk.meaning.codes or chunk.meaning.opposites)))
     extra = {"fa": "AFIB", "sinus": "SR", "sinusal": "SR", "fibrillation": "AFIB"}
     codes += [code for word, code in extra.items() if word in words and code not in codes]
-    if not codes or not set(words) <= vocabulary.CLOSED | vocabulary.RHYTHM | set(extra):
+    asks_what = bool(_key(text)) and _key(text)[0] in vocabulary.ASKING  # "What is atrial fibrillation?"
+    if not codes or asks_what or any(chunk.text in vocabulary.NARROWER for chunk in terms):
+        return None
+    if not set(words) <= vocabulary.CLOSED | vocabulary.RHYTHM | set(extra):
         return None
     negations = sum(word in vocabulary.NEGATIONS for word in words)
     negations += sum(chunk.inner == "absent" or bool(chunk.meaning.opposites) for chunk in terms)
@@ -305,15 +312,16 @@ def _read_open(text: str, words: frozenset[str], language: str) -> Question | No
     """Normality, the report, the findings."""
     v = vocabulary
     closed = v.CLOSED | v.SUBJECTS
-    if words & v.ABNORMAL and words <= closed | v.ABNORMAL and not words & v.ASKING and "abnormality" not in words:
+    asks_what = bool(words & v.ASKING)
+    if words & v.ABNORMAL and words <= closed | v.ABNORMAL and not asks_what and "abnormality" not in words:
         return _statement(text, ("NORM",), negated=not words & v.NEGATIONS)
     if words & v.NORMAL and words <= closed | v.NORMAL and words != {"ok"}:
         return _statement(text, ("NORM",), negated=bool(words & v.NEGATIONS))
-    if words & v.GERMAN_REPORT and words <= v.OPEN | v.GERMAN_REPORT:
+    if words & v.GERMAN_REPORT and words <= v.OPEN | v.GERMAN_REPORT and not ("befunde" in words and asks_what):
         return Question(text, "report", "de", GERMAN_QUESTIONS[0])
     if words & v.REPORT and words <= v.OPEN | v.REPORT | v.FINDINGS:
         return Question(text, "report", "en", REPORT_QUESTIONS[0])
-    asks_for_all = words & v.FINDINGS - v.CLOSED or "finding" in words or (words & v.ASKING and words & v.SHOWING)
+    asks_for_all = words & v.FINDINGS - v.CLOSED or "finding" in words or (asks_what and words & v.SHOWING)
     if asks_for_all and words <= v.OPEN | v.FINDINGS | v.SUBJECTS | v.ABNORMAL:
         return Question(text, "findings", language, FINDING_QUESTIONS[0])
     return None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,20 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from ecg_vlm.answers import (
+    DAMAGE,
+    YES,
+    Answer,
+    codes_in,
+    consistent_answer,
+    in_language,
+    not_understood,
+    scores_normal,
+    statement_answer,
+)
 from ecg_vlm.images import open_image
-from eval.parser.parse import parse
+from ecg_vlm.questions import Question, read_question
+from eval.parser.parse import parse, refusal
 from recipes import inference
 from recipes.inference import Prefill
 from recipes.model import NANO, base_fingerprint, load_adapter, load_model, load_processor
@@ -22,28 +33,7 @@ from render.dialogues.wording import closed_question
 from render.errors import InputError
 from render.statements import STATEMENTS
 
-_YES = 0.5  # from this P(yes) on, "Yes." is the likelier answer
-
 __all__ = ["Answer", "Reader", "open_image"]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """An answer to one question about one page.
-
-    Attributes:
-        question: as asked.
-        text: the answer.
-        contradicted: P(present) of the statements that the answer affirms or denies and the scores contradict.
-        understood: False where the answer only says what can be asked.
-        original: the words of the model where `text` differs from them to agree with the scores, else "".
-    """
-
-    question: str
-    text: str
-    contradicted: dict[str, float] = field(default_factory=dict)
-    understood: bool = True
-    original: str = ""
 
 
 class Reader:
@@ -52,15 +42,23 @@ class Reader:
     Args:
         model: an Mllama, with or without an adapter, in eval mode.
         processor: its tokenizer and image processor.
+        name: what it was loaded as.
+        base: the base model that it is or was tuned from: "nano", a folder or a hub id.
     """
 
     batch_size = 8
     """Images in one forward pass, wherever many are scored or asked about."""
 
-    def __init__(self, model: Any, processor: Any, name: str = "") -> None:
+    def __init__(self, model: Any, processor: Any, name: str = "", base: str = "") -> None:
         self.model = model.eval()
         self.processor = processor
         self.name = name
+        self.base = base
+
+    @property
+    def knows_few_wordings(self) -> bool:
+        """Whether questions are read and put in a trained wording: for nano and what was tuned from it."""
+        return self.base == NANO
 
     @classmethod
     def load(cls, model: str = NANO) -> Reader:
@@ -74,14 +72,14 @@ class Reader:
         run = Path(model) / "recipe.yaml"
         if model != NANO and run.is_file():
             return cls._load_run(Path(model))
-        return cls(load_model(ModelPart(base=model)), load_processor(model), model)
+        return cls(load_model(ModelPart(base=model)), load_processor(model), model, model)
 
     @classmethod
     def load_quickly(cls) -> Reader:
         """Nano for one answer, in a process that `recipes.fast_start.prepare` has prepared."""
         from recipes.fast_start import load_nano
 
-        return cls(*load_nano(), NANO)
+        return cls(*load_nano(), NANO, NANO)
 
     @classmethod
     def _load_run(cls, folder: Path) -> Reader:
@@ -89,15 +87,18 @@ class Reader:
 
         facts = read_run(folder)
         recipe = load_recipe(folder / "recipe.yaml")
-        if recipe.lora is None:
-            return cls(load_model(ModelPart(base=str(folder))), load_processor(str(folder)), str(folder))
         base = recipe.model.base
+        if recipe.lora is None:
+            model = load_model(ModelPart(base=str(folder)))
+            return cls(model, load_processor(str(folder)), str(folder), _first_base(base))
         if facts.base_sha256 != base_fingerprint(base):
             raise InputError(
                 f"{folder}: the adapter was made for another {base} than the one installed here; "
                 f"tune it again, or install the version that it was made with ({facts.versions.get('ecg-vlm')})"
             )
-        return cls(load_adapter(load_model(recipe.model), folder, base), load_processor(base), str(folder))
+        return cls(
+            load_adapter(load_model(recipe.model), folder, base), load_processor(base), str(folder), _first_base(base)
+        )
 
     def prefill(self, images: Sequence[Image.Image]) -> Prefill:
         """Encode images once; scores and answers about them then start from the result, any number of times."""
@@ -121,11 +122,48 @@ class Reader:
     def answer(self, prefill: Prefill, question: str, *, max_new_tokens: int = 128) -> Answer:
         """The answer to a question in any words about one page.
 
+        Nano answers wordings that it was not trained on at random. Where `knows_few_wordings`, the question is read
+        first (`ecg_vlm.questions`): what is not understood is not put to the model; a yes/no question about statements
+        is answered from their scores, so that two wordings never disagree; an open answer is made consistent with the
+        score of a normal ECG. A refusal stays as it is. Another model's words are never changed.
+
         Args:
             prefill: of one image.
         """
-        text = self.ask(prefill, [question], max_new_tokens=max_new_tokens)[0]
-        return Answer(question, text, self.contradictions(prefill, question, text))
+        if not self.knows_few_wordings:
+            (text,) = self.ask(prefill, [question], max_new_tokens=max_new_tokens)
+            return Answer(question, text, self.contradictions(prefill, question, text))
+        content = read_question(question)
+        if content.kind == "unknown":
+            return Answer(question, not_understood(content.language), understood=False)
+        wording = content.wording or closed_question(content.codes[0])
+        (text,) = self.ask(prefill, [wording], max_new_tokens=max_new_tokens)
+        if refusal(text):
+            return Answer(question, text)
+        if content.kind == "statement":
+            return self._statement_answer(prefill, content)
+        scores = self._scores_with_normality(prefill, codes_in(content, text))
+        revision = consistent_answer(content, text, scores)
+        return Answer(
+            question,
+            in_language(revision, content.language),
+            _contradictions(revision, wording, scores),
+            original=text if revision != text else "",
+        )
+
+    def _statement_answer(self, prefill: Prefill, question: Question) -> Answer:
+        """An answer from the scores alone. Contradicted is only P(NORM) of a page that also shows damage."""
+        scores = self._scores_with_normality(prefill, question.codes)
+        doubtful = "NORM" in question.codes and scores["NORM"] >= YES and not scores_normal(scores)
+        text = statement_answer(question, scores)
+        return Answer(question.text, text, {"NORM": scores["NORM"]} if doubtful else {})
+
+    def _scores_with_normality(self, prefill: Prefill, codes: Sequence[str]) -> dict[str, float]:
+        """P(present) of the codes; where NORM is one of them and likely, of `DAMAGE`, too."""
+        scores = self.score(prefill, codes) if codes else {}
+        if scores.get("NORM", 0.0) >= YES:
+            scores |= self.score(prefill, [code for code in DAMAGE if code not in scores])
+        return scores
 
     def contradictions(self, prefill: Prefill, question: str, answer: str) -> dict[str, float]:
         """P(present) of the statements that an answer affirms or denies and the model's own scores contradict.
@@ -137,8 +175,8 @@ class Reader:
             prefill: of one image.
         """
         statements = parse(answer, question)
-        scores = self.score(prefill, codes) if (codes := [*statements.present, *statements.absent]) else {}
-        return {code: p for code, p in scores.items() if (p >= _YES) != (code in statements.present)}
+        codes = [*statements.present, *statements.absent]
+        return _contradictions(answer, question, self.score(prefill, codes)) if codes else {}
 
     def score(self, image: Image.Image | Prefill, statements: Sequence[str] = tuple(STATEMENTS)) -> dict[str, float]:
         """P(present) for each statement code, in one pass: all questions side by side, none attends to another."""
@@ -158,3 +196,21 @@ class Reader:
         parts = [inference.yes_probabilities(self.model, self.processor, prefill, questions) for prefill in prefills]
         scores: NDArray[np.float64] = torch.cat(parts).double().numpy()
         return scores
+
+
+def _contradictions(answer: str, question: str, scores: Mapping[str, float]) -> dict[str, float]:
+    """The scores that contradict an answer, of the statements that it affirms or denies."""
+    statements = parse(answer, question)
+    return {
+        code: scores[code]
+        for code in (*statements.present, *statements.absent)
+        if code in scores and (scores[code] >= YES) != (code in statements.present)
+    }
+
+
+def _first_base(base: str) -> str:
+    """The base of a run whose own base is the folder of another run, however often; else `base` itself."""
+    from recipes.config import load_recipe
+
+    recipe = Path(base).expanduser() / "recipe.yaml"
+    return _first_base(load_recipe(recipe).model.base) if base != NANO and recipe.is_file() else base

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -14,18 +16,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import wfdb
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 import ecg_vlm
 from ecg_vlm.cli import COMMANDS, main, parse_arguments, progress
+from ecg_vlm.cli.ask import images_and_questions
+from ecg_vlm.images import open_page
+from ecg_vlm.page_reading import read_page
 from ecg_vlm.reader import Reader, open_image
 from render.dataset.parquet import open_dataset
+from render.dataset.rows import Options, make_picture
 from render.dialogues.wording import OPEN_QUESTION
 from render.errors import InputError
 from render.pages.options import options_named
 from render.pages.style import sample_style
+from render.record import LEADS
+from render.simulator.simulate import simulate, simulate_infarct
 
 
 def run(capsys, *words: object) -> tuple[int, str, str]:

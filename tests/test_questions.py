@@ -8,6 +8,20 @@ from __future__ import annotations
 import pytest
 
 from ecg_vlm.questions import Question, read_question
+from render.dialogues.quantities import QUANTITIES, choice_question, question_forms
+from render.dialogues.wording import (
+    CHOICE_QUESTIONS,
+    FILL_QUESTIONS,
+    FINDING_QUESTIONS,
+    GERMAN_QUESTIONS,
+    OTHER_NAMES,
+    REPORT_QUESTIONS,
+    RHYTHM_CHOICES,
+    RHYTHM_QUESTIONS,
+    closed_forms,
+    closed_question,
+)
+from render.statements import STATEMENTS
 
 QUESTIONS = {
     "rhythm": (
@@ -23,7 +37,8 @@ QUESTIONS = {
         "A 65 year old man with chest pain. What is the rhythm?",
     ),
     "NORM": (
-        "Is this a normal ECG?", "is this a normal ecg", "IS THIS ECG NORMAL", "Normal?", "normal ecg?", "Is it normal?",
+        "Is this a normal ECG?", "is this a normal ecg", "IS THIS ECG NORMAL", "Normal?", "normal ecg?",
+        "Is it normal?",
         "Is everything normal?", "Is everything OK?", "Is the ECG ok?", "is this ekg normal??", "Is this nomral?",
         "Does this look normal?", "Does it look normal to you?", "Is the tracing unremarkable?", "Is my ECG normal?",
         "Ist das EKG normal?", "Ist dieses EKG normal?", "Ist das ein normales EKG?", "Ist alles in Ordnung?",
@@ -115,7 +130,7 @@ QUESTIONS = {
     "LPR": ("Is the PR interval prolonged?", "Long PR?"),
     "AFLT": ("Atrial flutter?", "Vorhofflattern?"),
     "choice": (
-        "Which of these is the rhythm?\nA. Sinus rhythm\nB. Atrial fibrillation\nC. Atrial flutter\nD. Sinus bradycardia",
+        "Which of these is the rhythm?\nA. Sinus rhythm\nB. Atrial fibrillation\nC. Atrial flutter\nD. PACs",
         "What does it show? A) LVH B) RVH C) Normal ECG",
     ),
     "gap": ("The rhythm is ____.", "the rhythm is ___", "Fill in the blank. Rhythm: ____."),
@@ -158,3 +173,51 @@ CASES = [(text, expected) for expected, texts in QUESTIONS.items() for text in t
 @pytest.mark.parametrize(("text", "expected"), CASES, ids=[text[:40] for text, _ in CASES])
 def test_questions_of_people_are_read(text: str, expected: str) -> None:
     assert asks(read_question(text)) == expected
+
+
+def _trained_wordings() -> list[tuple[str, str]]:
+    """Every wording of `render.dialogues` with what it asks."""
+    pairs = [
+        (closed_question(code, form, name), code)
+        for code in STATEMENTS
+        for name in ("", *OTHER_NAMES.get(code, ()))
+        for form in closed_forms(code, name)
+    ]
+    pairs += [(text, "rhythm") for text in RHYTHM_QUESTIONS] + [(text, "findings") for text in FINDING_QUESTIONS]
+    pairs += [(text, "report en") for text in REPORT_QUESTIONS] + [(text, "report de") for text in GERMAN_QUESTIONS]
+    pairs += [(text, "gap") for forms in FILL_QUESTIONS.values() for text in forms]
+    for key in QUANTITIES:
+        pairs += [(text, key) for form in ("open", "closed") for text in question_forms(key, form)]
+        pairs += [(text, "gap") for text in question_forms(key, "fill")]
+    return pairs
+
+
+def test_every_trained_wording_is_read_as_what_it_asks() -> None:
+    wrong = [
+        (text, read_question(text)) for text, expected in _trained_wordings() if asks(read_question(text)) != expected
+    ]
+    assert not wrong
+
+
+def test_trained_wordings_survive_capitals_and_punctuation() -> None:
+    for text, expected in _trained_wordings()[::3]:
+        for variant in (text.upper(), text.lower().rstrip("?."), f"  {text}??", text.replace(" ", "\n", 1)):
+            if "____" not in text:
+                assert asks(read_question(variant)) == expected, variant
+
+
+def test_open_wordings_go_to_the_model_as_they_were_trained() -> None:
+    for text, expected in _trained_wordings():
+        if expected not in STATEMENTS:
+            assert read_question(text).wording == text
+            assert read_question(read_question(text.lower()).wording).kind == read_question(text).kind
+
+
+@pytest.mark.parametrize(
+    "stem", [*CHOICE_QUESTIONS, *RHYTHM_CHOICES, *(s for key in QUANTITIES for s in question_forms(key, "choice"))]
+)
+def test_trained_choices_go_to_the_model_as_they_are(stem: str) -> None:
+    options = ["Sinus rhythm", "Atrial flutter", "80 ms", "0.4 mV"]
+    _, text, _ = choice_question(stem, options, 0)
+    question = read_question(text)
+    assert question.kind == "choice" and question.wording == text

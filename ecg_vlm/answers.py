@@ -1,0 +1,151 @@
+"""Answers that agree with the yes/no scores: composed from them, or an open answer made consistent with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ecg_vlm.questions import Question
+from eval.parser.choices import options_in
+from eval.parser.parse import ParsedAnswer, parse
+from render.dialogues.wording import FINDING_ANSWERS, REPORT_ANSWERS, RHYTHM_ANSWERS, answer, label_of, names_of
+from render.statements import STATEMENTS
+
+YES = 0.5
+"""From this P(present) on, "Yes." is the likelier answer."""
+
+DAMAGE = tuple(code for code, s in STATEMENTS.items() if s.superclass == "MI" or code.startswith("ISC"))
+"""Infarction, injury and ischemia: no answer calls a page normal that also shows one of them."""
+_NO_DISEASE = frozenset({"NORM", "SR", "SARRH", "SBRAD", "STACH"})
+
+_NOT_UNDERSTOOD = {
+    "en": "I cannot answer this question. Please ask, one at a time, about the rhythm, the findings, one of the 71 "
+    "statements, the heart rate, the PR, QRS and QT intervals, or the QRS axis of this ECG.",
+    "de": "Diese Frage kann ich nicht beantworten. Bitte fragen Sie einzeln nach dem Rhythmus, den Befunden, einer der "
+    "71 Aussagen, der Herzfrequenz, den PQ-, QRS- und QT-Zeiten oder der QRS-Achse dieses EKGs.",
+}
+_YES_NO = {"en": ("Yes.", "No."), "de": ("Ja.", "Nein."), "es": ("Sí.", "No."), "fr": ("Oui.", "Non.")}
+_OPEN_ANSWERS = {"rhythm": RHYTHM_ANSWERS[1], "report": REPORT_ANSWERS[0]}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer to one question about one page.
+
+    Attributes:
+        question: as asked.
+        text: the answer.
+        contradicted: P(present) of the statements that the answer affirms or denies and the scores contradict.
+        understood: False where the answer only says what can be asked.
+        original: the words of the model where `text` differs from them to agree with the scores, else "".
+    """
+
+    question: str
+    text: str
+    contradicted: dict[str, float] = field(default_factory=dict)
+    understood: bool = True
+    original: str = ""
+
+
+def not_understood(language: str) -> str:
+    """What can be asked, for a question that is not understood; in German to a German question."""
+    return _NOT_UNDERSTOOD.get(language, _NOT_UNDERSTOOD["en"])
+
+
+def in_language(text: str, language: str) -> str:
+    """ "Yes." or "No." in the language of the question; any other text unchanged."""
+    translation = dict(zip(_YES_NO["en"], _YES_NO[language], strict=True))
+    return translation.get(text, text)
+
+
+def scores_normal(scores: Mapping[str, float]) -> bool:
+    """Whether scores call a page normal: P(NORM) of `YES` or more, and none of `DAMAGE` has as much.
+
+    Args:
+        scores: P(present) of NORM, and of `DAMAGE` where that of NORM is `YES` or more.
+    """
+    return scores["NORM"] >= YES and all(scores[code] < YES for code in DAMAGE)
+
+
+def statement_answer(question: Question, scores: Mapping[str, float]) -> str:
+    """The answer to a question of kind "statement", from the scores alone: the same in every wording.
+
+    Args:
+        scores: P(present) of its codes; with NORM also what `scores_normal` takes.
+    """
+    present = [code for code in question.codes if (scores_normal(scores) if code == "NORM" else scores[code] >= YES)]
+    yes, no = _YES_NO[question.language]
+    likeliest = max(question.codes, key=lambda code: scores[code])
+    if question.join == "and":
+        return " ".join(f"{label_of(code)}: {'yes' if code in present else 'no'}." for code in question.codes)
+    if question.join == "or":
+        name = names_of([likeliest])
+        return f"This ECG shows {name}." if present else f"None of these is likely; the likeliest is {name}."
+    if question.negated:
+        return _full_sentence(likeliest, bool(present))
+    if question.join == "any" and present:
+        return f"{yes.rstrip('.')}: {names_of(present)}."
+    return yes if present else no
+
+
+def _full_sentence(code: str, present: bool) -> str:
+    """ "Yes" to "Is it not AF?" would mean either."""
+    if code == "NORM":
+        return f"This is {'' if present else 'not '}a normal ECG."
+    return f"This ECG {'shows' if present else 'does not show'} {names_of([code])}."
+
+
+def consistent_answer(question: Question, text: str, scores: Mapping[str, float]) -> str:
+    """An open answer whose verdict on normality agrees with the scores; unchanged where it does already.
+
+    A normal ECG is stated only where the scores call the page normal; there, it is not denied, nor are only statements named
+    that the scores all revoke. A changed answer has the statements of the old one that the scores confirm, in the same kind of wording.
+
+    Args:
+        scores: of `codes_in`, and those of `scores_normal` where NORM is one of them.
+    """
+    if "NORM" not in scores:
+        return text
+    content = parse(text, question.wording)
+    normal = scores_normal(scores)
+    if not (_misstates_normality(content, normal) or (normal and _denies_normality(question, content, scores))):
+        return text
+    if question.kind == "choice":
+        return _likeliest_option(question, scores, normal) or text
+    codes = {code for code in content.present if code != "NORM" and scores[code] >= YES} | (
+        {"NORM"} if normal else set()
+    )
+    return answer(_OPEN_ANSWERS.get(question.kind, FINDING_ANSWERS[1]), sorted(codes)) or _full_sentence("NORM", normal)
+
+
+def _misstates_normality(content: ParsedAnswer, normal: bool) -> bool:
+    """Whether an answer states a normal ECG against the scores, or together with damage."""
+    return "NORM" in content.present and (not normal or bool({*DAMAGE} & {*content.present}))
+
+
+def _denies_normality(question: Question, content: ParsedAnswer, scores: Mapping[str, float]) -> bool:
+    """Whether an answer about a page that scores as normal denies it, or names disease that the scores all revoke."""
+    disease = {*content.present} - _NO_DISEASE
+    only_revoked = bool(disease) and all(scores[code] < YES for code in disease)
+    silent = "NORM" not in content.present and question.kind in ("findings", "report")
+    return "NORM" in content.absent or (silent and only_revoked)
+
+
+def _likeliest_option(question: Question, scores: Mapping[str, float], normal: bool) -> str:
+    """The option of a multiple choice with the highest score, "B. Sinus rhythm."; "" without any."""
+    values = {
+        option: max((scores[code] for code in parse(option.text).present if normal or code != "NORM"), default=0.0)
+        for option in options_in(question.wording)
+    }
+    best = max(values, key=lambda option: values[option])
+    return f"{best.letter}. {best.text.rstrip('.')}." if values[best] else ""
+
+
+def codes_in(question: Question, text: str) -> tuple[str, ...]:
+    """The statements whose scores an answer is compared with: those that it mentions, those of the options, and NORM
+    where the question is about the whole page.
+    """
+    content = parse(text, question.wording)
+    options = [code for option in options_in(question.wording) for code in parse(option.text).present]
+    normality = ("NORM",) if question.kind in ("findings", "report", "choice") else ()
+    return tuple(dict.fromkeys((*normality, *content.present, *content.absent, *options)))
