@@ -263,7 +263,8 @@ def test_ask_decides_once_whether_a_picture_can_be_read(tmp_path, capsys):
     """Noise is no ECG, whatever is asked about it."""
     noise = np.random.default_rng(0).integers(0, 255, (600, 900, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.png")
-    code, out, _ = run(capsys, "ask", tmp_path / "noise.png", "Is it AF?", "What is the rhythm?", "--statements", "--json")
+    words = ("Is it AF?", "What is the rhythm?", "--statements", "--json")
+    code, out, _ = run(capsys, "ask", tmp_path / "noise.png", *words)
     told = json.loads(out)
     assert code == 0 and not told["readable"] and told["refusal_reason"] and told["scores"] == {}
     assert len({answer["answer"] for answer in told["answers"]}) == 1

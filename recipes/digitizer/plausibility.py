@@ -1,0 +1,44 @@
+"""Whether what was read off a picture can be an ECG: leads of one column show the same beats at the same moments."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
+
+from recipes.digitizer.result import DigitizedPage
+from render.record import HIGH_RATE_HZ
+
+_SMOOTH_S = 0.03  # of the steepness; a QRS complex is 0.08 to 0.12 s long
+_LEAST_SAMPLES = HIGH_RATE_HZ // 2
+
+
+def synchrony(page: DigitizedPage) -> float:
+    """How well the steepness of leads that were recorded at the same time agrees, -1 to 1.
+
+    The median correlation over all pairs of leads of a column. The leads of an ECG share their QRS complexes; lines of
+    text, curves of a chart and textures share nothing. 0 where no two leads stand in one column.
+    """
+    columns: dict[tuple[int, int], list[NDArray[np.float64]]] = defaultdict(list)
+    for lead in page.leads:
+        columns[round(lead.start_s * 4), round(lead.seconds * 4)].append(_steepness(lead.millivolts))
+    correlations = []
+    for leads in columns.values():
+        size = min(lead.size for lead in leads)
+        if len(leads) < 2 or size < _LEAST_SAMPLES:
+            continue
+        rows = np.stack([lead[:size] for lead in leads])
+        rows = rows[rows.std(axis=1) > 0]
+        if len(rows) > 1:
+            correlations += np.corrcoef(rows)[np.triu_indices(len(rows), 1)].tolist()
+    return float(np.median(correlations)) if correlations else 0.0
+
+
+def _steepness(millivolts: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(n,) smoothed steepness without its loudest moments, which one crossing stroke would otherwise decide."""
+    steps = np.abs(np.diff(np.nan_to_num(millivolts.astype(np.float64), nan=0.0)))
+    steps = np.minimum(steps, np.percentile(steps, 99)) if steps.size else steps
+    result: NDArray[np.float64] = gaussian_filter1d(steps, _SMOOTH_S * HIGH_RATE_HZ)
+    return result
