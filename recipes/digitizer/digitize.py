@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 
 from recipes.digitizer.grid import Grid, find_grid
 from recipes.digitizer.layout import PageLayout, Span, align_rows, pulse_scales, read_layout
-from recipes.digitizer.names import Name, find_names
+from recipes.digitizer.names import find_names
 from recipes.digitizer.network import WEIGHTS, NameNetwork, load_network
 from recipes.digitizer.picture import Picture, as_picture
 from recipes.digitizer.refine import refine_rows
@@ -45,14 +45,12 @@ class _Reading:
         sheet: with its content in this orientation.
         quarters: counter-clockwise quarter turns from the picture.
         rows: of traces.
-        names: of leads.
         layout: None where the rows fit none.
     """
 
     sheet: FlatSheet
     quarters: int
     rows: tuple[Row, ...]
-    names: tuple[Name, ...]
     layout: PageLayout | None
 
     @property
@@ -154,7 +152,7 @@ def _read(sheet: FlatSheet, quarters: int, network: NameNetwork | None) -> _Read
     rows = find_rows(ink, scale)
     names = find_names(ink, scale, rows, network) if rows and network is not None else []
     rows = align_rows(rows)
-    return _Reading(sheet, quarters, tuple(rows), tuple(names), read_layout(rows, names))
+    return _Reading(sheet, quarters, tuple(rows), read_layout(rows, names))
 
 
 def _page(reading: _Reading, layout: PageLayout, grid: Grid | None) -> DigitizedPage:
