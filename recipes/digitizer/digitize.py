@@ -27,7 +27,7 @@ from render.errors import InputError
 from render.record import HIGH_RATE_HZ
 
 _USUAL_SPEED, _USUAL_GAIN = 25.0, 10.0  # mm/s, mm/mV
-_LONGEST_SECONDS = 13.0
+_LONGEST_SECONDS = 13.0  # of columns that follow each other in time
 _USUAL_WIDTH_MM = 280.0  # of a page without a grid
 _LEAST_INK_SCALE, _MOST_INK_SCALE = 4, 8  # pixels per mm; narrow waves vanish below, and time is lost above
 _UPRIGHT_NAMES, _UPRIGHT_AGREEMENT = 5, 0.7  # enough names in their places to leave out the other orientations
@@ -160,7 +160,7 @@ def _page(reading: _Reading, layout: PageLayout, grid: Grid | None) -> Digitized
     pulse_gain, pulse_speed = pulse_scales(reading.rows)
     speed, gain = pulse_speed or _USUAL_SPEED, pulse_gain or _USUAL_GAIN
     left, right = min(span.x0 for span in layout.spans), max(span.x1 for span in layout.spans)
-    # A 12-lead ECG is 10 s long: columns that are longer together were recorded at the same time.
+    # A 12-lead ECG is 10 s long: columns that are longer in all show the same time.
     sequential = (right - left) / speed < _LONGEST_SECONDS
     leads = [_lead(reading, span, left if sequential else span.x0, speed, gain) for span in layout.spans]
     return DigitizedPage(
