@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 
 from recipes.digitizer.grid import Grid, find_grid
 from recipes.digitizer.layout import PageLayout, Span, align_rows, pulse_scales, read_layout
-from recipes.digitizer.names import Name, find_names
+from recipes.digitizer.names import find_names
 from recipes.digitizer.network import WEIGHTS, NameNetwork, load_network
 from recipes.digitizer.picture import Picture, as_picture
 from recipes.digitizer.refine import refine_rows
@@ -27,7 +27,7 @@ from render.errors import InputError
 from render.record import HIGH_RATE_HZ
 
 _USUAL_SPEED, _USUAL_GAIN = 25.0, 10.0  # mm/s, mm/mV
-_LONGEST_SECONDS = 13.0
+_LONGEST_SECONDS = 13.0  # of columns that follow each other in time
 _USUAL_WIDTH_MM = 280.0  # of a page without a grid
 _LEAST_INK_SCALE, _MOST_INK_SCALE = 4, 8  # pixels per mm; narrow waves vanish below, and time is lost above
 _UPRIGHT_NAMES, _UPRIGHT_AGREEMENT = 5, 0.7  # enough names in their places to leave out the other orientations
@@ -45,14 +45,12 @@ class _Reading:
         sheet: with its content in this orientation.
         quarters: counter-clockwise quarter turns from the picture.
         rows: of traces.
-        names: of leads.
         layout: None where the rows fit none.
     """
 
     sheet: FlatSheet
     quarters: int
     rows: tuple[Row, ...]
-    names: tuple[Name, ...]
     layout: PageLayout | None
 
     @property
@@ -154,7 +152,7 @@ def _read(sheet: FlatSheet, quarters: int, network: NameNetwork | None) -> _Read
     rows = find_rows(ink, scale)
     names = find_names(ink, scale, rows, network) if rows and network is not None else []
     rows = align_rows(rows)
-    return _Reading(sheet, quarters, tuple(rows), tuple(names), read_layout(rows, names))
+    return _Reading(sheet, quarters, tuple(rows), read_layout(rows, names))
 
 
 def _page(reading: _Reading, layout: PageLayout, grid: Grid | None) -> DigitizedPage:
@@ -162,7 +160,7 @@ def _page(reading: _Reading, layout: PageLayout, grid: Grid | None) -> Digitized
     pulse_gain, pulse_speed = pulse_scales(reading.rows)
     speed, gain = pulse_speed or _USUAL_SPEED, pulse_gain or _USUAL_GAIN
     left, right = min(span.x0 for span in layout.spans), max(span.x1 for span in layout.spans)
-    # A 12-lead ECG is 10 s long: columns that are longer together were recorded at the same time.
+    # A 12-lead ECG is 10 s long: columns that are longer in all show the same time.
     sequential = (right - left) / speed < _LONGEST_SECONDS
     leads = [_lead(reading, span, left if sequential else span.x0, speed, gain) for span in layout.spans]
     return DigitizedPage(

@@ -34,7 +34,8 @@ def as_picture(image: Image.Image) -> Picture:
     """
     pixels = np.asarray(image.convert("RGB"), dtype=np.uint8).transpose(2, 0, 1).astype(np.float32)
     height, width = pixels.shape[1:]
-    light = torch.from_numpy(_paper_light(pixels, max(4, round(max(height, width) / _BLOCKS))))
+    block = max(1, min(round(max(height, width) / _BLOCKS), height, width))
+    light = torch.from_numpy(_paper_light(pixels, block))
     light_map = F.interpolate(light[None], size=(height, width), mode="bilinear", align_corners=False)
     return (torch.from_numpy(pixels) / light_map[0]).clamp_(0.0, _BRIGHTEST)
 

@@ -17,8 +17,8 @@ class DigitizedLead:
 
     Attributes:
         lead: I to V6.
-        start_s: the time of its first sample, seconds after the beginning of the page's first column. Columns are
-            taken to follow each other in time.
+        start_s: the time of its first sample, seconds after the beginning of the page's first column. Columns follow
+            each other in time, unless they are longer than a recording of 10 s; then all begin at 0.
         millivolts: float32 (n,) at `HIGH_RATE_HZ`, NaN where nothing can be read.
         quality: 0-1: how much of it can be read, how dark it is, and how free of other strokes.
         remarks: what lowers the quality, in words.

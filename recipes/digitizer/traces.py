@@ -258,6 +258,8 @@ def _trace_row(ink: InkMap, px_per_mm: float, level: float, apart_mm: float) -> 
 def _is_ruling(y: Array) -> bool:
     """Whether heights (n,), mm, have no waves: a ruled line of a table, a frame or a form's head."""
     y = y[np.isfinite(y)]
+    if not y.size:  # a solid bar, in which no pen has a place
+        return True
     x = np.linspace(-1, 1, y.size)
     rest = y - np.polyval(np.polyfit(x, y, 5), x)
     return float(np.percentile(rest, 98) - np.percentile(rest, 2)) < _FLAT_MM

@@ -1,0 +1,317 @@
+"""The digitizer: simulated pages come back in millivolts, other pictures are refused, and training resumes exactly."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from eval.metrics.signal_to_noise import MOST_DB, signal_to_noise_db
+from recipes.digitizer import training
+from recipes.digitizer.digitize import digitize
+from recipes.digitizer.grid import find_grid
+from recipes.digitizer.picture import as_picture
+from recipes.digitizer.refine import fit_pen
+from recipes.digitizer.result import DigitizedPage
+from recipes.digitizer.straighten import straighten
+from render.dataset.rows import Options, make_picture
+from render.errors import InputError
+from render.pages.geometry import PageGeometry, transform_points
+from render.record import HIGH_RATE_HZ, LEADS, EcgRecord
+from render.simulator.simulate import simulate
+
+SEEDS = {"6x2": 2}
+"""Of the records, by layout: their waves do not run into the next row. All other layouts show record 3."""
+WIDTH = 1600
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A record, the picture of its page, and what the digitizer reads."""
+
+    record: EcgRecord
+    image: Image.Image
+    geometry: PageGeometry
+    page: DigitizedPage
+
+    def decibels(self) -> float:
+        return signal_to_noise_db([self.pair(trace) for trace in self.geometry.leads], HIGH_RATE_HZ)
+
+    def pair(self, trace) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Reference and estimate of a trace; an empty estimate where the lead is missing."""
+        reference = self.record.lead(trace.lead)[trace.start_sample : trace.end_sample]
+        lengths = {
+            abs(lead.millivolts.size - reference.size): lead for lead in self.page.leads if lead.lead == trace.lead
+        }
+        near = [lead.millivolts for difference, lead in lengths.items() if difference < 0.3 * reference.size]
+        return reference, near[0] if near else np.zeros(0, np.float32)
+
+
+def picture_of(style: str, layout: str) -> tuple[EcgRecord, Image.Image, PageGeometry]:
+    seed = SEEDS.get(layout, 3)
+    record = simulate(seed)
+    picture, _ = make_picture(record, seed, Options(style=style, layout=layout, width=WIDTH))
+    return record, Image.open(io.BytesIO(picture.data)).convert("RGB"), picture.geometry
+
+
+@pytest.fixture(scope="module")
+def case_of() -> Callable[..., Case]:
+    """The case of a style and a layout; each page is digitized once."""
+    cases: dict[tuple[str, str], Case] = {}
+
+    def make(style: str, layout: str = "3x4+1R") -> Case:
+        if (style, layout) not in cases:
+            record, image, geometry = picture_of(style, layout)
+            cases[style, layout] = Case(record, image, geometry, digitize(image))
+        return cases[style, layout]
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("style", "layout", "least_db"),
+    [("clean", "3x4+1R", 19.0), ("scan", "3x4+1R", 18.0), ("photo", "3x4+1R", 17.0), ("clean", "6x2", 22.0)],
+)
+def test_leads_of_a_page_come_back_in_millivolts(case_of, style: str, layout: str, least_db: float) -> None:
+    case = case_of(style, layout)
+    page = case.page
+    assert (page.layout, page.order, page.rotation_degrees, page.grid) == (layout, "standard", 0, True)
+    assert (page.mm_per_s, page.speed_from, page.mm_per_mv, page.gain_from) == (25.0, "pulse", 10.0, "pulse")
+    assert sorted(lead.lead for lead in page.leads) == sorted(trace.lead for trace in case.geometry.leads)
+    assert page.name_agreement > 0.8 and page.remarks == ()
+    assert case.decibels() >= least_db
+
+
+def test_a_column_begins_where_the_last_one_ends(case_of) -> None:
+    starts = {lead.lead: lead.start_s for lead in case_of("clean").page.leads}
+    assert [round(starts[lead], 1) for lead in ("I", "aVR", "V1", "V4")] == [0.0, 2.5, 5.0, 7.5]
+
+
+def test_the_signal_has_twelve_leads_and_nan_outside_their_columns(case_of) -> None:
+    signal = case_of("clean").page.signal()
+    assert signal.dtype == np.float32 and signal.shape[0] == 12 and abs(signal.shape[1] - 10 * HIGH_RATE_HZ) < 50
+    shares = np.isfinite(signal).mean(axis=1)
+    assert shares[LEADS.index("II")] > 0.95  # the rhythm strip
+    assert all(0.2 < shares[LEADS.index(lead)] < 0.3 for lead in LEADS if lead != "II")
+
+
+def test_the_path_of_a_lead_lies_on_its_trace_in_the_picture(case_of) -> None:
+    case = case_of("photo")
+    for lead in case.page.leads[:12]:
+        trace = next(trace for trace in case.geometry.leads if trace.lead == lead.lead)
+        samples, mv = case.geometry.from_image(trace, lead.path.astype(np.float64))
+        inside = (samples > trace.start_sample) & (samples < trace.end_sample - 1)
+        reference = np.interp(samples[inside], np.arange(case.record.signal.shape[1]), case.record.lead(lead.lead))
+        assert np.median(np.abs(mv[inside] - reference)) < 0.05
+
+
+def test_the_summary_is_json_and_names_every_lead(case_of) -> None:
+    summary = case_of("clean").page.summary()
+    assert summary["rotation_degrees"] == 0 and summary["missing_leads"] == []
+    assert summary["lead_name_count"] >= 5 and summary["lead_name_agreement"] > 0.8
+    assert len(summary["leads"]) == 13 and all(lead["missing_share"] < 0.05 for lead in summary["leads"])
+
+
+@pytest.mark.parametrize(
+    ("turn", "degrees"),
+    [
+        (Image.Transpose.ROTATE_90, 270),
+        (Image.Transpose.ROTATE_180, 180),
+        (Image.Transpose.ROTATE_270, 90),
+    ],
+)
+def test_a_rotated_page_gives_the_same_millivolts(case_of, turn: Image.Transpose, degrees: int) -> None:
+    case = case_of("clean")
+    page = digitize(case.image.transpose(turn))
+    assert (page.rotation_degrees, page.layout) == (degrees, "3x4+1R")
+    assert [lead.lead for lead in page.leads] == [lead.lead for lead in case.page.leads]
+    for lead, upright in zip(page.leads, case.page.leads, strict=True):
+        size = min(lead.millivolts.size, upright.millivolts.size)
+        assert np.nanmedian(np.abs(lead.millivolts[:size] - upright.millivolts[:size])) < 0.02, lead.lead
+    assert Case(case.record, case.image, case.geometry, page).decibels() >= 18.0
+
+
+def test_speed_and_gain_follow_from_the_pulse(case_of) -> None:
+    case = case_of("clean", "3x4,50mm/s,5mm/mV")
+    page = case.page
+    assert (page.layout, page.mm_per_s, page.mm_per_mv) == ("3x4", 50.0, 5.0)
+    assert (page.speed_from, page.gain_from) == ("pulse", "pulse")
+    assert case.decibels() >= 12.0
+
+
+def test_a_page_without_a_grid_is_read_at_the_usual_scale_and_says_so(case_of) -> None:
+    page = case_of("clean,no-grid").page
+    assert not page.grid and page.layout == "3x4+1R" and page.rotation_degrees == 0
+    assert any("no grid" in remark for remark in page.remarks)
+    assert case_of("clean,no-grid").decibels() >= 18.0  # the page has the usual width
+
+
+def test_a_blank_lead_is_missing_and_not_invented() -> None:
+    record, image, geometry = picture_of("clean", "3x4,A4")  # its rows are further apart than a trace reaches
+    trace = next(trace for trace in geometry.leads if trace.lead == "V5")
+    x0, y0, x1, y1 = trace.box
+    ImageDraw.Draw(image).rectangle((x0 + 2, y0, x1 + 20, y1), fill="white")
+    page = digitize(image)
+    assert page.layout == "3x4"
+    assert page.summary()["missing_leads"] == ["V5"]
+    assert np.isnan(page.signal()[LEADS.index("V5")]).all()
+    case = Case(record, image, geometry, page)
+    others = [case.pair(trace) for trace in geometry.leads if trace.lead != "V5"]
+    assert signal_to_noise_db(others, HIGH_RATE_HZ) >= 14.0
+
+
+@pytest.mark.parametrize("style", ["clean", "photo"])
+def test_places_on_the_sheet_lie_where_the_page_has_them(style: str) -> None:
+    _, image, geometry = picture_of(style, "3x4+1R")
+    picture = as_picture(image)
+    grid = find_grid(picture)
+    assert grid is not None and grid.thin_lines
+    sheet = straighten(picture, grid)
+    y, x = np.mgrid[5 : sheet.height - 5 : 2.0, 5 : sheet.width - 5 : 2.0]
+    pixels = np.stack([place.ravel() for place in sheet.place(x, y)], axis=1)
+    page_px = transform_points(np.linalg.inv(geometry.homography), pixels)
+    boxes = np.array([trace.box for trace in geometry.leads])
+    inside = ((page_px > boxes[:, :2].min(axis=0)) & (page_px < boxes[:, 2:].max(axis=0))).all(axis=1)
+    shift = page_px[inside] / geometry.px_per_mm - np.stack([x.ravel(), y.ravel()], axis=1)[inside]
+    assert inside.sum() > 1000
+    error = shift - np.median(shift, axis=0)
+    assert np.sqrt((error**2).mean(axis=0)).max() < 0.1
+
+
+def blank_image() -> Image.Image:
+    return Image.new("RGB", (600, 400), "white")
+
+
+def noise_image() -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (180, 240, 3), dtype=np.uint8))
+
+
+def gradient_image() -> Image.Image:
+    y, x = np.mgrid[0:1:400j, 0:1:600j]
+    channels = np.stack([60 + 150 * x, 80 + 120 * y, 200 - 100 * x * y], axis=-1)
+    return Image.fromarray(channels.astype(np.uint8))
+
+
+def text_image() -> Image.Image:
+    image = blank_image()
+    for line in range(13):
+        text = f"{line}. The patient was seen on Monday and was well."
+        ImageDraw.Draw(image).text((30, 15 + 28 * line), text, fill="black", font=ImageFont.load_default(18))
+    return image
+
+
+@pytest.mark.parametrize("make_image", [blank_image, noise_image, gradient_image, text_image])
+def test_a_picture_without_an_ecg_is_refused(make_image: Callable[[], Image.Image]) -> None:
+    with pytest.raises(InputError, match=r"no ECG traces|no known ECG layout"):
+        digitize(make_image())
+
+
+def test_pictures_that_are_too_small_or_too_narrow_are_refused() -> None:
+    with pytest.raises(InputError, match=r"120 x 80 pixels are too few; 200 are needed"):
+        digitize(Image.new("RGB", (120, 80)))
+    with pytest.raises(InputError, match="no ECG traces"):
+        digitize(Image.new("RGB", (1600, 12), "white"))
+
+
+def pen_drawing(heights: NDArray[np.float64], rows: int, pen: float) -> NDArray[np.float64]:
+    """Ink (rows, columns), 0-1, of a polyline with a vertex in each half column: drawn large, then reduced."""
+    zoom = 8
+    columns = heights.size // 2
+    image = Image.new("L", (columns * zoom, rows * zoom))
+    x = ((np.arange(heights.size) - 0.5) / 2 + 0.5) * zoom
+    points = list(zip(x.tolist(), ((heights + 0.5) * zoom).tolist(), strict=True))
+    drawing = ImageDraw.Draw(image)
+    drawing.line(points, fill=255, width=round(pen * zoom))
+    for px, py in points:
+        radius = pen * zoom / 2
+        drawing.ellipse((px - radius, py - radius, px + radius, py + radius), fill=255)
+    return np.asarray(image.reduce(zoom), dtype=np.float64) / 255.0
+
+
+def test_fit_pen_finds_the_tip_of_a_narrow_spike() -> None:
+    rows, columns, pen = 60, 80, 2.4
+    x = (np.arange(2 * columns) - 0.5) / 2
+    heights = 45.0 - 30.0 * np.exp(-(((x - 40.0) / 1.6) ** 2)) + 1.5 * np.sin(x / 9.0)
+    ink = pen_drawing(heights, rows, pen)
+    # As the columns show it: the middle of the stroke in each.
+    dark = ink > 0.35
+    first, last = dark.argmax(axis=0), rows - 1 - dark[::-1].argmax(axis=0)
+    start = np.repeat((first + last) / 2, 2)
+    fit = fit_pen(ink, start, pen)
+    error, start_error = (np.sqrt(np.mean((estimate - heights) ** 2)) for estimate in (fit, start))
+    assert error < 0.5 * start_error
+    assert abs(fit.min() - heights.min()) < 1.0
+
+
+def test_fit_pen_keeps_what_is_missing() -> None:
+    heights = np.full(80, 20.0)
+    ink = pen_drawing(heights, 40, 2.0)
+    heights[30:50] = np.nan
+    fit = fit_pen(ink, heights, 2.0)
+    assert np.isnan(fit[30:50]).all() and np.abs(fit[np.isfinite(fit)] - 20.0).max() < 0.3
+
+
+WAVE = np.sin(np.arange(1000) / 25.0) + 0.3 * np.sin(np.arange(1000) / 4.0)
+
+
+def test_signal_to_noise_of_a_perfect_estimate_is_the_most() -> None:
+    assert signal_to_noise_db([(WAVE, WAVE)], HIGH_RATE_HZ) == MOST_DB
+
+
+def test_signal_to_noise_ignores_an_offset_and_a_shift_of_the_estimate() -> None:
+    assert signal_to_noise_db([(WAVE, WAVE + 5.0)], HIGH_RATE_HZ) > 90.0
+    late = np.concatenate([np.full(40, np.nan), WAVE[:-40]])
+    whole = signal_to_noise_db([(WAVE, late)], HIGH_RATE_HZ)
+    reference = np.where(np.arange(WAVE.size) < WAVE.size - 40, WAVE, np.nan)
+    assert signal_to_noise_db([(reference, late)], HIGH_RATE_HZ) == MOST_DB
+    assert 5.0 < whole < 20.0  # the last 40 samples are missing
+
+
+def test_signal_to_noise_of_known_noise() -> None:
+    noise = np.tile([0.1, -0.1], 500)
+    power = np.mean((WAVE - WAVE.mean()) ** 2)
+    expectation = 10.0 * np.log10(power / 0.01)
+    assert signal_to_noise_db([(WAVE, WAVE + noise)], HIGH_RATE_HZ) == pytest.approx(expectation, abs=0.05)
+
+
+def test_missing_samples_of_the_estimate_are_error() -> None:
+    half = np.where(np.arange(WAVE.size) < 500, WAVE, np.nan)
+    centred = WAVE - WAVE.mean()
+    expectation = 10.0 * np.log10(np.sum(centred**2) / np.sum(centred[500:] ** 2))
+    assert signal_to_noise_db([(WAVE, half)], HIGH_RATE_HZ) == pytest.approx(expectation, abs=0.5)
+    assert signal_to_noise_db([(WAVE, WAVE[:500])], HIGH_RATE_HZ) == pytest.approx(expectation, abs=0.5)
+    assert signal_to_noise_db([(WAVE, np.zeros(0))], HIGH_RATE_HZ) == pytest.approx(0.0)
+
+
+def test_missing_samples_of_the_reference_do_not_count() -> None:
+    reference = np.where(np.arange(WAVE.size) < 500, WAVE, np.nan)
+    estimate = np.where(np.arange(WAVE.size) < 500, WAVE, 99.0)
+    assert signal_to_noise_db([(reference, estimate)], HIGH_RATE_HZ) == MOST_DB
+    assert np.isnan(signal_to_noise_db([(np.ones(100), np.ones(100))], HIGH_RATE_HZ))
+
+
+class InterruptionError(Exception):
+    """Stops a run in the middle."""
+
+
+def test_an_interrupted_training_gives_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "_SAVE_EVERY", 1)
+
+    def stop_after_two(line: str) -> None:
+        if line.startswith("step 2"):
+            raise InterruptionError
+
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    training.train_network(whole, 3, report=lambda line: None)
+    with pytest.raises(InterruptionError):
+        training.train_network(parts, 3, report=stop_after_two)
+    lines: list[str] = []
+    training.train_network(parts, 3, report=lines.append)
+    assert [line.split(":")[0] for line in lines] == ["step 3"]
+    assert (whole / "weights.safetensors").read_bytes() == (parts / "weights.safetensors").read_bytes()
