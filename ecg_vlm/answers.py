@@ -98,8 +98,8 @@ def _full_sentence(code: str, present: bool) -> str:
 def consistent_answer(question: Question, text: str, scores: Mapping[str, float]) -> str:
     """An open answer whose verdict on normality agrees with the scores; unchanged where it does already.
 
-    A normal ECG is stated only where the scores call the page normal; there, it is not denied, nor are only statements named
-    that the scores all revoke. A changed answer has the statements of the old one that the scores confirm, in the same kind of wording.
+    A normal ECG is stated only where the scores call the page normal. There it is not denied, and disease is not named
+    where the scores revoke all of it. A changed answer has the statements of the old one that the scores confirm.
 
     Args:
         scores: of `codes_in`, and those of `scores_normal` where NORM is one of them.
@@ -111,7 +111,7 @@ def consistent_answer(question: Question, text: str, scores: Mapping[str, float]
     if not (_misstates_normality(content, normal) or (normal and _denies_normality(question, content, scores))):
         return text
     if question.kind == "choice":
-        return _likeliest_option(question, scores, normal) or text
+        return likeliest_option(question.wording, scores)
     codes = {code for code in content.present if code != "NORM" and scores[code] >= YES} | (
         {"NORM"} if normal else set()
     )
@@ -131,14 +131,22 @@ def _denies_normality(question: Question, content: ParsedAnswer, scores: Mapping
     return "NORM" in content.absent or (silent and only_revoked)
 
 
-def _likeliest_option(question: Question, scores: Mapping[str, float], normal: bool) -> str:
-    """The option of a multiple choice with the highest score, "B. Sinus rhythm."; "" without any."""
-    values = {
-        option: max((scores[code] for code in parse(option.text).present if normal or code != "NORM"), default=0.0)
-        for option in options_in(question.wording)
-    }
-    best = max(values, key=lambda option: values[option])
-    return f"{best.letter}. {best.text.rstrip('.')}." if values[best] else ""
+def likeliest_option(text: str, scores: Mapping[str, float]) -> str:
+    """The option of a multiple choice with the highest score, "B. Sinus rhythm."; none where all are unlikely.
+
+    Args:
+        text: the question with its options.
+        scores: P(present) of the options' statements; with NORM also what `scores_normal` takes.
+    """
+    options = options_in(text)
+    values = [max((_p(code, scores) for code in parse(option.text).present), default=0.0) for option in options]
+    best = options[values.index(max(values))]
+    return f"{best.letter}. {best.text.rstrip('.')}." if max(values) >= YES else "None of these is likely."
+
+
+def _p(code: str, scores: Mapping[str, float]) -> float:
+    """P(present); 0 for NORM where the scores do not call the page normal."""
+    return 0.0 if code == "NORM" and not scores_normal(scores) else scores[code]
 
 
 def codes_in(question: Question, text: str) -> tuple[str, ...]:

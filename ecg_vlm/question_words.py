@@ -17,15 +17,15 @@ GERMAN = _words(
     "ist sind das dies dieses diesem diese dieser ein eine einen eines kein keine keinen nicht liegt vor hat haben der "
     "die den dem er sie es man sehen siehst sieht zeigt zeigen auf im zu zum fuer von gibt bitte hier oder und was "
     "welche welcher welches welchen wie lautet lauten art bei patienten patientin zeichen anhalt hinweise finden mit "
-    "koennen kannst sich du ihr dein deine alles mir"
+    "koennen kannst sieht nach aus mein meine meinem nennen nenne sagen sage sich du ihr dein deine alles mir"
 )
 SPANISH = _words(
     "hay tiene es esta este un una el los las se ve ves en del paciente signos muestra presenta por favor trazado "
-    "y cual cuales como que puede puedes son lo"
+    "y cual cuales como dime dame mi que puede puedes son lo"
 )
 FRENCH = _words(
     "y a t il est ce un une des le la les de du cet cette patient trace montre presente signe signes voyez vous on sur "
-    "dans avez quel quelle quels quelles qu que quoi sont elle tu vois"
+    "dans avez cest mon quel quelle quels quelles qu que quoi sont elle tu vois"
 )
 NEGATIONS = _words("not no kein keine keinen nicht pas")
 CLOSED = (
@@ -40,23 +40,28 @@ CLOSED = (
         "my me your his her please pls sign signs evidence suggestion suspicion feature criteria possible possibly "
         "probable probably likely really definitely clearly with at all present visible seen detected suffer suffering "
         "from say think call look like as to or and hello hi hey thanks just also still so by for recognize reveal "
-        "indicate exist tell whether if know quest observe pattern finding change current currently 12 twelve ok"
+        "indicate exist tell whether if know quest observe pattern finding change current currently 12 twelve am hint"
     )
 )
 """Words of yes/no questions."""
 
 OPEN = CLOSED | _words(
     "what whats which how tell describe name identify give list kind type main underlying most determine state short "
-    "brief explain about us overall complete clinical english deutsch auf me heart herz cardiaque cardiaco coeur "
-    "corazon write do something let know"
+    "brief explain notice shown full erstellen erstelle about us overall complete clinical english deutsch me heart herz "
+    "cardiaque cardiaco coeur "
+    "corazon need too auf faellt auffaellt write do something let know"
 )
 """Words of all questions."""
 
 ASKING = _words(
-    "what whats which was welche welcher welches welchen que quest qu quoi how why when who wie describe list give"
+    "what whats which was welche welcher welches welchen que quest qu quoi how why when who wie describe list give "
+    "explain tell"
 )
+WHAT_ABROAD = _words("que qu")
+"""They ask for a thing at the start of a sentence only: "Est-ce que ..." asks for yes or no."""
 SHOWING = _words(
-    "show see seen montre muestra zeigt zeigen sehen siehst sieht ves ve voyez vois have has think say visible"
+    "show see seen montre muestra zeigt zeigen sehen siehst sieht ves ve voyez vois have has think say visible "
+    "anything shown notice tell faellt auffaellt explain"
 )
 
 RHYTHM = _words("rhythm rhythmus ritmo rythme herzrhythmus arrhythmia arrhythmie arritmia arythmie")
@@ -94,7 +99,7 @@ HYPERTROPHIES = _words("hypertrophy hypertrophie hipertrofia")
 EXTRASYSTOLES = _words("extrasystole extrasystolen extrasistole extrasistoles ectopic premature beat ectopics extra")
 EXTRASYSTOLE_NOUNS = _words("extrasystole extrasystolen extrasistole extrasistoles ectopic premature ectopics")
 
-RATE = _words("rate hr bpm pulse puls herzfrequenz frequenz frecuencia frequence fast beat schnell")
+RATE = _words("rate heartrate fc hr bpm pulse puls herzfrequenz frequenz frecuencia frequence fast beat schnell")
 FAST = _words("tachycardia tachycardic tachykardie tachykard taquicardia tachycardie")
 SLOW = _words("bradycardia bradycardic bradykardie bradykard bradicardia bradycardie")
 PR = _words("pr pq pq-zeit")
@@ -123,11 +128,17 @@ NARROWER = frozenset(
     " ".join(word_tuple(text)) for text in ("hyperkalemia", "hypokalemia", "hypercalcemia", "hypocalcemia")
 )
 """Phrases of the parser that say more than their statement: electrolyte disturbance is not hyperkalemia."""
-SHORT_SLIPS = {"hart": "heart", "hearth": "heart", "wats": "what", "abnormale": "abnormal"}
+ACUTE = _words("acute acutely akut akuter akuten agudo aguda aigu aigue fresh frisch frischer recent hyperacute")
+"""No statement says how old an infarction is."""
+PICTURES = _words("picture image photo page lead ableitung bild imagen")
+"""Whether these are all right is a question about the picture."""
+SHORT_SLIPS = {"hart": "heart", "hearth": "heart", "wats": "what", "wat": "what", "abnormale": "abnormal"}
 """Slips in words of four letters or fewer, and those that another word is as near to."""
 
 _MARKS = {
-    "de": (GERMAN - _words("die in a es on")) | GERMAN_REPORT | _words("lagetyp herzfrequenz puls"),
+    "de": (GERMAN - _words("die in a es on"))
+    | GERMAN_REPORT
+    | _words("lagetyp ich ins muss soll wann warum wer kann mein mich"),
     "es": (SPANISH - _words("es y a un la")) | _words("ritmo frecuencia eje hallazgo diagnostico infarto"),
     "fr": (FRENCH - _words("a patient trace on y un es sign signe la tu de"))
     | _words("rythme frequence axe infarctus"),

@@ -49,6 +49,7 @@ _GAP = re.compile(r"_{2,}|\.{4,}|…")
 _CONTROL = re.compile(r"<\|.*?\|>", re.DOTALL)
 _SENTENCE_END = re.compile(r"(?<=[?!])(?![?!\s])|(?<=[?!])\s+|(?<=[^\W\d]\.)\s+|\n\s*\n")
 _OR_NOT = re.compile(r"[\s,]+(?:or not|oder nicht|yes or no|ja oder nein)\b", re.IGNORECASE)
+_TRAINED_OPTIONS = 4
 _SIMILAR = 0.82  # difflib's ratio of a word with a slip: one wrong letter of six
 
 
@@ -61,7 +62,7 @@ class Question:
         kind: "statement" for a yes/no question about one or several of the 71 statements.
         language: "en", "de", "es" or "fr".
         wording: how the model is asked: a wording that nano was trained on; "" for "unknown" and for several codes.
-        codes: of a "statement" question, in the order of the text.
+        codes: of a "statement" question, in the order of the text, or of the options of a "choice" without a wording.
         join: of several codes: "or" for a choice between them, "and" for one question each, "any" for a general term
             ("an infarction"), "" for one code.
         negated: "Is it not AF?", "Is this ECG abnormal?"
@@ -214,7 +215,7 @@ def _statement(
 
 
 def _read_choice(text: str) -> Question | None:
-    """A multiple choice: with a trained stem as it is, else with the first one where all options are statements."""
+    """A multiple choice: in a trained wording, or to be answered from the scores of its options, all statements."""
     options = options_in(text)
     if not options:
         return None
@@ -225,9 +226,10 @@ def _read_choice(text: str) -> Question | None:
         *(stem for key in QUANTITIES for stem in question_forms(key, "choice")),
     ]
     stem = next((stem for stem in stems if _key(stem) == _key(text[: options[0].start])), "")
-    if not stem and all(parse(option.text).present for option in options):
-        stem = CHOICE_QUESTIONS[0]
-    return Question(text, "choice", wording=f"{stem}\n{lines}") if stem else None
+    if stem and len(options) == _TRAINED_OPTIONS:
+        return Question(text, "choice", wording=f"{stem}\n{lines}")
+    codes = [parse(option.text).present for option in options]
+    return Question(text, "choice", codes=tuple(dict.fromkeys(sum(codes, ())))) if all(codes) else None
 
 
 def _read_words(text: str) -> Question | None:
@@ -243,7 +245,7 @@ def _read_words(text: str) -> Question | None:
         or _read_rhythm(text, frozenset(all_words), language)
         or _read_statements(text, terms, words)
         or _read_group(text, frozenset(words))
-        or _read_open(text, frozenset(all_words), language)
+        or _read_open(text, all_words, language)
     )
 
 
@@ -269,8 +271,9 @@ def _read_statements(text: str, terms: Sequence[Chunk], words: Sequence[str]) ->
     codes = list(dict.fromkeys(code for chunk in terms for code in (chunk.meaning.codes or chunk.meaning.opposites)))
     extra = {"fa": "AFIB", "sinus": "SR", "sinusal": "SR", "fibrillation": "AFIB"}
     codes += [code for word, code in extra.items() if word in words and code not in codes]
-    asks_what = bool(_key(text)) and _key(text)[0] in vocabulary.ASKING  # "What is atrial fibrillation?"
-    if not codes or asks_what or any(chunk.text in vocabulary.NARROWER for chunk in terms):
+    asks_what = _asks_what(_key(text)[:1])  # "What is atrial fibrillation?"
+    narrower = any(chunk.text in vocabulary.NARROWER for chunk in terms) or {*_key(text)} & vocabulary.ACUTE
+    if not codes or asks_what or narrower:
         return None
     if not set(words) <= vocabulary.CLOSED | vocabulary.RHYTHM | set(extra):
         return None
@@ -308,20 +311,32 @@ def _read_rhythm(text: str, words: frozenset[str], language: str) -> Question | 
     return None
 
 
-def _read_open(text: str, words: frozenset[str], language: str) -> Question | None:
+def _asks_what(words: Sequence[str]) -> bool:
+    """Whether a question asks for a thing, and not for yes or no."""
+    return bool({*words[:1]} & vocabulary.ASKING or {*words} & (vocabulary.ASKING - vocabulary.WHAT_ABROAD))
+
+
+def _read_open(text: str, ordered_words: Sequence[str], language: str) -> Question | None:
     """Normality, the report, the findings."""
     v = vocabulary
+    words = frozenset(ordered_words)
     closed = v.CLOSED | v.SUBJECTS
-    asks_what = bool(words & v.ASKING)
+    asks_what = _asks_what(ordered_words)
     if words & v.ABNORMAL and words <= closed | v.ABNORMAL and not asks_what and "abnormality" not in words:
         return _statement(text, ("NORM",), negated=not words & v.NEGATIONS)
-    if words & v.NORMAL and words <= closed | v.NORMAL and words != {"ok"}:
+    about_page = not asks_what and not words & v.PICTURES
+    if words & v.NORMAL and words <= closed | v.NORMAL and words != {"ok"} and about_page:
         return _statement(text, ("NORM",), negated=bool(words & v.NEGATIONS))
     if words & v.GERMAN_REPORT and words <= v.OPEN | v.GERMAN_REPORT and not ("befunde" in words and asks_what):
         return Question(text, "report", "de", GERMAN_QUESTIONS[0])
     if words & v.REPORT and words <= v.OPEN | v.REPORT | v.FINDINGS:
         return Question(text, "report", "en", REPORT_QUESTIONS[0])
-    asks_for_all = words & v.FINDINGS - v.CLOSED or "finding" in words or (asks_what and words & v.SHOWING)
+    asks_for_all = (
+        "anything" in words
+        or words & v.FINDINGS - v.CLOSED
+        or "finding" in words
+        or (asks_what and words & (v.SHOWING | v.ABNORMAL))
+    )
     if asks_for_all and words <= v.OPEN | v.FINDINGS | v.SUBJECTS | v.ABNORMAL:
         return Question(text, "findings", language, FINDING_QUESTIONS[0])
     return None
@@ -334,6 +349,8 @@ def _read_quantity(text: str, words: frozenset[str], language: str) -> Question 
     key = _quantity(words, text)
     named = v.RATE | v.FAST | v.SLOW | v.PR | v.QRS | v.QT | v.QTC | v.AXIS | v.AMPLITUDE
     leads = {word for word in words if re.fullmatch(r"v[1-6]|av[lrf]|i{1,3}", word)}
+    if words & v.ASKING and "normal" in words:  # "What is a normal heart rate?"
+        return None
     if not key or not words - numbers - leads <= v.OPEN | v.QUANTITY | named:
         return None
     return Question(text, "quantity", language, _quantity_wording(key, words, numbers), quantity=key)

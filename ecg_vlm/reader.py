@@ -18,6 +18,7 @@ from ecg_vlm.answers import (
     codes_in,
     consistent_answer,
     in_language,
+    likeliest_option,
     not_understood,
     scores_normal,
     statement_answer,
@@ -136,12 +137,12 @@ class Reader:
         content = read_question(question)
         if content.kind == "unknown":
             return Answer(question, not_understood(content.language), understood=False)
-        wording = content.wording or closed_question(content.codes[0])
+        wording = content.wording or closed_question(content.codes[0])  # of several: whether it refuses the page
         (text,) = self.ask(prefill, [wording], max_new_tokens=max_new_tokens)
         if refusal(text):
             return Answer(question, text)
-        if content.kind == "statement":
-            return self._statement_answer(prefill, content)
+        if content.codes:
+            return self._answer_from_scores(prefill, content)
         scores = self._scores_with_normality(prefill, codes_in(content, text))
         revision = consistent_answer(content, text, scores)
         return Answer(
@@ -151,11 +152,12 @@ class Reader:
             original=text if revision != text else "",
         )
 
-    def _statement_answer(self, prefill: Prefill, question: Question) -> Answer:
+    def _answer_from_scores(self, prefill: Prefill, question: Question) -> Answer:
         """An answer from the scores alone. Contradicted is only P(NORM) of a page that also shows damage."""
         scores = self._scores_with_normality(prefill, question.codes)
         doubtful = "NORM" in question.codes and scores["NORM"] >= YES and not scores_normal(scores)
-        text = statement_answer(question, scores)
+        is_choice = question.kind == "choice"
+        text = likeliest_option(question.text, scores) if is_choice else statement_answer(question, scores)
         return Answer(question.text, text, {"NORM": scores["NORM"]} if doubtful else {})
 
     def _scores_with_normality(self, prefill: Prefill, codes: Sequence[str]) -> dict[str, float]:

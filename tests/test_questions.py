@@ -6,8 +6,14 @@ The table was written before `read_question` was tuned on it.
 from __future__ import annotations
 
 import pytest
+from PIL import Image
 
+from ecg_vlm.answers import consistent_answer, not_understood
+from ecg_vlm.cli import main
 from ecg_vlm.questions import Question, read_question
+from ecg_vlm.reader import Reader, open_image
+from eval.parser.parse import parse, refusal
+from recipes.inference import Prefill
 from render.dialogues.quantities import QUANTITIES, choice_question, question_forms
 from render.dialogues.wording import (
     CHOICE_QUESTIONS,
@@ -152,6 +158,105 @@ QUESTIONS = {
 }  # fmt: skip
 
 
+OTHERS = {
+    "rhythm": (
+        "Rhythm please", "what rythem is it", "Tell me the patient's rhythm", "Could you identify the rhythm?",
+        "Is it a regular rhythm?", "Welchen Rhythmus hat der Patient?", "Bitte den Rhythmus nennen", "Dime el ritmo",
+        "C'est quoi le rythme ?", "Any arrhythmia?",
+    ),
+    "NORM": (
+        "Normal or not?", "Is this an unremarkable ECG?", "Does the ECG look healthy?", "so is it normal",
+        "Is that ECG fine?", "Ist mein EKG in Ordnung?", "¿El ECG es normal?", "Est-ce que l'ECG est normal ?",
+        "Would you say this is normal?", "Is the patient's ECG normal?",
+    ),
+    "not NORM": (
+        "Is the ECG pathological?", "Is something wrong?", "Ist das EKG auffällig?", "Isn't this normal?",
+    ),
+    "findings": (
+        "What are your findings?", "What's the diagnosis here", "Anything to see?", "what is shown here",
+        "What can you tell me about this ECG?", "What do you notice?", "Wat does this ECG show", "Was fällt auf?",
+        "Was ist auf dem EKG zu sehen?", "¿Qué ves en el ECG?", "Qu'est-ce que vous voyez ?", "Give me the diagnosis",
+        "What is abnormal?", "Explain this ECG",
+    ),
+    "report en": (
+        "Could you read this ECG for me?", "I need a report", "Full interpretation please", "Summary of the ECG",
+        "interprete this ECG",
+    ),
+    "report de": (
+        "Können Sie das EKG befunden?", "Erstellen Sie einen Befund",
+    ),
+    "rate_bpm": (
+        "What is the patient's heart rate?", "Heartrate?", "How high is the heart rate?", "rate in bpm",
+        "Wie schnell ist der Puls?", "What's the HR", "Is the patient tachycardic?", "Is the heart beating too fast?",
+        "¿Cuál es la frecuencia?", "FC?", "pulse rate please",
+    ),
+    "pr_ms": (
+        "PR interval in ms?", "How long is the PQ interval?", "PR duration",
+    ),
+    "qrs_ms": (
+        "How broad is the QRS complex?", "Is it a wide QRS?", "qrs duration in ms", "Breite des QRS-Komplexes?",
+    ),
+    "qt_ms": (
+        "QT duration?", "QT interval please",
+    ),
+    "qtc_bazett_ms": (
+        "What is the QTc in ms?", "How long is the QTc interval?",
+    ),
+    "qrs_axis_deg": (
+        "What is the electrical axis of the heart?", "Is there a left axis?", "Which axis does the ECG have?",
+        "axis deviation?", "Wie ist die Herzachse?",
+    ),
+    "AFIB": (
+        "Does this look like AF?", "Do they have a-fib", "Is this AFIB??", "Auricular fibrillation?", "Is AF there?",
+        "Sieht das nach Vorhofflimmern aus?", "VHF?", "C'est une FA ?", "Could it be AF please?", "Am I in AF?",
+        "¿Es fibrilación auricular?", "vorhoflimmern?", "Any hint of atrial fibrillation?",
+    ),
+    "CLBBB": (
+        "Is there LBBB?", "left bundle branch block present?", "Complete LBBB?",
+    ),
+    "CRBBB": (
+        "Rechtsschenkelblock ja oder nein?", "Right bundle brunch block?",
+    ),
+    "LVH": (
+        "Linksventrikuläre Hypertrophie?", "Left ventricle hypertrophy?",
+    ),
+    "IMI": (
+        "Inferior wall MI?", "Infarto inferior?",
+    ),
+    "any MI": (
+        "Any infarct?", "Has there been an infarction?", "Infarctus ?", "Is this an MI?", "signs of a heart attack?",
+        "Hat der Patient einen Herzinfarkt?",
+    ),
+    "STE_": (
+        "Is the ST segment elevated?", "ST segment elevation?", "Any ST-elevation?",
+    ),
+    "PVC": (
+        "Ventricular premature beats?", "Are there VES?", "Ventricular ectopics?",
+    ),
+    "WPW": (
+        "preexcitation?", "Delta wave?",
+    ),
+    "AFIB or AFLT": (
+        "Is it atrial fibrillation or atrial flutter?", "Vorhofflimmern oder Vorhofflattern?",
+    ),
+    "AFIB or SR": (
+        "Is the rhythm sinus or AF?",
+    ),
+    "unknown": (
+        "What is a normal heart rate?", "What is a normal ECG?", "Is the pacemaker working?", "Is the pacemaker OK?",
+        "Is the image OK?", "Are the leads ok?", "Is there an acute infarction?", "Acute anterior infarction?",
+        "Is it normal to have AF?", "How is AF diagnosed?", "Who are you?", "Is the patient dead?",
+        "How long does the patient have to live?", "Which drug should I give?", "Can you see ST elevation in V2?",
+        "What is the voltage of the battery?", "Has AF been treated?", "Did the patient take digoxin?",
+        "Is LVH serious?", "Is this a 12-lead ECG?", "How many leads are there?", "Why is the QRS wide?",
+        "Do you know what AF is?", "Takotsubo?", "Early repolarisation?", "lol", "Ist der Patient tot?", "¿Es grave?",
+        "C'est grave ?", "Is there any artifact?", "What is your name?", "How accurate are you?",
+        "Is it better than before?", "Which lead shows ST elevation?", "translate to German",
+    ),
+}  # fmt: skip
+"""Written after `read_question` was tuned on `QUESTIONS`: 123 of these 146 were read right at first, none wrongly."""
+
+
 def asks(question: Question) -> str:
     """A question's reading in the words of the table."""
     match question.kind:
@@ -167,7 +272,7 @@ def asks(question: Question) -> str:
     return question.kind
 
 
-CASES = [(text, expected) for expected, texts in QUESTIONS.items() for text in texts]
+CASES = [(text, expected) for table in (QUESTIONS, OTHERS) for expected, texts in table.items() for text in texts]
 
 
 @pytest.mark.parametrize(("text", "expected"), CASES, ids=[text[:40] for text, _ in CASES])
@@ -221,3 +326,103 @@ def test_trained_choices_go_to_the_model_as_they_are(stem: str) -> None:
     _, text, _ = choice_question(stem, options, 0)
     question = read_question(text)
     assert question.kind == "choice" and question.wording == text
+
+
+def _scores(**values: float) -> dict[str, float]:
+    return dict.fromkeys(STATEMENTS, 0.0) | values
+
+
+FINDINGS = read_question("What does this ECG show?")
+
+
+@pytest.mark.parametrize(
+    ("text", "scores", "expected"),
+    [
+        ("I see sinus rhythm. This is a normal ECG.", {"SR": 0.9, "NORM": 0.4}, "This ECG shows sinus rhythm."),
+        ("This is a normal ECG.", {"NORM": 0.4}, "This is not a normal ECG."),
+        ("I see sinus rhythm. This is a normal ECG.", {"SR": 0.9, "NORM": 0.8}, ""),
+        (
+            "I see sinus rhythm and an inferior myocardial infarction. This is a normal ECG.",
+            {"SR": 0.9, "NORM": 0.8, "IMI": 0.6},
+            "This ECG shows sinus rhythm and an inferior myocardial infarction.",
+        ),
+        (
+            "I see sinus rhythm and an inferior myocardial infarction. This is a normal ECG.",
+            {"SR": 0.9, "NORM": 0.8, "IMI": 0.2},
+            "This ECG shows sinus rhythm. This is a normal ECG.",
+        ),
+        (
+            "I see sinus rhythm and left ventricular hypertrophy.",
+            {"SR": 0.9, "NORM": 0.8, "LVH": 0.2},
+            "This ECG shows sinus rhythm. This is a normal ECG.",
+        ),
+        ("I see sinus rhythm and left ventricular hypertrophy.", {"SR": 0.9, "NORM": 0.8, "LVH": 0.6}, ""),
+        ("I see sinus rhythm and left ventricular hypertrophy.", {"SR": 0.9, "NORM": 0.1, "LVH": 0.2}, ""),
+        ("The weather is fine.", {"NORM": 0.9}, ""),
+    ],
+)
+def test_an_open_answer_agrees_with_the_scores_on_normality(text: str, scores: dict[str, float], expected: str) -> None:
+    assert consistent_answer(FINDINGS, text, _scores(**scores)) == (expected or text)
+
+
+def test_what_cannot_be_answered_reads_as_no_finding() -> None:
+    for language in ("en", "de", "es", "fr"):
+        content = parse(not_understood(language), "Is this a normal ECG?")
+        assert not (content.present or content.absent or content.uncertain)
+    assert "Bitte" in not_understood("de")
+
+
+@pytest.fixture(scope="module")
+def nano() -> Reader:
+    return Reader.load("nano")
+
+
+@pytest.fixture(scope="module")
+def prefills(nano: Reader, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Prefill]:
+    folder = tmp_path_factory.mktemp("pages")
+    pages = {}
+    for code in ("AFIB", "NORM", "AMI"):
+        assert main(["render", f"simulated:{code}", str(folder / f"{code}.png"), "--seed", "15", "--width", "784"]) == 0
+        pages[code] = nano.prefill([open_image(folder / f"{code}.png")])
+    return pages
+
+
+WORDINGS_OF_AF = ("AF?", "IS THIS ATRIAL FIBRILLATION", "Liegt Vorhofflimmern vor?", "¿Hay fibrilación auricular?")
+
+
+def test_two_wordings_of_a_statement_never_disagree(nano: Reader, prefills: dict[str, Prefill]) -> None:
+    for code, yes in (("AFIB", {"Yes.", "Ja.", "Sí.", "Oui."}), ("NORM", {"No.", "Nein.", "Non."})):
+        texts = {nano.answer(prefills[code], question).text for question in WORDINGS_OF_AF}
+        assert texts <= yes and len(texts) > 1
+    assert nano.answer(prefills["AFIB"], "AF or sinus rhythm?").text == "This ECG shows atrial fibrillation."
+    assert nano.answer(prefills["NORM"], "AF or sinus rhythm?").text == "This ECG shows sinus rhythm."
+    assert nano.answer(prefills["AFIB"], "Is it not AF?").text == "This ECG shows atrial fibrillation."
+    assert nano.answer(prefills["NORM"], "Is it not AF?").text == "This ECG does not show atrial fibrillation."
+
+
+def test_normality_is_the_same_in_yes_no_and_open_answers(nano: Reader, prefills: dict[str, Prefill]) -> None:
+    for prefill in prefills.values():
+        normal = nano.answer(prefill, "Normal?").text == "Yes."
+        for question in ("What does this ECG show?", "Report"):
+            assert ("NORM" in parse(nano.answer(prefill, question).text).present) == normal
+    assert nano.answer(prefills["NORM"], "Normal?").text == "Yes."
+    assert nano.answer(prefills["AMI"], "Infarction?").text.startswith("Yes: ")
+
+
+def test_what_is_not_understood_is_not_answered_no(nano: Reader, prefills: dict[str, Prefill]) -> None:
+    for question in QUESTIONS["unknown"]:
+        answer = nano.answer(prefills["NORM"], question)
+        assert not answer.understood and answer.text in (not_understood("en"), not_understood("de"))
+
+
+def test_a_refusal_is_not_revised(nano: Reader) -> None:
+    blank = nano.prefill([Image.new("RGB", (784, 392), "white")])
+    for question in ("AF?", "Normal?", "AF or sinus rhythm?", "What does this ECG show?", "whats the rythm"):
+        answer = nano.answer(blank, question)
+        assert refusal(answer.text) == "not an ECG" and not answer.original
+
+
+def test_another_model_answers_in_its_own_words(nano: Reader, prefills: dict[str, Prefill]) -> None:
+    other = Reader(nano.model, nano.processor, base="another")
+    for question in ("STEMI?", "What does this ECG show?"):
+        assert other.answer(prefills["AMI"], question).text == other.ask(prefills["AMI"], [question])[0]
