@@ -15,15 +15,20 @@ from PIL import Image
 
 from ecg_vlm.images import InputPage
 from recipes.digitizer.digitize import digitize
+from recipes.digitizer.plausibility import synchrony
 from recipes.digitizer.result import DigitizedPage
 from render.dataset.rows import Options, make_picture
 from render.errors import InputError
 from render.measurements import measure_page, st_elevation
+from render.pages.options import PageOptions
 from render.record import HIGH_RATE_HZ, LEADS, EcgRecord
 
 FEWEST_LEADS = 6
 """A page with fewer leads that can be read is shown to the model as it is."""
-_LEAST_QUALITY = 0.5
+_LEAST_QUALITY = 0.5  # of the leads on average
+_LEAST_TRACE_MM = 150.0  # of the rows of a whole page; they are 250 on most
+_LEAST_SYNCHRONY = 0.4  # drawn ECGs and prints have .8 and more, other pictures .2 and less
+_ENOUGH_NAMES, _LEAST_AGREEMENT = 4, 0.35
 _WIDTH = 1120  # pixels: two tiles of a vision model, each filled
 _SECONDS = 10.0
 _STRIP_SECONDS = 9.0
@@ -80,16 +85,29 @@ def record_of(page: DigitizedPage) -> EcgRecord:
     """The leads of a digitized page as a record of at most 10 s; what the page does not show is NaN.
 
     Raises:
-        InputError: Where fewer than `FEWEST_LEADS` leads can be read, or hardly anything of them.
+        InputError: Where fewer than `FEWEST_LEADS` leads can be read, or hardly anything of them, and where they cannot
+            be those of one ECG.
     """
     leads = {lead.lead for lead in page.leads if np.isfinite(lead.millivolts).any()}
     quality = float(np.mean([lead.quality for lead in page.leads])) if page.leads else 0.0
     if len(leads) < FEWEST_LEADS or quality < _LEAST_QUALITY:
         raise InputError(f"{len(leads)} leads can be read, at a quality of {quality:.2f}; scan the page, or crop to it")
+    if _trace_mm(page) < _LEAST_TRACE_MM:
+        raise InputError(f"only {_trace_mm(page):.0f} mm of the rows can be read; the whole page is needed")
+    if synchrony(page) < _LEAST_SYNCHRONY:
+        raise InputError("what looks like traces shows no common heartbeat; check that the picture shows an ECG")
+    if page.name_count >= _ENOUGH_NAMES and page.name_agreement < _LEAST_AGREEMENT:
+        raise InputError("the lead names fit no known layout; the page may be cut off")
     samples = round(_SECONDS * HIGH_RATE_HZ)
     signal = page.signal()[:, :samples]
     signal = np.pad(signal, ((0, 0), (0, max(0, samples - signal.shape[1]))), constant_values=np.nan)
     return EcgRecord("", signal.astype(np.float32), float(HIGH_RATE_HZ), "picture")
+
+
+def _trace_mm(page: DigitizedPage) -> float:
+    """Length of the rows, all columns together, mm."""
+    columns = max(map(len, PageOptions(page.layout).rows))
+    return columns * min(lead.seconds for lead in page.leads) * page.mm_per_s
 
 
 def drawn_anew(page: DigitizedPage, record: EcgRecord) -> Image.Image:

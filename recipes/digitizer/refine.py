@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solveh_banded
-from scipy.ndimage import maximum_filter1d, minimum_filter1d
+from scipy.ndimage import maximum_filter1d, minimum_filter1d, uniform_filter1d
 
 from recipes.digitizer.layout import Span
 from recipes.digitizer.picture import Array
@@ -28,6 +28,7 @@ _TURN = 1.0  # pixels: a larger second difference is the turn of a wave and coun
 _LONGEST_STEP = 3.0  # pixels
 _FIRST_BLUR, _LEAST_BLUR, _MOST_BLUR = 0.4, 0.15, 1.5  # pixels
 _ROBUST = 0.5  # ink: a pixel with a larger error counts less, since other ink lies there
+_STAY_MM, _STAY_SHARE = 10.0, 0.9  # no wave is that long
 _MARK_INK = 0.3  # of a mark between leads; half of it at most beside the mark
 _MARK_ASIDE_MM, _LEAST_MARK_MM, _MARK_REACH_MM = 0.6, 1.5, 16.0  # to its bare sides; its length; from the row's level
 
@@ -198,7 +199,16 @@ def _refine_row(ink: InkMap, px_per_mm: float, row: Row, apart: float, spans: Se
         inside = slice(2 * begin, 2 * end)
         y[inside] = (_fit_trace(band, trace, px_per_mm) + top + 0.5) / px_per_mm
         strength[inside], overlap[inside] = trace.strength.repeat(2), trace.overlap.repeat(2)
+    y[_in_other_row(y, row.level, apart, px_per_mm)] = np.nan
     return replace(row, x=(places + 0.5) / px_per_mm, y=y, ink=strength, overlap=overlap)
+
+
+def _in_other_row(y: Array, level: float, apart: float, px_per_mm: float) -> NDArray[np.bool_]:
+    """(n,) where a trace stays nearer to the next row's level than to its own: its own lead is missing there."""
+    away = (np.abs(np.nan_to_num(y, nan=level) - level) > apart / 2).astype(np.float64)
+    window = max(3, round(2 * _STAY_MM * px_per_mm))
+    stays = uniform_filter1d(away, window) > _STAY_SHARE
+    return np.asarray(maximum_filter1d(stays.astype(np.int8), window) > 0) & (away > 0)
 
 
 def _fit_trace(band: Array, trace: PenPath, px_per_mm: float) -> Array:
