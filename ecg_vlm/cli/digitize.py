@@ -147,8 +147,8 @@ def _in_words(page: dict[str, Any]) -> str:
     missing = f", without {', '.join(page['missing_leads'])}" if page["missing_leads"] else ""
     rotation = f", turned by {page['rotation_degrees']} degrees" if page["rotation_degrees"] else ""
     qualities = [lead["quality"] for lead in page["leads"]]
-    count = len({lead["lead"] for lead in page["leads"]})
+    count, quality = len({lead["lead"] for lead in page["leads"]}), sum(qualities) / len(qualities)
     return (
         f"{page['name']}: {page['layout'] or 'waveform'}, {count} leads{missing}, "
-        f"{page['mm_per_s']:g} mm/s, {page['mm_per_mv']:g} mm/mV, quality {sum(qualities) / len(qualities):.2f}{rotation}"
+        f"{page['mm_per_s']:g} mm/s, {page['mm_per_mv']:g} mm/mV, quality {quality:.2f}{rotation}"
     )
