@@ -174,8 +174,23 @@ def test_delineation_reads_the_cardiologists_marks(tmp_path, monkeypatch, capsys
     rows = [[c.strip() for c in line.split("|")] for line in capsys.readouterr().out.splitlines() if line[:1] == "|"]
     qrs = [row for row in rows if row[1] == "QRS, ms"]
     assert [row[4:7] for row in qrs] == [["5.0 / 5.0 (+5.0)", "1", "1"]] * 2
+    same_beats = [row for row in rows if row[1] == "rate of the marked beats"]
+    assert [row[3:4] for row in same_beats] == [["1"]] * 2
+    assert all(float(row[2].split()[0]) < 0.5 for row in same_beats)  # the detector puts beats at multiples of 10 ms
     ours = [row for row in rows if row[1].startswith("ours")]
     assert len(ours) == 2 and all(int(row[2]) > 5 and row[3] == row[4] == "0" for row in ours)
+
+
+def test_delineation_compares_the_rate_of_the_same_beats():
+    delineation = _benchmark("delineation")
+    record = simulate(1, ["SR"])
+    marks = {"QRS": np.repeat(np.array([500.0, 1000, 1500, 2000])[:, None, None] + [-20, 20], 12, axis=1)}
+    marked = delineation.Marked(1, record, marks | {"P": marks["QRS"], "T": marks["QRS"]}, "")
+    beats_at = np.array([100.0, 503, 1003, 1503, 2003, 2350, 2700, 3050])  # fast behind the last marked one
+    assert delineation.within_marks(marked, beats_at).tolist() == [503, 1003, 1503, 2003]
+    rate = {"rate_bpm": 80.0}
+    assert delineation.rate_errors([marked], [rate], lambda record: beats_at).tolist() == [0]
+    assert delineation.rate_errors([marked], [{}], lambda record: beats_at).size == 0
 
 
 def test_delineation_takes_the_third_lead_of_those_marked():
