@@ -20,9 +20,9 @@ from render.dataset.data_card import COUNTS_KEY, Counts, summary, write_card
 from render.dataset.rows import Options, make_row, schema
 from render.dialogues.compose import Dialogue
 from render.errors import InputError
-from render.io import atomic_write, read_json_object, require_empty, require_same_request, write_json
+from render.io import atomic_write, exclusive, read_json_object, require_empty, require_same_request, write_json
 from render.record import EcgRecord
-from render.sources.registry import Source, prevalence_of
+from render.sources.registry import Source, digest_of, prevalence_of
 from render.workers import Step, run_tasks
 
 if TYPE_CHECKING:
@@ -113,8 +113,9 @@ def write_dataset(
         progress: called with (pages drawn, total pages) as they are drawn.
 
     Raises:
-        InputError: For a folder that is not empty without `resume`, for other options than at the start, for an
-            unreadable record (unless lenient), and when no record could be read.
+        InputError: For a folder that is not empty without `resume`, for other options or records than at the start,
+            for a folder that another process writes into, for an unreadable record (unless lenient), and when no
+            record could be read.
         WorkFailed: When a worker dies.
     """
     out = Path(out)
@@ -126,34 +127,50 @@ def write_dataset(
         "options": options.to_manifest(),
         "told": dialogue_source and dialogue_source.name,
     }
-    _start(out, request, resume)
-    job = _Job(source, options, dialogue_source, prevalence_of(source))
-    shards = list(job.shards(out))
-    pending = [shard for shard in shards if not shard[2].exists()]
-    count = job.pages - sum(stop - start for start, stop, _ in pending)
-    progress(count, job.pages)
-    run_tasks(job.write, pending, workers, lambda steps: progress(count + steps, job.pages))
-    manifest = {**request, **summary(path for _, _, path in shards)}
-    if manifest["pages"] == 0:
-        raise InputError(
-            f"{source.name}: none of {len(source)} records could be used; {manifest['skipped'][0]['reason']}"
-        )
-    write_card(out, manifest)
-    write_json(out / "manifest.json", manifest)
+    digests = {"source": digest_of(source), "dialogues": digest_of(dialogue_source)}
+    with exclusive(out):
+        _start(out, request, digests, resume)
+        if _is_exported(out):
+            return read_json_object(out / "manifest.json", "name a new folder") | request
+        job = _Job(source, options, dialogue_source, prevalence_of(source))
+        shards = list(job.shards(out))
+        pending = [shard for shard in shards if not shard[2].exists()]
+        count = job.pages - sum(stop - start for start, stop, _ in pending)
+        progress(count, job.pages)
+        run_tasks(job.write, pending, workers, lambda steps: progress(count + steps, job.pages))
+        manifest = {**request, **summary(path for _, _, path in shards)}
+        if manifest["pages"] == 0:
+            raise InputError(
+                f"{source.name}: none of {len(source)} records could be used; {manifest['skipped'][0]['reason']}"
+            )
+        write_card(out, manifest)
+        write_json(out / "manifest.json", manifest)
     return manifest
 
 
-def _start(out: Path, request: dict[str, Any], resume: bool) -> None:
-    """Write the request into a new folder, or compare it with that of the folder to be resumed."""
+def _start(out: Path, request: dict[str, Any], digests: dict[str, str], resume: bool) -> None:
+    """Write the request into a new folder, or compare it with that of the folder to be resumed.
+
+    digests: of the records and of the dialogues that replace composed ones; version 0.1 stored none.
+    """
     marker = out / "begun.json"
-    if resume and marker.exists():
-        first = read_json_object(marker, "name a new folder")
-        require_same_request(out, first, request)
-        for partial in out.glob("data/.*"):  # of a process that was killed
-            partial.unlink()
+    if not (resume and marker.exists()):
+        require_empty(out)
+        write_json(marker, request | {"digests": digests})
         return
-    require_empty(out)
-    write_json(marker, request)
+    first = read_json_object(marker, "name a new folder")
+    first_digests = first.pop("digests", digests)
+    require_same_request(out, first, request)
+    for name, what in (("source", "other records, labels or folds of the source"), ("dialogues", "other dialogues")):
+        if first_digests.get(name) != digests[name]:
+            raise InputError(f"{out}: was started with {what}; resume with the same ones, or name a new folder")
+    for partial in out.glob("data/.*"):  # of a process of version 0.1 that was killed
+        partial.unlink()
+
+
+def _is_exported(out: Path) -> bool:
+    """Whether the data set was finished and became `llava.json`, after which its shards are removed."""
+    return (out / "manifest.json").is_file() and (out / "llava.json").is_file()
 
 
 def open_dataset(folder: str | Path) -> datasets.Dataset:

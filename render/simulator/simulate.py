@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from render.errors import InputError
+from render.io import text_digest
 from render.jit import jit
 from render.measurements import steady_rate
 from render.record import HIGH_RATE_HZ, EcgRecord
@@ -78,6 +79,10 @@ class SimulatedSource:
 
     def __len__(self) -> int:
         return self.size
+
+    def digest(self) -> str:
+        """Of the seed, the number of records and the codes."""
+        return text_digest(self.seed, self.size, self.statements)
 
     def read(self, i: int) -> EcgRecord:
         """Record i. Raises IndexError outside 0 <= i < size."""

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from render.errors import InputError
+from render.io import text_digest
 from render.record import EcgRecord
 from render.sources.wfdb_record import read_wfdb
 
@@ -35,6 +36,10 @@ class WfdbFolder:
 
     def __len__(self) -> int:
         return len(self._headers)
+
+    def digest(self) -> str:
+        """Of the names and sizes of the headers."""
+        return text_digest(*((name, (self.folder / name).stat().st_size) for name in self._headers))
 
     def read(self, i: int) -> EcgRecord:
         """Record i. Raises `InputError` when it is damaged or not a 12-lead record."""
