@@ -20,7 +20,7 @@ import platform
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
@@ -52,6 +52,9 @@ from recipes.run_folder import (
     checkpoints,
     last_checkpoint_line,
     open_run,
+    remove_damaged_checkpoints,
+    remove_older_checkpoints,
+    require_same_pages,
     require_same_plan,
     write_run_card,
 )
@@ -60,7 +63,7 @@ from recipes.vision_tower import keep_inkiest_patches
 from recipes.waveform_heads import HEADS, IN_MODEL, Reading, split_targets, targets
 from render.dataset.parquet import open_dataset
 from render.errors import InputError, WorkFailed
-from render.io import apply_umask, write_json
+from render.io import apply_umask, exclusive, write_json
 from render.sources.registry import parse_folds
 
 __all__ = ["Progress", "RunInterrupted", "Validate", "finetune", "training_pages"]
@@ -81,6 +84,7 @@ def finetune(
     report: Callable[[Progress], None] = lambda progress: None,
     validate: Validate | None = None,
     status: Callable[[str], None] = lambda text: None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> RunFacts:
     """Tune the recipe's model on the recipe's data and write the result into `out`.
 
@@ -88,15 +92,22 @@ def finetune(
     resolved, `run.json` (the facts that are returned) and a README.md. With `resume`, a finished run's facts are
     returned at once.
     report: called after each step. validate: figures of each evaluation, see `recipes.trainer.Validate`.
-    status: called with what is being done ("loading nano") before each long silent wait. Both in the main process.
-    Raises `InputError` for an `out` that is not empty without `resume`, another recipe than the run was begun with,
-    missing data, or a base that cannot be loaded; `WorkFailed` for a full disk, full memory or a loss that is not
-    finite; `RunInterrupted` after Ctrl-C, SIGTERM or `train.max_minutes`, with a checkpoint to resume from.
+    status: called with what is being done ("loading nano") before each long silent wait. note: called with lines that
+    the user has to see, such as that the last checkpoint is damaged. All of them in the main process.
+    Raises `InputError` for an `out` that is not empty without `resume` or that another process writes into, another
+    recipe or other pages than the run was begun with, missing data, or a base that cannot be loaded; `WorkFailed` for
+    a full disk, full memory or a loss that is not finite; `RunInterrupted` after Ctrl-C, SIGTERM or
+    `train.max_minutes`, with a checkpoint to resume from.
     """
     processes = PartialState(cpu=not torch.cuda.is_available())  # chooses this process's GPU, before anything is loaded
-    with _readable_errors(out, reports=processes.is_local_main_process):
+    with (
+        _readable_errors(out, reports=processes.is_local_main_process),
+        exclusive(out) if processes.is_main_process else nullcontext(),
+    ):
         _require_environment(recipe, processes)
         facts = open_run(recipe, out, resume=resume)
+        if facts is None and processes.is_main_process:
+            remove_damaged_checkpoints(out, note)
         processes.wait_for_everyone()  # nobody writes into `out` while another still checks whether it is empty
         return facts or _run(
             recipe, out, processes, report, validate, status if processes.is_main_process else lambda text: None
@@ -170,6 +181,7 @@ def _run(
     if processes.is_main_process:
         out.mkdir(parents=True, exist_ok=True)
         save_recipe(recipe, out / "recipe.yaml")
+        require_same_pages(out, recipe.data.train)
     callback = ProgressCallback(plan, report, recipe.train, evaluates="held out" in splits or validate is not None)
     trainer = _make_trainer(recipe, out, model, encoder, splits, callback, validate)
     resumable = checkpoints(out)  # none without `resume`: `out` was empty
@@ -399,3 +411,4 @@ def _save(trainer: Trainer, processor: Any, recipe: Recipe, out: Path, facts: Ru
         apply_umask(weights)
     write_run_card(recipe, facts, out)  # in place of peft's
     write_json(out / "run.json", asdict(facts))
+    remove_older_checkpoints(out)

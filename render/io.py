@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
@@ -164,6 +165,12 @@ def remove_partial(folder: Path) -> None:
             (Path(parent) / name).unlink(missing_ok=True)
         for name in filter(_PARTIAL.fullmatch, folders):
             shutil.rmtree(Path(parent) / name, ignore_errors=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder with all it holds. Renamed first: where a kill leaves part of it, its name tells what it is."""
+    name = _partial_name(folder)["prefix"] + secrets.token_hex(4)
+    shutil.rmtree(folder.rename(folder.with_name(name)), ignore_errors=True)
 
 
 def file_digest(path: str | Path) -> str:

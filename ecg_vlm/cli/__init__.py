@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return _fail(f"{error.name} is not installed; run: pip install 'ecg-vlm[{extra}]'", 2)
     except KeyboardInterrupt as error:
-        return _fail(str(error) or "interrupted; finished shards and checkpoints stay (--resume goes on)", 130)
+        return _fail(str(error) or "interrupted; finished shards, batches and checkpoints stay (--resume goes on)", 130)
     except BrokenPipeError:  # `ecg-vlm parse | head` closes our stdout; that is no failure
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -156,6 +155,7 @@ def _render_all(a: argparse.Namespace, source: Source, options: Options) -> None
     from render.dataset.data_card import write_card
     from render.dataset.llava import LlavaDialogues, export_llava
     from render.dataset.parquet import write_dataset
+    from render.io import remove_folder
 
     dialogues = LlavaDialogues(a.dialogues, source.name) if a.dialogues else None
     llava = a.out / "llava.json"
@@ -173,7 +173,8 @@ def _render_all(a: argparse.Namespace, source: Source, options: Options) -> None
             export_llava(a.out, a.out, lambda count, total: show("images", count, total))
     if a.format == "llava":
         write_card(a.out, manifest, llava=True)
-        shutil.rmtree(a.out / "data", ignore_errors=True)
+        if (a.out / "data").is_dir():
+            remove_folder(a.out / "data")
     result = llava if a.format == "llava" else a.out
     print(f"{result}: {manifest['pages']} pages, {sum(manifest['dialogue_counts'].values())} dialogues")
     if manifest["skipped"]:

@@ -20,7 +20,16 @@ from render.dataset.data_card import COUNTS_KEY, Counts, summary, write_card
 from render.dataset.rows import Options, make_row, schema
 from render.dialogues.compose import Dialogue
 from render.errors import InputError
-from render.io import atomic_write, exclusive, read_json_object, require_empty, require_same_request, write_json
+from render.io import (
+    atomic_write,
+    exclusive,
+    file_digest,
+    read_json_object,
+    require_empty,
+    require_same_request,
+    text_digest,
+    write_json,
+)
 from render.record import EcgRecord
 from render.sources.registry import Source, digest_of, prevalence_of
 from render.workers import Step, run_tasks
@@ -194,3 +203,10 @@ def open_dataset(folder: str | Path) -> datasets.Dataset:
         return datasets.Dataset.from_parquet(shards)
     except (pa.ArrowInvalid, OSError, datasets.exceptions.DatasetGenerationError) as error:
         raise InputError(f"{folder}/data: a shard cannot be read ({error}); render the data set again") from error
+
+
+def dataset_digest(folder: str | Path) -> str:
+    """Of the manifest of a data set and the sizes of its shards: of what `open_dataset` opens, wherever it lies."""
+    folder = Path(folder)
+    sizes = ((path.name, path.stat().st_size) for path in sorted(folder.glob("data/*.parquet")))
+    return text_digest(file_digest(folder / "manifest.json"), *sizes)
