@@ -342,7 +342,7 @@ def within_marks(m: Marked, beats: Array) -> Array:
     middles = middles[np.isfinite(middles)]
     if not middles.size:
         return beats[:0]
-    return beats[(beats > middles[0] - _SAME_BEAT) & (beats < middles[-1] + _SAME_BEAT)]
+    return np.asarray(beats[(beats > middles[0] - _SAME_BEAT) & (beats < middles[-1] + _SAME_BEAT)])
 
 
 def cell(apart: Array) -> str:

@@ -56,7 +56,8 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, **_partial_name(path))
+    prefix, suffix = _partial_name(path)
+    handle, name = tempfile.mkstemp(suffix, prefix, path.parent)
     os.close(handle)
     partial = Path(name)
     try:
@@ -78,7 +79,8 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     require_empty(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(path)
-    partial = Path(tempfile.mkdtemp(dir=path.parent, **_partial_name(path)))
+    prefix, suffix = _partial_name(path)
+    partial = Path(tempfile.mkdtemp(suffix, prefix, path.parent))
     handle = _lock(partial)
     try:
         yield partial
@@ -94,7 +96,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
 def _remove_abandoned(path: Path) -> None:
     """Remove the temporary folders for `path` that no process is writing into."""
-    for partial in path.parent.glob(f"{glob.escape(_partial_name(path)['prefix'])}*"):
+    for partial in path.parent.glob(f"{glob.escape(_partial_name(path)[0])}*"):
         with suppress(InputError):  # another process holds its lock
             handle = _lock(partial)
             if handle is not None:
@@ -102,10 +104,10 @@ def _remove_abandoned(path: Path) -> None:
                 os.close(handle)
 
 
-def _partial_name(path: Path) -> dict[str, str]:
+def _partial_name(path: Path) -> tuple[str, str]:
     """Prefix and suffix of a temporary file: libraries choose a format by the suffix, and a name has 255 bytes."""
     suffix = path.suffix if len(path.suffix) <= 10 else ""
-    return {"prefix": f".{path.name[:40]}.ecg-vlm-", "suffix": suffix}
+    return f".{path.name[:40]}.ecg-vlm-", suffix
 
 
 @contextmanager
@@ -169,7 +171,7 @@ def remove_partial(folder: Path) -> None:
 
 def remove_folder(folder: Path) -> None:
     """Remove a folder with all it holds. Renamed first: where a kill leaves part of it, its name tells what it is."""
-    name = _partial_name(folder)["prefix"] + secrets.token_hex(4)
+    name = _partial_name(folder)[0] + secrets.token_hex(4)
     shutil.rmtree(folder.rename(folder.with_name(name)), ignore_errors=True)
 
 

@@ -153,8 +153,8 @@ def test_an_evaluation_that_is_stopped_goes_on_behind_its_last_batch(
     assert _without_costs(again) == _without_costs(whole)
     names = [sorted(p.relative_to(tmp_path / f) for p in (tmp_path / f).rglob("*")) for f in ("whole", "half")]
     assert names[0] == names[1] and len(names[0]) > 10
-    for file in ("scores.parquet", "compared/other/scores.parquet", "controls/shuffled/scores.parquet"):
-        first, second = (read_scores_file(tmp_path / name / file) for name in ("whole", "half"))
+    for scores in ("scores.parquet", "compared/other/scores.parquet", "controls/shuffled/scores.parquet"):
+        first, second = (read_scores_file(tmp_path / name / scores) for name in ("whole", "half"))
         assert np.array_equal(first.scores, second.scores)
 
 
@@ -167,9 +167,10 @@ def test_another_evaluation_is_not_resumed(model: FakeReader, pages: Pages, fold
     out = tmp_path / "half"
     with pytest.raises(KeyboardInterrupt):
         evaluate("fake", pages, out, show=_stop_after(2))
-    for change in ({"compare": ["other"]}, {"controls": True}, {"seed": 1}):
+    changes: list[dict[str, Any]] = [{"compare": ["other"]}, {"controls": True}, {"seed": 1}]
+    for change in changes:
         with pytest.raises(InputError, match="was started with"):
-            evaluate("fake", pages, out, **change, resume=True)  # type: ignore[arg-type]
+            evaluate("fake", pages, out, **change, resume=True)
     with pytest.raises(InputError, match=r"was started with pages="):
         evaluate("fake", load_pages(str(folder), limit=N - 1), out, resume=True)
     with exclusive(out), pytest.raises(InputError, match="another ecg-vlm is writing there"):

@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
 from importlib import import_module
 from types import ModuleType
 
@@ -35,6 +36,11 @@ _EXTRA_OF_PACKAGE = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    with redirect_stdout(progress.PrintableOutput(sys.stdout)) if sys.stdout.isatty() else nullcontext():
+        return _main(argv)
+
+
+def _main(argv: Sequence[str] | None) -> int:
     try:
         arguments = parse_arguments(sys.argv[1:] if argv is None else [*argv])
         progress.configure(quiet=arguments.quiet, verbose=arguments.verbose)
@@ -62,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: object, code: int) -> int:
-    print(f"ecg-vlm: {message}", file=sys.stderr)
+    line = str(message).replace("\n", "\\n")
+    print(f"ecg-vlm: {progress.printable(line)}", file=sys.stderr)
     return code
 
 

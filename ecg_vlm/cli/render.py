@@ -136,9 +136,10 @@ def _preview(out: Path, source: Source, options: Options) -> None:
     """A few of the pages that a data set would hold, spread over it, questions beside, as one picture."""
     from render.dataset.contact_sheet import contact_sheet
     from render.dataset.rows import make_row
-    from render.io import atomic_write
+    from render.io import atomic_write, require_empty
 
     file = out if out.suffix.lower() == ".png" else out.with_name(f"{out.name}-preview.png")
+    require_empty(file)
     pages = len(source) * options.per_record
     numbers = sorted({k * pages // _PREVIEW_PAGES for k in range(_PREVIEW_PAGES)})
     with progress_bar("pages") as show:

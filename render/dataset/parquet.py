@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from render.dataset.data_card import COUNTS_KEY, Counts, summary, write_card
@@ -36,6 +37,10 @@ from render.workers import Step, run_tasks
 
 if TYPE_CHECKING:
     import datasets
+
+
+_RENDER_AGAIN = "render the data set again"
+_IMAGE_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 
 
 class DialogueSource(Protocol):
@@ -200,9 +205,37 @@ def open_dataset(folder: str | Path) -> datasets.Dataset:
     if not shards:
         raise InputError(f"{folder}/data: no .parquet shard; render the data set again")
     try:
-        return datasets.Dataset.from_parquet(shards)
-    except (pa.ArrowInvalid, OSError, datasets.exceptions.DatasetGenerationError) as error:
+        rows = datasets.Dataset.from_parquet(shards)
+        _require_images(rows, folder)
+    except (pa.ArrowException, OSError, datasets.exceptions.DatasetGenerationError) as error:
         raise InputError(f"{folder}/data: a shard cannot be read ({error}); render the data set again") from error
+    return rows
+
+
+def _require_images(rows: datasets.Dataset, folder: Path) -> None:
+    """Refuse a data set whose images are not there as PNG or JPEG bytes.
+
+    `datasets` would open the file or fetch the URL that a row has in place of bytes, wherever it lies, and Pillow would
+    start Ghostscript for PostScript.
+    """
+    import datasets
+    from datasets.features.features import require_decoding
+
+    for name, feature in rows.features.items():
+        if require_decoding(feature) and not (name in ("image", "mask") and isinstance(feature, datasets.Image)):
+            raise InputError(f"{folder}/data: column {name!r} holds files of another kind; {_RENDER_AGAIN}")
+    if not isinstance(rows.features.get("image"), datasets.Image):
+        raise InputError(f"{folder}/data: column 'image' holds no images; {_RENDER_AGAIN}")
+    for name in {"image", "mask"} & set(rows.column_names):
+        content = pc.struct_field(rows.data.column(name), "bytes")
+        good = pc.or_(*(pc.starts_with(content, magic) for magic in _IMAGE_STARTS))
+        row = pc.index(pc.fill_null(good, False), False).as_py()
+        if row >= 0:
+            what = "names a file or an address instead" if content[row].as_py() is None else "has others"
+            raise InputError(
+                f"{folder}/data: row {row + 1}: column {name!r} has to hold a PNG or JPEG image's bytes and {what}; "
+                f"{_RENDER_AGAIN}"
+            )
 
 
 def dataset_digest(folder: str | Path) -> str:
