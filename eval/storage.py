@@ -17,6 +17,7 @@ import csv
 import json
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -618,10 +619,11 @@ def read_predictions(path: Path) -> tuple[tuple[str, ...], NDArray[np.float64]]:
 def _columns(header: list[str], path: Path) -> dict[str, int]:
     """Column name -> place; every required column once and no other."""
     required_names = (ID, *STATEMENTS)
-    duplicates = [name for name in header if header.count(name) > 1]
+    counts = Counter(header)
+    duplicates = [name for name, count in counts.items() if count > 1]
     if duplicates:
-        raise InputError(f"{path}: column {duplicates[0]!r} occurs twice; keep one")
-    missing = [name for name in required_names if name not in header]
+        raise InputError(f"{path}: column {duplicates[0]!r:.60} occurs twice; keep one")
+    missing = [name for name in required_names if name not in counts]
     unknown = [name for name in header if name not in required_names]
     if unknown:
         hint = did_you_mean(unknown[0], missing) or f"; the columns are {ID} and the 71 statement codes"

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+import threading
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -145,6 +148,29 @@ def is_downloaded(base: str) -> bool:
     return False
 
 
+_HUB_SECONDS = 15.0
+
+
+def _within(seconds: float, call: Callable[[], object]) -> None:
+    """Wait at most so long for a call: a host that accepts and stays silent would hold the hub's client for half an
+    hour. Raises what the call raises, and `TimeoutError`; a call that does not end is left behind in a thread."""
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            call()
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise TimeoutError(f"no answer within {seconds:g} s")
+    if errors:
+        raise errors[0]
+
+
 def _reach_hub(base: str) -> dict[str, Any]:
     """Arguments with which a `from_pretrained` loads a hub id: none, or "only from the cache".
 
@@ -155,7 +181,7 @@ def _reach_hub(base: str) -> dict[str, Any]:
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     try:
-        auth_check(base)
+        _within(_HUB_SECONDS, partial(auth_check, base))
         return {}
     except Exception as error:  # each library of the client raises its own error where there is no network
         if is_downloaded(base):
