@@ -121,15 +121,15 @@ def exclusive(folder: str | Path) -> Iterator[None]:
         InputError: When `folder` is a file, and when another process is writing there.
     """
     folder = Path(folder)
-    is_new = not folder.exists()
+    new_folders = [each for each in (folder, *folder.parents) if not each.exists()]
     handle = _lock(folder)
     try:
         remove_partial(folder)
         yield
     finally:
-        if is_new:
-            with suppress(OSError):  # it is not empty
-                folder.rmdir()
+        with suppress(OSError):  # one is not empty
+            for each in new_folders:
+                each.rmdir()
         if handle is not None:
             os.close(handle)
 
@@ -183,7 +183,7 @@ def file_digest(path: str | Path) -> str:
 
 def text_digest(*parts: object) -> str:
     """BLAKE2 of the parts as text, in their order."""
-    return hashlib.blake2b("\0".join(map(str, parts)).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+    return hashlib.blake2b("\0".join(map(str, parts)).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def apply_umask(path: Path) -> None:

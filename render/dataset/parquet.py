@@ -174,6 +174,8 @@ def _start(out: Path, request: dict[str, Any], digests: dict[str, str], resume: 
         return
     first = read_json_object(marker, "name a new folder")
     first_digests = first.pop("digests", digests)
+    if not isinstance(first_digests, dict):
+        raise InputError(f"{marker}: digests is no object; name a new folder")
     require_same_request(out, first, request)
     for name, what in (("source", "other records, labels or folds of the source"), ("dialogues", "other dialogues")):
         if first_digests.get(name) != digests[name]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from render.errors import InputError
+from render.errors import InputError, is_text
 from render.io import file_digest, text_digest
 from render.record import EcgRecord
 from render.sources.dicom import is_waveform
@@ -118,6 +118,8 @@ class WaveformFolder:
     def read(self, i: int) -> EcgRecord:
         """Record i. Raises `InputError` when the file is damaged or holds no 12-lead record."""
         path = self.folder / self._names[i]
+        if not is_text(self._names[i]):
+            raise InputError(f"{path}: the name is no text in UTF-8; rename the file")
         record = read_waveform(_content(path), path, str(path), self._hertz)
         return replace(record, record_id=self._names[i].removesuffix(path.suffix))
 
