@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import errno
 import platform
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -69,6 +70,7 @@ from render.sources.registry import parse_folds
 __all__ = ["Progress", "RunInterrupted", "Validate", "finetune", "training_pages"]
 
 _PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "ecg-vlm")
+_CACHE = ".pages.ecg-vlm-00000000"  # by its name a temporary folder (`render.io`), should the run be killed
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -109,9 +111,12 @@ def finetune(
         if facts is None and processes.is_main_process:
             remove_damaged_checkpoints(out, note)
         processes.wait_for_everyone()  # nobody writes into `out` while another still checks whether it is empty
-        return facts or _run(
-            recipe, out, processes, report, validate, status if processes.is_main_process else lambda text: None
-        )
+        try:
+            return facts or _run(
+                recipe, out, processes, report, validate, status if processes.is_main_process else lambda text: None
+            )
+        finally:
+            shutil.rmtree(out / _CACHE, ignore_errors=True)
 
 
 def _require_environment(recipe: Recipe, processes: PartialState) -> None:
@@ -163,14 +168,14 @@ def _run(
 ) -> RunFacts:
     status("reading the training pages")
     with processes.main_process_first():  # the first one filters the data, the others load the result from the cache
-        pages = training_pages(recipe.data, reading=recipe.train.reading > 0)
+        pages = training_pages(recipe.data, reading=recipe.train.reading > 0, cache_folder=out / _CACHE)
     encoder = Encoder(load_processor(recipe.model.base))
     status(f"encoding the dialogues of {len(pages):,} pages")
     plan = _plan(recipe, pages, encoder, processes.num_processes)
     require_same_plan(out, plan)
     splits = {"train": (pages, plan)}
     if recipe.data.validation:
-        held_out, limits = open_dataset(recipe.data.validation), _limits(recipe)
+        held_out, limits = open_dataset(recipe.data.validation, out / _CACHE), _limits(recipe)
         splits["held out"] = (held_out, in_order(pack_rows(held_out, encoder, limits.tokens), limits))
     status(f"loading {recipe.model.base}")
     model = _prepare_model(recipe)
@@ -268,11 +273,12 @@ def _prepare_model(recipe: Recipe) -> Any:
     return model
 
 
-def training_pages(data: DataPart, *, reading: bool = False) -> Any:
+def training_pages(data: DataPart, *, reading: bool = False, cache_folder: Path | None = None) -> Any:
     """The training pages: those of the recipe's folds, without dialogues about statements of `leave_out`.
 
     Args:
         reading: whether the waveform heads are trained.
+        cache_folder: see `open_dataset`; the processes of a run share one.
 
     Raises:
         InputError: When nothing is left, and with `reading` for pages without signals.
@@ -281,7 +287,7 @@ def training_pages(data: DataPart, *, reading: bool = False) -> Any:
         raise InputError("recipe: data.train is empty; name a folder made by ecg-vlm render, or give data.train=FOLDER")
     from datasets import concatenate_datasets
 
-    folders = {folder.strip(): open_dataset(folder.strip()) for folder in data.train.split(",")}
+    folders = {folder.strip(): open_dataset(folder.strip(), cache_folder) for folder in data.train.split(",")}
     for folder, rows in folders.items():
         if reading and "signal" not in rows.column_names:
             raise InputError(f"{folder}: train.reading needs the records' signals; render the pages with --signal")

@@ -6,6 +6,7 @@ are; the next writer in the folder removes them.
 
 from __future__ import annotations
 
+import atexit
 import glob
 import hashlib
 import json
@@ -167,6 +168,26 @@ def remove_partial(folder: Path) -> None:
             (Path(parent) / name).unlink(missing_ok=True)
         for name in filter(_PARTIAL.fullmatch, folders):
             shutil.rmtree(Path(parent) / name, ignore_errors=True)
+
+
+def temporary_folder(name: str) -> Path:
+    """A private folder in the system's place for temporary files (TMPDIR), removed when this process ends.
+
+    Where the process is killed, the next call with the same name removes it, in whatever process.
+    """
+    place = Path(tempfile.gettempdir()) / name
+    _remove_abandoned(place)
+    prefix, suffix = _partial_name(place)
+    folder = Path(tempfile.mkdtemp(suffix, prefix, place.parent))
+    _lock(folder)  # held until the process ends
+    owner = os.getpid()
+
+    def remove() -> None:
+        if os.getpid() == owner:  # not in a forked worker
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
+    return folder
 
 
 def remove_folder(folder: Path) -> None:

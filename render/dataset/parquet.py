@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -28,6 +28,7 @@ from render.io import (
     read_json_object,
     require_empty,
     require_same_request,
+    temporary_folder,
     text_digest,
     write_json,
 )
@@ -189,8 +190,17 @@ def _is_exported(out: Path) -> bool:
     return (out / "manifest.json").is_file() and (out / "llava.json").is_file()
 
 
-def open_dataset(folder: str | Path) -> datasets.Dataset:
-    """Open a finished data set with `datasets` (memory-mapped). Raises `InputError` when the folder is none."""
+@cache
+def _cache_of_process() -> Path:
+    return temporary_folder("pages")
+
+
+def open_dataset(folder: str | Path, cache_folder: Path | None = None) -> datasets.Dataset:
+    """Open a finished data set with `datasets` (memory-mapped). Raises `InputError` when the folder is none.
+
+    cache_folder: where `datasets` writes its copies of the pages; by default a private temporary folder that is removed
+    when the process ends. Pages of patients never stay in the cache in the home folder.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such data set folder; create one with: ecg-vlm render simulated {folder}")
@@ -207,7 +217,7 @@ def open_dataset(folder: str | Path) -> datasets.Dataset:
     if not shards:
         raise InputError(f"{folder}/data: no .parquet shard; render the data set again")
     try:
-        rows = datasets.Dataset.from_parquet(shards)
+        rows = datasets.Dataset.from_parquet(shards, cache_dir=str(cache_folder or _cache_of_process()))
         _require_images(rows, folder)
     except (pa.ArrowException, OSError, datasets.exceptions.DatasetGenerationError) as error:
         raise InputError(f"{folder}/data: a shard cannot be read ({error}); render the data set again") from error
