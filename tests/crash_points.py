@@ -1,16 +1,18 @@
 """Kill a command at every point where it opens, makes, renames or removes something in its folder, and go on.
 
     python tests/crash_points.py 1 OUT render simulated OUT --limit 3
+    python tests/crash_points.py 1 OUT evaluate nano --data PAGES --out OUT
 
 1: at every point, 4: at every fourth. Each crash is in a child process, which ends at once (`os._exit`): nothing is
 cleaned up. Then the same command runs with --resume. It has to succeed and to leave the files, byte by byte, that a run
-without a crash leaves. Prints one JSON object: the number of points, and those that failed.
+without a crash leaves, times in it apart. Prints one JSON object: the number of points, and those that failed.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -44,9 +46,22 @@ def _text(argument: object) -> object:
     return os.fspath(argument) if isinstance(argument, os.PathLike) else argument
 
 
+TIMES = {
+    "report.json": rb'"(seconds|pages_per_second|stored)": "?[0-9.]+"?',
+    "report.html": rb"[0-9.]+ (s|pages/s|pages a second|seconds)\b|<td>[0-9.]+</td>",
+    "scores.parquet": rb".*",
+    "run.json": rb'"seconds": [0-9.]+',
+}
+"""Files that hold times -> the times in them; of scores the whole metadata block, whose length depends on them."""
+
+
 def files_of(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, hidden ones too."""
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    """Every file below a folder, hidden ones too, without the times in it."""
+    files = {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        name: re.sub(TIMES[p.name], b"", p.read_bytes(), flags=re.DOTALL) if p.name in TIMES else p.read_bytes()
+        for name, p in files.items()
+    }
 
 
 def in_child(run: Callable[[], int], before: Callable[[], None] = lambda: None) -> int:

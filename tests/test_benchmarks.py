@@ -210,3 +210,26 @@ def test_pages_says_first_what_a_page_of_a_data_set_costs(tmp_path, capsys):
     pages.print_rendering(pages.write_ptbxl(tmp_path), 4)
     rows = [line.split("|")[1:3] for line in capsys.readouterr().out.splitlines()]
     assert "ecg-vlm render" in rows[0][0] and [float(row[1]) > 0 for row in rows[2:]] == [True] * 4
+
+
+def test_mutants_change_one_place_each(tmp_path):
+    mutants = _benchmark("mutants")
+    file = tmp_path / "a.py"
+    file.write_text("def f(x):\n    return x + 1 if 0 < x <= 2 and x != 1 else -x\n")
+    changes = [(m.line, m.change) for m in mutants.mutants(file, tmp_path)]
+    assert len(changes) == len({m.source for m in mutants.mutants(file, tmp_path)}) == 10
+    assert {"Lt -> LtE", "LtE -> Lt", "NotEq -> Eq", "and <-> or", "Add -> Sub", "condition turned", "2 -> 3"} <= {
+        change for _, change in changes
+    }
+    assert {line for line, _ in changes} == {2}
+
+
+def test_a_mutant_that_a_test_notices_does_not_survive(tmp_path):
+    mutants = _benchmark("mutants")
+    (tmp_path / "a.py").write_text("def f(x):\n    return x > 1\n")
+    (tmp_path / "test_a.py").write_text("from a import f\n\ndef test_f():\n    assert f(2) and not f(0)\n")
+    outcomes = {
+        m.change: mutants.survives(m, tmp_path, ["test_a.py"]) for m in mutants.mutants(tmp_path / "a.py", tmp_path)
+    }
+    assert outcomes == {"Gt -> GtE": True, "1 -> 2": False}
+    assert (tmp_path / "a.py").read_text() == "def f(x):\n    return x > 1\n"
