@@ -45,11 +45,11 @@ from render.io import (
 from render.statements import STATEMENTS
 from render.suggest import did_you_mean
 
-_UNFINISHED = ".unfinished"
+_WORK_FOLDER = ".unfinished"
 SCORES, ANSWERS, REPORT = "scores.parquet", "answers.jsonl", "report.json"
 _REMAKE = "make the report again with: ecg-vlm evaluate --from"
 
-_NUMBERED = re.compile(r"\d+-")
+_NUMBER_PREFIX = re.compile(r"\d+-")
 _LINE_ENDS = "\x85\u2028\u2029"
 _STATUSES = ("present", "absent", "uncertain")
 _METADATA = b"ecg_vlm"
@@ -99,7 +99,9 @@ def system_folder(folder: Path, name: str, place: int) -> Path:
     if place == 0:
         return folder
     safe = re.sub(r"[^\w.,+() -]", "-", name)[:80].strip(". ")
-    return folder / "compared" / (safe if safe and safe == name and not _NUMBERED.match(name) else f"{place}-{safe}")
+    return (
+        folder / "compared" / (safe if safe and safe == name and not _NUMBER_PREFIX.match(name) else f"{place}-{safe}")
+    )
 
 
 def read_evaluation(path: Path, records: LabelledRecords | None = None) -> Evaluation:
@@ -283,7 +285,7 @@ class UnfinishedEvaluation:
     """
 
     def __init__(self, out: Path, request: Mapping[str, Any], *, resume: bool) -> None:
-        self._folder, self._request = out / _UNFINISHED, request
+        self._folder, self._request = out / _WORK_FOLDER, request
         self._marker = self._folder / "request.json"
         if resume and self._marker.is_file():
             require_same_request(out, read_json_object(self._marker, "name a new folder"), request)
@@ -308,7 +310,7 @@ class UnfinishedEvaluation:
 def require_new_report(out: Path, *, resume: bool) -> None:
     """Refuse a folder that is not empty. With `resume` an evaluation may be there that was interrupted or has finished;
     without, the message names the option."""
-    if not (out / _UNFINISHED).is_dir():
+    if not (out / _WORK_FOLDER).is_dir():
         if not (resume and is_report(out)):
             require_empty(out)
     elif not resume:
@@ -317,7 +319,7 @@ def require_new_report(out: Path, *, resume: bool) -> None:
 
 def is_report(out: Path) -> bool:
     """Whether a folder holds a report that is finished."""
-    return (out / REPORT).is_file() and not (out / _UNFINISHED).is_dir()
+    return (out / REPORT).is_file() and not (out / _WORK_FOLDER).is_dir()
 
 
 # --- scores.parquet

@@ -246,7 +246,7 @@ def _yaml(text: str, where: str, fault: str = "not valid YAML") -> Any:
         raise InputError(f"{where}: {fault}: {reason[:200]}") from error
 
 
-def shown(value: object) -> str:
+def in_message(value: object) -> str:
     """A value for a message, at most 60 characters of it."""
     try:
         text = repr(value)
@@ -279,13 +279,13 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         if not isinstance(child, dict):
             raise InputError(f"override {override!r}: {part} is a value, not a section")
         node = child
-    node[parts[-1]] = _yaml(value, f"override {shown(override)}", f"{shown(value)} is not a YAML value")
+    node[parts[-1]] = _yaml(value, f"override {in_message(override)}", f"{in_message(value)} is not a YAML value")
 
 
 def _build(kind: type[Any], tree: Any, where: str, prefix: str) -> Any:
     if not isinstance(tree, Mapping):
         raise InputError(
-            f"{where}: {prefix.rstrip('.') or 'recipe'}: expected a section with keys, found {shown(tree)}"
+            f"{where}: {prefix.rstrip('.') or 'recipe'}: expected a section with keys, found {in_message(tree)}"
         )
     hints = typing.get_type_hints(kind)
     keys = {f.name: f for f in fields(kind)}
@@ -313,12 +313,12 @@ def _value(hint: Any, value: Any, limits: Mapping[str, Any], where: str, key: st
         if value not in options:
             names = ", ".join(map(str, options))
             raise InputError(
-                f"{where}: {key}={shown(value)}: expected one of {names}{did_you_mean(str(value), options)}"
+                f"{where}: {key}={in_message(value)}: expected one of {names}{did_you_mean(str(value), options)}"
             )
         return value
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
-            raise InputError(f"{where}: {key}={shown(value)}: expected a list of texts")
+            raise InputError(f"{where}: {key}={in_message(value)}: expected a list of texts")
         return tuple(value)
     return _scalar(hint, value, limits, where, key)
 
@@ -333,9 +333,9 @@ def _scalar(hint: Any, value: Any, limits: Mapping[str, Any], where: str, key: s
     if hint is float and type(value) is int and abs(value) < _LARGEST_NUMBER:
         value = float(value)
     if type(value) is not hint:
-        raise InputError(f"{where}: {key}={shown(value)}: expected {_KIND_NAMES[hint]}")
+        raise InputError(f"{where}: {key}={in_message(value)}: expected {_KIND_NAMES[hint]}")
     if "min" in limits and not limits["min"] <= value <= limits["max"]:  # or NaN
-        raise InputError(f"{where}: {key}={shown(value)}: must lie between {limits['min']} and {limits['max']}")
+        raise InputError(f"{where}: {key}={in_message(value)}: must lie between {limits['min']} and {limits['max']}")
     return value
 
 

@@ -361,20 +361,20 @@ def load_adapter(model: Any, folder: Path, base: str) -> PeftModel:
     _require_plain_lora(config, config_file)
     try:
         with safe_open(weights, framework="pt") as file:
-            stored = set(file.keys())
-        adapted = PeftModel.from_pretrained(model, str(folder)).eval()
-        expected = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+            names_in_file = set(file.keys())
+        peft_model = PeftModel.from_pretrained(model, str(folder)).eval()
+        tensor_names = set(get_peft_model_state_dict(peft_model, save_embedding_layers=False))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
             f"{folder}: the adapter does not fit {base} ({reason}); it was made for another version of the base"
         ) from error
-    if stored != expected:
+    if names_in_file != tensor_names:
         raise InputError(
-            f"{weights}: has {len(stored & expected)} of the {len(expected)} tensors of its layers and "
-            f"{len(stored - expected)} others; the file is not whole, copy it again or run the tuning again"
+            f"{weights}: has {len(names_in_file & tensor_names)} of the {len(tensor_names)} tensors of its layers and "
+            f"{len(names_in_file - tensor_names)} others; the file is not whole, copy it again or run the tuning again"
         )
-    return adapted
+    return peft_model
 
 
 # What adapters differ in; everything else in their configuration has to be as in a plain LoRA.

@@ -20,7 +20,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
-_IMPORTED = ("ecg_vlm.images", "render.dataset.llava", "render.dataset.parquet", "render.simulator.simulate")
+_MODULES = ("ecg_vlm.images", "render.dataset.llava", "render.dataset.parquet", "render.simulator.simulate")
 
 EVENTS = frozenset({"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.chmod"})
 CRASH = 77
@@ -89,7 +89,7 @@ def crash_everywhere(run: Callable[[bool], int], out: Path, every: int = 1) -> d
     os.close(whole)
     with os.fdopen(numbers, "rb") as file:
         points = len(file.read())
-    expected = files_of(parent)
+    whole_files = files_of(parent)
     failures = [] if code == 0 else [f"a run without a crash ends with {code}"]
     for number in range(1, points + 1, every):
         shutil.rmtree(parent)
@@ -100,10 +100,10 @@ def crash_everywhere(run: Callable[[bool], int], out: Path, every: int = 1) -> d
         left = sorted(files_of(parent))
         if code := in_child(partial(run, True)):
             failures.append(f"point {number}: {left}: resumed with exit code {code}")
-        elif (files := files_of(parent)) != expected:
-            names = sorted(n for n in {*files, *expected} if files.get(n) != expected.get(n))
+        elif (files := files_of(parent)) != whole_files:
+            names = sorted(n for n in {*files, *whole_files} if files.get(n) != whole_files.get(n))
             failures.append(f"point {number}: {left}: other bytes in {names}")
-    return {"points": points, "files": len(expected), "failures": failures}
+    return {"points": points, "files": len(whole_files), "failures": failures}
 
 
 def _write(handle: int) -> None:
@@ -116,7 +116,7 @@ def main(words: Sequence[str]) -> None:
 
     every, out, command = int(words[0]), Path(words[1]).resolve(), list(words[2:])
     out.parent.mkdir(parents=True)
-    for module in _IMPORTED:  # once, not in every child
+    for module in _MODULES:  # once, not in every child
         import_module(module)
     result = crash_everywhere(lambda resume: cli.main(command + ["--resume"] * resume), out, every=every)
     print(json.dumps(result))

@@ -31,13 +31,13 @@ from render.sources.mimic import measurements
 from render.sources.ptbxl import LABELS_DIFFER
 from render.statements import STATEMENTS
 
-V01 = Path(__file__).with_name("v0_1")
+_V01 = Path(__file__).with_name("v0_1")
 
 # What may be judged
 
 
 def test_other_records_of_a_patient_that_a_model_was_tuned_on_are_refused(tmp_path: Path) -> None:
-    run = Path(shutil.copytree(V01 / "run", tmp_path / "run"))
+    run = Path(shutil.copytree(_V01 / "run", tmp_path / "run"))
     tree = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps({**tree, "records": ["1", "2"], "patients": ["p1", "p2", ""]}))
     assert read_run(run).patients == ("p1", "p2", "")
@@ -84,10 +84,10 @@ def test_records_whose_labels_differ_between_versions_are_not_judged(
 def test_recentring_moves_the_mean_of_the_replicates_to_the_value() -> None:
     replicates = np.array([[0.5], [0.7], [0.9], [np.nan]])
     samples = BootstrapSamples(("a",), np.array([0.6]), replicates, 0)
-    plain, moved = samples.summary().macro, samples.summary(recentre=True).macro
+    plain, without_bias = samples.summary().macro, samples.summary(recentre=True).macro
     assert (plain.low95, plain.high95) == pytest.approx((0.51, 0.89))
-    assert (moved.low95, moved.high95) == pytest.approx((0.41, 0.79))
-    assert moved.value == plain.value == 0.6
+    assert (without_bias.low95, without_bias.high95) == pytest.approx((0.41, 0.79))
+    assert without_bias.value == plain.value == 0.6
 
 
 def _one_class(*pairs: tuple[bool, float]) -> tuple[np.ndarray, np.ndarray]:
@@ -116,9 +116,9 @@ def test_a_score_at_its_threshold_is_called() -> None:
     curve = Curve(1.0, 0.0, 0.25, 5)
     calibration = Calibration("s", "d", {}, (), (), {"AFIB": curve})
     column = list(STATEMENTS).index("AFIB")
-    for score, called in ((0.25, True), (np.nextafter(0.25, 0), False), (np.nextafter(0.25, 1), True)):
+    for score, is_called in ((0.25, True), (np.nextafter(0.25, 0), False), (np.nextafter(0.25, 1), True)):
         decisions = calibration.decide(np.full((1, 71), score))
-        assert bool(decisions[0, column]) == called and decisions.sum() == called
+        assert bool(decisions[0, column]) == is_called and decisions.sum() == is_called
 
 
 # Pages

@@ -143,11 +143,11 @@ def test_other_folds_and_changed_labels_are_another_source_a_moved_folder_is_not
     digests = {fold: digest_of(source) for fold, source in sources.items()}
     assert len(sources[1]) == len(sources[2]) and digests[1] != digests[2] and "" not in digests.values()
     assert digest_of(open_source(f"ptbxl:{folder}", folds=[1], limit=1)) not in digests.values()
-    moved = folder.rename(tmp_path / "moved")
-    assert digest_of(open_source(f"ptbxl:{moved}", folds=[1])) == digests[1]
-    table = moved / "ptbxl_database.csv"
+    new_place = folder.rename(tmp_path / "new_place")
+    assert digest_of(open_source(f"ptbxl:{new_place}", folds=[1])) == digests[1]
+    table = new_place / "ptbxl_database.csv"
     table.write_text(table.read_text(encoding="utf-8").replace("'NORM'", "'LVH'", 1), encoding="utf-8")
-    assert digest_of(open_source(f"ptbxl:{moved}", folds=[1])) != digests[1]
+    assert digest_of(open_source(f"ptbxl:{new_place}", folds=[1])) != digests[1]
 
 
 def test_other_dialogues_are_not_resumed(tmp_path):

@@ -141,7 +141,7 @@ def test_an_evaluation_that_is_stopped_goes_on_behind_its_last_batch(
 ) -> None:
     request: dict[str, Any] = {"compare": ["other"], "controls": True}
     whole = evaluate("fake", pages, tmp_path / "whole", **request).to_json()
-    asked = len(model.sizes)
+    looks = len(model.sizes)
     model.sizes.clear()
     with pytest.raises(KeyboardInterrupt):
         evaluate("fake", pages, tmp_path / "half", **request, show=_stop_after(batches))
@@ -149,7 +149,7 @@ def test_an_evaluation_that_is_stopped_goes_on_behind_its_last_batch(
     with (tmp_path / "half" / ".unfinished" / "system 0.jsonl").open("a") as file:
         file.write('{"rows": 5, "scores": [[0.')  # killed while it wrote
     again = evaluate("fake", pages, tmp_path / "half", **request, resume=True).to_json()
-    assert len(model.sizes) == asked, "no page is looked at twice"
+    assert len(model.sizes) == looks, "no page is looked at twice"
     assert _without_costs(again) == _without_costs(whole)
     names = [sorted(p.relative_to(tmp_path / f) for p in (tmp_path / f).rglob("*")) for f in ("whole", "half")]
     assert names[0] == names[1] and len(names[0]) > 10

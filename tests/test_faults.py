@@ -16,7 +16,7 @@ from PIL import Image
 from ecg_vlm import cli
 from ecg_vlm.cli import main
 
-V01 = Path(__file__).with_name("v0_1")
+_V01 = Path(__file__).with_name("v0_1")
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda content: b"",
@@ -50,7 +50,7 @@ def expect_one_line(capsys: pytest.CaptureFixture[str], *words: object) -> None:
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(V01, tmp_path / "v0_1"))
+    return Path(shutil.copytree(_V01, tmp_path / "v0_1"))
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_a_damaged_data_set(name: str, damage: str, copy: Path, capsys: pytest.C
     (shard,) = (copy / "pages" / "data").glob("*.parquet")
     file = shard if name == "data" else copy / "pages" / name
     file.write_bytes(DAMAGES[damage](file.read_bytes()))
-    options = json.loads((V01 / "pages" / "begun.json").read_text())["options"]
+    options = json.loads((_V01 / "pages" / "begun.json").read_text())["options"]
     words = [
         "--limit",
         6,
@@ -102,7 +102,7 @@ def test_a_damaged_report(name: str, damage: str, copy: Path, capsys: pytest.Cap
     file = copy / "report" / name
     file.write_bytes(DAMAGES[damage](file.read_bytes()))
     expect_one_line(capsys, "evaluate", "--from", copy / "report", "--out", copy / "again")
-    expect_one_line(capsys, "compare", copy / "report", V01 / "report", "--out", copy / "compared")
+    expect_one_line(capsys, "compare", copy / "report", _V01 / "report", "--out", copy / "compared")
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

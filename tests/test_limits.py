@@ -100,10 +100,10 @@ def test_a_recipe_is_refused_in_one_line(text: str, reason: str, tmp_path: Path)
     path = tmp_path / "recipe.yaml"
     path.write_text(text, encoding="utf-8")
     start = time.perf_counter()
-    with pytest.raises(InputError, match=f"(?s)recipe.yaml: .*({reason})") as caught:
+    with pytest.raises(InputError, match=f"(?s)recipe.yaml: .*({reason})") as error:
         load_recipe(path)
     assert time.perf_counter() - start < 2
-    assert len(str(caught.value)) < 500
+    assert len(str(error.value)) < 500
 
 
 def test_an_override_is_refused_in_one_line() -> None:

@@ -77,12 +77,14 @@ def test_an_adapter_without_all_its_tensors_is_refused(change: str, adapter: Pat
     folder = shutil.copytree(adapter, tmp_path / "adapter")
     weights = load_file(folder / "adapter_model.safetensors")
     names = sorted(weights)
-    kept = {"half": names[: len(names) // 2], "other": names, "empty": []}[change]
-    rest = {name: weights[name] for name in kept}
+    rest_names = {"half": names[: len(names) // 2], "other": names, "empty": []}[change]
+    rest = {name: weights[name] for name in rest_names}
     if change == "other":
         rest["base_model.model.model.other.lora_A.weight"] = weights[names[0]].clone()
     save_file(rest, folder / "adapter_model.safetensors")
-    with pytest.raises(InputError, match=rf"has {len(kept)} of the {len(names)} tensors of its layers and [01] others"):
+    with pytest.raises(
+        InputError, match=rf"has {len(rest_names)} of the {len(names)} tensors of its layers and [01] others"
+    ):
         load_adapter(load_model(ModelPart()), folder, "nano")
 
 

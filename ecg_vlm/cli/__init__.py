@@ -62,7 +62,7 @@ def _main(argv: Sequence[str] | None) -> int:
         package = (error.name or "").partition(".")[0]
         extra = _EXTRA_OF_PACKAGE.get(package) or arguments.extra
         if not extra or package in ("ecg_vlm", "render", "recipes", "eval"):
-            return _unexpected(error, argv)
+            return _report_fault(error, argv)
         return _fail(f"{error.name} is not installed; run: pip install 'ecg-vlm[{extra}]'", 2)
     except KeyboardInterrupt as error:
         return _fail(str(error) or "interrupted; finished shards, batches and checkpoints stay (--resume goes on)", 130)
@@ -70,16 +70,16 @@ def _main(argv: Sequence[str] | None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         if error.errno is None:
-            return _unexpected(error, argv)
+            return _report_fault(error, argv)
         return _fail(f"{error.filename or 'disk'}: {error.strerror}", 1)
     except Exception as error:
         if isinstance(error, MemoryError) or "not enough memory" in str(error):  # torch's is a RuntimeError
             return _fail(f"not enough memory ({error or 'allocation failed'}); {_LESS_MEMORY}", 1)
-        return _unexpected(error, argv)
+        return _report_fault(error, argv)
     return 0
 
 
-def _unexpected(error: Exception, argv: Sequence[str] | None) -> int:
+def _report_fault(error: Exception, argv: Sequence[str] | None) -> int:
     """One line about an error that no one foresaw. Raises it where a program has called us, as the tests do."""
     if argv is not None:
         raise error
