@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,10 +23,11 @@ from render.errors import InputError
 from render.sources.mimic_statements import codes_in_line
 
 
-def seconds(function, *arguments: object) -> float:
-    start = time.perf_counter()
+def seconds(function: Callable[..., object], *arguments: object) -> float:
+    """CPU seconds of a call."""
+    start = time.process_time()
     function(*arguments)
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 @pytest.mark.parametrize("unit", ["left and ", "V1, V2, ", "no ", "LVH, ", "(", "1. ", "? ", "a\n", "in leads ", "A) "])
@@ -49,10 +50,10 @@ def test_a_csv_of_many_columns_is_refused_at_once(tmp_path: Path) -> None:
     names = [f"c{k}" for k in range(40_000)]
     for header in (["record_id", *names], ["record_id", *names, "c0"]):
         path.write_text(",".join(header) + "\n", encoding="utf-8")
-        start = time.perf_counter()
+        start = time.process_time()
         with pytest.raises(InputError, match=r"many\.csv: column 'c0'"):
             read_predictions(path)
-        assert time.perf_counter() - start < 1
+        assert time.process_time() - start < 1
 
 
 # YAML
@@ -99,10 +100,10 @@ def _aliases(levels: int) -> str:
 def test_a_recipe_is_refused_in_one_line(text: str, reason: str, tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(text, encoding="utf-8")
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(InputError, match=f"(?s)recipe.yaml: .*({reason})") as error:
         load_recipe(path)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
     assert len(str(error.value)) < 500
 
 
@@ -198,6 +199,6 @@ def test_a_page_of_usual_size_keeps_its_pixels(tmp_path: Path) -> None:
 
 def test_long_lines_do_not_stop_the_command(tmp_path: Path) -> None:
     (tmp_path / "answers.txt").write_text("left and " * 50_000 + "\n" + "V1, V2, " * 50_000, encoding="utf-8")
-    start = time.perf_counter()
+    start = time.process_time()
     assert main(["parse", str(tmp_path / "answers.txt")]) == 0
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
