@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo real nano test check words docs clean
+.PHONY: demo real nano test check words docs crashes mutants clean
 
 # torch goes first and alone: with a CPU build at hand the rest then finds it satisfied and pulls no CUDA build.
 .venv/.complete: pyproject.toml constraints.txt
@@ -33,6 +33,23 @@ check: .venv/.complete
 # Names in the field's standard words: bare participles and public names with two homes are counted.
 words: .venv/.complete
 	$(BIN)/python benchmarks/words.py
+
+# The process ends at every point where it opens, renames or removes a file, and goes on to the same bytes.
+crashes: .venv/.complete
+	rm -rf runs/crashes && mkdir -p runs/crashes
+	$(BIN)/ecg-vlm render simulated runs/crashes/pages --limit 6 --width 784
+	$(BIN)/python tests/crash_points.py 1 runs/crashes/a/out render simulated runs/crashes/a/out --limit 3 --shard-size 2
+	$(BIN)/python tests/crash_points.py 1 runs/crashes/b/out render simulated runs/crashes/b/out --limit 3 --format llava
+	$(BIN)/python tests/crash_points.py 1 runs/crashes/c/out evaluate nano --data runs/crashes/pages --out runs/crashes/c/out
+
+# Changed lines that no test notices, a sample of each room; nightly, not for every commit.
+mutants: .venv/.complete
+	$(BIN)/python benchmarks/mutants.py eval/metrics --sample 60 --tests tests/test_metrics.py tests/test_calibration.py \
+	    tests/test_boundaries.py
+	$(BIN)/python benchmarks/mutants.py eval/parser --sample 60 --tests tests/test_parse.py tests/test_boundaries.py
+	$(BIN)/python benchmarks/mutants.py recipes/packing.py --sample 60 --tests tests/test_packing.py tests/test_batching.py
+	$(BIN)/python benchmarks/mutants.py render/pages --sample 60 --tests tests/test_page.py tests/test_layout.py \
+	    tests/test_geometry.py tests/test_boundaries.py
 
 # The API pages from the docstrings, with results and log: site/index.html.
 docs: .venv/.complete

@@ -10,6 +10,10 @@ The oracle is what this project measured with before: NeuroKit2 (Makowski et al.
 R peaks and, by the prominence method (Emrich et al., EUSIPCO 2024), the onset of P and the end of T of a median beat,
 whose QRS a rule of ours bounds. Both take turns on the same records; the cost is the median of CPU time.
 
+LUDB seldom marks the first and the last beat of a record, so the rate of its marks is that of a part of the record: the
+first row compares a procedure's rate of the whole record with it, the second its rate of the same beats, those between
+the first and the last that are marked.
+
 Two further tables are of single beats: beats missed or too many, and the marks of each beat against the leads' median
 of the cardiologists', ours alone. With --ptbxl, the last one counts how many of the records with atrial fibrillation or
 flutter are given a PR interval.
@@ -45,7 +49,7 @@ _FEWEST_LEADS = 3
 _WAVES = {"p": "P", "N": "QRS", "t": "T"}
 HALVES = {"odd numbers, developed on": 1, "even numbers, held out": 0}
 _FIGURES = {
-    "rate_bpm": "rate, per minute",
+    "rate_bpm": "rate of the whole record, per minute",
     "pr_ms": "PR, ms",
     "pr_ms*": "PR against the third lead, ms",
     "qrs_ms": "QRS, ms",
@@ -317,6 +321,30 @@ def errors(records: Sequence[Marked], told: Sequence[Mapping[str, float]], figur
     return np.array([said - truth for truth, said in pairs if said is not None]), len(pairs)
 
 
+def rate_errors(
+    records: Sequence[Marked], measurements: Sequence[Mapping[str, float]], detector: Callable[[EcgRecord], Array]
+) -> Array:
+    """Signed errors, per minute, of the rate of the beats from the first to the last that is marked; of the records for
+    whose whole the procedure gives a rate, too."""
+    differences = []
+    for m, values in zip(records, measurements, strict=True):
+        if "rate_bpm" not in m.reference or "rate_bpm" not in values:
+            continue
+        rate = steady_rate((within_marks(m, detector(m.record)) / _HZ).tolist())
+        if rate is not None:
+            differences.append(rate - m.reference["rate_bpm"])
+    return np.array(differences)
+
+
+def within_marks(m: Marked, beats: Array) -> Array:
+    """Those of the beats, samples, that lie between the first and the last that is marked."""
+    middles = m.middle["QRS"].mean(axis=1)
+    middles = middles[np.isfinite(middles)]
+    if not middles.size:
+        return beats[:0]
+    return np.asarray(beats[(beats > middles[0] - _SAME_BEAT) & (beats < middles[-1] + _SAME_BEAT)])
+
+
 def cell(apart: Array) -> str:
     """Median and 90th percentile of the absolute error, and the median of the signed one."""
     size = np.abs(apart)
@@ -328,11 +356,19 @@ def print_halves(records: Sequence[Marked]) -> None:
     for half, rest in HALVES.items():
         chosen = [m for m in records if m.number % 2 == rest]
         told, cost = measured(chosen, (measure, neurokit_measure))
+        same_beats = [
+            rate_errors(chosen, said, beats) for said, beats in zip(told, (our_beats, neurokit_beats), strict=True)
+        ]
         print(f"\n{len(chosen)} records of {half}: median / 90th percentile of the error (median of the signed one)\n")
         print("| | ours | records | NeuroKit2 | records | of |\n|---|---|---|---|---|---|")
         for figure, name in _FIGURES.items():
             (ours, of), (theirs, _) = (errors(chosen, said, figure) for said in told)
             print(f"| {name} | {cell(ours)} | {ours.size} | {cell(theirs)} | {theirs.size} | {of} |")
+            if figure == "rate_bpm":
+                ours, theirs = same_beats
+                print(
+                    f"| rate of the marked beats | {cell(ours)} | {ours.size} | {cell(theirs)} | {theirs.size} | {of} |"
+                )
         wrong = [sum("pr_ms" in s and "pr_ms" not in m.reference for m, s in zip(chosen, t, strict=True)) for t in told]
         without = sum("pr_ms" not in m.reference for m in chosen)
         print(f"| PR without a marked P | | {wrong[0]} | | {wrong[1]} | {without} |")
@@ -352,7 +388,7 @@ def print_beats(records: Sequence[Marked]) -> None:
                 truth = truth[np.isfinite(truth)]
                 if not at.size or not truth.size:  # it says nothing of this record
                     continue
-                between = at[(at > truth[0] - _SAME_BEAT) & (at < truth[-1] + _SAME_BEAT)]
+                between = within_marks(m, at)
                 distance = np.abs(at[:, None] - truth)
                 marked += truth.size
                 missed += int((distance.min(axis=0) > _SAME_BEAT).sum())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from ecg_vlm.provenance import (
     SCORE_FILES,
     calibration_path,
     contamination,
+    evaluation_request,
     frozen_calibrations,
     short_name,
     system_names,
@@ -31,6 +33,8 @@ from eval.metrics.judge import Evaluation, Report
 from eval.report.gallery import gallery
 from eval.report.write import write_report
 from eval.storage import (
+    BatchResults,
+    UnfinishedEvaluation,
     load_system,
     read_answer,
     read_evaluation,
@@ -42,6 +46,7 @@ from eval.storage import (
 from eval.types import Answer, LabelledRecords, System
 from render.dialogues.wording import OPEN_QUESTION
 from render.errors import InputError
+from render.io import exclusive
 from render.statements import STATEMENTS
 
 if TYPE_CHECKING:
@@ -68,6 +73,7 @@ def evaluate(
     controls_source: str = "",
     calibration: Path | None = None,
     seed: int = 0,
+    resume: bool = False,
     show: _Show = _show_nothing,
 ) -> Report:
     """Judge `model`, and the systems it is compared with, on `pages`; write the report into `out`.
@@ -83,6 +89,11 @@ def evaluate(
         calibration: of `model`; the default is `calibration.json` in its run, or beside its scores, if there is
             one.
         seed: of the bootstrap and of the shuffled pages.
+        resume: go on with an evaluation in `out` that was interrupted, behind its last batch.
+
+    Raises:
+        InputError: For what is missing or damaged, records that a model was tuned on (unless `force`), another request
+            than the one to be resumed, and a folder that another process writes into.
     """
     records = pages.labelled_records()
     names = system_names([model, *compare])
@@ -90,40 +101,54 @@ def evaluate(
     calibrations = frozen_calibrations(names, records, first=calibration, force=force)
     _check_controls(model, controls, controls_source)
     control_images = altered_pages(pages, controls_source, seed) if controls else {}
-    systems: list[System] = []
-    control_scores: tuple[Control, ...] = ()
-    for place, (spec, name) in enumerate(names.items()):
-        reader = None if spec.endswith(SCORE_FILES) else _load(spec)
-        if reader is None:
-            systems.append(load_system(Path(spec), name, records))
-        else:
-            systems.append(evaluate_model(reader, name, pages, records, show))
-        write_system(system_folder(out, name, place), systems[-1], records, calibrations.get(name), place)
-        if place == 0 and reader is not None:
-            control_scores = tuple(
-                _control(reader, control, page, systems[0], show) for control, page in control_images.items()
-            )
-    for control in control_scores:
-        write_control(out, control, records)
-    title = f"{names[model]} on {len(pages.rows)} ECG pages"
-    meta = _meta(model, pages, seed)
-    evaluation = Evaluation(title, records, tuple(systems), calibrations, control_scores, contamination_lines, meta)
-    return _report(out, evaluation, pages, seed)
+    with exclusive(out):
+        request = evaluation_request(names, pages, [*control_images, controls_source], seed)
+        work = UnfinishedEvaluation(out, request, resume=resume)
+        systems: list[System] = []
+        control_scores: tuple[Control, ...] = ()
+        for place, (spec, name) in enumerate(names.items()):
+            reader = None if spec.endswith(SCORE_FILES) else _load(spec)
+            if reader is None:
+                systems.append(load_system(Path(spec), name, records))
+            else:
+                systems.append(evaluate_model(reader, name, pages, records, show, work.results(f"system {place}")))
+            work.begin()
+            write_system(system_folder(out, name, place), systems[-1], records, calibrations.get(name), place)
+            if place == 0 and reader is not None:
+                control_scores = tuple(
+                    _control(reader, control, page, systems[0], show, work.results(f"control {control}"))
+                    for control, page in control_images.items()
+                )
+        for control in control_scores:
+            write_control(out, control, records)
+        title = f"{names[model]} on {len(pages.rows)} ECG pages"
+        meta = _meta(model, pages, seed)
+        evaluation = Evaluation(title, records, tuple(systems), calibrations, control_scores, contamination_lines, meta)
+        report = _report(out, evaluation, pages, seed)
+        work.remove()
+    return report
 
 
 def evaluate_model(
-    reader: Reader, name: str, pages: Pages, records: LabelledRecords, show: _Show = _show_nothing
+    reader: Reader,
+    name: str,
+    pages: Pages,
+    records: LabelledRecords,
+    show: _Show = _show_nothing,
+    results: BatchResults | None = None,
 ) -> System:
-    """Scores and an answer of every page from one model; each page is encoded once for both."""
-    scores, answers = [], []
-    start_time = time.monotonic()
-    for start, part in _batches(pages.rows, reader.batch_size):
-        prefill = reader.prefill(part["image"])
-        scores.append(reader.score_many(prefill))
-        texts = reader.ask_many(prefill, OPEN_QUESTION, max_new_tokens=_MAX_NEW_TOKENS)
-        answers += [_answer(records, start + k, text) for k, text in enumerate(texts)]
+    """Scores and an answer of every page from one model; each page is encoded once for both.
+
+    results: of batches that were computed before, and the place for new ones.
+    """
+    results = results or BatchResults()
+    batches: list[dict[str, Any]] = []
+    answers: list[Answer] = []
+    for rows in _batches(len(pages.rows), reader.batch_size):
+        batches.append(results.next(len(rows), partial(_scores_and_texts, reader, pages, rows)))
+        answers += [_answer(records, row, text) for row, text in zip(rows, batches[-1]["texts"], strict=True)]
         show(name, len(answers), len(pages.rows))
-    seconds = time.monotonic() - start_time
+    seconds = sum(batch["seconds"] for batch in batches)
     cost = {
         "pages": len(answers),
         "seconds": round(seconds, 1),
@@ -131,8 +156,17 @@ def evaluate_model(
         "per_page": f"{len(STATEMENTS)} scores and one answer",
         "device": _device(reader),
     }
-    answers += _answers_about_unreadable(reader, pages)
-    return System(name, pages.record_ids, np.concatenate(scores), tuple(answers), reader.name, cost)
+    scores = np.concatenate([np.array(batch["scores"]) for batch in batches])
+    answers += _answers_about_unreadable(reader, pages, results)
+    return System(name, pages.record_ids, scores, tuple(answers), reader.name, cost)
+
+
+def _scores_and_texts(reader: Reader, pages: Pages, rows: range) -> dict[str, Any]:
+    start_time = time.monotonic()
+    prefill = reader.prefill(pages.rows[rows.start : rows.stop]["image"])
+    scores = reader.score_many(prefill).astype(np.float64).tolist()
+    texts = reader.ask_many(prefill, OPEN_QUESTION, max_new_tokens=_MAX_NEW_TOKENS)
+    return {"scores": scores, "texts": list(texts), "seconds": time.monotonic() - start_time}
 
 
 def rejudge(path: Path, out: Path, *, pages: Pages | None = None, seed: int = 0) -> Report:
@@ -143,9 +177,10 @@ def rejudge(path: Path, out: Path, *, pages: Pages | None = None, seed: int = 0)
             is no gallery.
     """
     evaluation = read_evaluation(path, pages.labelled_records() if pages else None)
-    if out.resolve() != path.resolve():
-        write_evaluation(out, evaluation)
-    return _report(out, evaluation, pages, seed)
+    with exclusive(out):
+        if out.resolve() != path.resolve():
+            write_evaluation(out, evaluation)
+        return _report(out, evaluation, pages, seed)
 
 
 def calibrate(
@@ -187,13 +222,21 @@ def score_images(
     count: int,
     what: str = "pages",
     show: _Show = _show_nothing,
+    results: BatchResults | None = None,
 ) -> NDArray[np.float64]:
-    """(count, 71) scores of the images that `image` gives for each row."""
+    """(count, 71) scores of the images that `image` gives for each row.
+
+    results: of batches that were computed before, and the place for new ones.
+    """
+    results = results or BatchResults()
+
+    def score(rows: range) -> dict[str, Any]:
+        return {"scores": reader.score_many([image(i) for i in rows]).astype(np.float64).tolist()}
+
     parts = []
-    for start in range(0, count, reader.batch_size):
-        stop = min(start + reader.batch_size, count)
-        parts.append(reader.score_many([image(i) for i in range(start, stop)]))
-        show(what, stop, count)
+    for rows in _batches(count, reader.batch_size):
+        parts.append(np.array(results.next(len(rows), partial(score, rows))["scores"]))
+        show(what, rows.stop, count)
     return np.concatenate(parts)
 
 
@@ -215,20 +258,27 @@ def _load(model: str) -> Reader:
     return Reader.load(model)
 
 
-def _control(reader: Reader, control: str, page: AlteredPages, system: System, show: _Show) -> Control:
-    scores = score_images(reader, page.image, len(system.record_ids), f"control {control}", show)
+def _control(
+    reader: Reader, control: str, page: AlteredPages, system: System, show: _Show, results: BatchResults
+) -> Control:
+    scores = score_images(reader, page.image, len(system.record_ids), f"control {control}", show, results)
     return Control(control, page.detail, System(system.name, system.record_ids, scores))
 
 
-def _batches(rows: Any, size: int) -> Iterator[tuple[int, Any]]:
-    """(number of the first row, columns of the rows) of each batch."""
-    for start in range(0, len(rows), size):
-        yield start, rows[start : start + size]
+def _batches(count: int, size: int) -> Iterator[range]:
+    """The rows of each batch."""
+    for start in range(0, count, size):
+        yield range(start, min(start + size, count))
 
 
-def _answers_about_unreadable(reader: Reader, pages: Pages) -> Iterator[Answer]:
-    for _, part in _batches(pages.unreadable, reader.batch_size):
-        texts = reader.ask_many(part["image"], OPEN_QUESTION, max_new_tokens=_MAX_NEW_TOKENS)
+def _answers_about_unreadable(reader: Reader, pages: Pages, results: BatchResults) -> Iterator[Answer]:
+    def ask(rows: range) -> dict[str, Any]:
+        images = pages.unreadable[rows.start : rows.stop]["image"]
+        return {"texts": list(reader.ask_many(images, OPEN_QUESTION, max_new_tokens=_MAX_NEW_TOKENS))}
+
+    for rows in _batches(len(pages.unreadable), reader.batch_size):
+        texts = results.next(len(rows), partial(ask, rows))["texts"]
+        part = pages.unreadable.select(rows).remove_columns("image")
         for record, why, text in zip(part["record_id"], part["unreadable"], texts, strict=True):
             yield read_answer(record, OPEN_QUESTION, text, _DECODING, (), unreadable=why)
 

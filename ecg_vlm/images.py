@@ -7,6 +7,7 @@ a waveform in place of an image (`render.sources.waveform_file`) is drawn as a c
 from __future__ import annotations
 
 import io
+import math
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -25,6 +26,7 @@ from render.record import EcgRecord
 
 # 64 megapixels: an A3 page at 600 dpi is 70 Mpx, a phone photo 12-50. A larger "image" is a decompression bomb.
 MOST_PIXELS = 64_000_000
+_MOST_IN_MEMORY = 32_000_000
 MOST_PAGES = 100  # of one file; what follows is left out
 MOST_BYTES = 256 << 20  # of one file: it is decoded from memory
 
@@ -255,7 +257,7 @@ def _pillow_pages(content: bytes, source: str) -> Iterator[InputPage]:
             image.seek(number - 1)
             require_few_pixels(*image.size, source)
             zero_is_white = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO
-            page = to_rgb(_upright(image), zero_is_white=zero_is_white)
+            page = to_rgb(_fewer_pixels(_upright(image)), zero_is_white=zero_is_white)
         yield InputPage(page, number, count, source)
 
 
@@ -269,6 +271,15 @@ def _frames(image: Image.Image) -> int:
             break
         count += 1
     return count
+
+
+def _fewer_pixels(image: Image.Image) -> Image.Image:
+    """A grey or coloured image of more than `_MOST_IN_MEMORY` pixels, scaled down by a whole number: as RGB each takes
+    four bytes, and a few bytes of a two-coloured PNG are 64 megapixels."""
+    factor = math.ceil(math.sqrt(image.width * image.height / _MOST_IN_MEMORY))
+    if factor == 1 or image.mode not in ("1", "L", "RGB", "RGBA", "LA", "CMYK", "YCbCr"):
+        return image
+    return (image.convert("L") if image.mode == "1" else image).reduce(factor)
 
 
 def _upright(image: Image.Image) -> Image.Image:

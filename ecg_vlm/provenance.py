@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from ecg_vlm.pages import Pages
 from eval.metrics.calibration import CALIBRATION_FILE, Calibration, read_calibration
 from eval.types import LabelledRecords
 from recipes.run_folder import is_run, read_run
+from render.dataset.parquet import dataset_digest
 from render.errors import InputError
+from render.io import text_digest
 
 SCORE_FILES = (".parquet", ".csv")
 """Suffixes of files of scores, which may be named in place of a model."""
@@ -89,6 +92,28 @@ def frozen_calibrations(
         if line and not force:
             raise InputError(f"{line}; {_REMEDY}")
     return calibrations
+
+
+def evaluation_request(names: Mapping[str, str], pages: Pages, controls: Sequence[str], seed: int) -> dict[str, object]:
+    """All that results of single batches depend on: an evaluation is resumed with the same alone.
+
+    names: model or file -> name.
+    """
+    labels = (pages.record_ids, tuple(map(tuple, pages.rows["statements"])), tuple(pages.places), len(pages.unreadable))
+    return {
+        "systems": list(names),
+        "files": {spec: _files_digest(Path(spec)) for spec in names},
+        "pages": text_digest(dataset_digest(pages.folder), labels),
+        "controls": list(controls),
+        "seed": seed,
+        "versions": {name: _version(name) for name in _PACKAGES},
+    }
+
+
+def _files_digest(path: Path) -> str:
+    """Of the names, sizes and times of a model's files; "" where it is no folder or file here."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return text_digest(*((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()))
 
 
 def tuning(model: str) -> dict[str, object]:

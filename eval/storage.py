@@ -5,6 +5,7 @@ scores.parquet answers.jsonl     of the first system, with the labels of the rec
 calibration.json                 its frozen calibration, if it has one
 compared/NAME/...                the same three files of every other system
 controls/NAME/scores.parquet     scores of the first system on altered pages
+.unfinished/                     results by batch, while a model is evaluated
 
 `scores.parquet` has one probability per record and statement, `answers.jsonl` every question and answer with the
 statements that the parser read. Predictions of other people are read from a CSV file, or from files in the same format.
@@ -14,7 +15,10 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,13 +34,22 @@ from eval.metrics.judge import Evaluation
 from eval.parser.parse import parse
 from eval.types import ID, Answer, LabelledRecords, System, check_ids, check_scores
 from render.errors import InputError
-from render.io import atomic_write, read_json_object
+from render.io import (
+    atomic_write,
+    read_json_object,
+    remove_folder,
+    require_empty,
+    require_same_request,
+    write_json,
+)
 from render.statements import STATEMENTS
 from render.suggest import did_you_mean
 
+_WORK_FOLDER = ".unfinished"
 SCORES, ANSWERS, REPORT = "scores.parquet", "answers.jsonl", "report.json"
 _REMAKE = "make the report again with: ecg-vlm evaluate --from"
 
+_NUMBER_PREFIX = re.compile(r"\d+-")
 _LINE_ENDS = "\x85\u2028\u2029"
 _STATUSES = ("present", "absent", "uncertain")
 _METADATA = b"ecg_vlm"
@@ -81,8 +94,14 @@ def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
 
 
 def system_folder(folder: Path, name: str, place: int) -> Path:
-    """The folder of system number `place` inside the folder of a report."""
-    return folder / "compared" / name.replace("/", "-") if place else folder
+    """The folder of system number `place` inside the folder of a report: its name, or its number and what of the name
+    can stand in the name of a folder, so that no two are the same and none is elsewhere."""
+    if place == 0:
+        return folder
+    safe = re.sub(r"[^\w.,+() -]", "-", name)[:80].strip(". ")
+    return (
+        folder / "compared" / (safe if safe and safe == name and not _NUMBER_PREFIX.match(name) else f"{place}-{safe}")
+    )
 
 
 def read_evaluation(path: Path, records: LabelledRecords | None = None) -> Evaluation:
@@ -200,6 +219,107 @@ def _subfolders(path: Path, kind: str) -> Sequence[Path]:
     """The folders of compared systems, or of controls, in a report's folder; none for a file."""
     inside = sorted((path / kind).glob("*")) if path.is_dir() else []
     return [folder for folder in inside if (folder / SCORES).is_file() or (folder / ANSWERS).is_file()]
+
+
+# --- while a model is evaluated
+
+
+class BatchResults:
+    """Results of batches in a file, one JSON object a line, so that a killed evaluation goes on behind the last one.
+
+    path: the file; None for results that are not stored.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+        self._results = [] if path is None else _whole_lines(path)
+        self._next = 0
+
+    def next(self, rows: int, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The result of the next batch, which has so many rows: from the file, or computed and written there.
+
+        The result has to survive JSON; numbers do to the last digit.
+        """
+        if self._next < len(self._results) and self._results[self._next].get("rows") != rows:
+            del self._results[self._next :]  # batches had another size
+            self._write("w", self._results)
+        if self._next == len(self._results):
+            self._results.append({"rows": rows, **compute()})
+            self._write("a", self._results[-1:])
+        self._next += 1
+        return self._results[self._next - 1]
+
+    def _write(self, mode: str, results: Sequence[Mapping[str, Any]]) -> None:
+        if self._path is not None:
+            with self._path.open(mode, encoding="utf-8") as file:
+                file.writelines(json.dumps(result) + "\n" for result in results)
+
+
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file of `BatchResults` up to the first line that is not whole, which is cut off the file."""
+    results: list[dict[str, Any]] = []
+    if not path.is_file():
+        return results
+    with path.open("rb+") as file:
+        whole = 0
+        for line in file:
+            try:
+                result = json.loads(line)
+            except ValueError:
+                break
+            if not line.endswith(b"\n") or not isinstance(result, dict):
+                break
+            results.append(result)
+            whole += len(line)
+        file.truncate(whole)
+    return results
+
+
+class UnfinishedEvaluation:
+    """The folder `.unfinished` of a report: the request, and the results of batches until the report is written.
+
+    resume: go on with the results that are there, if it was the same request; otherwise `out` has to be empty.
+
+    Raises:
+        InputError: For another request, and for a folder that is not empty.
+    """
+
+    def __init__(self, out: Path, request: Mapping[str, Any], *, resume: bool) -> None:
+        self._folder, self._request = out / _WORK_FOLDER, request
+        self._marker = self._folder / "request.json"
+        if resume and self._marker.is_file():
+            require_same_request(out, read_json_object(self._marker, "name a new folder"), request)
+        else:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def begin(self) -> None:
+        """Write the request down; before anything else is written into the folder of the report."""
+        if not self._marker.is_file():
+            write_json(self._marker, self._request)
+
+    def results(self, name: str) -> BatchResults:
+        """The results of one piece of work. name: part of the file's name."""
+        self.begin()
+        return BatchResults(self._folder / f"{name}.jsonl")
+
+    def remove(self) -> None:
+        """The report is written."""
+        remove_folder(self._folder)
+
+
+def require_new_report(out: Path, *, resume: bool) -> None:
+    """Refuse a folder that is not empty. With `resume` an evaluation may be there that was interrupted or has finished;
+    without, the message names the option."""
+    if not (out / _WORK_FOLDER).is_dir():
+        if not (resume and is_report(out)):
+            require_empty(out)
+    elif not resume:
+        raise InputError(f"{out}: an evaluation was interrupted there; go on with --resume, or name a new folder")
+
+
+def is_report(out: Path) -> bool:
+    """Whether a folder holds a report that is finished."""
+    return (out / REPORT).is_file() and not (out / _WORK_FOLDER).is_dir()
 
 
 # --- scores.parquet
@@ -501,10 +621,11 @@ def read_predictions(path: Path) -> tuple[tuple[str, ...], NDArray[np.float64]]:
 def _columns(header: list[str], path: Path) -> dict[str, int]:
     """Column name -> place; every required column once and no other."""
     required_names = (ID, *STATEMENTS)
-    duplicates = [name for name in header if header.count(name) > 1]
+    counts = Counter(header)
+    duplicates = [name for name, count in counts.items() if count > 1]
     if duplicates:
-        raise InputError(f"{path}: column {duplicates[0]!r} occurs twice; keep one")
-    missing = [name for name in required_names if name not in header]
+        raise InputError(f"{path}: column {duplicates[0]!r:.60} occurs twice; keep one")
+    missing = [name for name in required_names if name not in counts]
     unknown = [name for name in header if name not in required_names]
     if unknown:
         hint = did_you_mean(unknown[0], missing) or f"; the columns are {ID} and the 71 statement codes"

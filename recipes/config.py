@@ -6,7 +6,6 @@ Every key can be overridden as `section.key=value`.
 
 from __future__ import annotations
 
-import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -167,10 +166,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         InputError: Naming file, key, value and the mend.
     """
     text, where = _find(path)
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"{where}: not valid YAML: {error}") from error
+    tree = _yaml(text, where)
     if not isinstance(tree, dict):
         raise InputError(f"{where}: a recipe is a mapping with the sections model, lora, data, train")
     _rename_keys(tree, str(where))
@@ -213,6 +209,52 @@ def _find(path: str | Path) -> tuple[str, str]:
     raise InputError(f"{path}: no such recipe; these ship: {', '.join(shipped_recipes())}")
 
 
+_LONGEST_YAML, _DEEPEST_YAML, _LARGEST_NUMBER = 100_000, 10, 1 << 63
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without aliases, which grow a few bytes to gigabytes, and without dates, which no key holds."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  # as PyYAML declares it
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    _depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Raises `InputError` for an alias and for deep nesting."""
+        if self.check_event(yaml.AliasEvent):
+            raise InputError("aliases (*name) are not read; write the value itself")
+        self._depth += 1
+        if self._depth > _DEEPEST_YAML:
+            raise InputError(f"more than {_DEEPEST_YAML} levels; a recipe has sections of keys and no more")
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+
+def _yaml(text: str, where: str, fault: str = "not valid YAML") -> Any:
+    """The value of a YAML text. Raises `InputError` that begins with `where`, in one line."""
+    if len(text) > _LONGEST_YAML:
+        raise InputError(f"{where}: more than {_LONGEST_YAML:,} characters; a recipe is shorter")
+    try:
+        return yaml.load(text, _PlainLoader)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+    except Exception as error:  # PyYAML raises whatever its constructors trip over: IndexError, OverflowError ...
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{where}: {fault}: {reason[:200]}") from error
+
+
+def in_message(value: object) -> str:
+    """A value for a message, at most 60 characters of it."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return "a very long number"
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def _rename_keys(tree: dict[str, Any], where: str) -> None:
     for old, new in RENAMED_KEYS.items():
         section, _, old_key = old.partition(".")
@@ -237,20 +279,19 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         if not isinstance(child, dict):
             raise InputError(f"override {override!r}: {part} is a value, not a section")
         node = child
-    try:
-        node[parts[-1]] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise InputError(f"override {override!r}: {value!r} is not a YAML value") from error
+    node[parts[-1]] = _yaml(value, f"override {in_message(override)}", f"{in_message(value)} is not a YAML value")
 
 
 def _build(kind: type[Any], tree: Any, where: str, prefix: str) -> Any:
     if not isinstance(tree, Mapping):
-        raise InputError(f"{where}: {prefix.rstrip('.') or 'recipe'}: expected a section with keys, found {tree!r}")
+        raise InputError(
+            f"{where}: {prefix.rstrip('.') or 'recipe'}: expected a section with keys, found {in_message(tree)}"
+        )
     hints = typing.get_type_hints(kind)
     keys = {f.name: f for f in fields(kind)}
     for key in tree:
         if key not in keys:
-            raise InputError(f"{where}: unknown key {prefix}{key}{did_you_mean(str(key), keys)}")
+            raise InputError(f"{where}: unknown key {prefix}{str(key)[:60]}{did_you_mean(str(key), keys)}")
     values = {
         key: _value(hints[key], value, keys[key].metadata, where, f"{prefix}{key}") for key, value in tree.items()
     }
@@ -271,11 +312,13 @@ def _value(hint: Any, value: Any, limits: Mapping[str, Any], where: str, key: st
     if typing.get_origin(hint) is Literal:
         if value not in options:
             names = ", ".join(map(str, options))
-            raise InputError(f"{where}: {key}={value!r}: expected one of {names}{did_you_mean(str(value), options)}")
+            raise InputError(
+                f"{where}: {key}={in_message(value)}: expected one of {names}{did_you_mean(str(value), options)}"
+            )
         return value
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
-            raise InputError(f"{where}: {key}={value!r}: expected a list of texts")
+            raise InputError(f"{where}: {key}={in_message(value)}: expected a list of texts")
         return tuple(value)
     return _scalar(hint, value, limits, where, key)
 
@@ -284,14 +327,15 @@ def _scalar(hint: Any, value: Any, limits: Mapping[str, Any], where: str, key: s
     if hint is float and isinstance(value, str):  # YAML 1.1 reads 2e-4 as text
         with suppress(ValueError):
             value = float(value)
-    if hint is str and (value is None or type(value) is int):  # `data.folds=9`, `data.validation=`
+    if hint is str and (value is None or (type(value) is int and abs(value) < _LARGEST_NUMBER)):
+        # `data.folds=9`, `data.validation=`
         value = "" if value is None else str(value)
-    if hint is float and type(value) is int:
+    if hint is float and type(value) is int and abs(value) < _LARGEST_NUMBER:
         value = float(value)
     if type(value) is not hint:
-        raise InputError(f"{where}: {key}={value!r}: expected {_KIND_NAMES[hint]}")
-    if "min" in limits and not (math.isfinite(value) and limits["min"] <= value <= limits["max"]):
-        raise InputError(f"{where}: {key}={value!r}: must lie between {limits['min']} and {limits['max']}")
+        raise InputError(f"{where}: {key}={in_message(value)}: expected {_KIND_NAMES[hint]}")
+    if "min" in limits and not limits["min"] <= value <= limits["max"]:  # or NaN
+        raise InputError(f"{where}: {key}={in_message(value)}: must lie between {limits['min']} and {limits['max']}")
     return value
 
 

@@ -110,7 +110,12 @@ def export(
         del model
         gc.collect()
         status("loading them with transformers and peft, and comparing the answers")
-        stock = _logits(_load_stock(folder, part, whole), AutoProcessor.from_pretrained(folder), image, texts)
+        stock = _logits(
+            _load_stock(folder, part, whole),
+            AutoProcessor.from_pretrained(folder, trust_remote_code=False),
+            image,
+            texts,
+        )
         agreement = _compare(own, stock)
         _require_agreement(agreement, part.dtype, run)
         result = {"merged": whole, "dtype": part.dtype, "agreement": agreement}
@@ -166,6 +171,7 @@ def _write(model: Any, processor: Any, folder: Path, base: str, whole: bool) -> 
 def _load_stock(folder: Path, part: ModelPart, whole: bool) -> Any:
     """The export, loaded as anybody would: with transformers and peft."""
     arguments: dict[str, Any] = {"dtype": getattr(torch, part.dtype), "attn_implementation": "sdpa"}
+    arguments["trust_remote_code"] = False
     if torch.cuda.is_available():
         arguments["device_map"] = {"": torch.cuda.current_device()}
     if whole:

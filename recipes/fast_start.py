@@ -1,14 +1,15 @@
-"""A fast start of nano: `ecg-vlm ask` in two seconds instead of ten, with the stock classes.
+"""A fast start of nano and of `doctor`: `ecg-vlm ask` in two seconds instead of ten, with the stock classes.
 
 Nearly all of the ten seconds is the import of what one answer on the CPU never uses: compiler, distributed tensors,
 shape inference, accelerate, scipy, and an index of some 500 other models. Here their import is deferred or omitted
-*before* torch is imported. For a process that answers with nano and ends: it can neither train, nor compile, nor
-shard, nor load another model. Everything else starts the plain way.
+*before* torch is imported. For a process that answers with nano, or counts what a recipe needs, and ends: it can
+neither train, nor compile, nor shard, nor load another model. Everything else starts the plain way.
 """
 
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 import re
 import sys
@@ -47,6 +48,21 @@ def prepare() -> bool:
             for module in (utils, utils.import_utils):
                 setattr(module, name, _never)
         import torch  # noqa: F401  # here, where it may fail
+    except Exception:
+        restart_without_fast_start()
+    return True
+
+
+def prepare_to_count() -> bool:
+    """`prepare`, with what a training step on the meta device needs besides: the shapes of what operators return.
+
+    Checkpointing reads one setting of the compiler. The module of the settings runs without the compiler's.
+    """
+    if not prepare():
+        return False
+    try:
+        _run(sys.modules["torch._meta_registrations"])
+        importlib.import_module("torch._dynamo.config")
     except Exception:
         restart_without_fast_start()
     return True

@@ -7,9 +7,11 @@ to import and `ecg-vlm ask` does without them (`recipes.fast_start`), so they ar
 from __future__ import annotations
 
 import hashlib
-import json
 import re
+import threading
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from render.errors import InputError
+from render.io import read_json_object
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -103,12 +106,13 @@ def _published_size(base: str) -> str:
 
 
 def load_from(loader: Any, base: str, **arguments: Any) -> Any:
-    """Call a `from_pretrained` for nano, a folder or a hub id.
+    """Call a `from_pretrained` for nano, a folder or a hub id. Code that comes with a model is never run.
 
     Raises:
         InputError: For every failure, one line that says what to do.
     """
     folder = as_folder(base)
+    arguments |= {"trust_remote_code": False}  # transformers would ask on standard input, and a "y" would run it
     if folder is None:
         arguments |= _reach_hub(base)
     elif not (folder / "config.json").is_file():
@@ -144,6 +148,29 @@ def is_downloaded(base: str) -> bool:
     return False
 
 
+_HUB_SECONDS = 15.0
+
+
+def _within(seconds: float, call: Callable[[], object]) -> None:
+    """Wait at most so long for a call: a host that accepts and stays silent would hold the hub's client for half an
+    hour. Raises what the call raises, and `TimeoutError`; a call that does not end is left behind in a thread."""
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            call()
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise TimeoutError(f"no answer within {seconds:g} s")
+    if errors:
+        raise errors[0]
+
+
 def _reach_hub(base: str) -> dict[str, Any]:
     """Arguments with which a `from_pretrained` loads a hub id: none, or "only from the cache".
 
@@ -154,7 +181,7 @@ def _reach_hub(base: str) -> dict[str, Any]:
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     try:
-        auth_check(base)
+        _within(_HUB_SECONDS, partial(auth_check, base))
         return {}
     except Exception as error:  # each library of the client raises its own error where there is no network
         if is_downloaded(base):
@@ -314,30 +341,68 @@ def add_lora(model: Any, part: LoraPart) -> PeftModel:
 
 
 def load_adapter(model: Any, folder: Path, base: str) -> PeftModel:
-    """Put a saved adapter on `model`. Raises `InputError` when it was made for another base or does not fit."""
-    from peft import PeftModel
-    from safetensors import SafetensorError
+    """Put a saved adapter on `model`.
 
-    try:
-        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise InputError(
-            f"{folder}: no readable adapter_config.json ({error}); name the folder of a finished run"
-        ) from error
+    Raises:
+        InputError: When it was made for another base, is no plain LoRA, or does not have every tensor of its layers.
+    """
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors import SafetensorError, safe_open
+
+    config_file, weights = folder / "adapter_config.json", folder / "adapter_model.safetensors"
+    config = read_json_object(config_file, "name the folder of a finished run")
     own_base = str(config.get("base_model_name_or_path"))
     if own_base != base:
         raise InputError(f"{folder}: the adapter was made for base {own_base}, not {base}; load it on {own_base}")
-    if not (folder / "adapter_model.safetensors").is_file():
+    if not weights.is_file():
         raise InputError(
             f"{folder}: adapter_model.safetensors is missing; the run did not finish, run it again with --resume"
         )
+    _require_plain_lora(config, config_file)
     try:
-        return PeftModel.from_pretrained(model, str(folder)).eval()
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
+        with safe_open(weights, framework="pt") as file:
+            names_in_file = set(file.keys())
+        peft_model = PeftModel.from_pretrained(model, str(folder)).eval()
+        tensor_names = set(get_peft_model_state_dict(peft_model, save_embedding_layers=False))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
             f"{folder}: the adapter does not fit {base} ({reason}); it was made for another version of the base"
         ) from error
+    if names_in_file != tensor_names:
+        raise InputError(
+            f"{weights}: has {len(names_in_file & tensor_names)} of the {len(tensor_names)} tensors of its layers and "
+            f"{len(names_in_file - tensor_names)} others; the file is not whole, copy it again or run the tuning again"
+        )
+    return peft_model
+
+
+# What adapters differ in; everything else in their configuration has to be as in a plain LoRA.
+_LORA_KEYS = {
+    *("base_model_name_or_path", "inference_mode", "lora_alpha", "lora_dropout", "peft_version", "r", "revision"),
+    *("target_modules", "task_type"),
+}
+_LARGEST_RANK = 4096
+
+
+def _require_plain_lora(config: dict[str, Any], where: Path) -> None:
+    """Refuse an adapter of another kind, which peft would load without a word, or whose patterns may never end.
+
+    Another initialisation (PiSSA, OLoRA) changes the base when it is loaded; patterns are regular expressions.
+    """
+    from peft import LoraConfig
+
+    mend = "adapters of ecg-vlm finetune are plain LoRA; name one of these"
+    usual = LoraConfig().to_dict()
+    usual["peft_type"] = "LORA"
+    for key, value in config.items():
+        if key not in _LORA_KEYS and (value or usual.get(key)) and value != usual.get(key):
+            raise InputError(f"{where}: {key}={str(value)[:40]!r} is not supported; {mend}")
+    rank, names = config.get("r"), config.get("target_modules")
+    if type(rank) is not int or not 1 <= rank <= _LARGEST_RANK:
+        raise InputError(f"{where}: r={str(rank)[:40]!r} is not a rank from 1 to {_LARGEST_RANK}; {mend}")
+    if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
+        raise InputError(f"{where}: target_modules={str(names)[:40]!r} is not a list of layers; {mend}")
 
 
 # Prepared for training

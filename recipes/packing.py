@@ -18,9 +18,12 @@ a checkpoint only has to know its step.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,8 +69,51 @@ def render_chat(processor: Any, messages: Sequence[Message], *, prompt: bool) ->
     content: list[dict[str, Any]] = [{"type": "image"}, {"type": "text", "text": messages[0]["content"]}]
     chat: list[dict[str, Any]] = [{"role": messages[0]["role"], "content": content}]
     chat += [{"role": m["role"], "content": [{"type": "text", "text": m["content"]}]} for m in messages[1:]]
-    text: str = processor.apply_chat_template(chat, add_generation_prompt=prompt, tokenize=False)
+    try:
+        with _ending(str(processor.chat_template)):
+            text: str = processor.apply_chat_template(chat, add_generation_prompt=prompt, tokenize=False)
+    except InputError:
+        raise
+    except Exception as error:  # whatever the program that came with the model leads to
+        raise InputError(f"chat template: cannot be rendered ({error}); name another model") from error
     return text
+
+
+_MOST_TEMPLATE_STEPS, _LONGEST_TEMPLATE_TEXT = 100_000, 1 << 20
+_ending_templates: set[str] = set()
+
+
+@contextmanager
+def _ending(template: str) -> Iterator[None]:
+    """Raise `InputError` when the chat template of a model takes too many steps, where it is rendered first.
+
+    It is a program that came with the model: transformers' sandbox keeps it from files, not from running for ever.
+    """
+    if template in _ending_templates:
+        yield
+        return
+    steps = 0
+
+    def trace(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal steps
+        if frame.f_code.co_filename != "<template>":
+            return None
+        steps += 1
+        values = list(frame.f_locals.values())
+        for value in frame.f_locals.values():
+            values += getattr(value, "_Namespace__attrs", {}).values()  # of Jinja's `namespace`
+        too_long = any(isinstance(value, str) and len(value) > _LONGEST_TEMPLATE_TEXT for value in values)
+        if steps > _MOST_TEMPLATE_STEPS or too_long:
+            raise InputError("chat template: takes too many steps for two short messages; name another model")
+        return trace
+
+    earlier = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(earlier)
+    _ending_templates.add(template)
 
 
 def encode_dialogue(processor: Any, messages: Sequence[Message]) -> EncodedDialogue:

@@ -1,7 +1,8 @@
 """What a run leaves in its folder: recipe, facts, card and checkpoints, and when it may be resumed.
 
 Light to import: the command line reads the facts of a run without torch. A checkpoint is written beside, flushed to
-the disk, then renamed into place: it is there as a whole or not at all.
+the disk, then renamed into place: it is there as a whole or not at all. Where a disk damages it all the same, its
+checksums tell, and the run goes on from the one before, which stays until the run has finished.
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import zipfile
+import zlib
+from collections.abc import Callable
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,12 +21,13 @@ import yaml
 
 from recipes.config import Recipe, load_recipe
 from render.errors import InputError
-from render.io import apply_umask, read_json_object, require_empty, require_same_request
+from render.io import apply_umask, read_json_object, require_empty, require_same_request, text_digest, write_json
 
 if TYPE_CHECKING:
     from recipes.packing import Plan
 
 _FACTS, _RECIPE, _CARD, _PREFIX = "run.json", "recipe.yaml", "README.md", "checkpoint-"
+_PAGES, _CHECKSUMS, _STATE = "pages.json", "checksums.json", "trainer_state.json"
 
 # What may differ when a run is resumed: none of it changes a weight.
 _FREE_ON_RESUME = ("name", *(f"train.{key}" for key in ("max_minutes", "save_every", "validate_every", "log_every")))
@@ -117,24 +122,38 @@ def open_run(recipe: Recipe, out: Path, *, resume: bool) -> RunFacts | None:
     Raises:
         InputError: For a folder that is not empty without `resume`, and for a run of another recipe.
     """
-    if not resume:
+    if not (resume and (out / _RECIPE).is_file()):
         require_empty(out)
-    elif (out / _RECIPE).is_file():
-        first = load_recipe(out / _RECIPE)
-        require_same_request(out, asdict(first), asdict(recipe), free=_FREE_ON_RESUME, mend=str(out / _RECIPE))
-        if is_run(out):
-            return read_run(out)
-    return None
+        return None
+    first = load_recipe(out / _RECIPE)
+    require_same_request(out, asdict(first), asdict(recipe), free=_FREE_ON_RESUME, mend=str(out / _RECIPE))
+    return read_run(out) if is_run(out) else None
+
+
+def require_same_pages(out: Path, folders: str) -> None:
+    """Refuse to resume with other training pages than at the start, by the manifests and shards of their folders.
+
+    Writes down which they are where that is not done yet.
+    """
+    from render.dataset.parquet import dataset_digest
+
+    digest = text_digest(*(dataset_digest(folder.strip()) for folder in folders.split(",")))
+    if not (out / _PAGES).is_file():
+        write_json(out / _PAGES, {"digest": digest})
+    elif read_json_object(out / _PAGES, "name a new folder").get("digest") != digest:
+        raise InputError(
+            f"{out}: was started with other pages in {folders}; resume with the same ones, or name a new folder"
+        )
 
 
 def require_same_plan(out: Path, plan: Plan) -> None:
     """Refuse to resume from a checkpoint of a run with another number of steps: data or processes have changed."""
     if not (whole := checkpoints(out)):
         return
-    state = json.loads((whole[-1] / "trainer_state.json").read_text(encoding="utf-8"))
-    if state["max_steps"] != plan.steps:
+    steps = read_json_object(whole[-1] / _STATE, "name a new folder")["max_steps"]
+    if steps != plan.steps:
         raise InputError(
-            f"{out}: was begun as a run of {state['max_steps']} steps, and would now have {plan.steps}; resume with "
+            f"{out}: was begun as a run of {steps} steps, and would now have {plan.steps}; resume with "
             f"the same pages and number of processes, or name a new folder"
         )
 
@@ -153,6 +172,60 @@ def checkpoints(out: Path) -> list[Path]:
     return sorted(folders, key=step_of)
 
 
+def remove_damaged_checkpoints(out: Path, note: Callable[[str], None]) -> None:
+    """Remove the newest checkpoints as long as they are damaged, so that a run goes on from the last good one.
+
+    note: called with a line for each.
+
+    Raises:
+        InputError: When no checkpoint is good.
+    """
+    whole = checkpoints(out)
+    while whole and (damage := checkpoint_damage(whole[-1])):
+        if len(whole) == 1:
+            raise InputError(
+                f"{whole[-1]}: {damage}, and there is no other checkpoint; name a new folder to start again"
+            )
+        note(f"{whole[-1]}: {damage}; going on from {whole[-2]}, the checkpoint before")
+        _remove(out, whole.pop())
+
+
+def checkpoint_damage(checkpoint: Path) -> str:
+    """What is wrong with the files of a checkpoint, "" where nothing is."""
+    try:
+        state = read_json_object(checkpoint / _STATE, "")
+        if not all(isinstance(state.get(key), int) for key in ("max_steps", "global_step")):
+            return f"{_STATE} lacks its steps"
+        if (checkpoint / _CHECKSUMS).is_file():
+            checksums = read_json_object(checkpoint / _CHECKSUMS, "")
+            bad = [name for name, value in checksums.items() if _checksum(checkpoint / name) != value]
+        else:  # written by version 0.1
+            bad = [path.name for path in checkpoint.glob("*.pt*") if not _is_whole_zip(path)]
+    except (InputError, OSError) as error:
+        return f"is damaged ({str(error).rstrip('; ')})"
+    return f"{', '.join(sorted(bad))} is damaged" if bad else ""
+
+
+def _checksum(path: Path) -> list[int]:
+    """Bytes and CRC-32 of a file; [] where there is none."""
+    if not path.is_file():
+        return []
+    crc = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            crc = zlib.crc32(block, crc)
+    return [path.stat().st_size, crc]
+
+
+def _is_whole_zip(path: Path) -> bool:
+    """Whether a file of torch.save's is complete."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            return file.testzip() is None
+    except (zipfile.BadZipFile, EOFError, ValueError):
+        return False
+
+
 def last_checkpoint_line(out: Path) -> str:
     """For messages: the last good checkpoint of a run."""
     whole = checkpoints(out)
@@ -165,20 +238,38 @@ def staging(out: Path) -> Path:
 
 
 def put_in_place(out: Path, step: int) -> None:
-    """Move a complete checkpoint from the staging folder into `out`, and remove the older ones."""
+    """Move a complete checkpoint from the staging folder into `out`, and remove all but the newest of the others."""
     name = f"{_PREFIX}{step}"
     folder = staging(out) / name
     (folder / _CARD).write_text(_CHECKPOINT_CARD.format(step=step), encoding="utf-8")
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    checksums = {path.relative_to(folder).as_posix(): _checksum(path) for path in files}
+    (folder / _CHECKSUMS).write_text(json.dumps(checksums, indent=1), encoding="utf-8")
     apply_umask(folder)
     for path in (*folder.rglob("*"), folder):
         _flush(path)
     older = checkpoints(out)
     folder.replace(out / name)
     _flush(out)
-    for checkpoint in older:
-        # Renamed first: a kill in the middle of the removal must not leave half a checkpoint under a good name.
-        checkpoint.replace(staging(out) / f"old-{checkpoint.name}")
+    for checkpoint in older[:-1]:
+        _remove(out, checkpoint)
     shutil.rmtree(staging(out), ignore_errors=True)
+
+
+def remove_older_checkpoints(out: Path) -> None:
+    """Remove all checkpoints but the last; for a run that has finished."""
+    for checkpoint in checkpoints(out)[:-1]:
+        _remove(out, checkpoint)
+    shutil.rmtree(staging(out), ignore_errors=True)
+
+
+def _remove(out: Path, checkpoint: Path) -> None:
+    """Renamed first: a kill in the middle of the removal must not leave half a checkpoint under a good name."""
+    staging(out).mkdir(exist_ok=True)
+    old = staging(out) / f"old-{checkpoint.name}"
+    shutil.rmtree(old, ignore_errors=True)
+    checkpoint.replace(old)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _flush(path: Path) -> None:

@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import errno
 import platform
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
@@ -52,6 +53,9 @@ from recipes.run_folder import (
     checkpoints,
     last_checkpoint_line,
     open_run,
+    remove_damaged_checkpoints,
+    remove_older_checkpoints,
+    require_same_pages,
     require_same_plan,
     write_run_card,
 )
@@ -60,12 +64,13 @@ from recipes.vision_tower import keep_inkiest_patches
 from recipes.waveform_heads import HEADS, IN_MODEL, Reading, split_targets, targets
 from render.dataset.parquet import open_dataset
 from render.errors import InputError, WorkFailed
-from render.io import apply_umask, write_json
+from render.io import apply_umask, exclusive, write_json
 from render.sources.registry import parse_folds
 
 __all__ = ["Progress", "RunInterrupted", "Validate", "finetune", "training_pages"]
 
 _PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "ecg-vlm")
+_CACHE = ".pages.ecg-vlm-00000000"  # by its name a temporary folder (`render.io`), should the run be killed
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -81,6 +86,7 @@ def finetune(
     report: Callable[[Progress], None] = lambda progress: None,
     validate: Validate | None = None,
     status: Callable[[str], None] = lambda text: None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> RunFacts:
     """Tune the recipe's model on the recipe's data and write the result into `out`.
 
@@ -88,19 +94,29 @@ def finetune(
     resolved, `run.json` (the facts that are returned) and a README.md. With `resume`, a finished run's facts are
     returned at once.
     report: called after each step. validate: figures of each evaluation, see `recipes.trainer.Validate`.
-    status: called with what is being done ("loading nano") before each long silent wait. Both in the main process.
-    Raises `InputError` for an `out` that is not empty without `resume`, another recipe than the run was begun with,
-    missing data, or a base that cannot be loaded; `WorkFailed` for a full disk, full memory or a loss that is not
-    finite; `RunInterrupted` after Ctrl-C, SIGTERM or `train.max_minutes`, with a checkpoint to resume from.
+    status: called with what is being done ("loading nano") before each long silent wait. note: called with lines that
+    the user has to see, such as that the last checkpoint is damaged. All of them in the main process.
+    Raises `InputError` for an `out` that is not empty without `resume` or that another process writes into, another
+    recipe or other pages than the run was begun with, missing data, or a base that cannot be loaded; `WorkFailed` for
+    a full disk, full memory or a loss that is not finite; `RunInterrupted` after Ctrl-C, SIGTERM or
+    `train.max_minutes`, with a checkpoint to resume from.
     """
     processes = PartialState(cpu=not torch.cuda.is_available())  # chooses this process's GPU, before anything is loaded
-    with _readable_errors(out, reports=processes.is_local_main_process):
+    with (
+        _readable_errors(out, reports=processes.is_local_main_process),
+        exclusive(out) if processes.is_main_process else nullcontext(),
+    ):
         _require_environment(recipe, processes)
         facts = open_run(recipe, out, resume=resume)
+        if facts is None and processes.is_main_process:
+            remove_damaged_checkpoints(out, note)
         processes.wait_for_everyone()  # nobody writes into `out` while another still checks whether it is empty
-        return facts or _run(
-            recipe, out, processes, report, validate, status if processes.is_main_process else lambda text: None
-        )
+        try:
+            return facts or _run(
+                recipe, out, processes, report, validate, status if processes.is_main_process else lambda text: None
+            )
+        finally:
+            shutil.rmtree(out / _CACHE, ignore_errors=True)
 
 
 def _require_environment(recipe: Recipe, processes: PartialState) -> None:
@@ -152,14 +168,14 @@ def _run(
 ) -> RunFacts:
     status("reading the training pages")
     with processes.main_process_first():  # the first one filters the data, the others load the result from the cache
-        pages = training_pages(recipe.data, reading=recipe.train.reading > 0)
+        pages = training_pages(recipe.data, reading=recipe.train.reading > 0, cache_folder=out / _CACHE)
     encoder = Encoder(load_processor(recipe.model.base))
     status(f"encoding the dialogues of {len(pages):,} pages")
     plan = _plan(recipe, pages, encoder, processes.num_processes)
     require_same_plan(out, plan)
     splits = {"train": (pages, plan)}
     if recipe.data.validation:
-        held_out, limits = open_dataset(recipe.data.validation), _limits(recipe)
+        held_out, limits = open_dataset(recipe.data.validation, out / _CACHE), _limits(recipe)
         splits["held out"] = (held_out, in_order(pack_rows(held_out, encoder, limits.tokens), limits))
     status(f"loading {recipe.model.base}")
     model = _prepare_model(recipe)
@@ -170,6 +186,7 @@ def _run(
     if processes.is_main_process:
         out.mkdir(parents=True, exist_ok=True)
         save_recipe(recipe, out / "recipe.yaml")
+        require_same_pages(out, recipe.data.train)
     callback = ProgressCallback(plan, report, recipe.train, evaluates="held out" in splits or validate is not None)
     trainer = _make_trainer(recipe, out, model, encoder, splits, callback, validate)
     resumable = checkpoints(out)  # none without `resume`: `out` was empty
@@ -256,11 +273,12 @@ def _prepare_model(recipe: Recipe) -> Any:
     return model
 
 
-def training_pages(data: DataPart, *, reading: bool = False) -> Any:
+def training_pages(data: DataPart, *, reading: bool = False, cache_folder: Path | None = None) -> Any:
     """The training pages: those of the recipe's folds, without dialogues about statements of `leave_out`.
 
     Args:
         reading: whether the waveform heads are trained.
+        cache_folder: see `open_dataset`; the processes of a run share one.
 
     Raises:
         InputError: When nothing is left, and with `reading` for pages without signals.
@@ -269,7 +287,7 @@ def training_pages(data: DataPart, *, reading: bool = False) -> Any:
         raise InputError("recipe: data.train is empty; name a folder made by ecg-vlm render, or give data.train=FOLDER")
     from datasets import concatenate_datasets
 
-    folders = {folder.strip(): open_dataset(folder.strip()) for folder in data.train.split(",")}
+    folders = {folder.strip(): open_dataset(folder.strip(), cache_folder) for folder in data.train.split(",")}
     for folder, rows in folders.items():
         if reading and "signal" not in rows.column_names:
             raise InputError(f"{folder}: train.reading needs the records' signals; render the pages with --signal")
@@ -399,3 +417,4 @@ def _save(trainer: Trainer, processor: Any, recipe: Recipe, out: Path, facts: Ru
         apply_umask(weights)
     write_run_card(recipe, facts, out)  # in place of peft's
     write_json(out / "run.json", asdict(facts))
+    remove_older_checkpoints(out)

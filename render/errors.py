@@ -18,3 +18,12 @@ class WorkFailed(RuntimeError):  # noqa: N818  # a full disk or a lost worker is
 
     The command line prints it and exits with code 1.
     """
+
+
+def is_text(name: str) -> bool:
+    """Whether the name of a file can be written as UTF-8; a name of other bytes has halves of characters in it."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,22 +1,39 @@
-"""Atomic writes of files and folders, JSON, and the check that a resumed run has the same settings."""
+"""Atomic writes of files and folders, one writer a folder, JSON, and the check that a resumed run has the same request.
+
+A process may be killed at any time. What it leaves then are temporary files and folders, whose names tell what they
+are; the next writer in the folder removes them.
+"""
 
 from __future__ import annotations
 
+import atexit
+import glob
+import hashlib
 import json
 import os
+import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from render.errors import InputError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 # tempfile makes private files; results get the permissions that the user's umask gives to any other file.
 _UMASK = os.umask(0)
 os.umask(_UMASK)
 _FILE_MODE, _FOLDER_MODE = 0o666 & ~_UMASK, 0o777 & ~_UMASK
+
+_PARTIAL = re.compile(r"\..{1,40}\.ecg-vlm-[a-z0-9_]{8}(\.[^.]{0,9})?", re.DOTALL)
+"""Names of temporary files and folders, see `_partial_name`."""
 
 
 def read_json_object(path: Path, mend: str) -> dict[str, Any]:
@@ -40,7 +57,8 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    prefix, suffix = _partial_name(path)
+    handle, name = tempfile.mkstemp(suffix, prefix, path.parent)
     os.close(handle)
     partial = Path(name)
     try:
@@ -61,7 +79,10 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     require_empty(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    _remove_abandoned(path)
+    prefix, suffix = _partial_name(path)
+    partial = Path(tempfile.mkdtemp(suffix, prefix, path.parent))
+    handle = _lock(partial)
     try:
         yield partial
         apply_umask(partial)
@@ -70,6 +91,120 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        if handle is not None:
+            os.close(handle)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove the temporary folders for `path` that no process is writing into."""
+    for partial in path.parent.glob(f"{glob.escape(_partial_name(path)[0])}*"):
+        with suppress(InputError):  # another process holds its lock
+            handle = _lock(partial)
+            if handle is not None:
+                shutil.rmtree(partial, ignore_errors=True)
+                os.close(handle)
+
+
+def _partial_name(path: Path) -> tuple[str, str]:
+    """Prefix and suffix of a temporary file: libraries choose a format by the suffix, and a name has 255 bytes."""
+    suffix = path.suffix if len(path.suffix) <= 10 else ""
+    return f".{path.name[:40]}.ecg-vlm-", suffix
+
+
+@contextmanager
+def exclusive(folder: str | Path) -> Iterator[None]:
+    """Let one process at a time write into a folder, and remove the temporary files that killed ones have left there.
+
+    The folder is made, and removed again where the block leaves nothing in it. The lock is on the folder itself and
+    ends with the process, however that ends. Without one: Windows, and network disks that cannot lock.
+
+    Raises:
+        InputError: When `folder` is a file, and when another process is writing there.
+    """
+    folder = Path(folder)
+    new_folders = [each for each in (folder, *folder.parents) if not each.exists()]
+    handle = _lock(folder)
+    try:
+        remove_partial(folder)
+        yield
+    finally:
+        with suppress(OSError):  # one is not empty
+            for each in new_folders:
+                each.rmdir()
+        if handle is not None:
+            os.close(handle)
+
+
+def _lock(folder: Path) -> int | None:
+    """A file descriptor that holds the lock until it is closed; None where the system has no lock for folders."""
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise InputError(f"{error.filename}: is a file, not a folder; name another folder") from error
+        if fcntl is None:
+            return None
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(handle)
+            raise InputError(
+                f"{folder}: another ecg-vlm is writing there; wait until it has ended, or name another folder"
+            ) from error
+        except OSError:
+            os.close(handle)
+            return None
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), os.stat(folder)):
+                return handle
+        os.close(handle)  # removed by its last writer after it was opened here: make it again
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove the temporary files in a folder and below. Call it where no other process writes: in `exclusive`."""
+    for parent, folders, names in os.walk(folder):
+        for name in filter(_PARTIAL.fullmatch, names):
+            (Path(parent) / name).unlink(missing_ok=True)
+        for name in filter(_PARTIAL.fullmatch, folders):
+            shutil.rmtree(Path(parent) / name, ignore_errors=True)
+
+
+def temporary_folder(name: str) -> Path:
+    """A private folder in the system's place for temporary files (TMPDIR), removed when this process ends.
+
+    Where the process is killed, the next call with the same name removes it, in whatever process.
+    """
+    place = Path(tempfile.gettempdir()) / name
+    _remove_abandoned(place)
+    prefix, suffix = _partial_name(place)
+    folder = Path(tempfile.mkdtemp(suffix, prefix, place.parent))
+    _lock(folder)  # held until the process ends
+    owner = os.getpid()
+
+    def remove() -> None:
+        if os.getpid() == owner:  # not in a forked worker
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
+    return folder
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder with all it holds. Renamed first: where a kill leaves part of it, its name tells what it is."""
+    name = _partial_name(folder)[0] + secrets.token_hex(4)
+    shutil.rmtree(folder.rename(folder.with_name(name)), ignore_errors=True)
+
+
+def file_digest(path: str | Path) -> str:
+    """BLAKE2 of a file's bytes."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def text_digest(*parts: object) -> str:
+    """BLAKE2 of the parts as text, in their order."""
+    return hashlib.blake2b("\0".join(map(str, parts)).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def apply_umask(path: Path) -> None:
@@ -82,9 +217,12 @@ def apply_umask(path: Path) -> None:
 
 
 def require_empty(path: str | Path) -> None:
-    """Raise `InputError` when `path` is a file or a folder that is not empty: nothing is overwritten."""
+    """Raise `InputError` when `path` is a file or a folder that is not empty: nothing is overwritten.
+
+    Temporary files of a killed process do not count.
+    """
     path = Path(path)
-    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+    if path.is_file() or (path.is_dir() and not all(_PARTIAL.fullmatch(item.name) for item in path.iterdir())):
         raise InputError(f"{path}: already exists and is not empty; name a new folder, or remove this one first")
 
 

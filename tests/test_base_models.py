@@ -173,7 +173,7 @@ def test_a_base_downloaded_before_opens_without_network(monkeypatch):
     hub_says(monkeypatch, ConnectionError("no route"), in_cache=True)
     call = {}
     load_from(lambda where, **arguments: call.update(arguments, where=where), HUB)
-    assert call == {"where": HUB, "local_files_only": True}
+    assert call == {"where": HUB, "local_files_only": True, "trust_remote_code": False}
 
 
 @given(

@@ -174,8 +174,23 @@ def test_delineation_reads_the_cardiologists_marks(tmp_path, monkeypatch, capsys
     rows = [[c.strip() for c in line.split("|")] for line in capsys.readouterr().out.splitlines() if line[:1] == "|"]
     qrs = [row for row in rows if row[1] == "QRS, ms"]
     assert [row[4:7] for row in qrs] == [["5.0 / 5.0 (+5.0)", "1", "1"]] * 2
+    same_beats = [row for row in rows if row[1] == "rate of the marked beats"]
+    assert [row[3:4] for row in same_beats] == [["1"]] * 2
+    assert all(float(row[2].split()[0]) < 0.5 for row in same_beats)  # the detector puts beats at multiples of 10 ms
     ours = [row for row in rows if row[1].startswith("ours")]
     assert len(ours) == 2 and all(int(row[2]) > 5 and row[3] == row[4] == "0" for row in ours)
+
+
+def test_delineation_compares_the_rate_of_the_same_beats():
+    delineation = _benchmark("delineation")
+    record = simulate(1, ["SR"])
+    marks = {"QRS": np.repeat(np.array([500.0, 1000, 1500, 2000])[:, None, None] + [-20, 20], 12, axis=1)}
+    marked = delineation.Marked(1, record, marks | {"P": marks["QRS"], "T": marks["QRS"]}, "")
+    beats_at = np.array([100.0, 503, 1003, 1503, 2003, 2350, 2700, 3050])  # fast behind the last marked one
+    assert delineation.within_marks(marked, beats_at).tolist() == [503, 1003, 1503, 2003]
+    rate = {"rate_bpm": 80.0}
+    assert delineation.rate_errors([marked], [rate], lambda record: beats_at).tolist() == [0]
+    assert delineation.rate_errors([marked], [{}], lambda record: beats_at).size == 0
 
 
 def test_delineation_takes_the_third_lead_of_those_marked():
@@ -195,3 +210,26 @@ def test_pages_says_first_what_a_page_of_a_data_set_costs(tmp_path, capsys):
     pages.print_rendering(pages.write_ptbxl(tmp_path), 4)
     rows = [line.split("|")[1:3] for line in capsys.readouterr().out.splitlines()]
     assert "ecg-vlm render" in rows[0][0] and [float(row[1]) > 0 for row in rows[2:]] == [True] * 4
+
+
+def test_mutants_change_one_place_each(tmp_path):
+    mutants = _benchmark("mutants")
+    file = tmp_path / "a.py"
+    file.write_text("def f(x):\n    return x + 1 if 0 < x <= 2 and x != 1 else -x\n")
+    changes = [(m.line, m.change) for m in mutants.mutants(file, tmp_path)]
+    assert len(changes) == len({m.source for m in mutants.mutants(file, tmp_path)}) == 10
+    assert {"Lt -> LtE", "LtE -> Lt", "NotEq -> Eq", "and <-> or", "Add -> Sub", "condition turned", "2 -> 3"} <= {
+        change for _, change in changes
+    }
+    assert {line for line, _ in changes} == {2}
+
+
+def test_a_mutant_that_a_test_notices_does_not_survive(tmp_path):
+    mutants = _benchmark("mutants")
+    (tmp_path / "a.py").write_text("def f(x):\n    return x > 1\n")
+    (tmp_path / "test_a.py").write_text("from a import f\n\ndef test_f():\n    assert f(2) and not f(0)\n")
+    outcomes = {
+        m.change: mutants.survives(m, tmp_path, ["test_a.py"]) for m in mutants.mutants(tmp_path / "a.py", tmp_path)
+    }
+    assert outcomes == {"Gt -> GtE": True, "1 -> 2": False}
+    assert (tmp_path / "a.py").read_text() == "def f(x):\n    return x > 1\n"

@@ -24,12 +24,21 @@ from ecg_vlm.reader import Reader
 from eval.metrics.answers import ecgbench_metrics, rouge_l, substring_labels, text_metrics
 from eval.parser.parse import parse
 from eval.report.compare import compare_reports, comparison_text, write_comparison
-from eval.storage import read_answers, read_evaluation, read_predictions, read_scores_file, write_scores
+from eval.storage import (
+    read_answers,
+    read_evaluation,
+    read_predictions,
+    read_scores_file,
+    require_new_report,
+    system_folder,
+    write_scores,
+)
 from recipes import inference
 from render.dataset.parquet import write_dataset
 from render.dataset.rows import Options, make_picture
 from render.dialogues.wording import OPEN_QUESTION
 from render.errors import InputError
+from render.io import exclusive
 from render.sources.registry import open_source
 from render.statements import STATEMENTS
 
@@ -112,6 +121,81 @@ def test_a_report_is_made_again_from_its_folder_alone(model: FakeReader, pages: 
     assert "not checked" in first.checked[0]
     hard = first.systems[0].hard
     assert hard is not None and hard.text is not None and hard.text.pairs == N  # simulated pages carry a report
+
+
+def _stop_after(pages_seen: int) -> Callable[[str, int, int], None]:
+    counts = 0
+
+    def show(what: str, count: int, total: int) -> None:
+        nonlocal counts
+        counts += 1
+        if counts == pages_seen:
+            raise KeyboardInterrupt
+
+    return show
+
+
+@pytest.mark.parametrize("batches", range(1, 11))
+def test_an_evaluation_that_is_stopped_goes_on_behind_its_last_batch(
+    batches: int, model: FakeReader, pages: Pages, tmp_path: Path
+) -> None:
+    request: dict[str, Any] = {"compare": ["other"], "controls": True}
+    whole = evaluate("fake", pages, tmp_path / "whole", **request).to_json()
+    looks = len(model.sizes)
+    model.sizes.clear()
+    with pytest.raises(KeyboardInterrupt):
+        evaluate("fake", pages, tmp_path / "half", **request, show=_stop_after(batches))
+    assert not (tmp_path / "half" / "report.html").exists()
+    with (tmp_path / "half" / ".unfinished" / "system 0.jsonl").open("a") as file:
+        file.write('{"rows": 5, "scores": [[0.')  # killed while it wrote
+    again = evaluate("fake", pages, tmp_path / "half", **request, resume=True).to_json()
+    assert len(model.sizes) == looks, "no page is looked at twice"
+    assert _without_costs(again) == _without_costs(whole)
+    names = [sorted(p.relative_to(tmp_path / f) for p in (tmp_path / f).rglob("*")) for f in ("whole", "half")]
+    assert names[0] == names[1] and len(names[0]) > 10
+    for scores in ("scores.parquet", "compared/other/scores.parquet", "controls/shuffled/scores.parquet"):
+        first, second = (read_scores_file(tmp_path / name / scores) for name in ("whole", "half"))
+        assert np.array_equal(first.scores, second.scores)
+
+
+def _without_costs(text: str) -> dict[str, Any]:
+    report = json.loads(text)
+    return {**report, "systems": [{**system, "cost": None} for system in report["systems"]]}
+
+
+def test_another_evaluation_is_not_resumed(model: FakeReader, pages: Pages, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "half"
+    with pytest.raises(KeyboardInterrupt):
+        evaluate("fake", pages, out, show=_stop_after(2))
+    changes: list[dict[str, Any]] = [{"compare": ["other"]}, {"controls": True}, {"seed": 1}]
+    for change in changes:
+        with pytest.raises(InputError, match="was started with"):
+            evaluate("fake", pages, out, **change, resume=True)
+    with pytest.raises(InputError, match=r"was started with pages="):
+        evaluate("fake", load_pages(str(folder), limit=N - 1), out, resume=True)
+    with exclusive(out), pytest.raises(InputError, match="another ecg-vlm is writing there"):
+        evaluate("fake", pages, out, resume=True)
+    with pytest.raises(InputError, match="an evaluation was interrupted there; go on with --resume"):
+        require_new_report(out, resume=False)
+    require_new_report(out, resume=True)
+    evaluate("fake", pages, out, resume=True)
+
+
+def test_batches_of_another_size_are_computed_again(model: FakeReader, pages: Pages, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        evaluate("fake", pages, tmp_path, show=_stop_after(2))
+    model.batch_size = 7
+    evaluate("fake", pages, tmp_path, resume=True)
+    assert len(read_scores_file(tmp_path / "scores.parquet").record_ids) == N
+
+
+@pytest.mark.parametrize("name", ["..", "../..", "a/b", ".", "", "1-nano", "x" * 300, "b:c", "\x1b[31m", "a\0b"])
+def test_a_system_of_any_name_has_its_own_folder_below_the_report(name: str, tmp_path: Path) -> None:
+    folder = system_folder(tmp_path, name, 1)
+    assert folder.parent == tmp_path / "compared" and folder.name not in (".", "..") and folder.name.startswith("1-")
+    folder.mkdir(parents=True)
+    assert system_folder(tmp_path, name, 2) != folder
+    assert system_folder(tmp_path, "nano, untuned", 3).name == "nano, untuned"
 
 
 def test_answers_alone_can_be_judged(model: FakeReader, pages: Pages, tmp_path: Path) -> None:

@@ -22,6 +22,12 @@ UNUSED_MODULES = (
 )
 """What one answer of nano's must not import."""
 
+UNUSED_BY_COUNTING = (
+    *("torch._inductor", "torch.distributed.tensor", "torch._dynamo.utils", "peft", "accelerate", "bitsandbytes"),
+    *("trl", "scipy", "pandas", "numba", "matplotlib", "datasets", "pyarrow", "transformers.models.llama"),
+)
+"""What `doctor` must not import to count a training step."""
+
 _ASK = """
 import json, sys
 from ecg_vlm.cli import main
@@ -93,6 +99,30 @@ def test_both_starts_answer_and_score_alike(quick, plain):
     assert quick[0]["answers"] == plain[0]["answers"] and quick[0]["answers"][0]["answer"]
     assert quick[0]["scores"].keys() == plain[0]["scores"].keys()
     np.testing.assert_allclose(list(quick[0]["scores"].values()), list(plain[0]["scores"].values()), atol=1e-5)
+
+
+def test_counting_a_step_imports_no_more_than_it_needs_and_counts_as_the_plain_start_does():
+    words = ("doctor", "nano", "train.gradient_checkpointing=true", "--json")
+    (quick_text, quick_facts), (plain_text, _) = (python(_ASK, *words, ECG_VLM_PLAIN_START=way) for way in ("", "1"))
+    code, modules = json.loads(quick_facts)
+    assert code == 0 and "torch._meta_registrations" in modules
+    assert not set(UNUSED_BY_COUNTING) & set(modules)
+    needs = json.loads(quick_text)["needs"]
+    assert needs == json.loads(plain_text)["needs"] and needs["activations"] > 0
+
+
+def test_counting_that_fails_after_a_fast_start_starts_again_the_plain_way():
+    failing = """
+from recipes import fast_start
+def prepare_to_count():
+    fast_start.prepare()  # without what counting needs
+    return True
+if fast_start.os.environ.get(fast_start.PLAIN) != "1":
+    fast_start.prepare_to_count = prepare_to_count
+"""
+    text, facts = python(failing + _ASK, "doctor", "nano", "--json", ECG_VLM_PLAIN_START="")
+    assert json.loads(text)["needs"]["activations"] > 0
+    assert "torch.distributed.tensor" in json.loads(facts)[1]
 
 
 def test_a_program_that_has_imported_torch_is_left_alone():

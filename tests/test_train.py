@@ -214,6 +214,74 @@ def test_an_incomplete_checkpoint_is_never_resumed_from(whole_run, tmp_path, mon
     assert sorted(p.name for p in out.glob("*checkpoint*")) == ["checkpoint-4"] and not (out / ".unfinished").exists()
 
 
+@pytest.mark.parametrize("damage", ["cut short", "a byte changed", "no state", "state of another type", "by 0.1"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(damage, whole_run, tmp_path, tiny):
+    out = tmp_path / "run"
+
+    def stop(progress) -> None:
+        if progress.step == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(RunInterrupted):
+        finetune(tiny(save_every=1), out, report=stop)
+    folders = sorted(p.name for p in out.glob("checkpoint-*"))
+    assert folders == ["checkpoint-2", "checkpoint-3"]
+    last = out / "checkpoint-3"
+    optimizer = last / "optimizer.pt"
+    content = bytearray(optimizer.read_bytes())
+    if damage == "no state":
+        (last / "trainer_state.json").unlink()
+    elif damage == "state of another type":
+        (last / "trainer_state.json").write_text("[1, 2]")
+    elif damage == "a byte changed":
+        content[len(content) // 2] ^= 1
+        optimizer.write_bytes(content)
+    else:
+        optimizer.write_bytes(content[: len(content) // 2])
+    if damage == "by 0.1":
+        (last / "checksums.json").unlink()
+    lines: list[str] = []
+    assert finetune(tiny(save_every=1), out, resume=True, note=lines.append).losses == whole_run[1].losses
+    (line,) = lines
+    assert line.startswith(f"{last}: ") and "damaged" in line and f"going on from {out / 'checkpoint-2'}" in line
+    assert [p.name for p in out.glob("checkpoint-*")] == ["checkpoint-4"]
+
+
+def test_without_a_good_checkpoint_a_run_is_not_resumed(tmp_path, tiny):
+    out = tmp_path / "run"
+    with pytest.raises(RunInterrupted):
+        finetune(tiny(max_minutes=1e-6), out)
+    (checkpoint,) = out.glob("checkpoint-*")
+    (checkpoint / "optimizer.pt").write_bytes(b"")
+    with pytest.raises(InputError, match=r"optimizer.pt is damaged, and there is no other checkpoint; name a "):
+        finetune(tiny(), out, resume=True)
+
+
+def test_two_runs_do_not_write_into_one_folder(tmp_path, tiny):
+    from render.io import exclusive
+
+    with exclusive(tmp_path), pytest.raises(InputError, match="another ecg-vlm is writing there"):
+        finetune(tiny(), tmp_path, resume=True)
+
+
+def test_resume_into_a_folder_of_something_else_is_refused(tmp_path, tiny):
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(InputError, match="already exists and is not empty"):
+        finetune(tiny(), tmp_path, resume=True)
+
+
+def test_changed_labels_are_not_resumed(tmp_path, tiny):
+    out, pages = tmp_path / "run", tmp_path / "pages"
+    write_dataset(SimulatedSource(1, 6), pages, Options(width=400, closed=1, forms=("closed",)))
+    with pytest.raises(RunInterrupted):
+        finetune(tiny(f"data.train={pages}", max_minutes=1e-6), out)
+    write_dataset(SimulatedSource(2, 6), tmp_path / "other", Options(width=400, closed=1, forms=("closed",)))
+    shutil.rmtree(pages)
+    (tmp_path / "other").rename(pages)
+    with pytest.raises(InputError, match="was started with other pages in "):
+        finetune(tiny(f"data.train={pages}"), out, resume=True)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_the_current_step_and_says_how_to_resume(number, whole_run, tmp_path, tiny):
     out = tmp_path / "run"
@@ -300,6 +368,7 @@ def test_other_pages_are_not_resumed(tmp_path, tiny):
         finetune(tiny(max_steps=0, max_minutes=1e-6), out)
     state = out / "checkpoint-1" / "trainer_state.json"
     state.write_text(state.read_text().replace('"max_steps": 8', '"max_steps": 9'))
+    (out / "checkpoint-1" / "checksums.json").unlink()
     with pytest.raises(InputError, match="was begun as a run of 9 steps, and would now have 8"):
         finetune(tiny(max_steps=0), out, resume=True)
 

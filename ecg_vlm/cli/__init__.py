@@ -7,16 +7,19 @@ Exit codes: 0 done, 1 the work failed, 2 the input is wrong (one line on stderr)
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
+import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
 from importlib import import_module
 from types import ModuleType
 
 from ecg_vlm import __version__
 from ecg_vlm.cli import progress
 from ecg_vlm.cli.arguments import Parser, add_common_options
-from render.errors import InputError, WorkFailed
+from render.errors import InputError, WorkFailed, is_text
 from render.suggest import did_you_mean
 
 COMMANDS = (
@@ -33,8 +36,19 @@ _EXTRA_OF_PACKAGE = {
 }
 
 
+_LESS_MEMORY = "close other programs, or take smaller pages, fewer --workers or a smaller recipe"
+_REPORT_IT = "run it again with --verbose, and report what it prints at https://github.com/ecg-vlm/ecg-vlm/issues"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
+    with redirect_stdout(progress.PrintableOutput(sys.stdout)) if sys.stdout.isatty() else nullcontext():
+        return _main(argv)
+
+
+def _main(argv: Sequence[str] | None) -> int:
     try:
         arguments = parse_arguments(sys.argv[1:] if argv is None else [*argv])
         progress.configure(quiet=arguments.quiet, verbose=arguments.verbose)
@@ -48,27 +62,50 @@ def main(argv: Sequence[str] | None = None) -> int:
         package = (error.name or "").partition(".")[0]
         extra = _EXTRA_OF_PACKAGE.get(package) or arguments.extra
         if not extra or package in ("ecg_vlm", "render", "recipes", "eval"):
-            raise
+            return _report_fault(error, argv)
         return _fail(f"{error.name} is not installed; run: pip install 'ecg-vlm[{extra}]'", 2)
     except KeyboardInterrupt as error:
-        return _fail(str(error) or "interrupted; finished shards and checkpoints stay (--resume goes on)", 130)
+        return _fail(str(error) or "interrupted; finished shards, batches and checkpoints stay (--resume goes on)", 130)
     except BrokenPipeError:  # `ecg-vlm parse | head` closes our stdout; that is no failure
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         if error.errno is None:
-            raise
+            return _report_fault(error, argv)
         return _fail(f"{error.filename or 'disk'}: {error.strerror}", 1)
+    except Exception as error:
+        if isinstance(error, MemoryError) or "not enough memory" in str(error):  # torch's is a RuntimeError
+            return _fail(f"not enough memory ({error or 'allocation failed'}); {_LESS_MEMORY}", 1)
+        return _report_fault(error, argv)
     return 0
 
 
+def _report_fault(error: Exception, argv: Sequence[str] | None) -> int:
+    """One line about an error that no one foresaw. Raises it where a program has called us, as the tests do."""
+    if argv is not None:
+        raise error
+    if "--verbose" in sys.argv:
+        traceback.print_exception(error)
+    reason = str(error).partition("\n")[0][:200]
+    return _fail(f"unexpected {type(error).__name__}: {reason}; {_REPORT_IT}", 1)
+
+
+_LONGEST_LINE = 900
+
+
 def _fail(message: object, code: int) -> int:
-    print(f"ecg-vlm: {message}", file=sys.stderr)
+    line = str(message).replace("\n", "\\n")
+    if len(line) > _LONGEST_LINE:
+        line = f"{line[: _LONGEST_LINE // 2]} ... {line[-_LONGEST_LINE // 2 :]}"
+    print(f"ecg-vlm: {progress.printable(line)}", file=sys.stderr)
     return code
 
 
 def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
     """The arguments of one call. Raises `InputError`; exits after --help, --version and a call without words."""
     parser = build_parser()
+    for word in words:
+        if "\0" in word or not is_text(word):
+            raise InputError(f"argument {word!r}: is no text in UTF-8; rename the file")
     command = next((word for word in words if not word.startswith("-")), "")
     if command and command not in COMMANDS:
         raise InputError(f"{command}: no such command{did_you_mean(command, COMMANDS)}; see ecg-vlm --help")

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import TYPE_CHECKING
 
 from ecg_vlm.cli.arguments import Parser
 from ecg_vlm.cli.progress import status_lines, waiting
+
+if TYPE_CHECKING:
+    from recipes.config import Recipe
 
 HELP = "what this machine can run, and what a recipe needs"
 DESCRIPTION = "Show what this machine has, and count what a recipe needs before anything is downloaded or loaded."
@@ -24,17 +28,29 @@ def add_arguments(parser: Parser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Say what fits this machine before anything heavy starts."""
-    from dataclasses import asdict
-
+    from recipes import fast_start
     from recipes.config import load_recipe
 
     a = arguments
     recipe = load_recipe(a.recipe, a.overrides) if a.recipe else None
     with waiting("importing torch"):
+        fast = a.own_process and fast_start.prepare_to_count()  # before anything imports torch
+    try:
+        lines = _lines(recipe, as_json=a.json)
+    except Exception:
+        if not fast:
+            raise
+        fast_start.restart_without_fast_start()  # another version of the libraries, or a base of another kind
+    print("\n".join(lines))
+
+
+def _lines(recipe: Recipe | None, *, as_json: bool) -> list[str]:
+    from dataclasses import asdict
+
+    with waiting("importing transformers"):
         from recipes.doctor import doctor, machine
         from recipes.memory import needs
     with status_lines() as status:
-        if a.json:
-            print(json.dumps({"machine": asdict(machine()), "needs": recipe and asdict(needs(recipe))}, default=str))
-        else:
-            print("\n".join(doctor(recipe, status=status)))
+        if not as_json:
+            return doctor(recipe, status=status)
+        return [json.dumps({"machine": asdict(machine()), "needs": recipe and asdict(needs(recipe))}, default=str)]

@@ -50,6 +50,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--calibration", type=Path, help="calibration.json (default: the one beside the model)")
     parser.add_argument("--figures", action="store_true", help="the report's figures as SVG and PDF in OUT/figures too")
     parser.add_argument("--seed", type=seed, default=0, help="seed of resamples and of shuffled pages")
+    parser.add_argument("--resume", action="store_true", help="go on with an evaluation that was interrupted")
     parser.add_argument(
         "--force", action="store_true", help="judge even on records the model was tuned on; the report says so"
     )
@@ -66,9 +67,11 @@ def run(arguments: argparse.Namespace) -> None:
         from ecg_vlm import evaluation
         from ecg_vlm.pages import load_pages
         from eval.report.write import text_table
-        from render.io import require_empty
+        from eval.storage import is_report, require_new_report
 
-        require_empty(a.out)
+        require_new_report(a.out, resume=a.resume)
+        if a.resume and is_report(a.out):
+            a.previous = a.out  # it has finished: nothing is left to do but to print it
         pages = load_pages(a.data, a.folds, a.limit) if a.data else None
     if pages is None or a.previous:
         report = evaluation.rejudge(a.previous, a.out, pages=pages, seed=a.seed)
@@ -84,6 +87,7 @@ def run(arguments: argparse.Namespace) -> None:
                 controls_source=a.controls_source,
                 calibration=a.calibration,
                 seed=a.seed,
+                resume=a.resume,
                 show=show,
             )
     if a.figures:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ecg_vlm.cli.arguments import Parser, minutes, positive
-from ecg_vlm.cli.progress import progress_bar, status_lines, waiting
+from ecg_vlm.cli.progress import print_note, progress_bar, status_lines, waiting
 
 if TYPE_CHECKING:
     from recipes.trainer import Progress
@@ -54,7 +54,9 @@ def run(arguments: argparse.Namespace) -> None:
             )
 
         validate = validation(recipe.data.validation) if recipe.data.validation else None
-        facts = train.finetune(recipe, out, resume=a.resume, report=report, validate=validate, status=status)
+        facts = train.finetune(
+            recipe, out, resume=a.resume, report=report, validate=validate, status=status, note=print_note
+        )
     percent = facts.trained_parameters / facts.parameters
     losses = [loss for _, loss in facts.losses]
     print(

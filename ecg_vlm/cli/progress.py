@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 Show = Callable[[str, int, int], None]
 """Called with (what, count, total)."""
@@ -37,10 +37,35 @@ def configure(*, quiet: bool, verbose: bool) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+_CONTROL |= {code: f"\\u{code:04x}" for code in (0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+_CONTROL |= {code: f"\\u{code:04x}" for code in range(0xD800, 0xE000)}
+
+
+def printable(text: object) -> str:
+    """Text with control characters, marks that turn its direction and halves of characters written out: names in files
+    of other people must not move the cursor, recolour or rename a terminal."""
+    return str(text).translate(_CONTROL)
+
+
+class PrintableOutput:
+    """Standard output on a terminal, with all text as `printable` writes it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write as `printable` does."""
+        return self._stream.write(printable(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 def print_note(text: str) -> None:
     """One line on stderr about what the command does, not with --quiet."""
     if not _quiet:
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -84,6 +109,7 @@ def progress_bar(unit: str) -> Iterator[Show]:
     if not console.is_terminal:
         yield _progress_lines(unit)
         return
+    from rich.markup import escape
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -110,8 +136,9 @@ def progress_bar(unit: str) -> Iterator[Show]:
         def show(what: str, count: int, total: int) -> None:
             nonlocal last
             if not rows or count < last:  # counting starts again: the next system, the next piece of work
-                rows.append(bar.add_task(what, total=total, rate=""))
+                rows.append(bar.add_task("", total=total, rate=""))
             last = count
+            what = escape(printable(what))
             speed = bar.tasks[rows[-1]].speed
             rate = f"{speed:.1f} {unit}/s" if speed else ""
             bar.update(rows[-1], description=what, completed=count, total=total, rate=rate)
@@ -136,6 +163,6 @@ def _progress_lines(unit: str) -> Show:
         last_line = now
         rate = (count - first) / max(now - start, 1e-9)
         left = f", {(total - count) / rate:.0f} s left" if rate > 0 and count < total else ""
-        print(f"{what}: {count}/{total} {unit}, {rate:.1f}/s{left}", file=sys.stderr, flush=True)
+        print(f"{printable(what)}: {count}/{total} {unit}, {rate:.1f}/s{left}", file=sys.stderr, flush=True)
 
     return show

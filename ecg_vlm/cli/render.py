@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +49,9 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--limit", type=positive, help="the first N records (simulated: how many, default 1000)")
     parser.add_argument("--folds", type=folds, help="folds of PTB-XL or of a table of pictures, for example 1-8")
     parser.add_argument("--images", type=Path, help="folder of the pictures of llava:FILE.json (default: the file's)")
+    parser.add_argument(
+        "--straighten", action="store_true", help="pictures drawn anew from their digitized leads, as ask shows them"
+    )
     parser.add_argument(
         "--layout", default=_LAYOUT, help="page layout, such as 6x2+1R,cabrera,50mm/s or mixed (default 3x4+1R)"
     )
@@ -105,6 +107,10 @@ def run(arguments: argparse.Namespace) -> None:
     if colon and kind in PICTURE_KINDS:
         _render_pictures(a, kind, path)
         return
+    if a.straighten:
+        raise InputError(
+            f"--straighten: source {a.source} has no pictures; only pictures: and llava: have, leave it out"
+        )
     if a.images is not None:
         raise InputError(f"--images: source {a.source} has no pictures; only llava:FILE.json has, so leave it out")
     options = Options(
@@ -162,9 +168,10 @@ def _preview(out: Path, source: Source, options: Options) -> None:
 
 def _write_preview(out: Path, pages: int, row: Callable[[int], dict[str, Any]]) -> None:
     from render.dataset.contact_sheet import contact_sheet
-    from render.io import atomic_write
+    from render.io import atomic_write, require_empty
 
     file = out if out.suffix.lower() == ".png" else out.with_name(f"{out.name}-preview.png")
+    require_empty(file)
     numbers = sorted({k * pages // _PREVIEW_PAGES for k in range(_PREVIEW_PAGES)})
     with progress_bar("pages") as show:
         rows = []
@@ -187,6 +194,7 @@ def _render_pictures(a: argparse.Namespace, kind: str, path: str) -> None:
         seed=a.seed,
         shard_size=a.shard_size,
         lenient=a.lenient,
+        straighten=a.straighten,
         **{name: words for name, words in (("tasks", a.tasks), ("forms", a.forms)) if words},
     )
     if a.preview:
@@ -248,6 +256,7 @@ def _finish(a: argparse.Namespace, manifest: Mapping[str, Any]) -> None:
     """Write the data set in the other format where asked for, and print what it holds."""
     from render.dataset.data_card import write_card
     from render.dataset.llava import export_llava
+    from render.io import remove_folder
 
     llava = a.out / "llava.json"
     if a.format == "llava" and not llava.exists():
@@ -255,7 +264,8 @@ def _finish(a: argparse.Namespace, manifest: Mapping[str, Any]) -> None:
             export_llava(a.out, a.out, lambda count, total: show("images", count, total))
     if a.format == "llava":
         write_card(a.out, manifest, llava=True)
-        shutil.rmtree(a.out / "data", ignore_errors=True)
+        if (a.out / "data").is_dir():
+            remove_folder(a.out / "data")
     result = llava if a.format == "llava" else a.out
     print(f"{result}: {manifest['pages']} pages, {sum(manifest['dialogue_counts'].values())} dialogues")
     if manifest["skipped"]:

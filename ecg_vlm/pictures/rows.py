@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from ecg_vlm.images import open_page
+from ecg_vlm.images import InputPage, open_page
 from ecg_vlm.pictures.labelled_picture import LabelledPicture, PictureSource
 from render.dataset.parquet import write_rows
 from render.dataset.rows import Options, dialogue_column, require_known_words, schema
@@ -37,6 +37,8 @@ class PictureOptions:
     Attributes:
         width: pixels; wider pictures are scaled down to it. None: every picture keeps its size.
         lenient: list the pictures that cannot be read; otherwise stop at the first.
+        straighten: in place of a picture the page drawn anew from its digitized leads, as `ask` shows it to the model;
+            a picture whose leads cannot be read stays as it is.
     """
 
     width: int | None = None
@@ -46,6 +48,7 @@ class PictureOptions:
     seed: int = 0
     shard_size: int = 500
     lenient: bool = False
+    straighten: bool = False
 
     def __post_init__(self) -> None:
         """Raises `InputError` for unknown tasks and forms."""
@@ -70,7 +73,7 @@ class PictureRows:
     def row(self, i: int) -> tuple[dict[str, Any], Sequence[str]]:
         """Row i; nothing is counted as unmapped. Raises `InputError` for a picture that cannot be read."""
         picture = self._source.picture(i)
-        content, suffix = picture_file(picture, self._options.width)
+        content, suffix = picture_file(picture, self._options.width, straighten=self._options.straighten)
         row = {
             "image": {"bytes": content, "path": f"{picture.record_id}{suffix}"},
             "dialogues": picture_dialogues(picture, i, self._options, self._prevalence),
@@ -105,14 +108,15 @@ def write_pictures(
     request = {
         "source": source.name,
         "records": len(source),
-        "options": asdict(options),
+        "options": {name: value for name, value in asdict(options).items() if name != "straighten" or value},
         "told": source.dialogue_file,
-        "labels_sha256": _sha256(source.index),
     }
+    digests = {"source": _sha256(source.index), "dialogues": ""}
     return write_rows(
         PictureRows(source, options),
         out,
         request,
+        digests,
         shard_size=options.shard_size,
         lenient=options.lenient,
         workers=workers,
@@ -121,13 +125,17 @@ def write_pictures(
     )
 
 
-def picture_file(picture: LabelledPicture, width: int | None) -> tuple[bytes, str]:
+def picture_file(picture: LabelledPicture, width: int | None, *, straighten: bool = False) -> tuple[bytes, str]:
     """The picture upright and in RGB as the content of an image file, and the file's suffix.
 
     It is encoded anew, so that nothing of what the file held besides (names and places in EXIF) goes along.
     Raises `InputError` for a file that cannot be read, and for one of several pages without a page's number.
     """
     image = _page_image(picture)
+    if straighten:
+        from ecg_vlm.page_reading import read_page  # torch
+
+        image = read_page(InputPage(image)).view
     if width is not None and image.width > width:
         image = image.resize(
             (width, round(image.height * width / image.width)), Image.Resampling.LANCZOS, reducing_gap=3

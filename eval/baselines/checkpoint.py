@@ -124,6 +124,11 @@ def load(folder: Path) -> TrainedBaseline:
     return TrainedBaseline(network.eval(), request, epochs)
 
 
+def is_started(folder: Path) -> bool:
+    """Whether a run has left a checkpoint or a network in `folder`."""
+    return any((folder / name).is_file() for name in (_CHECKPOINT, _WEIGHTS, _ABOUT))
+
+
 def load_if_finished(folder: Path, request: Request) -> TrainedBaseline | None:
     """The finished run in `folder`, None where there is none. Raises InputError when its request was another."""
     if (folder / _CHECKPOINT).is_file() or not (folder / _ABOUT).is_file():

@@ -30,7 +30,7 @@ from eval.baselines.wavelet import features
 from eval.metrics.bootstrap import macro_auc
 from eval.types import label_matrix
 from render.errors import InputError, WorkFailed
-from render.io import require_empty
+from render.io import exclusive, require_empty
 from render.record import LOW_RATE_HZ, EcgRecord, resample
 from render.sources.registry import Source
 from render.sources.wfdb_record import MissingRecordError
@@ -111,18 +111,35 @@ def train(
             is returned as it is, and in an empty folder the training starts.
 
     Raises:
-        InputError: For an unknown name, arrays that do not fit together, and a folder with the checkpoint of
-            another request; WorkFailed when the loss or a weight is not a finite number.
+        InputError: For an unknown name, arrays that do not fit together, a folder with the checkpoint of another
+            request, and one that another process writes into; WorkFailed when the loss or a weight is not a finite
+            number.
     """
-    if out is not None and not resume:
-        require_empty(out)
     classes = task_classes("all") if classes is None else classes
     _check_training_data(signals, labels, classes, name)
     if validation is not None:
         _check_arrays("validation", *validation, classes)
     request = Request.of(name, classes, recipe or BENCHMARK[name], signals, labels)
+    if out is None:
+        return _train(signals, labels, request, validation, None, resume, progress)
+    with exclusive(out):
+        if not (resume and checkpoint.is_started(out)):
+            require_empty(out)
+        return _train(signals, labels, request, validation, out, resume, progress)
+
+
+def _train(
+    signals: NDArray[np.float32],
+    labels: NDArray[np.bool_],
+    request: Request,
+    validation: LabelledSignals | None,
+    out: Path | None,
+    resume: bool,
+    progress: EpochCallback | None,
+) -> TrainedBaseline:
     if resume and out is not None and (earlier := checkpoint.load_if_finished(out, request)):
         return earlier
+    name, classes = request.name, request.classes
     inputs, y = _inputs(name, signals), torch.from_numpy(np.asarray(labels, dtype=np.float32))
     held_out = None if validation is None else (_inputs(name, validation[0]), validation[1])
     with torch.random.fork_rng(devices=[]):

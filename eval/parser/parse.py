@@ -28,6 +28,7 @@ _SINUS = {"SR", "SARRH", "SBRAD", "STACH"}
 _OTHERWISE = set(word_tuple("otherwise sonst ansonsten eljest"))
 # Codes with another meaning in prose ("AMI": acute MI; "EL": none); they count in lists of codes only.
 _ONLY_AMONG_CODES = {"AMI", "EL"}
+_LONGEST_TEXT = 20_000
 _GAP = re.compile(r"_{2,}|\.{4,}")
 
 
@@ -59,6 +60,8 @@ class ParsedAnswer:
 def parse(answer: str, question: str = "", *, cautious: bool = False) -> ParsedAnswer:
     """Read all statements from `answer`. Never raises; an answer without any gives empty tuples.
 
+    Of an answer and of a question the first 20,000 characters are read, which takes half a second at most.
+
     question: the question, for answers that depend on it: the statement of a yes/no question ("No."), the options of
     a multiple choice ("B", "A and D", "none of the above"), the sentence of a gap ("The rhythm is ____."). An option
     that is not picked is not mentioned. Where the answer itself names a statement, that outweighs its "yes" or "no".
@@ -69,6 +72,7 @@ def parse(answer: str, question: str = "", *, cautious: bool = False) -> ParsedA
     "probable" are about 75 %, "possible" 50 %; the latter three doubt, and so do "suggests", "may represent" and
     "cannot exclude". cautious: count the assertive wording as doubt, too.
     """
+    answer, question = answer[:_LONGEST_TEXT], question[:_LONGEST_TEXT]
     if refusal(answer):
         return ParsedAnswer((), (), (), ())
     options = options_in(question) or (options_in(answer) if without_options(answer) != answer else ())
@@ -92,6 +96,7 @@ def refusal(answer: str) -> str:
     see a doctor alone counts where the answer has no finding and no number. An answer that also states a finding is not
     a refusal: for "declined" a finding of any status, outside of advice and general remarks. Never raises.
     """
+    answer = answer[:_LONGEST_TEXT]
     kind = refusal_in(answer)
     if kind == "declined":
         return "" if _read(besides_refusal(answer))[0] else kind

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,6 +26,9 @@ _OPTIONAL_COUNTER = "unreadable_counts"  # left out where it is empty
 # A million machine reports have too many different lines to list; the rare ones are mostly typing errors.
 _MOST_UNMAPPED = 200
 _VERSIONS = ("ecg-vlm", "numpy", "pillow", "isal", "pyarrow")
+
+
+_LONGEST_CELL = 200
 
 
 class Counts:
@@ -159,5 +163,11 @@ def _unreadable(manifest: Mapping[str, Any], llava: bool) -> list[str]:
 
 
 def _table(what: str, counts: dict[str, int], total: int) -> str:
-    rows = "".join(f"| {name.replace('|', '/')} | {n} | {n / max(total, 1):.1%} |\n" for name, n in counts.items())
+    rows = "".join(f"| {_plain(name)} | {n} | {n / max(total, 1):.1%} |\n" for name, n in counts.items())
     return f"| {what} | number | share |\n|---|---|---|\n{rows}".rstrip() if counts else ""
+
+
+def _plain(text: str) -> str:
+    """Text from a record in a cell: without HTML, links, further cells and control characters."""
+    text = "".join(character if character.isprintable() else " " for character in text[:_LONGEST_CELL])
+    return html.escape(text.replace("|", "/"), quote=False).replace("[", "\\[")

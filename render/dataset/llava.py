@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 from render.dataset.json_stream import SAMPLE_HINT, samples_in
 from render.dialogues.compose import DIALOGUE_TASKS, FORMS, Dialogue
 from render.errors import InputError
-from render.io import atomic_write
+from render.io import atomic_write, exclusive, file_digest
 from render.record import EcgRecord
 
 _IMAGE = "<image>"
@@ -88,7 +88,11 @@ def export_llava(
     total = sum(_open_shard(shard).metadata.num_rows for shard in shards)
     pages = samples = 0
     try:
-        with atomic_write(out / "llava.json") as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
+        with (
+            exclusive(out),
+            atomic_write(out / "llava.json") as partial,
+            partial.open("w", encoding="utf-8", newline="\n") as file,
+        ):
             for row, image in _pages(shards):
                 _write_image(out / image, row["image"]["bytes"])
                 for sample in llava_samples(row, image):
@@ -199,6 +203,10 @@ class LlavaDialogues:
 
     def __len__(self) -> int:
         return len(self._keys)
+
+    def digest(self) -> str:
+        """Of the file."""
+        return file_digest(self.path)
 
     def dialogues(self, record: EcgRecord) -> list[Dialogue]:
         """The record's dialogues in the file's order, one per turn, without duplicates; [] where there are none.

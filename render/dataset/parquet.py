@@ -9,23 +9,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from render.dataset.data_card import COUNTS_KEY, Counts, summary, write_card
 from render.dataset.rows import Options, make_row, schema
 from render.dialogues.compose import Dialogue
 from render.errors import InputError
-from render.io import atomic_write, read_json_object, require_empty, require_same_request, write_json
+from render.io import (
+    atomic_write,
+    exclusive,
+    file_digest,
+    read_json_object,
+    require_empty,
+    require_same_request,
+    temporary_folder,
+    text_digest,
+    write_json,
+)
 from render.record import EcgRecord
-from render.sources.registry import Source, prevalence_of
+from render.sources.registry import Source, digest_of, prevalence_of
 from render.workers import Step, run_tasks
 
 if TYPE_CHECKING:
     import datasets
+
+
+_RENDER_AGAIN = "render the data set again"
+_IMAGE_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 
 
 class DialogueSource(Protocol):
@@ -146,8 +162,9 @@ def write_dataset(
         progress: called with (pages drawn, total pages) as they are drawn.
 
     Raises:
-        InputError: For a folder that is not empty without `resume`, for other options than at the start, for an
-            unreadable record (unless lenient), and when no record could be read.
+        InputError: For a folder that is not empty without `resume`, for other options or records than at the start,
+            for a folder that another process writes into, for an unreadable record (unless lenient), and when no
+            record could be read.
         WorkFailed: When a worker dies.
     """
     rows = _RecordRows(source, options, dialogue_source)
@@ -157,10 +174,12 @@ def write_dataset(
         "options": options.to_manifest(),
         "told": dialogue_source and dialogue_source.name,
     }
+    digests = {"source": digest_of(source), "dialogues": digest_of(dialogue_source)}
     return write_rows(
         rows,
         out,
         request,
+        digests,
         shard_size=options.shard_size,
         lenient=options.lenient,
         workers=workers,
@@ -172,7 +191,8 @@ def write_dataset(
 def write_rows(
     rows: RowSource,
     out: str | Path,
-    request: Mapping[str, Any],
+    request: dict[str, Any],
+    digests: Mapping[str, str],
     *,
     shard_size: int,
     lenient: bool = False,
@@ -185,6 +205,7 @@ def write_rows(
     Args:
         request: what determines the bytes: "source", "records", "options" and "told" (the file of the dialogues, or
             None), and anything else that must be the same when the work is resumed.
+        digests: "source" and "dialogues": of the records and of the dialogues that replace composed ones.
         lenient: list the rows that cannot be made, in place of stopping at the first.
         progress: called with (pages drawn, total pages) as they are drawn.
 
@@ -195,38 +216,64 @@ def write_rows(
     out = Path(out)
     if len(rows) == 0:
         raise InputError(f"{rows.name}: no records to render; check the folder and --folds")
-    _start(out, request, resume)
-    job = _Job(rows, shard_size, lenient)
-    shards = list(job.shards(out))
-    pending = [shard for shard in shards if not shard[2].exists()]
-    count = len(rows) - sum(stop - start for start, stop, _ in pending)
-    progress(count, len(rows))
-    run_tasks(job.write, pending, workers, lambda steps: progress(count + steps, len(rows)))
-    manifest = {**request, **summary(path for _, _, path in shards)}
-    if manifest["pages"] == 0:
-        raise InputError(
-            f"{rows.name}: none of {request['records']} records could be used; {manifest['skipped'][0]['reason']}"
-        )
-    write_card(out, manifest)
-    write_json(out / "manifest.json", manifest)
+    with exclusive(out):
+        _start(out, request, digests, resume)
+        if _is_exported(out):
+            return read_json_object(out / "manifest.json", "name a new folder") | request
+        job = _Job(rows, shard_size, lenient)
+        shards = list(job.shards(out))
+        pending = [shard for shard in shards if not shard[2].exists()]
+        count = len(rows) - sum(stop - start for start, stop, _ in pending)
+        progress(count, len(rows))
+        run_tasks(job.write, pending, workers, lambda steps: progress(count + steps, len(rows)))
+        manifest = {**request, **summary(path for _, _, path in shards)}
+        if manifest["pages"] == 0:
+            raise InputError(
+                f"{rows.name}: none of {request['records']} records could be used; {manifest['skipped'][0]['reason']}"
+            )
+        write_card(out, manifest)
+        write_json(out / "manifest.json", manifest)
     return manifest
 
 
-def _start(out: Path, request: Mapping[str, Any], resume: bool) -> None:
-    """Write the request into a new folder, or compare it with that of the folder to be resumed."""
+def _start(out: Path, request: dict[str, Any], digests: Mapping[str, str], resume: bool) -> None:
+    """Write the request into a new folder, or compare it with that of the folder to be resumed.
+
+    digests: of the records and of the dialogues that replace composed ones; version 0.1 stored none.
+    """
     marker = out / "begun.json"
-    if resume and marker.exists():
-        first = read_json_object(marker, "name a new folder")
-        require_same_request(out, first, request)
-        for partial in out.glob("data/.*"):  # of a process that was killed
-            partial.unlink()
+    if not (resume and marker.exists()):
+        require_empty(out)
+        write_json(marker, request | {"digests": digests})
         return
-    require_empty(out)
-    write_json(marker, request)
+    first = read_json_object(marker, "name a new folder")
+    first_digests = first.pop("digests", digests)
+    if not isinstance(first_digests, dict):
+        raise InputError(f"{marker}: digests is no object; name a new folder")
+    require_same_request(out, first, request)
+    for name, what in (("source", "other records, labels or folds of the source"), ("dialogues", "other dialogues")):
+        if first_digests.get(name) != digests[name]:
+            raise InputError(f"{out}: was started with {what}; resume with the same ones, or name a new folder")
+    for partial in out.glob("data/.*"):  # of a process of version 0.1 that was killed
+        partial.unlink()
 
 
-def open_dataset(folder: str | Path) -> datasets.Dataset:
-    """Open a finished data set with `datasets` (memory-mapped). Raises `InputError` when the folder is none."""
+def _is_exported(out: Path) -> bool:
+    """Whether the data set was finished and became `llava.json`, after which its shards are removed."""
+    return (out / "manifest.json").is_file() and (out / "llava.json").is_file()
+
+
+@cache
+def _cache_of_process() -> Path:
+    return temporary_folder("pages")
+
+
+def open_dataset(folder: str | Path, cache_folder: Path | None = None) -> datasets.Dataset:
+    """Open a finished data set with `datasets` (memory-mapped). Raises `InputError` when the folder is none.
+
+    cache_folder: where `datasets` writes its copies of the pages; by default a private temporary folder that is removed
+    when the process ends. Pages of patients never stay in the cache in the home folder.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such data set folder; create one with: ecg-vlm render simulated {folder}")
@@ -243,6 +290,41 @@ def open_dataset(folder: str | Path) -> datasets.Dataset:
     if not shards:
         raise InputError(f"{folder}/data: no .parquet shard; render the data set again")
     try:
-        return datasets.Dataset.from_parquet(shards)
-    except (pa.ArrowInvalid, OSError, datasets.exceptions.DatasetGenerationError) as error:
+        rows = datasets.Dataset.from_parquet(shards, cache_dir=str(cache_folder or _cache_of_process()))
+        _require_images(rows, folder)
+    except (pa.ArrowException, OSError, datasets.exceptions.DatasetGenerationError) as error:
         raise InputError(f"{folder}/data: a shard cannot be read ({error}); render the data set again") from error
+    return rows
+
+
+def _require_images(rows: datasets.Dataset, folder: Path) -> None:
+    """Refuse a data set whose images are not there as PNG or JPEG bytes.
+
+    `datasets` would open the file or fetch the URL that a row has in place of bytes, wherever it lies, and Pillow would
+    start Ghostscript for PostScript.
+    """
+    import datasets
+    from datasets.features.features import require_decoding
+
+    for name, feature in rows.features.items():
+        if require_decoding(feature) and not (name in ("image", "mask") and isinstance(feature, datasets.Image)):
+            raise InputError(f"{folder}/data: column {name!r} holds files of another kind; {_RENDER_AGAIN}")
+    if not isinstance(rows.features.get("image"), datasets.Image):
+        raise InputError(f"{folder}/data: column 'image' holds no images; {_RENDER_AGAIN}")
+    for name in {"image", "mask"} & set(rows.column_names):
+        content = pc.struct_field(rows.data.column(name), "bytes")
+        good = pc.or_(*(pc.starts_with(content, magic) for magic in _IMAGE_STARTS))
+        row = pc.index(pc.fill_null(good, False), False).as_py()
+        if row >= 0:
+            what = "names a file or an address instead" if content[row].as_py() is None else "has others"
+            raise InputError(
+                f"{folder}/data: row {row + 1}: column {name!r} has to hold a PNG or JPEG image's bytes and {what}; "
+                f"{_RENDER_AGAIN}"
+            )
+
+
+def dataset_digest(folder: str | Path) -> str:
+    """Of the manifest of a data set and the sizes of its shards: of what `open_dataset` opens, wherever it lies."""
+    folder = Path(folder)
+    sizes = ((path.name, path.stat().st_size) for path in sorted(folder.glob("data/*.parquet")))
+    return text_digest(file_digest(folder / "manifest.json"), *sizes)

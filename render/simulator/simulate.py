@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from render.errors import InputError
+from render.io import text_digest
 from render.jit import jit
 from render.measurements import steady_rate
 from render.record import HIGH_RATE_HZ, EcgRecord
@@ -123,6 +124,10 @@ class SimulatedSource:
             return None
         parts = [_prevalence_of_word(word) for word in self.statements]
         return {code: sum(part.get(code, 0.0) for part in parts) / len(parts) for code in STATEMENTS}
+
+    def digest(self) -> str:
+        """Of the seed, the number of records and the codes."""
+        return text_digest(self.seed, self.size, self.statements)
 
     def read(self, i: int) -> EcgRecord:
         """Record i. Raises IndexError outside 0 <= i < size."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from render.errors import InputError
+from render.io import file_digest, text_digest
 from render.record import EcgRecord
 from render.sources.csv_table import CsvFile
 from render.sources.mimic_statements import codes_in_line, statements_in
@@ -67,6 +68,10 @@ class MimicIvEcg:
 
     def __len__(self) -> int:
         return len(self._records)
+
+    def digest(self) -> str:
+        """Of both tables."""
+        return text_digest(file_digest(self._records.path), file_digest(self._machine.path))
 
     def read(self, i: int) -> EcgRecord:
         """Record i. Raises `MissingRecordError` when it is not on the disk, `InputError` when damaged."""

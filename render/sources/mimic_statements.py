@@ -55,6 +55,7 @@ _AGE = re.compile(
     r"(of )?(age (undetermined|indeterminate|unknown)|(undetermined|indeterminate|unknown) age)"
 )
 _REMARK = re.compile(r"no further analysis|no (significant )?change\b.*|interpretation is based on intrinsic rhythm")
+_LONGEST_LINE = 500
 _LONGEST_RETRACTION = 3  # words: "Not confirmed.", "Cannot be excluded."
 
 # One spelling of each word, which keeps the table's phrases simple
@@ -93,7 +94,12 @@ def statements_in(lines: Iterable[str]) -> tuple[str, ...]:
 
 @lru_cache(maxsize=4096)  # a data set has only a few thousand different lines
 def codes_in_line(line: str) -> frozenset[str]:
-    """SCP codes that one line asserts; none where it doubts, denies, compares or states something else."""
+    """SCP codes that one line asserts; none where it doubts, denies, compares or states something else.
+
+    None of a line of more than 500 characters either, which no machine prints.
+    """
+    if len(line) > _LONGEST_LINE:
+        return frozenset()
     certain: list[str] = []
     uncertain: list[str] = []
     for sentence in _SENTENCE.split(_normalise(line)):

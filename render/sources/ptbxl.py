@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from render.errors import InputError
+from render.io import file_digest, text_digest
 from render.record import HIGH_RATE_HZ, LOW_RATE_HZ, EcgRecord, resample, sorted_statements
 from render.sources.csv_table import CsvFile
 from render.sources.wfdb_record import MissingRecordError, inside, read_wfdb
@@ -72,6 +73,10 @@ class PtbXl:
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def digest(self) -> str:
+        """Of the table and the folds."""
+        return text_digest(file_digest(self._table.path), self._rate, self._rows)
 
     def prevalence(self) -> dict[str, float]:
         """Statement -> share of the records that carry it."""

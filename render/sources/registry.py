@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from render.errors import InputError
+from render.io import text_digest
 from render.record import EcgRecord
 from render.sources.mimic import MimicIvEcg
 from render.sources.ptbxl import PtbXl
@@ -48,6 +49,13 @@ def prevalence_of(source: Source) -> Mapping[str, float] | None:
     return method and method()
 
 
+def digest_of(source: object) -> str:
+    """A digest of what tells a source's records (or its dialogues) from those of another: tables, names and sizes of
+    files, seeds. "" where it has none. Not of the folder's place, nor of the signals themselves."""
+    method: Callable[[], str] | None = getattr(source, "digest", None)
+    return method() if method else ""
+
+
 class LimitedSource:
     """The first `limit` records of a source."""
 
@@ -62,6 +70,10 @@ class LimitedSource:
     def prevalence(self) -> Mapping[str, float] | None:
         """That of the whole source."""
         return prevalence_of(self._source)
+
+    def digest(self) -> str:
+        """That of the whole source, and the limit."""
+        return text_digest(digest_of(self._source), self._size)
 
     def read(self, i: int) -> EcgRecord:
         """Record i of the source. Raises IndexError beyond the limit."""

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from render.errors import InputError
+from render.errors import InputError, is_text
+from render.io import file_digest, text_digest
 from render.record import EcgRecord
 from render.sources.dicom import is_waveform
 from render.sources.edf import BDF_START, EDF_START
@@ -71,6 +72,10 @@ class WaveformFile:
     def __len__(self) -> int:
         return 1
 
+    def digest(self) -> str:
+        """Of the file, and the sampling rate that was given."""
+        return text_digest(file_digest(self.path), self._hertz)
+
     def read(self, i: int) -> EcgRecord:
         """The record. Raises `InputError` when the file is damaged or holds no 12-lead record, IndexError beyond 0."""
         if i != 0:
@@ -106,9 +111,15 @@ class WaveformFolder:
     def __len__(self) -> int:
         return len(self._names)
 
+    def digest(self) -> str:
+        """Of the names and sizes of the files, and the sampling rate that was given."""
+        return text_digest(*((name, (self.folder / name).stat().st_size) for name in self._names), self._hertz)
+
     def read(self, i: int) -> EcgRecord:
         """Record i. Raises `InputError` when the file is damaged or holds no 12-lead record."""
         path = self.folder / self._names[i]
+        if not is_text(self._names[i]):
+            raise InputError(f"{path}: the name is no text in UTF-8; rename the file")
         record = read_waveform(_content(path), path, str(path), self._hertz)
         return replace(record, record_id=self._names[i].removesuffix(path.suffix))
 

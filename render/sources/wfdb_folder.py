@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from render.errors import InputError
+from render.errors import InputError, is_text
+from render.io import text_digest
 from render.record import EcgRecord
 from render.sources.wfdb_record import read_wfdb
 
@@ -36,9 +37,15 @@ class WfdbFolder:
     def __len__(self) -> int:
         return len(self._headers)
 
+    def digest(self) -> str:
+        """Of the names and sizes of the headers."""
+        return text_digest(*((name, (self.folder / name).stat().st_size) for name in self._headers))
+
     def read(self, i: int) -> EcgRecord:
         """Record i. Raises `InputError` when it is damaged or not a 12-lead record."""
         header = self._headers[i]
+        if not is_text(header):
+            raise InputError(f"{self.folder / header}: the name is no text in UTF-8; rename the file")
         signal, rate = read_wfdb(self.folder / header)
         name = header.removesuffix(".hea")
         return EcgRecord(record_id=name, signal=signal, sampling_rate=rate, source=self.name)

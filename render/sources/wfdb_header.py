@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import stat
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import takewhile
@@ -262,10 +263,16 @@ def _frames(path: Path, channels: tuple[Channel, ...], header_frames: int) -> in
             raise InputError(f"{path}: signal file {file} has two formats or offsets; {RECORD_HINT}")
         signal_file = path.parent / file
         try:
-            size = signal_file.stat().st_size
+            status = signal_file.stat()
         except OSError as error:
             message = f"{signal_file}: no such signal file, but {path.name} names it; {RECORD_HINT}"
             raise MissingRecordError(message) from error
+        size = status.st_size
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError(f"{signal_file}: is no regular file; {RECORD_HINT}")
+        if signal_file.is_symlink() and signal_file.resolve().suffix != signal_file.suffix:
+            # Downloads of git-annex are links, too, to files that end as the link does.
+            raise InputError(f"{signal_file}: is a link to a file of another kind; copy the signal file there")
         if first.format in _FLAC:
             if not frames:
                 raise InputError(f"{path}: number of samples missing, and FLAC files do not contain it; {RECORD_HINT}")
