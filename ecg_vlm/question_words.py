@@ -67,7 +67,8 @@ RHYTHM = _words("rhythm rhythmus ritmo rythme herzrhythmus arrhythmia arrhythmie
 RHYTHM_STATES = _words("normal regular irregular regelmaessig unregelmaessig regulier")
 FINDINGS = _words(
     "anything finding findings diagnosis diagnoses dx abnormality abnormalities pathology wrong diagnose "
-    "diagnosen diagnostico diagnostic hallazgo hallazgos befunde auffaelligkeiten anomalie anomalies morphology impression"
+    "diagnosen diagnostico diagnostic hallazgo hallazgos befunde auffaelligkeiten anomalie anomalies morphology "
+    "impression"
 )
 REPORT = _words(
     "report interpret interpretation interprete interpretes analyse analyze analysis read reading assess assessment "
