@@ -81,7 +81,7 @@ def statement_answer(question: Question, scores: Mapping[str, float]) -> str:
     if question.join == "or":
         name = names_of([likeliest])
         return f"This ECG shows {name}." if present else f"None of these is likely; the likeliest is {name}."
-    if question.negated:
+    if question.negative:
         return _full_sentence(likeliest, bool(present))
     if question.join == "any" and present:
         return f"{yes.rstrip('.')}: {names_of(present)}."

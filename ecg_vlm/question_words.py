@@ -47,9 +47,8 @@ CLOSED = (
 
 OPEN = CLOSED | _words(
     "what whats which how tell describe name identify give list kind type main underlying most determine state short "
-    "brief explain notice shown full erstellen erstelle about us overall complete clinical english deutsch me heart herz "
-    "cardiaque cardiaco coeur "
-    "corazon need too auf faellt auffaellt write do something let know"
+    "brief explain notice shown full erstellen erstelle about us overall complete clinical english deutsch me heart "
+    "herz cardiaque cardiaco coeur corazon need too auf faellt auffaellt write do something let know"
 )
 """Words of all questions."""
 
@@ -67,8 +66,9 @@ SHOWING = _words(
 RHYTHM = _words("rhythm rhythmus ritmo rythme herzrhythmus arrhythmia arrhythmie arritmia arythmie")
 RHYTHM_STATES = _words("normal regular irregular regelmaessig unregelmaessig regulier")
 FINDINGS = _words(
-    "finding findings diagnosis diagnoses dx abnormality abnormalities pathology wrong diagnose diagnosen diagnostico "
-    "diagnostic hallazgo hallazgos befunde auffaelligkeiten anomalie anomalies morphology impression"
+    "anything finding findings diagnosis diagnoses dx abnormality abnormalities pathology wrong diagnose "
+    "diagnosen diagnostico diagnostic hallazgo hallazgos befunde auffaelligkeiten anomalie anomalies morphology "
+    "impression"
 )
 REPORT = _words(
     "report interpret interpretation interprete interpretes analyse analyze analysis read reading assess assessment "

@@ -41,7 +41,7 @@ from render.statements import STATEMENTS
 
 Kind = Literal["statement", "quantity", "rhythm", "findings", "report", "choice", "gap", "unknown"]
 
-INFARCTIONS = tuple(code for code, s in STATEMENTS.items() if s.superclass == "MI" and not code.startswith("INJ"))
+_INFARCTION_CODES = tuple(code for code, s in STATEMENTS.items() if s.superclass == "MI" and not code.startswith("INJ"))
 _AV_BLOCKS = ("1AVB", "2AVB", "3AVB")
 _BUNDLE_BLOCKS = ("CLBBB", "CRBBB", "ILBBB", "IRBBB")
 _LONGEST = 1000  # characters of a question, repeated sentences counted once
@@ -65,7 +65,7 @@ class Question:
         codes: of a "statement" question, in the order of the text, or of the options of a "choice" without a wording.
         join: of several codes: "or" for a choice between them, "and" for one question each, "any" for a general term
             ("an infarction"), "" for one code.
-        negated: "Is it not AF?", "Is this ECG abnormal?"
+        negative: "Is it not AF?", "Is this ECG abnormal?"
         quantity: key of `render.dialogues.quantities.QUANTITIES`.
     """
 
@@ -75,7 +75,7 @@ class Question:
     wording: str = ""
     codes: tuple[str, ...] = ()
     join: Literal["", "or", "and", "any"] = ""
-    negated: bool = False
+    negative: bool = False
     quantity: str = ""
 
 
@@ -136,7 +136,7 @@ def _correction(word: str) -> str:
 def _question_words() -> frozenset[str]:
     """All words of the trained wordings, the names of the statements, and `ecg_vlm.question_words`."""
     sets = [words for words in vars(vocabulary).values() if isinstance(words, frozenset)]
-    return frozenset().union(*sets, *(key for key in _trained() if not isinstance(key, str)), *_names())
+    return frozenset().union(*sets, *(key for key in _training_wordings() if not isinstance(key, str)), *_names())
 
 
 @cache
@@ -151,7 +151,7 @@ def _key(text: str) -> tuple[str, ...]:
 
 
 @cache
-def _trained() -> dict[tuple[str, ...] | str, Question]:
+def _training_wordings() -> dict[tuple[str, ...] | str, Question]:
     """The wordings that nano was trained on but the yes/no questions about statements and the multiple choices.
 
     By their words and by their text: "this EKG" and "this ECG" have the same words.
@@ -172,7 +172,7 @@ def _trained() -> dict[tuple[str, ...] | str, Question]:
 
 
 def _trained_question(text: str) -> Question | None:
-    return _trained().get(text) or _trained().get(_key(text))
+    return _training_wordings().get(text) or _training_wordings().get(_key(text))
 
 
 @cache
@@ -207,11 +207,11 @@ def _trained_statement(text: str) -> Question | None:
 
 
 def _statement(
-    text: str, codes: tuple[str, ...], join: Literal["", "or", "and", "any"] = "", negated: bool = False
+    text: str, codes: tuple[str, ...], join: Literal["", "or", "and", "any"] = "", negative: bool = False
 ) -> Question:
     language = vocabulary.language_of_question(_key(text), text)
     wording = closed_question(codes[0]) if len(codes) == 1 else ""
-    return Question(text, "statement", language, wording, codes, join, negated)
+    return Question(text, "statement", language, wording, codes, join, negative)
 
 
 def _read_choice(text: str) -> Question | None:
@@ -290,16 +290,15 @@ def _read_group(text: str, words: frozenset[str]) -> Question | None:
     """A yes/no question about a general term: an infarction, a block."""
     v = vocabulary
     groups = (
-        (v.INFARCTION_NOUNS, v.INFARCTIONS, INFARCTIONS),
-        (v.BLOCK_NOUNS & v.BUNDLES, v.BLOCKS, _BUNDLE_BLOCKS),
+        (v.INFARCTION_NOUNS, v.INFARCTIONS, _INFARCTION_CODES),
+        (v.BLOCK_NOUNS if words & v.BUNDLES else frozenset(), v.BLOCKS, _BUNDLE_BLOCKS),
+        (v.BLOCK_NOUNS if "av" in words else frozenset(), v.BLOCKS, _AV_BLOCKS),
         (v.BLOCK_NOUNS, v.BLOCKS, (*_AV_BLOCKS, *_BUNDLE_BLOCKS)),
         (v.HYPERTROPHIES, v.HYPERTROPHIES, ("LVH", "RVH", "SEHYP")),
         (v.EXTRASYSTOLE_NOUNS, v.EXTRASYSTOLES, ("PAC", "PVC", "PRC(S)")),
     )
     for nouns, others, codes in groups:
         if words & nouns and words <= v.CLOSED | others and not words & v.NEGATIONS:
-            if nouns is v.BLOCK_NOUNS and (words & v.BUNDLES or "av" in words):
-                codes = _BUNDLE_BLOCKS if words & v.BUNDLES else _AV_BLOCKS
             return _statement(text, codes, "any")
     return None
 
@@ -320,23 +319,15 @@ def _read_open(text: str, ordered_words: Sequence[str], language: str) -> Questi
     """Normality, the report, the findings."""
     v = vocabulary
     words = frozenset(ordered_words)
-    closed = v.CLOSED | v.SUBJECTS
     asks_what = _asks_what(ordered_words)
-    if words & v.ABNORMAL and words <= closed | v.ABNORMAL and not asks_what and "abnormality" not in words:
-        return _statement(text, ("NORM",), negated=not words & v.NEGATIONS)
-    about_page = not asks_what and not words & v.PICTURES
-    if words & v.NORMAL and words <= closed | v.NORMAL and words != {"ok"} and about_page:
-        return _statement(text, ("NORM",), negated=bool(words & v.NEGATIONS))
+    about_normality = words & (v.NORMAL | v.ABNORMAL) and words <= v.CLOSED | v.SUBJECTS | v.NORMAL | v.ABNORMAL
+    if about_normality and not asks_what and not words & (v.PICTURES | {"abnormality"}) and words != {"ok"}:
+        return _statement(text, ("NORM",), negative=bool(words & v.ABNORMAL) != bool(words & v.NEGATIONS))
     if words & v.GERMAN_REPORT and words <= v.OPEN | v.GERMAN_REPORT and not ("befunde" in words and asks_what):
         return Question(text, "report", "de", GERMAN_QUESTIONS[0])
     if words & v.REPORT and words <= v.OPEN | v.REPORT | v.FINDINGS:
         return Question(text, "report", "en", REPORT_QUESTIONS[0])
-    asks_for_all = (
-        "anything" in words
-        or words & v.FINDINGS - v.CLOSED
-        or "finding" in words
-        or (asks_what and words & (v.SHOWING | v.ABNORMAL))
-    )
+    asks_for_all = words & v.FINDINGS or (asks_what and words & (v.SHOWING | v.ABNORMAL))
     if asks_for_all and words <= v.OPEN | v.FINDINGS | v.SUBJECTS | v.ABNORMAL:
         return Question(text, "findings", language, FINDING_QUESTIONS[0])
     return None
@@ -347,11 +338,11 @@ def _read_quantity(text: str, words: frozenset[str], language: str) -> Question 
     v = vocabulary
     numbers = {word for word in words if word.isdigit()}
     key = _quantity(words, text)
-    named = v.RATE | v.FAST | v.SLOW | v.PR | v.QRS | v.QT | v.QTC | v.AXIS | v.AMPLITUDE
+    quantity_words = v.RATE | v.FAST | v.SLOW | v.PR | v.QRS | v.QT | v.QTC | v.AXIS | v.AMPLITUDE
     leads = {word for word in words if re.fullmatch(r"v[1-6]|av[lrf]|i{1,3}", word)}
     if words & v.ASKING and "normal" in words:  # "What is a normal heart rate?"
         return None
-    if not key or not words - numbers - leads <= v.OPEN | v.QUANTITY | named:
+    if not key or not words - numbers - leads <= v.OPEN | v.QUANTITY | quantity_words:
         return None
     return Question(text, "quantity", language, _quantity_wording(key, words, numbers), quantity=key)
 
@@ -375,6 +366,9 @@ def _quantity(words: frozenset[str], text: str) -> str:
 
 def _quantity_wording(key: str, words: frozenset[str], numbers: set[str]) -> str:
     v = vocabulary
+    number = question_forms(key, "open")[0]
+    if words & ((v.ASKING - v.WHAT_ABROAD) | v.NEGATIONS) or (words & v.FAST and words & v.SLOW):
+        return number  # "How wide is the QRS complex?", "Is there no tachycardia?": "No." would mislead
     closed = question_forms(key, "closed")
     for (_, limit, above), question in zip(QUANTITIES[key].bounds, closed, strict=False):
         if f"{limit:.0f}" in numbers and words & (v.ABOVE if above else v.BELOW):
@@ -384,4 +378,4 @@ def _quantity_wording(key: str, words: frozenset[str], numbers: set[str]) -> str
     sides = [side for side, of_side in v.AXIS_SIDES.items() if words & of_side]
     if key == "qrs_axis_deg" and len(sides) == 1:
         return next(question for question in closed if f" {sides[0]} " in question)
-    return question_forms(key, "open")[0]
+    return number

@@ -53,7 +53,7 @@ QUESTIONS = {
         "Cet ECG est-il normal ?", "Is this a healthy ECG?", "Within normal limits?",
     ),
     "not NORM": ("Is this ECG abnormal?", "Abnormal?", "Is it not normal?", "Is there anything abnormal?",
-                 "Is anything wrong?"),
+                 "Is anything wrong?", "Normal or abnormal?"),
     "findings": (
         "What does this ECG show?", "what does this ecg show", "WHAT DO YOU SEE", "What's wrong?", "Findings?",
         "findings pls", "Any findings?", "What are the main findings?", "What is the diagnosis?", "Dx?", "diagnosis",
@@ -264,7 +264,7 @@ def asks(question: Question) -> str:
             codes = sorted(question.codes)
             if question.join == "any":
                 return "any MI" if all("MI" in code for code in codes) else "any block"
-            return "not " * question.negated + f" {question.join} ".join(codes)
+            return "not " * question.negative + f" {question.join} ".join(codes)
         case "quantity":
             return question.quantity
         case "report":
@@ -295,6 +295,21 @@ def _trained_wordings() -> list[tuple[str, str]]:
         pairs += [(text, key) for form in ("open", "closed") for text in question_forms(key, form)]
         pairs += [(text, "gap") for text in question_forms(key, "fill")]
     return pairs
+
+
+def test_numbers_are_asked_for_where_yes_or_no_would_mislead() -> None:
+    wordings = {
+        "How wide is the QRS?": "What is the QRS duration?",
+        "Is the QRS narrow?": "What is the QRS duration?",
+        "Is the QRS wide?": "Is the QRS duration 120 ms or longer?",
+        "Is there no tachycardia?": "What is the heart rate?",
+        "Is there tachycardia?": "Is the heart rate above 100 per minute?",
+        "Is the rate below 60?": "Is the heart rate below 60 per minute?",
+        "Is the rate below 100?": "What is the heart rate?",
+        "Left axis deviation?": "Does this ECG show left axis deviation?",
+        "Left or right axis?": "What is the QRS axis?",
+    }
+    assert {text: read_question(text).wording for text in wordings} == wordings
 
 
 def test_every_trained_wording_is_read_as_what_it_asks() -> None:
