@@ -11,7 +11,7 @@ from eval.parser.parse import ParsedAnswer, parse
 from render.dialogues.wording import FINDING_ANSWERS, REPORT_ANSWERS, RHYTHM_ANSWERS, answer, label_of, names_of
 from render.statements import STATEMENTS
 
-YES = 0.5
+YES_FROM = 0.5
 """From this P(present) on, "Yes." is the likelier answer."""
 
 DAMAGE = tuple(code for code, s in STATEMENTS.items() if s.superclass == "MI" or code.startswith("ISC"))
@@ -29,7 +29,7 @@ _OPEN_ANSWERS = {"rhythm": RHYTHM_ANSWERS[1], "report": REPORT_ANSWERS[0]}
 
 
 @dataclass(frozen=True)
-class Answer:
+class QuestionAnswer:
     """An answer to one question about one page.
 
     Attributes:
@@ -59,12 +59,12 @@ def in_language(text: str, language: str) -> str:
 
 
 def scores_normal(scores: Mapping[str, float]) -> bool:
-    """Whether scores call a page normal: P(NORM) of `YES` or more, and none of `DAMAGE` has as much.
+    """Whether scores call a page normal: P(NORM) of `YES_FROM` or more, and none of `DAMAGE` has as much.
 
     Args:
-        scores: P(present) of NORM, and of `DAMAGE` where that of NORM is `YES` or more.
+        scores: P(present) of NORM, and of `DAMAGE` where that of NORM is `YES_FROM` or more.
     """
-    return scores["NORM"] >= YES and all(scores[code] < YES for code in DAMAGE)
+    return scores["NORM"] >= YES_FROM and all(scores[code] < YES_FROM for code in DAMAGE)
 
 
 def statement_answer(question: Question, scores: Mapping[str, float]) -> str:
@@ -73,7 +73,9 @@ def statement_answer(question: Question, scores: Mapping[str, float]) -> str:
     Args:
         scores: P(present) of its codes; with NORM also what `scores_normal` takes.
     """
-    present = [code for code in question.codes if (scores_normal(scores) if code == "NORM" else scores[code] >= YES)]
+    present = [
+        code for code in question.codes if (scores_normal(scores) if code == "NORM" else scores[code] >= YES_FROM)
+    ]
     yes, no = _YES_NO[question.language]
     likeliest = max(question.codes, key=lambda code: scores[code])
     if question.join == "and":
@@ -102,7 +104,7 @@ def consistent_answer(question: Question, text: str, scores: Mapping[str, float]
     where the scores revoke all of it. A changed answer has the statements of the old one that the scores confirm.
 
     Args:
-        scores: of `codes_in`, and those of `scores_normal` where NORM is one of them.
+        scores: of `codes_of_question`, and those of `scores_normal` where NORM is one of them.
     """
     if "NORM" not in scores:
         return text
@@ -112,7 +114,7 @@ def consistent_answer(question: Question, text: str, scores: Mapping[str, float]
         return text
     if question.kind == "choice":
         return likeliest_option(question.wording, scores)
-    codes = {code for code in content.present if code != "NORM" and scores[code] >= YES} | (
+    codes = {code for code in content.present if code != "NORM" and scores[code] >= YES_FROM} | (
         {"NORM"} if normal else set()
     )
     return answer(_OPEN_ANSWERS.get(question.kind, FINDING_ANSWERS[1]), sorted(codes)) or _full_sentence("NORM", normal)
@@ -126,7 +128,7 @@ def _misstates_normality(content: ParsedAnswer, normal: bool) -> bool:
 def _denies_normality(question: Question, content: ParsedAnswer, scores: Mapping[str, float]) -> bool:
     """Whether an answer about a page that scores as normal denies it, or names disease that the scores all revoke."""
     disease = {*content.present} - _NO_DISEASE
-    only_revoked = bool(disease) and all(scores[code] < YES for code in disease)
+    only_revoked = bool(disease) and all(scores[code] < YES_FROM for code in disease)
     silent = "NORM" not in content.present and question.kind in ("findings", "report")
     return "NORM" in content.absent or (silent and only_revoked)
 
@@ -141,7 +143,7 @@ def likeliest_option(text: str, scores: Mapping[str, float]) -> str:
     options = options_in(text)
     values = [max((_p(code, scores) for code in parse(option.text).present), default=0.0) for option in options]
     best = options[values.index(max(values))]
-    return f"{best.letter}. {best.text.rstrip('.')}." if max(values) >= YES else "None of these is likely."
+    return f"{best.letter}. {best.text.rstrip('.')}." if max(values) >= YES_FROM else "None of these is likely."
 
 
 def _p(code: str, scores: Mapping[str, float]) -> float:
@@ -149,7 +151,7 @@ def _p(code: str, scores: Mapping[str, float]) -> float:
     return 0.0 if code == "NORM" and not scores_normal(scores) else scores[code]
 
 
-def codes_in(question: Question, text: str) -> tuple[str, ...]:
+def codes_of_question(question: Question, text: str) -> tuple[str, ...]:
     """The statements whose scores an answer is compared with: those that it mentions, those of the options, and NORM
     where the question is about the whole page.
     """

@@ -10,7 +10,7 @@ from typing import Any
 from ecg_vlm import __version__
 from ecg_vlm.images import InputPage
 from ecg_vlm.page_reading import PICTURE, PageReading, read_page
-from ecg_vlm.reader import Answer, Reader
+from ecg_vlm.reader import QuestionAnswer, Reader
 from eval.parser.parse import parse, refusal
 from render.dialogues.wording import OPEN_QUESTION
 
@@ -36,7 +36,7 @@ class PageAnswers:
     model: str
     reading: PageReading
     refusal_reason: str
-    answers: tuple[Answer, ...]
+    answers: tuple[QuestionAnswer, ...]
     scores: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
@@ -93,14 +93,14 @@ def answer_page(
         opinion = reader.ask(prefill, [OPEN_QUESTION], max_new_tokens=max_new_tokens)[0]
         reason = refusal(opinion)
         if reason:
-            answers = tuple(Answer(question, opinion) for question in questions)
+            answers = tuple(QuestionAnswer(question, opinion) for question in questions)
             return PageAnswers(page, reader.name, reading, f"{reason}; {reading.reason}", answers)
     answers = tuple(reader.answer(prefill, question, max_new_tokens=max_new_tokens) for question in questions)
     values = reader.score(prefill) if scores else {}
     return PageAnswers(page, reader.name, reading, "", answers, values, _warnings(reading, answers))
 
 
-def _warnings(reading: PageReading, answers: Sequence[Answer]) -> tuple[str, ...]:
+def _warnings(reading: PageReading, answers: Sequence[QuestionAnswer]) -> tuple[str, ...]:
     """ST elevation is told wherever an answer calls the page normal, or does not speak of it."""
     if not reading.st_elevation:
         return ()

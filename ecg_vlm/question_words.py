@@ -83,7 +83,7 @@ NORMAL = _words(
     "normal normale normales normaler unremarkable healthy ok okay fine unauffaellig ordnung gesund limit within"
 )
 ABNORMAL = _words("abnormal abnormality wrong pathological auffaellig pathologisch unusual anormal")
-SUBJECTS = _words("everything anything something alles thing nothing todo tout estan")
+SUBJECT_WORDS = _words("everything anything something alles thing nothing todo tout estan")
 """What a question about normality may be about."""
 
 INFARCTIONS = _words(

@@ -320,7 +320,7 @@ def _read_open(text: str, ordered_words: Sequence[str], language: str) -> Questi
     v = vocabulary
     words = frozenset(ordered_words)
     asks_what = _asks_what(ordered_words)
-    about_normality = words & (v.NORMAL | v.ABNORMAL) and words <= v.CLOSED | v.SUBJECTS | v.NORMAL | v.ABNORMAL
+    about_normality = words & (v.NORMAL | v.ABNORMAL) and words <= v.CLOSED | v.SUBJECT_WORDS | v.NORMAL | v.ABNORMAL
     if about_normality and not asks_what and not words & (v.PICTURES | {"abnormality"}) and words != {"ok"}:
         return _statement(text, ("NORM",), negative=bool(words & v.ABNORMAL) != bool(words & v.NEGATIONS))
     if words & v.GERMAN_REPORT and words <= v.OPEN | v.GERMAN_REPORT and not ("befunde" in words and asks_what):
@@ -328,7 +328,7 @@ def _read_open(text: str, ordered_words: Sequence[str], language: str) -> Questi
     if words & v.REPORT and words <= v.OPEN | v.REPORT | v.FINDINGS:
         return Question(text, "report", "en", REPORT_QUESTIONS[0])
     asks_for_all = words & v.FINDINGS or (asks_what and words & (v.SHOWING | v.ABNORMAL))
-    if asks_for_all and words <= v.OPEN | v.FINDINGS | v.SUBJECTS | v.ABNORMAL:
+    if asks_for_all and words <= v.OPEN | v.FINDINGS | v.SUBJECT_WORDS | v.ABNORMAL:
         return Question(text, "findings", language, FINDING_QUESTIONS[0])
     return None
 

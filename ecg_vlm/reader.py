@@ -13,9 +13,9 @@ from PIL import Image
 
 from ecg_vlm.answers import (
     DAMAGE,
-    YES,
-    Answer,
-    codes_in,
+    YES_FROM,
+    QuestionAnswer,
+    codes_of_question,
     consistent_answer,
     in_language,
     likeliest_option,
@@ -34,7 +34,7 @@ from render.dialogues.wording import closed_question
 from render.errors import InputError
 from render.statements import STATEMENTS
 
-__all__ = ["Answer", "Reader", "open_image"]
+__all__ = ["QuestionAnswer", "Reader", "open_image"]
 
 
 class Reader:
@@ -120,7 +120,7 @@ class Reader:
         prefill = images if isinstance(images, Prefill) else self.prefill(images)
         return inference.generate_answers(self.model, self.processor, prefill, question, max_new_tokens=max_new_tokens)
 
-    def answer(self, prefill: Prefill, question: str, *, max_new_tokens: int = 128) -> Answer:
+    def answer(self, prefill: Prefill, question: str, *, max_new_tokens: int = 128) -> QuestionAnswer:
         """The answer to a question in any words about one page.
 
         Nano answers wordings that it was not trained on at random. Where `knows_few_wordings`, the question is read
@@ -133,37 +133,37 @@ class Reader:
         """
         if not self.knows_few_wordings:
             (text,) = self.ask(prefill, [question], max_new_tokens=max_new_tokens)
-            return Answer(question, text, self.contradictions(prefill, question, text))
+            return QuestionAnswer(question, text, self.contradictions(prefill, question, text))
         content = read_question(question)
         if content.kind == "unknown":
-            return Answer(question, not_understood(content.language), understood=False)
+            return QuestionAnswer(question, not_understood(content.language), understood=False)
         wording = content.wording or closed_question(content.codes[0])  # of several: whether it refuses the page
         (text,) = self.ask(prefill, [wording], max_new_tokens=max_new_tokens)
         if refusal(text):
-            return Answer(question, text)
+            return QuestionAnswer(question, text)
         if content.codes:
             return self._answer_from_scores(prefill, content)
-        scores = self._scores_with_normality(prefill, codes_in(content, text))
+        scores = self._scores_with_normality(prefill, codes_of_question(content, text))
         revision = consistent_answer(content, text, scores)
-        return Answer(
+        return QuestionAnswer(
             question,
             in_language(revision, content.language),
             _contradictions(revision, wording, scores),
             original=text if revision != text else "",
         )
 
-    def _answer_from_scores(self, prefill: Prefill, question: Question) -> Answer:
+    def _answer_from_scores(self, prefill: Prefill, question: Question) -> QuestionAnswer:
         """An answer from the scores alone. Contradicted is only P(NORM) of a page that also shows damage."""
         scores = self._scores_with_normality(prefill, question.codes)
-        doubtful = "NORM" in question.codes and scores["NORM"] >= YES and not scores_normal(scores)
+        doubtful = "NORM" in question.codes and scores["NORM"] >= YES_FROM and not scores_normal(scores)
         is_choice = question.kind == "choice"
         text = likeliest_option(question.text, scores) if is_choice else statement_answer(question, scores)
-        return Answer(question.text, text, {"NORM": scores["NORM"]} if doubtful else {})
+        return QuestionAnswer(question.text, text, {"NORM": scores["NORM"]} if doubtful else {})
 
     def _scores_with_normality(self, prefill: Prefill, codes: Sequence[str]) -> dict[str, float]:
         """P(present) of the codes; where NORM is one of them and likely, of `DAMAGE`, too."""
         scores = self.score(prefill, codes) if codes else {}
-        if scores.get("NORM", 0.0) >= YES:
+        if scores.get("NORM", 0.0) >= YES_FROM:
             scores |= self.score(prefill, [code for code in DAMAGE if code not in scores])
         return scores
 
@@ -206,7 +206,7 @@ def _contradictions(answer: str, question: str, scores: Mapping[str, float]) -> 
     return {
         code: scores[code]
         for code in (*statements.present, *statements.absent)
-        if code in scores and (scores[code] >= YES) != (code in statements.present)
+        if code in scores and (scores[code] >= YES_FROM) != (code in statements.present)
     }
 
 
