@@ -27,7 +27,7 @@ FEWEST_LEADS = 6
 """A page with fewer leads that can be read is shown to the model as it is."""
 _LEAST_QUALITY = 0.5  # of the leads on average
 _LEAST_TRACE_MM = 150.0  # of the rows of a whole page; they are 250 on most
-_LEAST_SYNCHRONY = 0.4  # drawn ECGs and prints have .8 and more, other pictures .2 and less
+_LEAST_SYNCHRONY = 0.6  # ECGs have .8 and more, most other pictures .2 and less
 _ENOUGH_NAMES, _LEAST_AGREEMENT = 4, 0.35
 _WIDTH = 1120  # pixels: two tiles of a vision model, each filled
 _SECONDS = 10.0
