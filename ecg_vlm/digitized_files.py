@@ -81,8 +81,8 @@ def _write_parquet(page: DigitizedPage, file: Path) -> None:
 
 
 def overlay(page: DigitizedPage, image: Image.Image) -> Image.Image:
-    """The picture, paled, with what was read drawn over it: each lead's trace in a colour, its box, name and quality,
-    and a tick below each beat.
+    """The picture, paled, with what was read drawn over it: the paper's outline, each lead's trace in a colour, its
+    box, name and quality, and a tick below each beat.
 
     Args:
         image: the picture that was digitized, or the drawn page of a waveform.
@@ -93,6 +93,8 @@ def overlay(page: DigitizedPage, image: Image.Image) -> Image.Image:
     canvas = Image.blend(small, Image.new("RGB", small.size, "white"), 0.35)
     pen = ImageDraw.Draw(canvas)
     font = ImageFont.load_default(max(12, canvas.width // 70))
+    if len(page.outline):
+        pen.line([tuple(point) for point in (page.outline / factor).tolist()], fill="#ff9900", width=3)
     for number, trace in enumerate(page.leads):
         if not len(trace.path):
             continue

@@ -97,7 +97,8 @@ def _in_full_pixels(page: DigitizedPage, factor: int) -> DigitizedPage:
     if factor == 1:
         return page
     leads = tuple(replace(lead, path=lead.path * factor + (factor - 1) / 2) for lead in page.leads)
-    return replace(page, leads=leads, px_per_mm=page.px_per_mm * factor)
+    outline = page.outline * factor + (factor - 1) / 2
+    return replace(page, leads=leads, outline=outline, px_per_mm=page.px_per_mm * factor)
 
 
 @lru_cache(maxsize=1)
@@ -177,6 +178,7 @@ def _page(reading: _Reading, layout: PageLayout, grid: Grid | None) -> Digitized
         name_count=round(layout.name_weight),
         name_agreement=layout.agreement,
         remarks=tuple(_page_remarks(layout, grid, pulse_gain)),
+        outline=reading.sheet.outline(),
     )
 
 

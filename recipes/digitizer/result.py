@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,7 @@ class DigitizedPage:
         name_count: how many printed names of leads were read and agree with the layout; uncertain ones count in part.
         name_agreement: share of the printed names that agree with the layout, 0-1.
         remarks: what else the user of the numbers must know, in words.
+        outline: (n, 2) float32, the paper's edge in pixels of the picture; (0, 2) where there is no picture.
     """
 
     layout: str
@@ -73,6 +74,7 @@ class DigitizedPage:
     name_count: int
     name_agreement: float
     remarks: tuple[str, ...] = ()
+    outline: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 2), np.float32))
 
     def signal(self) -> NDArray[np.float32]:
         """(12, n) float32 mV at `HIGH_RATE_HZ` in the order of `LEADS`, NaN where nothing was read.
@@ -128,4 +130,7 @@ def page_of_record(record: EcgRecord) -> DigitizedPage:
         if np.isfinite(samples).any()
     )
     remark = f"a {record.source} waveform at {record.sampling_rate:g} Hz, not a picture"
-    return DigitizedPage("", "standard", leads, 25.0, 10.0, "usual", "usual", 0, False, 0.0, len(leads), 1.0, (remark,))
+    return DigitizedPage(
+        layout="", order="standard", leads=leads, mm_per_s=25.0, mm_per_mv=10.0, speed_from="usual", gain_from="usual",
+        rotation_degrees=0, grid=False, px_per_mm=0.0, name_count=len(leads), name_agreement=1.0, remarks=(remark,),
+    )  # fmt: skip

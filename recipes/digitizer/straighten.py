@@ -29,6 +29,7 @@ _LONGEST_MM = 700.0  # side of a sheet; a wrong homography would make it endless
 _MARGIN_MM = 3.0
 _BOX_MM = 5.0
 _LEAST_TRUST = 1e-3  # weight of a difference between nodes that the polynomial takes in
+_OUTLINE_POINTS = 24  # of a side
 _CLEAR = 0.3  # amplitude at the nodes where there is a grid
 _DARK, _MOST_DARK = 0.25, 0.3  # a pixel that is no paper; the share of such pixels in a line where the page ends
 _INSIDE_MM, _HEAD_MM = 3.0, 12.0  # how far inside and outside the grid a side may lie
@@ -63,6 +64,18 @@ class FlatSheet:
         nodes = [np.asarray(y) / _NODE_MM, np.asarray(x) / _NODE_MM]
         dx, dy = (map_coordinates(shift, nodes, order=1, mode="nearest") for shift in self.shifts)
         return apply_homography(self.to_picture, x + dx, y + dy)
+
+    def outline(self) -> NDArray[np.float32]:
+        """(n, 2) x and y in the picture, pixels: round the part of the paper that has the grid, clockwise."""
+        x0, y0, x1, y1 = grid_box(self)
+        along = np.linspace(0.0, 1.0, _OUTLINE_POINTS)
+        x = np.concatenate(
+            [x0 + (x1 - x0) * along, np.full(along.size, x1), x1 + (x0 - x1) * along, np.full(along.size, x0)]
+        )
+        y = np.concatenate(
+            [np.full(along.size, y0), y0 + (y1 - y0) * along, np.full(along.size, y1), y1 + (y0 - y1) * along]
+        )
+        return np.stack(self.place(x, y), axis=1).astype(np.float32)
 
     def raster(self, px_per_mm: float) -> Picture:
         """The sheet as a picture (3, height * px_per_mm, width * px_per_mm); bare paper beyond the picture's edge."""
@@ -254,7 +267,7 @@ def _fill_faint(shift: Array, amplitude: Array) -> Array:
     return result
 
 
-def _grid_box(sheet: FlatSheet) -> tuple[float, float, float, float]:
+def grid_box(sheet: FlatSheet) -> tuple[float, float, float, float]:
     """The part of the sheet with a grid, (x0, y0, x1, y1) mm; the whole sheet where there is no grid."""
     clear = sheet.grid_amplitude > _CLEAR
     sides: list[float] = []
@@ -273,7 +286,7 @@ def ink_of(sheet: FlatSheet, px_per_mm: float) -> NDArray[np.float32]:
     The grid repeats every 5 mm: the median over all boxes is paper and grid, and what is darker is ink.
     """
     raster = sheet.raster(px_per_mm).numpy()
-    x0, y0, x1, y1 = _paper_box(raster, px_per_mm, _grid_box(sheet))
+    x0, y0, x1, y1 = _paper_box(raster, px_per_mm, grid_box(sheet))
     ink = np.zeros(raster.shape[1:], dtype=np.float32)
     ink[y0:y1, x0:x1] = _ink(raster[:, y0:y1, x0:x1], round(_BOX_MM * px_per_mm))
     return ink
