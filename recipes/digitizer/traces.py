@@ -36,7 +36,8 @@ _OWN = 0.55  # of the distance to the next row: beyond, a stroke may belong to t
 _CLIMB = 0.12  # cost of one pixel up or down where there is no ink
 _TURN_COLUMNS = 2  # half columns on either side of the end of a wave
 _GAP_MM = 0.8  # a longer gap in the ink is a gap in the trace
-_PULSE_MM = (2.0, 11.5)  # width of a pulse: 0.2 s at 12.5 to 50 mm/s, and its edges
+_PULSE_MM = (1.0, 11.5)  # width of a pulse: 0.2 s at 12.5 to 50 mm/s, and its edges; of some machines less
+_WIDE_PULSE_MM, _SAME_PULSE_MM, _SAME_PULSE_HEIGHT = 2.5, 1.0, 0.08  # wider than a wave; place and height in other rows
 _PULSE_HEIGHTS_MM = (5.0, 10.0, 20.0)  # 1 mV at the gains in use
 _PULSE_ZONE_MM = 26.0  # from the end of a row, in which its pulse lies
 
@@ -242,16 +243,14 @@ def _trace_row(ink: InkMap, px_per_mm: float, level: float, apart_mm: float) -> 
     y = np.where(present.repeat(2), (top + trace.height + 0.5) / px_per_mm, np.nan)
     if _is_ruling(y[2 * begin : 2 * end]) or _is_text(trace.stroke_mask[begin:end], px_per_mm):
         return None
-    return _without_pulses(
-        Row(
-            x,
-            close_gaps(y, 2 * px_per_mm),
-            level=float(np.nanmedian(y)),
-            start=float(x[2 * begin]),
-            end=float(x[2 * end - 1]),
-            ink=np.where(present, trace.strength, 0.0).repeat(2),
-            overlap=(trace.overlap & present).repeat(2),
-        )
+    return Row(
+        x,
+        close_gaps(y, 2 * px_per_mm),
+        level=float(np.nanmedian(y)),
+        start=float(x[2 * begin]),
+        end=float(x[2 * end - 1]),
+        ink=np.where(present, trace.strength, 0.0).repeat(2),
+        overlap=(trace.overlap & present).repeat(2),
     )
 
 
@@ -423,10 +422,30 @@ def close_gaps(y: Array, px_per_mm: float) -> Array:
     return result
 
 
-def _without_pulses(row: Row) -> Row:
-    """The row with its calibration pulses, and the start and end of its trace inside them."""
-    step = float((row.x[-1] - row.x[0]) / (row.x.size - 1))
-    pulses = [p for p in (_pulse(row, step, at_start=True), _pulse(row, step, at_start=False)) if p is not None]
+def _read_pulses(rows: Sequence[Row]) -> list[Row]:
+    """The rows with their calibration pulses, and the start and end of their traces inside them.
+
+    Some machines print pulses as narrow as a wave. They count where two rows have them at the same place, equally high.
+    """
+    pulses = [[p for p in (_pulse(row, at_start=True), _pulse(row, at_start=False)) if p is not None] for row in rows]
+    others = [(number, pulse) for number, own in enumerate(pulses) for pulse in own]
+
+    def is_sure(number: int, pulse: CalibrationPulse) -> bool:
+        return pulse.x1 - pulse.x0 >= _WIDE_PULSE_MM or any(
+            abs(other.x0 - pulse.x0) < _SAME_PULSE_MM and abs(other.height / pulse.height - 1) < _SAME_PULSE_HEIGHT
+            for row, other in others
+            if row != number
+        )
+
+    return [
+        _without_pulses(row, [pulse for pulse in own if is_sure(number, pulse)])
+        for number, (row, own) in enumerate(zip(rows, pulses, strict=True))
+    ]
+
+
+def _without_pulses(row: Row, pulses: Sequence[CalibrationPulse]) -> Row:
+    """The row with these pulses, and the start and end of its trace inside them."""
+    step = _step(row)
     start, end = row.start, row.end
     middle = (row.start + row.end) / 2
     for pulse in pulses:
@@ -437,11 +456,17 @@ def _without_pulses(row: Row) -> Row:
     return replace(row, start=start, end=end, pulses=tuple(pulses))
 
 
-def _pulse(row: Row, step: float, *, at_start: bool) -> CalibrationPulse | None:
+def _step(row: Row) -> float:
+    """Between the row's places, mm."""
+    return float((row.x[-1] - row.x[0]) / (row.x.size - 1))
+
+
+def _pulse(row: Row, *, at_start: bool) -> CalibrationPulse | None:
     """The calibration pulse at one end of the row, None without one: a plateau with steep sides.
 
-    Of several candidates, that with the height nearest to 1 mV at a usual gain. step: between the row's places, mm.
+    Of several candidates, that with the height nearest to 1 mV at a usual gain.
     """
+    step = _step(row)
     zone = (row.x < row.start + _PULSE_ZONE_MM) if at_start else (row.x > row.end - _PULSE_ZONE_MM)
     index = np.flatnonzero(zone & np.isfinite(row.y))
     if index.size < 2 / step:
@@ -517,4 +542,4 @@ def find_rows(ink: InkMap, px_per_mm: float) -> list[Row]:
     if not distinct:
         return []
     longest = max(row.end - row.start for row in distinct)
-    return [row for row in distinct if row.end - row.start > 0.45 * longest]
+    return _read_pulses([row for row in distinct if row.end - row.start > 0.45 * longest])
