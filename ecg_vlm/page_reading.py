@@ -6,7 +6,6 @@ from them; a page whose leads cannot be read is shown as it is.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -17,10 +16,10 @@ from ecg_vlm.images import InputPage
 from recipes.digitizer.digitize import digitize
 from recipes.digitizer.plausibility import synchrony
 from recipes.digitizer.result import DigitizedPage
-from render.dataset.rows import Options, make_picture
 from render.errors import InputError
 from render.measurements import measure_page, st_elevation
 from render.pages.options import PageOptions
+from render.pages.page import draw
 from render.record import HIGH_RATE_HZ, LEADS, EcgRecord
 
 FEWEST_LEADS = 6
@@ -112,10 +111,7 @@ def _trace_mm(page: DigitizedPage) -> float:
 
 def drawn_anew(page: DigitizedPage, record: EcgRecord) -> Image.Image:
     """A clean page of the record in the page's format, or with one strip where every lead is there for all the time."""
-    options = Options(layout=_format_for(page, record), width=_WIDTH, lenient=True)
-    picture, _ = make_picture(record, 0, options)
-    with Image.open(io.BytesIO(picture.data)) as image:
-        return image.convert("RGB")
+    return draw(record, layout=_format_for(page, record), width=_WIDTH).to_pil()
 
 
 def _format_for(page: DigitizedPage, record: EcgRecord) -> str:

@@ -177,7 +177,7 @@ def test_a_process_exits_with_the_code(tmp_path):
         text=True,
         check=False,
     )
-    assert call.returncode == 2 and call.stderr.count("\n") == 1 and "no such image file" in call.stderr
+    assert call.returncode == 2 and call.stderr.count("\n") == 1 and "no such file or folder" in call.stderr
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_a_process_exits_with_the_code(tmp_path):
         (["finetune", "quikstart"], "these ship: "),
         (["finetune", "quickstart", "--speed"], "unknown argument --speed"),
         (["finetune", "quickstart", "data.train=/nowhere"], "no such data set folder"),
-        (["ask", "/nowhere.png"], "no such image file"),
+        (["ask", "/nowhere.png"], "no such file or folder"),
         (["evaluate", "nano", "--data", "/nowhere", "--out", "x"], "no such data set folder"),
         (["baseline", "train", "vgg", "--data", "simulated", "--out", "x"], "no such network"),
         (["parse", "/nowhere.txt"], "cannot be read"),

@@ -14,12 +14,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 from eval.metrics.signal_to_noise import MOST_DB, signal_to_noise_db
 from recipes.digitizer import training
-from recipes.digitizer.digitize import digitize
+from recipes.digitizer.digitize import _name_strips, digitize
 from recipes.digitizer.grid import find_grid
 from recipes.digitizer.picture import as_picture
 from recipes.digitizer.refine import fit_pen
-from recipes.digitizer.result import DigitizedPage
+from recipes.digitizer.result import DigitizedLead, DigitizedPage
 from recipes.digitizer.straighten import straighten
+from recipes.digitizer.traces import Row, _read_pulses
 from render.dataset.rows import Options, make_picture
 from render.errors import InputError
 from render.pages.geometry import PageGeometry, transform_points
@@ -315,3 +316,31 @@ def test_an_interrupted_training_gives_the_same_weights(tmp_path: Path, monkeypa
     training.train_network(parts, 3, report=lines.append)
     assert [line.split(":")[0] for line in lines] == ["step 3"]
     assert (whole / "weights.safetensors").read_bytes() == (parts / "weights.safetensors").read_bytes()
+
+
+def test_a_strip_is_named_by_the_trace_that_it_shares_with_a_column():
+    signal = simulate(3, ["SR"]).signal
+    no_path = np.zeros((0, 2), np.float32)
+
+    def lead(name, shown, start, seconds):
+        samples = signal[LEADS.index(shown), round(start * 500) : round((start + seconds) * 500)]
+        return DigitizedLead(name, start, samples, 1.0, (), no_path)
+
+    columns = [lead(name, name, 2.5 * (k // 3), 2.5) for k, name in enumerate(LEADS)]
+    assert [leads[-1].lead for shown in ("V1", "II", "V5")
+            if (leads := _name_strips([*columns, lead("II", shown, 0.0, 10.0)]))] == ["V1", "II", "V5"]  # fmt: skip
+    noise = DigitizedLead("II", 0.0, np.random.default_rng(0).normal(size=5000).astype(np.float32), 1.0, (), no_path)
+    assert _name_strips([*columns, noise])[-1].lead == "II"
+
+
+def test_narrow_pulses_count_where_two_rows_have_them():
+    """Of one machine they are 2 mm wide, as narrow as a wave."""
+    x = np.arange(0.0, 250.0, 0.1)
+
+    def row(level, pulse_at):
+        y = np.full(x.size, level)
+        y[(x >= pulse_at) & (x < pulse_at + 2.0)] -= 10.0
+        return Row(x, y, level, 0.0, 250.0, np.ones(x.size), np.zeros(x.size, np.bool_))
+
+    assert [len(r.pulses) for r in _read_pulses([row(30.0, 5.0), row(60.0, 5.1)])] == [1, 1]
+    assert [len(r.pulses) for r in _read_pulses([row(30.0, 5.0), row(60.0, 15.0)])] == [0, 0]

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from ecg_vlm import documents, images
+from ecg_vlm.answers import QuestionAnswer
 from ecg_vlm.cli import main
 from ecg_vlm.images import (
     MOST_PAGES,
@@ -320,11 +321,13 @@ class FakeReader:
     def prefill(self, pages: list[Image.Image]) -> int:
         return len(pages)
 
+    name = "fake"
+
+    def answer(self, prefill: int, question: str, **_: object) -> QuestionAnswer:
+        return QuestionAnswer(question, "Sinus rhythm.")
+
     def ask(self, prefill: int, questions: list[str], **_: object) -> list[str]:
         return ["Sinus rhythm."] * len(questions)
-
-    def contradictions(self, *_: object) -> dict[str, float]:
-        return {}
 
 
 # ---- standard input, several files, folders

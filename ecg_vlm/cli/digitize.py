@@ -110,9 +110,13 @@ def digitize_file(file: Path, name: str, out: Path, sampling_rate: float | None,
 
     from render.io import write_json
 
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)  # of small work; on shared cores more threads wait for each other
-    digest = "" if str(file) == "-" else hashlib.sha256(file.read_bytes()).hexdigest()
-    pages = list(_pages(file, name, out, sampling_rate))
+    try:
+        digest = "" if str(file) == "-" else hashlib.sha256(file.read_bytes()).hexdigest()
+        pages = list(_pages(file, name, out, sampling_rate))
+    finally:
+        torch.set_num_threads(threads)
     write_json(_result_file(out, name), {"sha256": digest, "pages": pages})
     step()
 

@@ -7,6 +7,7 @@ the sheet it takes the one with the best rows and names.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -28,6 +29,9 @@ from render.record import HIGH_RATE_HZ
 
 _USUAL_SPEED, _USUAL_GAIN = 25.0, 10.0  # mm/s, mm/mV
 _LONGEST_SECONDS = 13.0  # of columns that follow each other in time
+_STRIP_SHIFT_S = 0.1  # between a strip and the columns above
+_STRIP_RATIO = 1.8  # of a strip's length to a column's
+_ALIKE, _ALIKE_RATIO = 0.85, 0.4  # a strip's correlation with its lead's column; what it lacks against another's
 _USUAL_WIDTH_MM = 280.0  # of a page without a grid
 _LEAST_INK_SCALE, _MOST_INK_SCALE = 4, 8  # pixels per mm; narrow waves vanish below, and time is lost above
 _UPRIGHT_NAMES, _UPRIGHT_AGREEMENT = 5, 0.7  # enough names in their places to leave out the other orientations
@@ -164,10 +168,11 @@ def _page(reading: _Reading, layout: PageLayout, grid: Grid | None) -> Digitized
     # A 12-lead ECG is 10 s long: columns that are longer in all show the same time.
     sequential = (right - left) / speed < _LONGEST_SECONDS
     leads = [_lead(reading, span, left if sequential else span.x0, speed, gain) for span in layout.spans]
+    present = [lead for lead in leads if lead is not None]
     return DigitizedPage(
         layout=layout.format,
         order=layout.order,
-        leads=tuple(lead for lead in leads if lead is not None),
+        leads=tuple(_name_strips(present)) if sequential else tuple(present),
         mm_per_s=speed,
         mm_per_mv=gain,
         speed_from="pulse" if pulse_speed else "usual",
@@ -180,6 +185,37 @@ def _page(reading: _Reading, layout: PageLayout, grid: Grid | None) -> Digitized
         remarks=tuple(_page_remarks(layout, grid, pulse_gain)),
         outline=reading.sheet.outline(),
     )
+
+
+def _name_strips(leads: Sequence[DigitizedLead]) -> list[DigitizedLead]:
+    """The leads with rhythm strips named by what they show: in a lead's column, its strip has the very same trace."""
+    shortest = min(lead.seconds for lead in leads)
+    columns = [lead for lead in leads if lead.seconds < _STRIP_RATIO * shortest]
+    result = []
+    for lead in leads:
+        alike = (
+            {column.lead: _likeness(lead, column) for column in columns}
+            if lead.seconds >= _STRIP_RATIO * shortest
+            else {}
+        )
+        best = max(alike, key=lambda name: alike[name], default=lead.lead)
+        if alike and alike[best] > _ALIKE and 1 - alike[best] < _ALIKE_RATIO * (1 - alike.get(lead.lead, 0.0)):
+            lead = replace(lead, lead=best)
+        result.append(lead)
+    return result
+
+
+def _likeness(strip: DigitizedLead, column: DigitizedLead) -> float:
+    """Correlation of a strip with a column's lead over the column's time, at the best shift of `_STRIP_SHIFT_S`."""
+    samples = np.nan_to_num(column.millivolts.astype(np.float64))
+    start = round((column.start_s - strip.start_s) * HIGH_RATE_HZ)
+    shift = round(_STRIP_SHIFT_S * HIGH_RATE_HZ)
+    best = 0.0
+    for first in range(max(0, start - shift), start + shift + 1, 5):
+        part = np.nan_to_num(strip.millivolts[first : first + samples.size].astype(np.float64))
+        if part.size >= HIGH_RATE_HZ and part.std() > 0 and samples[: part.size].std() > 0:
+            best = max(best, float(np.corrcoef(part, samples[: part.size])[0, 1]))
+    return best
 
 
 def _page_remarks(layout: PageLayout, grid: Grid | None, pulse_gain: float | None) -> list[str]:
