@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from eval.metrics.signal_to_noise import MOST_DB, signal_to_noise_db
 from recipes.digitizer import training
@@ -344,3 +344,46 @@ def test_narrow_pulses_count_where_two_rows_have_them():
 
     assert [len(r.pulses) for r in _read_pulses([row(30.0, 5.0), row(60.0, 5.1)])] == [1, 1]
     assert [len(r.pulses) for r in _read_pulses([row(30.0, 5.0), row(60.0, 15.0)])] == [0, 0]
+
+
+@pytest.fixture(scope="module")
+def plain_page() -> Image.Image:
+    """A clean page as small as screenshots are, and its photos' raw material."""
+    picture, _ = make_picture(simulate(3, ["SR"]), 0, Options())
+    with Image.open(io.BytesIO(picture.data)) as image:
+        return image.convert("RGB")
+
+
+def _inverted(page: Image.Image) -> Image.Image:
+    return ImageOps.invert(page)
+
+
+def _half_size(page: Image.Image) -> Image.Image:
+    return page.resize((page.width // 2, page.height // 2), Image.Resampling.LANCZOS)
+
+
+def _on_a_table(page: Image.Image) -> Image.Image:
+    table = Image.new("RGB", (2400, 1500), (96, 62, 40))
+    table.paste(page.rotate(4, Image.Resampling.BICUBIC, expand=True, fillcolor=(96, 62, 40)), (700, 450))
+    return table
+
+
+def _two_on_a_sheet(page: Image.Image) -> Image.Image:
+    sheet = Image.new("RGB", (page.width, 2 * page.height), "white")
+    sheet.paste(page, (0, 0))
+    sheet.paste(page, (0, page.height))
+    return sheet
+
+
+@pytest.mark.parametrize("change", [_inverted, _half_size, _on_a_table, _two_on_a_sheet])
+def test_dark_small_distant_and_double_pages_are_read(change: Callable[[Image.Image], Image.Image], plain_page):
+    picture = change(plain_page)
+    page = digitize(picture)
+    assert page.layout == "3x4+1R" and page.rotation_degrees == 0 and page.name_agreement > 0.8
+    reference = simulate(3, ["SR"]).lead("II")
+    (strip,) = (lead for lead in page.leads if lead.seconds > 5)
+    assert signal_to_noise_db([(reference, strip.millivolts)], 500) > 8
+    x0, y0 = strip.path.min(axis=0)
+    x1, y1 = strip.path.max(axis=0)
+    assert 0 <= x0 < x1 <= picture.width and 0 <= y0 < y1 <= picture.height
+    assert ("two ECGs" in " ".join(page.remarks)) == (change is _two_on_a_sheet)

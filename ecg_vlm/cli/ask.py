@@ -161,6 +161,8 @@ def _print(answers: PageAnswers, source: str) -> None:
         if answer.contradicted:
             doubts = (f"{STATEMENTS[code].name} {p:.2f}" for code, p in answer.contradicted.items())
             print(f"  (it says otherwise when asked about each alone; P(present): {', '.join(doubts)})")
+    for remark in answers.reading.page.remarks if answers.reading.page else ():
+        print_note(f"{answers.page.source}: {remark}")
     for warning in answers.warnings:
         print(f"Warning: {warning}")
     if answers.reading.measurements:

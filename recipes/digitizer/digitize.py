@@ -14,6 +14,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from scipy.ndimage import find_objects, label, uniform_filter
 
 from recipes.digitizer.grid import Grid, find_grid
 from recipes.digitizer.layout import PageLayout, Span, align_rows, pulse_scales, read_layout
@@ -28,6 +29,11 @@ from render.errors import InputError
 from render.record import HIGH_RATE_HZ
 
 _USUAL_SPEED, _USUAL_GAIN = 25.0, 10.0  # mm/s, mm/mV
+_SMALL_PX, _DARK_LEVEL = 900, 100  # of the longer side; of 255, of most pixels
+_COARSE_PX = 250  # of the picture in which the sheet is looked for
+_LEAST_SHEET, _MOST_SHEET, _SHEET_FILL = 0.03, 0.65, 0.6  # its share of the picture; of its box
+_FEWEST_ROWS = 3  # of an ECG, where two stand on a sheet
+_SHEET_CONTRAST = 60.0  # of 255
 _LONGEST_SECONDS = 13.0  # of columns that follow each other in time
 _STRIP_SHIFT_S = 0.1  # between a strip and the columns above
 _STRIP_RATIO = 1.8  # of a strip's length to a column's
@@ -56,6 +62,7 @@ class _Reading:
     quarters: int
     rows: tuple[Row, ...]
     layout: PageLayout | None
+    sheets: int = 1
 
     @property
     def score(self) -> float:
@@ -76,19 +83,70 @@ def digitize(image: Image.Image, network: NameNetwork | None = None) -> Digitize
     Raises:
         InputError: For a picture that is too small, shows no traces, or shows them in no known layout.
     """
-    upright = ImageOps.exif_transpose(image)
+    upright = ImageOps.exif_transpose(image).convert("RGB")
     if max(upright.size) < _SMALLEST_PX:
         raise InputError(f"{upright.width} x {upright.height} pixels are too few; {_SMALLEST_PX} are needed")
-    factor = -(-max(upright.size) // _LARGEST_PX)
-    picture = as_picture(upright.convert("RGB").reduce(factor))
+    network = network or _default_network()
+    box = _paper_box(upright)
+    part = upright if box is None else upright.crop(box)
+    try:
+        page = _digitize_light(part, network)
+    except InputError:
+        if np.median(np.asarray(part.convert("L").reduce(4))) > _DARK_LEVEL:
+            raise
+        page = _digitize_light(ImageOps.invert(part), network)  # light traces on a dark screen
+    return page if box is None else _shifted(page, box[0], box[1])
+
+
+def _paper_box(upright: Image.Image) -> tuple[int, int, int, int] | None:
+    """The part of a photo (pixels) that holds the sheet, where this lies on something much darker; else None."""
+    step = max(1, max(upright.size) // _COARSE_PX)
+    grey = np.asarray(upright.convert("L").reduce(step), dtype=np.float32)
+    bright = grey > (np.percentile(grey, 99) + np.percentile(grey, 5)) / 2
+    labels, _ = label(uniform_filter(bright.astype(np.float32), 5) > 0.5)
+    sizes = np.bincount(labels.ravel())[1:]
+    if not sizes.size or not _LEAST_SHEET < sizes.max() / grey.size < _MOST_SHEET:
+        return None
+    rows, columns = find_objects(labels)[int(np.argmax(sizes))]
+    inside = labels == int(np.argmax(sizes)) + 1
+    filled = sizes.max() / ((rows.stop - rows.start) * (columns.stop - columns.start))
+    if filled < _SHEET_FILL or np.median(grey[inside]) - np.median(grey[~inside]) < _SHEET_CONTRAST:
+        return None
+    margin = round(0.02 * max(grey.shape)) + 2
+    left, top = max(0, columns.start - margin) * step, max(0, rows.start - margin) * step
+    right, bottom = (columns.stop + margin) * step, (rows.stop + margin) * step
+    return left, top, min(upright.width, right), min(upright.height, bottom)
+
+
+def _shifted(page: DigitizedPage, x: int, y: int) -> DigitizedPage:
+    """The page of a part of a picture, in pixels of the whole."""
+    corner = np.array([x, y], dtype=np.float32)
+    leads = tuple(replace(lead, path=lead.path + corner) for lead in page.leads)
+    return replace(page, leads=leads, outline=page.outline + corner)
+
+
+def _digitize_light(upright: Image.Image, network: NameNetwork | None) -> DigitizedPage:
+    """As `digitize`, for dark traces on light paper."""
+    small, scale_to_picture = _resize(upright)
+    picture = as_picture(small)
     grid = find_grid(picture)
     sheet = straighten(picture, grid) if grid else _sheet_without_grid(picture)
-    reading = _best_reading(sheet, network or _default_network())
+    reading = _best_reading(sheet, network)
     if reading.layout is None:
         raise InputError(_no_layout_message(reading, grid))
     scale = _ink_scale(reading.sheet)
     rows = refine_rows(ink_of(reading.sheet, scale), scale, reading.rows, reading.layout.spans)
-    return _in_full_pixels(_page(replace(reading, rows=tuple(rows)), reading.layout, grid), factor)
+    return _in_full_pixels(_page(replace(reading, rows=tuple(rows)), reading.layout, grid), scale_to_picture)
+
+
+def _resize(upright: Image.Image) -> tuple[Image.Image, float]:
+    """The picture in the size to be read in, and how much larger the original is: pixels per pixel."""
+    longest = max(upright.size)
+    if longest < _SMALL_PX:  # lines a pixel wide, two pixels apart, are no waves for a Fourier transform
+        width, height = (2 * side for side in upright.size)
+        return upright.resize((width, height), Image.Resampling.BICUBIC), 0.5
+    factor = -(-longest // _LARGEST_PX)
+    return upright.reduce(factor), float(factor)
 
 
 def _ink_scale(sheet: FlatSheet) -> float:
@@ -96,7 +154,7 @@ def _ink_scale(sheet: FlatSheet) -> float:
     return float(np.clip(round(sheet.picture_scale), _LEAST_INK_SCALE, _MOST_INK_SCALE))
 
 
-def _in_full_pixels(page: DigitizedPage, factor: int) -> DigitizedPage:
+def _in_full_pixels(page: DigitizedPage, factor: float) -> DigitizedPage:
     """The page of a picture that was reduced by `factor`, in pixels of the original picture."""
     if factor == 1:
         return page
@@ -157,7 +215,13 @@ def _read(sheet: FlatSheet, quarters: int, network: NameNetwork | None) -> _Read
     rows = find_rows(ink, scale)
     names = find_names(ink, scale, rows, network) if rows and network is not None else []
     rows = align_rows(rows)
-    return _Reading(sheet, quarters, tuple(rows), read_layout(rows, names))
+    layout = read_layout(rows, names)
+    half = len(rows) // 2
+    if layout is None and half >= _FEWEST_ROWS and len(rows) == 2 * half:  # as many rows as two sheets have
+        middle = (rows[half - 1].level + rows[half].level) / 2
+        if layout := read_layout(rows[:half], [name for name in names if name.y < middle]):
+            return _Reading(sheet, quarters, tuple(rows[:half]), layout, sheets=2)
+    return _Reading(sheet, quarters, tuple(rows), layout)
 
 
 def _page(reading: _Reading, layout: PageLayout, grid: Grid | None) -> DigitizedPage:
@@ -182,7 +246,7 @@ def _page(reading: _Reading, layout: PageLayout, grid: Grid | None) -> Digitized
         px_per_mm=reading.sheet.picture_scale,
         name_count=round(layout.name_weight),
         name_agreement=layout.agreement,
-        remarks=tuple(_page_remarks(layout, grid, pulse_gain)),
+        remarks=tuple(_page_remarks(layout, grid, pulse_gain, reading.sheets)),
         outline=reading.sheet.outline(),
     )
 
@@ -218,8 +282,10 @@ def _likeness(strip: DigitizedLead, column: DigitizedLead) -> float:
     return best
 
 
-def _page_remarks(layout: PageLayout, grid: Grid | None, pulse_gain: float | None) -> list[str]:
+def _page_remarks(layout: PageLayout, grid: Grid | None, pulse_gain: float | None, sheets: int) -> list[str]:
     remarks = []
+    if sheets > 1:
+        remarks.append("two ECGs on one sheet: the upper one is read; crop the picture to the other to read that")
     if grid is None:
         remarks.append("no grid: the scale is taken from the usual width of a page, and millivolts may be far off")
     if pulse_gain is None:
