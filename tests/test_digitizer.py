@@ -387,3 +387,13 @@ def test_dark_small_distant_and_double_pages_are_read(change: Callable[[Image.Im
     x1, y1 = strip.path.max(axis=0)
     assert 0 <= x0 < x1 <= picture.width and 0 <= y0 < y1 <= picture.height
     assert ("two ECGs" in " ".join(page.remarks)) == (change is _two_on_a_sheet)
+
+
+def test_a_pulse_that_stands_below_the_trace_has_its_own_foot():
+    """Of one generator the pulse is centred on the level of the trace: 1 mV reaches only half as far above that."""
+    x = np.arange(0.0, 250.0, 0.1)
+    y = np.full(x.size, 30.0)
+    y[x < 2.0], y[(x >= 2.0) & (x < 7.0)], y[(x >= 7.0) & (x < 8.0)], y[(x >= 8.0) & (x < 10.0)] = 35, 25, 35, np.nan
+    row = Row(x, y, 30.0, 0.0, 250.0, np.ones(x.size), np.zeros(x.size, np.bool_))
+    (pulse,) = _read_pulses([row])[0].pulses
+    assert abs(pulse.height - 10.0) < 0.1

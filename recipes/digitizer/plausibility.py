@@ -21,9 +21,15 @@ def synchrony(page: DigitizedPage) -> float:
     The median correlation over all pairs of leads of a column. The leads of an ECG share their QRS complexes; lines of
     text, curves of a chart and textures share nothing. 0 where no two leads stand in one column.
     """
-    columns: dict[tuple[int, int], list[NDArray[np.float64]]] = defaultdict(list)
-    for lead in page.leads:
-        columns[round(lead.start_s * 4), round(lead.seconds * 4)].append(_steepness(lead.millivolts))
+    columns: dict[tuple[int, int, int], list[NDArray[np.float64]]] = defaultdict(list)
+    axis = page.rotation_degrees // 90 % 2  # of the picture, along which the columns follow each other
+    places = [float(lead.path[:, axis].mean()) if len(lead.path) else 0.0 for lead in page.leads]
+    ends = [float(end) for lead in page.leads if len(lead.path) for end in (lead.path[0, axis], lead.path[-1, axis])]
+    third = max((max(ends) - min(ends)) / 3, 1.0) if ends else 1.0
+    for lead, place in zip(page.leads, places, strict=True):
+        # Columns that were recorded at the same time differ by their place alone; their times may be a little apart.
+        column = int((place - min(ends, default=0.0)) / third)
+        columns[round(lead.start_s * 4), round(lead.seconds * 4), column].append(_steepness(lead.millivolts))
     correlations = []
     for leads in columns.values():
         size = min(lead.size for lead in leads)

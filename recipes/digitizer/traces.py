@@ -39,6 +39,7 @@ _GAP_MM = 0.8  # a longer gap in the ink is a gap in the trace
 _PULSE_MM = (1.0, 11.5)  # width of a pulse: 0.2 s at 12.5 to 50 mm/s, and its edges; of some machines less
 _WIDE_PULSE_MM, _SAME_PULSE_MM, _SAME_PULSE_HEIGHT = 2.5, 1.0, 0.08  # wider than a wave; place and height in other rows
 _PULSE_HEIGHTS_MM = (5.0, 10.0, 20.0)  # 1 mV at the gains in use
+_FOOT_MM = 0.8  # of a pulse, at the end of the row
 _PULSE_ZONE_MM = 26.0  # from the end of a row, in which its pulse lies
 
 
@@ -473,8 +474,10 @@ def _pulse(row: Row, *, at_start: bool) -> CalibrationPulse | None:
         return None
     x, y = row.x[index], row.y[index]
     candidates: list[tuple[float, CalibrationPulse]] = []
+    end = max(1, round(_FOOT_MM / step))
+    own_foot = float(np.median(y[:end] if at_start else y[-end:]))  # some machines draw it below the trace's level
     for height in _PULSE_HEIGHTS_MM:
-        for foot in (row.level, float(np.nanpercentile(y, 85))):
+        for foot in (row.level, float(np.nanpercentile(y, 85)), own_foot):
             for pulse in _plateaus(x, y, foot, height, step):
                 misfit = abs(pulse.height - height) / height + 0.05 * (height != 10.0)
                 candidates.append((misfit, pulse))
