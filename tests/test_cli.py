@@ -259,6 +259,13 @@ def test_ask_reads_a_folder_a_page_an_object(page, tmp_path, capsys):
         assert af["understood"] and not hospital["understood"] and not hospital["answer"].startswith(("No", "Yes"))
 
 
+def test_ask_refuses_a_folder_of_which_no_file_can_be_read(tmp_path, capsys):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(b"no picture")
+    code, out, err = run(capsys, "ask", tmp_path)
+    assert code == 2 and out == "" and err.splitlines()[-1].endswith("none of 2 files can be read")
+
+
 def test_ask_decides_once_whether_a_picture_can_be_read(tmp_path, capsys):
     """Noise is no ECG, whatever is asked about it."""
     noise = np.random.default_rng(0).integers(0, 255, (600, 900, 3), dtype=np.uint8)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +64,9 @@ def run(arguments: argparse.Namespace) -> None:
     if a.show and (len(files) > 1 or a.all_pages):
         raise InputError("--show draws one page; give one image")
     pages = _pages(files, a)
-    first = next(pages)
+    first = next(pages, None)  # before the model is loaded
+    if first is None:
+        raise InputError(f"none of {len(files)} files can be read")
     with waiting(f"loading {a.model}"):
         fast = a.own_process and a.model == "nano" and fast_start.prepare()  # before anything below imports torch
         from ecg_vlm.page_answers import answer_page
@@ -73,7 +76,7 @@ def run(arguments: argparse.Namespace) -> None:
         reader = _fast_reader() if fast else Reader.load(a.model)
     questions = [*questions, *a.questions] or [OPEN_QUESTION]
     several = len(files) > 1 or a.all_pages
-    for page in _with_first(first, pages):
+    for page in chain([first], pages):
         answers = answer_page(
             reader, page, questions, scores=a.statements, as_is=a.as_is, max_new_tokens=a.max_new_tokens
         )
@@ -134,11 +137,6 @@ def _pages(files: Sequence[Path], arguments: argparse.Namespace) -> Iterator[Inp
         if page.count > 1:
             print_note(_page_in_words(page))
         yield page
-
-
-def _with_first(first: InputPage, others: Iterator[InputPage]) -> Iterator[InputPage]:
-    yield first
-    yield from others
 
 
 def _show(answers: PageAnswers, page: InputPage, file: Path) -> None:
