@@ -9,7 +9,7 @@ from typing import Any
 
 from ecg_vlm import __version__
 from ecg_vlm.images import InputPage
-from ecg_vlm.page_reading import PICTURE, PageReading, read_page
+from ecg_vlm.page_reading import PageReading, read_page
 from ecg_vlm.reader import QuestionAnswer, Reader
 from eval.parser.parse import parse, refusal
 from render.dialogues.wording import OPEN_QUESTION
@@ -88,11 +88,9 @@ def answer_page(
     reading = read_page(page, as_is=as_is)
     prefill = reader.prefill([reading.view])
     # A page of which the leads were read is an ECG; of any other the model says whether it can be read, once for all.
-    reason = ""
-    if reading.source == PICTURE and reading.page is None:
+    if reading.reason:
         opinion = reader.ask(prefill, [OPEN_QUESTION], max_new_tokens=max_new_tokens)[0]
-        reason = refusal(opinion)
-        if reason:
+        if reason := refusal(opinion):
             answers = tuple(QuestionAnswer(question, opinion) for question in questions)
             return PageAnswers(page, reader.name, reading, f"{reason}; {reading.reason}", answers)
     answers = tuple(reader.answer(prefill, question, max_new_tokens=max_new_tokens) for question in questions)

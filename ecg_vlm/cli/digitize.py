@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -96,10 +95,12 @@ def _result(out: Path, name: str) -> dict[str, Any]:
 
 def _is_done(file: Path, name: str, out: Path) -> bool:
     """Whether OUT holds the whole result of this very file."""
+    from render.io import file_digest
+
     if str(file) == "-" or not _result_file(out, name).is_file():
         return False
     try:
-        return bool(_result(out, name)["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest())
+        return bool(_result(out, name)["digest"] == file_digest(file))
     except (KeyError, TypeError, ValueError, OSError):
         return False
 
@@ -108,16 +109,16 @@ def digitize_file(file: Path, name: str, out: Path, sampling_rate: float | None,
     """Write the results of all pages of a file, and last the file that says so."""
     import torch
 
-    from render.io import write_json
+    from render.io import file_digest, write_json
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # of small work; on shared cores more threads wait for each other
     try:
-        digest = "" if str(file) == "-" else hashlib.sha256(file.read_bytes()).hexdigest()
+        digest = "" if str(file) == "-" else file_digest(file)
         pages = list(_pages(file, name, out, sampling_rate))
     finally:
         torch.set_num_threads(threads)
-    write_json(_result_file(out, name), {"sha256": digest, "pages": pages})
+    write_json(_result_file(out, name), {"digest": digest, "pages": pages})
     step()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ from render.dialogues.compose import DIALOGUE_TASKS, FORMS, Dialogue, statement_
 from render.dialogues.language import language_of
 from render.dialogues.wording import GERMAN_QUESTIONS, REPORT_QUESTIONS, pick_question
 from render.errors import InputError
+from render.io import file_digest
 from render.statements import STATEMENTS
 
 # What a camera or a scanner has compressed with loss does so again: as PNG, a photo would be ten times as large.
@@ -111,7 +111,7 @@ def write_pictures(
         "options": {name: value for name, value in asdict(options).items() if name != "straighten" or value},
         "told": source.dialogue_file,
     }
-    digests = {"source": _sha256(source.index), "dialogues": ""}
+    digests = {"source": file_digest(source.index), "dialogues": ""}
     return write_rows(
         PictureRows(source, options),
         out,
@@ -190,8 +190,3 @@ def _page_image(picture: LabelledPicture) -> Image.Image:
             f"its number in column page and an id in column id"
         )
     return page.image
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

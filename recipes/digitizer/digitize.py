@@ -24,7 +24,7 @@ from recipes.digitizer.picture import Picture, as_picture
 from recipes.digitizer.refine import refine_rows
 from recipes.digitizer.result import DigitizedLead, DigitizedPage
 from recipes.digitizer.straighten import FlatSheet, ink_of, rotate_sheet, sheet_at_scale, straighten
-from recipes.digitizer.traces import Row, find_rows
+from recipes.digitizer.traces import InkMap, Row, find_rows
 from render.errors import InputError
 from render.record import HIGH_RATE_HZ
 
@@ -54,12 +54,15 @@ class _Reading:
     Attributes:
         sheet: with its content in this orientation.
         quarters: counter-clockwise quarter turns from the picture.
+        ink: of the sheet, at `_ink_scale`.
         rows: of traces.
         layout: None where the rows fit none.
+        sheets: ECGs on it, of which `rows` are those of the first.
     """
 
     sheet: FlatSheet
     quarters: int
+    ink: InkMap
     rows: tuple[Row, ...]
     layout: PageLayout | None
     sheets: int = 1
@@ -95,7 +98,7 @@ def digitize(image: Image.Image, network: NameNetwork | None = None) -> Digitize
         if np.median(np.asarray(part.convert("L").reduce(4))) > _DARK_LEVEL:
             raise
         page = _digitize_light(ImageOps.invert(part), network)  # light traces on a dark screen
-    return page if box is None else _shifted(page, box[0], box[1])
+    return page if box is None else _mapped(page, 1.0, np.array(box[:2], dtype=np.float32))
 
 
 def _paper_box(upright: Image.Image) -> tuple[int, int, int, int] | None:
@@ -118,25 +121,24 @@ def _paper_box(upright: Image.Image) -> tuple[int, int, int, int] | None:
     return left, top, min(upright.width, right), min(upright.height, bottom)
 
 
-def _shifted(page: DigitizedPage, x: int, y: int) -> DigitizedPage:
-    """The page of a part of a picture, in pixels of the whole."""
-    corner = np.array([x, y], dtype=np.float32)
-    leads = tuple(replace(lead, path=lead.path + corner) for lead in page.leads)
-    return replace(page, leads=leads, outline=page.outline + corner)
+def _mapped(page: DigitizedPage, factor: float, offset: float | NDArray[np.float32]) -> DigitizedPage:
+    """The page in the pixels of a larger picture: of the one that was reduced by `factor`, or that it is a part of."""
+    leads = tuple(replace(lead, path=lead.path * factor + offset) for lead in page.leads)
+    return replace(page, leads=leads, outline=page.outline * factor + offset, px_per_mm=page.px_per_mm * factor)
 
 
 def _digitize_light(upright: Image.Image, network: NameNetwork | None) -> DigitizedPage:
     """As `digitize`, for dark traces on light paper."""
-    small, scale_to_picture = _resize(upright)
+    small, factor = _resize(upright)
     picture = as_picture(small)
     grid = find_grid(picture)
     sheet = straighten(picture, grid) if grid else _sheet_without_grid(picture)
     reading = _best_reading(sheet, network)
     if reading.layout is None:
         raise InputError(_no_layout_message(reading, grid))
-    scale = _ink_scale(reading.sheet)
-    rows = refine_rows(ink_of(reading.sheet, scale), scale, reading.rows, reading.layout.spans)
-    return _in_full_pixels(_page(replace(reading, rows=tuple(rows)), reading.layout, grid), scale_to_picture)
+    rows = refine_rows(reading.ink, _ink_scale(reading.sheet), reading.rows, reading.layout.spans)
+    page = _page(replace(reading, rows=tuple(rows)), reading.layout, grid)
+    return page if factor == 1 else _mapped(page, factor, (factor - 1) / 2)  # between the centres of the pixels
 
 
 def _resize(upright: Image.Image) -> tuple[Image.Image, float]:
@@ -152,15 +154,6 @@ def _resize(upright: Image.Image) -> tuple[Image.Image, float]:
 def _ink_scale(sheet: FlatSheet) -> float:
     """Pixels per mm of the ink from which rows and names are read: about those of the picture."""
     return float(np.clip(round(sheet.picture_scale), _LEAST_INK_SCALE, _MOST_INK_SCALE))
-
-
-def _in_full_pixels(page: DigitizedPage, factor: float) -> DigitizedPage:
-    """The page of a picture that was reduced by `factor`, in pixels of the original picture."""
-    if factor == 1:
-        return page
-    leads = tuple(replace(lead, path=lead.path * factor + (factor - 1) / 2) for lead in page.leads)
-    outline = page.outline * factor + (factor - 1) / 2
-    return replace(page, leads=leads, outline=outline, px_per_mm=page.px_per_mm * factor)
 
 
 @lru_cache(maxsize=1)
@@ -220,8 +213,8 @@ def _read(sheet: FlatSheet, quarters: int, network: NameNetwork | None) -> _Read
     if layout is None and half >= _FEWEST_ROWS and len(rows) == 2 * half:  # as many rows as two sheets have
         middle = (rows[half - 1].level + rows[half].level) / 2
         if layout := read_layout(rows[:half], [name for name in names if name.y < middle]):
-            return _Reading(sheet, quarters, tuple(rows[:half]), layout, sheets=2)
-    return _Reading(sheet, quarters, tuple(rows), layout)
+            return _Reading(sheet, quarters, ink, tuple(rows[:half]), layout, sheets=2)
+    return _Reading(sheet, quarters, ink, tuple(rows), layout)
 
 
 def _page(reading: _Reading, layout: PageLayout, grid: Grid | None) -> DigitizedPage:
@@ -253,20 +246,17 @@ def _page(reading: _Reading, layout: PageLayout, grid: Grid | None) -> Digitized
 
 def _name_strips(leads: Sequence[DigitizedLead]) -> list[DigitizedLead]:
     """The leads with rhythm strips named by what they show: in a lead's column, its strip has the very same trace."""
-    shortest = min(lead.seconds for lead in leads)
-    columns = [lead for lead in leads if lead.seconds < _STRIP_RATIO * shortest]
-    result = []
-    for lead in leads:
-        alike = (
-            {column.lead: _likeness(lead, column) for column in columns}
-            if lead.seconds >= _STRIP_RATIO * shortest
-            else {}
-        )
-        best = max(alike, key=lambda name: alike[name], default=lead.lead)
-        if alike and alike[best] > _ALIKE and 1 - alike[best] < _ALIKE_RATIO * (1 - alike.get(lead.lead, 0.0)):
-            lead = replace(lead, lead=best)
-        result.append(lead)
-    return result
+    longest_column = _STRIP_RATIO * min(lead.seconds for lead in leads)
+    columns = [lead for lead in leads if lead.seconds < longest_column]
+    return [lead if lead.seconds < longest_column else _name_strip(lead, columns) for lead in leads]
+
+
+def _name_strip(strip: DigitizedLead, columns: Sequence[DigitizedLead]) -> DigitizedLead:
+    """The strip with the name of the column that it is most like, where that is clearly more than its own name's."""
+    alike = {column.lead: _likeness(strip, column) for column in columns}
+    best = max(alike, key=lambda name: alike[name])
+    is_clear = alike[best] > _ALIKE and 1 - alike[best] < _ALIKE_RATIO * (1 - alike.get(strip.lead, 0.0))
+    return replace(strip, lead=best) if is_clear else strip
 
 
 def _likeness(strip: DigitizedLead, column: DigitizedLead) -> float:
