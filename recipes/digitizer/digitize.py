@@ -305,7 +305,7 @@ def _lead(reading: _Reading, span: Span, page_start: float, speed: float, gain: 
     level = _zero_level(y)
     millivolts = (level - y) / gain * span.polarity
     samples = round((span.x1 - span.x0) / speed * HIGH_RATE_HZ)
-    time = span.x0 + (np.arange(samples) + 0.5) / HIGH_RATE_HZ * speed
+    time = span.x0 + np.arange(samples) / HIGH_RATE_HZ * speed
     present = np.isfinite(millivolts)
     values = np.interp(time, row.x[present], millivolts[present])
     nearest = np.clip(np.searchsorted(row.x, time), 0, row.x.size - 1)

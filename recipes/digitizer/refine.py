@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.linalg import solveh_banded
 from scipy.ndimage import maximum_filter1d, minimum_filter1d, uniform_filter1d
 
+from recipes.digitizer.crossings import separate_rows
 from recipes.digitizer.layout import Span
 from recipes.digitizer.picture import Array
 from recipes.digitizer.traces import REACH_MM, InkMap, PenPath, Row, close_gaps, row_distance, trace_band
@@ -176,8 +177,9 @@ def refine_rows(ink: InkMap, px_per_mm: float, rows: Sequence[Row], spans: Seque
     """
     plain = _without_marks(ink, px_per_mm, rows, spans)
     apart = row_distance([row.level for row in rows])
+    inks = separate_rows(plain, px_per_mm, rows)
     return [
-        _refine_row(plain, px_per_mm, row, apart, [span for span in spans if span.row == number])
+        _refine_row(inks[number], px_per_mm, row, apart, [span for span in spans if span.row == number])
         for number, row in enumerate(rows)
     ]
 

@@ -6,6 +6,7 @@ grid's lines, the thin ones if there are any: first as a polynomial, then place 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,7 +82,7 @@ class FlatSheet:
         """The sheet as a picture (3, height * px_per_mm, width * px_per_mm); bare paper beyond the picture's edge."""
         y, x = np.mgrid[: round(self.height * px_per_mm), : round(self.width * px_per_mm)].astype(np.float32)
         px, py = self.place((x + 0.5) / px_per_mm, (y + 0.5) / px_per_mm)
-        factor = max(1, int(self.picture_scale / px_per_mm))
+        factor = max(1, round(self.picture_scale / px_per_mm))  # a line between two places would be missed
         middle = (factor - 1) / 2
         return interpolate(block_mean(self.picture, factor), (px - middle) / factor, (py - middle) / factor)
 
@@ -161,7 +162,10 @@ def _phase_shifts(sheet: FlatSheet, *, thin_lines: bool) -> tuple[Array, Array]:
     for axis in (0, 1):
         wave = _wave_at_nodes(signal, x[None, :] if axis == 0 else y[:, None], order, sheet)
         amplitude = np.abs(wave)
-        weight = np.minimum(amplitude / max(float(np.percentile(amplitude, 60)), 1e-9), 1.0) ** 2
+        relative = np.minimum(amplitude / max(float(np.percentile(amplitude, 60)), 1e-9), 1.0)
+        # A mean that reaches beyond the grid's edge is of half a wave, whose phase is wrong.
+        covered = gaussian_filter((relative > _CLEAR).astype(np.float64), _SMOOTH_MM / _NODE_MM, mode="constant")
+        weight = relative**2 * np.clip(2 * covered - 1, 0.0, 1.0)
         phase = _simplest_phase(wave, weight, _LEAST_MISFIT_MM * radians_per_mm)
         shifts.append(-phase / radians_per_mm)
         amplitudes.append(amplitude / max(float(np.percentile(amplitude, 90)), 1e-9))
@@ -211,19 +215,33 @@ def _smooth_phase(wave: NDArray[np.complex128], weight: Array, degree: int) -> A
     )
     target, trust = (np.concatenate([part.ravel() for part in parts]) for parts in (differences, weights))
     clear = trust > _LEAST_TRUST
-    design, target, trust = design[:, clear], target[clear], trust[clear]
-    small = 1e-6 * np.eye(len(powers)) * max(float(np.square(design).sum()) / len(powers), 1e-9)
+    phase = np.einsum("i,irc->rc", _robust_fit(design[:, clear], target[clear], trust[clear], (np.inf, 0.5, 0.2, 0.1)), basis)
+    phase += np.angle((wave * weight * np.exp(-1j * phase)).sum())
+    # Differences say little of the whole page, since those at its edges count as much; the phase itself, which no
+    # longer wraps, says more.
+    full = np.concatenate([np.ones((1, rows * columns)), basis.reshape(len(powers), -1)])
+    for width in (0.5, 0.2, 0.1):
+        rest = np.angle(wave * np.exp(-1j * phase)).ravel()
+        phase = phase + (_robust_fit(full, rest, weight.ravel(), (np.inf, width)) @ full).reshape(rows, columns)
+    return phase
+
+
+def _robust_fit(design: Array, target: Array, trust: Array, widths: Sequence[float]) -> Array:
+    """Coefficients (k,) of design (k, n) for target (n,), by least squares in which errors above a width count little.
+
+    Args:
+        trust: (n,) weights.
+        widths: of one fit after the other.
+    """
+    small = 1e-6 * np.eye(len(design)) * max(float(np.square(design).sum()) / len(design), 1e-9)
     rest = np.zeros_like(target)
-    for width in (np.inf, 0.5, 0.2, 0.1):
+    for width in widths:
         robust = design * (trust / (1 + (rest / width) ** 2))
         # einsum, not BLAS: the threads of the latter take seconds for this on a busy machine.
         normal, force = np.einsum("in,jn->ij", robust, design), np.einsum("in,n->i", robust, target)
-        solution = np.linalg.solve(normal + small, force)
+        solution: Array = np.linalg.solve(normal + small, force)
         rest = target - np.einsum("i,in->n", solution, design)
-    phase = np.einsum("i,irc->rc", solution, basis)
-    offset = np.angle((wave * weight * np.exp(-1j * phase)).sum())
-    result: Array = phase + offset
-    return result
+    return solution
 
 
 def _misfit(wave: NDArray[np.complex128], weight: Array, phase: Array) -> float:
@@ -308,7 +326,7 @@ def _paper_box(
         place = side - direction * inner
         while abs(place - side + direction * inner) < inner + outer and 0 <= place < line.size:
             part = line[min(place, place + direction * step) : max(place, place + direction * step) + 1]
-            if part.size and part.max() > _MOST_DARK:
+            if part.size and part.min() > _MOST_DARK:  # not a line alone: the grid ends in a heavy one
                 break
             place += direction * step
         return min(max(place - direction * step, 0), line.size)
