@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import find_objects, label, median_filter, uniform_filter1d
+from scipy.ndimage import find_objects, label, maximum_filter1d, median_filter, uniform_filter1d
 
 from recipes.digitizer.picture import Array
 from recipes.digitizer.traces import InkMap, Row
@@ -18,6 +18,7 @@ from recipes.digitizer.traces import InkMap, Row
 _INK = 0.35  # of full ink: enough for a stroke
 _BESIDE_MM = 1.5  # from a row's level to where strokes are told apart
 _LEVEL_MM = 30.0  # of the row, over which the median of its heights is its level there
+_LETTER_MM = 2.5  # from the widest place of letters that touch a stroke to their ends
 _NARROW_MM = 0.4  # of the mean over heights of the ink across a stroke
 _BOTH = (1.3, 2.6)  # ink across two waves side by side, of the usual ink across one; letters have more
 _LEAST_BOTH_MM = 0.8  # height over which they are
@@ -93,14 +94,15 @@ def _ends(across: NDArray[np.floating], px_per_mm: float) -> tuple[int, int]:
         return across.size // 2, across.size // 2
     smooth = uniform_filter1d(across.astype(np.float64), max(1, round(_NARROW_MM * px_per_mm)))
     usual = float(np.median(smooth))
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], (smooth > _BOTH[0] * usual).astype(np.int8), [0]])))
-    stretches = [
-        (int(start), int(stop))
-        for start, stop in zip(edges[::2], edges[1::2], strict=True)
-        if stop - start > _LEAST_BOTH_MM * px_per_mm and smooth[start:stop].max() < _BOTH[1] * usual
-    ]
-    if stretches:
-        return max(stretches, key=lambda stretch: stretch[1] - stretch[0])
-    least = np.flatnonzero(smooth <= smooth.min() + 0.1)
+    reach = 2 * round(_LETTER_MM * px_per_mm) + 1
+    letters = maximum_filter1d((smooth > _BOTH[1] * usual).astype(np.int8), reach) > 0
+    both = (smooth > _BOTH[0] * usual) & ~letters
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], (both | letters).astype(np.int8), [0]])))
+    stretches = [start + np.flatnonzero(both[start:stop]) for start, stop in zip(edges[::2], edges[1::2], strict=True)]
+    longest = max(stretches, key=len, default=np.zeros(0, dtype=np.int64))
+    if longest.size > _LEAST_BOTH_MM * px_per_mm:
+        return int(longest[0]), int(longest[-1]) + 1
+    bare = np.where(letters, np.inf, smooth) if not letters.all() else smooth
+    least = np.flatnonzero(bare <= bare.min() + 0.1)
     middle = int(least[least.size // 2])
     return middle, middle
