@@ -55,7 +55,8 @@ def _local_level(row: Row, columns: int, px_per_mm: float) -> Array:
     present = np.isfinite(row.y)
     heights = np.interp(places, row.x[present], row.y[present])
     usual = median_filter(heights, max(3, round(_LEVEL_MM)), mode="nearest")
-    return np.interp((np.arange(columns) + 0.5) / px_per_mm, places, usual) * px_per_mm
+    level: Array = np.interp((np.arange(columns) + 0.5) / px_per_mm, places, usual) * px_per_mm
+    return level
 
 
 def _bridges(ink: InkMap, top: Array, bottom: Array) -> list[tuple[tuple[slice, slice], NDArray[np.bool_]]]:

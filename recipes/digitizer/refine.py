@@ -26,7 +26,7 @@ _STEPS = 14
 _SMOOTH = 0.02  # weight of a second difference of one pixel, relative to an error of 1 in a pixel's ink
 _DAMPING = 0.02
 _TURN = 1.0  # pixels: a larger second difference is the turn of a wave and counts less
-_LONGEST_STEP = 3.0  # pixels
+_LONGEST_STEP, _LEAST_STEP = 3.0, 0.03  # pixels
 _FIRST_BLUR, _LEAST_BLUR, _MOST_BLUR = 0.4, 0.15, 1.5  # pixels
 _ROBUST = 0.5  # ink: a pixel with a larger error counts less, since other ink lies there
 _SAME_APART_MM = 0.7  # from the trace of another row; nearer over that long and much, it is the same trace
@@ -125,8 +125,11 @@ def fit_pen(ink: NDArray[np.floating], heights: Array, pen: float) -> Array:
         bands[2] = smooth[2]
         force = np.where(present, right - _product(smooth, np.where(present, y, 0.0)), 0.0)
         step = solveh_banded(bands, force, lower=True, check_finite=False)
-        y += np.where(present, np.clip(step, -_LONGEST_STEP, _LONGEST_STEP), 0.0)
+        step = np.where(present, np.clip(step, -_LONGEST_STEP, _LONGEST_STEP), 0.0)
+        y += step
         pen, blur = _shape_step(pen, blur, shape)
+        if np.abs(step).max() < _LEAST_STEP:
+            break
     return y
 
 
