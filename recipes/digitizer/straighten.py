@@ -234,7 +234,7 @@ def _smooth_phase(wave: NDArray[np.complex128], weight: Array, degree: int) -> A
     )
     target, trust = (np.concatenate([part.ravel() for part in parts]) for parts in (differences, weights))
     clear = trust > _LEAST_TRUST
-    phase = np.einsum(
+    phase: Array = np.einsum(
         "i,irc->rc", _robust_fit(design[:, clear], target[clear], trust[clear], (np.inf, 0.5, 0.2, 0.1)), basis
     )
     phase += np.angle((wave * weight * np.exp(-1j * phase)).sum())
