@@ -106,12 +106,13 @@ def read_scores(files: Sequence[Path]) -> tuple[System, LabelledRecords]:
 def fit_shipped(files: Sequence[Path]) -> Calibration:
     """The calibration that ships.
 
-    A statement with fewer than `FEW` records has the threshold of the model's own yes: the best one on so few would be
-    a matter of chance, and one half of a small calibrated probability would never be reached.
+    No threshold lies below the model's own yes: where a statement is rare or hard, the best F1 would call it present at
+    a few per cent, and a normal ECG at less than one half. Statements with fewer than `FEW` records keep that yes: the
+    best F1 on so few is a matter of chance, and one half of a small calibrated probability would never be reached.
     """
     calibration = fit(*read_scores(files))
     curves = {
-        code: replace(curve, threshold=YES_FROM) if curve.positives < FEW else curve
+        code: replace(curve, threshold=max(curve.threshold, YES_FROM) if curve.positives >= FEW else YES_FROM)
         for code, curve in calibration.curves.items()
     }
     return replace(calibration, curves=curves)
