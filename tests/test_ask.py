@@ -183,7 +183,9 @@ def test_a_report_escapes_whatever_an_object_holds(answers):
     result["answers"] = [{"question": HOSTILE, "answer": HOSTILE, "contradicted": {}, "original": HOSTILE}]
     html = report_html(result)
     assert "<script" not in html and "<img" not in html and "7*7" in html
-    assert report_pdf(result).startswith(b"%PDF-")
+    result["image"] = "心電図.png"
+    first_page = pypdfium2.PdfDocument(report_pdf(result))[0].get_textpage().get_text_range()
+    assert first_page.startswith("ECG: □□□.png") and "心電図.png" in report_html(result)
 
 
 @pytest.mark.parametrize(
