@@ -6,6 +6,8 @@ a waveform in place of an image (`render.sources.waveform_file`) is drawn as a c
 
 from __future__ import annotations
 
+import glob
+import hashlib
 import io
 import math
 import sys
@@ -66,7 +68,7 @@ class InputPage:
 
     image: RGB, upright. number: from 1 on; count: pages of the file, at most `MOST_PAGES`. source: the file's name.
     blank: numbers of the blank pages before it, which were left out. note: where the page comes from, or "".
-    record: the waveform that the page was drawn from, of a file that holds one.
+    record: the waveform that the page was drawn from, of a file that holds one. sha256: of the file's bytes.
     """
 
     image: Image.Image
@@ -76,6 +78,7 @@ class InputPage:
     blank: tuple[int, ...] = ()
     note: str = ""
     record: EcgRecord | None = None
+    sha256: str = ""
 
 
 def open_image(path: str | Path, *, sampling_rate: float | None = None) -> Image.Image:
@@ -110,45 +113,74 @@ def iter_pages(path: str | Path, *, sampling_rate: float | None = None) -> Itera
     `ModuleNotFoundError` where the package for its format is not installed.
     """
     content, source = read_content(path)
+    file = None if str(path) == STDIN else Path(path)
+    yield from pages_in(content, source, file=file, sampling_rate=sampling_rate)
+
+
+def pages_in(
+    content: bytes, source: str, *, file: Path | None = None, sampling_rate: float | None = None, first: int = 1
+) -> Iterator[InputPage]:
+    """What `iter_pages` gives, for a file's bytes; nothing is written to disk.
+
+    source: the file's name, for messages. file: where it lies, for formats of several files. first: number of the page
+    to begin with.
+    """
     blank: list[int] = []
     first_blank: InputPage | None = None
-    file = None if str(path) == STDIN else Path(path)
+    sha256 = hashlib.sha256(content).hexdigest()
     if _is_waveform(content, file):
-        yield _waveform_page(content, file, source, sampling_rate)
+        yield replace(_waveform_page(content, file, source, sampling_rate), sha256=sha256)
         return
-    for page in _page_reader(content)(content, source):
+    for page in _page_reader(content)(content, source, first):
+        page = replace(page, sha256=sha256)
         if page.count > 1 and is_blank(page.image):
             blank.append(page.number)
             first_blank = first_blank or page
         else:
             yield replace(page, blank=tuple(blank))
-    if first_blank is not None and len(blank) == first_blank.count:
+    if first_blank is not None and first_blank.number == first and len(blank) == first_blank.count - first + 1:
         yield first_blank  # whoever reads it says that nothing is on it
+
+
+def require_page(number: int, count: int, source: str) -> None:
+    """Raise `InputError` where a file of `count` pages has no page `number`."""
+    if number > count:
+        raise InputError(f"{source}: page {number} is not there; the file has {count} page{'s' * (count > 1)}")
 
 
 def expand_inputs(paths: Iterable[str | Path]) -> list[Path]:
     """The files that some paths name, in order: files as they are, folders by the pictures and waveforms in them.
 
     A folder's own files are taken, sorted by name; those of its subfolders are not, nor a .mat whose .hea is there too.
-    "-" stays "-".
-    Raises `InputError` for a path that is not there and for a folder without a file that can be read.
+    A pattern that the shell has left ("scans/**/*.png") is what it names, sorted. "-" stays "-".
+    Raises `InputError` for a path that is not there and for a folder or a pattern without a file that can be read.
     """
-    from render.sources.waveform_file import WAVEFORM_SUFFIXES
-
-    suffixes = PICTURE_SUFFIXES | WAVEFORM_SUFFIXES
     files: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(file for file in path.iterdir() if file.suffix.lower() in suffixes and file.is_file())
-            inside = [file for file in inside if file.suffix != ".mat" or file.with_suffix(".hea") not in inside]
+            inside = _readable(path.iterdir())
             if not inside:
                 raise InputError(f"{path}: no picture or waveform file in this folder; {_PICTURES_WORK}")
+            files += inside
+        elif glob.has_magic(str(path)) and not path.exists():
+            inside = _readable(map(Path, glob.iglob(str(path), recursive=True)))
+            if not inside:
+                raise InputError(f"{path}: no picture or waveform file has such a name; {_PICTURES_WORK}")
             files += inside
         elif str(path) == STDIN or path.is_file():
             files.append(path)
         else:
             raise InputError(f"{path}: no such file or folder; check the path")
     return files
+
+
+def _readable(files: Iterable[Path]) -> list[Path]:
+    """The pictures and waveform files among some, sorted; of a record in two files the header alone."""
+    from render.sources.waveform_file import WAVEFORM_SUFFIXES
+
+    suffixes = PICTURE_SUFFIXES | WAVEFORM_SUFFIXES
+    inside = sorted(file for file in files if file.suffix.lower() in suffixes and file.is_file())
+    return [file for file in inside if file.suffix != ".mat" or file.with_suffix(".hea") not in inside]
 
 
 def read_content(path: str | Path) -> tuple[bytes, str]:
@@ -195,7 +227,7 @@ def damage_refused(source: str) -> Iterator[None]:
         raise InputError(f"{source}: not an image that can be read ({reason}); {_PICTURES_WORK}") from error
 
 
-def _page_reader(content: bytes) -> Callable[[bytes, str], Iterator[InputPage]]:
+def _page_reader(content: bytes) -> Callable[[bytes, str, int], Iterator[InputPage]]:
     """What reads this content, by its first bytes: names are often wrong."""
     start = content[:1024].lstrip(b"\xef\xbb\xbf \t\r\n")
     if start.startswith(b"%PDF-"):
@@ -231,7 +263,8 @@ def _waveform_page(content: bytes, path: Path | None, source: str, sampling_rate
     return InputPage(page, source=source, note=note, record=record)
 
 
-def _heif_pages(content: bytes, source: str) -> Iterator[InputPage]:
+def _heif_pages(content: bytes, source: str, first: int = 1) -> Iterator[InputPage]:
+    require_page(first, 1, source)
     with damage_refused(source):
         import pillow_heif
 
@@ -242,7 +275,7 @@ def _heif_pages(content: bytes, source: str) -> Iterator[InputPage]:
     yield InputPage(page, source=source)
 
 
-def _pillow_pages(content: bytes, source: str) -> Iterator[InputPage]:
+def _pillow_pages(content: bytes, source: str, first: int = 1) -> Iterator[InputPage]:
     start = content[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
     for magic, mend in _OTHER_FORMATS:
         if start.startswith(magic):
@@ -252,7 +285,8 @@ def _pillow_pages(content: bytes, source: str) -> Iterator[InputPage]:
         image = Image.open(io.BytesIO(content), formats=formats)
         require_few_pixels(*image.size, source)
         count = 1 if image.format == "MPO" else _frames(image)  # an MPO's further images are previews of the first
-    for number in range(1, count + 1):
+    require_page(first, count, source)
+    for number in range(first, count + 1):
         with damage_refused(source):
             image.seek(number - 1)
             require_few_pixels(*image.size, source)
