@@ -152,8 +152,8 @@ def _digitize_light(upright: Image.Image, network: NameNetwork | None) -> Digiti
         )
     rows = refine_rows(reading.ink, _ink_scale(reading.sheet), reading.rows, reading.layout.spans)
     page = _page(replace(reading, rows=tuple(rows)), reading.layout, grid)
-    has_paper = grid is not None or page.name_count > 0  # letters of a size are alike, as beats are
-    if page.layout == SINGLE_LEAD and not (has_paper and all(map(shows_beats, page.leads))):
+    is_marked = page.gain_from == "pulse" or page.name_count > 0  # letters of a line are alike, as beats are
+    if page.layout == SINGLE_LEAD and not (is_marked and all(map(shows_beats, page.leads))):
         raise InputError("one row of traces without a heartbeat; check that the picture shows an ECG, and all of it")
     return page if factor == 1 else _mapped(page, factor, (factor - 1) / 2)  # between the centres of the pixels
 
