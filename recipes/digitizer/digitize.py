@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 from scipy.ndimage import find_objects, label, uniform_filter
 
 from recipes.digitizer.grid import Grid, find_grid
-from recipes.digitizer.layout import PageLayout, Span, align_rows, pulse_scales, read_layout
+from recipes.digitizer.layout import SINGLE_LEAD, PageLayout, Span, align_rows, pulse_scales, read_layout
 from recipes.digitizer.names import find_names
 from recipes.digitizer.network import WEIGHTS, NameNetwork, load_network
 from recipes.digitizer.picture import Picture, as_picture
@@ -70,8 +70,8 @@ class _Reading:
     @property
     def score(self) -> float:
         """For the choice of the orientation: names in their places, then upright pulses, then rows."""
-        if self.layout is None:
-            return 0.05 * min(len(self.rows), 4)
+        if self.layout is None or self.layout.format == SINGLE_LEAD:  # a page on its side may have one row
+            return 0.05 * min(len(self.rows), 4) + 0.02 * (self.layout is not None)
         pulses = sum(len(row.pulses) > 0 for row in self.rows)
         return 1.0 + self.layout.name_weight * self.layout.agreement + 0.15 * pulses
 
@@ -194,7 +194,8 @@ def _best_reading(sheet: FlatSheet, network: NameNetwork | None) -> _Reading:
         reading = _read(rotate_sheet(sheet, quarters), quarters, network) if quarters else upright
         if best is None or reading.score > best.score:
             best = reading
-        if best.layout is not None and (best.is_upright or quarters == order[1]):
+        is_page = best.layout is not None and best.layout.format != SINGLE_LEAD
+        if is_page and (best.is_upright or quarters == order[1]):
             break
     assert best is not None
     return best
