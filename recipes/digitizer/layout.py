@@ -227,7 +227,8 @@ def pulse_scales(rows: Sequence[Row]) -> tuple[float | None, float | None]:
     if not pulses:
         return None, None
     heights = np.array([pulse.height for pulse in pulses])
-    gain = float(_GAINS[int(np.argmin(np.abs(np.log(_GAINS / np.median(heights)))))])
+    usual = np.percentile(heights, 60)  # where chest leads have rows of their own at half the gain, the other half
+    gain = float(_GAINS[int(np.argmin(np.abs(np.log(_GAINS / usual))))])
     width = float(np.median([pulse.x1 - pulse.x0 for pulse in pulses]))
     return gain, 50.0 if width > 7.5 else 25.0 if width > 3.5 else None
 
