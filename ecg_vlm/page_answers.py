@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from ecg_vlm import __version__
@@ -78,22 +79,36 @@ def answer_page(
     scores: bool = False,
     as_is: bool = False,
     max_new_tokens: int = 128,
+    on_reading: Callable[[PageReading], None] | None = None,
+    on_text: Callable[[int, str], None] | None = None,
 ) -> PageAnswers:
     """Read a page, and answer all questions about it from one look.
 
     Args:
         scores: whether to score all statements, too.
         as_is: show the model the picture as it is.
+        on_reading: called with the page as it was read, before the model sees it.
+        on_text: called with the place of a question and each new piece of text of its answer, as `Reader.answer` does.
     """
     reading = read_page(page, as_is=as_is)
+    if on_reading:
+        on_reading(reading)
     prefill = reader.prefill([reading.view])
     # A page of which the leads were read is an ECG; of any other the model says whether it can be read, once for all.
     if reading.reason:
         opinion = reader.ask(prefill, [OPEN_QUESTION], max_new_tokens=max_new_tokens)[0]
         if reason := refusal(opinion):
             answers = tuple(QuestionAnswer(question, opinion) for question in questions)
+            if on_text:
+                for place in range(len(questions)):
+                    on_text(place, opinion)
             return PageAnswers(page, reader.name, reading, f"{reason}; {reading.reason}", answers)
-    answers = tuple(reader.answer(prefill, question, max_new_tokens=max_new_tokens) for question in questions)
+    answers = tuple(
+        reader.answer(
+            prefill, question, max_new_tokens=max_new_tokens, on_text=partial(on_text, place) if on_text else None
+        )
+        for place, question in enumerate(questions)
+    )
     values = reader.score(prefill) if scores else {}
     return PageAnswers(page, reader.name, reading, "", answers, values, _warnings(reading, answers))
 

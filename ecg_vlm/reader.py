@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,11 +105,24 @@ class Reader:
         """Encode images once; scores and answers about them then start from the result, any number of times."""
         return inference.prefill(self.model, self.processor, images)
 
-    def ask(self, image: Image.Image | Prefill, questions: Sequence[str], *, max_new_tokens: int = 128) -> list[str]:
-        """Answers to all questions about one image, greedy decoding. The image is encoded once for all of them."""
+    def ask(
+        self,
+        image: Image.Image | Prefill,
+        questions: Sequence[str],
+        *,
+        max_new_tokens: int = 128,
+        on_text: Callable[[str], None] | None = None,
+    ) -> list[str]:
+        """Answers to all questions about one image, greedy decoding. The image is encoded once for all of them.
+
+        Args:
+            on_text: called with each new piece of text while it is generated, one answer after the other.
+        """
         prefill = image if isinstance(image, Prefill) else self.prefill([image])
         return [
-            inference.generate_answers(self.model, self.processor, prefill, question, max_new_tokens=max_new_tokens)[0]
+            inference.generate_answers(
+                self.model, self.processor, prefill, question, max_new_tokens=max_new_tokens, on_text=on_text
+            )[0]
             for question in questions
         ]
 
@@ -120,7 +133,14 @@ class Reader:
         prefill = images if isinstance(images, Prefill) else self.prefill(images)
         return inference.generate_answers(self.model, self.processor, prefill, question, max_new_tokens=max_new_tokens)
 
-    def answer(self, prefill: Prefill, question: str, *, max_new_tokens: int = 128) -> QuestionAnswer:
+    def answer(
+        self,
+        prefill: Prefill,
+        question: str,
+        *,
+        max_new_tokens: int = 128,
+        on_text: Callable[[str], None] | None = None,
+    ) -> QuestionAnswer:
         """The answer to a question in any words about one page.
 
         Nano answers wordings that it was not trained on at random. Where `knows_few_wordings`, the question is read
@@ -130,27 +150,38 @@ class Reader:
 
         Args:
             prefill: of one image.
+            on_text: called with each new piece of text: of an open answer while it is generated, of any other at once.
+                The text of the result replaces what was streamed: it differs where it was made consistent.
         """
         if not self.knows_few_wordings:
-            (text,) = self.ask(prefill, [question], max_new_tokens=max_new_tokens)
+            (text,) = self.ask(prefill, [question], max_new_tokens=max_new_tokens, on_text=on_text)
             return QuestionAnswer(question, text, self.contradictions(prefill, question, text))
         content = read_question(question)
-        if content.kind == "unknown":
-            return QuestionAnswer(question, not_understood(content.language), understood=False)
-        wording = content.wording or closed_question(content.codes[0])  # of several: whether it refuses the page
-        (text,) = self.ask(prefill, [wording], max_new_tokens=max_new_tokens)
+        if content.kind == "unknown" or content.codes:
+            answer = self._answer_at_once(prefill, content, max_new_tokens)
+            if on_text:
+                on_text(answer.text)
+            return answer
+        (text,) = self.ask(prefill, [content.wording], max_new_tokens=max_new_tokens, on_text=on_text)
         if refusal(text):
             return QuestionAnswer(question, text)
-        if content.codes:
-            return self._answer_from_scores(prefill, content)
         scores = self._scores_with_normality(prefill, codes_of_question(content, text))
         revision = consistent_answer(content, text, scores)
         return QuestionAnswer(
             question,
             in_language(revision, content.language),
-            _contradictions(revision, wording, scores),
+            _contradictions(revision, content.wording, scores),
             original=text if revision != text else "",
         )
+
+    def _answer_at_once(self, prefill: Prefill, question: Question, max_new_tokens: int) -> QuestionAnswer:
+        """The answer to a question that is not understood, or is about statements: from their scores, unless the
+        model refuses the page."""
+        if question.kind == "unknown":
+            return QuestionAnswer(question.text, not_understood(question.language), understood=False)
+        wording = question.wording or closed_question(question.codes[0])
+        (text,) = self.ask(prefill, [wording], max_new_tokens=max_new_tokens)
+        return QuestionAnswer(question.text, text) if refusal(text) else self._answer_from_scores(prefill, question)
 
     def _answer_from_scores(self, prefill: Prefill, question: Question) -> QuestionAnswer:
         """An answer from the scores alone. Contradicted is only P(NORM) of a page that also shows damage."""

@@ -8,7 +8,7 @@ question is answered separately behind a copy that shares the image's part.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -91,8 +91,24 @@ def yes_probabilities(model: Any, processor: Any, prefill: Prefill, questions: S
 
 
 @torch.no_grad()
-def generate_answers(model: Any, processor: Any, prefill: Prefill, question: str, *, max_new_tokens: int) -> list[str]:
-    """Greedy answers to one question, one for each image; a blank image is refused."""
+def generate_answers(
+    model: Any,
+    processor: Any,
+    prefill: Prefill,
+    question: str,
+    *,
+    max_new_tokens: int,
+    on_text: Callable[[str], None] | None = None,
+) -> list[str]:
+    """Greedy answers to one question, one for each image; a blank image is refused.
+
+    Args:
+        on_text: called with each new piece of the answer about the only image, while it is generated. Joined, the
+            pieces are the answer. What it raises ends the generation.
+    """
+    if on_text and all(prefill.blank):
+        on_text(_BLANK)
+        return [_BLANK] * len(prefill.blank)
     prompt = torch.tensor([encode_prompt(processor, question).input_ids] * len(prefill.tiles))
     inputs = {
         "input_ids": prompt,
@@ -105,9 +121,47 @@ def generate_answers(model: Any, processor: Any, prefill: Prefill, question: str
         max_new_tokens=max_new_tokens,
         do_sample=False,
         use_cache=True,
+        streamer=TextStreamer(processor.tokenizer, on_text) if on_text else None,
     )
     texts: list[str] = processor.tokenizer.batch_decode(out[:, prompt.shape[1] :], skip_special_tokens=True)
     return [_BLANK if blank else text.strip() for text, blank in zip(texts, prefill.blank, strict=True)]
+
+
+class TextStreamer:
+    """A streamer of `generate` that calls `on_text` with each new piece of the text of one sequence.
+
+    A token may end inside a character of several bytes: it decodes to U+FFFD until the next one completes it, and is
+    held back so long. White space is held back until something follows it. (transformers' own streamer waits for the
+    end of a word.)
+    """
+
+    def __init__(self, tokenizer: Any, on_text: Callable[[str], None]) -> None:
+        self._tokenizer = tokenizer
+        self._on_text = on_text
+        self._tokens: list[int] | None = None
+        self._length = 0
+
+    def put(self, value: Tensor) -> None:
+        """Take the prompt, (1, tokens), at the first call; then the next token, (1,)."""
+        if self._tokens is None:
+            self._tokens = []
+            return
+        self._tokens += value.flatten().tolist()
+        self._emit(self._text().rstrip("\ufffd"))
+
+    def end(self) -> None:
+        """Take the end of the sequence."""
+        self._emit(self._text())
+
+    def _text(self) -> str:
+        text = self._tokenizer.decode(self._tokens or [], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return str(text).strip()
+
+    def _emit(self, text: str) -> None:
+        text = text.rstrip()
+        if len(text) > self._length:
+            piece, self._length = text[self._length :], len(text)
+            self._on_text(piece)
 
 
 @lru_cache(maxsize=4)
