@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -9,46 +10,56 @@ import threading
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
 
 from ecg_vlm import pdf_process
-from ecg_vlm.images import MOST_PAGES, MOST_PIXELS, InputPage, damage_refused, require_few_pixels, to_8_bits
+from ecg_vlm.images import MOST_PAGES, MOST_PIXELS, InputPage, damage_refused, require_few_pixels, require_page, to_8_bits
 from render.errors import InputError
 from render.sources.dicom import read_dataset
 
-_DPI = 254  # ten pixels a millimetre: a line of an ECG is two to four pixels wide
+PDF_DPI = 254
+"""Ten pixels a millimetre: a line of an ECG is two to four pixels wide."""
 _PDF_SECONDS = 30  # a page of a scan takes less than one
 _PDF = "application/pdf"
 
 
-def pdf_pages(content: bytes, source: str) -> Iterator[InputPage]:
-    """Every page of a PDF, drawn at `_DPI` or, where that is more than `MOST_PIXELS`, at as many as fit.
+def pdf_pages(content: bytes, source: str, first: int = 1, *, dpi: float = PDF_DPI) -> Iterator[InputPage]:
+    """The pages of a PDF from `first` on, drawn at `dpi` or, where that is more than `MOST_PIXELS`, at as many as fit.
 
     Drawn by a process of its own: see `ecg_vlm.pdf_process`.
     Raises `InputError` for a document that is damaged, locked by a password, or takes too long to draw.
     """
     if find_spec("pypdfium2") is None:
         raise ModuleNotFoundError("No module named 'pypdfium2'", name="pypdfium2")
-    command = [sys.executable, "-m", pdf_process.__name__, str(_DPI), str(MOST_PIXELS), str(MOST_PAGES)]
-    with TemporaryFile() as file:
-        file.write(content)
-        file.seek(0)
-        process = subprocess.Popen(
-            command, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=_with_this_package()
-        )
-        try:
-            number, count = 1, 1
-            while number <= count:
-                image, count = _next_page(process, source, number)
-                yield InputPage(image, number, count, source)
-                number += 1
-        finally:
-            process.kill()
-            process.communicate()
+    command = [sys.executable, "-m", pdf_process.__name__, *map(str, (dpi, MOST_PIXELS, MOST_PAGES, first))]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=_with_this_package()
+    )
+    assert process.stdin is not None
+    writer = threading.Thread(target=_write, args=(process.stdin, content), daemon=True)
+    process.stdin = None  # it is the thread's
+    writer.start()
+    try:
+        number, count = first, first
+        while number <= count:
+            image, count = _next_page(process, source, number)
+            yield InputPage(image, number, count, source)
+            number += 1
+    finally:
+        process.kill()
+        writer.join()
+        process.communicate()
+
+
+def _write(stream: IO[bytes], content: bytes) -> None:
+    """Write the document to the process, which may end before it has read all of it."""
+    with contextlib.suppress(OSError):
+        stream.write(content)
+    with contextlib.suppress(OSError):
+        stream.close()
 
 
 def _next_page(process: subprocess.Popen[bytes], source: str, number: int) -> tuple[Image.Image, int]:
@@ -82,6 +93,8 @@ def _pdf_failure(process: subprocess.Popen[bytes], source: str, number: int) -> 
         return f"{source}: page {number} of the PDF breaks the PDF library; save it as PNG"
     reason = text.decode(errors="replace").strip()
     mend = "remove its password" if "password" in reason.lower() else "export it again"
+    if reason.startswith(pdf_process.NO_PAGE):
+        mend = "choose another page"
     return f"{source}: the PDF cannot be read ({reason}); {mend}"
 
 
@@ -91,7 +104,7 @@ def _with_this_package() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (folder, os.environ.get("PYTHONPATH"))))}
 
 
-def dicom_pages(content: bytes, source: str) -> Iterator[InputPage]:
+def dicom_pages(content: bytes, source: str, first: int = 1) -> Iterator[InputPage]:
     """The images of a DICOM object, or the pages of the PDF that it carries.
 
     Raises `InputError` for an object without either, and for one that is damaged.
@@ -108,12 +121,13 @@ def dicom_pages(content: bytes, source: str) -> Iterator[InputPage]:
             name = str(dataset.get("Modality", "unknown"))[:20]
             raise InputError(f"{source}: the DICOM object (modality {name}) holds neither image, PDF nor waveform")
     if document:
-        yield from pdf_pages(document, source)
+        yield from pdf_pages(document, source, first)
         return
     with damage_refused(source):
         require_few_pixels(int(dataset.Rows), int(dataset.Columns), source)
         count = min(max(int(dataset.get("NumberOfFrames", 1) or 1), 1), MOST_PAGES)
-    for number in range(1, count + 1):
+    require_page(first, count, source)
+    for number in range(first, count + 1):
         with damage_refused(source):
             image = _dicom_frame(dataset, number - 1, source)
         yield InputPage(image, number, count, source)

@@ -110,20 +110,37 @@ def iter_pages(path: str | Path, *, sampling_rate: float | None = None) -> Itera
     `ModuleNotFoundError` where the package for its format is not installed.
     """
     content, source = read_content(path)
+    file = None if str(path) == STDIN else Path(path)
+    yield from pages_in(content, source, file=file, sampling_rate=sampling_rate)
+
+
+def pages_in(
+    content: bytes, source: str, *, file: Path | None = None, sampling_rate: float | None = None, first: int = 1
+) -> Iterator[InputPage]:
+    """What `iter_pages` gives, for a file's bytes; nothing is written to disk.
+
+    source: the file's name, for messages. file: where it lies, for formats of several files. first: number of the page
+    to begin with.
+    """
     blank: list[int] = []
     first_blank: InputPage | None = None
-    file = None if str(path) == STDIN else Path(path)
     if _is_waveform(content, file):
         yield _waveform_page(content, file, source, sampling_rate)
         return
-    for page in _page_reader(content)(content, source):
+    for page in _page_reader(content)(content, source, first):
         if page.count > 1 and is_blank(page.image):
             blank.append(page.number)
             first_blank = first_blank or page
         else:
             yield replace(page, blank=tuple(blank))
-    if first_blank is not None and len(blank) == first_blank.count:
+    if first_blank is not None and first_blank.number == first and len(blank) == first_blank.count - first + 1:
         yield first_blank  # whoever reads it says that nothing is on it
+
+
+def require_page(number: int, count: int, source: str) -> None:
+    """Raise `InputError` where a file of `count` pages has no page `number`."""
+    if number > count:
+        raise InputError(f"{source}: page {number} is not there; the file has {count} page{'s' * (count > 1)}")
 
 
 def expand_inputs(paths: Iterable[str | Path]) -> list[Path]:
@@ -195,7 +212,7 @@ def damage_refused(source: str) -> Iterator[None]:
         raise InputError(f"{source}: not an image that can be read ({reason}); {_PICTURES_WORK}") from error
 
 
-def _page_reader(content: bytes) -> Callable[[bytes, str], Iterator[InputPage]]:
+def _page_reader(content: bytes) -> Callable[[bytes, str, int], Iterator[InputPage]]:
     """What reads this content, by its first bytes: names are often wrong."""
     start = content[:1024].lstrip(b"\xef\xbb\xbf \t\r\n")
     if start.startswith(b"%PDF-"):
@@ -231,7 +248,8 @@ def _waveform_page(content: bytes, path: Path | None, source: str, sampling_rate
     return InputPage(page, source=source, note=note, record=record)
 
 
-def _heif_pages(content: bytes, source: str) -> Iterator[InputPage]:
+def _heif_pages(content: bytes, source: str, first: int = 1) -> Iterator[InputPage]:
+    require_page(first, 1, source)
     with damage_refused(source):
         import pillow_heif
 
@@ -242,7 +260,7 @@ def _heif_pages(content: bytes, source: str) -> Iterator[InputPage]:
     yield InputPage(page, source=source)
 
 
-def _pillow_pages(content: bytes, source: str) -> Iterator[InputPage]:
+def _pillow_pages(content: bytes, source: str, first: int = 1) -> Iterator[InputPage]:
     start = content[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
     for magic, mend in _OTHER_FORMATS:
         if start.startswith(magic):
@@ -252,7 +270,8 @@ def _pillow_pages(content: bytes, source: str) -> Iterator[InputPage]:
         image = Image.open(io.BytesIO(content), formats=formats)
         require_few_pixels(*image.size, source)
         count = 1 if image.format == "MPO" else _frames(image)  # an MPO's further images are previews of the first
-    for number in range(1, count + 1):
+    require_page(first, count, source)
+    for number in range(first, count + 1):
         with damage_refused(source):
             image.seek(number - 1)
             require_few_pixels(*image.size, source)

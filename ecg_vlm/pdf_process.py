@@ -1,4 +1,4 @@
-"""Draws the pages of a PDF: `python -m ecg_vlm.pdf_process DPI MOST_PIXELS MOST_PAGES`, the PDF on standard input.
+"""Draws the pages of a PDF: `python -m ecg_vlm.pdf_process DPI MOST_PIXELS MOST_PAGES FIRST`, the PDF on standard input.
 
 Writes for each page "PAGES WIDTH HEIGHT", a line break, and the pixels, 3 bytes each. What is wrong with the PDF goes
 to standard error, with exit code 3. A process of its own, since a PDF of 2,000 bytes can keep the library busy for
@@ -14,11 +14,12 @@ from typing import Any
 
 MOST_MEMORY = 4 << 30  # bytes of address space, where the system can limit it
 UNREADABLE = 3  # exit code
+NO_PAGE = "there is no page"  # how the message begins
 _POINTS_PER_INCH = 72
 
 
-def draw_pages(dpi: float, most_pixels: int, most_pages: int) -> int:
-    """Draw every page at `dpi`, or at as many as `most_pixels` allow. Returns the exit code."""
+def draw_pages(dpi: float, most_pixels: int, most_pages: int, first: int) -> int:
+    """Draw the pages from `first` on at `dpi`, or at as many as `most_pixels` allow. Returns the exit code."""
     import pypdfium2
 
     with contextlib.suppress(ImportError, ValueError, OSError):
@@ -30,7 +31,9 @@ def draw_pages(dpi: float, most_pixels: int, most_pages: int) -> int:
         count = min(len(document), most_pages)
         if not count:
             raise ValueError("it has no page")
-        for number in range(count):
+        if first > count:
+            raise ValueError(f"{NO_PAGE} {first} of {count}")
+        for number in range(first - 1, count):
             _write_page(document[number], count, dpi, most_pixels)
     except (pypdfium2.PdfiumError, ValueError, MemoryError) as error:
         print(error or type(error).__name__, file=sys.stderr)
@@ -52,4 +55,4 @@ def _write_page(page: Any, count: int, dpi: float, most_pixels: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(draw_pages(float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))
+    sys.exit(draw_pages(float(sys.argv[1]), *map(int, sys.argv[2:5])))
