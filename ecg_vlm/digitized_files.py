@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -19,45 +20,45 @@ from render.record import HIGH_RATE_HZ, LEADS
 _OVERLAY_PX = 2000
 _COLOURS = ("#d62728", "#1f77b4", "#2ca02c", "#9467bd", "#e07000", "#008b8b")
 _UNITS_PER_MV = 1000.0  # of the WFDB file: microvolts, 32 mV at most
+_WFDB_MISSING = -32768
 
 
 def write_files(page: DigitizedPage, image: Image.Image, folder: Path, name: str) -> dict[str, Any]:
     """Write the files of a page into `folder`, and return the facts about it, JSON-able."""
     folder.mkdir(parents=True, exist_ok=True)
-    _write_wfdb(page, folder, name)
-    _write_csv(page, folder / f"{name}.csv")
+    for file, content in (wfdb_files(page, name) | {f"{name}.csv": csv_table(page).encode()}).items():
+        with atomic_write(folder / file) as partial:
+            partial.write_bytes(content)
     _write_parquet(page, folder / f"{name}.parquet")
     with atomic_write(folder / f"{name}.png") as partial:
         overlay(page, image).save(partial)
     return page.summary()
 
 
-def _write_wfdb(page: DigitizedPage, folder: Path, name: str) -> None:
-    """A record of twelve channels; what is missing has WFDB's value for that."""
-    import wfdb
+def wfdb_files(page: DigitizedPage, name: str) -> dict[str, bytes]:
+    """The two files of a WFDB record of twelve channels by their names; what is missing has WFDB's value for that.
 
-    wfdb.wrsamp(
-        name,
-        fs=HIGH_RATE_HZ,
-        units=["mV"] * len(LEADS),
-        sig_name=list(LEADS),
-        p_signal=page.signal().T.astype(np.float64),
-        fmt=["16"] * len(LEADS),
-        adc_gain=[_UNITS_PER_MV] * len(LEADS),
-        baseline=[0] * len(LEADS),
-        comments=["digitized from a picture by ecg-vlm; not a recording"],
-        write_dir=str(folder),
-    )
+    Written here, since wfdb writes to a folder only: format 16, a checksum that is the sum of a channel's samples in
+    16 bits (https://physionet.org/physiotools/wag/header-5.htm).
+    """
+    values = np.nan_to_num(np.round(page.signal().T.astype(np.float64) * _UNITS_PER_MV), nan=_WFDB_MISSING)
+    samples = np.clip(values, _WFDB_MISSING, -_WFDB_MISSING - 1).astype("<i2")  # (n, 12)
+    lines = [f"{name} {len(LEADS)} {HIGH_RATE_HZ} {len(samples)}"]
+    for lead, channel in zip(LEADS, samples.T, strict=True):
+        checksum = int(channel.sum(dtype=np.int64)) % 65536
+        lines.append(f"{name}.dat 16 {_UNITS_PER_MV}(0)/mV 16 0 {channel[0]} {checksum} 0 {lead}")
+    lines.append("# digitized from a picture by ecg-vlm; not a recording")
+    return {f"{name}.hea": ("\n".join(lines) + "\n").encode(), f"{name}.dat": samples.tobytes()}
 
 
-def _write_csv(page: DigitizedPage, file: Path) -> None:
+def csv_table(page: DigitizedPage) -> str:
     """time_s and the leads in mV; an empty field is missing."""
-    signal = page.signal()
-    with atomic_write(file) as partial, open(partial, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["time_s", *LEADS])
-        for i, values in enumerate(signal.T.tolist()):
-            writer.writerow([f"{i / HIGH_RATE_HZ:.3f}", *("" if v != v else f"{v:.4f}" for v in values)])
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream)
+    writer.writerow(["time_s", *LEADS])
+    for i, values in enumerate(page.signal().T.tolist()):
+        writer.writerow([f"{i / HIGH_RATE_HZ:.3f}", *("" if v != v else f"{v:.4f}" for v in values)])
+    return stream.getvalue()
 
 
 def _write_parquet(page: DigitizedPage, file: Path) -> None:
