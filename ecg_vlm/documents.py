@@ -16,7 +16,15 @@ import numpy as np
 from PIL import Image
 
 from ecg_vlm import pdf_process
-from ecg_vlm.images import MOST_PAGES, MOST_PIXELS, InputPage, damage_refused, require_few_pixels, require_page, to_8_bits
+from ecg_vlm.images import (
+    MOST_PAGES,
+    MOST_PIXELS,
+    InputPage,
+    damage_refused,
+    require_few_pixels,
+    require_page,
+    to_8_bits,
+)
 from render.errors import InputError
 from render.sources.dicom import read_dataset
 

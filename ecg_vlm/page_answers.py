@@ -6,12 +6,14 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
+
+from PIL import Image
 
 from ecg_vlm import __version__
 from ecg_vlm.images import InputPage
 from ecg_vlm.page_reading import PageReading, read_page
-from ecg_vlm.reader import QuestionAnswer, Reader
+from ecg_vlm.reader import QuestionAnswer
 from eval.parser.parse import parse, refusal
 from render.dialogues.wording import OPEN_QUESTION
 
@@ -71,26 +73,50 @@ class PageAnswers:
         }
 
 
+class PageModel(Protocol):
+    """What answers about pages: a `Reader`, or something else with these methods of it."""
+
+    name: str
+
+    def prefill(self, images: Sequence[Image.Image], /) -> Any:
+        """Images, ready for any number of questions."""
+
+    def ask(self, image: Any, questions: Sequence[str], /, *, max_new_tokens: int) -> list[str]:
+        """Answers in the model's own words."""
+
+    def answer(
+        self, prefill: Any, question: str, /, *, max_new_tokens: int, on_text: Callable[[str], None] | None
+    ) -> QuestionAnswer:
+        """One answer, in pieces too."""
+
+    def score(self, image: Any, /) -> dict[str, float]:
+        """P(present) of all statements."""
+
+
 def answer_page(
-    reader: Reader,
+    reader: PageModel,
     page: InputPage,
     questions: Sequence[str],
     *,
     scores: bool = False,
     as_is: bool = False,
     max_new_tokens: int = 128,
+    reading: PageReading | None = None,
     on_reading: Callable[[PageReading], None] | None = None,
     on_text: Callable[[int, str], None] | None = None,
+    on_answer: Callable[[int, QuestionAnswer], None] | None = None,
 ) -> PageAnswers:
     """Read a page, and answer all questions about it from one look.
 
     Args:
         scores: whether to score all statements, too.
         as_is: show the model the picture as it is.
+        reading: of the page, where it has been read before.
         on_reading: called with the page as it was read, before the model sees it.
         on_text: called with the place of a question and each new piece of text of its answer, as `Reader.answer` does.
+        on_answer: called with the place of a question and its whole answer.
     """
-    reading = read_page(page, as_is=as_is)
+    reading = reading or read_page(page, as_is=as_is)
     if on_reading:
         on_reading(reading)
     prefill = reader.prefill([reading.view])
@@ -99,16 +125,19 @@ def answer_page(
         opinion = reader.ask(prefill, [OPEN_QUESTION], max_new_tokens=max_new_tokens)[0]
         if reason := refusal(opinion):
             answers = tuple(QuestionAnswer(question, opinion) for question in questions)
-            if on_text:
-                for place in range(len(questions)):
+            for place, answer in enumerate(answers):
+                if on_text:
                     on_text(place, opinion)
+                if on_answer:
+                    on_answer(place, answer)
             return PageAnswers(page, reader.name, reading, f"{reason}; {reading.reason}", answers)
-    answers = tuple(
-        reader.answer(
-            prefill, question, max_new_tokens=max_new_tokens, on_text=partial(on_text, place) if on_text else None
-        )
-        for place, question in enumerate(questions)
-    )
+    answers = ()
+    for place, question in enumerate(questions):
+        piece = partial(on_text, place) if on_text else None
+        answer = reader.answer(prefill, question, max_new_tokens=max_new_tokens, on_text=piece)
+        if on_answer:
+            on_answer(place, answer)
+        answers += (answer,)
     values = reader.score(prefill) if scores else {}
     return PageAnswers(page, reader.name, reading, "", answers, values, _warnings(reading, answers))
 

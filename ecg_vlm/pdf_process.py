@@ -1,4 +1,4 @@
-"""Draws the pages of a PDF: `python -m ecg_vlm.pdf_process DPI MOST_PIXELS MOST_PAGES FIRST`, the PDF on standard input.
+"""Draws pages of a PDF: `python -m ecg_vlm.pdf_process DPI MOST_PIXELS MOST_PAGES FIRST`, the PDF on standard input.
 
 Writes for each page "PAGES WIDTH HEIGHT", a line break, and the pixels, 3 bytes each. What is wrong with the PDF goes
 to standard error, with exit code 3. A process of its own, since a PDF of 2,000 bytes can keep the library busy for
