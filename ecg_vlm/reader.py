@@ -29,6 +29,7 @@ from eval.parser.parse import parse, refusal
 from recipes import inference
 from recipes.inference import Prefill
 from recipes.model import NANO, base_fingerprint, load_adapter, load_model, load_processor
+from recipes.quiet import quiet_libraries
 from recipes.run_folder import read_run
 from render.dialogues.wording import closed_question
 from render.errors import InputError
@@ -62,6 +63,7 @@ class Reader:
         return self.base == NANO
 
     @classmethod
+    @quiet_libraries()
     def load(cls, model: str = NANO) -> Reader:
         """Load "nano", the folder of a run of `ecg-vlm finetune`, a folder saved by transformers, or a hub id.
 

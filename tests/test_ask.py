@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,3 +64,27 @@ def test_what_a_stream_raises_ends_the_generation(page, nano):
     with pytest.raises(BrokenPipeError):
         nano.ask(open_image(page), ["What does this ECG show?"], on_text=leave)
     assert len(pieces) == 1
+
+
+_PLAIN_PROGRAM = """
+import logging, warnings, sys
+import huggingface_hub.utils as hub
+from transformers.utils import logging as transformers_logging
+from ecg_vlm import Reader, open_image
+from ecg_vlm.images import open_page
+from ecg_vlm.page_answers import answer_page
+
+reader = Reader.load("nano")
+image = open_image(sys.argv[1])
+assert reader.ask(image, ["What is the rhythm?"]) and len(reader.score(image)) == 71
+assert answer_page(reader, open_page(sys.argv[1]), ["Is it AF?"]).answers[0].text
+assert transformers_logging.is_progress_bar_enabled() and not hub.are_progress_bars_disabled()  # as it was
+assert logging.getLogger("transformers").level == logging.WARNING and warnings.filters
+"""
+
+
+def test_no_message_of_a_library_reaches_the_screen_of_a_program(page):
+    command = [sys.executable, "-W", "default", "-c", _PLAIN_PROGRAM, str(page)]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "TRANSFORMERS_"))}
+    process = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (process.returncode, process.stdout, process.stderr) == (0, "", "")

@@ -26,6 +26,7 @@ def configure(*, quiet: bool, verbose: bool) -> None:
     global _quiet
     _quiet = quiet
     if verbose:
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "warning")  # `recipes.quiet` lets them through
         return
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
