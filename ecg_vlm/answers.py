@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ecg_vlm.questions import Question
+from ecg_vlm.statement_scores import DAMAGE, StatementScores
 from eval.parser.choices import options_in
 from eval.parser.parse import ParsedAnswer, parse
 from render.dialogues.wording import FINDING_ANSWERS, REPORT_ANSWERS, RHYTHM_ANSWERS, answer, label_of, names_of
-from render.statements import STATEMENTS
 
-YES_FROM = 0.5
-"""From this P(present) on, "Yes." is the likelier answer."""
-
-DAMAGE = tuple(code for code, s in STATEMENTS.items() if s.superclass == "MI" or code.startswith("ISC"))
-"""Infarction, injury and ischemia: no answer calls a page normal that also shows one of them."""
 _NO_DISEASE = frozenset({"NORM", "SR", "SARRH", "SBRAD", "STACH"})
 
 _NOT_UNDERSTOOD = {
@@ -58,24 +52,13 @@ def in_language(text: str, language: str) -> str:
     return translation.get(text, text)
 
 
-def scores_normal(scores: Mapping[str, float]) -> bool:
-    """Whether scores call a page normal: P(NORM) of `YES_FROM` or more, and none of `DAMAGE` has as much.
-
-    Args:
-        scores: P(present) of NORM, and of `DAMAGE` where that of NORM is `YES_FROM` or more.
-    """
-    return scores["NORM"] >= YES_FROM and all(scores[code] < YES_FROM for code in DAMAGE)
-
-
-def statement_answer(question: Question, scores: Mapping[str, float]) -> str:
+def statement_answer(question: Question, scores: StatementScores) -> str:
     """The answer to a question of kind "statement", from the scores alone: the same in every wording.
 
     Args:
-        scores: P(present) of its codes; with NORM also what `scores_normal` takes.
+        scores: of its codes; with NORM also those that `StatementScores.is_normal` takes.
     """
-    present = [
-        code for code in question.codes if (scores_normal(scores) if code == "NORM" else scores[code] >= YES_FROM)
-    ]
+    present = [code for code in question.codes if _is_present(code, scores)]
     yes, no = _YES_NO[question.language]
     likeliest = max(question.codes, key=lambda code: scores[code])
     if question.join == "and":
@@ -97,24 +80,24 @@ def _full_sentence(code: str, present: bool) -> str:
     return f"This ECG {'shows' if present else 'does not show'} {names_of([code])}."
 
 
-def consistent_answer(question: Question, text: str, scores: Mapping[str, float]) -> str:
+def consistent_answer(question: Question, text: str, scores: StatementScores) -> str:
     """An open answer whose verdict on normality agrees with the scores; unchanged where it does already.
 
     A normal ECG is stated only where the scores call the page normal. There it is not denied, and disease is not named
     where the scores revoke all of it. A changed answer has the statements of the old one that the scores confirm.
 
     Args:
-        scores: of `codes_of_question`, and those of `scores_normal` where NORM is one of them.
+        scores: of `codes_of_question`, and those that `StatementScores.is_normal` takes where NORM is one of them.
     """
     if "NORM" not in scores:
         return text
     content = parse(text, question.wording)
-    normal = scores_normal(scores)
+    normal = scores.is_normal()
     if not (_misstates_normality(content, normal) or (normal and _denies_normality(question, content, scores))):
         return text
     if question.kind == "choice":
         return likeliest_option(question.wording, scores)
-    codes = {code for code in content.present if code != "NORM" and scores[code] >= YES_FROM} | (
+    codes = {code for code in content.present if code != "NORM" and scores.reaches(code)} | (
         {"NORM"} if normal else set()
     )
     return answer(_OPEN_ANSWERS.get(question.kind, FINDING_ANSWERS[1]), sorted(codes)) or _full_sentence("NORM", normal)
@@ -125,30 +108,35 @@ def _misstates_normality(content: ParsedAnswer, normal: bool) -> bool:
     return "NORM" in content.present and (not normal or bool({*DAMAGE} & {*content.present}))
 
 
-def _denies_normality(question: Question, content: ParsedAnswer, scores: Mapping[str, float]) -> bool:
+def _denies_normality(question: Question, content: ParsedAnswer, scores: StatementScores) -> bool:
     """Whether an answer about a page that scores as normal denies it, or names disease that the scores all revoke."""
     disease = {*content.present} - _NO_DISEASE
-    only_revoked = bool(disease) and all(scores[code] < YES_FROM for code in disease)
+    only_revoked = bool(disease) and not any(scores.reaches(code) for code in disease)
     silent = "NORM" not in content.present and question.kind in ("findings", "report")
     return "NORM" in content.absent or (silent and only_revoked)
 
 
-def likeliest_option(text: str, scores: Mapping[str, float]) -> str:
+def likeliest_option(text: str, scores: StatementScores) -> str:
     """The option of a multiple choice with the highest score, "B. Sinus rhythm."; none where all are unlikely.
 
     Args:
         text: the question with its options.
-        scores: P(present) of the options' statements; with NORM also what `scores_normal` takes.
+        scores: of the options' statements; with NORM also those that `StatementScores.is_normal` takes.
     """
     options = options_in(text)
-    values = [max((_p(code, scores) for code in parse(option.text).present), default=0.0) for option in options]
-    best = options[values.index(max(values))]
-    return f"{best.letter}. {best.text.rstrip('.')}." if max(values) >= YES_FROM else "None of these is likely."
+    ranks = [
+        max(((_is_present(code, scores), scores[code]) for code in parse(option.text).present), default=(False, 0.0))
+        for option in options
+    ]
+    best = max(range(len(options)), key=lambda place: ranks[place])
+    is_present, _ = ranks[best]
+    option = options[best]
+    return f"{option.letter}. {option.text.rstrip('.')}." if is_present else "None of these is likely."
 
 
-def _p(code: str, scores: Mapping[str, float]) -> float:
-    """P(present); 0 for NORM where the scores do not call the page normal."""
-    return 0.0 if code == "NORM" and not scores_normal(scores) else scores[code]
+def _is_present(code: str, scores: StatementScores) -> bool:
+    """Whether the scores call a statement present; NORM where they call the page normal."""
+    return scores.is_normal() if code == "NORM" else scores.reaches(code)
 
 
 def codes_of_question(question: Question, text: str) -> tuple[str, ...]:

@@ -6,6 +6,8 @@ a waveform in place of an image (`render.sources.waveform_file`) is drawn as a c
 
 from __future__ import annotations
 
+import glob
+import hashlib
 import io
 import math
 import sys
@@ -66,7 +68,7 @@ class InputPage:
 
     image: RGB, upright. number: from 1 on; count: pages of the file, at most `MOST_PAGES`. source: the file's name.
     blank: numbers of the blank pages before it, which were left out. note: where the page comes from, or "".
-    record: the waveform that the page was drawn from, of a file that holds one.
+    record: the waveform that the page was drawn from, of a file that holds one. sha256: of the file's bytes.
     """
 
     image: Image.Image
@@ -76,6 +78,7 @@ class InputPage:
     blank: tuple[int, ...] = ()
     note: str = ""
     record: EcgRecord | None = None
+    sha256: str = ""
 
 
 def open_image(path: str | Path, *, sampling_rate: float | None = None) -> Image.Image:
@@ -124,10 +127,12 @@ def pages_in(
     """
     blank: list[int] = []
     first_blank: InputPage | None = None
+    sha256 = hashlib.sha256(content).hexdigest()
     if _is_waveform(content, file):
-        yield _waveform_page(content, file, source, sampling_rate)
+        yield replace(_waveform_page(content, file, source, sampling_rate), sha256=sha256)
         return
     for page in _page_reader(content)(content, source, first):
+        page = replace(page, sha256=sha256)
         if page.count > 1 and is_blank(page.image):
             blank.append(page.number)
             first_blank = first_blank or page
@@ -147,25 +152,35 @@ def expand_inputs(paths: Iterable[str | Path]) -> list[Path]:
     """The files that some paths name, in order: files as they are, folders by the pictures and waveforms in them.
 
     A folder's own files are taken, sorted by name; those of its subfolders are not, nor a .mat whose .hea is there too.
-    "-" stays "-".
-    Raises `InputError` for a path that is not there and for a folder without a file that can be read.
+    A pattern that the shell has left ("scans/**/*.png") is what it names, sorted. "-" stays "-".
+    Raises `InputError` for a path that is not there and for a folder or a pattern without a file that can be read.
     """
-    from render.sources.waveform_file import WAVEFORM_SUFFIXES
-
-    suffixes = PICTURE_SUFFIXES | WAVEFORM_SUFFIXES
     files: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(file for file in path.iterdir() if file.suffix.lower() in suffixes and file.is_file())
-            inside = [file for file in inside if file.suffix != ".mat" or file.with_suffix(".hea") not in inside]
+            inside = _readable(path.iterdir())
             if not inside:
                 raise InputError(f"{path}: no picture or waveform file in this folder; {_PICTURES_WORK}")
+            files += inside
+        elif glob.has_magic(str(path)) and not path.exists():
+            inside = _readable(map(Path, glob.iglob(str(path), recursive=True)))
+            if not inside:
+                raise InputError(f"{path}: no picture or waveform file has such a name; {_PICTURES_WORK}")
             files += inside
         elif str(path) == STDIN or path.is_file():
             files.append(path)
         else:
             raise InputError(f"{path}: no such file or folder; check the path")
     return files
+
+
+def _readable(files: Iterable[Path]) -> list[Path]:
+    """The pictures and waveform files among some, sorted; of a record in two files the header alone."""
+    from render.sources.waveform_file import WAVEFORM_SUFFIXES
+
+    suffixes = PICTURE_SUFFIXES | WAVEFORM_SUFFIXES
+    inside = sorted(file for file in files if file.suffix.lower() in suffixes and file.is_file())
+    return [file for file in inside if file.suffix != ".mat" or file.with_suffix(".hea") not in inside]
 
 
 def read_content(path: str | Path) -> tuple[bytes, str]:

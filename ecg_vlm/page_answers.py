@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -14,6 +13,7 @@ from ecg_vlm import __version__
 from ecg_vlm.images import InputPage
 from ecg_vlm.page_reading import PageReading, read_page
 from ecg_vlm.reader import QuestionAnswer
+from ecg_vlm.statement_scores import StatementScores
 from eval.parser.parse import parse, refusal
 from render.dialogues.wording import OPEN_QUESTION
 
@@ -29,19 +29,27 @@ class PageAnswers:
     """What is said about one page.
 
     Attributes:
+        request: what was asked, of `request_of`.
         refusal_reason: why the page cannot be read, or "": decided once for all questions.
         answers: in the order of the questions; of an unreadable page, the refusal for each.
-        scores: P(present) by statement code; {} unless asked for, and for an unreadable page.
+        scores: of all statements; empty unless asked for, and for an unreadable page.
         warnings: what a reader of the answers must know.
     """
 
     page: InputPage
-    model: str
+    request: Mapping[str, Any]
     reading: PageReading
     refusal_reason: str
     answers: tuple[QuestionAnswer, ...]
-    scores: Mapping[str, float] = field(default_factory=dict)
+    scores: StatementScores = field(default_factory=StatementScores)
     warnings: tuple[str, ...] = ()
+
+    def picture_as_read(self) -> Image.Image:
+        """The picture with what was read of it drawn over it; of a page that is not digitized, the picture."""
+        from ecg_vlm.digitized_files import overlay
+
+        page = self.reading.page
+        return self.page.image if page is None else overlay(page, self.page.image)
 
     def measurements_in_words(self) -> str:
         """ "rate 75/min, PR 160 ms, ...", in the order of a report."""
@@ -49,16 +57,17 @@ class PageAnswers:
         return ", ".join(f"{name} {values[key]:.0f}{unit}" for key, (name, unit) in _UNITS.items() if key in values)
 
     def to_json(self) -> dict[str, Any]:
-        """One JSON object, of `SCHEMA_VERSION`."""
-        reading = self.reading
+        """One JSON object, of `SCHEMA_VERSION`: `answers.schema.json` beside this file says what its keys are."""
+        reading, scores = self.reading, self.scores
         return {
             "schema_version": SCHEMA_VERSION,
             "version": __version__,
             "image": self.page.source,
-            "image_sha256": hashlib.sha256(self.page.image.tobytes()).hexdigest(),
+            "image_sha256": self.page.sha256,
             "page": self.page.number,
             "pages": self.page.count,
-            "model": self.model,
+            "model": self.request["model"],
+            "request": dict(self.request),
             "readable": not self.refusal_reason,
             "refusal_reason": self.refusal_reason,
             "view": reading.source,
@@ -69,7 +78,12 @@ class PageAnswers:
             "st_elevation_mv": {lead: round(mv, 3) for lead, mv in reading.st_elevation.items()},
             "warnings": list(self.warnings),
             "answers": [{"answer" if k == "text" else k: v for k, v in asdict(a).items()} for a in self.answers],
-            "scores": dict(self.scores),
+            "scores": dict(scores),
+            "calibrated": bool(scores.calibration),
+            "calibration": scores.calibration,
+            "uncalibrated": list(scores.uncalibrated()) if scores.calibration else [],
+            "thresholds": {code: scores.threshold(code) for code in scores},
+            "verdicts": scores.verdicts(),
         }
 
 
@@ -89,8 +103,33 @@ class PageModel(Protocol):
     ) -> QuestionAnswer:
         """One answer, in pieces too."""
 
-    def score(self, image: Any, /) -> dict[str, float]:
-        """P(present) of all statements."""
+    def score(self, image: Any, /) -> Mapping[str, float]:
+        """P(present) of all statements; `StatementScores`, or a plain mapping where they are not calibrated."""
+
+
+def encode_page(model: PageModel, reading: PageReading, *, max_new_tokens: int = 128) -> tuple[Any, str, str]:
+    """Show a model the view of a page.
+
+    A page of which the leads were read is an ECG; of any other the model says whether it can be read, once for all.
+
+    Returns:
+        The prefill; and of a page that cannot be read what the model says of it, and why. "" and "" of any other.
+    """
+    prefill = model.prefill([reading.view])
+    if reading.reason:
+        opinion = model.ask(prefill, [OPEN_QUESTION], max_new_tokens=max_new_tokens)[0]
+        if reason := refusal(opinion):
+            return prefill, opinion, f"{reason}; {reading.reason}"
+    return prefill, "", ""
+
+
+def request_of(
+    model: str, questions: Sequence[str], *, scores: bool = False, as_is: bool = False, max_new_tokens: int = 128
+) -> dict[str, Any]:
+    """What the answers about a page depend on besides the page."""
+    return {
+        "model": model, "questions": list(questions), "scores": scores, "as_is": as_is, "max_new_tokens": max_new_tokens
+    }  # fmt: skip
 
 
 def answer_page(
@@ -116,33 +155,31 @@ def answer_page(
         on_text: called with the place of a question and each new piece of text of its answer, as `Reader.answer` does.
         on_answer: called with the place of a question and its whole answer.
     """
+    request = request_of(reader.name, questions, scores=scores, as_is=as_is, max_new_tokens=max_new_tokens)
     reading = reading or read_page(page, as_is=as_is)
     if on_reading:
         on_reading(reading)
-    prefill = reader.prefill([reading.view])
-    # A page of which the leads were read is an ECG; of any other the model says whether it can be read, once for all.
-    if reading.reason:
-        opinion = reader.ask(prefill, [OPEN_QUESTION], max_new_tokens=max_new_tokens)[0]
-        if reason := refusal(opinion):
-            answers = tuple(QuestionAnswer(question, opinion) for question in questions)
-            for place, answer in enumerate(answers):
-                if on_text:
-                    on_text(place, opinion)
-                if on_answer:
-                    on_answer(place, answer)
-            return PageAnswers(page, reader.name, reading, f"{reason}; {reading.reason}", answers)
-    answers = ()
+    prefill, opinion, reason = encode_page(reader, reading, max_new_tokens=max_new_tokens)
+    answers: tuple[QuestionAnswer, ...] = ()
     for place, question in enumerate(questions):
-        piece = partial(on_text, place) if on_text else None
-        answer = reader.answer(prefill, question, max_new_tokens=max_new_tokens, on_text=piece)
+        stream = partial(on_text, place) if on_text else None
+        if not opinion:
+            answer = reader.answer(prefill, question, max_new_tokens=max_new_tokens, on_text=stream)
+        else:
+            answer = QuestionAnswer(question, opinion)
+            if stream:
+                stream(opinion)
         if on_answer:
             on_answer(place, answer)
         answers += (answer,)
-    values = reader.score(prefill) if scores else {}
-    return PageAnswers(page, reader.name, reading, "", answers, values, _warnings(reading, answers))
+    if reason:
+        return PageAnswers(page, request, reading, reason, answers)
+    values = reader.score(prefill) if scores else StatementScores()
+    values = values if isinstance(values, StatementScores) else StatementScores(values)
+    return PageAnswers(page, request, reading, "", answers, values, page_warnings(reading, answers))
 
 
-def _warnings(reading: PageReading, answers: Sequence[QuestionAnswer]) -> tuple[str, ...]:
+def page_warnings(reading: PageReading, answers: Sequence[QuestionAnswer]) -> tuple[str, ...]:
     """ST elevation is told wherever an answer calls the page normal, or does not speak of it."""
     if not reading.st_elevation:
         return ()

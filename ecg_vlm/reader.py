@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +13,22 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ecg_vlm.answers import (
-    DAMAGE,
-    YES_FROM,
     QuestionAnswer,
     codes_of_question,
     consistent_answer,
     in_language,
     likeliest_option,
     not_understood,
-    scores_normal,
     statement_answer,
 )
 from ecg_vlm.images import open_image
 from ecg_vlm.questions import Question, read_question
+from ecg_vlm.statement_scores import DAMAGE, StatementScores, calibrate
+from eval.metrics.calibration import CALIBRATION_FILE, Calibration, read_calibration
 from eval.parser.parse import parse, refusal
 from recipes import inference
 from recipes.inference import Prefill
-from recipes.model import NANO, base_fingerprint, load_adapter, load_model, load_processor
+from recipes.model import NANO, base_fingerprint, load_adapter, load_model, load_processor, nano_path
 from recipes.quiet import quiet_libraries
 from recipes.run_folder import read_run
 from render.dialogues.wording import closed_question
@@ -56,6 +56,16 @@ class Reader:
         self.processor = processor
         self.name = name
         self.base = base
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """The frozen calibration of the scores, of the file that lies beside the model; None without one.
+
+        Raises:
+            InputError: When the file is damaged.
+        """
+        file = (nano_path() if self.name == NANO else Path(self.name)) / CALIBRATION_FILE
+        return read_calibration(file) if self.name and file.is_file() else None
 
     @property
     def knows_few_wordings(self) -> bool:
@@ -113,17 +123,25 @@ class Reader:
         questions: Sequence[str],
         *,
         max_new_tokens: int = 128,
+        history: Sequence[tuple[str, str]] = (),
         on_text: Callable[[str], None] | None = None,
     ) -> list[str]:
         """Answers to all questions about one image, greedy decoding. The image is encoded once for all of them.
 
         Args:
+            history: turns before each question: questions with their answers.
             on_text: called with each new piece of text while it is generated, one answer after the other.
         """
         prefill = image if isinstance(image, Prefill) else self.prefill([image])
         return [
             inference.generate_answers(
-                self.model, self.processor, prefill, question, max_new_tokens=max_new_tokens, on_text=on_text
+                self.model,
+                self.processor,
+                prefill,
+                question,
+                max_new_tokens=max_new_tokens,
+                history=history,
+                on_text=on_text,
             )[0]
             for question in questions
         ]
@@ -141,6 +159,7 @@ class Reader:
         question: str,
         *,
         max_new_tokens: int = 128,
+        history: Sequence[tuple[str, str]] = (),
         on_text: Callable[[str], None] | None = None,
     ) -> QuestionAnswer:
         """The answer to a question in any words about one page.
@@ -152,11 +171,13 @@ class Reader:
 
         Args:
             prefill: of one image.
+            history: turns before the question: questions with their answers. Where `knows_few_wordings`, the model was
+                not trained on several turns, and they are left out.
             on_text: called with each new piece of text: of an open answer while it is generated, of any other at once.
                 The text of the result replaces what was streamed: it differs where it was made consistent.
         """
         if not self.knows_few_wordings:
-            (text,) = self.ask(prefill, [question], max_new_tokens=max_new_tokens, on_text=on_text)
+            (text,) = self.ask(prefill, [question], max_new_tokens=max_new_tokens, history=history, on_text=on_text)
             return QuestionAnswer(question, text, self.contradictions(prefill, question, text))
         content = read_question(question)
         if content.kind == "unknown" or content.codes:
@@ -188,16 +209,16 @@ class Reader:
     def _answer_from_scores(self, prefill: Prefill, question: Question) -> QuestionAnswer:
         """An answer from the scores alone. Contradicted is only P(NORM) of a page that also shows damage."""
         scores = self._scores_with_normality(prefill, question.codes)
-        doubtful = "NORM" in question.codes and scores["NORM"] >= YES_FROM and not scores_normal(scores)
+        doubtful = "NORM" in question.codes and scores.reaches("NORM") and not scores.is_normal()
         is_choice = question.kind == "choice"
         text = likeliest_option(question.text, scores) if is_choice else statement_answer(question, scores)
         return QuestionAnswer(question.text, text, {"NORM": scores["NORM"]} if doubtful else {})
 
-    def _scores_with_normality(self, prefill: Prefill, codes: Sequence[str]) -> dict[str, float]:
+    def _scores_with_normality(self, prefill: Prefill, codes: Sequence[str]) -> StatementScores:
         """P(present) of the codes; where NORM is one of them and likely, of `DAMAGE`, too."""
-        scores = self.score(prefill, codes) if codes else {}
-        if scores.get("NORM", 0.0) >= YES_FROM:
-            scores |= self.score(prefill, [code for code in DAMAGE if code not in scores])
+        scores = self.score(prefill, codes) if codes else StatementScores()
+        if "NORM" in scores and scores.reaches("NORM"):
+            scores = scores.merge(self.score(prefill, [code for code in DAMAGE if code not in scores]))
         return scores
 
     def contradictions(self, prefill: Prefill, question: str, answer: str) -> dict[str, float]:
@@ -213,15 +234,19 @@ class Reader:
         codes = [*statements.present, *statements.absent]
         return _contradictions(answer, question, self.score(prefill, codes)) if codes else {}
 
-    def score(self, image: Image.Image | Prefill, statements: Sequence[str] = tuple(STATEMENTS)) -> dict[str, float]:
-        """P(present) for each statement code, in one pass: all questions side by side, none attends to another."""
+    def score(self, image: Image.Image | Prefill, statements: Sequence[str] = tuple(STATEMENTS)) -> StatementScores:
+        """P(present) for each statement code, in one pass: all questions side by side, none attends to another.
+
+        Calibrated where the model has a calibration.
+        """
         values = self.score_many(image if isinstance(image, Prefill) else [image], statements)[0]
-        return dict(zip(statements, (float(v) for v in values), strict=True))
+        return calibrate(dict(zip(statements, map(float, values), strict=True)), self.calibration)
 
     def score_many(
         self, images: Sequence[Image.Image] | Prefill, statements: Sequence[str] = tuple(STATEMENTS)
     ) -> NDArray[np.float64]:
-        """P(present) for each image and statement code, (images, statements)."""
+        """P(present) for each image and statement code, (images, statements), as the model gives it: for evaluations,
+        which calibrate it with a file of their own."""
         questions = [closed_question(code) for code in statements]
         prefills = (
             [images]
@@ -233,13 +258,13 @@ class Reader:
         return scores
 
 
-def _contradictions(answer: str, question: str, scores: Mapping[str, float]) -> dict[str, float]:
+def _contradictions(answer: str, question: str, scores: StatementScores) -> dict[str, float]:
     """The scores that contradict an answer, of the statements that it affirms or denies."""
     statements = parse(answer, question)
     return {
         code: scores[code]
         for code in (*statements.present, *statements.absent)
-        if code in scores and (scores[code] >= YES_FROM) != (code in statements.present)
+        if code in scores and scores.reaches(code) != (code in statements.present)
     }
 
 

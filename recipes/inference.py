@@ -98,18 +98,20 @@ def generate_answers(
     question: str,
     *,
     max_new_tokens: int,
+    history: Sequence[tuple[str, str]] = (),
     on_text: Callable[[str], None] | None = None,
 ) -> list[str]:
     """Greedy answers to one question, one for each image; a blank image is refused.
 
     Args:
+        history: the questions before it with their answers.
         on_text: called with each new piece of the answer about the only image, while it is generated. Joined, the
             pieces are the answer. What it raises ends the generation.
     """
     if on_text and all(prefill.blank):
         on_text(_BLANK)
         return [_BLANK] * len(prefill.blank)
-    prompt = torch.tensor([encode_prompt(processor, question).input_ids] * len(prefill.tiles))
+    prompt = torch.tensor([encode_prompt(processor, question, history).input_ids] * len(prefill.tiles))
     inputs = {
         "input_ids": prompt,
         "attention_mask": torch.ones_like(prompt),

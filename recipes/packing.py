@@ -144,9 +144,18 @@ def encode_dialogue(processor: Any, messages: Sequence[Message]) -> EncodedDialo
     return EncodedDialogue(tuple(ids), tuple(labels))
 
 
-def encode_prompt(processor: Any, question: str) -> EncodedDialogue:
-    """Tokens of a question, up to the position where the model's answer begins."""
-    ids = _tokens(processor, render_chat(processor, [{"role": "user", "content": question}], prompt=True))
+def encode_prompt(processor: Any, question: str, history: Sequence[tuple[str, str]] = ()) -> EncodedDialogue:
+    """Tokens of a question, up to the position where the model's answer begins.
+
+    Args:
+        history: the questions before it with their answers.
+    """
+    messages = [
+        {"role": role, "content": text}
+        for turn in history
+        for role, text in zip(("user", "assistant"), turn, strict=True)
+    ]
+    ids = _tokens(processor, render_chat(processor, [*messages, {"role": "user", "content": question}], prompt=True))
     return EncodedDialogue(tuple(ids), (IGNORE_INDEX,) * len(ids))
 
 

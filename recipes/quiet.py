@@ -22,7 +22,7 @@ def quiet_libraries() -> Iterator[None]:
     if os.environ.get(_VERBOSITY, "error") not in ("error", "critical"):
         yield
         return
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
     from transformers.utils import logging as transformers_logging
 
     levels = {logging.getLogger(name): logging.getLogger(name).level for name in _LOGGERS}

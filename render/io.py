@@ -235,7 +235,7 @@ def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
 def require_same_request(
     folder: Path, first: Mapping[str, Any], now: Mapping[str, Any], *, free: Collection[str] = (), mend: str = ""
 ) -> None:
-    """Refuse to resume in `folder` a run that started with another request: its results would be a mixture of both.
+    """Refuse to resume in `folder` (or a file) a run that started with another request: its results would be a mixture of both.
 
     Args:
         first: the request at the start and now, compared as JSON; keys of nested objects are joined by dots.
@@ -251,7 +251,7 @@ def require_same_request(
         if before.get(key) != after.get(key):
             raise InputError(
                 f"{folder}: was started with {key}={_short(before.get(key))}, not {_short(after.get(key))}; "
-                f"resume with {mend or 'the same ' + key}, or name a new folder"
+                f"resume with {mend or 'the same ' + key}, or name a new {'file' if folder.is_file() else 'folder'}"
             )
 
 

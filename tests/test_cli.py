@@ -27,6 +27,7 @@ from ecg_vlm.cli.ask import images_and_questions
 from ecg_vlm.images import open_page
 from ecg_vlm.page_reading import read_page
 from ecg_vlm.reader import Reader, open_image
+from ecg_vlm.statement_scores import StatementScores
 from render.dataset.parquet import open_dataset
 from render.dataset.rows import Options, make_picture
 from render.dialogues.wording import OPEN_QUESTION
@@ -231,7 +232,8 @@ def test_ask_answers_and_scores(page, capsys):
     lines = out.splitlines()
     assert code == 0 and lines[0] == answer.text  # where a page cannot be read, it says so above the numbers
     measured = lines.index(next(line for line in lines if line.startswith("Measured on the digitized leads: rate ")))
-    assert measured == 1 + bool(answer.contradicted) and len(lines) == measured + 1 + 71
+    assert measured == 1 + bool(answer.contradicted) and lines[measured + 1].startswith("P(present), * from ")
+    assert len(lines) == measured + 2 + 71
 
 
 def test_ask_takes_images_first_and_questions_behind(page, tmp_path, capsys):
@@ -282,7 +284,7 @@ def test_ask_shows_the_page_as_it_was_read(page, tmp_path, capsys):
     with Image.open(tmp_path / "read.png") as image:
         colours = {tuple(colour) for colour in np.asarray(image.convert("RGB")).reshape(-1, 3).tolist()}
     assert (214, 39, 40) in colours and (31, 119, 180) in colours
-    assert "--show draws one page" in refused(capsys, "ask", page, page, "--show", tmp_path / "x.png")
+    assert "--show is for one page" in refused(capsys, "ask", page, page, "--show", tmp_path / "x.png")
 
 
 def test_a_page_with_st_elevation_is_not_called_normal_without_a_warning(tmp_path, capsys):
@@ -334,13 +336,13 @@ def test_digitize_takes_a_waveform_as_it_is(tmp_path, capsys):
 def test_ask_says_where_an_answer_contradicts_yes_and_no(page, capsys, monkeypatch):
     said = "This ECG shows a pacemaker rhythm. No sinus rhythm."
     monkeypatch.setattr(Reader, "ask", lambda reader, seen, questions, **_: [said] * len(questions))
-    monkeypatch.setattr(Reader, "score", lambda reader, seen, codes: dict.fromkeys(codes, 0.25))
+    monkeypatch.setattr(Reader, "score", lambda reader, seen, codes: StatementScores(dict.fromkeys(codes, 0.25)))
     code, out, _ = run(capsys, "ask", page)
     assert code == 0 and [line for line in out.splitlines() if not line.startswith("Measured on")] == [
         said,
         "  (it says otherwise when asked about each alone; P(present): a pacemaker rhythm 0.25)",
     ]
-    monkeypatch.setattr(Reader, "score", lambda reader, seen, codes: dict.fromkeys(codes, 0.75))
+    monkeypatch.setattr(Reader, "score", lambda reader, seen, codes: StatementScores(dict.fromkeys(codes, 0.75)))
     (told,) = json.loads(run(capsys, "ask", page, "--json")[1])["answers"]
     assert told["answer"] == said and told["contradicted"] == {"SR": 0.75}
 

@@ -12,6 +12,7 @@ from ecg_vlm.answers import consistent_answer, not_understood
 from ecg_vlm.cli import main
 from ecg_vlm.questions import Question, read_question
 from ecg_vlm.reader import Reader, open_image
+from ecg_vlm.statement_scores import StatementScores
 from eval.parser.parse import parse, refusal
 from recipes.inference import Prefill
 from render.dialogues.quantities import QUANTITIES, choice_question, question_forms
@@ -343,8 +344,8 @@ def test_trained_choices_go_to_the_model_as_they_are(stem: str) -> None:
     assert question.kind == "choice" and question.wording == text
 
 
-def _scores(**values: float) -> dict[str, float]:
-    return dict.fromkeys(STATEMENTS, 0.0) | values
+def _scores(**values: float) -> StatementScores:
+    return StatementScores(dict.fromkeys(STATEMENTS, 0.0) | values)
 
 
 FINDINGS = read_question("What does this ECG show?")

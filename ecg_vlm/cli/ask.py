@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ecg_vlm.cli.arguments import Parser, add_sampling_rate, positive
-from ecg_vlm.cli.progress import print_note, waiting
+from ecg_vlm.cli.progress import print_note, progress_bar, waiting
 from render.errors import InputError
 
 if TYPE_CHECKING:
+    from ecg_vlm.answer_file import AnswerFile
     from ecg_vlm.images import InputPage
     from ecg_vlm.page_answers import PageAnswers
     from ecg_vlm.reader import Reader
@@ -26,14 +30,16 @@ DESCRIPTION = (
 )
 EXAMPLES = """\
   ecg-vlm ask photo.jpg "What is the rhythm?" --show as-read.png
-  ecg-vlm ask scans/ report.pdf -q "Is this a normal ECG?" --statements --json > answers.jsonl"""
+  ecg-vlm ask photo.jpg --report report.pdf
+  ecg-vlm ask "scans/**/*.png" report.pdf -q "Is this a normal ECG?" --statements --out answers.jsonl --resume
+  ecg-vlm ask photo.jpg --interactive"""
 
 
 def add_arguments(parser: Parser) -> None:
     """Images, questions, model."""
     parser.add_argument(
         "images", nargs="+", metavar="image",
-        help="picture, PDF or waveform file of an ECG, or a folder of them; - for standard input. "
+        help="picture, PDF or waveform file of an ECG, a folder of them, or a pattern in quotes; - for standard input. "
         "What stands behind one image and is no file is a question",
     )  # fmt: skip
     parser.add_argument("-q", "--question", action="append", default=[], dest="questions", metavar="QUESTION",
@@ -50,39 +56,145 @@ def add_arguments(parser: Parser) -> None:
         "--show", type=Path, metavar="OUT.png", help="write the picture with its leads as they were read"
     )
     parser.add_argument("--max-new-tokens", type=positive, default=128, help="longest answer in tokens (default 128)")
-    parser.add_argument("--json", action="store_true", help="one JSON object a page")
+    parser.add_argument("--json", action="store_true", help="one JSON object a page (docs/answers.md)")
+    parser.add_argument("--out", type=Path, metavar="FILE.jsonl", help="write the JSON objects there, as they come")
+    parser.add_argument("--resume", action="store_true", help="go on with --out: pages that are answered are kept")
+    parser.add_argument("--report", type=Path, metavar="OUT.html", help="one printable page, .html or .pdf")
+    parser.add_argument(
+        "--interactive", action="store_true", help="question after question; each sees the turns before it"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Answer questions about images; with --statements score all statements too, from the same look."""
     from ecg_vlm.images import expand_inputs
-    from recipes import fast_start
 
     a = arguments
     words, questions = images_and_questions(a.images)
     files = expand_inputs(words)
-    if a.show and (len(files) > 1 or a.all_pages):
-        raise InputError("--show draws one page; give one image")
-    pages = _pages(files, a)
+    _require_possible(a, files)
+    a.questions = [*questions, *a.questions]
+    results = _open_results(a)
+    pages = _pages(files, a, results)
     first = next(pages, None)  # before the model is loaded
     if first is None:
+        if results is not None and len(results):
+            print_note(f"{a.out}: holds the answers about all {len(results)} pages already")
+            return
         raise InputError(f"none of {len(files)} files can be read")
+    reader = _load(a)
+    if a.interactive:
+        from ecg_vlm.cli.conversation import converse
+
+        converse(reader, first[1], a.questions, as_is=a.as_is, max_new_tokens=a.max_new_tokens)
+        return
+    shows_bar = len(files) > 1 and (results is not None or not sys.stdout.isatty())
+    with progress_bar("files") if shows_bar else nullcontext(lambda *_: None) as show:
+        for place, page in chain([first], pages):
+            _answer(reader, page, a, results, len(files) > 1 or a.all_pages)
+            show("files", place, len(files))
+        show("files", len(files), len(files))
+
+
+def _require_possible(arguments: argparse.Namespace, files: Sequence[Path]) -> None:
+    """Raise `InputError` for options that exclude each other."""
+    a = arguments
+    several = len(files) > 1 or a.all_pages
+    for name, value in (("--show", a.show), ("--report", a.report), ("--interactive", a.interactive)):
+        if value and several:
+            raise InputError(f"{name} is for one page; give one image")
+    if a.resume and not a.out:
+        raise InputError("--resume: name the file that it goes on with: --out FILE.jsonl")
+    if a.interactive and (a.json or a.out or a.show or a.report):
+        raise InputError("--interactive prints its answers; leave out --json, --out, --show and --report")
+    if a.interactive and str(files[0]) == "-":
+        raise InputError("--interactive reads the questions from standard input; save the image as a file first")
+    if a.report and a.report.suffix.lower() not in (".html", ".pdf"):
+        raise InputError(f"{a.report}: a report is a .html or .pdf file; name one")
+
+
+def _open_results(arguments: argparse.Namespace) -> AnswerFile | None:
+    """The file of --out."""
+    if not arguments.out:
+        return None
+    from ecg_vlm.answer_file import AnswerFile
+
+    return AnswerFile(arguments.out, _request(arguments), resume=arguments.resume)
+
+
+def _request(arguments: argparse.Namespace) -> dict[str, Any]:
+    a = arguments
+    return {
+        "model": a.model, "questions": _or_open_question(a.questions), "scores": a.statements or bool(a.report),
+        "as_is": a.as_is, "max_new_tokens": a.max_new_tokens,
+    }  # fmt: skip
+
+
+def _or_open_question(questions: list[str]) -> list[str]:
+    from render.dialogues.wording import OPEN_QUESTION
+
+    return questions or [OPEN_QUESTION]
+
+
+def _load(arguments: argparse.Namespace) -> Reader:
+    from recipes import fast_start
+
+    a = arguments
     with waiting(f"loading {a.model}"):
         fast = a.own_process and a.model == "nano" and fast_start.prepare()  # before anything below imports torch
-        from ecg_vlm.page_answers import answer_page
         from ecg_vlm.reader import Reader
-        from render.dialogues.wording import OPEN_QUESTION
 
-        reader = _fast_reader() if fast else Reader.load(a.model)
-    questions = [*questions, *a.questions] or [OPEN_QUESTION]
-    several = len(files) > 1 or a.all_pages
-    for page in chain([first], pages):
-        answers = answer_page(
-            reader, page, questions, scores=a.statements, as_is=a.as_is, max_new_tokens=a.max_new_tokens
-        )
-        if a.show:
-            _show(answers, page, a.show)
-        print(json.dumps(answers.to_json())) if a.json else _print(answers, page.source if several else "")
+        return _fast_reader() if fast else Reader.load(a.model)
+
+
+def _answer(
+    reader: Reader, page: InputPage, arguments: argparse.Namespace, results: AnswerFile | None, several: bool
+) -> None:
+    """Answer about a page, and print or write it."""
+    from ecg_vlm.page_answers import answer_page
+
+    a = arguments
+    if results is not None or a.json:
+        answers = answer_page(reader, page, **_request_options(a))
+        if results is not None:
+            results.append(answers.to_json())
+        if a.json:
+            print(json.dumps(answers.to_json()), flush=True)
+    else:
+        answers = _print_page(reader, page, a, several)
+    if a.show:
+        _show(answers, a.show)
+    if a.report:
+        from ecg_vlm.page_report import write_report
+
+        write_report(a.report, answers)
+
+
+def _print_page(reader: Reader, page: InputPage, arguments: argparse.Namespace, several: bool) -> PageAnswers:
+    """Answer about a page and print it: on a terminal each answer as it comes."""
+    from ecg_vlm.cli.answer_text import AnswerPrinter, print_facts
+    from ecg_vlm.page_answers import answer_page
+
+    options = _request_options(arguments)
+    streams, headings = sys.stdout.isatty(), len(options["questions"]) > 1
+    printers = [AnswerPrinter(f"{question}  " if headings else "") for question in options["questions"]]
+    if several:
+        print(f"{page.source}:")
+    answers = answer_page(
+        reader,
+        page,
+        on_text=(lambda place, piece: printers[place].stream_text(piece)) if streams else None,
+        on_answer=lambda place, answer: printers[place].finish(answer),
+        **options,
+    )
+    print_facts(answers)
+    if several:
+        print()
+    return answers
+
+
+def _request_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {name: value for name, value in _request(arguments).items() if name != "model"}
 
 
 def images_and_questions(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -111,64 +223,56 @@ def _is_image(word: str) -> bool:
         return True
     if len(word) > 1000 or "\n" in word or "\0" in word:
         return False
-    return Path(word).exists() or (
-        Path(word).suffix.lower() in PICTURE_SUFFIXES | WAVEFORM_SUFFIXES and not word.rstrip().endswith("?")
-    )
+    if Path(word).exists() or (_PATTERN.fullmatch(word) and not word.endswith("?")):
+        return True
+    return Path(word).suffix.lower() in PICTURE_SUFFIXES | WAVEFORM_SUFFIXES and not word.rstrip().endswith("?")
 
 
-def _pages(files: Sequence[Path], arguments: argparse.Namespace) -> Iterator[InputPage]:
-    """The pages to ask about. Raises `InputError` for a single file that cannot be read; of several it is told."""
-    from ecg_vlm.images import iter_pages, open_page
+_PATTERN = re.compile(r"\S*([*\[]\S*[/.]|[/.]\S*[*\[])\S*")
+"""A pattern of names of files without a suffix, in quotes so that the shell leaves it: "scans/*"."""
 
-    a = arguments
-    for file in files:
+
+def _pages(
+    files: Sequence[Path], arguments: argparse.Namespace, results: AnswerFile | None
+) -> Iterator[tuple[int, InputPage]]:
+    """The pages to ask about, each with the number of its file, from 1 on; those with a result are left out.
+
+    Raises `InputError` for a single file that cannot be read; of several it is told.
+    """
+    for place, file in enumerate(files, 1):
         try:
-            if a.all_pages:
-                yield from iter_pages(file, sampling_rate=a.sampling_rate)
-                continue
-            page = open_page(file, a.page, sampling_rate=a.sampling_rate)
+            for page in _pages_of(file, arguments, results):
+                yield place, page
         except InputError as error:
             if len(files) == 1:
                 raise
             print_note(f"ecg-vlm: {error}")
-            continue
-        if page.note:
-            print_note(page.note)
-        if page.count > 1:
-            print_note(_page_in_words(page))
-        yield page
 
 
-def _show(answers: PageAnswers, page: InputPage, file: Path) -> None:
-    from ecg_vlm.digitized_files import overlay
+def _pages_of(file: Path, arguments: argparse.Namespace, results: AnswerFile | None) -> Iterator[InputPage]:
+    from ecg_vlm.images import iter_pages, open_page
+
+    a = arguments
+    if a.all_pages:
+        for page in iter_pages(file, sampling_rate=a.sampling_rate):
+            if results is None or not results.has(page.source, page.sha256, page.number):
+                yield page
+        return
+    if results is not None and results.has_file(file, a.page):
+        return
+    page = open_page(file, a.page, sampling_rate=a.sampling_rate)
+    if page.note:
+        print_note(page.note)
+    if page.count > 1:
+        print_note(_page_in_words(page))
+    yield page
+
+
+def _show(answers: PageAnswers, file: Path) -> None:
     from render.io import atomic_write
 
-    digitized = answers.reading.page
-    picture = page.image if digitized is None else overlay(digitized, page.image)
     with atomic_write(file) as partial:
-        picture.save(partial, format="PNG")
-
-
-def _print(answers: PageAnswers, source: str) -> None:
-    from render.statements import STATEMENTS
-
-    if source:
-        print(f"{source}:")
-    for answer in answers.answers:
-        print(f"{answer.question}  {answer.text}" if len(answers.answers) > 1 else answer.text)
-        if answer.contradicted:
-            doubts = (f"{STATEMENTS[code].name} {p:.2f}" for code, p in answer.contradicted.items())
-            print(f"  (it says otherwise when asked about each alone; P(present): {', '.join(doubts)})")
-    for remark in answers.reading.page.remarks if answers.reading.page else ():
-        print_note(f"{answers.page.source}: {remark}")
-    for warning in answers.warnings:
-        print(f"Warning: {warning}")
-    if answers.reading.measurements:
-        print(f"Measured on the {answers.reading.measured_on}: {answers.measurements_in_words()}")
-    for code, value in sorted(answers.scores.items(), key=lambda item: -item[1]):
-        print(f"{value:.3f}  {code:<8} {STATEMENTS[code].name}")
-    if source:
-        print()
+        answers.picture_as_read().save(partial, format="PNG")
 
 
 def _page_in_words(page: InputPage) -> str:

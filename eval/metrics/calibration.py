@@ -42,6 +42,10 @@ class Curve:
     threshold: float
     positives: int
 
+    def apply(self, score: float) -> float:
+        """The calibrated probability of a score in [0, 1]."""
+        return float(_logistic(self.slope * _logit(np.float64(score)) + self.offset))
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -93,13 +97,17 @@ class Calibration:
             "judged here"
         )
 
-    def summary(self) -> dict[str, object]:
-        """The lines about it in a report."""
+    def source(self) -> str:
+        """The records that it was fitted on, in words."""
         folds = ", ".join(
             f"fold {fold}: {count:,}" if fold != "-" else f"{count:,}" for fold, count in self.folds.items()
         )
+        return f"{self.data}; {len(self.record_ids):,} records ({folds})"
+
+    def summary(self) -> dict[str, object]:
+        """The lines about it in a report."""
         return {
-            "fitted on": f"{self.data}; {len(self.record_ids):,} records ({folds})",
+            "fitted on": self.source(),
             "statements with a curve": len(self.curves),
             "without": ", ".join(self.left_out) or "none",
         }
@@ -240,7 +248,7 @@ def codes_above_thresholds(decisions: Bools) -> list[tuple[str, ...]]:
     return [tuple(code for code, yes in zip(_CODES, row, strict=True) if yes) for row in decisions.tolist()]
 
 
-def _logit(p: Floats) -> Floats:
+def _logit(p: Floats | np.float64) -> Floats:
     inside = np.clip(p, _EDGE, 1 - _EDGE)
     return np.asarray(np.log(inside) - np.log1p(-inside))
 

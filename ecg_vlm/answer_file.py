@@ -1,0 +1,72 @@
+"""The answers about many pages in one file, a JSON object a line, that an interrupted `ecg-vlm ask` goes on with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ecg_vlm import __version__
+from render.errors import InputError
+from render.io import require_same_request
+
+
+class AnswerFile:
+    """JSON Lines of `PageAnswers.to_json`, written as the answers come.
+
+    Args:
+        request: of `request_of`; all lines of a file answer the same one.
+        resume: go on behind the last complete line.
+
+    Raises:
+        InputError: For a file that exists, where it is not to be resumed; for one of another request or another
+            version; and for a line that is no answer.
+    """
+
+    def __init__(self, file: Path, request: Mapping[str, Any], *, resume: bool) -> None:
+        self.file = file
+        self._finished: set[tuple[str, str, int]] = set()
+        if not file.exists():
+            return
+        if not resume:
+            raise InputError(f"{file}: already exists; name a new file, or go on with --resume")
+        with file.open("rb+") as stream:
+            content = stream.read()
+            complete = content[: content.rfind(b"\n") + 1]
+            for number, line in enumerate(complete.splitlines(), 1):
+                self._read(line, number, request)
+            stream.truncate(len(complete))  # of a killed process, the last line may be a part of one
+
+    def __len__(self) -> int:
+        """How many pages were answered before."""
+        return len(self._finished)
+
+    def _read(self, line: bytes, number: int, request: Mapping[str, Any]) -> None:
+        try:
+            page = json.loads(line)
+            first = {"version": page["version"], **page["request"]}
+            self._finished.add((page["image"], page["image_sha256"], page["page"]))
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise InputError(f"{self.file}: line {number} is no answer of ecg-vlm ask; name another file") from error
+        require_same_request(self.file, first, {"version": __version__, **request})
+
+    def has(self, image: str, sha256: str, page: int) -> bool:
+        """Whether a page of a picture was answered before."""
+        return (image, sha256, page) in self._finished
+
+    def has_file(self, file: Path, page: int | None) -> bool:
+        """Whether a page of a file was answered before; None for any page. Reads the file only where its name was."""
+        pages = {(sha256, number) for image, sha256, number in self._finished if image == str(file)}
+        if not pages:
+            return False
+        with file.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        return any(sha256 == digest and page in (None, number) for sha256, number in pages)
+
+    def append(self, answers: Mapping[str, Any]) -> None:
+        """Write the answers about a page, whole, at the end."""
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with self.file.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(answers) + "\n")
