@@ -20,7 +20,7 @@ from render.dialogues.wording import OPEN_QUESTION
 SCHEMA_VERSION = 1
 """Of `PageAnswers.to_json`; it rises when a key changes its meaning or goes, not when one is added."""
 
-_UNITS = {"rate_bpm": ("rate", "/min"), "pr_ms": ("PR", " ms"), "qrs_ms": ("QRS", " ms"), "qt_ms": ("QT", " ms"),
+UNITS = {"rate_bpm": ("rate", "/min"), "pr_ms": ("PR", " ms"), "qrs_ms": ("QRS", " ms"), "qt_ms": ("QT", " ms"),
           "qrs_axis_deg": ("axis", " degrees")}  # fmt: skip
 
 
@@ -54,7 +54,7 @@ class PageAnswers:
     def measurements_in_words(self) -> str:
         """ "rate 75/min, PR 160 ms, ...", in the order of a report."""
         values = self.reading.measurements
-        return ", ".join(f"{name} {values[key]:.0f}{unit}" for key, (name, unit) in _UNITS.items() if key in values)
+        return ", ".join(f"{name} {values[key]:.0f}{unit}" for key, (name, unit) in UNITS.items() if key in values)
 
     def to_json(self) -> dict[str, Any]:
         """One JSON object, of `SCHEMA_VERSION`: `answers.schema.json` beside this file says what its keys are."""
@@ -73,7 +73,7 @@ class PageAnswers:
             "view": reading.source,
             "page_as_read": reading.page.summary() if reading.page else None,
             "not_digitized_because": reading.reason,
-            "measurements": {k: round(v, 1) for k, v in reading.measurements.items() if k in _UNITS},
+            "measurements": {k: round(v, 1) for k, v in reading.measurements.items() if k in UNITS},
             "measured_on": "" if not reading.measurements else reading.measured_on,
             "st_elevation_mv": {lead: round(mv, 3) for lead, mv in reading.st_elevation.items()},
             "warnings": list(self.warnings),
@@ -183,7 +183,7 @@ def page_warnings(reading: PageReading, answers: Sequence[QuestionAnswer]) -> tu
     """ST elevation is told wherever an answer calls the page normal, or does not speak of it."""
     if not reading.st_elevation:
         return ()
-    leads = ", ".join(f"{lead} {mv:.2f} mV" for lead, mv in reading.st_elevation.items())
+    leads = ", ".join(f"{lead} {round(mv, 3):.2f} mV" for lead, mv in reading.st_elevation.items())
     normal = any("NORM" in parse(answer.text, answer.question).present for answer in answers)
     advice = "do not take this ECG for normal" if normal else "have it read at once"
     return (f"ST elevation of 0.2 mV or more was measured in neighbouring leads ({leads}); {advice}",)

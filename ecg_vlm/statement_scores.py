@@ -14,6 +14,18 @@ YES_FROM = 0.5
 DAMAGE = tuple(code for code, s in STATEMENTS.items() if s.superclass == "MI" or code.startswith("ISC"))
 """Infarction, injury and ischemia: no page is called normal that also shows one of them."""
 
+GROUPS = ("rhythm", "conduction", "infarction", "hypertrophy", "ST-T", "form", "other")
+"""How a reader looks through the 71 statements."""
+
+_GROUP_OF_SUPERCLASS = {"CD": "conduction", "MI": "infarction", "HYP": "hypertrophy", "STTC": "ST-T", "NORM": "other"}
+# Form statements that a reader looks for elsewhere: PTB-XL gives them no superclass.
+_GROUP_OF_FORM = {
+    **dict.fromkeys(("PAC", "PVC", "PRC(S)"), "rhythm"),
+    **dict.fromkeys(("STD_", "STE_", "INVT", "LOWT", "NT_", "TAB_"), "ST-T"),
+    "LPR": "conduction",
+    "VCLVH": "hypertrophy",
+}
+
 
 @dataclass(frozen=True)
 class StatementScores(Mapping[str, float]):
@@ -77,3 +89,11 @@ def calibrate(probabilities: Mapping[str, float], calibration: Calibration | Non
         {code: curve.apply(curve.threshold) for code, curve in curves.items()},
         calibration.source(),
     )
+
+
+def group_of(code: str) -> str:
+    """The group of a statement, one of `GROUPS`."""
+    statement = STATEMENTS[code]
+    if statement.rhythm:
+        return "rhythm"
+    return _GROUP_OF_SUPERCLASS.get(statement.superclass) or _GROUP_OF_FORM.get(code, "form")

@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema
+import numpy as np
+import pypdfium2
 import pytest
 import torch
+from PIL import Image
 
+import ecg_vlm
 from ecg_vlm.cli import main
+from ecg_vlm.cli.ask import images_and_questions
 from ecg_vlm.images import open_page
-from ecg_vlm.page_answers import answer_page
+from ecg_vlm.page_answers import PageAnswers, answer_page
+from ecg_vlm.page_report import report_html, report_pdf, write_report
 from ecg_vlm.reader import Reader, open_image
+from ecg_vlm.statement_scores import GROUPS
 from recipes.inference import TextStreamer
+from recipes.packing import encode_prompt
+from render.dialogues.wording import label_of
+from render.errors import InputError
+from render.statements import STATEMENTS
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +104,125 @@ def test_no_message_of_a_library_reaches_the_screen_of_a_program(page):
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "TRANSFORMERS_"))}
     process = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
+
+
+def answers_of(nano: Reader, page: Path) -> PageAnswers:
+    return answer_page(nano, open_page(page), ["What does this ECG show?", "Is this a normal ECG?"], scores=True)
+
+
+@pytest.fixture(scope="module")
+def answers(nano, page) -> PageAnswers:
+    return answers_of(nano, page)
+
+
+def validate(result: object) -> None:
+    schema = json.loads((Path(ecg_vlm.__file__).parent / "answers.schema.json").read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.Draft202012Validator(schema).validate(result)
+    assert isinstance(result, dict) and result.keys() <= schema["properties"].keys()
+
+
+def test_the_json_object_is_of_the_schema(answers, nano, page, tmp_path):
+    result = json.loads(json.dumps(answers.to_json()))
+    validate(result)
+    assert result["image_sha256"] == hashlib.sha256(page.read_bytes()).hexdigest()
+    assert result["scores"].keys() == result["thresholds"].keys() == result["verdicts"].keys() == STATEMENTS.keys()
+    noise = np.random.default_rng(0).integers(0, 255, (300, 500, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    validate(answers_of(nano, tmp_path / "noise.png").to_json())
+    with pytest.raises(jsonschema.ValidationError):
+        validate({**result, "schema_version": 2})
+
+
+def test_a_report_is_one_printable_page_that_loads_and_runs_nothing(answers, tmp_path):
+    write_report(tmp_path / "r.html", answers)
+    html = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "<script" not in html and "http:" not in html and "https:" not in html and "Not a medical device" in html
+    assert html.count('<svg viewBox="0 0 100 10"') == 71 and html.count("data:image/png;base64,") == 1
+    assert all(f"<h3>{group}</h3>" in html for group in GROUPS)
+    write_report(tmp_path / "r.pdf", answers)
+    pdf = pypdfium2.PdfDocument(tmp_path / "r.pdf")
+    text = " ".join(pdf[0].get_textpage().get_text_range().split())
+    assert len(pdf) == 1 and "Not a medical device" in text and "Measured on the digitized leads" in text
+    assert answers.answers[0].text in text and all(label_of(code) in text for code in STATEMENTS)
+
+
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\u202e{{ 7*7 }}"
+
+
+def test_a_report_escapes_whatever_an_object_holds(answers):
+    result = answers.to_json()
+    result |= {"image": HOSTILE, "model": HOSTILE, "warnings": [HOSTILE], "refusal_reason": HOSTILE}
+    result["answers"] = [{"question": HOSTILE, "answer": HOSTILE, "contradicted": {}, "original": HOSTILE}]
+    html = report_html(result)
+    assert "<script" not in html and "<img" not in html and "7*7" in html
+    assert report_pdf(result).startswith(b"%PDF-")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"scores": {"AFIB": "high"}, "thresholds": {"AFIB": 0.5}, "verdicts": {"AFIB": True}},
+        {"scores": {"nothing": 0.5}, "thresholds": {"nothing": 0.5}, "verdicts": {"nothing": True}},
+        {"answers": [{}]},
+        {"measurements": {"rate_bpm": None}},
+        {"as_read": "javascript:alert(1)"},
+        {"as_read": "data:image/png;base64,AAAA"},
+        {"page_as_read": "x"},
+    ],
+)
+def test_a_report_refuses_what_is_no_result(answers, change):
+    with pytest.raises(InputError, match="is no object of ecg-vlm ask"):
+        report_html({**answers.to_json(), **change})
+
+
+def test_batch_goes_on_where_it_ended_and_refuses_another_request(page, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.png", "b.png", "c.png"):
+        shutil.copy(page, name)
+    ask = ("ask", "*.png", "Is it AF?", "--out", "out.jsonl")
+    assert main([*ask]) == 0
+    lines = Path("out.jsonl").read_bytes().splitlines(keepends=True)
+    assert [json.loads(line)["image"] for line in lines] == ["a.png", "b.png", "c.png"]
+    Path("out.jsonl").write_bytes(lines[0] + lines[1][:100])  # killed in the second line
+    assert main([*ask]) == 2 and "go on with --resume" in capsys.readouterr().err
+    assert main([*ask, "--resume"]) == 0
+    assert Path("out.jsonl").read_bytes() == b"".join(lines)
+    assert main(["ask", "*.png", "Any infarction?", "--out", "out.jsonl", "--resume"]) == 2
+    assert "was started with questions=" in capsys.readouterr().err
+    with Image.open("b.png") as image:
+        image.save("b.png", optimize=True)  # other bytes: another picture
+    assert main([*ask, "--resume"]) == 0
+    images = [json.loads(line)["image"] for line in Path("out.jsonl").read_text().splitlines()]
+    assert images == ["a.png", "b.png", "c.png", "b.png"]
+
+
+def test_words_with_a_star_are_files_and_questions_stay_questions(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert images_and_questions(["scans/*", "page-?.png", "*.tif"]) == (["scans/*", "page-?.png", "*.tif"], [])
+    assert images_and_questions(["a.png", "Why?", "Is it *really* AF?"])[1] == ["Why?", "Is it *really* AF?"]
+    assert main(["ask", "scans/*"]) == 2 and "no picture or waveform file has such a name" in capsys.readouterr().err
+
+
+def test_interactive_answers_line_by_line_and_says_that_nano_knows_no_follow_ups(page, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("What is the rhythm?\n\nIs it AF?\nquit\nNever asked?\n"))
+    assert main(["ask", str(page), "--interactive"]) == 0
+    out, err = capsys.readouterr()
+    assert "nano was not trained on follow-ups" in err
+    assert [line for line in out.splitlines() if not line.startswith(("Measured", "Warning"))] == [
+        "This ECG shows sinus rhythm.", "No.",
+    ]  # fmt: skip
+
+
+def test_a_follow_up_sees_the_turns_before_it(nano, page):
+    turns = [("What is the rhythm?", "Sinus rhythm.")]
+    prompt = encode_prompt(nano.processor, "Is it fast?", turns)
+    text = nano.processor.tokenizer.decode(prompt.input_ids, skip_special_tokens=True)
+    assert [text.find(part) for part in ("What is the rhythm?", "Sinus rhythm.", "Is it fast?")] == sorted(
+        text.find(part) for part in ("What is the rhythm?", "Sinus rhythm.", "Is it fast?")
+    ) and "Sinus rhythm." in text  # fmt: skip
+    other = Reader(nano.model, nano.processor, base="another model")
+    prefill = other.prefill([open_image(page)])
+    alone, after = (other.answer(prefill, "Is it fast?", history=history).text for history in ((), turns * 4))
+    assert nano.answer(prefill, "Is it AF?", history=turns) == nano.answer(prefill, "Is it AF?")
+    assert alone != after

@@ -35,15 +35,15 @@ class AnswerPrinter:
             print(f"  (it says otherwise when asked about each alone; P(present): {', '.join(doubts)})")
 
 
-def print_facts(answers: PageAnswers) -> None:
-    """Print what stands below the answers: warnings, measurements, scores."""
+def print_facts(answers: PageAnswers, *, scores: bool = True) -> None:
+    """Print what stands below the answers: warnings, measurements, and the scores where there are any."""
     for remark in answers.reading.page.remarks if answers.reading.page else ():
         print_note(f"{answers.page.source}: {remark}")
     for warning in answers.warnings:
         print(f"Warning: {warning}")
     if answers.reading.measurements:
         print(f"Measured on the {answers.reading.measured_on}: {answers.measurements_in_words()}")
-    if answers.scores:
+    if scores and answers.scores:
         _print_scores(answers.scores)
 
 

@@ -187,7 +187,7 @@ def _print_page(reader: Reader, page: InputPage, arguments: argparse.Namespace, 
         on_answer=lambda place, answer: printers[place].finish(answer),
         **options,
     )
-    print_facts(answers)
+    print_facts(answers, scores=arguments.statements)  # a report has them without
     if several:
         print()
     return answers
