@@ -27,7 +27,7 @@ class AnswerFile:
 
     def __init__(self, file: Path, request: Mapping[str, Any], *, resume: bool) -> None:
         self.file = file
-        self._finished: set[tuple[str, str, int]] = set()
+        self._pages: set[tuple[str, str, int]] = set()
         if not file.exists():
             return
         if not resume:
@@ -41,24 +41,24 @@ class AnswerFile:
 
     def __len__(self) -> int:
         """How many pages were answered before."""
-        return len(self._finished)
+        return len(self._pages)
 
     def _read(self, line: bytes, number: int, request: Mapping[str, Any]) -> None:
         try:
             page = json.loads(line)
             first = {"version": page["version"], **page["request"]}
-            self._finished.add((page["image"], page["image_sha256"], page["page"]))
+            self._pages.add((page["image"], page["image_sha256"], page["page"]))
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(f"{self.file}: line {number} is no answer of ecg-vlm ask; name another file") from error
         require_same_request(self.file, first, {"version": __version__, **request})
 
     def has(self, image: str, sha256: str, page: int) -> bool:
         """Whether a page of a picture was answered before."""
-        return (image, sha256, page) in self._finished
+        return (image, sha256, page) in self._pages
 
     def has_file(self, file: Path, page: int | None) -> bool:
         """Whether a page of a file was answered before; None for any page. Reads the file only where its name was."""
-        pages = {(sha256, number) for image, sha256, number in self._finished if image == str(file)}
+        pages = {(sha256, number) for image, sha256, number in self._pages if image == str(file)}
         if not pages:
             return False
         with file.open("rb") as stream:

@@ -60,7 +60,7 @@ def statement_answer(question: Question, scores: StatementScores) -> str:
     """
     present = [code for code in question.codes if _is_present(code, scores)]
     yes, no = _YES_NO[question.language]
-    likeliest = max(question.codes, key=lambda code: scores[code])
+    likeliest = max(question.codes, key=lambda code: _rank(code, scores))
     if question.join == "and":
         return " ".join(f"{label_of(code)}: {'yes' if code in present else 'no'}." for code in question.codes)
     if question.join == "or":
@@ -125,13 +125,17 @@ def likeliest_option(text: str, scores: StatementScores) -> str:
     """
     options = options_in(text)
     ranks = [
-        max(((_is_present(code, scores), scores[code]) for code in parse(option.text).present), default=(False, 0.0))
-        for option in options
+        max((_rank(code, scores) for code in parse(option.text).present), default=(False, 0.0)) for option in options
     ]
     best = max(range(len(options)), key=lambda place: ranks[place])
     is_present, _ = ranks[best]
     option = options[best]
     return f"{option.letter}. {option.text.rstrip('.')}." if is_present else "None of these is likely."
+
+
+def _rank(code: str, scores: StatementScores) -> tuple[bool, float]:
+    """What is called present comes before what is not, the likelier before the less likely."""
+    return _is_present(code, scores), scores[code]
 
 
 def _is_present(code: str, scores: StatementScores) -> bool:

@@ -81,7 +81,7 @@ class PageAnswers:
             "scores": dict(scores),
             "calibrated": bool(scores.calibration),
             "calibration": scores.calibration,
-            "uncalibrated": list(scores.uncalibrated()) if scores.calibration else [],
+            "uncalibrated": list(scores.codes_as_given()) if scores.calibration else [],
             "thresholds": {code: scores.threshold(code) for code in scores},
             "verdicts": scores.verdicts(),
         }

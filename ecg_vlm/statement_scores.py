@@ -70,7 +70,7 @@ class StatementScores(Mapping[str, float]):
         """Whether each statement is called present; NORM as `is_normal` says. Takes the scores of all statements."""
         return {code: self.is_normal() if code == "NORM" else self.reaches(code) for code in self}
 
-    def uncalibrated(self) -> tuple[str, ...]:
+    def codes_as_given(self) -> tuple[str, ...]:
         """The statements whose score is as the model gives it."""
         return tuple(code for code in self if code not in self.thresholds)
 
@@ -87,7 +87,7 @@ def calibrate(probabilities: Mapping[str, float], calibration: Calibration | Non
     return StatementScores(
         {code: curves[code].apply(p) if code in curves else p for code, p in probabilities.items()},
         {code: curve.apply(curve.threshold) for code, curve in curves.items()},
-        calibration.source(),
+        f"{calibration.data}; {len(calibration.record_ids):,} records",
     )
 
 

@@ -235,7 +235,7 @@ def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
 def require_same_request(
     folder: Path, first: Mapping[str, Any], now: Mapping[str, Any], *, free: Collection[str] = (), mend: str = ""
 ) -> None:
-    """Refuse to resume in `folder` (or a file) a run that started with another request: its results would be a mixture of both.
+    """Refuse to resume in a folder or file what started with another request: its results would be a mixture of both.
 
     Args:
         first: the request at the start and now, compared as JSON; keys of nested objects are joined by dots.

@@ -19,13 +19,16 @@ import torch
 from PIL import Image
 
 import ecg_vlm
+from ecg_vlm.answers import QuestionAnswer
 from ecg_vlm.cli import main
+from ecg_vlm.cli.answer_text import AnswerPrinter
 from ecg_vlm.cli.ask import images_and_questions
 from ecg_vlm.images import open_page
 from ecg_vlm.page_answers import PageAnswers, answer_page
 from ecg_vlm.page_report import report_html, report_pdf, write_report
 from ecg_vlm.reader import Reader, open_image
 from ecg_vlm.statement_scores import GROUPS
+from eval.metrics.calibration import Calibration, Curve, write_calibration
 from recipes.inference import TextStreamer
 from recipes.packing import encode_prompt
 from render.dialogues.wording import label_of
@@ -46,16 +49,16 @@ def nano() -> Reader:
 
 
 def test_an_answer_is_streamed_in_pieces_and_the_result_replaces_them(page, nano):
-    streamed, readings = {}, []
+    streams, readings = {}, []
     questions = ["What does this ECG show?", "Is it atrial fibrillation?", "Why?"]
 
     def on_text(place: int, piece: str) -> None:
-        streamed.setdefault(place, []).append(piece)
+        streams.setdefault(place, []).append(piece)
 
     result = answer_page(nano, open_page(page), questions, on_reading=readings.append, on_text=on_text)
-    assert [*streamed] == [0, 1, 2] and len(streamed[0]) > 3 and readings == [result.reading]
+    assert [*streams] == [0, 1, 2] and len(streams[0]) > 3 and readings == [result.reading]
     for place, answer in enumerate(result.answers):
-        assert "".join(streamed[place]) == (answer.original or answer.text)
+        assert "".join(streams[place]) == (answer.original or answer.text)
 
 
 def test_no_piece_of_a_stream_ends_inside_a_character(nano):
@@ -104,6 +107,25 @@ def test_no_message_of_a_library_reaches_the_screen_of_a_program(page):
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "TRANSFORMERS_"))}
     process = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
+
+
+def test_a_terminal_shows_the_answer_as_it_comes_and_a_correction_plainly(page, capsys, monkeypatch):
+    writes = []
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys.stdout, "write", lambda text, write=sys.stdout.write: writes.append(text) or write(text))
+    assert main(["ask", str(page), "What does this ECG show?", "Is it AF?"]) == 0
+    out = capsys.readouterr().out
+    heading = next(place for place, text in enumerate(writes) if text.startswith("What does this ECG show?  "))
+    end = writes.index("\n", heading)
+    assert end - heading > 3 and "".join(writes[heading:end]) in out and "\nIs it AF?  No.\n" in out
+
+    printer = AnswerPrinter()
+    for piece in ("This is a normal", " ECG."):
+        printer.stream_text(piece)
+    printer.finish(QuestionAnswer("?", "This is not a normal ECG.", original="This is a normal ECG."))
+    assert capsys.readouterr().out == (
+        "This is a normal ECG.\n  corrected, to agree with the scores: This is not a normal ECG.\n"
+    )
 
 
 def answers_of(nano: Reader, page: Path) -> PageAnswers:
@@ -226,3 +248,37 @@ def test_a_follow_up_sees_the_turns_before_it(nano, page):
     alone, after = (other.answer(prefill, "Is it fast?", history=history).text for history in ((), turns * 4))
     assert nano.answer(prefill, "Is it AF?", history=turns) == nano.answer(prefill, "Is it AF?")
     assert alone != after
+
+
+def test_the_shipped_nano_is_calibrated_on_folds_it_may_use(nano):
+    calibration = nano.calibration
+    assert calibration is not None and {int(fold) for fold in calibration.folds} <= set(range(1, 9))
+    assert len(calibration.curves) >= 50 and len(calibration.record_ids) >= 300
+
+
+def test_verdicts_answers_and_contradictions_follow_the_same_scores_and_thresholds(nano, page, answers):
+    result = answers.to_json()
+    assert result["calibrated"] and "PTB-XL" in result["calibration"]
+    assert set(result["uncalibrated"]) == STATEMENTS.keys() - nano.calibration.curves.keys()
+    assert any(threshold != 0.5 for threshold in result["thresholds"].values())
+    prefill = nano.prefill([answers.reading.view])
+    for code in ("SR", "IMI", "NORM", "AFIB", "LVH", "ISCLA"):
+        wording = "Is this a normal ECG?" if code == "NORM" else f"Does this ECG show {STATEMENTS[code].name}?"
+        assert nano.answer(prefill, wording).text == ("Yes." if result["verdicts"][code] else "No."), code
+    raw = nano.score_many(prefill)[0]
+    for code, p, score in zip(STATEMENTS, raw, result["scores"].values(), strict=True):
+        curve = nano.calibration.curves.get(code)
+        assert score == pytest.approx(curve.apply(p) if curve else p)
+        assert code == "NORM" or result["verdicts"][code] == (p >= (curve.threshold if curve else 0.5))
+
+
+def test_a_model_without_a_calibration_says_so_and_one_beside_a_run_is_used(nano, page, tmp_path):
+    other = Reader(nano.model, nano.processor, name=str(tmp_path), base="nano")
+    result = answer_page(other, open_page(page), [], scores=True).to_json()
+    validate(result)
+    assert not result["calibrated"] and set(result["thresholds"].values()) == {0.5} and result["uncalibrated"] == []
+    curves = {"SR": Curve(slope=1.0, offset=-2.0, threshold=0.25, positives=10)}
+    write_calibration(tmp_path / "calibration.json", Calibration("mine", "my pages", {}, ("a", "b"), (), curves))
+    scores = Reader(nano.model, nano.processor, name=str(tmp_path)).score(open_image(page), ["SR", "AFIB"])
+    assert scores.calibration == "my pages; 2 records" and scores.codes_as_given() == ("AFIB",)
+    assert scores.threshold("SR") == pytest.approx(curves["SR"].apply(0.25)) and scores.threshold("AFIB") == 0.5

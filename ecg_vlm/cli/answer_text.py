@@ -50,7 +50,7 @@ def print_facts(answers: PageAnswers, *, scores: bool = True) -> None:
 def _print_scores(scores: StatementScores) -> None:
     """The scores, largest first; * where a statement is called present."""
     if scores.calibration:
-        missing = ", ".join(scores.uncalibrated())
+        missing = ", ".join(scores.codes_as_given())
         exceptions = f"; as the model gives it: {missing}" if missing else ""
         print(f"P(present), * from the threshold on; calibrated on {scores.calibration}{exceptions}")
     else:

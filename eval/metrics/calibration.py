@@ -97,17 +97,13 @@ class Calibration:
             "judged here"
         )
 
-    def source(self) -> str:
-        """The records that it was fitted on, in words."""
+    def summary(self) -> dict[str, object]:
+        """The lines about it in a report."""
         folds = ", ".join(
             f"fold {fold}: {count:,}" if fold != "-" else f"{count:,}" for fold, count in self.folds.items()
         )
-        return f"{self.data}; {len(self.record_ids):,} records ({folds})"
-
-    def summary(self) -> dict[str, object]:
-        """The lines about it in a report."""
         return {
-            "fitted on": self.source(),
+            "fitted on": f"{self.data}; {len(self.record_ids):,} records ({folds})",
             "statements with a curve": len(self.curves),
             "without": ", ".join(self.left_out) or "none",
         }
