@@ -1,0 +1,211 @@
+// What is shown of one picture: answers, warnings, measurements, how it was read, and the bars of the statements.
+
+import { button, element } from "/page/dom.js";
+import { number, statementName, t } from "/page/text.js";
+
+const LIKELY = 0.5; // a statement without a threshold of its own: "Yes." is the likelier answer from here on
+const GROUPS = ["other", "rhythm", "conduction", "infarction", "hypertrophy", "ST-T", "form"];
+
+// Usual in adults at rest. QRS and axis: Surawicz et al., AHA/ACCF/HRS 2009 (III); QTc: Rautaharju et al., AHA/ACCF/HRS
+// 2009 (IV), 450 ms in men; PR and rate: the limits of first degree AV block, sinus bradycardia and tachycardia.
+const MEASUREMENTS = [
+  { key: "rate_bpm", label: "rate", unit: "/min", range: [60, 100] },
+  { key: "pr_ms", label: "pr", unit: "ms", range: [120, 200] },
+  { key: "qrs_ms", label: "qrs", unit: "ms", range: [null, 110] },
+  { key: "qt_ms", label: "qt", unit: "ms" },
+  { key: "qtc_ms", label: "qtc", unit: "ms", range: [390, 450] },
+  { key: "qrs_axis_deg", label: "axis", unit: "°", range: [-30, 90] },
+];
+
+/** The warnings of a result, such as ST elevation. */
+export function warningsOf(result) {
+  return (result?.warnings ?? []).map((text) =>
+    element("div", { class: "banner danger" }, element("strong", {}, t("warning")), element("p", {}, text)),
+  );
+}
+
+/** The answers of each model, side by side where there are two. */
+export function answersOf(runs, mends) {
+  return runs.map((run) =>
+    element(
+      "div",
+      { class: "run" },
+      runs.length > 1 && element("h3", { class: "run-model" }, run.model),
+      run.error && failure(run, mends),
+      run.result?.readable === false ? refusal(run.result, mends) : run.answers.map(answerBlock),
+    ),
+  );
+}
+
+function answerBlock(answer) {
+  const codes = Object.entries(answer.contradicted ?? {});
+  return element(
+    "article",
+    { class: "answer" },
+    element("h3", {}, answer.question),
+    element("p", { class: answer.pending ? "text pending" : "text" }, answer.answer),
+    answer.understood === false && element("p", { class: "tag" }, t("notUnderstood")),
+    answer.original && element("p", { class: "hint" }, t("revision", { text: answer.original })),
+    codes.length > 0 &&
+      element(
+        "div",
+        { class: "banner amber" },
+        element("strong", {}, t("takenBack")),
+        element("p", {}, t("takenBackWhy")),
+        element("ul", {}, codes.map(([code, p]) => element("li", {}, `${statementName(code, answer.names?.[code] ?? code)} `, element("b", {}, number(p, 2))))),
+      ),
+  );
+}
+
+function refusal(result, mends) {
+  const actions = [
+    ["markCorners", mends.corners],
+    ["turnLeft", () => mends.turn(270)],
+    ["turnRight", () => mends.turn(90)],
+    ["turnOver", () => mends.turn(180)],
+    ["asItIs", mends.asItIs],
+    ...(result.pages > 1 ? [["pickPage", mends.pickPage]] : []),
+    ["otherPicture", mends.otherPicture],
+  ];
+  return element(
+    "div",
+    { class: "banner amber refusal" },
+    element("strong", {}, t("refusal")),
+    element("p", {}, result.refusal_reason),
+    element("p", { class: "hint" }, t("refusalHelp")),
+    element("div", { class: "tools" }, actions.map(([key, action], i) => button(t(key), action, { class: i ? "" : "primary" }))),
+  );
+}
+
+function failure(run, mends) {
+  const again = button(t("tryAgain"), () => mends.tryAgain(run), { class: "primary" });
+  countDown(again, run.error.retryAfter ?? 0);
+  return element("div", { class: "banner danger" }, element("p", {}, run.error.message), element("div", { class: "tools" }, again));
+}
+
+function countDown(node, seconds) {
+  node.disabled = seconds > 0;
+  node.textContent = seconds > 0 ? t("tryAgainIn", { n: seconds }) : t("tryAgain");
+  if (seconds > 0) setTimeout(() => countDown(node, seconds - 1), 1000);
+}
+
+/** The measurements, each with the range that is usual in adults, and what they were made on. */
+export function measurementsOf(result) {
+  if (!result) return element("div", { class: "tiles ghost", "aria-hidden": "true" }, MEASUREMENTS.map(() => element("div", { class: "tile" })));
+  const values = withCorrectedQt(result.measurements ?? {});
+  if (!Object.keys(values).length) return element("p", { class: "hint" }, t("measuredNothing"));
+  return [
+    element("p", { class: "hint" }, t(`measuredOn.${result.measured_on}`)),
+    element("dl", { class: "tiles" }, MEASUREMENTS.map((m) => tile(m, values[m.key])), stTile(result.st_elevation_mv ?? {})),
+  ];
+}
+
+/** With QTc by Fridericia: QT over the cube root of the RR interval in seconds. */
+function withCorrectedQt(values) {
+  const { qt_ms: qt, rate_bpm: rate } = values;
+  return qt && rate ? { ...values, qtc_ms: qt / Math.cbrt(60 / rate) } : values;
+}
+
+function tile({ label, unit, range }, value) {
+  const [low, high] = range ?? [null, null];
+  const verdict = value == null ? "" : low != null && value < low ? "below" : high != null && value > high ? "above" : "";
+  const words = low == null ? `≤ ${number(high)}` : `${number(low)} – ${number(high)}`;
+  return element(
+    "div",
+    { class: verdict ? "tile outside" : "tile" },
+    element("dt", {}, t(label)),
+    element(
+      "dd",
+      {},
+      value == null ? element("span", { class: "none" }, t("notMeasurable")) : [element("b", {}, number(value)), ` ${unit}`],
+      range && element("small", {}, verdict ? `${t(verdict)} · ` : "", t("usual", { range: words })),
+    ),
+  );
+}
+
+function stTile(elevation) {
+  const leads = Object.entries(elevation);
+  const text = leads.map(([lead, mv]) => `${lead} ${number(mv, 2)} mV`).join(", ");
+  return element(
+    "div",
+    { class: leads.length ? "tile broad outside severe" : "tile broad" },
+    element("dt", {}, t("st")),
+    element("dd", {}, leads.length ? element("b", {}, text) : element("span", { class: "none" }, t("stNone"))),
+  );
+}
+
+/** How the page was read: format, speed, gain, leads, and what the model was shown. */
+export function howOf(result, correction) {
+  if (!result) return null;
+  const page = result.page_as_read;
+  const rows = page ? rowsOfPage(page) : [];
+  rows.push([t("shownToModel"), t(`views.${result.view}`) + (correction ? `, ${t("corrected")}` : "")]);
+  rows.push([t("answeredBy"), `${result.model}, ecg-vlm ${result.version}`]);
+  if (result.not_digitized_because) rows.push([t("notDigitized"), result.not_digitized_because]);
+  return element(
+    "details",
+    { class: "how" },
+    element("summary", {}, t("how")),
+    element("dl", {}, rows.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value)))),
+  );
+}
+
+function rowsOfPage(page) {
+  const origin = (from) => (from === "pulse" ? t("fromPulse") : t("assumed"));
+  const names = new Set(page.leads.map((lead) => lead.lead));
+  const leads = [t("leadsRead", { n: names.size }), page.missing_leads.length ? t("missing", { leads: page.missing_leads.join(", ") }) : ""];
+  return [
+    ...(page.layout ? [[t("format"), page.layout]] : []),
+    [t("speed"), `${number(page.mm_per_s, page.mm_per_s % 1 ? 1 : 0)} mm/s, ${origin(page.mm_per_s_from)}`],
+    [t("gain"), `${number(page.mm_per_mv, page.mm_per_mv % 1 ? 1 : 0)} mm/mV, ${origin(page.mm_per_mv_from)}`],
+    [t("leadCount"), leads.filter(Boolean).join("; ")],
+    ...page.remarks.map((remark) => [t("remark"), remark]),
+  ];
+}
+
+/** The bars of all statements by group; of two models, two bars each. Groups over a threshold stand open. */
+export function scoresOf(runs, statements, narrow) {
+  const scored = runs.filter((run) => run.scores);
+  if (!scored.length) return element("p", { class: "hint" }, t("noScores"));
+  return element("div", { class: "groups" }, GROUPS.map((name) => groupOf(name, statements.filter((s) => s.group === name), scored, narrow)));
+}
+
+function groupOf(name, statements, runs, narrow) {
+  if (!statements.length) return null;
+  const [first] = runs;
+  const rows = statements.toSorted((a, b) => first.scores[b.code] - first.scores[a.code]);
+  const count = rows.filter((s) => isOver(s, first)).length;
+  return element(
+    "details",
+    { class: "group", open: !narrow || count > 0 },
+    element("summary", {}, element("span", { class: "group-name" }, t(`groups.${name}`)), element("span", { class: "group-count" }, t("groupCount", { n: count, all: rows.length }))),
+    element("ul", {}, rows.map((s) => rowOf(s, runs))),
+  );
+}
+
+function rowOf(statement, runs) {
+  return element(
+    "li",
+    { class: runs.some((run) => isOver(statement, run)) ? "row over" : "row" },
+    element("span", { class: "row-name", title: statement.code }, statementName(statement.code, statement.name)),
+    runs.map((run) => {
+      const [p, threshold] = [run.scores[statement.code], thresholdOf(statement, run)];
+      const words = t(p >= threshold ? "overThreshold" : "underThreshold", { p: number(threshold, 2) });
+      return [
+        bar(p, threshold),
+        element("span", { class: "row-value" }, runs.length > 1 && element("span", { class: "visually-hidden" }, `${run.model} `), number(p, 2), element("span", { class: "visually-hidden" }, `, ${words}`)),
+      ];
+    }),
+  );
+}
+
+function bar(p, threshold) {
+  const length = element("span", { class: p >= threshold ? "bar-fill over" : "bar-fill" });
+  const mark = element("span", { class: "bar-mark" });
+  length.style.width = `${100 * p}%`;
+  mark.style.left = `${100 * threshold}%`;
+  return element("span", { class: "bar-track", "aria-hidden": "true" }, length, mark);
+}
+
+const thresholdOf = (statement, run) => run.thresholds?.[statement.code] ?? statement.threshold ?? LIKELY;
+const isOver = (statement, run) => run.scores[statement.code] >= thresholdOf(statement, run);
