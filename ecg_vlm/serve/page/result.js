@@ -100,10 +100,10 @@ export function measurementsOf(result) {
   ];
 }
 
-/** With QTc by Fridericia: QT over the cube root of the RR interval in seconds. */
+/** With QTc by Fridericia at 50 to 110 beats a minute: QT over the cube root of the RR interval in seconds. */
 function withCorrectedQt(values) {
   const { qt_ms: qt, rate_bpm: rate } = values;
-  return qt && rate ? { ...values, qtc_ms: qt / Math.cbrt(60 / rate) } : values;
+  return qt && rate >= 50 && rate <= 110 ? { ...values, qtc_ms: qt / Math.cbrt(60 / rate) } : values;
 }
 
 function tile({ label, unit, range }, value) {
