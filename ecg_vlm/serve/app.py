@@ -38,6 +38,7 @@ from ecg_vlm.serve.schema import (
 )
 from ecg_vlm.serve.security import Access, Door
 from ecg_vlm.serve.service import Service
+from ecg_vlm.statement_scores import calibrate
 from eval.parser.parse import parse
 from render.statements import STATEMENTS
 
@@ -187,8 +188,14 @@ def _state(service: Service, metrics: Metrics) -> APIRouter:
 
     @router.get("/v1/statements")
     async def statements() -> Response:
-        """The 71 statements, each in its group."""
-        rows = [{"code": s.code, "name": s.name, "group": "other", "threshold": None} for s in STATEMENTS.values()]
+        """The 71 statements, each in its group, with the first model's threshold where its scores are calibrated."""
+        model = service.models.named(None)
+        calibration = model.calibration if isinstance(model, Reader) else None
+        thresholds = calibrate({}, calibration).thresholds
+        rows = [
+            {"code": s.code, "name": s.name, "group": s.group, "threshold": thresholds.get(s.code)}
+            for s in STATEMENTS.values()
+        ]
         return JSONResponse({"statements": rows})
 
     @router.get("/health")

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from ecg_vlm.cli.progress import print_note
 from ecg_vlm.page_answers import PageModel
 from ecg_vlm.reader import Reader
 from ecg_vlm.serve.errors import NotFoundError
@@ -44,6 +45,8 @@ def load_readers(words: Sequence[str]) -> list[Reader]:
     for word in words:
         reader = Reader.load(word)
         name = public_name(word)
+        if reader.calibration is None:  # looked for by the path, which is the name until below
+            print_note(f"{name}: no calibration lies beside this model; its probabilities are as the model gives them")
         copies = sum(other.name == name or other.name.startswith(f"{name}-") for other in readers)
         reader.name = f"{name}-{copies + 1}" if copies else name
         readers.append(reader)

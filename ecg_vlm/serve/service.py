@@ -177,6 +177,7 @@ def _answer(model: PageModel, served: ServedPage, request: AskRequest, place: in
         served.page,
         request.questions,
         scores=request.scores,
+        as_is=request.as_is,
         max_new_tokens=request.max_new_tokens,
         reading=served.reading,
         on_text=on_text,
