@@ -167,7 +167,7 @@ class Result(BaseModel):
     measured_on: _Text
     st_elevation_mv: _Measurements
     warnings: Annotated[list[_Text], Field(max_length=MOST_ANSWERS)]
-    answers: list[Answer] = Field(max_length=MOST_QUESTIONS)
+    answers: list[Answer] = Field(max_length=MOST_ANSWERS)
     scores: _Scores
     calibrated: bool = False
     thresholds: _Scores | None = None

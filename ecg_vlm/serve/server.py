@@ -46,14 +46,14 @@ def serve(arguments: argparse.Namespace) -> None:
     if a.open:
         webbrowser.open(url)
     try:
-        _Server(create_app(service, access), service.queue, service.limits.seconds).run(sockets=[listener])
+        Server(create_app(service, access), service.queue, service.limits.seconds).run(sockets=[listener])
     except KeyboardInterrupt:
         pass  # uvicorn has finished, and raises the signal again
     finally:
         service.close()
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """uvicorn, that refuses what waits when it is stopped."""
 
     def __init__(self, app: object, queue: WorkQueue, seconds: float) -> None:
