@@ -35,10 +35,10 @@ def correct(image: Image.Image, correction: Correction) -> Image.Image:
 
 def _straighten(image: Image.Image, corners: NDArray[np.float64]) -> Image.Image:
     """The quadrilateral between `corners` (4, 2), from its top left clockwise, as a rectangle of its mean sides."""
-    edges = np.roll(corners, -1, axis=0) - corners
+    is_inside = ((corners > -0.5) & (corners < np.array(image.size) + 0.5)).all()
+    edges = np.roll(corners, -1, axis=0) - corners if is_inside else np.zeros((4, 2))
     bends = edges[:, 0] * np.roll(edges[:, 1], -1) - edges[:, 1] * np.roll(edges[:, 0], -1)
-    outside = (corners < -0.5) | (corners > np.array(image.size) + 0.5)
-    if outside.any() or not (bends > 0).all():
+    if not (bends > 0).all():
         raise InputError("correction.corners: four points of the picture, clockwise from the sheet's top left, are due")
     lengths = np.hypot(*edges.T)
     width, height = (lengths[0] + lengths[2]) / 2, (lengths[1] + lengths[3]) / 2

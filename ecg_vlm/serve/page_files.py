@@ -173,7 +173,7 @@ def _page(upload: Upload, number: int | None, first: int) -> InputPage | None:
     content, name = upload_content(upload), upload_name(upload)
     pages = pages_in(content, name, sampling_rate=upload.sampling_rate, first=number or first)
     page = next(pages, None)
-    if number and (page is None or page.number != number):
+    if number and (page is None or page.number != number or (page.count > 1 and is_blank(page.image))):
         raise InputError(f"{name}: page {number} is blank; choose another page")
     return page
 

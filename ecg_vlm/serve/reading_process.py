@@ -5,6 +5,7 @@ Each has one task at a time. One that takes too long or breaks is replaced; no o
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import signal
 import sys
@@ -17,9 +18,11 @@ from typing import Any, TypeVar
 
 from ecg_vlm.serve.errors import DeadlineError
 from ecg_vlm.serve.work_queue import Turn
-from render.errors import InputError
+from render.errors import InputError, WorkFailed
 
 _Value = TypeVar("_Value")
+
+_START_S = 300.0  # for a process to be ready: seconds on free cores
 
 
 class ReadingProcesses:
@@ -28,10 +31,12 @@ class ReadingProcesses:
     Args:
         count: of the processes; 0 reads in a thread of this one.
         seconds: longest time of one task.
+        prepare: called in each process before its first task.
     """
 
-    def __init__(self, count: int, seconds: float) -> None:
+    def __init__(self, count: int, seconds: float, prepare: Callable[[], object] | None = None) -> None:
         self._seconds = seconds
+        self._prepare = prepare or warm_up
         self._processes: list[ReadingProcess] = []
         self._own = threading.local()
         self._threads = ThreadPoolExecutor(max(count, 1), "reading", self._start if count else None)
@@ -48,7 +53,7 @@ class ReadingProcesses:
         return await turn.run(self._threads, self._call, function, arguments)
 
     def _start(self) -> None:
-        process = ReadingProcess()
+        process = ReadingProcess(self._prepare)
         self._processes.append(process)
         self._own.process = process
 
@@ -69,13 +74,15 @@ class ReadingProcesses:
 class ReadingProcess:
     """One process and the pipe to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, prepare: Callable[[], object]) -> None:
+        self._prepare = prepare
         self._begin()
 
     def _begin(self) -> None:
         context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
         self._pipe, there = context.Pipe()
-        self._process = context.Process(target=_serve, args=(there,), daemon=True)
+        self._is_ready = False
+        self._process = context.Process(target=_serve, args=(there, self._prepare), daemon=True)
         self._process.start()
         there.close()
 
@@ -84,6 +91,7 @@ class ReadingProcess:
         if not self._process.is_alive():  # ended by the system since the last task
             self._restart()
         try:
+            self._require_ready()
             self._pipe.send((function, arguments))
             answers = self._pipe.poll(seconds)
             kind, value = self._pipe.recv() if answers else ("slow", "")
@@ -100,6 +108,14 @@ class ReadingProcess:
             raise DeadlineError(f"reading the page takes more than {seconds:.0f} s; send a smaller picture")
         raise InputError("the file breaks the library that reads it; save it as PNG")
 
+    def _require_ready(self) -> None:
+        """Wait for a process that has just been started. Raises `WorkFailed` where it does not come up."""
+        if not self._is_ready:
+            with contextlib.suppress(EOFError, OSError):
+                self._is_ready = self._pipe.poll(_START_S) and bool(self._pipe.recv())
+        if not self._is_ready:
+            raise WorkFailed("a reading process does not start")
+
     def _restart(self) -> None:
         self.end()
         self._begin()
@@ -112,10 +128,11 @@ class ReadingProcess:
         self._process.close()
 
 
-def _serve(pipe: Connection) -> None:
+def _serve(pipe: Connection, prepare: Callable[[], object]) -> None:
     """Do one task after the other until the other side closes the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server: it lets this process finish
-    _warm_up()
+    prepare()
+    pipe.send(True)
     while True:
         try:
             function, arguments = pipe.recv()
@@ -131,7 +148,7 @@ def _serve(pipe: Connection) -> None:
         del function, arguments, outcome  # a large picture is not kept until the next task
 
 
-def _warm_up() -> None:
+def warm_up() -> None:
     """Load what reading needs, and compile it, before the first request: on a drawn page."""
     import torch
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from ecg_vlm.page_answers import PageAnswers, PageModel, answer_page, request_of
 from ecg_vlm.reader import QuestionAnswer
@@ -19,6 +19,8 @@ from ecg_vlm.serve.reading_process import ReadingProcesses
 from ecg_vlm.serve.remote_model import NO_SCORES, RemoteModel
 from ecg_vlm.serve.schema import AskRequest, PageRequest, Upload
 from ecg_vlm.serve.work_queue import Turn, WorkQueue
+
+_Page = TypeVar("_Page")
 
 _MOST_PAGES = 20  # of one request
 _CACHE_PAGES = 12  # at some 5 MB
@@ -41,8 +43,8 @@ class Limits:
     bodies_bytes: int = 1 << 30
     upload_seconds: float = 60.0
     waiting: int = 128
-    seconds: float = 300.0
-    reading_seconds: float = 60.0
+    seconds: float = 600.0
+    reading_seconds: float = 120.0
 
 
 class Service:
@@ -57,7 +59,7 @@ class Service:
         self.limits = limits
         self.reading = ReadingProcesses(processes, limits.reading_seconds)
         self.queue = WorkQueue(max(processes, 1) + models.thread_count, limits.waiting)
-        self._cache: OrderedDict[str, ServedPage] = OrderedDict()
+        self._cache: OrderedDict[str, Any] = OrderedDict()
 
     def close(self) -> None:
         """End the processes and threads, when nothing runs any more."""
@@ -89,7 +91,7 @@ class Service:
     async def _digitized_page(
         self, request: PageRequest, turn: Turn, upload: Upload, number: int | None, first: int
     ) -> DigitizedUpload | None:
-        return await self.reading.run(turn, digitize_upload, upload, number, first, request.correction)
+        return await self._read(turn, digitize_upload, upload, number, first, request.correction)
 
     async def _ask(self, request: AskRequest, model: PageModel, job: Job, turn: Turn) -> None:
         if request.scores and isinstance(model, RemoteModel):
@@ -133,16 +135,16 @@ class Service:
     async def _served_page(
         self, request: AskRequest, turn: Turn, upload: Upload, number: int | None, first: int
     ) -> ServedPage | None:
-        """A page that was read; of the last few pages without reading them again, for the next question."""
         arguments = (number, first, request.correction, request.as_is, request.view)
-        key = hashlib.sha256(f"{upload!r} {arguments!r}".encode()).hexdigest()
-        page = self._cache.get(key)
-        if page is None:
-            page = await self.reading.run(turn, read_upload, upload, *arguments)
+        return await self._read(turn, read_upload, upload, *arguments)
+
+    async def _read(self, turn: Turn, function: Callable[..., _Page | None], *arguments: Any) -> _Page | None:
+        """What a function of `page_files` reads; of the last few pages without reading them again."""
+        key = hashlib.sha256(f"{function.__name__} {arguments!r}".encode()).hexdigest()
+        page = self._cache.pop(key, None) or await self.reading.run(turn, function, *arguments)
         if page is not None:
-            self._cache[key] = page
-            self._cache.move_to_end(key)
-        if len(self._cache) > _CACHE_PAGES:
+            self._cache[key] = page  # as the youngest
+        while len(self._cache) > _CACHE_PAGES:
             self._cache.popitem(last=False)
         return page
 
