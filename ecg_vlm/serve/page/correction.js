@@ -24,13 +24,13 @@ export function openEditor(container, { picture, correction, outline, onApply, o
   else if (correction) state.turn = correction.turn;
 
   const content = shape("g");
+  const loupe = loupeOf(picture);
   const image = shape("image", { href: picture.src, width: picture.width, height: picture.height });
   const shade = shape("path", { class: "shade", "fill-rule": "evenodd" });
   const outlinePath = shape("path", { class: "outline" });
   const handles = state.points.map((_, i) => handleOf(i));
   content.append(image, shade, outlinePath, ...handles);
   const svg = shape("svg", { class: "editor-picture", role: "group", "aria-label": t("sheet") }, content);
-  const loupe = loupeOf(picture);
   const modes = ["corners", "crop"].map(modeButton);
   container.replaceChildren(
     element(
@@ -50,6 +50,7 @@ export function openEditor(container, { picture, correction, outline, onApply, o
       button(t("cancel"), onCancel),
     ),
   );
+  svg.addEventListener("keydown", (event) => event.key === "Escape" && onCancel());
   const watcher = new ResizeObserver(draw);
   watcher.observe(svg);
   draw();

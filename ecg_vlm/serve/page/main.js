@@ -29,7 +29,7 @@ async function connect() {
     draw();
   } catch (error) {
     if (error.status === 401) byId("token-dialog").showModal();
-    else showAlert(error instanceof ServerError ? error.message : t("unreachable"));
+    else showError(error);
   }
 }
 
@@ -88,7 +88,7 @@ function listen() {
   byId("add").addEventListener("click", () => byId("files").click());
   byId("clear").addEventListener("click", clearSession);
   byId("correct").addEventListener("click", correct);
-  byId("page").addEventListener("click", () => pickPages(state.item.name, state.item.data));
+  byId("page").addEventListener("click", pickOtherPage);
   byId("enlarge").addEventListener("click", enlarge);
   byId("stop").addEventListener("click", () => runsOf(state.item).forEach((run) => run.controller?.abort()));
   byId("token-dialog").addEventListener("close", () => {
@@ -98,11 +98,14 @@ function listen() {
 }
 
 async function addFiles(files) {
-  for (const file of files) {
-    const data = await dataUrl(file);
-    if (PAGED.test(file.name) || file.type === "application/pdf") await pickPages(file.name, data);
-    else addItem(newItem(file.name, data));
-  }
+  const items = [];
+  for (const file of files) items.push(...(await itemsOf(file)));
+  addItems(items);
+}
+
+async function itemsOf(file) {
+  const data = await dataUrl(file);
+  return PAGED.test(file.name) ? pickPages(file.name, data) : [newItem(file.name, data)];
 }
 
 function dataUrl(file) {
@@ -114,14 +117,16 @@ function dataUrl(file) {
   });
 }
 
-async function addItem(item) {
-  state.items.push(item);
-  state.item ??= item;
-  const image = await decode(item.data);
-  if (image && !item.page) item.preview = { src: item.data, width: image.naturalWidth, height: image.naturalHeight };
-  if (state.items.length === 1 || !state.items.some((other) => other !== item && other.runs.size)) select(item);
-  else draw();
-  askAbout(item, [t("firstQuestion")]);
+/** Show the first of new items, and ask about all of them. */
+async function addItems(items) {
+  if (!items.length) return;
+  for (const item of items) {
+    const image = item.page ? null : await decode(item.data);
+    if (image) item.preview = { src: item.data, width: image.naturalWidth, height: image.naturalHeight };
+  }
+  state.items.push(...items);
+  select(items[0]);
+  for (const item of items) askAbout(item, [t("firstQuestion")]);
 }
 
 /** The picture as this browser shows it; null where it cannot (HEIC, DICOM, a waveform). */
@@ -131,23 +136,28 @@ async function decode(src) {
   return image.decode().then(() => image, () => null);
 }
 
-/** Let the pages of a file be picked, unless it has only one. */
+/** The items of the pages that are picked of a file; a file with one page needs no picking. */
 async function pickPages(name, data) {
   let pages;
   try {
     ({ pages } = await postJson("/v1/pages", { images: [{ name, data }] }));
   } catch (error) {
-    return showAlert(error instanceof ServerError ? error.message : t("unreachable"));
+    showError(error);
+    return [];
   }
-  if (pages.length < 2) return addItem(newItem(name, data));
+  if (pages.length < 2) return [newItem(name, data)];
   const likely = pages.find((page) => !page.blank) ?? pages[0];
   byId("pages-list").replaceChildren(...pages.map((page) => pageChoice(page, page === likely)));
   const dialog = byId("pages-dialog");
   dialog.returnValue = "";
   dialog.showModal();
   await new Promise((resolve) => dialog.addEventListener("close", resolve, { once: true }));
-  if (dialog.returnValue !== "read") return;
-  for (const { value } of byId("pages-list").querySelectorAll(":checked")) addItem(newItem(name, data, Number(value)));
+  const choices = dialog.returnValue === "read" ? [...byId("pages-list").querySelectorAll(":checked")] : [];
+  return choices.map(({ value }) => newItem(name, data, Number(value)));
+}
+
+async function pickOtherPage() {
+  addItems(await pickPages(state.item.name, state.item.data));
 }
 
 function pageChoice({ number, thumbnail, blank }, isLikely) {
@@ -221,7 +231,7 @@ const mends = {
     state.item.asIs = true;
     askAgain(state.item);
   },
-  pickPage: () => pickPages(state.item.name, state.item.data),
+  pickPage: pickOtherPage,
   otherPicture: () => byId("files").click(),
   tryAgain: (run) => enqueue(state.item, run.model, run.questions),
 };
@@ -264,7 +274,9 @@ function draw() {
   refill(byId("scores"), scoresOf(runs, state.statements, isNarrow.matches));
   drawKey(runs.filter((run) => run.scores));
   byId("page").hidden = !(result?.pages > 1);
-  for (const node of document.querySelectorAll("[data-format]")) node.disabled = !result || runs.some((run) => run.stage);
+  const hasLeads = result?.page_as_read || result?.view === "waveform";
+  for (const node of document.querySelectorAll("[data-format]"))
+    node.disabled = !result || runs.some((run) => run.stage) || (node.dataset.format === "wfdb" && !hasLeads);
   drawAnswers();
   drawPicture();
 }
@@ -324,7 +336,7 @@ function historyEntry(item) {
       src ? element("img", { src, alt: "" }) : element("span", { class: "blank" }),
       element("span", { class: "entry-name" }, name),
     ),
-    button("×", () => remove(item), { class: "remove", "aria-label": t("remove", { name }) }),
+    button(element("span", { "aria-hidden": "true" }, "×"), () => remove(item), { class: "remove", "aria-label": t("remove", { name }) }),
   );
 }
 
@@ -370,7 +382,8 @@ function enlarge() {
   byId("picture-dialog").showModal();
 }
 
-function showAlert(text) {
+function showError(error) {
+  const text = error instanceof ServerError ? error.message : t("unreachable");
   byId("alert").replaceChildren(element("p", {}, text), button(t("close"), () => byId("alert").replaceChildren(), { class: "quiet" }));
 }
 
@@ -388,7 +401,7 @@ async function save(format) {
     download(blob, name);
     byId("announcement").textContent = t("saved", { name });
   } catch (error) {
-    showAlert(error instanceof ServerError ? error.message : t("unreachable"));
+    showError(error);
   }
 }
 

@@ -32,17 +32,17 @@ export function answersOf(runs, mends) {
       { class: "run" },
       runs.length > 1 && element("h3", { class: "run-model" }, run.model),
       run.error && failure(run, mends),
-      run.result?.readable === false ? refusal(run.result, mends) : run.answers.map(answerBlock),
+      run.result?.readable === false ? refusal(run.result, mends) : run.answers.map((answer) => answerBlock(answer, runs.length > 1 ? "h4" : "h3")),
     ),
   );
 }
 
-function answerBlock(answer) {
+function answerBlock(answer, heading) {
   const codes = Object.entries(answer.contradicted ?? {});
   return element(
     "article",
     { class: "answer" },
-    element("h3", {}, answer.question),
+    element(heading, {}, answer.question),
     element("p", { class: answer.pending ? "text pending" : "text" }, answer.answer),
     answer.understood === false && element("p", { class: "tag" }, t("notUnderstood")),
     answer.original && element("p", { class: "hint" }, t("revision", { text: answer.original })),
