@@ -166,7 +166,7 @@ function rowsOfPage(page) {
 /** The bars of all statements by group; of two models, two bars each. Groups over a threshold stand open. */
 export function scoresOf(runs, statements, narrow) {
   const scored = runs.filter((run) => run.scores);
-  if (!scored.length) return element("p", { class: "hint" }, t("noScores"));
+  if (!scored.length) return element("p", { class: "hint" }, runs[0]?.result?.no_scores_because ?? t("noScores"));
   return element("div", { class: "groups" }, GROUPS.map((name) => groupOf(name, statements.filter((s) => s.group === name), scored, narrow)));
 }
 

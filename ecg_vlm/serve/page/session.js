@@ -10,11 +10,11 @@ export function newItem(name, data, page = null) {
   return { id: nextId++, name, data, page, preview: null, correction: null, asIs: false, questions: [], runs: new Map() };
 }
 
-/** The body of a request about an item. */
+/** The picture of an item in the body of a request. */
 export function imageOf(item) {
-  const { name, data, page, preview, asIs } = item;
+  const { name, data, page, preview } = item;
   const correction = item.correction && { ...item.correction, size: [preview.width, preview.height] };
-  return { images: [{ name, data }], page, correction, as_is: asIs };
+  return { images: [{ name, data }], page, correction };
 }
 
 /**
@@ -29,7 +29,8 @@ export async function askModel(item, model, questions, onChange) {
   Object.assign(run, { error: null, stage: t("waiting"), controller: new AbortController() });
   onChange("start", run);
   try {
-    const body = { ...imageOf(item), model: model || null, questions, scores: !run.scores, stream: true, view: true, language: currentLanguage() };
+    const options = { scores: !run.scores, stream: true, as_is: item.asIs, view: true, language: currentLanguage() };
+    const body = { ...imageOf(item), model: model || null, questions, ...options };
     let isComplete = false;
     for await (const { name, data } of postForEvents("/v1/ask", body, run.controller.signal)) {
       receive(run, first, name, data);
@@ -56,7 +57,8 @@ function receive(run, first, name, data) {
   else if (name === "reading") Object.assign(run, { result: { ...run.result, ...data }, stage: t("answering") });
   else if (name === "delta") run.answers[first + data.question].answer += data.text;
   else if (name === "answer") {
-    run.answers[first + data.question] = { ...run.answers[first + data.question], ...answerIn(data), pending: false };
+    const { answer, contradicted, understood } = data;
+    Object.assign(run.answers[first + data.question], { answer, contradicted, understood, pending: false });
     if (!run.scores) run.stage = t("scoring");
   } else if (name === "scores") takeScores(run, data);
   else if (name === "result") {
@@ -68,10 +70,6 @@ function receive(run, first, name, data) {
 
 function takeScores(run, { scores, calibrated, thresholds }) {
   Object.assign(run, { scores, calibrated, thresholds });
-}
-
-function answerIn({ answer, contradicted }) {
-  return typeof answer === "string" ? { answer, contradicted } : { contradicted, ...answer };
 }
 
 function explain(error) {
