@@ -68,7 +68,10 @@ async function send(path, { body, signal, accept = "application/json" } = {}) {
   const headers = { Accept: accept };
   if (token) headers.Authorization = `Bearer ${token}`;
   if (body) headers["Content-Type"] = "application/json";
-  const response = await fetch(path, { method: body ? "POST" : "GET", headers, body: body && JSON.stringify(body), signal });
+  const options = { method: body ? "POST" : "GET", headers, body: body && JSON.stringify(body), signal };
+  const response = await fetch(path, options).catch((error) => {
+    throw error.name === "AbortError" ? error : new ServerError("", { code: "unreachable" });
+  });
   if (!response.ok) throw await errorOf(response);
   return response;
 }

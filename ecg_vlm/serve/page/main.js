@@ -1,10 +1,10 @@
 // The page: what is chosen, dropped, pasted or photographed becomes an item of the session, and is asked about at once.
 
-import { getJson, postForBlob, postJson, ServerError, setToken, takeTokenFromAddress } from "/page/api.js";
+import { getJson, postForBlob, postJson, setToken, takeTokenFromAddress } from "/page/api.js";
 import { openEditor } from "/page/correction.js";
 import { button, byId, element, refill } from "/page/dom.js";
 import { answersOf, howOf, measurementsOf, scoresOf, warningsOf } from "/page/result.js";
-import { askModel, imageOf, newItem, resultOf } from "/page/session.js";
+import { askModel, explain, imageOf, newItem, noteQuestions, resultOf } from "/page/session.js";
 import { currentLanguage, setLanguage, t } from "/page/text.js";
 
 const PAGED = /\.(pdf|tiff?|dcm|gif)$/i; // files that may have several pages
@@ -179,19 +179,18 @@ function askAbout(item, questions) {
 }
 
 function enqueue(item, name, questions) {
-  const turn = item.generation;
-  const work = () => (state.items.includes(item) && item.generation === turn ? askModel(item, name, questions, (event, run) => changed(item, run, event)) : null);
-  queue = queue.then(work);
+  const request = noteQuestions(item, name, questions);
+  const isWanted = () => state.items.includes(item) && item.runs.get(name) === request.run;
+  queue = queue.then(() => isWanted() && askModel(item, request, (event, run) => changed(item, run, event)));
+  draw();
 }
 
 /** All that was asked, again: with a correction, or the picture as it is. */
 function askAgain(item) {
   item.runs.forEach((run) => run.controller?.abort());
   item.runs.clear();
-  item.generation = (item.generation ?? 0) + 1;
   state.view = "read";
   for (const name of models()) enqueue(item, name, item.questions);
-  draw();
 }
 
 function askOtherModel() {
@@ -202,6 +201,7 @@ function askOtherModel() {
 
 function changed(item, run, event) {
   const { result } = run;
+  if (item.runs.get(run.model) !== run) return; // it was asked again since
   if (result?.as_read && !item.preview && !item.correction)
     item.preview = { src: result.as_read, width: result.picture?.width, height: result.picture?.height };
   if (event === "end" && item === state.item) announce(run);
@@ -383,8 +383,7 @@ function enlarge() {
 }
 
 function showError(error) {
-  const text = error instanceof ServerError ? error.message : t("unreachable");
-  byId("alert").replaceChildren(element("p", {}, text), button(t("close"), () => byId("alert").replaceChildren(), { class: "quiet" }));
+  byId("alert").replaceChildren(element("p", {}, explain(error).message), button(t("close"), () => byId("alert").replaceChildren(), { class: "quiet" }));
 }
 
 // Export -------------------------------------------------------------------------------------------------------------

@@ -17,52 +17,59 @@ export function imageOf(item) {
   return { images: [{ name, data }], page, correction };
 }
 
+/** Note that questions are put to a model: they stand there, without answers, until their turn comes. */
+export function noteQuestions(item, model, questions) {
+  if (!item.runs.has(model)) item.runs.set(model, newRun(model));
+  const run = item.runs.get(model);
+  const answers = questions.map((question) => ({ question, answer: "", pending: true }));
+  run.answers.push(...answers);
+  Object.assign(run, { error: null, stage: run.stage || t("waiting"), waitingCount: run.waitingCount + 1 });
+  return { run, answers };
+}
+
 /**
- * Put questions about an item to one model; `onChange` is called whenever its run has something new.
+ * Fill in the answers of `noteQuestions`; `onChange` is called whenever there is something new.
  * The scores of all statements are asked for with the first questions.
  */
-export async function askModel(item, model, questions, onChange) {
-  const run = item.runs.get(model) ?? newRun(model);
-  item.runs.set(model, run);
-  const first = run.answers.length;
-  run.answers.push(...questions.map((question) => ({ question, answer: "", pending: true })));
-  Object.assign(run, { error: null, stage: t("waiting"), controller: new AbortController() });
+export async function askModel(item, { run, answers }, onChange) {
+  const questions = answers.map(({ question }) => question);
+  Object.assign(run, { stage: t("reading"), controller: new AbortController() });
   onChange("start", run);
   try {
     const options = { scores: !run.scores, stream: true, as_is: item.asIs, view: true, language: currentLanguage() };
-    const body = { ...imageOf(item), model: model || null, questions, ...options };
+    const body = { ...imageOf(item), model: run.model || null, questions, ...options };
     let isComplete = false;
     for await (const { name, data } of postForEvents("/v1/ask", body, run.controller.signal)) {
-      receive(run, first, name, data);
+      receive(run, answers, name, data);
       isComplete ||= name === "result";
       onChange(name, run);
     }
     if (!isComplete) throw new ServerError(t("ended"));
   } catch (error) {
-    run.answers.length = first; // what broke off is no answer
-    run.error = explain(error);
-    run.questions = questions;
+    run.answers = run.answers.filter((answer) => !answers.includes(answer)); // what broke off is no answer
+    Object.assign(run, { error: explain(error), questions });
   } finally {
-    run.stage = "";
+    run.waitingCount -= 1;
+    run.stage = run.waitingCount ? t("waiting") : "";
     onChange("end", run);
   }
 }
 
 function newRun(model) {
-  return { model, answers: [], scores: null, thresholds: null, calibrated: false, result: null, stage: "", error: null };
+  return { model, answers: [], scores: null, thresholds: null, calibrated: false, result: null, stage: "", waitingCount: 0, error: null };
 }
 
-function receive(run, first, name, data) {
+function receive(run, answers, name, data) {
   if (name === "queued") run.stage = data.position > 0 ? t("queued", { n: data.position }) : t("reading");
   else if (name === "reading") Object.assign(run, { result: { ...run.result, ...data }, stage: t("answering") });
-  else if (name === "delta") run.answers[first + data.question].answer += data.text;
+  else if (name === "delta") answers[data.question].answer += data.text;
   else if (name === "answer") {
     const { answer, contradicted, understood } = data;
-    Object.assign(run.answers[first + data.question], { answer, contradicted, understood, pending: false });
-    if (!run.scores) run.stage = t("scoring");
+    Object.assign(answers[data.question], { answer, contradicted, understood, pending: false });
+    if (!run.scores && answers.every(({ pending }) => !pending)) run.stage = t("scoring");
   } else if (name === "scores") takeScores(run, data);
   else if (name === "result") {
-    data.answers.forEach((answer, i) => (run.answers[first + i] = answer));
+    data.answers.forEach((answer, i) => Object.assign(answers[i], answer, { pending: false }));
     run.result = { ...run.result, ...data };
     if (Object.keys(data.scores ?? {}).length) takeScores(run, data);
   } else if (name === "error") throw new ServerError(data.error.message, data.error);
@@ -72,14 +79,16 @@ function takeScores(run, { scores, calibrated, thresholds }) {
   Object.assign(run, { scores, calibrated, thresholds });
 }
 
-function explain(error) {
+/** An error as what is shown of it. */
+export function explain(error) {
   if (error.name === "AbortError") return new ServerError(t("stopped"));
-  if (error instanceof ServerError) return error;
-  return new ServerError(error instanceof TypeError ? t("unreachable") : error.message);
+  return error.code === "unreachable" ? new ServerError(t("unreachable")) : error;
 }
 
 /** The complete result of a run, as `/v1/ask` would give it for all its questions at once. */
 export function resultOf(run) {
   const { result: _, ...facts } = run.result;
-  return { ...facts, answers: run.answers, scores: run.scores ?? {} };
+  const answers = run.answers.map(({ pending: _pending, names: _names, ...answer }) => answer);
+  const { scores, calibrated, thresholds } = run;
+  return { ...facts, answers, scores: scores ?? {}, calibrated, thresholds };
 }
