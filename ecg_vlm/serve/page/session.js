@@ -3,6 +3,7 @@
 import { postForEvents, ServerError } from "/page/api.js";
 import { currentLanguage, t } from "/page/text.js";
 
+const SCORE_KEYS = ["scores", "calibrated", "calibration", "uncalibrated", "thresholds", "verdicts"];
 let nextId = 1;
 
 /** A picture, or one page of a file. Of each model it keeps one run: answers, scores and the result as JSON. */
@@ -56,7 +57,7 @@ export async function askModel(item, { run, answers }, onChange) {
 }
 
 function newRun(model) {
-  return { model, answers: [], scores: null, thresholds: null, calibrated: false, result: null, stage: "", waitingCount: 0, error: null };
+  return { model, answers: [], scores: null, scoring: {}, result: null, stage: "", waitingCount: 0, error: null };
 }
 
 function receive(run, answers, name, data) {
@@ -75,8 +76,9 @@ function receive(run, answers, name, data) {
   } else if (name === "error") throw new ServerError(data.error.message, data.error);
 }
 
-function takeScores(run, { scores, calibrated, thresholds }) {
-  Object.assign(run, { scores, calibrated, thresholds });
+function takeScores(run, data) {
+  run.scoring = Object.fromEntries(SCORE_KEYS.filter((key) => key in data).map((key) => [key, data[key]]));
+  Object.assign(run, run.scoring);
 }
 
 /** An error as what is shown of it. */
@@ -89,6 +91,6 @@ export function explain(error) {
 export function resultOf(run) {
   const { result: _, ...facts } = run.result;
   const answers = run.answers.map(({ pending: _pending, names: _names, ...answer }) => answer);
-  const { scores, calibrated, thresholds } = run;
-  return { ...facts, answers, scores: scores ?? {}, calibrated, thresholds };
+  const request = { ...facts.request, questions: answers.map(({ question }) => question) };
+  return { ...facts, request, answers, ...run.scoring };
 }
