@@ -13,11 +13,6 @@ from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
 
-_GROUP_OF_SUPERCLASS = {"CD": "conduction", "MI": "infarction", "HYP": "hypertrophy", "STTC": "ST-T"}
-
-GROUPS = ("rhythm", *_GROUP_OF_SUPERCLASS.values(), "form", "other")
-"""In the order of a report; "other" is a normal ECG."""
-
 
 @dataclass(frozen=True)
 class Statement:
@@ -39,13 +34,6 @@ class Statement:
     subclass: str
     records: int
     simulated_records: int
-
-    @property
-    def group(self) -> str:
-        """One of `GROUPS`, as a report lists it. A diagnostic statement that is a form, too, goes by the first."""
-        if self.rhythm:
-            return "rhythm"
-        return _GROUP_OF_SUPERCLASS.get(self.superclass, "form" if self.form else "other")
 
 
 @cache

@@ -77,7 +77,7 @@ def images(png) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def service():
-    service = Service(Models(load_readers(["nano"])), 0, Limits(body_bytes=8 << 20, upload_seconds=2.0))
+    service = Service(Models(load_readers(["nano"])), 0, Limits(body_bytes=8 << 20, upload_seconds=1.0))
     yield service
     service.close()
 

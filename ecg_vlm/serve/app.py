@@ -38,8 +38,9 @@ from ecg_vlm.serve.schema import (
 )
 from ecg_vlm.serve.security import Access, Door
 from ecg_vlm.serve.service import Service
-from ecg_vlm.statement_scores import calibrate
+from ecg_vlm.statement_scores import calibrate, group_of
 from eval.parser.parse import parse
+from render.errors import InputError
 from render.statements import STATEMENTS
 
 _Value = TypeVar("_Value")
@@ -68,6 +69,7 @@ def create_app(service: Service, access: Access) -> ASGIApp:
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(InputError, _input_error)
     app.add_exception_handler(Exception, _fault)
     return Door(app, access, service.limits, metrics)
 
@@ -168,7 +170,10 @@ def _conversions(service: Service) -> APIRouter:
     @router.post("/v1/export")
     def export_result(body: ExportRequest) -> Response:
         """A result of /v1/ask as a report (PDF, HTML), a FHIR DiagnosticReport, or JSON."""
-        return _file(*export.document(body.result.model_dump(), body.format))
+        try:
+            return _file(*export.document(body.result.model_dump(), body.format))
+        except ModuleNotFoundError as error:
+            raise InvalidRequestError(f"this server lacks {error.name}; choose another format") from error
 
     return router
 
@@ -193,7 +198,7 @@ def _state(service: Service, metrics: Metrics) -> APIRouter:
         calibration = model.calibration if isinstance(model, Reader) else None
         thresholds = calibrate({}, calibration).thresholds
         rows = [
-            {"code": s.code, "name": s.name, "group": s.group, "threshold": thresholds.get(s.code)}
+            {"code": s.code, "name": s.name, "group": group_of(s.code), "threshold": thresholds.get(s.code)}
             for s in STATEMENTS.values()
         ]
         return JSONResponse({"statements": rows})
@@ -291,6 +296,10 @@ async def _http_error(request: Request, error: Exception) -> Response:
     fault = BadRequestError("the body cannot be read" if error.status_code == 400 else str(error.detail))
     fault.status = error.status_code
     return await _api_error(request, fault)
+
+
+async def _input_error(request: Request, error: Exception) -> Response:
+    return await _api_error(request, InvalidRequestError(str(error)))
 
 
 async def _fault(request: Request, error: Exception) -> Response:

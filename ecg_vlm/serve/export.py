@@ -10,6 +10,8 @@ from typing import Any
 
 from ecg_vlm import __version__
 from ecg_vlm.digitized_files import csv_table, wfdb_files
+from ecg_vlm.fhir import diagnostic_report
+from ecg_vlm.page_report import report_html, report_pdf
 from ecg_vlm.serve.page_files import DigitizedUpload
 from render.record import HIGH_RATE_HZ
 
@@ -18,9 +20,6 @@ _NAME = "ecg"
 
 def document(result: dict[str, Any], form: str) -> tuple[bytes, str, str]:
     """A result of /v1/ask as "pdf", "html", "fhir" or "json": its bytes, their media type, and the name of a file."""
-    from ecg_vlm.fhir import diagnostic_report
-    from ecg_vlm.page_report import report_html, report_pdf
-
     if form == "pdf":
         return report_pdf(result), "application/pdf", f"{_NAME}.pdf"
     if form == "html":

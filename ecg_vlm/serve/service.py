@@ -141,7 +141,7 @@ class Service:
     async def _read(self, turn: Turn, function: Callable[..., _Page | None], *arguments: Any) -> _Page | None:
         """What a function of `page_files` reads; of the last few pages without reading them again."""
         key = hashlib.sha256(f"{function.__name__} {arguments!r}".encode()).hexdigest()
-        page = self._cache.pop(key, None) or await self.reading.run(turn, function, *arguments)
+        page: _Page | None = self._cache.pop(key, None) or await self.reading.run(turn, function, *arguments)
         if page is not None:
             self._cache[key] = page  # as the youngest
         while len(self._cache) > _CACHE_PAGES:
