@@ -124,7 +124,7 @@ function tile({ label, unit, range }, value) {
 
 function stTile(elevation) {
   const leads = Object.entries(elevation);
-  const text = leads.map(([lead, mv]) => `${lead} ${number(mv, 2)} mV`).join(", ");
+  const text = leads.map(([lead, mv]) => `${lead} ${number(mv, 2)} mV`.replaceAll(" ", "\u00a0")).join(", ");
   return element(
     "div",
     { class: leads.length ? "tile broad outside severe" : "tile broad" },
