@@ -32,6 +32,7 @@ from ecg_vlm.serve.models import Models
 from ecg_vlm.serve.security import Access
 from ecg_vlm.serve.service import Limits, Service
 from render.pages.page import draw
+from render.record import LEADS
 from render.sources.registry import open_source
 
 playwright = pytest.importorskip("playwright.sync_api", reason="no browser: playwright is not installed")
@@ -285,6 +286,17 @@ def test_a_refusal_offers_what_mends_it(open_page, ecg):
         page.locator(".history .busy").wait_for(state="detached")
     refusal.get_by_role("button", name="Mark the corners").click()
     assert page.locator(".handle").count() == 4
+
+
+def test_a_waveform_file_without_a_sampling_rate_is_given_one(open_page, ecg_mv):
+    page = open_page()
+    rows = [",".join(LEADS), *(",".join(f"{mv:.3f}" for mv in sample) for sample in ecg_mv.T)]
+    page.set_input_files("#files", {"name": "a.csv", "mimeType": "text/csv", "buffer": "\n".join(rows).encode()})
+    page.get_by_label("Sampling rate, Hz").fill("500")
+    page.get_by_role("button", name="Read again").click()
+    wait_for_answers(page)
+    assert re.search(r"waveform in the file\s+Heart rate\s+75 /min", page.locator("#measurements").inner_text())
+    assert page.get_by_role("button", name="Correct corners").is_disabled()  # a drawn page needs none
 
 
 def test_two_models_side_by_side(open_page, ecg):
