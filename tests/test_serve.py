@@ -517,7 +517,7 @@ def test_a_process_that_breaks_or_hangs_is_replaced():
         with pytest.raises(InputError, match="breaks the library"):
             await call(os.abort)
         with pytest.raises(DeadlineError, match="more than 1 s"):
-            await call(time.sleep, 60)
+            await call(sum, range(10**12))
         with pytest.raises(RuntimeError, match="invalid literal"):
             await call(int, "x")
         assert await call(os.getpid) not in (first, os.getpid())

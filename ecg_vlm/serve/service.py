@@ -36,7 +36,7 @@ class Limits:
         upload_seconds: in which the body must arrive.
         waiting: requests in the line.
         seconds: of work for one request.
-        reading_seconds: of it for one page.
+        reading_seconds: of CPU for reading one page.
     """
 
     body_bytes: int = 48 << 20
@@ -44,7 +44,7 @@ class Limits:
     upload_seconds: float = 60.0
     waiting: int = 128
     seconds: float = 600.0
-    reading_seconds: float = 120.0
+    reading_seconds: float = 60.0
 
 
 class Service:
