@@ -14,7 +14,6 @@ from render.dialogues.quantities import consistent_quantities
 from render.statements import STATEMENTS
 
 _SCP_ECG = "urn:iso:std:iso:11073:-91064"
-_YES_FROM = 0.5  # of a statement without a threshold of its own
 _NOT_A_DEVICE = "Written by software that is not a medical device; not a diagnosis, and not confirmed by a physician."
 _MEASUREMENTS = {
     "rate_bpm": ("8867-4", "Heart rate", "/min"),
@@ -43,7 +42,9 @@ def diagnostic_report(result: Mapping[str, Any]) -> dict[str, Any]:
     report = {
         "resourceType": "DiagnosticReport",
         "contained": observations,
-        "identifier": [{"type": {"text": "SHA-256 of the picture's pixels"}, "value": result["image_sha256"]}],
+        "identifier": [
+            {"type": {"text": "SHA-256 of the file"}, "value": sha} for sha in [result["image_sha256"]] if sha
+        ],
         "status": "preliminary" if result["readable"] else "cancelled",
         "category": [{"coding": [_coding("http://terminology.hl7.org/CodeSystem/v2-0074", "EC", "Electrocardiac")]}],
         "code": _loinc("11524-6", "EKG study"),
@@ -77,20 +78,18 @@ def _observations(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _findings(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The statements at or over their thresholds, the likeliest first."""
-    thresholds = result.get("thresholds") or {}
-    kind = "calibrated probability" if result.get("calibrated") else "score, not calibrated"
+    """The statements that are called present, the likeliest first."""
     for code, p in sorted(result["scores"].items(), key=lambda item: -item[1]):
-        threshold = thresholds.get(code) or _YES_FROM
-        if p >= threshold:
-            yield {
-                "code": _loinc("8601-7", "EKG impression"),
-                "valueCodeableConcept": {
-                    "coding": [_coding(_SCP_ECG, code, STATEMENTS[code].name)],
-                    "text": STATEMENTS[code].name,
-                },
-                "note": [{"text": f"{kind}: {p:.2f}, threshold {threshold:.2f}"}],
-            }
+        if not result["verdicts"][code]:
+            continue
+        is_calibrated = result["calibrated"] and code not in result["uncalibrated"]
+        kind = "calibrated probability" if is_calibrated else "score, not calibrated"
+        name = STATEMENTS[code].name
+        yield {
+            "code": _loinc("8601-7", "EKG impression"),
+            "valueCodeableConcept": {"coding": [_coding(_SCP_ECG, code, name)], "text": name},
+            "note": [{"text": f"{kind}: {p:.2f}, threshold {result['thresholds'][code]:.2f}"}],
+        }
 
 
 def _conclusion(result: Mapping[str, Any]) -> str:

@@ -29,7 +29,9 @@ def result() -> dict[str, Any]:
         "answers": [{"question": "What is it?", "answer": "<b>AF</b> & more.", "contradicted": {"NST_": 0.19}}],
         "scores": {"ASMI": 0.9, "SR": 0.6, "NORM": 0.1},
         "calibrated": True,
-        "thresholds": {"ASMI": 0.3, "SR": 0.7, "NORM": None},
+        "uncalibrated": ["SR"],
+        "thresholds": {"ASMI": 0.3, "SR": 0.7, "NORM": 0.05},
+        "verdicts": {"ASMI": True, "SR": False, "NORM": False},
     }
 
 
@@ -55,28 +57,32 @@ def test_measurements_findings_and_conclusion(result: dict[str, Any]) -> None:
     assert observations["Q-T interval corrected"]["valueQuantity"]["value"] == 413.4  # as QT at 60/min
     assert observations["Heart rate"]["method"]["text"] == "measured on the digitized leads"
     impressions = [o for o in report["contained"] if o["code"]["text"] == "EKG impression"]
-    assert [o["valueCodeableConcept"]["coding"][0]["code"] for o in impressions] == ["ASMI"]  # SR: under its threshold
+    assert [o["valueCodeableConcept"]["coding"][0]["code"] for o in impressions] == ["ASMI"]
     assert "non-specific ST changes (0.19)" in report["conclusion"]
     assert "not a medical device" in report["conclusion"]
     assert "subject" not in report
     assert "Jane" not in json.dumps(report)  # names of files are often those of patients
 
 
-def test_without_thresholds_a_finding_is_what_is_likely(result: dict[str, Any]) -> None:
-    report = diagnostic_report({**result, "calibrated": False, "thresholds": None})
+@pytest.mark.parametrize(("calibrated", "uncalibrated"), [(False, []), (True, ["ASMI"])])
+def test_a_finding_says_that_its_score_is_not_calibrated(result: dict[str, Any], calibrated, uncalibrated) -> None:
+    report = diagnostic_report({**result, "calibrated": calibrated, "uncalibrated": uncalibrated})
     _check(report)
-    impressions = [o for o in report["contained"] if o["code"]["text"] == "EKG impression"]
-    assert [o["valueCodeableConcept"]["text"] for o in impressions] == [
-        "an anteroseptal myocardial infarction",
-        "sinus rhythm",
-    ]
-    assert all(o["note"][0]["text"].startswith("score, not calibrated") for o in impressions)
+    notes = [o["note"][0]["text"] for o in report["contained"] if o["code"]["text"] == "EKG impression"]
+    assert notes == ["score, not calibrated: 0.90, threshold 0.30"]
 
 
 def test_an_unreadable_page_is_cancelled(result: dict[str, Any]) -> None:
-    nothing = {"measurements": {}, "st_elevation_mv": {}, "scores": {}, "warnings": [], "measured_on": ""}
+    nothing = {
+        "image_sha256": "",
+        "measurements": {},
+        "st_elevation_mv": {},
+        "scores": {},
+        "warnings": [],
+        "measured_on": "",
+    }
     report = diagnostic_report({**result, **nothing, "readable": False, "refusal_reason": "no leads"})
     assert _check(report) == {}
     assert report["status"] == "cancelled"
     assert report["conclusion"].startswith("The picture cannot be read: no leads")
-    assert "contained" not in report
+    assert "contained" not in report and "identifier" not in report

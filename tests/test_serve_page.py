@@ -123,15 +123,16 @@ def recording(url: str, ecg: Path) -> bytes:
 @pytest.fixture
 def open_page(browser: Any, url: str) -> Iterator[Callable[..., Any]]:
     """A function that opens the page in a context of its own; its errors and other hosts are faults of the test."""
-    contexts, faults = [], []
+    contexts: list[Any] = []
+    faults: list[str] = []
 
     def open_context(stream: bytes | None = None, **options: Any) -> Any:
         context = browser.new_context(**{"viewport": _DESKTOP, "locale": "en-GB", **options})
         contexts.append(context)
-        context.on("request", lambda request: is_own(request.url, url) or faults.append(request.url))
-        context.on("console", lambda message: message.type == "error" and faults.append(message.text))
+        context.on("request", lambda request: faults.extend([] if is_own(request.url, url) else [request.url]))
+        context.on("console", lambda message: faults.extend([message.text] if is_fault(message) else []))
         context.on("weberror", lambda error: faults.append(str(error.error)))
-        context.on("dialog", lambda dialog: (faults.append(f"dialog {dialog.message}"), dialog.dismiss()))
+        context.on("dialog", lambda dialog: faults.append(f"dialog: {dialog.message}"))
         page = context.new_page()
         if stream is not None:  # in place of the model's
             page.route("**/v1/ask", lambda route: route.fulfill(content_type="text/event-stream", body=stream))
@@ -142,6 +143,11 @@ def open_page(browser: Any, url: str) -> Iterator[Callable[..., Any]]:
     for context in contexts:
         context.close()
     assert not faults
+
+
+def is_fault(message: Any) -> bool:
+    """Whether a line of the console tells of an error of the page; a refused request is none."""
+    return message.type == "error" and not re.search("status of 4(01|22|29)", message.text)
 
 
 def is_own(address: str, url: str) -> bool:
@@ -179,18 +185,25 @@ def test_a_picture_is_read_and_its_answer_streamed(open_page, ecg):
     assert "25 mm/s, from the calibration pulse" in page.locator("#how").inner_text()
 
 
-def test_pasted_and_asked_about(open_page, ecg):
-    page = open_page()
+@pytest.mark.parametrize("event", ["ClipboardEvent", "DragEvent"])
+def test_pasted_or_dropped(open_page, ecg, recording, event):
+    page = open_page(recording)
     page.evaluate(
-        """(bytes) => {
+        """([bytes, event]) => {
             const data = new DataTransfer();
-            data.items.add(new File([new Uint8Array(bytes)], "pasted.png", {type: "image/png"}));
-            dispatchEvent(new ClipboardEvent("paste", {clipboardData: data}));
+            data.items.add(new File([new Uint8Array(bytes)], "new.png", {type: "image/png"}));
+            const facts = {clipboardData: data, dataTransfer: data, bubbles: true, cancelable: true};
+            document.body.dispatchEvent(new window[event](event === "DragEvent" ? "drop" : "paste", facts));
         }""",
-        list(ecg.read_bytes()),
+        [list(ecg.read_bytes()), event],
     )
     wait_for_answers(page)
-    assert page.get_by_role("heading", level=1).inner_text() == "pasted.png"
+    assert page.get_by_role("heading", level=1).inner_text() == "new.png"
+
+
+def test_more_questions(open_page, ecg):
+    page = open_page()
+    read(page, ecg)
     page.get_by_role("button", name="Is this a normal ECG?").click()
     with page.expect_request("**/v1/ask") as request:
         page.get_by_label("Your question").fill("What is the heart rate?")
@@ -306,16 +319,48 @@ def exported(page: Any, form: str) -> bytes:
 def test_pages_of_a_pdf_are_picked(open_page, ecg, tmp_path):
     page = open_page()
     image = Image.open(ecg).convert("RGB")
-    image.save(tmp_path / "two.pdf", save_all=True, append_images=[Image.new("RGB", image.size, "white"), image])
+    Image.new("RGB", image.size, "white").save(tmp_path / "two.pdf", save_all=True, append_images=[image])
     page.set_input_files("#files", tmp_path / "two.pdf")
-    page.get_by_label("Page 1").uncheck()
-    assert page.get_by_label("Page 2, blank").is_visible()
-    page.get_by_label("Page 3").check()
+    assert not page.get_by_label("Page 1, blank").is_checked()
+    assert page.get_by_label("Page 2").is_checked()  # the first that is not blank
     with page.expect_request("**/v1/ask") as request:
         page.get_by_role("button", name="Read the pages").click()
-    assert body_of(request.value)["page"] == 3
+    assert body_of(request.value)["page"] == 2
     wait_for_answers(page)
-    assert page.get_by_role("heading", level=1).inner_text() == "two.pdf, Page 3"
+    assert page.get_by_role("heading", level=1).inner_text() == "two.pdf, Page 2"
+
+
+def test_a_busy_server_is_asked_again(open_page, ecg, recording):
+    page = open_page(recording)
+    error = {"message": "4 requests are waiting", "type": "queue_full", "code": 429}
+    busy = {"status": 429, "headers": {"Retry-After": "2"}, "body": json.dumps({"error": error})}
+    page.route("**/v1/ask", lambda route: route.fulfill(content_type="application/json", **busy), times=1)
+    page.set_input_files("#files", ecg)
+    assert "4 requests are waiting" in page.locator(".banner.danger").inner_text()
+    assert page.get_by_role("button", name="Try again in").is_disabled()
+    page.get_by_role("button", name="Try again", exact=True).click()
+    wait_for_answers(page)
+    assert page.locator(".answer .text").count() == 1
+
+
+def test_the_token_is_taken_from_the_address_or_asked_for(open_page, url, ecg, recording):
+    page = open_page(recording)
+
+    def guard(route):
+        is_allowed = route.request.headers.get("authorization") == "Bearer secret"
+        error = json.dumps({"error": {"message": "a token is needed", "type": "unauthorized", "code": 401}})
+        route.fallback() if is_allowed else route.fulfill(status=401, content_type="application/json", body=error)
+
+    page.route("**/v1/*", guard)
+    page.goto(f"{url}#token=secret")
+    page.reload()  # in the session, no longer in the address
+    read(page, ecg)
+    assert page.url == url
+    page.evaluate("sessionStorage.clear()")
+    page.reload()
+    page.get_by_role("textbox", name="Token").fill("secret")
+    page.get_by_role("button", name="Continue").click()
+    read(page, ecg)
 
 
 def test_scripts_in_names_and_questions_do_nothing(open_page, ecg):

@@ -298,7 +298,8 @@ function namesOf({ contradicted }) {
 function drawKey(runs) {
   const text = t(runs.every((run) => run.calibrated) ? "calibrated" : "uncalibrated");
   const legend = runs.length > 1 && runs.map((run, i) => element("span", { class: `legend model-${i + 1}` }, run.model));
-  refill(byId("scores-key"), legend, runs.length > 0 && element("p", { class: "hint" }, text));
+  const raw = runs.some((run) => run.uncalibrated?.length) && element("p", { class: "hint" }, `* ${t("notCalibrated")}`);
+  refill(byId("scores-key"), legend, runs.length > 0 && element("p", { class: "hint", title: runs[0].calibration }, text), raw);
 }
 
 function drawPicture() {

@@ -3,7 +3,6 @@
 import { button, element } from "/page/dom.js";
 import { number, statementName, t } from "/page/text.js";
 
-const LIKELY = 0.5; // a statement without a threshold of its own: "Yes." is the likelier answer from here on
 const GROUPS = ["other", "rhythm", "conduction", "infarction", "hypertrophy", "ST-T", "form"];
 
 // Usual in adults at rest. QRS and axis: Surawicz et al., AHA/ACCF/HRS 2009 (III); QTc: Rautaharju et al., AHA/ACCF/HRS
@@ -125,7 +124,7 @@ function tile({ label, unit, range }, value) {
 
 function stTile(elevation) {
   const leads = Object.entries(elevation);
-  const text = leads.map(([lead, mv]) => `${lead} ${number(mv, 2)} mV`).join(", ");
+  const text = leads.map(([lead, mv]) => `${lead} ${number(mv, 2)} mV`.replaceAll(" ", "\u00a0")).join(", ");
   return element(
     "div",
     { class: leads.length ? "tile broad outside severe" : "tile broad" },
@@ -163,7 +162,7 @@ function rowsOfPage(page) {
   ];
 }
 
-/** The bars of all statements by group; of two models, two bars each. Groups over a threshold stand open. */
+/** The bars of all statements by group; of two models, two bars each. On a narrow screen groups without any stay closed. */
 export function scoresOf(runs, statements, narrow) {
   const scored = runs.filter((run) => run.scores);
   if (!scored.length) return element("p", { class: "hint" }, runs[0]?.result?.no_scores_because ?? t("noScores"));
@@ -174,7 +173,7 @@ function groupOf(name, statements, runs, narrow) {
   if (!statements.length) return null;
   const [first] = runs;
   const rows = statements.toSorted((a, b) => first.scores[b.code] - first.scores[a.code]);
-  const count = rows.filter((s) => isOver(s, first)).length;
+  const count = rows.filter((s) => first.verdicts[s.code]).length;
   return element(
     "details",
     { class: "group", open: !narrow || count > 0 },
@@ -183,29 +182,32 @@ function groupOf(name, statements, runs, narrow) {
   );
 }
 
-function rowOf(statement, runs) {
+function rowOf({ code, name }, runs) {
   return element(
     "li",
-    { class: runs.some((run) => isOver(statement, run)) ? "row over" : "row" },
-    element("span", { class: "row-name", title: statement.code }, statementName(statement.code, statement.name)),
-    runs.map((run) => {
-      const [p, threshold] = [run.scores[statement.code], thresholdOf(statement, run)];
-      const words = t(p >= threshold ? "overThreshold" : "underThreshold", { p: number(threshold, 2) });
-      return [
-        bar(p, threshold),
-        element("span", { class: "row-value" }, runs.length > 1 && element("span", { class: "visually-hidden" }, `${run.model} `), number(p, 2), element("span", { class: "visually-hidden" }, `, ${words}`)),
-      ];
-    }),
+    { class: runs.some((run) => run.verdicts[code]) ? "row over" : "row" },
+    element("span", { class: "row-name", title: code }, statementName(code, name)),
+    runs.map((run) => [bar(run, code), valueOf(run, code, runs.length > 1)]),
   );
 }
 
-function bar(p, threshold) {
-  const length = element("span", { class: p >= threshold ? "bar-fill over" : "bar-fill" });
-  const mark = element("span", { class: "bar-mark" });
-  length.style.width = `${100 * p}%`;
-  mark.style.left = `${100 * threshold}%`;
-  return element("span", { class: "bar-track", "aria-hidden": "true" }, length, mark);
+/** A probability; what a screen reader is told besides stands in the bar for the eye. */
+function valueOf(run, code, withModel) {
+  const verdict = t(run.verdicts[code] ? "present" : "notPresent", { p: number(run.thresholds[code], 2) });
+  return element(
+    "span",
+    { class: "row-value" },
+    withModel && element("span", { class: "visually-hidden" }, `${run.model} `),
+    number(run.scores[code], 2),
+    run.uncalibrated?.includes(code) && element("span", { class: "raw", title: t("notCalibrated") }, "*"),
+    element("span", { class: "visually-hidden" }, `, ${verdict}`),
+  );
 }
 
-const thresholdOf = (statement, run) => run.thresholds?.[statement.code] ?? statement.threshold ?? LIKELY;
-const isOver = (statement, run) => run.scores[statement.code] >= thresholdOf(statement, run);
+function bar(run, code) {
+  const length = element("span", { class: run.verdicts[code] ? "bar-fill over" : "bar-fill" });
+  const mark = element("span", { class: "bar-mark" });
+  length.style.width = `${100 * run.scores[code]}%`;
+  mark.style.left = `${100 * run.thresholds[code]}%`;
+  return element("span", { class: "bar-track", "aria-hidden": "true" }, length, mark);
+}
