@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -43,6 +44,8 @@ WIDTH = 1600
 
 FEW = 10
 """Records with a statement, below which no threshold is fitted."""
+LEAST_P = 0.05
+"""Calibrated probability below which nothing is called present."""
 
 
 def page_of(record: EcgRecord, seed: int, *, direct: bool) -> tuple[Image.Image, str]:
@@ -104,16 +107,18 @@ def read_scores(files: Sequence[Path]) -> tuple[System, LabelledRecords]:
 
 
 def fit_shipped(files: Sequence[Path]) -> Calibration:
-    """The calibration that ships.
+    """The calibration that ships. Its threshold is the largest of three scores:
 
-    A statement with fewer than `FEW` records has the threshold of the model's own yes: the best one on so few would be
-    a matter of chance, and one half of a small calibrated probability would never be reached.
+    - the model's own yes: the best F1 of NORM, which every second page has, would call a page normal at a third;
+    - that of the best F1, where `FEW` records or more have the statement: on fewer it is a matter of chance;
+    - that of a probability of `LEAST_P`: of rare and hard statements the model's yes is right less often.
     """
     calibration = fit(*read_scores(files))
-    curves = {
-        code: replace(curve, threshold=YES_FROM) if curve.positives < FEW else curve
-        for code, curve in calibration.curves.items()
-    }
+    curves = {}
+    for code, curve in calibration.curves.items():
+        best = curve.threshold if curve.positives >= FEW else 0.0
+        logit = (math.log(LEAST_P / (1 - LEAST_P)) - curve.offset) / curve.slope
+        curves[code] = replace(curve, threshold=max(YES_FROM, best, 1 / (1 + math.exp(-logit))))
     return replace(calibration, curves=curves)
 
 

@@ -27,7 +27,7 @@ from typing import Any
 
 import httpx
 import numpy as np
-import psutil
+import psutil  # type: ignore[import-untyped]
 from PIL import Image, PngImagePlugin
 
 _START = "from ecg_vlm.cli import main; import sys; sys.exit(main())"
@@ -46,7 +46,7 @@ def main() -> int:
     parser.add_argument("--queue", type=int, default=128, help="requests that may wait (default 128)")
     a = parser.parse_args()
     options = ["--queue", str(a.queue), *(["--workers", str(a.workers)] if a.workers else [])]
-    with server(options) as (process, url):
+    with running_server(options) as (process, url):
         bodies = [body(a.kind, a.page, number) for number in range(a.requests)]
         first = [body("page", a.page, -number) for number in range(1, _FIRST + 1)]
         asyncio.run(load(url, path_of("page"), first, _FIRST))  # what is loaded once is loaded, in all processes
@@ -57,16 +57,16 @@ def main() -> int:
         seconds, outcomes = asyncio.run(load(url, path_of(a.kind), bodies, a.clients))
         wall = time.perf_counter() - start
         after = memory(process.pid)
-    lost = sum(count for outcome, count in outcomes.items() if outcome not in ("200", "429"))
+    losses = sum(count for outcome, count in outcomes.items() if outcome not in ("200", "429"))
     p50, p95, p99 = np.percentile(seconds, (50, 95, 99))
     print(f"{a.kind}: {a.requests} requests of {a.clients} clients in {wall:.1f} s: {a.requests / wall:.2f} requests/s")
     print(f"p50 {p50:.2f} s, p95 {p95:.2f} s, p99 {p99:.2f} s, worst {max(seconds):.2f} s")
-    print(f"memory {before:.0f} MiB before, {after:.0f} MiB after; outcomes {dict(outcomes)}; {lost} lost")
-    return 1 if lost else 0
+    print(f"memory {before:.0f} MiB before, {after:.0f} MiB after; outcomes {dict(outcomes)}; {losses} lost")
+    return 1 if losses else 0
 
 
 @contextlib.contextmanager
-def server(options: list[str]) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def running_server(options: list[str]) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A server on a free port, and its address; it is ended with Ctrl-C."""
     command = [sys.executable, "-c", _START, "serve", "--port", "0", *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -93,12 +93,12 @@ def body(kind: str, page: Path | None, number: int) -> dict[str, Any]:
     mark = PngImagePlugin.PngInfo()
     mark.add_text("number", str(number if kind == "page" else 0))
     stream = io.BytesIO()
-    picture(page).save(stream, "PNG", pnginfo=mark)
+    ecg_picture(page).save(stream, "PNG", pnginfo=mark)
     uri = f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
     return {"images": [{"name": "page.png", "data": uri}], "questions": ["What is the rhythm?"], "view": False}
 
 
-def picture(page: Path | None) -> Image.Image:
+def ecg_picture(page: Path | None) -> Image.Image:
     """A picture of a file, or a simulated page."""
     if page is not None:
         with Image.open(page) as image:

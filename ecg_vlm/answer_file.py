@@ -12,6 +12,8 @@ from ecg_vlm import __version__
 from render.errors import InputError
 from render.io import require_same_request
 
+_START = b'{"schema_version": '
+
 
 class AnswerFile:
     """JSON Lines of `PageAnswers.to_json`, written as the answers come.
@@ -28,6 +30,8 @@ class AnswerFile:
     def __init__(self, file: Path, request: Mapping[str, Any], *, resume: bool) -> None:
         self.file = file
         self._pages: set[tuple[str, str, int]] = set()
+        if file.is_dir():
+            raise InputError(f"{file}: is a folder; name a file")
         if not file.exists():
             return
         if not resume:
@@ -37,7 +41,10 @@ class AnswerFile:
             complete = content[: content.rfind(b"\n") + 1]
             for number, line in enumerate(complete.splitlines(), 1):
                 self._read(line, number, request)
-            stream.truncate(len(complete))  # of a killed process, the last line may be a part of one
+            partial_line = content[len(complete) :]  # of a process that was killed
+            if not partial_line.startswith(_START[: len(partial_line)]):
+                raise InputError(f"{file}: its last line is no answer of ecg-vlm ask; name another file")
+            stream.truncate(len(complete))
 
     def __len__(self) -> int:
         """How many pages were answered before."""

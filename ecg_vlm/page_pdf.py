@@ -98,6 +98,7 @@ class _Sheet(FPDF):  # type: ignore[misc]
         fonts = Path(spec.submodule_search_locations[0]) / "mpl-data" / "fonts" / "ttf"
         self.add_font("DejaVu", "", fonts / "DejaVuSans.ttf")
         self.add_font("DejaVu", "B", fonts / "DejaVuSans-Bold.ttf")
+        self._characters = {*map(chr, self.fonts["dejavu"].cmap), "\n"}
         self.set_margins(_MARGIN_MM, _MARGIN_MM)
         self.c_margin = 0
         self.set_auto_page_break(True, 12)
@@ -121,7 +122,7 @@ class _Sheet(FPDF):  # type: ignore[misc]
         """Text over the whole width, as many lines as it takes. size: points."""
         self._pen(size, colour, bold=bold)
         if text:
-            self.multi_cell(0, size * 0.45, text, new_x="LMARGIN", new_y="NEXT", align="L")
+            self.multi_cell(0, size * 0.45, self._printable(text), new_x="LMARGIN", new_y="NEXT", align="L")
 
     def picture(self, png: bytes) -> None:
         """A picture as wide as the page, or as high as `_MOST_PICTURE_MM`, with its caption."""
@@ -183,11 +184,16 @@ class _Sheet(FPDF):  # type: ignore[misc]
         bold: bool = False,
     ) -> None:
         """One line; where it is too long, smaller."""
+        text = self._printable(text)
         self._pen(size, colour, bold=bold)
         if self.get_string_width(text) > width:
             self._pen(size * width / self.get_string_width(text), colour, bold=bold)
         self.set_xy(x, y)
         self.cell(width, _ROW_MM, text)
+
+    def _printable(self, text: str) -> str:
+        """Text with a box for each character that the font does not have: Chinese, for one. The HTML page has them."""
+        return "".join(character if character in self._characters else "□" for character in text)
 
     def _pen(self, size: float, colour: tuple[int, int, int], *, bold: bool = False) -> None:
         self.set_font("DejaVu", "B" if bold else "", size)

@@ -110,9 +110,14 @@ def test_no_message_of_a_library_reaches_the_screen_of_a_program(page):
 
 
 def test_a_terminal_shows_the_answer_as_it_comes_and_a_correction_plainly(page, capsys, monkeypatch):
-    writes = []
+    writes, write = [], sys.stdout.write
+
+    def note(text: str) -> int:
+        writes.append(text)
+        return write(text)
+
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(sys.stdout, "write", lambda text, write=sys.stdout.write: writes.append(text) or write(text))
+    monkeypatch.setattr(sys.stdout, "write", note)
     assert main(["ask", str(page), "What does this ECG show?", "Is it AF?"]) == 0
     out = capsys.readouterr().out
     heading = next(place for place, text in enumerate(writes) if text.startswith("What does this ECG show?  "))
@@ -178,7 +183,9 @@ def test_a_report_escapes_whatever_an_object_holds(answers):
     result["answers"] = [{"question": HOSTILE, "answer": HOSTILE, "contradicted": {}, "original": HOSTILE}]
     html = report_html(result)
     assert "<script" not in html and "<img" not in html and "7*7" in html
-    assert report_pdf(result).startswith(b"%PDF-")
+    result["image"] = "心電図.png"
+    first_page = pypdfium2.PdfDocument(report_pdf(result))[0].get_textpage().get_text_range()
+    assert first_page.startswith("ECG: □□□.png") and "心電図.png" in report_html(result)
 
 
 @pytest.mark.parametrize(
@@ -212,6 +219,9 @@ def test_batch_goes_on_where_it_ended_and_refuses_another_request(page, tmp_path
     assert Path("out.jsonl").read_bytes() == b"".join(lines)
     assert main(["ask", "*.png", "Any infarction?", "--out", "out.jsonl", "--resume"]) == 2
     assert "was started with questions=" in capsys.readouterr().err
+    Path("notes.txt").write_text("mine, without a line break")
+    assert main(["ask", "*.png", "--out", "notes.txt", "--resume"]) == 2 and Path("notes.txt").read_text()
+    assert "its last line is no answer" in capsys.readouterr().err
     with Image.open("b.png") as image:
         image.save("b.png", optimize=True)  # other bytes: another picture
     assert main([*ask, "--resume"]) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
@@ -10,12 +11,15 @@ import numpy as np
 import pytest
 import torch
 
+from eval.metrics.calibration import read_calibration
 from recipes.model import load_model, load_processor
 from render.dataset.parquet import open_dataset, write_dataset
 from render.dataset.rows import Options
+from render.errors import InputError
 from render.measurements import beats
 from render.record import LEADS
 from render.simulator.simulate import SimulatedSource, simulate
+from render.statements import STATEMENTS
 
 
 def _benchmark(name):
@@ -233,3 +237,30 @@ def test_a_mutant_that_a_test_notices_does_not_survive(tmp_path):
     }
     assert outcomes == {"Gt -> GtE": True, "1 -> 2": False}
     assert (tmp_path / "a.py").read_text() == "def f(x):\n    return x > 1\n"
+
+
+def test_shipped_thresholds_are_a_yes_of_the_model_and_no_rarity_and_are_judged_on_other_records(tmp_path, capsys):
+    calibrating, rng = _benchmark("calibrating"), np.random.default_rng(0)
+
+    def write(name: str, fold: int) -> Path:
+        lines = []
+        for number in range(120):
+            labels = ["SR", *(["AFIB"] if number % 6 == 0 else []), *(["WPW"] if number == 7 else [])]
+            scores = [float(rng.uniform(0.3, 0.99 if code in labels else 0.7)) for code in STATEMENTS]
+            own = f"{fold}-{number}"
+            lines.append({"record_id": own, "fold": fold, "patient": own, "statements": labels, "view": "drawn"})
+            lines[-1]["scores"] = scores
+        (tmp_path / name).write_text("".join(json.dumps(line) + "\n" for line in [*lines, {"error": "no page"}]))
+        return tmp_path / name
+
+    calibrating.main(["fit", str(tmp_path / "c.json"), str(write("train.jsonl", 8))])
+    curves = read_calibration(tmp_path / "c.json").curves
+    assert curves.keys() == {"AFIB", "WPW"} and curves["WPW"].positives == 1
+    for curve in curves.values():
+        assert curve.threshold >= 0.5 and curve.apply(curve.threshold) >= 0.05 - 1e-9
+    assert curves["WPW"].apply(curves["WPW"].threshold) == pytest.approx(0.05)
+    calibrating.main(["judge", str(tmp_path / "c.json"), str(write("test.jsonl", 9))])
+    as_given, calibrated = (line.split("|")[2:4] for line in capsys.readouterr().out.splitlines()[2:])
+    assert float(calibrated[0]) < float(as_given[0]) and float(calibrated[1]) < float(as_given[1])
+    with pytest.raises(InputError, match="fitted on 120 of the records"):
+        calibrating.main(["judge", str(tmp_path / "c.json"), str(tmp_path / "train.jsonl")])

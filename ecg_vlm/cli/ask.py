@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,6 +112,8 @@ def _require_possible(arguments: argparse.Namespace, files: Sequence[Path]) -> N
         raise InputError("--interactive reads the questions from standard input; save the image as a file first")
     if a.report and a.report.suffix.lower() not in (".html", ".pdf"):
         raise InputError(f"{a.report}: a report is a .html or .pdf file; name one")
+    if a.report and a.report.suffix.lower() == ".pdf" and find_spec("fpdf") is None:
+        raise ModuleNotFoundError("a PDF needs fpdf2", name="fpdf")  # now, not behind the answer
 
 
 def _open_results(arguments: argparse.Namespace) -> AnswerFile | None:

@@ -23,7 +23,7 @@ from ecg_vlm.page_answers import SCHEMA_VERSION
 from ecg_vlm.reader import Reader
 from ecg_vlm.serve import chat, export
 from ecg_vlm.serve.docs_page import docs_html
-from ecg_vlm.serve.errors import ApiError, BadRequestError, InvalidRequestError, NotFoundError
+from ecg_vlm.serve.errors import ApiError, BadRequestError, ClientGoneError, InvalidRequestError, NotFoundError
 from ecg_vlm.serve.jobs import KEEP_ALIVE, Event, Job
 from ecg_vlm.serve.metrics import Metrics
 from ecg_vlm.serve.page_files import DigitizedUpload
@@ -118,7 +118,7 @@ def _questions(service: Service) -> APIRouter:
     @router.post("/v1/chat/completions")
     async def chat_completions(body: chat.ChatRequest, request: Request) -> Response:
         """OpenAI's chat completions, with an image as a data URI."""
-        model = service.models.named(body.model)
+        model = service.models.get(body.model)
         question = chat.ask_request(body, model)
         live = not (isinstance(model, Reader) and model.knows_few_wordings)
         answer = chat.ChatAnswer(question, model, live=live)
@@ -194,7 +194,7 @@ def _state(service: Service, metrics: Metrics) -> APIRouter:
     @router.get("/v1/statements")
     async def statements() -> Response:
         """The 71 statements, each in its group, with the first model's threshold where its scores are calibrated."""
-        model = service.models.named(None)
+        model = service.models.get(None)
         calibration = model.calibration if isinstance(model, Reader) else None
         thresholds = calibrate({}, calibration).thresholds
         rows = [
@@ -236,18 +236,18 @@ async def _collect(job: Job, name: str) -> list[dict[str, Any]]:
 async def _unless_gone(request: Request, work: Awaitable[_Value]) -> _Value:
     """The result of some work; it is dropped when the client has gone, as nobody would see it."""
     task = asyncio.ensure_future(work)
-    watch = asyncio.ensure_future(_gone(request))
+    watch = asyncio.ensure_future(_disconnect(request))
     try:
         await asyncio.wait((task, watch), return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            raise ApiError("the client has gone")
+            raise ClientGoneError("the client has gone")
         return task.result()
     finally:
         task.cancel()
         watch.cancel()
 
 
-async def _gone(request: Request) -> None:
+async def _disconnect(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
 

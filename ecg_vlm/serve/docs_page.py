@@ -33,9 +33,9 @@ def _operation(path: str, method: str, operation: dict[str, Any]) -> str:
 
 
 def _schema(name: str, schema: dict[str, Any]) -> str:
-    required = schema.get("required", ())
+    mandatory = schema.get("required", ())
     rows = "".join(
-        f"<tr><th><code>{escape(key)}</code>{'' if key in required else '?'}</th><td>{_type(value)}</td>"
+        f"<tr><th><code>{escape(key)}</code>{'' if key in mandatory else '?'}</th><td>{_type(value)}</td>"
         f"<td>{_default(value)}</td><td>{escape(value.get('description', ''))}</td></tr>"
         for key, value in schema.get("properties", {}).items()
     )

@@ -68,6 +68,12 @@ class QueueFullError(ApiError):
     status, type = 429, "queue_full"
 
 
+class ClientGoneError(ApiError):
+    """Nobody reads the answer; for /metrics. The status is nginx's."""
+
+    status = 499
+
+
 class ClosingError(ApiError):
     """The server is being stopped."""
 

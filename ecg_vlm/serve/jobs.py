@@ -21,7 +21,7 @@ _SILENCE_S = 15.0
 _log = logging.getLogger("ecg_vlm.serve")
 
 
-class Abandoned(Exception):  # noqa: N818  # no error: nobody waits for the answer any more
+class NoClientError(Exception):
     """Raised in the model's thread, to end a generation."""
 
 
@@ -49,9 +49,9 @@ class Job:
         self._events.put_nowait((name, content))
 
     def emit_from_thread(self, name: str, content: dict[str, Any]) -> None:
-        """Tell the client something, in any other thread. Raises `Abandoned` when there is no client any more."""
+        """Tell the client something, in any other thread. Raises `NoClientError` when there is no client any more."""
         if self._is_over:
-            raise Abandoned
+            raise NoClientError
         self._loop.call_soon_threadsafe(self.emit, name, content)
 
     async def events(self) -> AsyncIterator[Event]:

@@ -26,7 +26,7 @@ class Models:
         self.thread_count = threads
         self.threads = ThreadPoolExecutor(threads, "model")
 
-    def named(self, name: str | None) -> PageModel:
+    def get(self, name: str | None) -> PageModel:
         """The model of this name; the first where it is None. Raises `NotFoundError`."""
         if name is None:
             return next(iter(self.by_name.values()))

@@ -98,7 +98,7 @@ def read_upload(
         original = _page(upload, page, first)
         if original is None:
             return None
-        image = _corrected(original, correction)
+        image = _apply_correction(original, correction)
         reading = read_page(replace(original, image=image), as_is=as_is)
         return ServedPage(
             replace(original, image=reading.view, record=None),
@@ -153,7 +153,7 @@ def digitize_upload(
         if original.record is not None:
             return DigitizedUpload(*place, page_of_record(original.record))
         try:
-            return DigitizedUpload(*place, digitize(_corrected(original, correction)))
+            return DigitizedUpload(*place, digitize(_apply_correction(original, correction)))
         except InputError as error:
             return DigitizedUpload(*place, None, str(error))
 
@@ -173,12 +173,12 @@ def _page(upload: Upload, number: int | None, first: int) -> InputPage | None:
     content, name = upload_content(upload), upload_name(upload)
     pages = pages_in(content, name, sampling_rate=upload.sampling_rate, first=number or first)
     page = next(pages, None)
-    if number and (page is None or page.number != number or (page.count > 1 and is_blank(page.image))):
+    if number and (page is None or page.number != number):
         raise InputError(f"{name}: page {number} is blank; choose another page")
     return page
 
 
-def _corrected(page: InputPage, correction: Correction | None) -> Image.Image:
+def _apply_correction(page: InputPage, correction: Correction | None) -> Image.Image:
     if not correction:
         return page.image
     if page.record is not None:

@@ -6,6 +6,7 @@ Each has one task at a time. One that takes too long or breaks is replaced; no o
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
 import signal
 import sys
@@ -16,12 +17,15 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
+import psutil  # type: ignore[import-untyped]
+
 from ecg_vlm.serve.errors import DeadlineError
 from ecg_vlm.serve.work_queue import Turn
 from render.errors import InputError, WorkFailed
 
 _Value = TypeVar("_Value")
 
+_WALL_RATIO = 10
 _START_S = 300.0  # for a process to be ready: seconds on free cores
 
 
@@ -30,7 +34,7 @@ class ReadingProcesses:
 
     Args:
         count: of the processes; 0 reads in a thread of this one.
-        seconds: longest time of one task.
+        seconds: of CPU that one task may take, and ten times as many by the clock: on a busy machine a page waits.
         prepare: called in each process before its first task.
     """
 
@@ -90,13 +94,7 @@ class ReadingProcess:
         """The result of a function there. Raises as `ReadingProcesses.run`."""
         if not self._process.is_alive():  # ended by the system since the last task
             self._restart()
-        try:
-            self._require_ready()
-            self._pipe.send((function, arguments))
-            answers = self._pipe.poll(seconds)
-            kind, value = self._pipe.recv() if answers else ("slow", "")
-        except (EOFError, OSError):
-            kind, value = "broken", ""
+        kind, value = self._outcome(function, arguments, seconds)
         if kind == "value":
             return value
         if kind == "input":
@@ -107,6 +105,26 @@ class ReadingProcess:
         if kind == "slow":
             raise DeadlineError(f"reading the page takes more than {seconds:.0f} s; send a smaller picture")
         raise InputError("the file breaks the library that reads it; save it as PNG")
+
+    def _outcome(self, function: Callable[..., Any], arguments: tuple[Any, ...], seconds: float) -> tuple[str, Any]:
+        """What the process sends back: "value", "input" or "fault" with what it is; or "slow" or "broken" without."""
+        try:
+            self._require_ready()
+            start = self._cpu_seconds()
+            self._pipe.send((function, arguments))
+            for _ in range(_WALL_RATIO * math.ceil(seconds)):
+                if self._pipe.poll(1.0):
+                    outcome: tuple[str, Any] = self._pipe.recv()
+                    return outcome
+                if self._cpu_seconds() - start > seconds:
+                    break
+        except (EOFError, OSError, psutil.Error):
+            return "broken", None
+        return "slow", None
+
+    def _cpu_seconds(self) -> float:
+        times = psutil.Process(self._process.pid).cpu_times()
+        return float(times.user + times.system)
 
     def _require_ready(self) -> None:
         """Wait for a process that has just been started. Raises `WorkFailed` where it does not come up."""

@@ -199,8 +199,8 @@ def check_access(access: Access, method: str, path: str, headers: Mapping[str, s
         raise ContentTypeError("send JSON, with the header Content-Type: application/json")
     if access.token and not _PUBLIC.fullmatch(path):
         scheme, _, token = headers.get("authorization", "").partition(" ")
-        given = token.strip().encode() if scheme.lower() == "bearer" else b""
-        if not hmac.compare_digest(given, access.token.encode()):
+        credential = token.strip().encode() if scheme.lower() == "bearer" else b""
+        if not hmac.compare_digest(credential, access.token.encode()):
             raise UnauthorizedError(
                 "a token is needed: open the address that the server printed, or send it as a bearer"
             )

@@ -9,6 +9,7 @@ import socket
 import webbrowser
 from dataclasses import replace
 
+import torch
 import uvicorn
 
 from ecg_vlm.cli.progress import print_note, waiting
@@ -35,8 +36,11 @@ def serve(arguments: argparse.Namespace) -> None:
     a = arguments
     listener = _listen(a.host, a.port)
     access = access_for(a.host, a.token or os.environ.get("ECG_VLM_TOKEN", ""), a.names)
+    processes = a.workers or min(_core_count(), _MOST_PROCESSES)
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, _core_count() - processes))  # threads that share a core wait for each other
     models = _models(a.models, a.backend)
-    service = Service(models, a.workers or _process_count(), replace(Limits(), waiting=a.queue))
+    service = Service(models, processes, replace(Limits(), waiting=a.queue))
     url = _url(a.host, listener.getsockname()[1], access.token)
     print(f"ecg-vlm: {url} (Ctrl-C ends it)", flush=True)
     if access.token and a.host not in LOCAL_NAMES:
@@ -107,10 +111,9 @@ def _models(names: list[str] | None, backend: str | None) -> Models:
     return Models(remote_models(url, names or [], os.environ.get("OPENAI_API_KEY", "")), _REMOTE_THREADS)
 
 
-def _process_count() -> int:
-    """One a core, of those that this process may use; a Python that cannot tell has all of them."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, _MOST_PROCESSES)
+def _core_count() -> int:
+    """Of those that this process may use; a system that cannot tell has all of them."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _url(host: str, port: int, token: str) -> str:

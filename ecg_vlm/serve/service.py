@@ -36,7 +36,7 @@ class Limits:
         upload_seconds: in which the body must arrive.
         waiting: requests in the line.
         seconds: of work for one request.
-        reading_seconds: of it for one page.
+        reading_seconds: of CPU for reading one page.
     """
 
     body_bytes: int = 48 << 20
@@ -44,7 +44,7 @@ class Limits:
     upload_seconds: float = 60.0
     waiting: int = 128
     seconds: float = 600.0
-    reading_seconds: float = 120.0
+    reading_seconds: float = 60.0
 
 
 class Service:
@@ -68,7 +68,7 @@ class Service:
 
     def ask(self, request: AskRequest) -> Job:
         """A job with the events of the API's stream. Raises `ApiError` where it cannot be taken on."""
-        return self._job(partial(self._ask, request, self.models.named(request.model)))
+        return self._job(partial(self._ask, request, self.models.get(request.model)))
 
     def digitize(self, request: PageRequest) -> Job:
         """A job with a "page" event, of a `DigitizedUpload`, for each page."""
@@ -100,12 +100,12 @@ class Service:
             request = request.model_copy(update={"scores": False})
         words = request_of(model.name, request.questions)
         place = 0
-        async for served in self._pages(request, partial(self._served_page, request, turn)):
-            before = PageAnswers(served.page, words, served.reading, "", ()).to_json()
-            known = {key: before[key] for key in before if key not in _UNKNOWN_BEFORE}
-            job.emit("reading", {"result": place, **known, **_page_facts(served)})
-            answers = await turn.run(self.models.threads, _answer, model, served, request, place, job)
-            result = answers.to_json() | _page_facts(served)
+        async for page in self._pages(request, partial(self._served_page, request, turn)):
+            before = PageAnswers(page.page, words, page.reading, "", ()).to_json()
+            facts = {key: before[key] for key in before if key not in _UNKNOWN_BEFORE}
+            job.emit("reading", {"result": place, **facts, **_page_facts(page)})
+            answers = await turn.run(self.models.threads, _answer, model, page, request, place, job)
+            result = answers.to_json() | _page_facts(page)
             if isinstance(model, RemoteModel):
                 result["no_scores_because"] = NO_SCORES
             if request.scores:
@@ -158,13 +158,13 @@ def _next_number(page: ServedPage | DigitizedUpload) -> int | None:
     return number + 1 if number < count else None
 
 
-def _page_facts(served: ServedPage) -> dict[str, Any]:
+def _page_facts(page: ServedPage) -> dict[str, Any]:
     """What a result holds beside what `ecg-vlm ask --json` prints."""
-    facts = {"picture": served.picture}
-    return facts | {"as_read": served.as_read} if served.as_read else facts
+    facts = {"picture": page.picture}
+    return facts | {"as_read": page.as_read} if page.as_read else facts
 
 
-def _answer(model: PageModel, served: ServedPage, request: AskRequest, place: int, job: Job) -> PageAnswers:
+def _answer(model: PageModel, page: ServedPage, request: AskRequest, place: int, job: Job) -> PageAnswers:
     """All answers about a page, in the model's thread."""
 
     def on_text(question: int, text: str) -> None:
@@ -176,12 +176,12 @@ def _answer(model: PageModel, served: ServedPage, request: AskRequest, place: in
 
     return answer_page(
         model,
-        served.page,
+        page.page,
         request.questions,
         scores=request.scores,
         as_is=request.as_is,
         max_new_tokens=request.max_new_tokens,
-        reading=served.reading,
+        reading=page.reading,
         on_text=on_text,
         on_answer=on_answer,
     )

@@ -75,6 +75,12 @@ class _Reading:
         pulses = sum(len(row.pulses) > 0 for row in self.rows)
         return 1.0 + self.layout.name_weight * self.layout.agreement + 0.15 * pulses
 
+    @property
+    def is_upright(self) -> bool:
+        """Whether enough names stand upright in the places of the layout."""
+        layout = self.layout
+        return layout is not None and layout.name_weight >= _UPRIGHT_NAMES and layout.agreement > _UPRIGHT_AGREEMENT
+
 
 def digitize(image: Image.Image, network: NameNetwork | None = None) -> DigitizedPage:
     """Every lead on a picture of an ECG, in millivolts.
@@ -175,21 +181,20 @@ def _sheet_without_grid(picture: Picture) -> FlatSheet:
 def _best_reading(sheet: FlatSheet, network: NameNetwork | None) -> _Reading:
     """The sheet in the orientation with the best rows and names.
 
-    The two orientations in which more traces run from left to right come first; the others are tried only where these
-    fit no layout.
+    A picture that is upright by its names, as most are, is read as it is. Of others, the two orientations in which more
+    traces run from left to right come first; the rest are tried only where these fit no layout.
     """
+    upright = _read(sheet, 0, network)
+    if upright.is_upright:
+        return upright
     landscape, portrait = (_trace_length(rotate_sheet(sheet, quarters)) for quarters in (0, 1))
     order = (0, 2, 1, 3) if landscape >= portrait else (1, 3, 0, 2)
     best: _Reading | None = None
     for quarters in order:
-        reading = _read(rotate_sheet(sheet, quarters), quarters, network)
+        reading = _read(rotate_sheet(sheet, quarters), quarters, network) if quarters else upright
         if best is None or reading.score > best.score:
             best = reading
-        if best.layout is None:
-            continue
-        layout = best.layout
-        upright = layout.name_weight >= _UPRIGHT_NAMES and layout.agreement > _UPRIGHT_AGREEMENT
-        if upright or quarters == order[1]:
+        if best.layout is not None and (best.is_upright or quarters == order[1]):
             break
     assert best is not None
     return best
@@ -305,7 +310,7 @@ def _lead(reading: _Reading, span: Span, page_start: float, speed: float, gain: 
     level = _zero_level(y)
     millivolts = (level - y) / gain * span.polarity
     samples = round((span.x1 - span.x0) / speed * HIGH_RATE_HZ)
-    time = span.x0 + (np.arange(samples) + 0.5) / HIGH_RATE_HZ * speed
+    time = span.x0 + np.arange(samples) / HIGH_RATE_HZ * speed
     present = np.isfinite(millivolts)
     values = np.interp(time, row.x[present], millivolts[present])
     nearest = np.clip(np.searchsorted(row.x, time), 0, row.x.size - 1)

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, map_coordinates
+from scipy.ndimage import gaussian_filter
 from scipy.optimize import least_squares
 
 from recipes.digitizer.picture import Array, Homography, Picture, block_mean
+from render.jit import jit
 
 _LONGEST = 2200  # pixels, about, to which a larger picture is reduced for the search
 _PATCH = 256  # pixels a side: four heavy lines or more, and perspective changes little within it
@@ -138,8 +139,23 @@ def _along(power: Array, frequency: Array, angle: float | Array) -> Array:
     places = np.broadcast_arrays(
         centre + _PATCH * frequency * np.sin(angle), centre + _PATCH * frequency * np.cos(angle)
     )
-    values: Array = map_coordinates(power, places, order=1, mode="nearest")
+    values: Array = _bilinear(power, places[0].ravel(), places[1].ravel()).reshape(places[0].shape)
     return values
+
+
+@jit
+def _bilinear(values, y, x):  # type: ignore[no-untyped-def]  # numba infers these
+    """Values (rows, columns) at places y and x (n,), pixels; the nearest at the edge outside."""
+    rows, columns = values.shape
+    result = np.zeros(y.size)
+    for i in range(y.size):
+        row, column = min(max(y[i], 0.0), rows - 1.0), min(max(x[i], 0.0), columns - 1.0)
+        top, left = min(int(row), rows - 2), min(int(column), columns - 2)
+        down, right = row - top, column - left
+        above = values[top, left] * (1.0 - right) + values[top, left + 1] * right
+        below = values[top + 1, left] * (1.0 - right) + values[top + 1, left + 1] * right
+        result[i] = above * (1.0 - down) + below * down
+    return result
 
 
 def _angle(power: Array) -> float:

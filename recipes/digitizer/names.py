@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.ndimage import binary_dilation, find_objects, label
+from scipy.ndimage import find_objects, label, maximum_filter
 
 from recipes.digitizer.network import NAME_CLASSES, WORD_SHAPE, NameNetwork
 from recipes.digitizer.traces import InkMap, Row
@@ -132,8 +132,8 @@ def _without_traces(ink: InkMap, px_per_mm: float, rows: Sequence[Row]) -> InkMa
         for column, y0, y1 in zip(columns.tolist(), top.tolist(), bottom.tolist(), strict=True):
             trace[max(0, round(y0)) : max(0, round(y1)) + 1, column] = True
     pen = max(1, round(_PEN_MM * px_per_mm))
-    trace = binary_dilation(trace, np.ones((2 * pen + 1, 2 * pen + 1), dtype=np.bool_))
-    return np.where(trace, np.float32(0.0), ink)
+    near = maximum_filter(trace.astype(np.uint8), 2 * pen + 1)
+    return np.where(near > 0, np.float32(0.0), ink)
 
 
 def _word_boxes(ink: InkMap, px_per_mm: float) -> list[tuple[int, int, int, int]]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.linalg import solveh_banded
 from scipy.ndimage import maximum_filter1d, minimum_filter1d, uniform_filter1d
 
+from recipes.digitizer.crossings import separate_rows
 from recipes.digitizer.layout import Span
 from recipes.digitizer.picture import Array
 from recipes.digitizer.traces import REACH_MM, InkMap, PenPath, Row, close_gaps, row_distance, trace_band
@@ -25,10 +26,11 @@ _STEPS = 14
 _SMOOTH = 0.02  # weight of a second difference of one pixel, relative to an error of 1 in a pixel's ink
 _DAMPING = 0.02
 _TURN = 1.0  # pixels: a larger second difference is the turn of a wave and counts less
-_LONGEST_STEP = 3.0  # pixels
+_LONGEST_STEP, _LEAST_STEP = 3.0, 0.03  # pixels
 _FIRST_BLUR, _LEAST_BLUR, _MOST_BLUR = 0.4, 0.15, 1.5  # pixels
 _ROBUST = 0.5  # ink: a pixel with a larger error counts less, since other ink lies there
-_STAY_MM, _STAY_SHARE = 10.0, 0.9  # no wave is that long
+_SAME_APART_MM = 0.7  # from the trace of another row; nearer over that long and much, it is the same trace
+_SAME_MM, _SAME_SHARE = 10.0, 0.9
 _MARK_INK = 0.3  # of a mark between leads; half of it at most beside the mark
 _MARK_ASIDE_MM, _LEAST_MARK_MM, _MARK_REACH_MM = 0.6, 1.5, 16.0  # to its bare sides; its length; from the row's level
 
@@ -123,8 +125,11 @@ def fit_pen(ink: NDArray[np.floating], heights: Array, pen: float) -> Array:
         bands[2] = smooth[2]
         force = np.where(present, right - _product(smooth, np.where(present, y, 0.0)), 0.0)
         step = solveh_banded(bands, force, lower=True, check_finite=False)
-        y += np.where(present, np.clip(step, -_LONGEST_STEP, _LONGEST_STEP), 0.0)
+        step = np.where(present, np.clip(step, -_LONGEST_STEP, _LONGEST_STEP), 0.0)
+        y += step
         pen, blur = _shape_step(pen, blur, shape)
+        if np.abs(step).max() < _LEAST_STEP:
+            break
     return y
 
 
@@ -176,10 +181,12 @@ def refine_rows(ink: InkMap, px_per_mm: float, rows: Sequence[Row], spans: Seque
     """
     plain = _without_marks(ink, px_per_mm, rows, spans)
     apart = row_distance([row.level for row in rows])
-    return [
-        _refine_row(plain, px_per_mm, row, apart, [span for span in spans if span.row == number])
+    inks = separate_rows(plain, px_per_mm, rows)
+    refined_rows = [
+        _refine_row(inks[number], px_per_mm, row, apart, [span for span in spans if span.row == number])
         for number, row in enumerate(rows)
     ]
+    return [_without_other_traces(row, refined_rows, px_per_mm) for row in refined_rows]
 
 
 def _refine_row(ink: InkMap, px_per_mm: float, row: Row, apart: float, spans: Sequence[Span]) -> Row:
@@ -199,16 +206,19 @@ def _refine_row(ink: InkMap, px_per_mm: float, row: Row, apart: float, spans: Se
         inside = slice(2 * begin, 2 * end)
         y[inside] = (_fit_trace(band, trace, px_per_mm) + top + 0.5) / px_per_mm
         strength[inside], overlap[inside] = trace.strength.repeat(2), trace.overlap.repeat(2)
-    y[_in_other_row(y, row.level, apart, px_per_mm)] = np.nan
     return replace(row, x=(places + 0.5) / px_per_mm, y=y, ink=strength, overlap=overlap)
 
 
-def _in_other_row(y: Array, level: float, apart: float, px_per_mm: float) -> NDArray[np.bool_]:
-    """(n,) where a trace stays nearer to the next row's level than to its own: its own lead is missing there."""
-    away = (np.abs(np.nan_to_num(y, nan=level) - level) > apart / 2).astype(np.float64)
-    window = max(3, round(2 * _STAY_MM * px_per_mm))
-    stays = uniform_filter1d(away, window) > _STAY_SHARE
-    return np.asarray(maximum_filter1d(stays.astype(np.int8), window) > 0) & (away > 0)
+def _without_other_traces(row: Row, rows: Sequence[Row], px_per_mm: float) -> Row:
+    """The row without what is the trace of a row whose level is nearer: its own lead is missing there."""
+    window = max(3, round(2 * _SAME_MM * px_per_mm))
+    y = row.y.copy()
+    for other in rows:
+        same = np.abs(row.y - other.y) < _SAME_APART_MM
+        same &= np.abs(row.y - other.level) < np.abs(row.y - row.level)
+        stays = uniform_filter1d(same.astype(np.float64), window) > _SAME_SHARE
+        y[(maximum_filter1d(stays.astype(np.int8), window) > 0) & same] = np.nan
+    return replace(row, y=y)
 
 
 def _fit_trace(band: Array, trace: PenPath, px_per_mm: float) -> Array:

@@ -6,6 +6,7 @@ grid's lines, the thin ones if there are any: first as a polynomial, then place 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,7 @@ _SCALE = 4.0  # pixels per mm of the raster that the grid's phase is read from
 _NODE_MM = 2.5  # between the nodes at which shifts are measured
 _SMOOTH_MM, _LOCAL_MM = 5.0, 12.0  # standard deviations of the means around a node: of the lines, of what is left
 _DEGREES = (2, 5)  # of the polynomials that describe curl; to the last, what differs from place to place is added
-_LEAST_MISFIT_MM = 0.015  # of the grid's lines: as straight as a drawing on whole pixels allows
+_LEAST_MISFIT_MM = 0.008  # of the grid's lines: as straight as a drawing on whole pixels allows
 _BETTER = 0.65  # share of the misfit that a more complex phase must come below
 _MISFIT_MM = 12.0  # standard deviation of the mean of the misfit
 _FAINT = 0.25  # of the upper quartile of the amplitude; the phase of a fainter grid is noise
@@ -33,6 +34,7 @@ _OUTLINE_POINTS = 24  # of a side
 _CLEAR = 0.3  # amplitude at the nodes where there is a grid
 _DARK, _MOST_DARK = 0.25, 0.3  # a pixel that is no paper; the share of such pixels in a line where the page ends
 _INSIDE_MM, _HEAD_MM = 3.0, 12.0  # how far inside and outside the grid a side may lie
+_ENOUGH_BOXES = 400  # for their median
 _LEAST_INK, _PEN_PERCENTILE = 0.15, 35  # darkness of ink; of the dark pixels, those that lie wholly under the pen
 
 
@@ -79,11 +81,29 @@ class FlatSheet:
 
     def raster(self, px_per_mm: float) -> Picture:
         """The sheet as a picture (3, height * px_per_mm, width * px_per_mm); bare paper beyond the picture's edge."""
-        y, x = np.mgrid[: round(self.height * px_per_mm), : round(self.width * px_per_mm)].astype(np.float32)
-        px, py = self.place((x + 0.5) / px_per_mm, (y + 0.5) / px_per_mm)
-        factor = max(1, int(self.picture_scale / px_per_mm))
+        rows, columns = self.grid_amplitude.shape
+        y, x = np.mgrid[:rows, :columns] * _NODE_MM
+        # Between two nodes the sheet is flat, so that what lies between them is between their places.
+        px, py = (
+            _between_nodes(
+                place.astype(np.float32), round(self.height * px_per_mm), round(self.width * px_per_mm), px_per_mm
+            )
+            for place in self.place(x, y)
+        )
+        factor = max(1, round(self.picture_scale / px_per_mm))  # a line between two places would be missed
         middle = (factor - 1) / 2
         return interpolate(block_mean(self.picture, factor), (px - middle) / factor, (py - middle) / factor)
+
+
+def _between_nodes(values: NDArray[np.float32], rows: int, columns: int, px_per_mm: float) -> NDArray[np.float32]:
+    """Values at the nodes of a sheet, interpolated at the pixels (rows, columns) of its raster."""
+    for axis, size in enumerate((rows, columns)):
+        nodes = (np.arange(size, dtype=np.float32) + np.float32(0.5)) / np.float32(px_per_mm * _NODE_MM)
+        first = np.minimum(nodes.astype(np.int64), values.shape[axis] - 2)
+        share = np.expand_dims(nodes - first.astype(np.float32), 1 - axis)
+        before, after = (np.take(values, first + step, axis=axis) for step in (0, 1))
+        values = before + share * (after - before)
+    return values
 
 
 def straighten(picture: Picture, grid: Grid) -> FlatSheet:
@@ -161,7 +181,10 @@ def _phase_shifts(sheet: FlatSheet, *, thin_lines: bool) -> tuple[Array, Array]:
     for axis in (0, 1):
         wave = _wave_at_nodes(signal, x[None, :] if axis == 0 else y[:, None], order, sheet)
         amplitude = np.abs(wave)
-        weight = np.minimum(amplitude / max(float(np.percentile(amplitude, 60)), 1e-9), 1.0) ** 2
+        relative = np.minimum(amplitude / max(float(np.percentile(amplitude, 60)), 1e-9), 1.0)
+        # A mean that reaches beyond the grid's edge is of half a wave, whose phase is wrong.
+        covered = gaussian_filter((relative > _CLEAR).astype(np.float64), _SMOOTH_MM / _NODE_MM, mode="constant")
+        weight = relative**2 * np.clip(2 * covered - 1, 0.0, 1.0)
         phase = _simplest_phase(wave, weight, _LEAST_MISFIT_MM * radians_per_mm)
         shifts.append(-phase / radians_per_mm)
         amplitudes.append(amplitude / max(float(np.percentile(amplitude, 90)), 1e-9))
@@ -211,19 +234,36 @@ def _smooth_phase(wave: NDArray[np.complex128], weight: Array, degree: int) -> A
     )
     target, trust = (np.concatenate([part.ravel() for part in parts]) for parts in (differences, weights))
     clear = trust > _LEAST_TRUST
-    design, target, trust = design[:, clear], target[clear], trust[clear]
-    small = 1e-6 * np.eye(len(powers)) * max(float(np.square(design).sum()) / len(powers), 1e-9)
+    phase: Array = np.einsum(
+        "i,irc->rc", _robust_fit(design[:, clear], target[clear], trust[clear], (np.inf, 0.5, 0.2, 0.1)), basis
+    )
+    phase += np.angle((wave * weight * np.exp(-1j * phase)).sum())
+    # Differences say little of the whole page, since those at its edges count as much; the phase itself, which no
+    # longer wraps, says more.
+    full = np.concatenate([np.ones((1, rows * columns)), basis.reshape(len(powers), -1)])
+    for width in (0.5, 0.2, 0.1):
+        rest = np.angle(wave * np.exp(-1j * phase)).ravel()
+        phase = phase + (_robust_fit(full, rest, weight.ravel(), (np.inf, width)) @ full).reshape(rows, columns)
+    return phase
+
+
+def _robust_fit(design: Array, target: Array, trust: Array, widths: Sequence[float]) -> Array:
+    """Coefficients (k,) of design (k, n) for target (n,), by least squares in which errors above a width count little.
+
+    Args:
+        trust: (n,) weights.
+        widths: of one fit after the other.
+    """
+    small = 1e-6 * np.eye(len(design)) * max(float(np.square(design).sum()) / len(design), 1e-9)
     rest = np.zeros_like(target)
-    for width in (np.inf, 0.5, 0.2, 0.1):
+    solution: Array = np.zeros(len(design))
+    for width in widths:
         robust = design * (trust / (1 + (rest / width) ** 2))
         # einsum, not BLAS: the threads of the latter take seconds for this on a busy machine.
         normal, force = np.einsum("in,jn->ij", robust, design), np.einsum("in,n->i", robust, target)
         solution = np.linalg.solve(normal + small, force)
         rest = target - np.einsum("i,in->n", solution, design)
-    phase = np.einsum("i,irc->rc", solution, basis)
-    offset = np.angle((wave * weight * np.exp(-1j * phase)).sum())
-    result: Array = phase + offset
-    return result
+    return solution
 
 
 def _misfit(wave: NDArray[np.complex128], weight: Array, phase: Array) -> float:
@@ -308,7 +348,7 @@ def _paper_box(
         place = side - direction * inner
         while abs(place - side + direction * inner) < inner + outer and 0 <= place < line.size:
             part = line[min(place, place + direction * step) : max(place, place + direction * step) + 1]
-            if part.size and part.max() > _MOST_DARK:
+            if part.size and part.min() > _MOST_DARK:  # not a line alone: the grid ends in a heavy one
                 break
             place += direction * step
         return min(max(place - direction * step, 0), line.size)
@@ -322,7 +362,8 @@ def _ink(raster: NDArray[np.float32], box: int) -> NDArray[np.float32]:
     if rows < 2 or columns < 2:
         return np.zeros(raster.shape[1:], dtype=np.float32)
     boxes = raster[:, : rows * box, : columns * box].reshape(3, rows, box, columns, box)
-    usual = np.median(boxes.transpose(0, 2, 4, 1, 3).reshape(3, box, box, -1), axis=-1)
+    boxes = boxes.transpose(0, 2, 4, 1, 3).reshape(3, box, box, -1)
+    usual = np.median(boxes[..., :: max(1, boxes.shape[-1] // _ENOUGH_BOXES)], axis=-1)
     repeats = (1, rows + 1, columns + 1)
     ground = np.tile(usual, repeats)[:, : raster.shape[1], : raster.shape[2]]
     depth = _darkness(ground - raster)

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d, maximum_filter1d, minimum_filter1d, uniform_filter1d
-from scipy.signal import find_peaks
 
 from recipes.digitizer.picture import Array
 from render.jit import jit
@@ -92,11 +91,11 @@ def _row_levels(ink: InkMap, px_per_mm: float) -> list[float]:
     coverage = gaussian_filter1d(columns.mean(axis=1), _ROW_SMOOTH_MM * px_per_mm)
     if not coverage.size or coverage.max() < 0.05:
         return []
-    peaks, _ = find_peaks(
-        coverage,
-        height=_ROW_SHARE * coverage.max(),
-        distance=_ROW_APART_MM * px_per_mm,
-        prominence=0.15 * coverage.max(),
+    # scipy.signal.find_peaks takes half a second to import
+    reach = 2 * round(_ROW_APART_MM * px_per_mm) + 1
+    highest, lowest = maximum_filter1d(coverage, reach, mode="constant"), minimum_filter1d(coverage, reach)
+    peaks = np.flatnonzero(
+        (coverage == highest) & (coverage > _ROW_SHARE * coverage.max()) & (coverage - lowest > 0.15 * coverage.max())
     )
     return [(float(peak) + 0.5) / px_per_mm for peak in peaks]
 
