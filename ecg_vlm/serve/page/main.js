@@ -8,6 +8,7 @@ import { askModel, explain, imageOf, newItem, noteQuestions, resultOf } from "/p
 import { currentLanguage, setLanguage, setStatementNames, t } from "/page/text.js";
 
 const PAGED = /\.(pdf|tiff?|dcm|gif)$/i; // files that may have several pages
+const MOST_QUESTIONS = 20; // of one request
 const ENDINGS = { pdf: "pdf", json: "json", wfdb: "zip", fhir: "fhir.json" };
 
 const state = { items: [], item: null, statements: [], view: "read", closeEditor: null };
@@ -186,9 +187,11 @@ function askAbout(item, questions) {
 }
 
 function enqueue(item, name, questions) {
-  const request = noteQuestions(item, name, questions);
-  const isWanted = () => state.items.includes(item) && item.runs.get(name) === request.run;
-  queue = queue.then(() => isWanted() && askModel(item, request, (event, run) => changed(item, run, event)));
+  for (let i = 0; i < questions.length; i += MOST_QUESTIONS) {
+    const request = noteQuestions(item, name, questions.slice(i, i + MOST_QUESTIONS));
+    const isWanted = () => state.items.includes(item) && item.runs.get(name) === request.run;
+    queue = queue.then(() => isWanted() && askModel(item, request, (event, run) => changed(item, run, event)));
+  }
   draw();
 }
 

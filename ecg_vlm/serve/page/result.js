@@ -23,7 +23,7 @@ const MEASUREMENTS = [
 /** The warnings of a result, such as ST elevation. */
 export function warningsOf(result) {
   return (result?.warnings ?? []).map((text) =>
-    element("div", { class: "banner danger" }, element("strong", {}, t("warning")), element("p", {}, text)),
+    element("div", { class: "banner danger" }, element("strong", {}, t("warning")), element("p", { lang: "en" }, text)),
   );
 }
 
@@ -77,8 +77,8 @@ function refusal(result, mends) {
 
 /** An answer about a picture of which the leads could not be read. */
 function unread(result, mends) {
-  const text = `${result.not_digitized_because}. ${t("unreadWhy")}`;
-  return mendable(t("notDigitized"), text, [...corrections(mends), ...others(result, mends)]);
+  const actions = [...corrections(mends), ...others(result, mends)];
+  return mendable(t("notDigitized"), result.not_digitized_because, actions, t("unreadWhy"));
 }
 
 const corrections = (mends) => [
@@ -92,12 +92,14 @@ const others = (result, mends) => [
   ["otherPicture", mends.otherPicture],
 ];
 
-function mendable(title, text, actions) {
+/** What is wrong, and the buttons that mend it. The server gives its reasons in English. */
+function mendable(title, reason, actions, why) {
   return element(
     "div",
     { class: "banner amber refusal" },
     element("strong", {}, title),
-    element("p", {}, text),
+    element("p", { lang: "en" }, reason),
+    why && element("p", {}, why),
     element("p", { class: "hint" }, t("refusalHelp")),
     element(
       "div",
@@ -256,7 +258,8 @@ export function scoresOf(runs, statements, narrow) {
 function groupOf(name, statements, runs, narrow) {
   if (!statements.length) return null;
   const [first] = runs;
-  const rows = statements.toSorted((a, b) => first.scores[b.code] - first.scores[a.code]);
+  const rank = ({ code }) => first.verdicts[code] + first.scores[code]; // what is present, then what is likely
+  const rows = statements.toSorted((a, b) => rank(b) - rank(a));
   const count = rows.filter((s) => first.verdicts[s.code]).length;
   return element(
     "details",
