@@ -13,6 +13,8 @@ const ENDINGS = { pdf: "pdf", json: "json", wfdb: "zip", fhir: "fhir.json" };
 
 const state = { items: [], item: null, statements: [], view: "read", closeEditor: null };
 const isNarrow = matchMedia("(max-width: 40rem)");
+let connected;
+const whenConnected = new Promise((resolve) => (connected = resolve)); // files that come earlier wait for the models
 let queue = Promise.resolve(); // one picture after the other
 
 takeTokenFromAddress();
@@ -28,7 +30,7 @@ async function connect() {
     state.statements = statements;
     setStatementNames(statements);
     drawModels(models.data.map((model) => model.id));
-    draw();
+    connected();
   } catch (error) {
     if (error.status === 401) byId("token-dialog").showModal();
     else showError(error);
@@ -42,7 +44,7 @@ function drawModels(names) {
   for (const id of ["model-label", "second-label"]) byId(id).hidden = names.length < 2;
 }
 
-const models = () => [...new Set([byId("model").value, byId("second").value])].filter((name, i) => name || !i);
+const models = () => [...new Set([byId("model").value, byId("second").value])].filter(Boolean);
 const runsOf = (item) =>
   models()
     .map((name) => item.runs.get(name))
@@ -129,6 +131,7 @@ async function addItems(items) {
     const image = item.page ? null : await decode(item.data);
     if (image) item.preview = { src: item.data, width: image.naturalWidth, height: image.naturalHeight };
   }
+  await whenConnected;
   state.items.push(...items);
   select(items[0]);
   for (const item of items) askAbout(item, [t("firstQuestion")]);

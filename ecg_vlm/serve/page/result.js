@@ -239,13 +239,13 @@ function rowsOfPage(page) {
 
 /** The bars of all statements by group; of two models, two bars each. On a narrow screen groups without any stay closed. */
 export function scoresOf(runs, statements, narrow) {
-  const scored = runs.filter((run) => run.scores);
-  if (!scored.length) return element("p", { class: "hint" }, runs[0]?.result?.no_scores_because ?? t("noScores"));
+  const withScores = runs.filter((run) => run.scores);
+  if (!withScores.length) return element("p", { class: "hint" }, runs[0]?.result?.no_scores_because ?? t("noScores"));
   const group = (name) =>
     groupOf(
       name,
       statements.filter((statement) => statement.group === name),
-      scored,
+      withScores,
       narrow,
     );
   return element(
@@ -259,7 +259,7 @@ function groupOf(name, statements, runs, narrow) {
   if (!statements.length) return null;
   const [first] = runs;
   const rank = ({ code }) => first.verdicts[code] + first.scores[code]; // what is present, then what is likely
-  const rows = statements.toSorted((a, b) => rank(b) - rank(a));
+  const rows = [...statements].sort((a, b) => rank(b) - rank(a));
   const count = rows.filter((s) => first.verdicts[s.code]).length;
   return element(
     "details",

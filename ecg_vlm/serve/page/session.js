@@ -49,7 +49,7 @@ export async function askModel(item, { run, answers }, onChange) {
   onChange("start", run);
   try {
     const options = { scores: !run.scores, stream: true, as_is: item.asIs, view: true, language: currentLanguage() };
-    const body = { ...imageOf(item), model: run.model || null, questions, ...options };
+    const body = { ...imageOf(item), model: run.model, questions, ...options };
     let isComplete = false;
     for await (const { name, data } of postForEvents("/v1/ask", body, run.controller.signal)) {
       receive(run, answers, name, data);
