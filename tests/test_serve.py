@@ -78,7 +78,9 @@ def images(png) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def service():
-    service = Service(Models(load_readers(["nano"])), 0, Limits(body_bytes=8 << 20, upload_seconds=1.0))
+    service = Service(
+        Models(load_readers(["nano"])), 0, Limits(body_bytes=8 << 20, upload_seconds=1.0, send_seconds=1.0)
+    )
     yield service
     service.close()
 
@@ -369,6 +371,19 @@ def test_a_token_is_needed_elsewhere(service):
         check_access(access, "GET", "/", {})
 
 
+def test_a_client_that_does_not_read_is_left(service):
+    async def check() -> None:
+        async def receive() -> dict:
+            return {"type": "http.request", "body": b'{"text": "AF"}', "more_body": False}
+
+        async def send(message: dict) -> None:
+            await asyncio.sleep(3600)
+
+        await asyncio.wait_for(create_app(service, Access())(_scope("/v1/parse"), receive, send), 10)
+
+    asyncio.run(check())
+
+
 def test_large_and_slow_bodies(client, service):
     headers = {"content-type": "application/json"}
     assert client.post("/v1/ask", content=bytes(9 << 20), headers=headers).status_code == 413
@@ -535,13 +550,15 @@ class _Backend(BaseHTTPRequestHandler):
     """A chat-completions server of two words."""
 
     fails = False
+    turns: list[str]
 
     def do_GET(self) -> None:
         self._send(b'{"data": [{"id": "llava"}]}', "application/json")
 
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        (message,) = request["messages"]
+        message = request["messages"][0]
+        type(self).turns = [each["content"] for each in request["messages"][1:]]
         assert message["content"][0]["image_url"]["url"].startswith("data:image/png;base64,")
         chunks: list[dict] = [{"choices": [{"delta": {"content": word}}]} for word in ("Sinus", " rhythm.")]
         chunks.append({"choices": [], "usage": {"prompt_tokens": 1600, "completion_tokens": 3}})
@@ -575,6 +592,9 @@ def test_a_model_behind_another_server(images, monkeypatch):
         assert '"content": "Sinus"' in chat and '"content": " rhythm."' in chat
         usage = client.post("/v1/chat/completions", json={"messages": [message]}).json()["usage"]
         assert usage == {"prompt_tokens": 1600, "completion_tokens": 3, "total_tokens": 1603}
+        turns = [message, {"role": "assistant", "content": "Sinus."}, {"role": "user", "content": "Why?"}]
+        assert client.post("/v1/chat/completions", json={"messages": turns}).status_code == 200
+        assert _Backend.turns == ["Sinus.", "Why?"]
         assert NO_SCORES in error_of(client.post("/v1/score", json={"images": images}))
         monkeypatch.setattr(_Backend, "fails", True)
         response = client.post("/v1/ask", json=request)
