@@ -4,9 +4,9 @@ Starts a server of its own and asks it from many clients at the same time, each 
 before is answered. Kinds: "page", every page is new to the server and is read; "again", a page that it has read before;
 "small", an answer to parse, without page and model.
 
-Prints requests/s; the server's CPU seconds a request, which a busy machine hardly changes; seconds at p50, p95 and p99; the
-memory of the server's processes before and after; and lost requests: any that was not answered with 200, of those that
-were not asked to come back later (429), which is what a client then does. Exits 1 where one was lost.
+Prints requests/s; CPU seconds of the server a request, which a busy machine hardly changes; seconds at p50, p95, p99;
+the memory of the server's processes before and after; and lost requests: any that was not answered with 200, of those
+that were not asked to come back later (429), which is what a client then does. Exits 1 where one was lost.
 """
 
 from __future__ import annotations
