@@ -133,7 +133,7 @@ def pages_in(
             first_blank = first_blank or page
         else:
             yield replace(page, blank=tuple(blank))
-    if first_blank is not None and first_blank.number == first and len(blank) == first_blank.count - first + 1:
+    if first_blank is not None and len(blank) == first_blank.count:
         yield first_blank  # whoever reads it says that nothing is on it
 
 

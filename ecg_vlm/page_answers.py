@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from PIL import Image
 
@@ -13,6 +13,7 @@ from ecg_vlm import __version__
 from ecg_vlm.images import InputPage
 from ecg_vlm.page_reading import PageReading, read_page
 from ecg_vlm.reader import QuestionAnswer
+from ecg_vlm.rhythm_strip import StripModel
 from ecg_vlm.statement_scores import StatementScores
 from eval.parser.parse import parse, refusal
 from render.dialogues.wording import OPEN_QUESTION
@@ -99,12 +100,22 @@ class PageModel(Protocol):
         """Answers in the model's own words."""
 
     def answer(
-        self, prefill: Any, question: str, /, *, max_new_tokens: int, on_text: Callable[[str], None] | None
+        self,
+        prefill: Any,
+        question: str,
+        /,
+        *,
+        max_new_tokens: int,
+        history: Sequence[tuple[str, str]],
+        on_text: Callable[[str], None] | None,
     ) -> QuestionAnswer:
-        """One answer, in pieces too."""
+        """One answer, in pieces too, after the turns of `history`."""
 
     def score(self, image: Any, /) -> Mapping[str, float]:
         """P(present) of all statements; `StatementScores`, or a plain mapping where they are not calibrated."""
+
+
+Model = TypeVar("Model", bound=PageModel)
 
 
 def encode_page(model: PageModel, reading: PageReading, *, max_new_tokens: int = 128) -> tuple[Any, str, str]:
@@ -121,6 +132,11 @@ def encode_page(model: PageModel, reading: PageReading, *, max_new_tokens: int =
         if reason := refusal(opinion):
             return prefill, opinion, f"{reason}; {reading.reason}"
     return prefill, "", ""
+
+
+def model_for(model: Model, reading: PageReading, *, as_is: bool = False) -> Model | StripModel:
+    """What answers about a page: the model, or for one lead alone, which no model was trained on, rules."""
+    return StripModel(reading.strip, model.name) if reading.strip and not as_is else model
 
 
 def request_of(
@@ -140,6 +156,7 @@ def answer_page(
     scores: bool = False,
     as_is: bool = False,
     max_new_tokens: int = 128,
+    history: Sequence[tuple[str, str]] = (),
     reading: PageReading | None = None,
     on_reading: Callable[[PageReading], None] | None = None,
     on_text: Callable[[int, str], None] | None = None,
@@ -150,6 +167,7 @@ def answer_page(
     Args:
         scores: whether to score all statements, too.
         as_is: show the model the picture as it is.
+        history: turns before each question, as `Reader.answer` takes them.
         reading: of the page, where it has been read before.
         on_reading: called with the page as it was read, before the model sees it.
         on_text: called with the place of a question and each new piece of text of its answer, as `Reader.answer` does.
@@ -159,12 +177,13 @@ def answer_page(
     reading = reading or read_page(page, as_is=as_is)
     if on_reading:
         on_reading(reading)
-    prefill, opinion, reason = encode_page(reader, reading, max_new_tokens=max_new_tokens)
+    model = model_for(reader, reading, as_is=as_is)
+    prefill, opinion, reason = encode_page(model, reading, max_new_tokens=max_new_tokens)
     answers: tuple[QuestionAnswer, ...] = ()
     for place, question in enumerate(questions):
         stream = partial(on_text, place) if on_text else None
         if not opinion:
-            answer = reader.answer(prefill, question, max_new_tokens=max_new_tokens, on_text=stream)
+            answer = model.answer(prefill, question, max_new_tokens=max_new_tokens, history=history, on_text=stream)
         else:
             answer = QuestionAnswer(question, opinion)
             if stream:
@@ -174,7 +193,7 @@ def answer_page(
         answers += (answer,)
     if reason:
         return PageAnswers(page, request, reading, reason, answers)
-    values = reader.score(prefill) if scores else StatementScores()
+    values = model.score(prefill) if scores else StatementScores()
     values = values if isinstance(values, StatementScores) else StatementScores(values)
     return PageAnswers(page, request, reading, "", answers, values, page_warnings(reading, answers))
 

@@ -13,7 +13,9 @@ import numpy as np
 from PIL import Image
 
 from ecg_vlm.images import InputPage
+from ecg_vlm.rhythm_strip import RhythmStrip, measure_strip
 from recipes.digitizer.digitize import digitize
+from recipes.digitizer.layout import SINGLE_LEAD
 from recipes.digitizer.plausibility import synchrony
 from recipes.digitizer.result import DigitizedPage
 from render.errors import InputError
@@ -29,6 +31,7 @@ _LEAST_TRACE_MM = 150.0  # of the rows of a whole page; they are 250 on most
 _LEAST_SYNCHRONY = 0.6  # ECGs have .8 and more, most other pictures .2 and less
 _ENOUGH_NAMES, _LEAST_AGREEMENT = 4, 0.35
 _WIDTH = 1120  # pixels: two tiles of a vision model, each filled
+_STRIP_LEAST_SECONDS, _STRIP_LEAST_SHARE = 3.0, 0.95  # of a lead alone; of its samples
 _SECONDS = 10.0
 _STRIP_SECONDS = 9.0
 
@@ -47,6 +50,7 @@ class PageReading:
         reason: why the leads cannot be read, or "".
         measurements: of `render.measurements.measure_page`, on the digitized leads or the waveform.
         st_elevation: of `render.measurements.st_elevation`, mV.
+        strip: the rhythm of a picture that shows one lead alone; None of any other.
     """
 
     view: Image.Image
@@ -55,6 +59,7 @@ class PageReading:
     reason: str = ""
     measurements: Mapping[str, float] = field(default_factory=dict)
     st_elevation: Mapping[str, float] = field(default_factory=dict)
+    strip: RhythmStrip | None = None
 
     @property
     def measured_on(self) -> str:
@@ -72,12 +77,33 @@ def read_page(page: InputPage, *, as_is: bool = False) -> PageReading:
         return PageReading(page.image, WAVEFORM, None, "", *_measured(page.record))
     try:
         digitized = digitize(page.image)
+        if digitized.layout == SINGLE_LEAD:
+            strip = strip_of(digitized)
+            return PageReading(page.image, PICTURE, digitized, measurements={"rate_bpm": strip.rate_bpm}, strip=strip)
         record = record_of(digitized)
     except InputError as error:
         return PageReading(page.image, PICTURE, reason=str(error))
     if as_is:
         return PageReading(page.image, PICTURE, digitized, "", *_measured(record))
     return PageReading(drawn_anew(digitized, record), DIGITIZED, digitized, "", *_measured(record))
+
+
+def strip_of(page: DigitizedPage) -> RhythmStrip:
+    """The rhythm of a page with one lead.
+
+    Raises:
+        InputError: Where it is too short, has gaps, or beats that are not alike.
+    """
+    (lead,) = page.leads
+    strip = None
+    if lead.seconds >= _STRIP_LEAST_SECONDS and lead.quality >= _LEAST_QUALITY:
+        present = np.flatnonzero(np.isfinite(lead.millivolts))
+        whole = np.interp(np.arange(present[0], present[-1] + 1), present, lead.millivolts[present])
+        if present.size >= _STRIP_LEAST_SHARE * whole.size:
+            strip = measure_strip(lead.lead, whole)
+    if strip is None:
+        raise InputError("one row of traces in which no heartbeat can be measured; the whole page is needed")
+    return strip
 
 
 def record_of(page: DigitizedPage) -> EcgRecord:

@@ -16,6 +16,7 @@ import time
 import zipfile
 import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import numpy as np
 import openai
@@ -77,7 +78,9 @@ def images(png) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def service():
-    service = Service(Models(load_readers(["nano"])), 0, Limits(body_bytes=8 << 20, upload_seconds=1.0))
+    service = Service(
+        Models(load_readers(["nano"])), 0, Limits(body_bytes=8 << 20, upload_seconds=1.0, send_seconds=1.0)
+    )
     yield service
     service.close()
 
@@ -368,6 +371,19 @@ def test_a_token_is_needed_elsewhere(service):
         check_access(access, "GET", "/", {})
 
 
+def test_a_client_that_does_not_read_is_left(service):
+    async def check() -> None:
+        async def receive() -> dict:
+            return {"type": "http.request", "body": b'{"text": "AF"}', "more_body": False}
+
+        async def send(message: dict) -> None:
+            await asyncio.sleep(3600)
+
+        await asyncio.wait_for(create_app(service, Access())(_scope("/v1/parse"), receive, send), 10)
+
+    asyncio.run(check())
+
+
 def test_large_and_slow_bodies(client, service):
     headers = {"content-type": "application/json"}
     assert client.post("/v1/ask", content=bytes(9 << 20), headers=headers).status_code == 413
@@ -436,17 +452,18 @@ def test_names_of_uploads():
 def test_the_queue_is_in_order_and_bounded():
     async def check() -> None:
         queue = WorkQueue(slots=1, places=2)
-        order, positions = [], {}
+        order: list[str] = []
+        positions: dict[str, list[int]] = {"a": [], "b": [], "c": []}
 
         async def work(name: str, turn) -> None:
             async with turn:
                 order.append(name)
                 await asyncio.sleep(0.01)
 
-        turns = [queue.enter(lambda n, name=name: positions.setdefault(name, []).append(n)) for name in "abc"]
+        turns = [queue.enter(positions[name].append) for name in "abc"]
         with pytest.raises(QueueFullError) as error:
             queue.enter()
-        assert error.value.retry_after >= 1 and error.value.status == 429
+        assert error.value.retry_after and error.value.status == 429
         tasks = [asyncio.create_task(work(name, turn)) for name, turn in zip("abc", turns, strict=True)]
         await asyncio.sleep(0)
         tasks[1].cancel()  # a client that has gone before its turn
@@ -533,15 +550,17 @@ class _Backend(BaseHTTPRequestHandler):
     """A chat-completions server of two words."""
 
     fails = False
+    turns: list[str]
 
     def do_GET(self) -> None:
         self._send(b'{"data": [{"id": "llava"}]}', "application/json")
 
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        (message,) = request["messages"]
+        message = request["messages"][0]
+        type(self).turns = [each["content"] for each in request["messages"][1:]]
         assert message["content"][0]["image_url"]["url"].startswith("data:image/png;base64,")
-        chunks = [{"choices": [{"delta": {"content": word}}]} for word in ("Sinus", " rhythm.")]
+        chunks: list[dict] = [{"choices": [{"delta": {"content": word}}]} for word in ("Sinus", " rhythm.")]
         chunks.append({"choices": [], "usage": {"prompt_tokens": 1600, "completion_tokens": 3}})
         text = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
         self._send(text.encode(), "text/event-stream", 500 if self.fails else 200)
@@ -563,7 +582,7 @@ def test_a_model_behind_another_server(images, monkeypatch):
     remote = RemoteModel("llava", f"http://127.0.0.1:{server.server_port}", "key")
     service = Service(Models([remote], 2), 0, Limits())
     with TestClient(create_app(service, Access()), base_url=_URL) as client:
-        request = {"images": [{**images[0], "name": "image"}], "view": False}
+        request: dict[str, Any] = {"images": [{**images[0], "name": "image"}], "view": False}
         (result,) = client.post("/v1/ask", json={**request, "questions": ["Rhythm?"]}).json()["results"]
         assert result["answers"][0]["answer"] == "Sinus rhythm." and result["measurements"]
         assert result["scores"] == {} and result["no_scores_because"] == NO_SCORES
@@ -573,6 +592,9 @@ def test_a_model_behind_another_server(images, monkeypatch):
         assert '"content": "Sinus"' in chat and '"content": " rhythm."' in chat
         usage = client.post("/v1/chat/completions", json={"messages": [message]}).json()["usage"]
         assert usage == {"prompt_tokens": 1600, "completion_tokens": 3, "total_tokens": 1603}
+        turns = [message, {"role": "assistant", "content": "Sinus."}, {"role": "user", "content": "Why?"}]
+        assert client.post("/v1/chat/completions", json={"messages": turns}).status_code == 200
+        assert _Backend.turns == ["Sinus.", "Why?"]
         assert NO_SCORES in error_of(client.post("/v1/score", json={"images": images}))
         monkeypatch.setattr(_Backend, "fails", True)
         response = client.post("/v1/ask", json=request)
@@ -594,8 +616,9 @@ def server():
         [*command, "serve", "--port", "0", "--workers", "1", "--queue", "2"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
     )  # fmt: skip
-    match = re.search(r"http://[^#\s]+", process.stdout.readline())
-    yield process, match[0]
+    assert process.stdout is not None
+    (url,) = re.findall(r"http://[^#\s]+", process.stdout.readline())
+    yield process, url
     if process.poll() is None:
         process.kill()
     process.communicate()
@@ -605,14 +628,14 @@ def test_the_official_client_and_ctrl_c(server, images, png):
     process, url = server
     client = openai.OpenAI(base_url=f"{url}v1", api_key=_TOKEN, max_retries=0)
     assert [model.id for model in client.models.list()] == ["nano"]
-    content = [
+    content: list[Any] = [
         {"type": "text", "text": "What is the rhythm?"},
         {"type": "image_url", "image_url": {"url": images[0]["data"]}},
     ]
-    messages = [{"role": "system", "content": "You read ECGs."}, {"role": "user", "content": content}]
+    messages: list[Any] = [{"role": "system", "content": "You read ECGs."}, {"role": "user", "content": content}]
     answer = client.chat.completions.create(model="nano", messages=messages, max_tokens=64)
     assert answer.choices[0].message.content == "Atrial fibrillation." and answer.choices[0].finish_reason == "stop"
-    assert answer.usage.prompt_tokens > 0 and 0 < answer.usage.completion_tokens < 10
+    assert answer.usage and answer.usage.prompt_tokens > 0 and 0 < answer.usage.completion_tokens < 10
     chunks = list(
         client.chat.completions.create(
             model="nano", messages=messages, stream=True, stream_options={"include_usage": True}

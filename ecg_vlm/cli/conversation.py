@@ -9,7 +9,7 @@ from contextlib import suppress
 from ecg_vlm.cli.answer_text import AnswerPrinter, print_facts
 from ecg_vlm.cli.progress import print_note
 from ecg_vlm.images import InputPage
-from ecg_vlm.page_answers import PageAnswers, encode_page, page_warnings
+from ecg_vlm.page_answers import PageAnswers, encode_page, model_for, page_warnings
 from ecg_vlm.page_reading import read_page
 from ecg_vlm.reader import Reader
 from render.errors import is_text
@@ -22,7 +22,8 @@ def converse(reader: Reader, page: InputPage, questions: Sequence[str], *, as_is
     """Answer `questions` about a page, then those from standard input, until it ends. A follow-up sees the turns before
     it; Ctrl-C ends an answer, or the conversation where none is being given."""
     reading = read_page(page, as_is=as_is)
-    prefill, opinion, reason = encode_page(reader, reading, max_new_tokens=max_new_tokens)
+    model = model_for(reader, reading, as_is=as_is)
+    prefill, opinion, reason = encode_page(model, reading, max_new_tokens=max_new_tokens)
     warnings = () if reason else page_warnings(reading, ())
     print_facts(PageAnswers(page, {}, reading, reason, (), warnings=warnings))
     if opinion:
@@ -35,7 +36,7 @@ def converse(reader: Reader, page: InputPage, questions: Sequence[str], *, as_is
         printer = AnswerPrinter()
         on_text = printer.stream_text if sys.stdout.isatty() else None
         try:
-            answer = reader.answer(prefill, question, max_new_tokens=max_new_tokens, history=history, on_text=on_text)
+            answer = model.answer(prefill, question, max_new_tokens=max_new_tokens, history=history, on_text=on_text)
         except KeyboardInterrupt:
             print(" ...")
             continue

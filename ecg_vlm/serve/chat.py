@@ -1,7 +1,7 @@
 """OpenAI's chat completions: the official `openai` client works unchanged.
 
-The last text of the user is the question, about the last image. What came before is not seen: these models answer one
-question about one page. Warnings stand below the answer, so that no client misses them.
+The last text of the user is the question, about the last image; turns since that image are its history, which nano does
+not see. System messages are not seen. Warnings stand below the answer, so that no client misses them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,7 +19,15 @@ from ecg_vlm.page_answers import PageModel
 from ecg_vlm.serve.errors import ApiError, InvalidRequestError
 from ecg_vlm.serve.jobs import KEEP_ALIVE, Event
 from ecg_vlm.serve.models import token_counts
-from ecg_vlm.serve.schema import MOST_QUESTION_CHARACTERS, MOST_TOKENS, AskRequest, Upload
+from ecg_vlm.serve.schema import (
+    MOST_ANSWER_CHARACTERS,
+    MOST_QUESTION_CHARACTERS,
+    MOST_QUESTIONS,
+    MOST_TOKENS,
+    AnswerText,
+    AskRequest,
+    Upload,
+)
 
 _MOST_MESSAGES = 200
 
@@ -56,6 +65,16 @@ class Message(_Open):
             return [Part(type="text", text=self.content)]
         return self.content or []
 
+    @property
+    def text(self) -> str:
+        """All text of it."""
+        return "\n".join(part.text for part in self.parts if part.type == "text").strip()
+
+    @property
+    def images(self) -> list[str]:
+        """The addresses of its images."""
+        return [part.image_url.url for part in self.parts if part.type == "image_url" and part.image_url]
+
 
 class StreamOptions(_Open):
     """include_usage: a last chunk with the usage."""
@@ -81,10 +100,10 @@ def ask_request(request: ChatRequest, model: PageModel) -> AskRequest:
     Raises:
         InvalidRequestError: Without a question, or without an image.
     """
-    users = [message for message in request.messages if message.role == "user"]
-    images = [part.image_url for message in users for part in message.parts if part.type == "image_url"]
-    question = "\n".join(part.text for part in users[-1].parts if part.type == "text").strip() if users else ""
-    if not images or images[-1] is None:
+    users = [place for place, message in enumerate(request.messages) if message.role == "user"]
+    places = [place for place in users if request.messages[place].images]
+    question = request.messages[users[-1]].text if users else ""
+    if not places:
         raise InvalidRequestError("messages: there is no image; add a part of type image_url with a data URI")
     if not 0 < len(question) <= MOST_QUESTION_CHARACTERS:
         raise InvalidRequestError(
@@ -92,13 +111,24 @@ def ask_request(request: ChatRequest, model: PageModel) -> AskRequest:
         )
     most = request.max_completion_tokens or request.max_tokens or AskRequest.model_fields["max_new_tokens"].default
     return AskRequest(
-        images=[Upload(name="image", data=images[-1].url)],
+        images=[Upload(name="image", data=request.messages[places[-1]].images[-1])],
+        history=_history(request.messages[places[-1] : users[-1]]),
         questions=[question],
         model=model.name,
         scores=False,
         view=False,
         max_new_tokens=min(most, MOST_TOKENS),
     )
+
+
+def _history(messages: Sequence[Message]) -> list[AnswerText]:
+    """Questions of the user with the assistant's answers, of those that have both; the last few."""
+    turns = [
+        AnswerText(question=question.text[:MOST_ANSWER_CHARACTERS], answer=answer.text[:MOST_ANSWER_CHARACTERS])
+        for question, answer in pairwise(messages)
+        if (question.role, answer.role) == ("user", "assistant")
+    ]
+    return turns[-MOST_QUESTIONS:]
 
 
 class ChatAnswer:

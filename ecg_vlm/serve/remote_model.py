@@ -52,18 +52,22 @@ class RemoteModel:
 
     def ask(self, image: str, questions: Sequence[str], /, *, max_new_tokens: int) -> list[str]:
         """Answers, one after the other. Raises `BackendError`."""
-        return [
-            self.answer(image, question, max_new_tokens=max_new_tokens, on_text=None).text for question in questions
-        ]
+        return [self.answer(image, question, max_new_tokens=max_new_tokens).text for question in questions]
 
     def answer(
-        self, prefill: str, question: str, /, *, max_new_tokens: int, on_text: Callable[[str], None] | None
+        self,
+        prefill: str,
+        question: str,
+        /,
+        *,
+        max_new_tokens: int,
+        history: Sequence[tuple[str, str]] = (),
+        on_text: Callable[[str], None] | None = None,
     ) -> QuestionAnswer:
         """The server's answer, in pieces too. Raises `BackendError`."""
-        content = [{"type": "image_url", "image_url": {"url": prefill}}, {"type": "text", "text": question}]
         request = {
             "model": self.name,
-            "messages": [{"role": "user", "content": content}],
+            "messages": _messages(prefill, question, history),
             "max_tokens": max_new_tokens,
             "temperature": 0,
             "stream": True,
@@ -111,6 +115,17 @@ def remote_models(url: str, names: Sequence[str], key: str) -> list[RemoteModel]
             reason = str(error).partition("\n")[0] or type(error).__name__
             raise InputError(f"--backend openai:{url}: {reason}; start the server, or name its --model") from error
     return [RemoteModel(name, url, key) for name in names]
+
+
+def _messages(image: str, question: str, history: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+    """The turns in OpenAI's shape, the image in the first of them."""
+    messages: list[dict[str, Any]] = []
+    for earlier, answer in history:
+        messages += [{"role": "user", "content": earlier}, {"role": "assistant", "content": answer}]
+    messages.append({"role": "user", "content": question})
+    text = {"type": "text", "text": messages[0]["content"]}
+    messages[0]["content"] = [{"type": "image_url", "image_url": {"url": image}}, text]
+    return messages
 
 
 def _client(url: str, key: str) -> httpx.Client:

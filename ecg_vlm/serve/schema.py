@@ -72,10 +72,22 @@ class PageRequest(Strict):
     correction: Correction | None = None
 
 
+class AnswerText(Strict):
+    """An answer, and the question that it was given to."""
+
+    answer: str = Field(max_length=MOST_ANSWER_CHARACTERS)
+    question: str = Field(default="", max_length=MOST_ANSWER_CHARACTERS)
+
+
 class AskRequest(PageRequest):
     """Questions about pages."""
 
     questions: list[_Question] = Field(default=["What does this ECG show?"], max_length=MOST_QUESTIONS)
+    history: list[AnswerText] = Field(
+        default=[],
+        max_length=MOST_QUESTIONS,
+        description="turns before the questions, for models that know such; nano does not",
+    )
     model: str | None = Field(default=None, description="an id of /v1/models; null: the first")
     scores: bool = Field(default=True, description="P(present) of all 71 statements, too")
     stream: bool = Field(default=False, description="server-sent events")
@@ -102,13 +114,6 @@ class DigitizeRequest(PageRequest):
     """Leads in millivolts."""
 
     format: Literal["json", "csv", "wfdb"] = "json"
-
-
-class AnswerText(Strict):
-    """An answer, and the question that it was given to."""
-
-    answer: str = Field(max_length=MOST_ANSWER_CHARACTERS)
-    question: str = Field(default="", max_length=MOST_ANSWER_CHARACTERS)
 
 
 class ParseRequest(Strict):

@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ecg_vlm.serve.errors import (
     ApiError,
     BadRequestError,
+    ClientGoneError,
     ContentTypeError,
     DeadlineError,
     ForbiddenError,
@@ -97,7 +98,8 @@ class Door:
                 status = message["status"]
                 own = {name for name, _ in message["headers"]}
                 message["headers"] = [*message["headers"], *(pair for pair in _ENCODED_HEADERS if pair[0] not in own)]
-            await send(message)
+            async with asyncio.timeout(self._limits.send_seconds):
+                await send(message)
 
         try:
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
@@ -117,6 +119,8 @@ class Door:
             if is_unread and not isinstance(error, DeadlineError):
                 await _discard(receive, self._limits)  # a client that still sends would not see the answer
             await _send_error(send_with_headers, error)
+        except TimeoutError:
+            status = ClientGoneError.status  # it does not read; uvicorn closes the connection
         except Exception:
             _log.exception("a request failed")
             if not status:
@@ -191,13 +195,14 @@ def check_access(access: Access, method: str, path: str, headers: Mapping[str, s
     origin = headers.get("origin")
     if origin is not None and origin.partition("://")[2].lower() != host.lower():
         raise ForbiddenError("requests from another site are refused")
-    if headers.get("sec-fetch-site", "none") not in ("none", "same-origin") and path != "/":
+    is_public = method in ("GET", "HEAD") and bool(_PUBLIC.fullmatch(path))
+    if headers.get("sec-fetch-site", "none") not in ("none", "same-origin") and not is_public:
         raise ForbiddenError("requests from another site are refused")
     if method not in ("GET", "HEAD") and headers.get("content-type", "").partition(";")[0].strip().lower() != (
         "application/json"
     ):
         raise ContentTypeError("send JSON, with the header Content-Type: application/json")
-    if access.token and not _PUBLIC.fullmatch(path):
+    if access.token and not is_public:
         scheme, _, token = headers.get("authorization", "").partition(" ")
         credential = token.strip().encode() if scheme.lower() == "bearer" else b""
         if not hmac.compare_digest(credential, access.token.encode()):

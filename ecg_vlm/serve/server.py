@@ -24,6 +24,7 @@ from render.errors import InputError
 _MOST_PROCESSES = 4
 _REMOTE_THREADS = 16  # requests at a server that batches them itself
 _KEEP_ALIVE_S = 15
+_MOST_CONNECTIONS = 900  # a process may usually have 1024 files open
 _OPENAI = "openai:"
 
 
@@ -70,6 +71,7 @@ class Server(uvicorn.Server):
                 lifespan="off",
                 ws="none",
                 timeout_keep_alive=_KEEP_ALIVE_S,
+                limit_concurrency=_MOST_CONNECTIONS,
                 timeout_graceful_shutdown=round(seconds),
             )
         )

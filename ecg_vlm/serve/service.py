@@ -34,6 +34,7 @@ class Limits:
         body_bytes: of one request.
         bodies_bytes: of all requests at the same time.
         upload_seconds: in which the body must arrive.
+        send_seconds: in which a client must take each part of its answer.
         waiting: requests in the line.
         seconds: of work for one request.
         reading_seconds: of CPU for reading one page.
@@ -42,6 +43,7 @@ class Limits:
     body_bytes: int = 48 << 20
     bodies_bytes: int = 1 << 30
     upload_seconds: float = 60.0
+    send_seconds: float = 60.0
     waiting: int = 128
     seconds: float = 600.0
     reading_seconds: float = 60.0
@@ -181,6 +183,7 @@ def _answer(model: PageModel, page: ServedPage, request: AskRequest, place: int,
         scores=request.scores,
         as_is=request.as_is,
         max_new_tokens=request.max_new_tokens,
+        history=[(turn.question, turn.answer) for turn in request.history],
         reading=page.reading,
         on_text=on_text,
         on_answer=on_answer,

@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 from scipy.ndimage import find_objects, label, uniform_filter
 
 from recipes.digitizer.grid import Grid, find_grid
-from recipes.digitizer.layout import PageLayout, Span, align_rows, pulse_scales, read_layout
+from recipes.digitizer.layout import SINGLE_LEAD, PageLayout, Span, align_rows, pulse_scales, read_layout
 from recipes.digitizer.names import find_names
 from recipes.digitizer.network import WEIGHTS, NameNetwork, load_network
 from recipes.digitizer.picture import Picture, as_picture
@@ -26,6 +26,7 @@ from recipes.digitizer.result import DigitizedLead, DigitizedPage
 from recipes.digitizer.straighten import FlatSheet, ink_of, rotate_sheet, sheet_at_scale, straighten
 from recipes.digitizer.traces import InkMap, Row, find_rows
 from render.errors import InputError
+from render.pages.options import CHEST_LEADS
 from render.record import HIGH_RATE_HZ
 
 _USUAL_SPEED, _USUAL_GAIN = 25.0, 10.0  # mm/s, mm/mV
@@ -40,6 +41,7 @@ _STRIP_RATIO = 1.8  # of a strip's length to a column's
 _ALIKE, _ALIKE_RATIO = 0.85, 0.4  # a strip's correlation with its lead's column; what it lacks against another's
 _USUAL_WIDTH_MM = 280.0  # of a page without a grid
 _LEAST_INK_SCALE, _MOST_INK_SCALE = 4, 8  # pixels per mm; narrow waves vanish below, and time is lost above
+_FEWEST_HALF, _HALF_TOLERANCE = 2, 0.12  # rows whose pulses say half the gain; of their height
 _UPRIGHT_NAMES, _UPRIGHT_AGREEMENT = 5, 0.7  # enough names in their places to leave out the other orientations
 _LOW_AGREEMENT = 0.6  # of the names with the layout: worth a remark
 _LEAST_LEAD_SHARE = 0.1  # of a lead's place that has a trace; a lead with less is missing
@@ -70,8 +72,8 @@ class _Reading:
     @property
     def score(self) -> float:
         """For the choice of the orientation: names in their places, then upright pulses, then rows."""
-        if self.layout is None:
-            return 0.05 * min(len(self.rows), 4)
+        if self.layout is None or self.layout.format == SINGLE_LEAD:  # a page on its side may have one row
+            return 0.05 * min(len(self.rows), 4) + 0.02 * (self.layout is not None)
         pulses = sum(len(row.pulses) > 0 for row in self.rows)
         return 1.0 + self.layout.name_weight * self.layout.agreement + 0.15 * pulses
 
@@ -194,7 +196,8 @@ def _best_reading(sheet: FlatSheet, network: NameNetwork | None) -> _Reading:
         reading = _read(rotate_sheet(sheet, quarters), quarters, network) if quarters else upright
         if best is None or reading.score > best.score:
             best = reading
-        if best.layout is not None and (best.is_upright or quarters == order[1]):
+        is_page = best.layout is not None and best.layout.format != SINGLE_LEAD
+        if is_page and (best.is_upright or quarters == order[1]):
             break
     assert best is not None
     return best
@@ -229,7 +232,17 @@ def _page(reading: _Reading, layout: PageLayout, grid: Grid | None) -> Digitized
     left, right = min(span.x0 for span in layout.spans), max(span.x1 for span in layout.spans)
     # A 12-lead ECG is 10 s long: columns that are longer in all show the same time.
     sequential = (right - left) / speed < _LONGEST_SECONDS
-    leads = [_lead(reading, span, left if sequential else span.x0, speed, gain) for span in layout.spans]
+    half_rows = _rows_at_half_gain(reading.rows, layout, gain)
+    leads = [
+        _lead(
+            reading,
+            span,
+            left if sequential else span.x0,
+            speed,
+            gain / 2 if span.row in half_rows and span.lead in CHEST_LEADS else gain,
+        )
+        for span in layout.spans
+    ]
     present = [lead for lead in leads if lead is not None]
     return DigitizedPage(
         layout=layout.format,
@@ -244,9 +257,24 @@ def _page(reading: _Reading, layout: PageLayout, grid: Grid | None) -> Digitized
         px_per_mm=reading.sheet.picture_scale,
         name_count=round(layout.name_weight),
         name_agreement=layout.agreement,
-        remarks=tuple(_page_remarks(layout, grid, pulse_gain, reading.sheets)),
+        remarks=tuple(_page_remarks(layout, grid, pulse_gain, reading.sheets, half_chest=bool(half_rows))),
         outline=reading.sheet.outline(),
     )
+
+
+def _rows_at_half_gain(rows: Sequence[Row], layout: PageLayout, gain: float) -> set[int]:
+    """The rows whose chest leads are drawn at half the gain: their pulse has two steps, or, where a row has chest leads
+    only, is half as high as the others. A single such row is an error; so are half of those with chest leads, or fewer.
+    """
+    chest_only = {span.row for span in layout.spans} - {s.row for s in layout.spans if s.lead not in CHEST_LEADS}
+    with_chest = {span.row for span in layout.spans if span.lead in CHEST_LEADS}
+    half_rows = {
+        number
+        for number in with_chest
+        if any(pulse.half for pulse in rows[number].pulses)
+        or (number in chest_only and any(abs(2 * p.height / gain - 1) < _HALF_TOLERANCE for p in rows[number].pulses))
+    }
+    return with_chest if len(half_rows) >= _FEWEST_HALF and 2 * len(half_rows) > len(with_chest) else set()
 
 
 def _name_strips(leads: Sequence[DigitizedLead]) -> list[DigitizedLead]:
@@ -277,8 +305,12 @@ def _likeness(strip: DigitizedLead, column: DigitizedLead) -> float:
     return best
 
 
-def _page_remarks(layout: PageLayout, grid: Grid | None, pulse_gain: float | None, sheets: int) -> list[str]:
+def _page_remarks(
+    layout: PageLayout, grid: Grid | None, pulse_gain: float | None, sheets: int, *, half_chest: bool
+) -> list[str]:
     remarks = []
+    if half_chest:
+        remarks.append("by the calibration pulses the chest leads are drawn at half the gain")
     if sheets > 1:
         remarks.append("two ECGs on one sheet: the upper one is read; crop the picture to the other to read that")
     if grid is None:

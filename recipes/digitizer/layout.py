@@ -29,6 +29,10 @@ _GAINS = np.array([5.0, 10.0, 20.0])  # mm per mV
 _PRIOR = {"3x4+1R": 0.3, "3x4": 0.25, "3x4+3R": 0.2, "6x2": 0.2, "12x1": 0.2, "6x2+1R": 0.1, "6x1": 0.1}
 
 
+SINGLE_LEAD = "1x1"
+"""The layout of a strip that is cut from a page, and of a monitor's: one row with one lead."""
+
+
 @dataclass(frozen=True)
 class Span:
     """The place of one lead.
@@ -53,7 +57,7 @@ class PageLayout:
     """The arrangement of the leads on a sheet.
 
     Attributes:
-        format: of `render.pages.options.FORMATS`.
+        format: of `render.pages.options.FORMATS`, or `SINGLE_LEAD`.
         order: of the limb leads, "standard" or "cabrera".
         spans: the leads' places, row by row.
         agreement: share of the names beside the rows that agree with the format, 0-1, by their weights.
@@ -68,10 +72,18 @@ class PageLayout:
 
 
 def read_layout(rows: Sequence[Row], names: Sequence[Name]) -> PageLayout | None:
-    """The format that fits the rows and names best; None for a number of rows that no format has."""
+    """The format that fits the rows and names best; None for a number of rows that no format has.
+
+    A single row is one lead: that whose name stands at it, or else II, the usual lead of a strip.
+    """
     if not rows:
         return None
     places = _beside_rows(rows, names)
+    if len(rows) == 1:
+        best = max((name for _, name in places), key=lambda name: name.weight, default=None)
+        weight = best.weight if best else 0.0
+        span = Span(best.lead if best else "II", 0, rows[0].start, rows[0].end, 1)
+        return PageLayout(SINGLE_LEAD, "standard", (span,), float(weight > 0), weight)
     candidates = [
         layout
         for format_name in FORMATS
@@ -215,7 +227,8 @@ def pulse_scales(rows: Sequence[Row]) -> tuple[float | None, float | None]:
     if not pulses:
         return None, None
     heights = np.array([pulse.height for pulse in pulses])
-    gain = float(_GAINS[int(np.argmin(np.abs(np.log(_GAINS / np.median(heights)))))])
+    usual = np.percentile(heights, 60)  # where chest leads have rows of their own at half the gain, the other half
+    gain = float(_GAINS[int(np.argmin(np.abs(np.log(_GAINS / usual))))])
     width = float(np.median([pulse.x1 - pulse.x0 for pulse in pulses]))
     return gain, 50.0 if width > 7.5 else 25.0 if width > 3.5 else None
 

@@ -50,11 +50,13 @@ class CalibrationPulse:
         x0: left edge, mm.
         x1: right edge, mm.
         height: of its top above its foot, mm.
+        half: whether a second step, half as high, follows: the sign of chest leads at half the gain.
     """
 
     x0: float
     x1: float
     height: float
+    half: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -493,10 +495,13 @@ def _plateaus(x: Array, y: Array, foot: float, height: float, step: float) -> It
         if not _PULSE_MM[0] <= x1 - x0 + step <= _PULSE_MM[1] or np.ptp(top[1:-1]) > 0.05 * height + 0.25:
             continue
         sides = [side for side in (y[max(0, begin - beside) : begin], y[stop : stop + beside]) if side.size]
-        reaches_foot = all(side.max() >= foot - 0.3 * height for side in sides)
+        edge = max(1, round(0.4 / step))  # of the stroke between the steps
+        after = y[stop + edge : stop + beside]
+        half = bool(after.size and np.abs(foot - height / 2 - after).max() < 0.06 * height + 0.15)
+        reaches_foot = all(side.max() >= foot - 0.3 * height for side in (sides[:1] if half else sides))
         is_step = any(side.min() < top.min() - 0.15 * height for side in sides)  # on the way up to a higher wave
         if sides and reaches_foot and not is_step:
-            yield CalibrationPulse(x0, x1, foot - float(np.median(top)))
+            yield CalibrationPulse(x0, 2 * x1 - x0 if half else x1, foot - float(np.median(top)), half)
 
 
 def _after_gap(row: Row, x: float, step: float) -> float:
