@@ -127,19 +127,27 @@ def pages_in(
     """
     blank: list[int] = []
     first_blank: InputPage | None = None
-    sha256 = hashlib.sha256(content).hexdigest()
-    if _is_waveform(content, file):
-        yield replace(_waveform_page(content, file, source, sampling_rate), sha256=sha256)
-        return
-    for page in _page_reader(content)(content, source, first):
-        page = replace(page, sha256=sha256)
+    for page in every_page(content, source, file=file, sampling_rate=sampling_rate, first=first):
         if page.count > 1 and is_blank(page.image):
             blank.append(page.number)
             first_blank = first_blank or page
         else:
             yield replace(page, blank=tuple(blank))
-    if first_blank is not None and first_blank.number == first and len(blank) == first_blank.count - first + 1:
+    if first_blank is not None and len(blank) == first_blank.count:
         yield first_blank  # whoever reads it says that nothing is on it
+
+
+def every_page(
+    content: bytes, source: str, *, file: Path | None = None, sampling_rate: float | None = None, first: int = 1
+) -> Iterator[InputPage]:
+    """Like `pages_in`, blank pages too."""
+    sha256 = hashlib.sha256(content).hexdigest()
+    if _is_waveform(content, file):
+        require_page(first, 1, source)
+        yield replace(_waveform_page(content, file, source, sampling_rate), sha256=sha256)
+        return
+    for page in _page_reader(content)(content, source, first):
+        yield replace(page, sha256=sha256)
 
 
 def require_page(number: int, count: int, source: str) -> None:

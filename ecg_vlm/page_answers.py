@@ -100,9 +100,16 @@ class PageModel(Protocol):
         """Answers in the model's own words."""
 
     def answer(
-        self, prefill: Any, question: str, /, *, max_new_tokens: int, on_text: Callable[[str], None] | None
+        self,
+        prefill: Any,
+        question: str,
+        /,
+        *,
+        max_new_tokens: int,
+        history: Sequence[tuple[str, str]],
+        on_text: Callable[[str], None] | None,
     ) -> QuestionAnswer:
-        """One answer, in pieces too."""
+        """One answer, in pieces too, after the turns of `history`."""
 
     def score(self, image: Any, /) -> Mapping[str, float]:
         """P(present) of all statements; `StatementScores`, or a plain mapping where they are not calibrated."""
@@ -149,6 +156,7 @@ def answer_page(
     scores: bool = False,
     as_is: bool = False,
     max_new_tokens: int = 128,
+    history: Sequence[tuple[str, str]] = (),
     reading: PageReading | None = None,
     on_reading: Callable[[PageReading], None] | None = None,
     on_text: Callable[[int, str], None] | None = None,
@@ -159,6 +167,7 @@ def answer_page(
     Args:
         scores: whether to score all statements, too.
         as_is: show the model the picture as it is.
+        history: turns before each question, as `Reader.answer` takes them.
         reading: of the page, where it has been read before.
         on_reading: called with the page as it was read, before the model sees it.
         on_text: called with the place of a question and each new piece of text of its answer, as `Reader.answer` does.
@@ -174,7 +183,7 @@ def answer_page(
     for place, question in enumerate(questions):
         stream = partial(on_text, place) if on_text else None
         if not opinion:
-            answer = model.answer(prefill, question, max_new_tokens=max_new_tokens, on_text=stream)
+            answer = model.answer(prefill, question, max_new_tokens=max_new_tokens, history=history, on_text=stream)
         else:
             answer = QuestionAnswer(question, opinion)
             if stream:

@@ -15,15 +15,19 @@ from numpy.typing import NDArray
 from render.record import LEADS
 
 _REAL = Path(os.environ.get("ECG_VLM_REAL_DATA", Path(__file__).parents[2] / "shared" / "data" / "ptb-xl"))
+_NO_BROWSER = "no browser: "
 _NO_RECORDS = "no real records: ECG_VLM_REAL_DATA names no folder of PTB-XL"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say loudly that nothing was tried on real records, which a green line would hide."""
-    count = sum(_NO_RECORDS in str(report.longrepr) for report in terminalreporter.stats.get("skipped", ()))
-    if count:
-        text = f"{count} TESTS ON REAL RECORDS WERE SKIPPED: set ECG_VLM_REAL_DATA to a folder of PTB-XL"
-        terminalreporter.write_line(text, red=True, bold=True)
+    """Say loudly that nothing was tried on real records or in a browser, which a green line would hide."""
+    reasons = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", ())]
+    for reason, what, mend in (
+        (_NO_RECORDS, "ON REAL RECORDS", "set ECG_VLM_REAL_DATA to a folder of PTB-XL"),
+        (_NO_BROWSER, "IN A BROWSER", "install chromium, and npm for axe-core"),
+    ):
+        if count := sum(reason in text for text in reasons):
+            terminalreporter.write_line(f"{count} TESTS {what} WERE SKIPPED: {mend}", red=True, bold=True)
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ from render.suggest import did_you_mean
 
 COMMANDS = (
     "render", "digitize", "finetune", "ask", "evaluate", "calibrate", "compare", "baseline", "parse", "export",
-    "doctor", "list", "completion",
+    "serve", "doctor", "list", "completion",
 )  # fmt: skip
 """Each is a module of this package with HELP, DESCRIPTION, EXAMPLES, `add_arguments` and `run`, and with EXTRA where it
 needs an extra of pyproject.toml."""

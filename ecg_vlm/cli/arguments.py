@@ -75,6 +75,11 @@ def seed(text: str) -> int:
     return _whole(text, 0, 2**31 - 1)
 
 
+def port(text: str) -> int:
+    """A port of TCP; 0 is any free one."""
+    return _whole(text, 0, 65_535)
+
+
 def page_width(text: str) -> int:
     """Pixels: 1 to 16 per mm on every paper there is."""
     return _whole(text, 300, 4470)
