@@ -1,4 +1,4 @@
-"""A result of `ecg-vlm ask --json` as a FHIR DiagnosticReport, the same in R4, R4B and R5.
+"""A result of `ecg-vlm ask --json` as a FHIR DiagnosticReport: valid in R4B and R5, and of elements that R4 has, too.
 
 Codes: LOINC for the study and the measurements, UCUM for their units, SCP-ECG (EN 1064, ISO 11073-91064) for findings.
 HL7 publishes no address for SCP-ECG, so its codes have the URN of the ISO standard. Nothing about a patient is written:

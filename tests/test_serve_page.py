@@ -32,6 +32,7 @@ from ecg_vlm.serve.models import Models
 from ecg_vlm.serve.security import Access
 from ecg_vlm.serve.service import Limits, Service
 from render.pages.page import draw
+from render.record import LEADS
 from render.sources.registry import open_source
 
 playwright = pytest.importorskip("playwright.sync_api", reason="no browser: playwright is not installed")
@@ -270,9 +271,9 @@ def test_corners_are_corrected_by_mouse_and_keyboard(open_page, ecg, page_image)
 
 def test_a_refusal_offers_what_mends_it(open_page, ecg):
     page = open_page()
-    turned = io.BytesIO()
-    Image.open(ecg).resize((60, 30)).save(turned, "PNG")
-    page.set_input_files("#files", {"name": "small.png", "mimeType": "image/png", "buffer": turned.getvalue()})
+    buffer = io.BytesIO()
+    Image.open(ecg).resize((60, 30)).save(buffer, "PNG")
+    page.set_input_files("#files", {"name": "small.png", "mimeType": "image/png", "buffer": buffer.getvalue()})
     refusal = page.locator(".refusal")
     refusal.wait_for()
     for name, key, value in (
@@ -285,6 +286,17 @@ def test_a_refusal_offers_what_mends_it(open_page, ecg):
         page.locator(".history .busy").wait_for(state="detached")
     refusal.get_by_role("button", name="Mark the corners").click()
     assert page.locator(".handle").count() == 4
+
+
+def test_a_waveform_file_without_a_sampling_rate_is_given_one(open_page, ecg_mv):
+    page = open_page()
+    rows = [",".join(LEADS), *(",".join(f"{mv:.3f}" for mv in sample) for sample in ecg_mv.T)]
+    page.set_input_files("#files", {"name": "a.csv", "mimeType": "text/csv", "buffer": "\n".join(rows).encode()})
+    page.get_by_label("Sampling rate, Hz").fill("500")
+    page.get_by_role("button", name="Read again").click()
+    wait_for_answers(page)
+    assert re.search(r"waveform in the file\s+Heart rate\s+75 /min", page.locator("#measurements").inner_text())
+    assert page.get_by_role("button", name="Correct corners").is_disabled()  # a drawn page needs none
 
 
 def test_two_models_side_by_side(open_page, ecg):
@@ -302,14 +314,14 @@ def test_two_models_side_by_side(open_page, ecg):
 def test_export(open_page, ecg, recording):
     page = open_page(recording)
     read(page, ecg)
-    pdf, wfdb, report, result = (exported(page, form) for form in ("PDF", "WFDB", "FHIR", "JSON"))
+    pdf, wfdb, report, result = (export(page, form) for form in ("PDF", "WFDB", "FHIR", "JSON"))
     assert pdf.startswith(b"%PDF-")
     assert any(name.endswith(".hea") for name in zipfile.ZipFile(io.BytesIO(wfdb)).namelist())
     assert json.loads(report)["resourceType"] == "DiagnosticReport"
     assert len(json.loads(result)["scores"]) == 71
 
 
-def exported(page: Any, form: str) -> bytes:
+def export(page: Any, form: str) -> bytes:
     with page.expect_download() as download:
         page.get_by_role("button", name=form, exact=True).click()
     assert download.value.suggested_filename.startswith("ecg.")
@@ -421,6 +433,18 @@ def check(page: Any, viewport: dict[str, int]) -> None:
     violations = page.evaluate("axe.run()")["violations"]
     assert [(rule["id"], rule["nodes"][0]["html"]) for rule in violations] == []
     assert page.evaluate("document.documentElement.scrollWidth") == viewport["width"]
+
+
+def test_a_file_that_comes_before_the_models_waits_for_them(open_page, ecg, recording):
+    page = open_page(recording)
+    routes: list[Any] = []
+    page.route("**/v1/models", lambda route: routes.append(route))
+    page.reload()
+    page.set_input_files("#files", ecg)
+    page.wait_for_timeout(300)
+    routes[0].continue_()
+    wait_for_answers(page)
+    assert page.locator(".answer .text").count() == 1
 
 
 def test_without_a_mouse(open_page, ecg, recording):

@@ -19,7 +19,8 @@ const STEP = 2; // pixels of the screen that an arrow key moves a handle; ten ti
 export function openEditor(container, { picture, correction, outline, onApply, onCancel }) {
   const start = upright(outline ?? rectangle(0, 0, picture.width, picture.height));
   const state = { mode: "corners", isMoved: Boolean(correction?.corners || correction?.crop), ...start };
-  if (correction?.crop) Object.assign(state, { mode: "crop", points: rectangle(...correction.crop), turn: correction.turn });
+  if (correction?.crop)
+    Object.assign(state, { mode: "crop", points: rectangle(...correction.crop), turn: correction.turn });
   else if (correction?.corners) Object.assign(state, upright(correction.corners));
   else if (correction) state.turn = correction.turn;
 
@@ -80,7 +81,12 @@ export function openEditor(container, { picture, correction, outline, onApply, o
     node.addEventListener("pointermove", (event) => {
       if (!node.hasPointerCapture(event.pointerId)) return;
       moveTo(i, pointOf(event));
-      loupe.show(state.points[i], state.turn, pixelsPerPoint(), event.clientX < svg.getBoundingClientRect().x + svg.clientWidth / 2);
+      loupe.show(
+        state.points[i],
+        state.turn,
+        pixelsPerPoint(),
+        event.clientX < svg.getBoundingClientRect().x + svg.clientWidth / 2,
+      );
     });
     node.addEventListener("lostpointercapture", loupe.hide);
     node.addEventListener("keydown", (event) => {
@@ -132,7 +138,12 @@ export function openEditor(container, { picture, correction, outline, onApply, o
   function draw() {
     const { width, height } = picture;
     const [w, h] = state.turn % 180 ? [height, width] : [width, height];
-    const placement = { 0: "", 90: `translate(${height} 0)`, 180: `translate(${width} ${height})`, 270: `translate(0 ${width})` };
+    const placement = {
+      0: "",
+      90: `translate(${height} 0)`,
+      180: `translate(${width} ${height})`,
+      270: `translate(0 ${width})`,
+    };
     svg.setAttribute("viewBox", `0 0 ${w} ${h}`);
     content.setAttribute("transform", `${placement[state.turn]} rotate(${state.turn})`);
     const path = `M${state.points.map((p) => p.join(" ")).join("L")}Z`;
@@ -175,7 +186,12 @@ function loupeOf(picture) {
 }
 
 function rectangle(left, top, right, bottom) {
-  return [[left, top], [right, top], [right, bottom], [left, bottom]]; // as corners are named: clockwise
+  return [
+    [left, top],
+    [right, top],
+    [right, bottom],
+    [left, bottom],
+  ]; // as corners are named: clockwise
 }
 
 /** Corners of the sheet, its top left first, as the quarter turn that makes it upright and points as the picture has them. */

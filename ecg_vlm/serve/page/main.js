@@ -5,13 +5,16 @@ import { openEditor } from "/page/correction.js";
 import { button, byId, element, refill } from "/page/dom.js";
 import { answersOf, howOf, measurementsOf, scoresOf, warningsOf } from "/page/result.js";
 import { askModel, explain, imageOf, newItem, noteQuestions, resultOf } from "/page/session.js";
-import { currentLanguage, setLanguage, t } from "/page/text.js";
+import { currentLanguage, setLanguage, setStatementNames, t } from "/page/text.js";
 
 const PAGED = /\.(pdf|tiff?|dcm|gif)$/i; // files that may have several pages
+const MOST_QUESTIONS = 20; // of one request
 const ENDINGS = { pdf: "pdf", json: "json", wfdb: "zip", fhir: "fhir.json" };
 
 const state = { items: [], item: null, statements: [], view: "read", closeEditor: null };
 const isNarrow = matchMedia("(max-width: 40rem)");
+let connected;
+const whenConnected = new Promise((resolve) => (connected = resolve)); // files that come earlier wait for the models
 let queue = Promise.resolve(); // one picture after the other
 
 takeTokenFromAddress();
@@ -25,8 +28,9 @@ async function connect() {
   try {
     const [models, { statements }] = await Promise.all([getJson("/v1/models"), getJson("/v1/statements")]);
     state.statements = statements;
+    setStatementNames(statements);
     drawModels(models.data.map((model) => model.id));
-    draw();
+    connected();
   } catch (error) {
     if (error.status === 401) byId("token-dialog").showModal();
     else showError(error);
@@ -40,8 +44,11 @@ function drawModels(names) {
   for (const id of ["model-label", "second-label"]) byId(id).hidden = names.length < 2;
 }
 
-const models = () => [...new Set([byId("model").value, byId("second").value])].filter((name, i) => name || !i);
-const runsOf = (item) => models().map((name) => item.runs.get(name)).filter(Boolean);
+const models = () => [...new Set([byId("model").value, byId("second").value])].filter(Boolean);
+const runsOf = (item) =>
+  models()
+    .map((name) => item.runs.get(name))
+    .filter(Boolean);
 const resultNow = (item) => runsOf(item).find((run) => run.result)?.result ?? null;
 
 // What comes in ------------------------------------------------------------------------------------------------------
@@ -124,6 +131,7 @@ async function addItems(items) {
     const image = item.page ? null : await decode(item.data);
     if (image) item.preview = { src: item.data, width: image.naturalWidth, height: image.naturalHeight };
   }
+  await whenConnected;
   state.items.push(...items);
   select(items[0]);
   for (const item of items) askAbout(item, [t("firstQuestion")]);
@@ -133,7 +141,10 @@ async function addItems(items) {
 async function decode(src) {
   const image = new Image();
   image.src = src;
-  return image.decode().then(() => image, () => null);
+  return image.decode().then(
+    () => image,
+    () => null,
+  );
 }
 
 /** The items of the pages that are picked of a file; a file with one page needs no picking. */
@@ -179,9 +190,11 @@ function askAbout(item, questions) {
 }
 
 function enqueue(item, name, questions) {
-  const request = noteQuestions(item, name, questions);
-  const isWanted = () => state.items.includes(item) && item.runs.get(name) === request.run;
-  queue = queue.then(() => isWanted() && askModel(item, request, (event, run) => changed(item, run, event)));
+  for (let i = 0; i < questions.length; i += MOST_QUESTIONS) {
+    const request = noteQuestions(item, name, questions.slice(i, i + MOST_QUESTIONS));
+    const isWanted = () => state.items.includes(item) && item.runs.get(name) === request.run;
+    queue = queue.then(() => isWanted() && askModel(item, request, (event, run) => changed(item, run, event)));
+  }
   draw();
 }
 
@@ -224,11 +237,19 @@ const mends = {
   corners: correct,
   turn(degrees) {
     const { correction } = state.item;
-    state.item.correction = { corners: null, crop: correction?.crop ?? null, turn: ((correction?.turn ?? 0) + degrees) % 360 };
+    state.item.correction = {
+      corners: null,
+      crop: correction?.crop ?? null,
+      turn: ((correction?.turn ?? 0) + degrees) % 360,
+    };
     askAgain(state.item);
   },
   asItIs() {
     state.item.asIs = true;
+    askAgain(state.item);
+  },
+  samplingRate(hertz) {
+    state.item.samplingRate = hertz;
     askAgain(state.item);
   },
   pickPage: pickOtherPage,
@@ -284,22 +305,24 @@ function draw() {
 function drawAnswers() {
   const runs = runsOf(state.item);
   const stage = runs.find((run) => run.stage)?.stage;
-  for (const run of runs) for (const answer of run.answers) answer.names ??= namesOf(answer);
   byId("answers").classList.toggle("pair", runs.length > 1);
   refill(byId("answers"), answersOf(runs, mends));
   byId("stage").hidden = !stage;
   byId("stage-text").textContent = stage ?? "";
 }
 
-function namesOf({ contradicted }) {
-  return contradicted && Object.fromEntries(state.statements.filter((s) => s.code in contradicted).map((s) => [s.code, s.name]));
-}
-
 function drawKey(runs) {
   const text = t(runs.every((run) => run.calibrated) ? "calibrated" : "uncalibrated");
-  const legend = runs.length > 1 && runs.map((run, i) => element("span", { class: `legend model-${i + 1}` }, run.model));
-  const raw = runs.some((run) => run.uncalibrated?.length) && element("p", { class: "hint" }, `* ${t("notCalibrated")}`);
-  refill(byId("scores-key"), legend, runs.length > 0 && element("p", { class: "hint", title: runs[0].calibration }, text), raw);
+  const legend =
+    runs.length > 1 && runs.map((run, i) => element("span", { class: `legend model-${i + 1}` }, run.model));
+  const raw =
+    runs.some((run) => run.uncalibrated?.length) && element("p", { class: "hint" }, `* ${t("notCalibrated")}`);
+  refill(
+    byId("scores-key"),
+    legend,
+    runs.length > 0 && element("p", { class: "hint", title: runs[0].calibration }, text),
+    raw,
+  );
 }
 
 function drawPicture() {
@@ -313,9 +336,11 @@ function drawPicture() {
   if (!src) byId("picture").replaceChildren();
   else if (byId("picture").firstChild?.src !== src || byId("picture").firstChild.alt !== alt)
     byId("picture").replaceChildren(element("img", { src, alt }));
-  byId("picture-views").hidden = !asRead || !item.preview;
-  for (const node of document.querySelectorAll("[data-view]")) node.setAttribute("aria-pressed", String(node.dataset.view === view));
-  for (const id of ["correct", "enlarge"]) byId(id).disabled = !src || (id === "correct" && !item.preview);
+  byId("picture-views").hidden = !asRead || !item.preview || item.preview.src === asRead;
+  for (const node of document.querySelectorAll("[data-view]"))
+    node.setAttribute("aria-pressed", String(node.dataset.view === view));
+  byId("enlarge").disabled = !src;
+  byId("correct").disabled = !item.preview || result?.view === "waveform"; // a waveform's page is drawn, not read
 }
 
 function drawHistory() {
@@ -337,12 +362,23 @@ function historyEntry(item) {
       src ? element("img", { src, alt: "" }) : element("span", { class: "blank" }),
       element("span", { class: "entry-name" }, name),
     ),
-    button(element("span", { "aria-hidden": "true" }, "×"), () => remove(item), { class: "remove", "aria-label": t("remove", { name }) }),
+    button(element("span", { "aria-hidden": "true" }, "×"), () => remove(item), {
+      class: "remove",
+      "aria-label": t("remove", { name }),
+    }),
   );
 }
 
 function drawChips() {
-  byId("chips").replaceChildren(...t("questions").map((question) => element("li", {}, button(question, () => askAbout(state.item, [question]), { class: "chip" }))));
+  byId("chips").replaceChildren(
+    ...t("questions").map((question) =>
+      element(
+        "li",
+        {},
+        button(question, () => askAbout(state.item, [question]), { class: "chip" }),
+      ),
+    ),
+  );
 }
 
 function correct() {
@@ -384,7 +420,10 @@ function enlarge() {
 }
 
 function showError(error) {
-  byId("alert").replaceChildren(element("p", {}, explain(error).message), button(t("close"), () => byId("alert").replaceChildren(), { class: "quiet" }));
+  byId("alert").replaceChildren(
+    element("p", {}, explain(error).message),
+    button(t("close"), () => byId("alert").replaceChildren(), { class: "quiet" }),
+  );
 }
 
 // Export -------------------------------------------------------------------------------------------------------------

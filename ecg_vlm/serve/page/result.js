@@ -3,7 +3,11 @@
 import { button, element } from "/page/dom.js";
 import { number, statementName, t } from "/page/text.js";
 
-const GROUPS = ["other", "rhythm", "conduction", "infarction", "hypertrophy", "ST-T", "form"];
+const COLUMNS = [
+  ["other", "rhythm", "conduction"],
+  ["infarction", "hypertrophy"],
+  ["ST-T", "form"],
+]; // of groups
 
 // Usual in adults at rest. QRS and axis: Surawicz et al., AHA/ACCF/HRS 2009 (III); QTc: Rautaharju et al., AHA/ACCF/HRS
 // 2009 (IV), 450 ms in men; PR and rate: the limits of first degree AV block, sinus bradycardia and tachycardia.
@@ -19,7 +23,7 @@ const MEASUREMENTS = [
 /** The warnings of a result, such as ST elevation. */
 export function warningsOf(result) {
   return (result?.warnings ?? []).map((text) =>
-    element("div", { class: "banner danger" }, element("strong", {}, t("warning")), element("p", {}, text)),
+    element("div", { class: "banner danger" }, element("strong", {}, t("warning")), element("p", { lang: "en" }, text)),
   );
 }
 
@@ -31,7 +35,10 @@ export function answersOf(runs, mends) {
       { class: "run" },
       runs.length > 1 && element("h3", { class: "run-model" }, run.model),
       run.error && failure(run, mends),
-      run.result?.readable === false ? refusal(run.result, mends) : run.answers.map((answer) => answerBlock(answer, runs.length > 1 ? "h4" : "h3")),
+      run.result?.not_digitized_because && run.result.readable !== false && unread(run.result, mends),
+      run.result?.readable === false
+        ? refusal(run.result, mends)
+        : run.answers.map((answer) => answerBlock(answer, runs.length > 1 ? "h4" : "h3")),
     ),
   );
 }
@@ -51,35 +58,83 @@ function answerBlock(answer, heading) {
         { class: "banner amber" },
         element("strong", {}, t("takenBack")),
         element("p", {}, t("takenBackWhy")),
-        element("ul", {}, codes.map(([code, p]) => element("li", {}, `${statementName(code, answer.names?.[code] ?? code)} `, element("b", {}, number(p, 2))))),
+        element(
+          "ul",
+          {},
+          codes.map(([code, p]) => element("li", {}, `${statementName(code)} `, element("b", {}, number(p, 2)))),
+        ),
       ),
   );
 }
 
 function refusal(result, mends) {
-  const actions = [
-    ["markCorners", mends.corners],
-    ["turnLeft", () => mends.turn(270)],
-    ["turnRight", () => mends.turn(90)],
-    ["turnOver", () => mends.turn(180)],
+  return mendable(t("refusal"), result.refusal_reason, [
+    ...corrections(mends),
     ["asItIs", mends.asItIs],
-    ...(result.pages > 1 ? [["pickPage", mends.pickPage]] : []),
-    ["otherPicture", mends.otherPicture],
-  ];
+    ...others(result, mends),
+  ]);
+}
+
+/** An answer about a picture of which the leads could not be read. */
+function unread(result, mends) {
+  const actions = [...corrections(mends), ...others(result, mends)];
+  return mendable(t("notDigitized"), result.not_digitized_because, actions, t("unreadWhy"));
+}
+
+const corrections = (mends) => [
+  ["markCorners", mends.corners],
+  ["turnLeft", () => mends.turn(270)],
+  ["turnRight", () => mends.turn(90)],
+  ["turnOver", () => mends.turn(180)],
+];
+const others = (result, mends) => [
+  ...(result.pages > 1 ? [["pickPage", mends.pickPage]] : []),
+  ["otherPicture", mends.otherPicture],
+];
+
+/** What is wrong, and the buttons that mend it. The server gives its reasons in English. */
+function mendable(title, reason, actions, why) {
   return element(
     "div",
     { class: "banner amber refusal" },
-    element("strong", {}, t("refusal")),
-    element("p", {}, result.refusal_reason),
+    element("strong", {}, title),
+    element("p", { lang: "en" }, reason),
+    why && element("p", {}, why),
     element("p", { class: "hint" }, t("refusalHelp")),
-    element("div", { class: "tools" }, actions.map(([key, action], i) => button(t(key), action, { class: i ? "" : "primary" }))),
+    element(
+      "div",
+      { class: "tools" },
+      actions.map(([key, action], i) => button(t(key), action, { class: i ? "" : "primary" })),
+    ),
   );
 }
 
-function failure(run, mends) {
+function failure({ error, ...run }, mends) {
   const again = button(t("tryAgain"), () => mends.tryAgain(run), { class: "primary" });
-  countDown(again, run.error.retryAfter ?? 0);
-  return element("div", { class: "banner danger" }, element("p", {}, run.error.message), element("div", { class: "tools" }, again));
+  countDown(again, error.retryAfter ?? 0);
+  const mend = /sampling.rate/.test(error.message) ? samplingRate(mends) : again;
+  return element(
+    "div",
+    { class: "banner danger" },
+    element("p", {}, error.message),
+    element("div", { class: "tools" }, mend),
+  );
+}
+
+/** The field for what a waveform file does not give. */
+function samplingRate(mends) {
+  const field = element("input", { type: "number", min: 1, max: 100000, step: "any", value: 500, required: true });
+  const submit = (event) => {
+    event.preventDefault();
+    mends.samplingRate(field.valueAsNumber);
+  };
+  const label = element("label", {}, `${t("samplingRate")} `, field);
+  return element(
+    "form",
+    { class: "tools", on: { submit } },
+    label,
+    element("button", { class: "primary" }, t("readAgain")),
+  );
 }
 
 function countDown(node, seconds) {
@@ -90,12 +145,22 @@ function countDown(node, seconds) {
 
 /** The measurements, each with the range that is usual in adults, and what they were made on. */
 export function measurementsOf(result) {
-  if (!result) return element("div", { class: "tiles ghost", "aria-hidden": "true" }, MEASUREMENTS.map(() => element("div", { class: "tile" })));
+  if (!result)
+    return element(
+      "div",
+      { class: "tiles ghost", "aria-hidden": "true" },
+      MEASUREMENTS.map(() => element("div", { class: "tile" })),
+    );
   const values = withCorrectedQt(result.measurements ?? {});
   if (!Object.keys(values).length) return element("p", { class: "hint" }, t("measuredNothing"));
   return [
     element("p", { class: "hint" }, t(`measuredOn.${result.measured_on}`)),
-    element("dl", { class: "tiles" }, MEASUREMENTS.map((m) => tile(m, values[m.key])), stTile(result.st_elevation_mv ?? {})),
+    element(
+      "dl",
+      { class: "tiles" },
+      MEASUREMENTS.map((m) => tile(m, values[m.key])),
+      stTile(result.st_elevation_mv ?? {}),
+    ),
   ];
 }
 
@@ -107,7 +172,8 @@ function withCorrectedQt(values) {
 
 function tile({ label, unit, range }, value) {
   const [low, high] = range ?? [null, null];
-  const verdict = value == null ? "" : low != null && value < low ? "below" : high != null && value > high ? "above" : "";
+  const verdict =
+    value == null ? "" : low != null && value < low ? "below" : high != null && value > high ? "above" : "";
   const words = low == null ? `≤ ${number(high)}` : `${number(low)} – ${number(high)}`;
   return element(
     "div",
@@ -116,7 +182,9 @@ function tile({ label, unit, range }, value) {
     element(
       "dd",
       {},
-      value == null ? element("span", { class: "none" }, t("notMeasurable")) : [element("b", {}, number(value)), ` ${unit}`],
+      value == null
+        ? element("span", { class: "none" }, t("notMeasurable"))
+        : [element("b", {}, number(value)), ` ${unit}`],
       range && element("small", {}, verdict ? `${t(verdict)} · ` : "", t("usual", { range: words })),
     ),
   );
@@ -145,14 +213,21 @@ export function howOf(result, correction) {
     "details",
     { class: "how" },
     element("summary", {}, t("how")),
-    element("dl", {}, rows.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value)))),
+    element(
+      "dl",
+      {},
+      rows.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))),
+    ),
   );
 }
 
 function rowsOfPage(page) {
   const origin = (from) => (from === "pulse" ? t("fromPulse") : t("assumed"));
   const names = new Set(page.leads.map((lead) => lead.lead));
-  const leads = [t("leadsRead", { n: names.size }), page.missing_leads.length ? t("missing", { leads: page.missing_leads.join(", ") }) : ""];
+  const leads = [
+    t("leadsRead", { n: names.size }),
+    page.missing_leads.length ? t("missing", { leads: page.missing_leads.join(", ") }) : "",
+  ];
   return [
     ...(page.layout ? [[t("format"), page.layout]] : []),
     [t("speed"), `${number(page.mm_per_s, page.mm_per_s % 1 ? 1 : 0)} mm/s, ${origin(page.mm_per_s_from)}`],
@@ -164,29 +239,50 @@ function rowsOfPage(page) {
 
 /** The bars of all statements by group; of two models, two bars each. On a narrow screen groups without any stay closed. */
 export function scoresOf(runs, statements, narrow) {
-  const scored = runs.filter((run) => run.scores);
-  if (!scored.length) return element("p", { class: "hint" }, runs[0]?.result?.no_scores_because ?? t("noScores"));
-  return element("div", { class: "groups" }, GROUPS.map((name) => groupOf(name, statements.filter((s) => s.group === name), scored, narrow)));
+  const withScores = runs.filter((run) => run.scores);
+  if (!withScores.length) return element("p", { class: "hint" }, runs[0]?.result?.no_scores_because ?? t("noScores"));
+  const group = (name) =>
+    groupOf(
+      name,
+      statements.filter((statement) => statement.group === name),
+      withScores,
+      narrow,
+    );
+  return element(
+    "div",
+    { class: "groups" },
+    COLUMNS.map((names) => element("div", {}, names.map(group))),
+  );
 }
 
 function groupOf(name, statements, runs, narrow) {
   if (!statements.length) return null;
   const [first] = runs;
-  const rows = statements.toSorted((a, b) => first.scores[b.code] - first.scores[a.code]);
+  const rank = ({ code }) => first.verdicts[code] + first.scores[code]; // what is present, then what is likely
+  const rows = [...statements].sort((a, b) => rank(b) - rank(a));
   const count = rows.filter((s) => first.verdicts[s.code]).length;
   return element(
     "details",
     { class: "group", open: !narrow || count > 0 },
-    element("summary", {}, element("span", { class: "group-name" }, t(`groups.${name}`)), element("span", { class: "group-count" }, t("groupCount", { n: count, all: rows.length }))),
-    element("ul", {}, rows.map((s) => rowOf(s, runs))),
+    element(
+      "summary",
+      {},
+      element("span", { class: "group-name" }, t(`groups.${name}`)),
+      element("span", { class: "group-count" }, t("groupCount", { n: count, all: rows.length })),
+    ),
+    element(
+      "ul",
+      {},
+      rows.map((s) => rowOf(s, runs)),
+    ),
   );
 }
 
-function rowOf({ code, name }, runs) {
+function rowOf({ code }, runs) {
   return element(
     "li",
     { class: runs.some((run) => run.verdicts[code]) ? "row over" : "row" },
-    element("span", { class: "row-name", title: code }, statementName(code, name)),
+    element("span", { class: "row-name", title: code }, statementName(code)),
     runs.map((run) => [bar(run, code), valueOf(run, code, runs.length > 1)]),
   );
 }

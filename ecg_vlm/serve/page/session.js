@@ -8,14 +8,25 @@ let nextId = 1;
 
 /** A picture, or one page of a file. Of each model it keeps one run: answers, scores and the result as JSON. */
 export function newItem(name, data, page = null) {
-  return { id: nextId++, name, data, page, preview: null, correction: null, asIs: false, questions: [], runs: new Map() };
+  return {
+    id: nextId++,
+    name,
+    data,
+    page,
+    preview: null,
+    samplingRate: null,
+    correction: null,
+    asIs: false,
+    questions: [],
+    runs: new Map(),
+  };
 }
 
 /** The picture of an item in the body of a request. */
 export function imageOf(item) {
-  const { name, data, page, preview } = item;
+  const { name, data, page, preview, samplingRate } = item;
   const correction = item.correction && { ...item.correction, size: [preview.width, preview.height] };
-  return { images: [{ name, data }], page, correction };
+  return { images: [{ name, data, sampling_rate: samplingRate }], page, correction };
 }
 
 /** Note that questions are put to a model: they stand there, without answers, until their turn comes. */
@@ -38,7 +49,7 @@ export async function askModel(item, { run, answers }, onChange) {
   onChange("start", run);
   try {
     const options = { scores: !run.scores, stream: true, as_is: item.asIs, view: true, language: currentLanguage() };
-    const body = { ...imageOf(item), model: run.model || null, questions, ...options };
+    const body = { ...imageOf(item), model: run.model, questions, ...options };
     let isComplete = false;
     for await (const { name, data } of postForEvents("/v1/ask", body, run.controller.signal)) {
       receive(run, answers, name, data);
@@ -89,8 +100,8 @@ export function explain(error) {
 
 /** The complete result of a run, as `/v1/ask` would give it for all its questions at once. */
 export function resultOf(run) {
-  const { result: _, ...facts } = run.result;
-  const answers = run.answers.map(({ pending: _pending, names: _names, ...answer }) => answer);
+  const { result: _place, ...facts } = run.result;
+  const answers = run.answers.map(({ pending: _, ...answer }) => answer);
   const request = { ...facts.request, questions: answers.map(({ question }) => question) };
   return { ...facts, request, answers, ...run.scoring };
 }

@@ -19,11 +19,13 @@ const ENGLISH = {
   chooseFiles: "Choose files",
   startHint: "Several at once are fine. Keep the whole sheet in the picture; a slanted or turned one is straightened.",
   promiseReadTitle: "You see what was read",
-  promiseRead: "The sheet is straightened, its leads become millivolts, and rate, intervals, axis and ST elevation are measured on them.",
+  promiseRead:
+    "The sheet is straightened, its leads become millivolts, and rate, intervals, axis and ST elevation are measured on them.",
   promiseCheckTitle: "The answer is checked",
   promiseCheck: "Whatever the model states it is asked again, alone. What it takes back is shown in amber.",
   promiseLocalTitle: "Nothing leaves this machine",
-  promiseLocal: "No other host is contacted, no picture is written to disk, and this session is gone when you close the page.",
+  promiseLocal:
+    "No other host is contacted, no picture is written to disk, and this session is gone when you close the page.",
   dropHere: "Drop to read",
   sheet: "ECG sheet",
   asRead: "As read",
@@ -58,7 +60,10 @@ const ENGLISH = {
   revision: "The model's own words were: {text}",
   notUnderstood: "Not understood",
   measurements: "Measurements",
-  measuredOn: { "digitized leads": "Measured on the leads digitised from the picture", waveform: "Measured on the waveform in the file" },
+  measuredOn: {
+    "digitized leads": "Measured on the leads digitised from the picture",
+    waveform: "Measured on the waveform in the file",
+  },
   measuredNothing: "Nothing could be measured: the leads of this picture could not be read.",
   rate: "Heart rate",
   pr: "PR interval",
@@ -73,7 +78,15 @@ const ENGLISH = {
   below: "below",
   notMeasurable: "not measurable",
   statements: "71 statements",
-  groups: { rhythm: "Rhythm", conduction: "Conduction", infarction: "Infarction", hypertrophy: "Hypertrophy", "ST-T": "ST-T", form: "Form", other: "Overall" },
+  groups: {
+    rhythm: "Rhythm",
+    conduction: "Conduction",
+    infarction: "Infarction",
+    hypertrophy: "Hypertrophy",
+    "ST-T": "ST-T",
+    form: "Form",
+    other: "Overall",
+  },
   calibrated: "Calibrated probabilities; the mark is the threshold of each statement.",
   uncalibrated: "Not calibrated: they rank, but are no probabilities of disease. The mark is at 0.5.",
   notCalibrated: "not calibrated",
@@ -99,10 +112,15 @@ const ENGLISH = {
   missing: "missing: {leads}",
   answeredBy: "Answered by",
   shownToModel: "Shown to the model",
-  views: { picture: "the picture as it is", "digitized leads": "the page drawn anew from its leads", waveform: "the waveform, drawn" },
+  views: {
+    picture: "the picture as it is",
+    "digitized leads": "the page drawn anew from its leads",
+    waveform: "the waveform, drawn",
+  },
   remark: "Remark",
   notDigitized: "Leads not read",
   refusal: "This picture cannot be read",
+  unreadWhy: "The answer is about the picture as it is, and nothing was measured.",
   refusalHelp: "What may help:",
   turnLeft: "Turn left",
   turnRight: "Turn right",
@@ -114,7 +132,8 @@ const ENGLISH = {
   warning: "Warning",
   corners: "Corners",
   crop: "Crop",
-  editorHelp: "Drag the handles to the corners of the sheet, or move them with the arrow keys (with Shift in larger steps).",
+  editorHelp:
+    "Drag the handles to the corners of the sheet, or move them with the arrow keys (with Shift in larger steps).",
   handles: ["Top left", "Top right", "Bottom right", "Bottom left"],
   handleValue: "{x}, {y} pixels",
   editMode: "What to correct",
@@ -130,6 +149,7 @@ const ENGLISH = {
   tokenLead: "It stands in the address that ecg-vlm serve printed, behind #token=.",
   token: "Token",
   continue: "Continue",
+  samplingRate: "Sampling rate, Hz",
   tryAgain: "Try again",
   tryAgainIn: "Try again in {n} s",
   unreachable: "The server cannot be reached. Is ecg-vlm serve still running?",
@@ -158,13 +178,17 @@ const GERMAN = {
   startLead: "Ein Foto, ein Scan, PDF, DICOM oder eine Signaldatei. Hineinziehen, einfügen oder auswählen.",
   photograph: "Foto aufnehmen",
   chooseFiles: "Dateien auswählen",
-  startHint: "Auch mehrere auf einmal. Das ganze Blatt gehört ins Bild; schräge und gedrehte Blätter werden ausgerichtet.",
+  startHint:
+    "Auch mehrere auf einmal. Das ganze Blatt gehört ins Bild; schräge und gedrehte Blätter werden ausgerichtet.",
   promiseReadTitle: "Sie sehen, was gelesen wurde",
-  promiseRead: "Das Blatt wird ausgerichtet, die Ableitungen werden zu Millivolt; darauf werden Frequenz, Zeiten, Achse und ST-Hebung gemessen.",
+  promiseRead:
+    "Das Blatt wird ausgerichtet, die Ableitungen werden zu Millivolt; darauf werden Frequenz, Zeiten, Achse und ST-Hebung gemessen.",
   promiseCheckTitle: "Die Antwort wird geprüft",
-  promiseCheck: "Was das Modell behauptet, wird es noch einmal einzeln gefragt. Was es zurücknimmt, ist gelb unterlegt.",
+  promiseCheck:
+    "Was das Modell behauptet, wird es noch einmal einzeln gefragt. Was es zurücknimmt, ist gelb unterlegt.",
   promiseLocalTitle: "Nichts verlässt diesen Rechner",
-  promiseLocal: "Kein anderer Rechner wird angesprochen, kein Bild gespeichert, und mit dem Schließen der Seite ist die Sitzung fort.",
+  promiseLocal:
+    "Kein anderer Rechner wird angesprochen, kein Bild gespeichert, und mit dem Schließen der Seite ist die Sitzung fort.",
   dropHere: "Loslassen zum Lesen",
   sheet: "EKG-Blatt",
   asRead: "Wie gelesen",
@@ -199,7 +223,10 @@ const GERMAN = {
   revision: "Die eigenen Worte des Modells: {text}",
   notUnderstood: "Nicht verstanden",
   measurements: "Messwerte",
-  measuredOn: { "digitized leads": "Gemessen an den aus dem Bild digitalisierten Ableitungen", waveform: "Gemessen am Signal in der Datei" },
+  measuredOn: {
+    "digitized leads": "Gemessen an den aus dem Bild digitalisierten Ableitungen",
+    waveform: "Gemessen am Signal in der Datei",
+  },
   measuredNothing: "Nichts messbar: Die Ableitungen dieses Bildes konnten nicht gelesen werden.",
   rate: "Herzfrequenz",
   pr: "PQ-Zeit",
@@ -214,9 +241,18 @@ const GERMAN = {
   below: "darunter",
   notMeasurable: "nicht messbar",
   statements: "71 Aussagen",
-  groups: { rhythm: "Rhythmus", conduction: "Erregungsleitung", infarction: "Infarkt", hypertrophy: "Hypertrophie", "ST-T": "ST-T", form: "Form", other: "Insgesamt" },
+  groups: {
+    rhythm: "Rhythmus",
+    conduction: "Erregungsleitung",
+    infarction: "Infarkt",
+    hypertrophy: "Hypertrophie",
+    "ST-T": "ST-T",
+    form: "Form",
+    other: "Insgesamt",
+  },
   calibrated: "Kalibrierte Wahrscheinlichkeiten; der Strich ist die Schwelle der Aussage.",
-  uncalibrated: "Nicht kalibriert: Sie ordnen, sind aber keine Wahrscheinlichkeiten einer Krankheit. Der Strich steht bei 0,5.",
+  uncalibrated:
+    "Nicht kalibriert: Sie ordnen, sind aber keine Wahrscheinlichkeiten einer Krankheit. Der Strich steht bei 0,5.",
   notCalibrated: "nicht kalibriert",
   groupCount: "{n} von {all} vorhanden",
   present: "vorhanden; Schwelle {p}",
@@ -240,10 +276,15 @@ const GERMAN = {
   missing: "es fehlen: {leads}",
   answeredBy: "Antworten von",
   shownToModel: "Dem Modell gezeigt",
-  views: { picture: "das Bild, wie es ist", "digitized leads": "die aus den Ableitungen neu gezeichnete Seite", waveform: "das gezeichnete Signal" },
+  views: {
+    picture: "das Bild, wie es ist",
+    "digitized leads": "die aus den Ableitungen neu gezeichnete Seite",
+    waveform: "das gezeichnete Signal",
+  },
   remark: "Bemerkung",
   notDigitized: "Ableitungen nicht gelesen",
   refusal: "Dieses Bild kann nicht gelesen werden",
+  unreadWhy: "Die Antwort gilt dem Bild, wie es ist, und nichts wurde gemessen.",
   refusalHelp: "Was helfen kann:",
   turnLeft: "Nach links drehen",
   turnRight: "Nach rechts drehen",
@@ -255,7 +296,8 @@ const GERMAN = {
   warning: "Warnung",
   corners: "Ecken",
   crop: "Ausschnitt",
-  editorHelp: "Ziehen Sie die Griffe auf die Ecken des Blattes, oder bewegen Sie sie mit den Pfeiltasten (mit Umschalt in größeren Schritten).",
+  editorHelp:
+    "Ziehen Sie die Griffe auf die Ecken des Blattes, oder bewegen Sie sie mit den Pfeiltasten (mit Umschalt in größeren Schritten).",
   handles: ["Oben links", "Oben rechts", "Unten rechts", "Unten links"],
   handleValue: "{x}, {y} Pixel",
   editMode: "Was berichtigt wird",
@@ -271,6 +313,7 @@ const GERMAN = {
   tokenLead: "Es steht in der Adresse, die ecg-vlm serve ausgegeben hat, hinter #token=.",
   token: "Token",
   continue: "Weiter",
+  samplingRate: "Abtastrate, Hz",
   tryAgain: "Noch einmal",
   tryAgainIn: "Noch einmal in {n} s",
   unreachable: "Der Server ist nicht erreichbar. Läuft ecg-vlm serve noch?",
@@ -285,6 +328,7 @@ const GERMAN = {
 };
 
 const TEXTS = { en: ENGLISH, de: GERMAN };
+let englishNames = {};
 let language = navigator.language.startsWith("de") ? "de" : "en";
 
 export const currentLanguage = () => language;
@@ -295,12 +339,19 @@ export function t(key, values = {}) {
   return typeof text === "string" ? text.replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "") : text;
 }
 
-export function statementName(code, english) {
-  return language === "de" ? (GERMAN_STATEMENTS[code] ?? english) : english.replace(/^an? /, "");
+/** Take the English names of the statements, as the server has them; without the article. */
+export function setStatementNames(statements) {
+  englishNames = Object.fromEntries(statements.map(({ code, name }) => [code, name.replace(/^an? /, "")]));
+}
+
+export function statementName(code) {
+  return (language === "de" && GERMAN_STATEMENTS[code]) || englishNames[code] || code;
 }
 
 export function number(value, digits = 0) {
-  return new Intl.NumberFormat(language, { minimumFractionDigits: digits, maximumFractionDigits: digits }).format(value).replace("-", "−");
+  return new Intl.NumberFormat(language, { minimumFractionDigits: digits, maximumFractionDigits: digits })
+    .format(value)
+    .replace("-", "−");
 }
 
 /** Set the language, and all texts that stand in the HTML. */
