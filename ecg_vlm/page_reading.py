@@ -31,7 +31,7 @@ _LEAST_TRACE_MM = 150.0  # of the rows of a whole page; they are 250 on most
 _LEAST_SYNCHRONY = 0.6  # ECGs have .8 and more, most other pictures .2 and less
 _ENOUGH_NAMES, _LEAST_AGREEMENT = 4, 0.35
 _WIDTH = 1120  # pixels: two tiles of a vision model, each filled
-_STRIP_LEAST_SECONDS, _STRIP_LEAST_SHARE = 3.0, 0.95  # of a lead alone; of its samples
+_STRIP_LEAST_SHARE = 0.95  # of the samples of a lead alone
 _SECONDS = 10.0
 _STRIP_SECONDS = 9.0
 
@@ -96,7 +96,7 @@ def strip_of(page: DigitizedPage) -> RhythmStrip:
     """
     (lead,) = page.leads
     strip = None
-    if lead.seconds >= _STRIP_LEAST_SECONDS and lead.quality >= _LEAST_QUALITY:
+    if lead.quality >= _LEAST_QUALITY:
         present = np.flatnonzero(np.isfinite(lead.millivolts))
         whole = np.interp(np.arange(present[0], present[-1] + 1), present, lead.millivolts[present])
         if present.size >= _STRIP_LEAST_SHARE * whole.size:

@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 
 import ecg_vlm
+from ecg_vlm.answer_file import AnswerFile
 from ecg_vlm.answers import QuestionAnswer
 from ecg_vlm.cli import main
 from ecg_vlm.cli.answer_text import AnswerPrinter
@@ -97,13 +98,22 @@ reader = Reader.load("nano")
 image = open_image(sys.argv[1])
 assert reader.ask(image, ["What is the rhythm?"]) and len(reader.score(image)) == 71
 assert answer_page(reader, open_page(sys.argv[1]), ["Is it AF?"]).answers[0].text
+assert Reader.load(sys.argv[2]).ask(image, ["What is the rhythm?"])  # with an adapter
 assert transformers_logging.is_progress_bar_enabled() and not hub.are_progress_bars_disabled()  # as it was
 assert logging.getLogger("transformers").level == logging.WARNING and warnings.filters
 """
 
 
 def test_no_message_of_a_library_reaches_the_screen_of_a_program(page):
-    command = [sys.executable, "-W", "default", "-c", _PLAIN_PROGRAM, str(page)]
+    command = [
+        sys.executable,
+        "-W",
+        "default",
+        "-c",
+        _PLAIN_PROGRAM,
+        str(page),
+        str(Path(__file__).parent / "v0_1/run"),
+    ]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "TRANSFORMERS_"))}
     process = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
@@ -229,6 +239,15 @@ def test_batch_goes_on_where_it_ended_and_refuses_another_request(page, tmp_path
     assert images == ["a.png", "b.png", "c.png", "b.png"]
 
 
+def test_a_batch_depends_on_how_the_model_was_loaded_too(answers, tmp_path):
+    file, request = tmp_path / "out.jsonl", {**answers.request, "dtype": "bfloat16"}
+    AnswerFile(file, request, resume=False).append(answers.to_json())
+    again = AnswerFile(file, request, resume=True)
+    assert len(again) == 1 and again.has(answers.page.source, answers.page.sha256, 1)
+    with pytest.raises(InputError, match=r"was started with dtype=bfloat16, not None; .* or name a new file"):
+        AnswerFile(file, answers.request, resume=True)
+
+
 def test_words_with_a_star_are_files_and_questions_stay_questions(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert images_and_questions(["scans/*", "page-?.png", "*.tif"]) == (["scans/*", "page-?.png", "*.tif"], [])
@@ -290,5 +309,5 @@ def test_a_model_without_a_calibration_says_so_and_one_beside_a_run_is_used(nano
     curves = {"SR": Curve(slope=1.0, offset=-2.0, threshold=0.25, positives=10)}
     write_calibration(tmp_path / "calibration.json", Calibration("mine", "my pages", {}, ("a", "b"), (), curves))
     scores = Reader(nano.model, nano.processor, name=str(tmp_path)).score(open_image(page), ["SR", "AFIB"])
-    assert scores.calibration == "my pages; 2 records" and scores.codes_as_given() == ("AFIB",)
+    assert scores.calibration == "2 records of my pages" and scores.codes_as_given() == ("AFIB",)
     assert scores.threshold("SR") == pytest.approx(curves["SR"].apply(0.25)) and scores.threshold("AFIB") == 0.5

@@ -14,10 +14,12 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from eval.metrics.signal_to_noise import MOST_DB, signal_to_noise_db
 from recipes.digitizer import training
+from recipes.digitizer.crossings import _ends
 from recipes.digitizer.digitize import _name_strips, digitize
 from recipes.digitizer.grid import find_grid
+from recipes.digitizer.layout import SINGLE_LEAD
 from recipes.digitizer.picture import as_picture
-from recipes.digitizer.refine import fit_pen
+from recipes.digitizer.refine import _without_other_traces, fit_pen
 from recipes.digitizer.result import DigitizedLead, DigitizedPage
 from recipes.digitizer.straighten import straighten
 from recipes.digitizer.traces import Row, _read_pulses
@@ -77,7 +79,7 @@ def case_of() -> Callable[..., Case]:
 
 @pytest.mark.parametrize(
     ("style", "layout", "least_db"),
-    [("clean", "3x4+1R", 19.0), ("scan", "3x4+1R", 18.0), ("photo", "3x4+1R", 17.0), ("clean", "6x2", 22.0)],
+    [("clean", "3x4+1R", 24.0), ("scan", "3x4+1R", 19.0), ("photo", "3x4+1R", 18.0), ("clean", "6x2", 25.0)],
 )
 def test_leads_of_a_page_come_back_in_millivolts(case_of, style: str, layout: str, least_db: float) -> None:
     case = case_of(style, layout)
@@ -146,6 +148,72 @@ def test_speed_and_gain_follow_from_the_pulse(case_of) -> None:
     assert case.decibels() >= 12.0
 
 
+@pytest.mark.parametrize("layout", ["3x4+1R", "12x1"])  # pulses of two steps; rows of chest leads with lower pulses
+def test_chest_leads_at_half_the_gain_are_read_from_the_pulses(case_of, layout: str) -> None:
+    case = case_of("clean", f"{layout},half-chest")
+    for trace in case.geometry.leads:
+        reference, estimate = case.pair(trace)
+        assert np.nanstd(estimate) / reference.std() == pytest.approx(1.0, abs=0.1)
+    assert any("half the gain" in remark for remark in case.page.remarks)
+
+
+def _wave(tip: int, *, from_top: bool, x: int, rows: int = 200) -> NDArray[np.float32]:
+    """Ink (rows, 40) of a wave: two flanks, each three pixels wide, that meet at their tip."""
+    ink = np.zeros((rows, 40), np.float32)
+    for row in range(tip + 1) if from_top else range(tip, rows):
+        apart = min(abs(row - tip) // 8, 5)
+        for flank in (x - apart, x + apart):
+            ink[row, flank - 1 : flank + 2] = 1.0
+    return ink
+
+
+@pytest.mark.parametrize(("upper_tip", "lower_tip"), [(99, 100), (130, 80)])  # one above the other; side by side
+def test_a_stroke_of_two_rows_is_told_apart_by_the_ink_across_it(upper_tip: int, lower_tip: int) -> None:
+    upper, lower = (
+        _wave(upper_tip, from_top=True, x=12),
+        _wave(lower_tip, from_top=False, x=14 if upper_tip < 100 else 26),
+    )
+    lower_end, upper_end = _ends(np.maximum(upper, lower).sum(axis=1), px_per_mm=8.0)
+    assert upper_end == pytest.approx(upper_tip, abs=9) and lower_end == pytest.approx(lower_tip, abs=9)
+
+
+def test_letters_at_a_stroke_do_not_say_where_it_ends() -> None:
+    across = np.full(200, 6.0)
+    across[95:100] = 4.0  # the tips
+    across[40:60] = 30.0  # a name
+    lower_end, upper_end = _ends(across, px_per_mm=8.0)
+    assert 93 <= lower_end <= upper_end <= 102
+
+
+def test_a_lead_whose_baseline_wanders_to_the_next_row_is_not_missing() -> None:
+    x = np.arange(4000) / 16
+    level = np.linspace(20.0, 55.0, x.size)  # passes the level of the next row, whose trace is elsewhere there
+    nothing = np.zeros(x.size, bool)
+    wandering = Row(x, level, 20.0, 0.0, 250.0, np.ones(x.size), nothing)
+    other = Row(x, np.full(x.size, 60.0) - np.linspace(0, 2, x.size), 50.0, 0.0, 250.0, np.ones(x.size), nothing)
+    kept = _without_other_traces(wandering, [wandering, other], 8.0)
+    assert np.isfinite(kept.y).all()
+    follower = Row(x, other.y, 20.0, 0.0, 250.0, np.ones(x.size), nothing)
+    assert np.isnan(_without_other_traces(follower, [follower, other], 8.0).y).mean() > 0.9
+
+
+def test_a_page_that_is_cut_along_a_row_is_refused() -> None:
+    _, image, geometry = picture_of("clean", "3x4+1R")
+    middle = max(trace.baseline_y for trace in geometry.leads)
+    with pytest.raises(InputError, match="edge of the picture"):
+        digitize(image.crop((0, 0, image.width, round(middle) + 4)))
+
+
+def test_one_row_is_a_strip_of_one_lead(case_of) -> None:
+    case = case_of("clean")
+    strip = next(trace for trace in case.geometry.leads if trace.end_sample - trace.start_sample > 4000)
+    top, bottom = round(strip.box[1]), round(strip.box[3])
+    page = digitize(case.image.crop((0, top, case.image.width, bottom)))
+    (lead,) = page.leads
+    assert page.layout == SINGLE_LEAD and lead.lead == strip.lead
+    assert signal_to_noise_db([(case.pair(strip)[0], lead.millivolts)], HIGH_RATE_HZ) >= 15.0
+
+
 def test_a_page_without_a_grid_is_read_at_the_usual_scale_and_says_so(case_of) -> None:
     page = case_of("clean,no-grid").page
     assert not page.grid and page.layout == "3x4+1R" and page.rotation_degrees == 0
@@ -209,7 +277,7 @@ def text_image() -> Image.Image:
 
 @pytest.mark.parametrize("make_image", [blank_image, noise_image, gradient_image, text_image])
 def test_a_picture_without_an_ecg_is_refused(make_image: Callable[[], Image.Image]) -> None:
-    with pytest.raises(InputError, match=r"no ECG traces|no known ECG layout"):
+    with pytest.raises(InputError, match=r"no ECG traces|no known ECG layout|without a heartbeat"):
         digitize(make_image())
 
 

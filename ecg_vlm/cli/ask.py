@@ -30,8 +30,7 @@ DESCRIPTION = (
     "is a diagnosis."
 )
 EXAMPLES = """\
-  ecg-vlm ask photo.jpg "What is the rhythm?" --show as-read.png
-  ecg-vlm ask photo.jpg --report report.pdf
+  ecg-vlm ask photo.jpg "What is the rhythm?" --show as-read.png --report report.pdf
   ecg-vlm ask "scans/**/*.png" report.pdf -q "Is this a normal ECG?" --statements --out answers.jsonl --resume
   ecg-vlm ask photo.jpg --interactive"""
 
@@ -94,7 +93,8 @@ def run(arguments: argparse.Namespace) -> None:
         for place, page in chain([first], pages):
             _answer(reader, page, a, results, len(files) > 1 or a.all_pages)
             show("files", place, len(files))
-        show("files", len(files), len(files))
+        if place < len(files):  # the last ones could not be read
+            show("files", len(files), len(files))
 
 
 def _require_possible(arguments: argparse.Namespace, files: Sequence[Path]) -> None:

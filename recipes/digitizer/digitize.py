@@ -21,6 +21,7 @@ from recipes.digitizer.layout import SINGLE_LEAD, PageLayout, Span, align_rows, 
 from recipes.digitizer.names import find_names
 from recipes.digitizer.network import WEIGHTS, NameNetwork, load_network
 from recipes.digitizer.picture import Picture, as_picture
+from recipes.digitizer.plausibility import shows_beats
 from recipes.digitizer.refine import refine_rows
 from recipes.digitizer.result import DigitizedLead, DigitizedPage
 from recipes.digitizer.straighten import FlatSheet, ink_of, rotate_sheet, sheet_at_scale, straighten
@@ -41,6 +42,7 @@ _STRIP_RATIO = 1.8  # of a strip's length to a column's
 _ALIKE, _ALIKE_RATIO = 0.85, 0.4  # a strip's correlation with its lead's column; what it lacks against another's
 _USUAL_WIDTH_MM = 280.0  # of a page without a grid
 _LEAST_INK_SCALE, _MOST_INK_SCALE = 4, 8  # pixels per mm; narrow waves vanish below, and time is lost above
+_EDGE_MM, _MOST_AT_EDGE = 1.5, 0.08  # of the picture; share of a row's columns there
 _FEWEST_HALF, _HALF_TOLERANCE = 2, 0.12  # rows whose pulses say half the gain; of their height
 _UPRIGHT_NAMES, _UPRIGHT_AGREEMENT = 5, 0.7  # enough names in their places to leave out the other orientations
 _LOW_AGREEMENT = 0.6  # of the names with the layout: worth a remark
@@ -144,9 +146,26 @@ def _digitize_light(upright: Image.Image, network: NameNetwork | None) -> Digiti
     reading = _best_reading(sheet, network)
     if reading.layout is None:
         raise InputError(_no_layout_message(reading, grid))
+    if any(_edge_share(reading.sheet, row) > _MOST_AT_EDGE for row in reading.rows):
+        raise InputError(
+            "a row of traces runs along the edge of the picture, which is cut off; the whole page is needed"
+        )
     rows = refine_rows(reading.ink, _ink_scale(reading.sheet), reading.rows, reading.layout.spans)
     page = _page(replace(reading, rows=tuple(rows)), reading.layout, grid)
+    is_marked = page.gain_from == "pulse" or page.name_count > 0  # letters of a line are alike, as beats are
+    if page.layout == SINGLE_LEAD and not (is_marked and all(map(shows_beats, page.leads))):
+        raise InputError("one row of traces without a heartbeat; check that the picture shows an ECG, and all of it")
     return page if factor == 1 else _mapped(page, factor, (factor - 1) / 2)  # between the centres of the pixels
+
+
+def _edge_share(sheet: FlatSheet, row: Row) -> float:
+    """Share of the row's columns in which its trace is at the picture's edge, or beyond it."""
+    inside = (row.x > row.start) & (row.x < row.end)
+    y = np.where(np.isfinite(row.y), row.y, row.level)
+    px, py = sheet.place(row.x[inside], y[inside])
+    height, width = sheet.picture.shape[1:]
+    nearest = np.minimum(np.minimum(px, width - px), np.minimum(py, height - py))
+    return float((nearest < _EDGE_MM * sheet.picture_scale).mean()) if nearest.size else 0.0
 
 
 def _resize(upright: Image.Image) -> tuple[Image.Image, float]:

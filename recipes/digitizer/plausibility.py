@@ -1,4 +1,5 @@
-"""Whether what was read off a picture can be an ECG: leads of one column show the same beats at the same moments."""
+"""Whether what was read off a picture can be an ECG: leads of one column show the same beats at the same moments, and
+one lead alone shows beats that are alike."""
 
 from __future__ import annotations
 
@@ -8,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
-from recipes.digitizer.result import DigitizedPage
-from render.record import HIGH_RATE_HZ
+from recipes.digitizer.result import DigitizedLead, DigitizedPage
+from render.delineation import complexes_of
+from render.record import HIGH_RATE_HZ, LEADS, EcgRecord
 
 _SMOOTH_S = 0.03  # of the steepness; a QRS complex is 0.08 to 0.12 s long
 _LEAST_SAMPLES = HIGH_RATE_HZ // 2
+_LEAST_ALONE_S = 3.0
 
 
 def synchrony(page: DigitizedPage) -> float:
@@ -48,3 +51,13 @@ def _steepness(millivolts: NDArray[np.float32]) -> NDArray[np.float64]:
     steps = np.minimum(steps, np.percentile(steps, 99)) if steps.size else steps
     result: NDArray[np.float64] = gaussian_filter1d(steps, _SMOOTH_S * HIGH_RATE_HZ)
     return result
+
+
+def shows_beats(lead: DigitizedLead) -> bool:
+    """Whether a lead alone shows complexes of which half at least are alike, as no text and no noise does."""
+    present = np.flatnonzero(np.isfinite(lead.millivolts))
+    if present.size < _LEAST_ALONE_S * HIGH_RATE_HZ:
+        return False
+    whole = np.interp(np.arange(present[0], present[-1] + 1), present, lead.millivolts[present]).astype(np.float32)
+    signal = np.repeat(whole[None], len(LEADS), axis=0)
+    return complexes_of(EcgRecord("", signal, float(HIGH_RATE_HZ), "picture")).beat is not None
