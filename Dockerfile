@@ -25,7 +25,7 @@ RUN NUMBA_CACHE_DIR=/opt/numba python -m ecg_vlm render simulated /page.png \
     && rm -r /page.png /digitized && chmod -R a+rX /opt/numba
 
 USER 10001
-ENV HOME=/tmp NUMBA_CACHE_DIR=/tmp/numba MPLCONFIGDIR=/tmp HF_HUB_OFFLINE=1
+ENV HOME=/tmp NUMBA_CACHE_DIR=/tmp/numba MPLCONFIGDIR=/tmp
 EXPOSE 8571
 STOPSIGNAL SIGINT
 HEALTHCHECK --start-period=60s CMD ["python", "-c", \

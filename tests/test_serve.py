@@ -18,6 +18,7 @@ import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import httpx
 import numpy as np
 import openai
 import pytest
@@ -652,29 +653,27 @@ def test_the_official_client_and_ctrl_c(server, images, png):
 
 
 def _check_ctrl_c(process, url, png):
-    """Four new pages: two are worked on and answered, two wait and are refused, a fifth finds the queue full."""
-    import httpx
-
-    headers = {"authorization": f"Bearer {_TOKEN}"}
+    """Four new pages: two are worked on and answered, two wait and are refused; a fifth finds the queue full."""
+    client = httpx.Client(base_url=url, headers={"authorization": f"Bearer {_TOKEN}"}, timeout=120)
     statuses: dict[int, int] = {}
 
     def ask(number: int) -> None:
         image = {"data": data_uri(png + bytes([number]))}
-        statuses[number] = httpx.post(f"{url}v1/ask", json={"images": [image]}, headers=headers, timeout=60).status_code
+        statuses[number] = client.post("v1/ask", json={"images": [image]}).status_code
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
     for thread in threads:
         thread.start()
+    lines = {"ecg_vlm_queue_running 2.0", "ecg_vlm_queue_waiting 2.0"}
     deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        metrics = httpx.get(f"{url}metrics", headers=headers).text
-        if "ecg_vlm_queue_waiting 2.0" in metrics and "ecg_vlm_queue_running 2.0" in metrics:
-            break
+    while not lines <= {*client.get("metrics").text.splitlines()}:
+        assert time.monotonic() < deadline
     ask(4)
     assert statuses == {4: 429}
     process.send_signal(signal.SIGINT)
     for thread in threads:
         thread.join()
     assert sorted(statuses.values()) == [200, 200, 429, 503, 503]
-    _, errors = process.communicate(timeout=30)
+    client.close()
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 0 and "Traceback" not in errors
