@@ -9,8 +9,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -24,6 +25,7 @@ ANSWER_FIELDS = ("answer", "response", "output", "prediction", "text")
 RECORD_FIELDS = ("record_id", "ecg_id", "id")
 """Names of the field with the record."""
 
+_PTBXL_NAME = re.compile(r"(?:.*/)?0*([1-9]\d*)(?:\.0)?(?:_[hl]r)?(?:\.\w+)?")  # records500/00000/00015_hr
 _LONGEST_CELL = 1 << 27  # characters; the default of the csv module, 131,072, is less than some answers have
 
 
@@ -52,6 +54,14 @@ class AnswerRow:
 def id_text(value: object) -> str:
     """A record id as text; a whole number that a table stored as 15.0 becomes "15"."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+
+
+def matching_ids(ids: Iterable[str], record_ids: Iterable[str]) -> list[str]:
+    """Each id as it is written in `record_ids`: the number of a PTB-XL record for the name of its file, the id itself
+    where it is none of them."""
+    valid = set(record_ids)
+    matches = [(text, _PTBXL_NAME.fullmatch(text)) for text in ids]
+    return [match[1] if match and text not in valid and match[1] in valid else text for text, match in matches]
 
 
 def first_of(fields: Mapping[str, Any], names: tuple[str, ...]) -> Any:

@@ -104,7 +104,7 @@ def _table(**change: object) -> pa.Table:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"SR": None, "WPW": None}, "column SR, WPW missing"),
+        (dict.fromkeys(CODES), "no column is a statement code"),
         ({"record_id": None}, "column record_id missing"),
         ({"SR": [0.1, float("nan")]}, "record 'b', column SR: nan"),
         ({"SR": [0.1, None]}, "record 'b', column SR: nan"),
@@ -170,9 +170,9 @@ def test_answers_come_back(tmp_path: Path) -> None:
     ("line", "message"),
     [
         ("{", "line 2: not JSON"),
-        ("[1]", "line 2: expected a JSON object"),
-        ('{"record_id": "a", "question": "q"}', "line 2: field 'answer'"),
-        ('{"record_id": 7, "question": "q", "answer": "x"}', "line 2: field 'record_id' is 7"),
+        ("[1]", "line 2: needs a JSON object"),
+        ('{"record_id": "a", "question": "q"}', "line 2: needs a text under answer"),
+        ('{"record_id": [7], "question": "q", "answer": "x"}', "line 2: field 'record_id' (or ecg_id, id) is [7]"),
         ('{"record_id": "zz", "question": "q", "answer": "x"}', "'zz' is not among"),
         ('{"record_id": "a", "question": "q", "answer": "x", "parsed": {"present": ["XX"]}}', "contains 'XX'"),
         ('{"record_id": "a", "question": "q", "answer": "x", "parsed": {"present": [["SR"]]}}', "not one of the 71"),
@@ -270,7 +270,7 @@ def test_figures_of_decisions_and_of_probabilities_never_share_a_place(tmp_path:
     calibration = fit(LORA, RECORDS)
     report = _write(tmp_path, LORA, BASE, calibrations={"tuned": calibration})
     first, second = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["systems"]
-    hard = {"f1", "balanced_accuracy", "hamming_loss", "exact_match", "statement_f1"}
+    hard = {"f1", "precision", "recall", "balanced_accuracy", "hamming_loss", "exact_match", "statement_f1"}
     assert set(first["thresholded"]) == hard
     assert not hard & (set(first) | set(first["probabilities"]))
     assert not {"macro_auc", "brier", "fmax", "average_precision"} & set(first["thresholded"])

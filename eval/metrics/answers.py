@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -22,13 +23,16 @@ ECGBENCH_LABELS = ("NORM", "MI", "STTC", "CD", "HYP")
 
 @dataclass(frozen=True)
 class DecisionMetrics:
-    """Figures of decisions: task -> mean over classes of F1 and balanced accuracy, Hamming loss, exact match.
+    """Figures of decisions: task -> mean over classes of F1, precision, recall and balanced accuracy, Hamming loss,
+    exact match.
 
     Attributes:
         statement_f1: of each statement that has a record with and one without it.
     """
 
     f1: dict[str, Interval]
+    precision: dict[str, Interval]
+    recall: dict[str, Interval]
     balanced_accuracy: dict[str, Interval]
     hamming_loss: dict[str, Interval]
     exact_match: dict[str, Interval]
@@ -150,22 +154,32 @@ def refusal_metrics(system: System) -> RefusalMetrics | None:
 
 
 def decision_metrics(
-    truth: Sequence[Sequence[str]], decisions: Sequence[Sequence[str]], sampling: Sampling
+    truth: Sequence[Sequence[str]],
+    decisions: Sequence[Sequence[str]],
+    sampling: Sampling,
+    unscored: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> DecisionMetrics:
     """Figures of the codes that are called present, one sequence per record, against the true ones.
 
     A sub- or superclass is called present as soon as one of its statements is.
+
+    Args:
+        unscored: task -> classes about which nothing is decided; they do not count.
     """
     samples: dict[str, Decisions] = {}
     for task in LABEL_TASKS:
         view = task_view(truth, task)
         if view.has_label.any():
             calls = label_matrix(decisions, task)[0][view.has_label]
+            columns = [i for i, name in enumerate(view.classes) if name not in unscored.get(task, ())]
+            classes = [view.classes[i] for i in columns]
             samples[task] = bootstrap_decisions(
-                view.labels, calls, view.classes, resamples=sampling.resamples, seed=sampling.seed
+                view.labels[:, columns], calls[:, columns], classes, resamples=sampling.resamples, seed=sampling.seed
             )
     return DecisionMetrics(
         f1=macro_intervals({task: s.f1 for task, s in samples.items()}, recentre=True),
+        precision=macro_intervals({task: s.precision for task, s in samples.items()}, recentre=True),
+        recall=macro_intervals({task: s.recall for task, s in samples.items()}, recentre=True),
         balanced_accuracy=macro_intervals({task: s.balanced_accuracy for task, s in samples.items()}, recentre=True),
         hamming_loss=macro_intervals({task: s.hamming_loss for task, s in samples.items()}),
         exact_match=macro_intervals({task: s.exact_match for task, s in samples.items()}),

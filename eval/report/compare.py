@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.metrics.bootstrap import Interval, Sampling
-from eval.metrics.system_metrics import bootstrap_tasks
+from eval.metrics.system_metrics import bootstrap_tasks, macro_differences
 from eval.report.html import TASK_LABELS, template
 from eval.report.write import NO_INTERVAL, interval_lines, table_header
 from eval.storage import REPORT, SCORES, read_evaluation, read_report
@@ -117,15 +117,12 @@ def _pairs(comparable: Sequence[tuple[str, Path]], sampling: Sampling) -> tuple[
     views = {task: task_view(records.statements, task) for task in LABEL_TASKS}
     samples = {
         name: bootstrap_tasks(
-            read_evaluation(folder / SCORES).systems[0].scores_of(records.record_ids), views, sampling
+            read_evaluation(folder / SCORES).systems[0].task_scores(records.record_ids), views, sampling
         )
         for name, folder in with_scores
     }
     (first, _), *others = with_scores
-    return tuple(
-        Pair(first, name, {t: r.auc.minus(samples[name][t].auc).summary().macro for t, r in samples[first].items()})
-        for name, _ in others
-    )
+    return tuple(Pair(first, name, macro_differences(samples[first], samples[name])) for name, _ in others)
 
 
 def _row(report: str, system: object, records: int, where: str) -> ComparisonRow:
