@@ -101,7 +101,7 @@ def records_for(files: Sequence[str], labels: str = "", folds: Sequence[int] = (
             f"{records.record_ids[0]!r}, in the file {min(ids)!r:.60}"
         )
     selection = selection[: limit or len(selection)]
-    dataset = f"{records.dataset}: {len(selection):,} of {len(records.record_ids):,} records, those of {path.name}"
+    dataset = f"{records.dataset}; those in {path.name}, of {len(records.record_ids):,}"
     return replace(records.select(selection), dataset=dataset)
 
 

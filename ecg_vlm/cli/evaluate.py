@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
-from ecg_vlm.cli.arguments import Parser, folds, positive, seed
+from ecg_vlm.cli.arguments import Parser, add_table, folds, positive, seed
 from ecg_vlm.cli.progress import progress_bar, waiting
 from render.errors import InputError
 
@@ -15,7 +16,7 @@ EXTRA = "eval"
 EXAMPLES = """\
   ecg-vlm evaluate runs/mine --compare nano --data pages/test --controls --out report
   ecg-vlm evaluate scores.csv chatbot.jsonl --labels ptbxl:ptb-xl --folds 10 --out theirs
-  ecg-vlm evaluate --from report --out again"""
+  ecg-vlm evaluate --from report --out again --table latex > table.tex"""
 
 
 def add_arguments(parser: Parser) -> None:
@@ -56,6 +57,7 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--calibration", type=Path, help="calibration.json (default: the one beside the model)")
     parser.add_argument("--figures", action="store_true", help="the report's figures as SVG and PDF in OUT/figures too")
+    add_table(parser)
     parser.add_argument("--seed", type=seed, default=0, help="seed of resamples and of shuffled pages")
     parser.add_argument("--resume", action="store_true", help="go on with an evaluation that was interrupted")
     parser.add_argument(
@@ -75,6 +77,7 @@ def run(arguments: argparse.Namespace) -> None:
         from ecg_vlm import evaluation
         from ecg_vlm.pages import load_pages, records_for
         from ecg_vlm.provenance import RESULT_FILES
+        from eval.report.tables import report_tables, table_text
         from eval.report.write import text_table
         from eval.storage import is_report, require_new_report
 
@@ -109,5 +112,6 @@ def run(arguments: argparse.Namespace) -> None:
         from eval.report.figures import write_figures  # imports matplotlib
 
         write_figures(a.out / "figures", report)
-    print(text_table(report))
-    print(f"\nreport: {a.out / 'report.html'}")
+    note = f"{report.records:,} records: {report.dataset}."
+    print(table_text(report_tables(report), a.table, note) if a.table else text_table(report))
+    print(f"\nreport: {a.out / 'report.html'}", file=sys.stderr if a.table else sys.stdout)
