@@ -41,7 +41,7 @@ class Ellipsis:
                 continue
             following = text.words[i + width] if i + width < len(text.words) else BREAK
             pronoun = following == "one"
-            if not pronoun and not (self.reply and following in _SHORT_FORM_ENDS):
+            if not pronoun and following != "?" and not (self.reply and following in _SHORT_FORM_ENDS):
                 continue
             end = i + width + pronoun
             sequence = self._phrase(tuple(text.words[i : i + width]))
