@@ -210,12 +210,12 @@ def _before_cues(sentence: Sequence[Chunk], header: Status | None, status: dict[
 
 def _heads_alternatives(sentence: Sequence[Chunk], n: int) -> bool:
     """Whether a list of alternatives starts at n: "four usual explanations: ...", "options were ..."."""
+    if sentence[n].kind != "colon" and sentence[n].text not in ("are", "were", "include"):
+        return False
     words = [word for chunk in sentence[max(0, n - 4) : n] for word in chunk.text.split()]
     if not words or words[-1] not in _ALTERNATIVES:
         return False
-    return sentence[n].text in ("are", "were", "include") or (
-        sentence[n].kind == "colon" and bool(_SEVERAL & {*words[:-1]})
-    )
+    return sentence[n].kind != "colon" or not _SEVERAL.isdisjoint(words)
 
 
 def _is_transparent(sentence: Sequence[Chunk], n: int, cue: Status | None) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from eval.parser.lexicon import lexicon
 from eval.parser.tokenizer import BREAK, BULLET, word_tuple
@@ -70,9 +71,8 @@ def territories_after(
 
     The list is empty if there are none, or if their adjectives belong to the next noun ("ischemia, inferior Q waves").
     """
-    core = tuple(word for word in noun if word not in _ADJECTIVES | _FUNCTION_WORDS)
-    meanings = lexicon().meanings
-    if not any((adjective, *core) in meanings for adjective in _ADJECTIVES):
+    core = tuple(word for word in noun if word not in _ADJECTIVES and word not in _FUNCTION_WORDS)
+    if not _has_territories(core):
         return [], end
     has_territory = any(word in _ADJECTIVES for word in noun)
     places: list[_Place] = []
@@ -89,6 +89,12 @@ def territories_after(
     if not places:
         return [], end
     return _terms(places, has_territory, core), places[-1].end
+
+
+@lru_cache(maxsize=1 << 12)
+def _has_territories(core: tuple[str, ...]) -> bool:
+    """Whether a noun makes a phrase of the tables with any territory."""
+    return any((adjective, *core) in lexicon().meanings for adjective in _ADJECTIVES)
 
 
 def _terms(places: Sequence[_Place], has_territory: bool, core: tuple[str, ...]) -> list[TerritoryTerm]:
