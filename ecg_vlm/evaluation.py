@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from ecg_vlm.provenance import (
     frozen_calibrations,
     short_name,
     system_names,
+    training,
     tuning,
     versions,
 )
@@ -109,7 +111,8 @@ def evaluate(
             if reader is None:
                 systems.append(load_system(Path(spec), name, records))
             else:
-                systems.append(evaluate_model(reader, name, pages, records, show, work.results(f"system {place}")))
+                system = evaluate_model(reader, name, pages, records, show, work.results(f"system {place}"))
+                systems.append(replace(system, training=training(spec)))
             work.begin()
             write_system(system_folder(out, name, place), systems[-1], records, calibrations.get(name), place)
             if place == 0 and reader is not None:

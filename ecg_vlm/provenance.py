@@ -126,6 +126,19 @@ def tuning(model: str) -> dict[str, object]:
     return {key: getattr(facts, key) for key in keys}
 
 
+def training(model: str) -> str:
+    """What a model was trained on, in a sentence; "" where that is not known here."""
+    nano = "nano was trained on simulated ECGs of this project alone, on no real record"
+    if model == "nano":
+        return nano
+    if not is_run(model):
+        return ""
+    facts = read_run(Path(model))
+    base = f"; {nano}" if facts.base == "nano" else f"; what {facts.base} had learnt before is not known here"
+    records = f"{len(facts.records):,} records and {len(facts.patients):,} patients"
+    return f"tuned from {Path(facts.base).name} with ecg-vlm on {facts.pages:,} pages of {records}{base}"
+
+
 def versions() -> dict[str, str]:
     """Versions of the packages that figures depend on, and the commit."""
     return {name: _version(name) for name in _PACKAGES} | {"commit": commit()}

@@ -74,7 +74,13 @@ def write_system(
     folder: Path, system: System, records: LabelledRecords, calibration: Calibration | None = None, place: int = 0
 ) -> None:
     """Write a system's scores, answers and calibration into `folder`. place: its number in the report."""
-    about = {"name": system.name, "notes": system.notes, "cost": dict(system.cost), "place": place}
+    about = {
+        "name": system.name,
+        "notes": system.notes,
+        "training": system.training,
+        "cost": dict(system.cost),
+        "place": place,
+    }
     if system.has_scores:
         task, scores = next(iter(system.task_scores(records.record_ids).items()))
         write_scores(folder / SCORES, records.record_ids, scores, records, about, task_classes(task))
@@ -177,6 +183,7 @@ def load_system(file: Path, name: str, records: LabelledRecords) -> System:
         _answers_beside(file, records),
         "; ".join([f"scores from {file}", *predictions.notes]),
         class_scores={task: scores[order] for task, scores in predictions.class_scores.items()},
+        training=str(read_scores_file(file).about.get("training", "")) if file.suffix.lower() == ".parquet" else "",
     )
 
 
@@ -260,6 +267,7 @@ def _read_system(folder: Path, records: LabelledRecords, name: str) -> tuple[Sys
         str(about.get("notes", "")),
         cost if isinstance(cost, dict) else {},
         file.class_scores,
+        str(about.get("training", "")),
     )
     place = about.get("place", 0)
     return system, place if isinstance(place, int) else 0

@@ -110,6 +110,7 @@ class System:
         class_scores: task -> (n, c) probabilities of its classes, for a system that scores only the sub- or
             superclasses; NaN as in `scores`.
         notes: one line for the report: what the system is and what it was trained on.
+        training: what it was trained on, in a sentence; "" where that is not known.
         cost: "seconds", "pages_per_second", "device" ...; empty when it was not measured.
     """
 
@@ -120,6 +121,7 @@ class System:
     notes: str = ""
     cost: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
     class_scores: Mapping[str, Floats] = field(default_factory=lambda: _NOTHING)
+    training: str = ""
 
     def __post_init__(self) -> None:
         where = f"system {self.name!r}"

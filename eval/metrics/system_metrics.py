@@ -95,6 +95,7 @@ class SystemMetrics:
     """One system. All but `hard`, `refusals`, `notes` and `cost` come from its probabilities; None or empty without.
 
     Attributes:
+        training: what it was trained on, in a sentence; "" where that is not known.
         unscored: task -> the classes for which it gives no probability, where it gives some; means are over the others.
         macro_auc: per task.
         average_precision: per task.
@@ -126,6 +127,7 @@ class SystemMetrics:
     hard: AnswerMetrics | None = None
     refusals: RefusalMetrics | None = None
     unscored: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    training: str = ""
 
 
 def bootstrap_tasks(
@@ -162,7 +164,7 @@ def system_metrics(
     answers, refusals = answer_metrics(system, records, sampling), refusal_metrics(system)
     cost = dict(system.cost)
     if rankings is None:
-        return SystemMetrics(system.name, system.notes, cost, hard=answers, refusals=refusals)
+        return SystemMetrics(system.name, system.notes, cost, hard=answers, refusals=refusals, training=system.training)
     scores = system.task_scores(records.record_ids)
     unscored = {
         task: tuple(name for name, i in zip(views[task].classes, np.isnan(s[0]), strict=True) if i)
@@ -179,6 +181,7 @@ def system_metrics(
         rocs=rocs(records.statements, scores),
         hard=answers,
         refusals=refusals,
+        training=system.training,
         unscored={task: names for task, names in unscored.items() if names},
     )
     return (

@@ -25,7 +25,10 @@ ONE_COLUMN_MM, TWO_COLUMNS_MM = 89.0, 183.0
 """Widths of figures in a journal of two columns (those of Nature)."""
 FIGURE_FORMATS = ("svg", "pdf")
 
-_MARKERS = {"circle": "o", "square": "s", "diamond": "D", "triangle": "^"}
+_MARKERS = {
+    "circle": "o", "square": "s", "diamond": "D", "triangle": "^", "plus": "P", "wedge": "v", "hexagon": "h",
+    "bar": [(-0.4, -1), (0.4, -1), (0.4, 1), (-0.4, 1)],
+}  # fmt: skip
 _MM_PER_INCH = 25.4
 _ROW_MM = 4.0
 _STYLE = {

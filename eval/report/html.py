@@ -26,6 +26,7 @@ from eval.report.charts import (
     legend_mark,
     panel,
 )
+from eval.report.explanations import EXPLANATIONS
 from eval.report.gallery import Example
 from render.statements import LABEL_TASKS, STATEMENTS, Statement
 
@@ -107,6 +108,7 @@ def report_html(report: Report, examples: Sequence[Example] = ()) -> str:
         costs=costs,
         cost_keys=list(dict.fromkeys(key for system in costs for key in system.cost)),
         meta=_sections(report.meta),
+        explanations=EXPLANATIONS,
         examples=[(example, _data_uri(example.image_png)) for example in examples],
     )
 
