@@ -11,7 +11,8 @@ import io
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -57,11 +58,17 @@ def id_text(value: object) -> str:
 
 
 def matching_ids(ids: Iterable[str], record_ids: Iterable[str]) -> list[str]:
-    """Each id as it is written in `record_ids`: the number of a PTB-XL record for the name of its file, the id itself
-    where it is none of them."""
+    """Each id as it is written in `record_ids`: the number of a PTB-XL record for the name of its file, the path of a
+    record for its last part where no other path has it; the id itself where it is none of them."""
     valid = set(record_ids)
-    matches = [(text, _PTBXL_NAME.fullmatch(text)) for text in ids]
-    return [match[1] if match and text not in valid and match[1] in valid else text for text, match in matches]
+    names = Counter(record_id.rpartition("/")[2] for record_id in valid)
+    paths = {name: path for path in valid if names[name := path.rpartition("/")[2]] == 1}
+    return [text if text in valid else _matching_id(text, valid, paths) for text in ids]
+
+
+def _matching_id(text: str, valid: Set[str], paths: Mapping[str, str]) -> str:
+    number = _PTBXL_NAME.fullmatch(text)
+    return number[1] if number and number[1] in valid else paths.get(text.rpartition("/")[2], text)
 
 
 def first_of(fields: Mapping[str, Any], names: tuple[str, ...]) -> Any:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,15 @@ import pytest
 from ecg_vlm.cli import main
 from ecg_vlm.evaluation import judge_files
 from ecg_vlm.pages import records_for, source_labels
+from eval.answer_files import matching_ids
 from eval.metrics.judge import Report
+from eval.parser.parse import parse
 from eval.prediction_files import read_predictions
 from eval.storage import read_evaluation
 from eval.types import LabelledRecords, task_view
 from render.errors import InputError
+from render.sources.snomed import diagnoses_in
+from render.sources.wfdb_folder import WfdbFolder
 from render.statements import STATEMENTS, task_classes
 
 CODES = tuple(STATEMENTS)
@@ -184,6 +189,43 @@ def test_answers_under_any_name_are_judged(form: str, tmp_path: Path, capsys: py
     assert "fold 10; those in gpt" in text and "50 records" in text and "Macro-AUC" not in text
     hard = json.loads((out / "report.json").read_text())["systems"][0]["hard"]
     assert hard["records"] == 50 and hard["decisions"]["f1"]["all"]["value"] > 0.8
+
+
+def test_ids_are_matched_as_they_are_written_elsewhere() -> None:
+    records = ("15", "a/Q1", "b/Q1", "a/Q2", "007")
+    ids = ["15", "00015_hr", "records100/00000/00015_lr.dat", "Q2", "x/Q2", "Q1", "a/Q1", "007", "16"]
+    expected = ["15", "15", "15", "a/Q2", "a/Q2", "Q1", "a/Q1", "007", "16"]
+    assert matching_ids(ids, records) == expected
+
+
+def test_a_record_has_the_diagnoses_of_its_header(
+    write_wfdb: Callable[..., Path], ecg_mv: np.ndarray, tmp_path: Path
+) -> None:
+    header = write_wfdb(tmp_path / "w", "rec", ecg_mv)
+    with header.open("a") as file:
+        file.write("#Dx: 164889003,39732003\n")
+    record = WfdbFolder(tmp_path / "w").read(0)
+    assert (record.statements, record.unmapped_lines) == (("AFIB",), ("39732003 left axis deviation",))
+    assert WfdbFolder(header).labels(0).statements == ("AFIB",)
+
+
+def test_diagnoses_of_a_challenge_are_labels(tmp_path: Path) -> None:
+    for name, codes in (("Q1", "164889003,39732003"), ("Q2", "426783006, 59118001"), ("Q3", "999")):
+        (tmp_path / f"{name}.hea").write_text(f"{name} 12 500 5000\n#Age: 60\n# Dx: {codes}\n#Rx: 12\n")
+    records = source_labels(f"wfdb:{tmp_path}")
+    assert records.record_ids == ("Q1", "Q2", "Q3")
+    assert records.statements == (("AFIB",), ("CRBBB", "SR"), ())
+    diagnoses = diagnoses_in("#Dx: 39732003,999,164889003")
+    assert diagnoses.unmapped == ("39732003 left axis deviation", "999 not in the table")
+    assert diagnoses_in("#Hx: 164889003") == ((), ())
+    with (files("render.sources") / "snomed.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len({row["code"] for row in rows}) == len(rows) == 133
+    assert all(row["statement"] in {"", *CODES} for row in rows)
+    # A name that the parser reads as one statement is mapped to it, unless the table says why not.
+    for row in rows:
+        present = parse(row["name"]).present
+        assert not row["statement"] or row["why"] or not present or row["statement"] in present, row
 
 
 def test_labels_come_from_ptbxl_without_its_signals(tmp_path: Path) -> None:
