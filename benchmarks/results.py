@@ -25,8 +25,8 @@ def insert_table(report: Path, name: str, page: Path = RESULTS) -> None:
     Raises:
         InputError: When the page has no place of this name, or the report cannot be read.
     """
-    judged = judge(read_evaluation(report))
-    table = table_text(report_tables(judged), "markdown", f"{judged.records:,} records: {judged.dataset}.")
+    figures = judge(read_evaluation(report))
+    table = table_text(report_tables(figures), "markdown", f"{figures.records:,} records: {figures.dataset}.")
     text = page.read_text(encoding="utf-8")
     place = re.compile(rf"(<!-- table {re.escape(name)} -->\n).*?(\n<!-- end -->)", re.DOTALL)
     if not place.search(text):

@@ -29,7 +29,7 @@ COLUMN_NAMES_SUFFIX, RECORD_IDS_SUFFIX = ".columns.txt", ".records.txt"
 _KINDS = {"all": "statements", "subdiagnostic": "subclasses", "superdiagnostic": "superclasses"}
 _OWN_COLUMNS = frozenset({"statements", "fold", "patient_id", "reference"})  # of scores.parquet
 _ROUNDING = 1e-6  # of a sigmoid or softmax in float32
-_NAMED = 8
+_LIST_LENGTH = 8
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class PredictionTable:
     task: str
     columns: tuple[str, ...]
     values: Floats
-    ignored: tuple[str, ...]
+    others: tuple[str, ...]
 
 
 def read_predictions(path: Path, record_ids: Sequence[str] = ()) -> Predictions:
@@ -78,11 +78,11 @@ def predictions_in(table: PredictionTable, path: Path) -> Predictions:
     """The predictions of a table; errors as of `read_predictions`."""
     check_ids(table.record_ids, None, str(path))
     values, form = _probabilities(table, path)
-    ignored = [f"{name}{_hint(name, table.columns)}" for name in table.ignored if name not in _OWN_COLUMNS]
+    unknown_columns = [f"{name}{_hint(name, table.columns)}" for name in table.others if name not in _OWN_COLUMNS]
     missing = [name for name in task_classes(table.task) if name not in table.columns]
     notes = [f"{_KINDS[table.task]}: {form}"]
     notes += [f"no score for {_names(missing)}"] if missing else []
-    notes += [f"ignored: {_names(ignored)}"] if ignored else []
+    notes += [f"ignored: {_names(unknown_columns)}"] if unknown_columns else []
     by_name = dict(zip(table.columns, values.T, strict=True))
     scores = _matrix(by_name, table.task, len(values))
     if table.task == "all":
@@ -155,8 +155,8 @@ def _probabilities(table: PredictionTable, path: Path) -> tuple[Floats, str]:
 
 
 def _names(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(f"{name:.60}" for name in names[:_NAMED]) + more
+    more = f" and {len(names) - _LIST_LENGTH} more" if len(names) > _LIST_LENGTH else ""
+    return ", ".join(f"{name:.60}" for name in names[:_LIST_LENGTH]) + more
 
 
 def _hint(name: str, columns: Sequence[str]) -> str:
@@ -175,7 +175,7 @@ def _id_column(names: Sequence[str], path: Path) -> str:
     return column
 
 
-def _selected(names: Sequence[str], path: Path) -> tuple[str, str, tuple[str, ...], tuple[str, ...]]:
+def _split_columns(names: Sequence[str], path: Path) -> tuple[str, str, tuple[str, ...], tuple[str, ...]]:
     """The column of ids, the task, the columns of its classes, and the other columns."""
     duplicates = [name for name, count in Counter(names).items() if count > 1 and name in {ID, *_class_names()}]
     if duplicates:
@@ -200,7 +200,7 @@ def _csv_table(path: Path) -> PredictionTable:
     if not rows:
         raise InputError(f"{path}: empty; the first line must contain {ID} and the codes that are scored")
     header = rows[0]
-    id_column, task, columns, ignored = _selected(header, path)
+    id_column, task, columns, others = _split_columns(header, path)
     place = {name: i for i, name in enumerate(header)}
     ids, values = [], []
     for number, row in enumerate(rows[1:], 2):
@@ -211,7 +211,7 @@ def _csv_table(path: Path) -> PredictionTable:
         ids.append(row[place[id_column]].strip())
         values.append([_number(row[place[name]], f"{path}: line {number}, column {name}") for name in columns])
     table = np.array(values, dtype=np.float64).reshape(len(ids), len(columns))
-    return PredictionTable(tuple(ids), task, columns, table, ignored)
+    return PredictionTable(tuple(ids), task, columns, table, others)
 
 
 def _csv_rows(path: Path) -> list[list[str]]:
@@ -250,13 +250,13 @@ def read_parquet(path: Path) -> pa.Table:
 
 def table_of(table: pa.Table, path: Path) -> PredictionTable:
     """The predictions in a Parquet table."""
-    id_column, task, columns, ignored = _selected(table.column_names, path)
+    id_column, task, columns, others = _split_columns(table.column_names, path)
     ids = tuple("" if value is None else id_text(value) for value in table[id_column].to_pylist())
     try:
         arrays = [table[name].cast(pa.float64()).to_numpy() for name in columns]
     except pa.ArrowException as error:
         raise InputError(f"{path}: a statement column does not hold numbers ({error}); store probabilities") from error
-    return PredictionTable(ids, task, columns, np.stack(arrays, axis=1).astype(np.float64), ignored)
+    return PredictionTable(ids, task, columns, np.stack(arrays, axis=1).astype(np.float64), others)
 
 
 # --- NumPy
@@ -281,9 +281,9 @@ def _array_table(path: Path, record_ids: Sequence[str]) -> PredictionTable:
             raise InputError(
                 f"{path}: has {count} {what}, but {len(lines)} are named; write {path.with_suffix(f'.{what}.txt').name}"
             )
-    _, task, columns, ignored = _selected([ID, *names], path)
+    _, task, columns, others = _split_columns([ID, *names], path)
     place = [names.index(name) for name in columns]
-    return PredictionTable(tuple(ids), task, columns, np.asarray(values[:, place], dtype=np.float64), ignored)
+    return PredictionTable(tuple(ids), task, columns, np.asarray(values[:, place], dtype=np.float64), others)
 
 
 def _lines_beside(path: Path, suffix: str) -> list[str]:

@@ -148,7 +148,7 @@ class System:
 
     def scores_of(self, record_ids: Sequence[str]) -> Floats:
         """(len(record_ids), 71) probabilities in this order. Raises InputError for a record without any."""
-        rows = self._rows(record_ids if self.scores is None else [], record_ids)
+        rows = self._rows(record_ids, self.scores is not None)
         assert self.scores is not None
         return self.scores[rows]
 
@@ -157,15 +157,15 @@ class System:
 
         Raises InputError for a record without any.
         """
-        rows = self._rows([] if self.has_scores else record_ids, record_ids)
+        rows = self._rows(record_ids, self.has_scores)
         if self.scores is None:
             return {task: scores[rows] for task, scores in self.class_scores.items()}
         by_task = {task: task_scores(self.scores[rows], task) for task in LABEL_TASKS}
         return {task: scores for task, scores in by_task.items() if not np.isnan(scores).all()}
 
-    def _rows(self, unscored: Sequence[str], record_ids: Sequence[str]) -> list[int]:
-        row = {record_id: i for i, record_id in enumerate(self.record_ids)}
-        missing = list(unscored) or [record_id for record_id in record_ids if record_id not in row]
+    def _rows(self, record_ids: Sequence[str], has_scores: bool) -> list[int]:
+        row = {record_id: i for i, record_id in enumerate(self.record_ids)} if has_scores else {}
+        missing = [record_id for record_id in record_ids if record_id not in row]
         if missing:
             raise InputError(
                 f"system {self.name!r}: no scores for {len(missing)} of {len(record_ids)} records, "

@@ -96,9 +96,9 @@ def test_any_subset_of_the_statements_counts_and_the_rest_is_named(tmp_path: Pat
     first, second = report.systems
     for words in ("logits, read through", "no score for AFIB, LVH", "ignored: age, AFIBB (did you mean AFIB?)"):
         assert words in first.notes
-    assert "statements: probabilities" in second.notes and not second.unscored
-    assert first.unscored["all"] == ("AFIB", "LVH") and first.unscored["rhythm"] == ("AFIB",)
-    assert first.unscored["superdiagnostic"] == ("HYP",) and "form" not in first.unscored
+    assert "statements: probabilities" in second.notes and not second.missing_classes
+    assert first.missing_classes["all"] == ("AFIB", "LVH") and first.missing_classes["rhythm"] == ("AFIB",)
+    assert first.missing_classes["superdiagnostic"] == ("HYP",) and "form" not in first.missing_classes
     assert first.statement_auc is not None and second.statement_auc is not None and first.macro_auc is not None
     assert set(second.statement_auc) - set(first.statement_auc) == {"AFIB", "LVH"}
     assert first.statement_auc["SR"].value == pytest.approx(second.statement_auc["SR"].value)
@@ -216,7 +216,7 @@ def test_diagnoses_of_a_challenge_are_labels(tmp_path: Path) -> None:
     assert records.record_ids == ("Q1", "Q2", "Q3")
     assert records.statements == (("AFIB",), ("CRBBB", "SR"), ())
     diagnoses = diagnoses_in("#Dx: 39732003,999,164889003")
-    assert diagnoses.unmapped == ("39732003 left axis deviation", "999 not in the table")
+    assert diagnoses.remainder == ("39732003 left axis deviation", "999 not in the table")
     assert diagnoses_in("#Hx: 164889003") == ((), ())
     with (files("render.sources") / "snomed.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))

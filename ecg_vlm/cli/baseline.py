@@ -104,8 +104,7 @@ def _predict(a: argparse.Namespace) -> None:
     model = train.load(a.name)
     require_empty(a.out)
     ids, signals, _ = _waveforms(a, a.folds)
-    about = {"training": f"{model.request.name}, trained from scratch on {model.request.records:,} records"}
-    write_scores(a.out / "scores.parquet", ids, train.predict(model, signals), about=about)
+    write_scores(a.out / "scores.parquet", ids, train.predict(model, signals))
     print(f"{a.out / 'scores.parquet'}: {len(ids)} records")
 
 

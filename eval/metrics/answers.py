@@ -157,21 +157,21 @@ def decision_metrics(
     truth: Sequence[Sequence[str]],
     decisions: Sequence[Sequence[str]],
     sampling: Sampling,
-    unscored: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    missing_classes: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> DecisionMetrics:
     """Figures of the codes that are called present, one sequence per record, against the true ones.
 
     A sub- or superclass is called present as soon as one of its statements is.
 
     Args:
-        unscored: task -> classes about which nothing is decided; they do not count.
+        missing_classes: task -> classes about which nothing is decided; they do not count.
     """
     samples: dict[str, Decisions] = {}
     for task in LABEL_TASKS:
         view = task_view(truth, task)
         if view.has_label.any():
             calls = label_matrix(decisions, task)[0][view.has_label]
-            columns = [i for i, name in enumerate(view.classes) if name not in unscored.get(task, ())]
+            columns = [i for i, name in enumerate(view.classes) if name not in missing_classes.get(task, ())]
             classes = [view.classes[i] for i in columns]
             samples[task] = bootstrap_decisions(
                 view.labels[:, columns], calls[:, columns], classes, resamples=sampling.resamples, seed=sampling.seed

@@ -96,7 +96,8 @@ class SystemMetrics:
 
     Attributes:
         training: what it was trained on, in a sentence; "" where that is not known.
-        unscored: task -> the classes for which it gives no probability, where it gives some; means are over the others.
+        missing_classes: task -> the classes for which it gives no probability, where it gives some; means are over the
+            others.
         macro_auc: per task.
         average_precision: per task.
         fmax: per task.
@@ -126,7 +127,7 @@ class SystemMetrics:
     neighbours: tuple[ConfusablePair, ...] = ()
     hard: AnswerMetrics | None = None
     refusals: RefusalMetrics | None = None
-    unscored: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    missing_classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     training: str = ""
 
 
@@ -166,7 +167,7 @@ def system_metrics(
     if rankings is None:
         return SystemMetrics(system.name, system.notes, cost, hard=answers, refusals=refusals, training=system.training)
     scores = system.task_scores(records.record_ids)
-    unscored = {
+    missing_classes = {
         task: tuple(name for name, i in zip(views[task].classes, np.isnan(s[0]), strict=True) if i)
         for task, s in scores.items()
     }
@@ -182,7 +183,7 @@ def system_metrics(
         hard=answers,
         refusals=refusals,
         training=system.training,
-        unscored={task: names for task, names in unscored.items() if names},
+        missing_classes={task: names for task, names in missing_classes.items() if names},
     )
     return (
         metrics
@@ -215,7 +216,9 @@ def _with_statements(
     return replace(
         metrics,
         calibrated=_probability_metrics(calibrated.task_scores(records.record_ids), views, sampling),
-        thresholded=decision_metrics(records.statements, codes_above_thresholds(decisions), sampling, metrics.unscored),
+        thresholded=decision_metrics(
+            records.statements, codes_above_thresholds(decisions), sampling, metrics.missing_classes
+        ),
         calibration=calibration.summary(),
     )
 

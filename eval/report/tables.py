@@ -15,7 +15,7 @@ from eval.metrics.bootstrap import Interval
 from eval.metrics.judge import Report
 from eval.report.compare import Comparison
 from eval.report.html import TASK_LABELS
-from eval.report.write import unscored_classes
+from eval.report.write import missing_classes_text
 from render.statements import LABEL_TASKS
 
 TABLE_FORMATS = ("latex", "markdown", "csv")
@@ -64,7 +64,9 @@ def report_tables(report: Report) -> list[ResultTable]:
     sizes = {task: (facts.records, facts.classes - len(facts.left_out)) for task, facts in report.tasks.items()}
     aucs = [TableRow(system.name, system.macro_auc) for system in report.systems if system.macro_auc]
     aucs += [TableRow(d.first, d.macro_auc, d.second) for d in report.differences]
-    note = "".join(f" {system.name}: {unscored_classes(system)}." for system in report.systems if system.unscored)
+    note = "".join(
+        f" {system.name}: {missing_classes_text(system)}." for system in report.systems if system.missing_classes
+    )
     tables = [ResultTable("macro-AUC", aucs, sizes, note)] if aucs else []
     answers = {system.name: system.hard for system in report.systems if system.hard}
     for name in ("F1", "precision", "recall"):

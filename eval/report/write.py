@@ -68,16 +68,16 @@ def text_table(report: Report) -> str:
 def system_facts(system: SystemMetrics) -> list[str]:
     """What else there is to say of a system: its notes, tasks that lack a class, answers, refusals."""
     facts = [system.notes] if system.notes else []
-    facts += [unscored_classes(system)] if system.unscored else []
+    facts += [missing_classes_text(system)] if system.missing_classes else []
     if system.hard:
         share = f"{100 * system.hard.unparsed:.1f} %"
         facts.append(f"{system.hard.answers} answers about {system.hard.records} records; in {share} nothing was read")
     return facts + (list(system.refusals.lines()) if system.refusals else [])
 
 
-def unscored_classes(system: SystemMetrics) -> str:
+def missing_classes_text(system: SystemMetrics) -> str:
     """The number of classes without scores in each task that has any."""
-    counts = ", ".join(f"{TASK_LABELS[task]} {len(names)}" for task, names in system.unscored.items())
+    counts = ", ".join(f"{TASK_LABELS[task]} {len(names)}" for task, names in system.missing_classes.items())
     return f"means leave out the classes without scores: {counts}"
 
 

@@ -26,18 +26,18 @@ class Diagnoses(NamedTuple):
 
     Attributes:
         statements: sorted, each once.
-        unmapped: the diagnoses without a statement, "39732003 left axis deviation".
+        remainder: the diagnoses without a statement, "39732003 left axis deviation".
     """
 
     statements: tuple[str, ...] = ()
-    unmapped: tuple[str, ...] = ()
+    remainder: tuple[str, ...] = ()
 
 
 def diagnoses_in(header: str) -> Diagnoses:
     """The diagnoses in the text of a WFDB header: "#Dx: 164889003,59118001" or "# Dx: ..."."""
     codes = [code for line in _DIAGNOSES.findall(header) for code in re.findall(r"\d+", line, re.ASCII)]
-    unmapped = (f"{code} {_name(code)}" for code in codes if not statements_of([code]))
-    return Diagnoses(statements_of(codes), tuple(unmapped))
+    remainder = (f"{code} {_name(code)}" for code in codes if not statements_of([code]))
+    return Diagnoses(statements_of(codes), tuple(remainder))
 
 
 def _name(code: str) -> str:
@@ -46,8 +46,8 @@ def _name(code: str) -> str:
 
 def statements_of(codes: Iterable[str]) -> tuple[str, ...]:
     """The statements of SNOMED CT codes, sorted, each once."""
-    named = (_table().get(code, ("", ""))[1] for code in codes)
-    return sorted_statements(statement for statement in named if statement)
+    statements = (_table().get(code, ("", ""))[1] for code in codes)
+    return sorted_statements(statement for statement in statements if statement)
 
 
 @cache

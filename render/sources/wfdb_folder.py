@@ -58,7 +58,7 @@ class WfdbFolder:
             sampling_rate=rate,
             source=self.name,
             statements=diagnoses.statements,
-            unmapped_lines=diagnoses.unmapped,
+            unmapped_lines=diagnoses.remainder,
         )
 
     def labels(self, i: int) -> RecordLabels:
