@@ -15,7 +15,7 @@ from PIL import Image
 
 from ecg_vlm.cli import main
 from eval.parser.parse import parse, refusal
-from eval.storage import read_predictions
+from eval.prediction_files import read_predictions
 from recipes import model as models
 from recipes.config import load_recipe
 from recipes.model import load_processor

@@ -53,7 +53,7 @@ def _figures(rows: list[dict[str, str]]) -> tuple[float, float, float, float]:
 
 @pytest.mark.parametrize(
     ("path", "count", "least", "worst_style"),
-    [(ANSWERS, 1300, 0.97, 0.93), (CHAT, 350, 0.97, 0.9), (UNSEEN, 139, 0.9, 0.7)],
+    [(ANSWERS, 1300, 0.97, 0.93), (CHAT, 350, 0.97, 0.9), (UNSEEN, 199, 0.91, 0.75)],
 )
 def test_f1_on_written_answers(
     path: Path, count: int, least: float, worst_style: float, capsys: pytest.CaptureFixture[str]
