@@ -336,12 +336,16 @@ def _meta(model: str, pages: Pages, seed: int) -> dict[str, object]:
             "pages": len(pages.rows),
             "sources": ", ".join(sorted(set(pages.rows["source"]))),
         },
+        "seed": seed,
+        "versions": versions(),
+    }
+    if model.endswith(RESULT_FILES):
+        return meta
+    meta |= {
         "decoding": {"greedy": "yes", "max_new_tokens": _MAX_NEW_TOKENS, "question": OPEN_QUESTION},
         "scores": {
             "P(present)": "softmax over the first tokens of Yes and No",
             "statements": len(STATEMENTS),
-            "seed": seed,
         },
-        "versions": versions(),
     }
     return meta | ({"tuning": facts} if (facts := tuning(model)) else {})

@@ -91,7 +91,11 @@ def records_for(files: Sequence[str], labels: str = "", folds: Sequence[int] = (
         records = labels_in(path)
         if records is None:
             raise InputError(f"{path}: has no labels; name their source: --labels ptbxl:DIR, or --data PAGES")
-        return records.select(range(limit or len(records.record_ids)))
+        numbers = records.folds or (None,) * len(records.record_ids)
+        selection = [i for i, fold in enumerate(numbers) if not folds or fold in folds]
+        if not selection:
+            raise InputError(f"{path}: no record in fold {', '.join(map(str, folds))}; choose other --folds")
+        return records.select(selection[: limit or len(selection)])
     records = source_labels(labels, folds)
     ids = set(matching_ids(records_in(path), records.record_ids)) or set(records.record_ids)
     selection = [i for i, record_id in enumerate(records.record_ids) if record_id in ids]

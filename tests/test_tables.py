@@ -7,6 +7,7 @@ import io
 import json
 import re
 import runpy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,16 +32,18 @@ RECORDS = LabelledRecords(tuple(map(str, range(N))), LABELS, "made-up records")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A report on three systems: all statements, all but AFIB, and answers in words alone."""
+    """A report on four systems: all statements, all but AFIB, and two with answers in words alone."""
     out = tmp_path_factory.mktemp("report")
     random = np.random.default_rng(0)
     part = random.random((N, 71))
     part[:, CODES.index("AFIB")] = np.nan
     answers = tuple(read_answer(str(i), "", "AFIB" if i % 2 else "sinus rhythm") for i in range(30))
+    better = tuple(replace(answer, present=LABELS[int(answer.record_id)]) for answer in answers)
     systems = (
         System("a_b & 50 %", RECORDS.record_ids, random.random((N, 71))),
         System("part|", RECORDS.record_ids, part),
         System("words", RECORDS.record_ids, None, answers),
+        System("better words", RECORDS.record_ids, None, better),
     )
     evaluation = Evaluation("tables", RECORDS, systems)
     write_evaluation(out, evaluation)
@@ -79,8 +82,12 @@ def test_csv_has_every_figure_to_the_last_digit(report: Report) -> None:
     (first,) = [row for row in rows if (row["system"], row["minus"], row["task"]) == ("a_b & 50 %", "", "all")]
     auc = (report.systems[0].macro_auc or {})["all"]
     assert float(first["value"]) == auc.value and float(first["low95"]) == auc.low95 and first["records"] == "40"
-    (difference,) = [row for row in rows if row["minus"] and row["task"] == "all"]
+    (difference,) = [row for row in rows if row["minus"] == "part|" and row["task"] == "all"]
     assert float(difference["high95"]) == report.differences[0].macro_auc["all"].high95
+    (words,) = [row for row in rows if row["minus"] == "better words" and row["task"] == "all"]
+    f1 = report.answer_differences[0].f1["all"]
+    figures = [system.hard.decisions.f1["all"].value for system in report.systems if system.hard]
+    assert float(words["value"]) == f1.value == pytest.approx(figures[0] - figures[1]) and f1.high95 < 0
     assert {row["metric"] for row in rows} == {
         "macro-AUC",
         *(f"macro {name} of answers in words" for name in ("F1", "precision", "recall")),

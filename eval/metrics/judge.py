@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
+from eval.metrics.answers import f1_differences
 from eval.metrics.bootstrap import Interval, Rankings, Sampling
 from eval.metrics.calibration import Calibration
 from eval.metrics.controls import Control, ControlMetrics, control_metrics
@@ -75,6 +76,15 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class AnswerDifference:
+    """Paired difference of the macro F1 of answers in words, `first` minus `second`, per task."""
+
+    first: str
+    second: str
+    f1: dict[str, Interval]
+
+
+@dataclass(frozen=True)
 class Report:
     """All figures of an evaluation; the contents of `report.json`.
 
@@ -85,6 +95,7 @@ class Report:
         warnings: what makes figures too good, such as a calibration that was fitted on judged records, or a control
             that stays above chance.
         controls: of the first system.
+        answer_differences: of the first system with answers in words to the others that answer about the same records.
     """
 
     title: str
@@ -105,6 +116,7 @@ class Report:
     resamples: int
     seed: int
     meta: dict[str, object]
+    answer_differences: tuple[AnswerDifference, ...] = ()
 
     def to_json(self) -> str:
         """The report as JSON text; undefined figures are null."""
@@ -160,6 +172,7 @@ def judge(evaluation: Evaluation, *, resamples: int = 1000, seed: int = 0) -> Re
         resamples=resamples,
         seed=seed,
         meta=dict(evaluation.meta),
+        answer_differences=_answer_differences(systems, records, sampling),
     )
 
 
@@ -245,6 +258,14 @@ def _overlap_warnings(calibrations: Mapping[str, Calibration], records: Labelled
 def _difference(pair: tuple[str, str], samples: TaskSamples) -> Difference:
     first, second = samples[pair[0]], samples[pair[1]]
     return Difference(*pair, macro_differences(first, second))
+
+
+def _answer_differences(
+    systems: Sequence[System], records: LabelledRecords, sampling: Sampling
+) -> tuple[AnswerDifference, ...]:
+    answering = [system for system in systems if system.answers]
+    pairs = ((other, f1_differences(answering[0], other, records, sampling)) for other in answering[1:])
+    return tuple(AnswerDifference(answering[0].name, other.name, f1) for other, f1 in pairs if f1)
 
 
 def _control_warnings(controls: Sequence[ControlMetrics]) -> tuple[str, ...]:

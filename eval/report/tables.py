@@ -74,6 +74,8 @@ def report_tables(report: Report) -> list[ResultTable]:
             TableRow(system, getattr(hard.decisions, name.lower()), records=hard.records)
             for system, hard in answers.items()
         ]
+        if name == "F1":
+            rows += [TableRow(d.first, d.f1, d.second) for d in report.answer_differences]
         tables += [ResultTable(f"macro {name} of answers in words", rows)] if rows else []
     return tables
 

@@ -56,6 +56,9 @@ def text_table(report: Report) -> str:
         lines += interval_lines(control.name, control.macro_auc, width)
     for system in report.systems:
         lines += _word_lines(system, width) if system.hard and not system.macro_auc else []
+    for answers in report.answer_differences:
+        title = f"{answers.first} minus {answers.second}, F1 of answers in words"
+        lines += ["", title, *interval_lines("", answers.f1, width, "+")]
     sizes = [f"{t.records} ({t.classes - len(t.left_out)})" for t in report.tasks.values()]
     lines += ["", f"{'records (classes)':<{width}}" + "".join(f"{size:>11}" for size in sizes)]
     for system in report.systems:
