@@ -30,6 +30,7 @@ _KINDS = {"all": "statements", "subdiagnostic": "subclasses", "superdiagnostic":
 _OWN_COLUMNS = frozenset({"statements", "fold", "patient_id", "reference"})  # of scores.parquet
 _ROUNDING = 1e-6  # of a sigmoid or softmax in float32
 _LIST_LENGTH = 8
+_MOST_HINTS = 200  # each is compared with all codes
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,13 @@ def predictions_in(table: PredictionTable, path: Path) -> Predictions:
     """The predictions of a table; errors as of `read_predictions`."""
     check_ids(table.record_ids, None, str(path))
     values, form = _probabilities(table, path)
-    unknown_columns = [f"{name}{_hint(name, table.columns)}" for name in table.others if name not in _OWN_COLUMNS]
+    unknown_columns = [name for name in table.others if name not in _OWN_COLUMNS]
+    hints = {name: hint for name in unknown_columns[:_MOST_HINTS] if (hint := _hint(name, table.columns))}
+    unknown_columns.sort(key=lambda name: name not in hints)  # misspelt codes first, where they are seen
     missing = [name for name in task_classes(table.task) if name not in table.columns]
     notes = [f"{_KINDS[table.task]}: {form}"]
     notes += [f"no score for {_names(missing)}"] if missing else []
+    unknown_columns = [f"{name}{hints.get(name, '')}" for name in unknown_columns]
     notes += [f"ignored: {_names(unknown_columns)}"] if unknown_columns else []
     by_name = dict(zip(table.columns, values.T, strict=True))
     scores = _matrix(by_name, table.task, len(values))
@@ -127,10 +131,11 @@ def _task_of(names: Iterable[str], path: Path) -> str:
     counts = {task: len(columns & set(task_classes(task))) for task in _KINDS}
     task = max(counts, key=lambda key: counts[key])
     if not counts[task]:
-        hint = next((h for name in names if (h := did_you_mean(name, STATEMENTS))), "")
+        names = list(names)
+        hint = next((h for name in names[:_LIST_LENGTH] if (h := did_you_mean(name, STATEMENTS))), "")
         raise InputError(
             f"{path}: no column is a statement code, a subclass or a superclass (columns are "
-            f"{_names(list(names)) or 'missing'}){hint or '; ecg-vlm list statements shows the codes'}"
+            f"{_names(names) or 'missing'}){hint or '; ecg-vlm list statements shows the codes'}"
         )
     return task
 
@@ -268,8 +273,9 @@ def _array_table(path: Path, record_ids: Sequence[str]) -> PredictionTable:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
         if values.ndim != 2 or values.dtype.kind not in "fiu":
             raise ValueError(f"it is an array of {values.dtype} and shape {values.shape}, not a table of numbers")
-    except (OSError, ValueError, EOFError, AttributeError) as error:
-        raise InputError(f"{path}: not an array of records and classes ({error})") from error
+    except Exception as error:  # the header is a Python literal: a damaged one raises whatever Python's parser does
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: not an array of records and classes ({reason:.200})") from error
     names = _lines_beside(path, COLUMN_NAMES_SUFFIX)
     if not names:
         raise InputError(

@@ -94,7 +94,7 @@ def test_any_subset_of_the_statements_counts_and_the_rest_is_named(tmp_path: Pat
     whole = _csv(tmp_path / "whole.csv", CODES, _sigmoid(logits), name="ecg_id")
     report = _judge(tmp_path / "r", file, whole)
     first, second = report.systems
-    for words in ("logits, read through", "no score for AFIB, LVH", "ignored: age, AFIBB (did you mean AFIB?)"):
+    for words in ("logits, read through", "no score for AFIB, LVH", "ignored: AFIBB (did you mean AFIB?), age"):
         assert words in first.notes
     assert "statements: probabilities" in second.notes and not second.missing_classes
     assert first.missing_classes["all"] == ("AFIB", "LVH") and first.missing_classes["rhythm"] == ("AFIB",)
