@@ -132,10 +132,11 @@ def read_evaluation(path: Path, records: LabelledRecords | None = None) -> Evalu
     if path.is_file() and path.name not in (SCORES, ANSWERS):
         raise InputError(f"{path}: must be named {SCORES} or {ANSWERS}")
     records = records or _labels(folder)
-    first, _ = _read_system(folder, records, folder.resolve().name)
     report = read_report(folder / REPORT) if path.is_dir() and (folder / REPORT).is_file() else {}
+    facts = _facts_of_systems(folder, report)
+    first, _ = _read_system(folder, records, facts.get(folder, {"name": folder.resolve().name}))
     folders = _subfolders(path, "compared")
-    others = [_read_system(p, records, p.name) for p in folders]
+    others = [_read_system(p, records, facts.get(p, {"name": p.name})) for p in folders]
     systems = (first, *(system for system, _ in sorted(others, key=lambda pair: pair[1])))
     homes = {first.name: folder, **{system.name: p for (system, _), p in zip(others, folders, strict=True)}}
     controls = {p.name: p for p in _subfolders(path, "controls")}
@@ -201,9 +202,9 @@ def answers_about(file: Path, records: LabelledRecords) -> tuple[tuple[Answer, .
     """
     answers = read_answers(file)
     ids = matching_ids([answer.record_id for answer in answers], records.record_ids)
-    valid = set(records.record_ids)
+    valid = dict(zip(records.record_ids, records.statements, strict=True))
     own = [
-        replace(answer, record_id=record_id)
+        replace(answer, record_id=record_id, statements=valid.get(record_id))  # so that they can be judged again
         for answer, record_id in zip(answers, ids, strict=True)
         if record_id in valid or answer.unreadable
     ]
@@ -251,16 +252,26 @@ def _labels(folder: Path) -> LabelledRecords:
     )
 
 
-def _read_system(folder: Path, records: LabelledRecords, name: str) -> tuple[System, int]:
-    """A system and its place in the report."""
+def _facts_of_systems(folder: Path, report: Mapping[str, Any]) -> dict[Path, Mapping[str, Any]]:
+    """Folder of each system -> its "name", "notes", "training" and "place", as the report states them: the only place
+    for those of a system that answers in words."""
+    systems = report.get("systems")
+    facts = [system for system in systems if isinstance(system, dict)] if isinstance(systems, list) else []
+    return {
+        system_folder(folder, str(system.get("name", "")), place): {"name": folder.name, **system, "place": place}
+        for place, system in enumerate(facts)
+    }
+
+
+def _read_system(folder: Path, records: LabelledRecords, facts: Mapping[str, Any]) -> tuple[System, int]:
+    """A system and its place in the report. facts: of `_facts_of_systems`, for what the scores do not say."""
     answers = _answers_beside(folder / SCORES, records)
-    if not (folder / SCORES).is_file():
-        return System(name, records.record_ids, None, answers), 0
-    file = read_scores_file(folder / SCORES)
-    about = file.about
+    has_scores = (folder / SCORES).is_file()
+    file = read_scores_file(folder / SCORES) if has_scores else ScoresFile(records.record_ids, None)
+    about = {**facts, **file.about}
     cost = about.get("cost")
     system = System(
-        str(about.get("name", name)),
+        str(about["name"]),
         file.record_ids,
         file.scores,
         answers,

@@ -188,6 +188,7 @@ def test_answers_under_any_name_are_judged(form: str, tmp_path: Path, capsys: py
     assert "1 of 50 readable pages are refused wrongly" in text and "10 about other records left out" in text
     assert "fold 10; those in gpt" in text and "50 records" in text and "Macro-AUC" not in text
     hard = json.loads((out / "report.json").read_text())["systems"][0]["hard"]
+    assert [s.name for s in read_evaluation(out).systems] == ["gpt"]
     assert hard["records"] == 50 and hard["decisions"]["f1"]["all"]["value"] > 0.8
 
 
