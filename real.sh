@@ -19,3 +19,5 @@ rm -rf "$out/resnet1d_wang" "$out/report"
 ecg-vlm baseline predict "$out/cnn" --data "$data" --folds 9 --out "$out/resnet1d_wang" "${limit[@]}"
 ecg-vlm evaluate "$out/run" --compare nano --compare "$out/resnet1d_wang/scores.parquet" --data "$out/held-out" \
     --controls-source "$data" --out "$out/report"
+# The report's table goes into docs/results.md; not after a trial.
+[[ ${limit[*]} ]] || python benchmarks/results.py "$out/report" real

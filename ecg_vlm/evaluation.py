@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,13 +18,14 @@ from numpy.typing import NDArray
 from ecg_vlm.control_pages import AlteredPages, altered_pages
 from ecg_vlm.pages import Pages
 from ecg_vlm.provenance import (
-    SCORE_FILES,
+    RESULT_FILES,
     calibration_path,
     contamination,
     evaluation_request,
     frozen_calibrations,
     short_name,
     system_names,
+    training,
     tuning,
     versions,
 )
@@ -79,10 +81,8 @@ def evaluate(
     """Judge `model`, and the systems it is compared with, on `pages`; write the report into `out`.
 
     Args:
-        model: "nano", run folders, hub ids, `scores.parquet` or CSV files; the model's difference to each is
-            reported.
-        compare: "nano", run folders, hub ids, `scores.parquet` or CSV files; the model's difference to each is
-            reported.
+        model: "nano", the folder of a run, a hub id, or a file of predictions or answers (`eval.storage.load_system`).
+        compare: more of these; the model's difference to each is reported.
         force: judge even on records the model was tuned on.
         controls: score altered pages too; controls_source: of the records that the pages were rendered from, for
             the controls that render them again.
@@ -107,11 +107,12 @@ def evaluate(
         systems: list[System] = []
         control_scores: tuple[Control, ...] = ()
         for place, (spec, name) in enumerate(names.items()):
-            reader = None if spec.endswith(SCORE_FILES) else _load(spec)
+            reader = None if spec.endswith(RESULT_FILES) else _load(spec)
             if reader is None:
                 systems.append(load_system(Path(spec), name, records))
             else:
-                systems.append(evaluate_model(reader, name, pages, records, show, work.results(f"system {place}")))
+                system = evaluate_model(reader, name, pages, records, show, work.results(f"system {place}"))
+                systems.append(replace(system, training=training(spec)))
             work.begin()
             write_system(system_folder(out, name, place), systems[-1], records, calibrations.get(name), place)
             if place == 0 and reader is not None:
@@ -169,6 +170,33 @@ def _scores_and_texts(reader: Reader, pages: Pages, rows: range) -> dict[str, An
     return {"scores": scores, "texts": list(texts), "seconds": time.monotonic() - start_time}
 
 
+def judge_files(
+    files: Sequence[str], records: LabelledRecords, out: Path, *, force: bool = False, seed: int = 0
+) -> Report:
+    """Judge files of predictions and answers on `records`, without pages and without a model; write the report into
+    `out`.
+
+    Args:
+        files: the first one's difference to each other is reported; see `eval.storage.load_system`.
+        force: judge even on records that a calibration beside a file was fitted on.
+
+    Raises:
+        InputError: For what is missing or damaged.
+    """
+    names = system_names(files)
+    evaluation = Evaluation(
+        title=f"{', '.join(names.values())} on {len(records.record_ids):,} records",
+        records=records,
+        systems=tuple(load_system(Path(spec), name, records) for spec, name in names.items()),
+        calibrations=frozen_calibrations(names, records, force=force),
+        contamination=tuple(contamination(spec, records, force) for spec in names),
+        meta={"data": records.dataset, "files": dict(names), "seed": seed, "versions": versions()},
+    )
+    with exclusive(out):
+        write_evaluation(out, evaluation)
+        return _report(out, evaluation, None, seed)
+
+
 def rejudge(path: Path, out: Path, *, pages: Pages | None = None, seed: int = 0) -> Report:
     """Make the report again from a report's folder, a `scores.parquet` or an `answers.jsonl`; no model, no torch.
 
@@ -206,7 +234,7 @@ def calibrate(
     records = pages.labelled_records()
     contamination(model, records, force)
     name = short_name(model)
-    if model.endswith(SCORE_FILES):
+    if model.endswith(RESULT_FILES):
         system = load_system(Path(model), name, records)
     else:
         scores = score_images(_load(model), lambda row: pages.rows[row]["image"], len(pages.rows), name, show)
@@ -241,8 +269,8 @@ def score_images(
 
 
 def _check_controls(model: str, controls: bool, source: str) -> None:
-    if controls and model.endswith(SCORE_FILES):
-        raise InputError(f"--controls: {model} is a file of scores; altered pages need the model itself")
+    if controls and model.endswith(RESULT_FILES):
+        raise InputError(f"--controls: {model} is a file of results; altered pages need the model itself")
     if source and not controls:
         raise InputError("--controls-source: is of use with --controls only; add --controls")
 
@@ -308,12 +336,16 @@ def _meta(model: str, pages: Pages, seed: int) -> dict[str, object]:
             "pages": len(pages.rows),
             "sources": ", ".join(sorted(set(pages.rows["source"]))),
         },
+        "seed": seed,
+        "versions": versions(),
+    }
+    if model.endswith(RESULT_FILES):
+        return meta
+    meta |= {
         "decoding": {"greedy": "yes", "max_new_tokens": _MAX_NEW_TOKENS, "question": OPEN_QUESTION},
         "scores": {
             "P(present)": "softmax over the first tokens of Yes and No",
             "statements": len(STATEMENTS),
-            "seed": seed,
         },
-        "versions": versions(),
     }
     return meta | ({"tuning": facts} if (facts := tuning(model)) else {})

@@ -1,15 +1,19 @@
-"""The held-out pages of a data set, as an evaluation uses them."""
+"""What an evaluation judges on: the held-out pages of a data set, or the labels of records alone."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from eval.answer_files import matching_ids
+from eval.storage import labels_in, records_in
 from eval.types import LabelledRecords
 from render.dataset.parquet import open_dataset
 from render.errors import InputError
 from render.sources.ptbxl import LABELS_DIFFER
+from render.sources.registry import open_source, record_labels
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,60 @@ def load_pages(folder: str, folds: Sequence[int] = (), limit: int = 0) -> Pages:
     if not readable:
         raise InputError(f"{folder}: no page in fold {', '.join(map(str, folds))}; choose other --folds")
     return Pages(rows.select(readable), folder, tuple(readable), rows.select(unreadable) if unreadable else ())
+
+
+def records_for(files: Sequence[str], labels: str = "", folds: Sequence[int] = (), limit: int = 0) -> LabelledRecords:
+    """The records that files of results are judged on: those of the first file that have labels.
+
+    Args:
+        labels: a source of records, such as ptbxl:DIR; without one the labels in the first file count.
+        folds: of PTB-XL.
+        limit: the number of first records; 0 for all.
+
+    Raises:
+        InputError: When there are no labels, or none for a record of the file.
+    """
+    path = Path(files[0])
+    if not labels:
+        records = labels_in(path)
+        if records is None:
+            raise InputError(f"{path}: has no labels; name their source: --labels ptbxl:DIR, or --data PAGES")
+        numbers = records.folds or (None,) * len(records.record_ids)
+        selection = [i for i, fold in enumerate(numbers) if not folds or fold in folds]
+        if not selection:
+            raise InputError(f"{path}: no record in fold {', '.join(map(str, folds))}; choose other --folds")
+        return records.select(selection[: limit or len(selection)])
+    records = source_labels(labels, folds)
+    ids = set(matching_ids(records_in(path), records.record_ids)) or set(records.record_ids)
+    selection = [i for i, record_id in enumerate(records.record_ids) if record_id in ids]
+    if not selection:
+        raise InputError(
+            f"{path}: none of its {len(ids)} records is in {records.dataset}; there a record is called "
+            f"{records.record_ids[0]!r}, in the file {min(ids)!r:.60}"
+        )
+    selection = selection[: limit or len(selection)]
+    dataset = f"{records.dataset}; those in {path.name}, of {len(records.record_ids):,}"
+    return replace(records.select(selection), dataset=dataset)
+
+
+def source_labels(spec: str, folds: Sequence[int] = ()) -> LabelledRecords:
+    """The labels of a source of records; of PTB-XL, without the records whose labels differ between its versions.
+
+    spec: as of `render.sources.registry.open_source`.
+    """
+    source = open_source(spec, folds=folds or None)
+    labels = [
+        each for each in record_labels(source) if not (each.source == "ptbxl" and each.record_id in LABELS_DIFFER)
+    ]
+    return LabelledRecords(
+        tuple(each.record_id for each in labels),
+        tuple(each.statements for each in labels),
+        f"{spec}{', fold ' if folds else ''}{', '.join(map(str, folds))}",
+        noun="records",
+        folds=tuple(each.fold for each in labels),
+        patients=tuple(each.patient_id for each in labels),
+        references=tuple(each.report for each in labels),
+    )
 
 
 def _reference(dialogues: Sequence[Mapping[str, Any]], report: str) -> str:

@@ -9,14 +9,15 @@ from pathlib import Path
 
 from ecg_vlm.pages import Pages
 from eval.metrics.calibration import CALIBRATION_FILE, Calibration, read_calibration
+from eval.storage import ANSWERS, SCORES
 from eval.types import LabelledRecords
 from recipes.run_folder import is_run, read_run
 from render.dataset.parquet import dataset_digest
 from render.errors import InputError
 from render.io import text_digest
 
-SCORE_FILES = (".parquet", ".csv")
-"""Suffixes of files of scores, which may be named in place of a model."""
+RESULT_FILES = (".parquet", ".csv", ".tsv", ".npy", ".json", ".jsonl")
+"""Suffixes of files of predictions and of answers, which may be named in place of a model."""
 
 _PACKAGES = ("ecg-vlm", "torch", "transformers", "peft", "trl", "numpy")
 _REMEDY = "judge other pages (--folds, --data), or add --force, and the report will have a warning"
@@ -28,8 +29,8 @@ def contamination(model: str, records: LabelledRecords, force: bool) -> str:
     Raises:
         InputError: When it was, unless `force` is true.
     """
-    if model.endswith(SCORE_FILES):
-        return f"{model}: not checked; a file of scores does not say what its model was trained on"
+    if model.endswith(RESULT_FILES):
+        return f"{model}: not checked; a file does not say what its model was trained on"
     if not is_run(model):
         return f"{model}: not checked; only runs of ecg-vlm finetune say what they were tuned on"
     facts = read_run(Path(model))
@@ -61,15 +62,15 @@ def short_name(spec: str) -> str:
         return "nano, untuned"
     if is_run(path):
         return f"{Path(read_run(path).base).name}, tuned"
-    if path.suffix == ".csv":
-        return path.stem
-    return path.parent.name if path.suffix == ".parquet" else path.name
+    if path.name in (SCORES, ANSWERS):
+        return path.resolve().parent.name
+    return path.stem if spec.endswith(RESULT_FILES) else path.name
 
 
 def calibration_path(spec: str) -> Path | None:
     """Where a system's calibration is: in its run's folder, or beside its scores; None for any other model."""
     path = Path(spec)
-    if spec.endswith(SCORE_FILES):
+    if spec.endswith(RESULT_FILES):
         return path.with_name(CALIBRATION_FILE)
     return path / CALIBRATION_FILE if is_run(path) else None
 
@@ -123,6 +124,19 @@ def tuning(model: str) -> dict[str, object]:
     facts = read_run(Path(model))
     keys = ("base", "pages", "steps", "seconds", "parameters", "trained_parameters")
     return {key: getattr(facts, key) for key in keys}
+
+
+def training(model: str) -> str:
+    """What a model was trained on, in a sentence; "" where that is not known here."""
+    nano = "nano was trained on simulated ECGs of this project alone, on no real record"
+    if model == "nano":
+        return nano
+    if not is_run(model):
+        return ""
+    facts = read_run(Path(model))
+    base = f"; {nano}" if facts.base == "nano" else f"; what {facts.base} had learnt before is not known here"
+    records = f"{len(facts.records):,} records and {len(facts.patients):,} patients"
+    return f"tuned from {Path(facts.base).name} with ecg-vlm on {facts.pages:,} pages of {records}{base}"
 
 
 def versions() -> dict[str, str]:

@@ -13,13 +13,11 @@ statements that the parser read. Predictions of other people are read from a CSV
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +26,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from eval.answer_files import RECORD_FIELDS, AnswerRow, answer_rows, first_of, id_text, matching_ids
 from eval.metrics.calibration import CALIBRATION_FILE, Calibration, read_calibration, write_calibration
 from eval.metrics.controls import CONTROL_MEANINGS, Control
 from eval.metrics.judge import Evaluation
 from eval.parser.parse import parse
+from eval.prediction_files import (
+    RECORD_IDS_SUFFIX,
+    is_table_of_predictions,
+    predictions_in,
+    read_parquet,
+    read_predictions,
+    table_of,
+)
 from eval.types import ID, Answer, LabelledRecords, System, check_ids, check_scores
 from render.errors import InputError
 from render.io import (
@@ -42,8 +49,7 @@ from render.io import (
     require_same_request,
     write_json,
 )
-from render.statements import STATEMENTS
-from render.suggest import did_you_mean
+from render.statements import STATEMENTS, task_classes
 
 _WORK_FOLDER = ".unfinished"
 SCORES, ANSWERS, REPORT = "scores.parquet", "answers.jsonl", "report.json"
@@ -68,9 +74,16 @@ def write_system(
     folder: Path, system: System, records: LabelledRecords, calibration: Calibration | None = None, place: int = 0
 ) -> None:
     """Write a system's scores, answers and calibration into `folder`. place: its number in the report."""
-    about = {"name": system.name, "notes": system.notes, "cost": dict(system.cost), "place": place}
-    if system.scores is not None:
-        write_scores(folder / SCORES, records.record_ids, system.scores_of(records.record_ids), records, about)
+    about = {
+        "name": system.name,
+        "notes": system.notes,
+        "training": system.training,
+        "cost": dict(system.cost),
+        "place": place,
+    }
+    if system.has_scores:
+        task, scores = next(iter(system.task_scores(records.record_ids).items()))
+        write_scores(folder / SCORES, records.record_ids, scores, records, about, task_classes(task))
     if system.answers:
         write_answers(folder / ANSWERS, system.answers)
     if calibration is not None:
@@ -119,10 +132,11 @@ def read_evaluation(path: Path, records: LabelledRecords | None = None) -> Evalu
     if path.is_file() and path.name not in (SCORES, ANSWERS):
         raise InputError(f"{path}: must be named {SCORES} or {ANSWERS}")
     records = records or _labels(folder)
-    first, _ = _read_system(folder, records, folder.resolve().name)
     report = read_report(folder / REPORT) if path.is_dir() and (folder / REPORT).is_file() else {}
+    facts = _facts_of_systems(folder, report)
+    first, _ = _read_system(folder, records, facts.get(folder, {"name": folder.resolve().name}))
     folders = _subfolders(path, "compared")
-    others = [_read_system(p, records, p.name) for p in folders]
+    others = [_read_system(p, records, facts.get(p, {"name": p.name})) for p in folders]
     systems = (first, *(system for system, _ in sorted(others, key=lambda pair: pair[1])))
     homes = {first.name: folder, **{system.name: p for (system, _), p in zip(others, folders, strict=True)}}
     controls = {p.name: p for p in _subfolders(path, "controls")}
@@ -143,14 +157,19 @@ def read_evaluation(path: Path, records: LabelledRecords | None = None) -> Evalu
 
 
 def load_system(file: Path, name: str, records: LabelledRecords) -> System:
-    """A system from a `.parquet` or `.csv` file of scores: a CNN, an earlier run, the predictions of other people.
+    """A system from a file of predictions or of answers: a CNN, an earlier run, a chat model, the work of other people.
 
-    Answers in the same folder come with it.
+    file: see `eval.prediction_files` and `eval.answer_files`. Answers in the folder of a `scores.parquet` come with it.
 
     Raises:
-        InputError: When a record of `records` has no scores.
+        InputError: When a record of `records` has no scores, or no answer is about one of them.
     """
-    ids, scores = read_predictions(file) if file.suffix == ".csv" else read_scores(file)
+    if is_answer_file(file):
+        answers, others = answers_about(file, records)
+        notes = f"answers from {file}" + (f"; {others} about other records left out" if others else "")
+        return System(name, records.record_ids, None, answers, notes)
+    predictions = read_predictions(file, records.record_ids)
+    ids = matching_ids(predictions.record_ids, records.record_ids)
     row = {record_id: i for i, record_id in enumerate(ids)}
     missing = [record_id for record_id in records.record_ids if record_id not in row]
     if missing:
@@ -158,7 +177,59 @@ def load_system(file: Path, name: str, records: LabelledRecords) -> System:
             f"{file}: no scores for {len(missing)} of the pages, record {missing[0]} first; predict them all"
         )
     order = [row[record_id] for record_id in records.record_ids]
-    return System(name, records.record_ids, scores[order], _answers_beside(file, records), f"scores from {file}")
+    return System(
+        name,
+        records.record_ids,
+        None if predictions.scores is None else predictions.scores[order],
+        _answers_beside(file, records),
+        "; ".join([f"scores from {file}", *predictions.notes]),
+        class_scores={task: scores[order] for task, scores in predictions.class_scores.items()},
+        training=str(read_scores_file(file).about.get("training", "")) if file.suffix.lower() == ".parquet" else "",
+    )
+
+
+def is_answer_file(file: Path) -> bool:
+    """Whether a file holds answers in words, not predictions."""
+    suffix = file.suffix.lower()
+    return suffix in (".json", ".jsonl") or (suffix in (".csv", ".tsv") and not is_table_of_predictions(file))
+
+
+def answers_about(file: Path, records: LabelledRecords) -> tuple[tuple[Answer, ...], int]:
+    """The answers of a file about `records` or about unreadable pages, and the number of all others.
+
+    Raises:
+        InputError: When there is none about them.
+    """
+    answers = read_answers(file)
+    ids = matching_ids([answer.record_id for answer in answers], records.record_ids)
+    valid = dict(zip(records.record_ids, records.statements, strict=True))
+    own = [
+        replace(answer, record_id=record_id, statements=valid.get(record_id))  # so that they can be judged again
+        for answer, record_id in zip(answers, ids, strict=True)
+        if record_id in valid or answer.unreadable
+    ]
+    if not any(not answer.unreadable for answer in own):
+        example = f"; an answer is about {ids[0]!r}, a record is {records.record_ids[0]!r}" if ids else ""
+        raise InputError(f"{file}: no answer is about one of the {len(valid)} records of {records.dataset}{example}")
+    return tuple(own), len(answers) - len(own)
+
+
+def labels_in(file: Path) -> LabelledRecords | None:
+    """The labels that a file itself holds: `statements` beside the answers, or the labels of a `scores.parquet`; None
+    without any."""
+    if is_answer_file(file):
+        answers = read_answers(file)
+        return labels_of(answers, str(file)) if any(a.statements is not None for a in answers) else None
+    return read_scores_file(file).records if file.suffix.lower() == ".parquet" else None
+
+
+def records_in(file: Path) -> tuple[str, ...]:
+    """The records that a file is about, each once; () for an array that does not name them."""
+    if is_answer_file(file):
+        return tuple(dict.fromkeys(answer.record_id for answer in read_answers(file) if not answer.unreadable))
+    if file.suffix.lower() == ".npy" and not file.with_suffix(RECORD_IDS_SUFFIX).is_file():
+        return ()
+    return read_predictions(file).record_ids
 
 
 def read_report(path: Path) -> dict[str, Any]:
@@ -181,21 +252,33 @@ def _labels(folder: Path) -> LabelledRecords:
     )
 
 
-def _read_system(folder: Path, records: LabelledRecords, name: str) -> tuple[System, int]:
-    """A system and its place in the report."""
+def _facts_of_systems(folder: Path, report: Mapping[str, Any]) -> dict[Path, Mapping[str, Any]]:
+    """Folder of each system -> its "name", "notes", "training" and "place", as the report states them: the only place
+    for those of a system that answers in words."""
+    systems = report.get("systems")
+    facts = [system for system in systems if isinstance(system, dict)] if isinstance(systems, list) else []
+    return {
+        system_folder(folder, str(system.get("name", "")), place): {"name": folder.name, **system, "place": place}
+        for place, system in enumerate(facts)
+    }
+
+
+def _read_system(folder: Path, records: LabelledRecords, facts: Mapping[str, Any]) -> tuple[System, int]:
+    """A system and its place in the report. facts: of `_facts_of_systems`, for what the scores do not say."""
     answers = _answers_beside(folder / SCORES, records)
-    if not (folder / SCORES).is_file():
-        return System(name, records.record_ids, None, answers), 0
-    file = read_scores_file(folder / SCORES)
-    about = file.about
+    has_scores = (folder / SCORES).is_file()
+    file = read_scores_file(folder / SCORES) if has_scores else ScoresFile(records.record_ids, None)
+    about = {**facts, **file.about}
     cost = about.get("cost")
     system = System(
-        str(about.get("name", name)),
+        str(about["name"]),
         file.record_ids,
         file.scores,
         answers,
         str(about.get("notes", "")),
         cost if isinstance(cost, dict) else {},
+        file.class_scores,
+        str(about.get("training", "")),
     )
     place = about.get("place", 0)
     return system, place if isinstance(place, int) else 0
@@ -327,16 +410,19 @@ def is_report(out: Path) -> bool:
 
 @dataclass(frozen=True)
 class ScoresFile:
-    """A `scores.parquet`: ids and (n, 71) probabilities in row order; the records' labels where the file has them.
+    """A `scores.parquet`: ids and probabilities in row order; the records' labels where the file has them.
 
     Attributes:
+        scores: as of `System`.
+        class_scores: as of `System`.
         about: further facts about the system: "name", "notes", "cost", "place".
     """
 
     record_ids: tuple[str, ...]
-    scores: NDArray[np.float64]
+    scores: NDArray[np.float64] | None
     records: LabelledRecords | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
+    class_scores: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
 def write_scores(
@@ -345,11 +431,13 @@ def write_scores(
     scores: NDArray[np.floating],
     records: LabelledRecords | None = None,
     about: Mapping[str, object] | None = None,
+    classes: Sequence[str] = tuple(STATEMENTS),
 ) -> None:
-    """Write `scores.parquet`: `record_id` and one float64 column per statement code; whole or not at all.
+    """Write `scores.parquet`: `record_id` and one float64 column per class that is scored; whole or not at all.
 
     Args:
-        scores: (n, 71) probabilities.
+        scores: (n, c) probabilities; a column of NaN is left out.
+        classes: names of the c columns, the statement codes if not given.
         records: their labels, in the same order, to be stored beside the scores.
         about: see `ScoresFile`.
 
@@ -358,9 +446,9 @@ def write_scores(
     """
     values = np.asarray(scores, dtype=np.float64)
     check_ids(record_ids, None, str(path))
-    check_scores(values, record_ids, str(path))
+    check_scores(values, record_ids, str(path), classes)
     columns: dict[str, object] = {ID: pa.array(list(record_ids), pa.string())}
-    columns.update({code: values[:, i] for i, code in enumerate(STATEMENTS)})
+    columns.update({name: values[:, i] for i, name in enumerate(classes) if not np.isnan(values[:, i]).all()})
     metadata: dict[str, object] = {"about": dict(about or {})}
     if records is not None:
         if records.record_ids != tuple(record_ids):
@@ -376,33 +464,27 @@ def write_scores(
 
 
 def read_scores(path: Path, valid_ids: Iterable[str] | None = None) -> tuple[tuple[str, ...], NDArray[np.float64]]:
-    """Read `scores.parquet`: (record ids, (n, 71) probabilities), in the file's row order.
+    """Read the scores of statements in a `scores.parquet`: (record ids, (n, 71) probabilities), in the file's order.
 
     Args:
-        valid_ids: the records of the evaluation; any other id is an error. Further columns are ignored.
+        valid_ids: the records of the evaluation; any other id is an error. Further columns are ignored; a statement
+            without a column has NaN.
 
     Raises:
         InputError: That names the file and the column, record or value at fault.
     """
-    table = _table(path)
-    missing = [name for name in (ID, *STATEMENTS) if name not in table.column_names]
-    if missing:
-        raise InputError(_missing_columns(path, missing))
-    ids = tuple(str(value) for value in table[ID].to_pylist())
-    try:
-        columns = [table[code].cast(pa.float64()).to_numpy() for code in STATEMENTS]
-    except pa.ArrowException as error:
-        raise InputError(f"{path}: a statement column does not hold numbers ({error}); store probabilities") from error
-    scores = np.stack(columns, axis=1).astype(np.float64)
-    check_ids(ids, valid_ids, str(path))
-    check_scores(scores, ids, str(path))
-    return ids, scores
+    predictions = read_predictions(path)
+    check_ids(predictions.record_ids, valid_ids, str(path))
+    if predictions.scores is None:
+        raise InputError(f"{path}: has scores of classes, not of statements")
+    return predictions.record_ids, predictions.scores
 
 
 def read_scores_file(path: Path) -> ScoresFile:
     """Read `scores.parquet` with the labels and facts that are stored in it; see `read_scores` for errors."""
-    ids, scores = read_scores(path)
-    table = _table(path)
+    table = read_parquet(path)
+    predictions = predictions_in(table_of(table, path), path)
+    ids = predictions.record_ids
     try:
         metadata = json.loads((table.schema.metadata or {}).get(_METADATA, b"{}"))
         about = dict(metadata.get("about", {}))
@@ -410,7 +492,7 @@ def read_scores_file(path: Path) -> ScoresFile:
         where = f"{path}: metadata {_METADATA.decode()!r}"
         raise InputError(f"{where} is damaged ({error}); score the pages again") from error
     if _LABELS not in table.column_names:
-        return ScoresFile(ids, scores, None, about)
+        return ScoresFile(ids, predictions.scores, None, about, predictions.class_scores)
     labels = tuple(_codes(codes, f"{path}: column {_LABELS!r}") for codes in table[_LABELS].to_pylist())
     extras = {
         name: tuple(table[column].to_pylist()) for name, (column, _) in _EXTRAS.items() if column in table.column_names
@@ -418,20 +500,8 @@ def read_scores_file(path: Path) -> ScoresFile:
     for name in {"patients", "references"} & extras.keys():
         extras[name] = tuple("" if value is None else str(value) for value in extras[name])
     noun, dataset = str(metadata.get("noun", "held-out pages")), str(metadata.get("dataset", path))
-    return ScoresFile(ids, scores, LabelledRecords(ids, labels, dataset, noun, **extras), about)
-
-
-def _missing_columns(path: Path, names: Sequence[str]) -> str:
-    listing = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    return f"{path}: column {listing} missing; required are {ID} and one column per statement code"
-
-
-def _table(path: Path) -> pa.Table:
-    _check_is_file(path)
-    try:
-        return pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a readable Parquet file ({error})") from error
+    records = LabelledRecords(ids, labels, dataset, noun, **extras)
+    return ScoresFile(ids, predictions.scores, records, about, predictions.class_scores)
 
 
 # --- answers.jsonl
@@ -483,18 +553,13 @@ def write_answers(path: Path, answers: Iterable[Answer]) -> None:
 
 
 def read_answers(path: Path, valid_ids: Iterable[str] | None = None) -> tuple[Answer, ...]:
-    """Read `answers.jsonl`. Blank lines are skipped; a line without "parsed" is parsed here.
+    """Read a file of answers (`eval.answer_files`); a row without "parsed" is parsed here.
 
     Raises:
         InputError: That names the file, the line and the field at fault.
     """
-    _check_is_file(path)
     valid = None if valid_ids is None else set(valid_ids)
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
-    answers = [_answer(line, f"{path}: line {number}") for number, line in enumerate(lines, 1) if line.strip()]
+    answers = [_answer(row) for row in answer_rows(str(path))]
     for answer in answers:
         if valid is not None and answer.record_id not in valid and not answer.unreadable:
             raise InputError(f"{path}: {ID} {answer.record_id!r} is not among the evaluated records")
@@ -525,18 +590,13 @@ def labels_of(answers: Sequence[Answer], where: str) -> LabelledRecords:
     return LabelledRecords(tuple(labels), tuple(labels.values()), where, references=tuple(references.values()))
 
 
-def _answer(line: str, where: str) -> Answer:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where}: not JSON ({error.msg} at column {error.colno})") from error
-    except (RecursionError, ValueError) as error:
-        raise InputError(f"{where}: not JSON that can be read ({error})") from error
-    if not isinstance(row, dict):
-        raise InputError(f"{where}: expected a JSON object, not {type(row).__name__}")
-    for name in (ID, "question", "answer"):
-        if not isinstance(row.get(name), str):
-            raise InputError(f"{where}: field {name!r} is {row.get(name)!r:.60}, expected text")
+def _answer(answer: AnswerRow) -> Answer:
+    row, where = answer.fields, answer.where
+    record_id = first_of(row, RECORD_FIELDS)
+    if not isinstance(record_id, str | int | float) or not id_text(record_id):
+        raise InputError(
+            f"{where}: field {ID!r} (or {', '.join(RECORD_FIELDS[1:])}) is {record_id!r:.60}, expected text"
+        )
     decoding, reference = row.get("decoding", {}), row.get("reference", "")
     if not isinstance(decoding, dict):
         raise InputError(f"{where}: field 'decoding' is {decoding!r:.60}, expected an object")
@@ -545,11 +605,17 @@ def _answer(line: str, where: str) -> Answer:
     unreadable = row.get("unreadable", "")
     if not isinstance(unreadable, str):
         raise InputError(f"{where}: field 'unreadable' is {unreadable!r:.60}, expected text")
-    labels = _codes(row[_LABELS], f"{where}: field {_LABELS!r}") if _LABELS in row else None
+    labels = _labels_of_row(row[_LABELS], f"{where}: field {_LABELS!r}") if _LABELS in row else None
+    about = (id_text(record_id), answer.question, answer.answer)
     if "parsed" not in row:
-        return read_answer(row[ID], row["question"], row["answer"], decoding, labels, reference, unreadable)
+        return read_answer(*about, decoding, labels, reference, unreadable)
     statuses = _statuses(row["parsed"], where)
-    return Answer(row[ID], row["question"], row["answer"], *statuses, decoding, labels, reference, unreadable)
+    return Answer(*about, *statuses, decoding, labels, reference, unreadable)
+
+
+def _labels_of_row(value: object, where: str) -> tuple[str, ...]:
+    """Codes as a list, or as a text that a table has: "AFIB LVH", "AFIB, LVH" or "['AFIB', 'LVH']"."""
+    return _codes(re.findall(r"[^\s,;|'\"\[\]]+", value) if isinstance(value, str) else value, where)
 
 
 def _statuses(value: object, where: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
@@ -579,64 +645,3 @@ def _codes(value: object, where: str) -> tuple[str, ...]:
 def _check_is_file(path: Path) -> None:
     if not path.is_file():
         raise InputError(f"{path}: no such file; name one that ecg-vlm evaluate wrote")
-
-
-# --- predictions of other people
-
-
-def read_predictions(path: Path) -> tuple[tuple[str, ...], NDArray[np.float64]]:
-    """Read a CSV file with the columns `record_id` and all 71 statement codes, in any order.
-
-    Returns (record ids, (n, 71) probabilities in the order of `STATEMENTS`).
-
-    Raises:
-        InputError: That names file, line, column and value, and the mend.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.reader(file))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
-    except csv.Error as error:
-        raise InputError(f"{path}: not CSV ({error})") from error
-    if not rows:
-        raise InputError(f"{path}: empty; the first line must contain {ID} and the 71 statement codes")
-    columns = _columns([name.strip() for name in rows[0]], path)
-    ids, values = [], []
-    for number, row in enumerate(rows[1:], 2):
-        if not any(cell.strip() for cell in row):
-            continue
-        if len(row) != len(rows[0]):
-            raise InputError(f"{path}: line {number} has {len(row)} fields, the header {len(rows[0])}")
-        ids.append(row[columns[ID]].strip())
-        values.append([_number(row[columns[code]], f"{path}: line {number}, column {code}") for code in STATEMENTS])
-    check_ids(ids, None, str(path))
-    scores = np.array(values, dtype=np.float64)
-    check_scores(scores, ids, str(path))
-    return tuple(ids), scores
-
-
-def _columns(header: list[str], path: Path) -> dict[str, int]:
-    """Column name -> place; every required column once and no other."""
-    required_names = (ID, *STATEMENTS)
-    counts = Counter(header)
-    duplicates = [name for name, count in counts.items() if count > 1]
-    if duplicates:
-        raise InputError(f"{path}: column {duplicates[0]!r:.60} occurs twice; keep one")
-    missing = [name for name in required_names if name not in counts]
-    unknown = [name for name in header if name not in required_names]
-    if unknown:
-        hint = did_you_mean(unknown[0], missing) or f"; the columns are {ID} and the 71 statement codes"
-        raise InputError(f"{path}: column {unknown[0]!r:.60} is unknown{hint}")
-    if missing:
-        raise InputError(_missing_columns(path, missing))
-    return {name: header.index(name) for name in required_names}
-
-
-def _number(text: str, where: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise InputError(f"{where}: {text!r:.60} is not a number; give a probability from 0 to 1") from None

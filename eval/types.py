@@ -7,7 +7,7 @@ six label tasks of the PTB-XL benchmark (Strodthoff et al. 2020).
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from render.errors import InputError
-from render.statements import STATEMENTS, task_classes, task_labels
+from render.statements import LABEL_TASKS, STATEMENTS, task_classes, task_labels
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 ID = "record_id"
+_OPTIONAL_COLUMNS = ("folds", "patients", "references")
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -54,11 +55,20 @@ class LabelledRecords:
                 f"{self.dataset}: {len(self.record_ids)} records with {len(self.statements)} label sets; "
                 "an evaluation needs at least one record and one label set for each"
             )
-        for name in ("folds", "patients", "references"):
+        for name in _OPTIONAL_COLUMNS:
             if len(getattr(self, name)) not in (0, len(self.record_ids)):
                 raise InputError(
                     f"{self.dataset}: {len(getattr(self, name))} {name} for {len(self.record_ids)} records"
                 )
+
+    def select(self, rows: Sequence[int]) -> LabelledRecords:
+        """These rows alone."""
+        columns: dict[str, Any] = {
+            name: tuple(values[i] for i in rows)
+            for name in ("record_ids", "statements", *_OPTIONAL_COLUMNS)
+            if (values := getattr(self, name))
+        }
+        return replace(self, **columns)
 
 
 @dataclass(frozen=True)
@@ -95,9 +105,12 @@ class System:
     """One system on one set of records.
 
     Attributes:
-        scores: (n, 71) probabilities, rows as in `record_ids`, columns as in `render.statements.STATEMENTS`; None
-            for a system that only answers in words.
+        scores: (n, 71) probabilities, rows as in `record_ids`, columns as in `render.statements.STATEMENTS`, NaN in
+            the column of a statement that the system does not score; None for a system that only answers in words.
+        class_scores: task -> (n, c) probabilities of its classes, for a system that scores only the sub- or
+            superclasses; NaN as in `scores`.
         notes: one line for the report: what the system is and what it was trained on.
+        training: what it was trained on, in a sentence; "" where that is not known.
         cost: "seconds", "pages_per_second", "device" ...; empty when it was not measured.
     """
 
@@ -107,12 +120,16 @@ class System:
     answers: tuple[Answer, ...] = ()
     notes: str = ""
     cost: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
+    class_scores: Mapping[str, Floats] = field(default_factory=lambda: _NOTHING)
+    training: str = ""
 
     def __post_init__(self) -> None:
         where = f"system {self.name!r}"
         check_ids(self.record_ids, None, where)
         if self.scores is not None:
             check_scores(self.scores, self.record_ids, where)
+        for task, scores in self.class_scores.items():
+            check_scores(scores, self.record_ids, where, task_classes(task))
         own_ids = set(self.record_ids)
         for answer in self.answers:
             if answer.record_id not in own_ids and not answer.unreadable:
@@ -124,16 +141,37 @@ class System:
         """The answers about readable pages, or those about unreadable pages."""
         return tuple(answer for answer in self.answers if readable is not bool(answer.unreadable))
 
+    @property
+    def has_scores(self) -> bool:
+        """Whether it gives probabilities, of the statements or of classes of them."""
+        return self.scores is not None or bool(self.class_scores)
+
     def scores_of(self, record_ids: Sequence[str]) -> Floats:
         """(len(record_ids), 71) probabilities in this order. Raises InputError for a record without any."""
-        row = {record_id: i for i, record_id in enumerate(self.record_ids)}
-        missing = [record_id for record_id in record_ids if self.scores is None or record_id not in row]
-        if self.scores is None or missing:
+        rows = self._rows(record_ids, self.scores is not None)
+        assert self.scores is not None
+        return self.scores[rows]
+
+    def task_scores(self, record_ids: Sequence[str]) -> dict[str, Floats]:
+        """Task -> (len(record_ids), c) probabilities of its classes, for every task with a class that is scored.
+
+        Raises InputError for a record without any.
+        """
+        rows = self._rows(record_ids, self.has_scores)
+        if self.scores is None:
+            return {task: scores[rows] for task, scores in self.class_scores.items()}
+        by_task = {task: task_scores(self.scores[rows], task) for task in LABEL_TASKS}
+        return {task: scores for task, scores in by_task.items() if not np.isnan(scores).all()}
+
+    def _rows(self, record_ids: Sequence[str], has_scores: bool) -> list[int]:
+        row = {record_id: i for i, record_id in enumerate(self.record_ids)} if has_scores else {}
+        missing = [record_id for record_id in record_ids if record_id not in row]
+        if missing:
             raise InputError(
                 f"system {self.name!r}: no scores for {len(missing)} of {len(record_ids)} records, "
                 f"{missing[0]!r} among them; score every record that is judged"
             )
-        return self.scores[[row[record_id] for record_id in record_ids]]
+        return [row[record_id] for record_id in record_ids]
 
 
 def check_ids(record_ids: Sequence[str], valid_ids: Iterable[str] | None, where: str) -> None:
@@ -150,15 +188,20 @@ def check_ids(record_ids: Sequence[str], valid_ids: Iterable[str] | None, where:
         earlier.add(record_id)
 
 
-def check_scores(scores: Floats, record_ids: Sequence[str], where: str) -> None:
-    """Raises InputError that names the first value when the scores are not (records, 71) probabilities."""
-    if scores.shape != (len(record_ids), len(STATEMENTS)):
-        raise InputError(f"{where}: scores are {scores.shape}, expected ({len(record_ids)}, {len(STATEMENTS)})")
-    wrong = np.argwhere(~((scores >= 0) & (scores <= 1)))  # NaN fails both comparisons
+def check_scores(
+    scores: Floats, record_ids: Sequence[str], where: str, classes: Sequence[str] = tuple(STATEMENTS)
+) -> None:
+    """Raises InputError that names the first value when the scores are not (records, classes) probabilities.
+
+    A column of NaN alone is one without scores, and fits.
+    """
+    if scores.shape != (len(record_ids), len(classes)):
+        raise InputError(f"{where}: scores are {scores.shape}, expected ({len(record_ids)}, {len(classes)})")
+    wrong = np.argwhere(~((scores >= 0) & (scores <= 1)) & ~np.isnan(scores).all(axis=0))  # NaN fails both comparisons
     if len(wrong):
         row, column = (int(i) for i in wrong[0])
         raise InputError(
-            f"{where}: record {record_ids[row]!r}, column {tuple(STATEMENTS)[column]}: {scores[row, column]} is not "
+            f"{where}: record {record_ids[row]!r}, column {classes[column]}: {scores[row, column]} is not "
             f"a probability; every score must lie in [0, 1] ({len(wrong)} do not)"
         )
 
@@ -214,7 +257,8 @@ def task_scores(scores: NDArray[np.floating], task: str) -> Floats:
     """(n, 71) statement scores -> (n, c) class scores of `task`; all n rows stay in.
 
     A sub- or superclass scores as high as its highest diagnostic statement, in accordance with its definition: it is
-    present as soon as one of its statements is. The other tasks are a selection of columns.
+    present as soon as one of its statements is; without a score for one of these (NaN), it has none. The other tasks
+    are a selection of columns.
 
     Raises:
         ValueError: When `scores` does not have one column per statement.

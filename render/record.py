@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,17 @@ HIGH_RATE_HZ, LOW_RATE_HZ = 500, 100
 _SHORTEST_SECONDS = 0.66
 # Surface QRS complexes stay below 10 mV; beyond 100 mV the file's unit or gain is wrong (microvolts read as mV).
 _LARGEST_MILLIVOLT = 100.0
+
+
+class RecordLabels(NamedTuple):
+    """A record without its signal; the fields are those of `EcgRecord`."""
+
+    record_id: str
+    source: str
+    statements: tuple[str, ...]
+    report: str
+    patient_id: str
+    fold: int | None
 
 
 @dataclass(frozen=True)

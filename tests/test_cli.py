@@ -458,6 +458,58 @@ def test_parse_reads_lines_and_jsonl(tmp_path, capsys):
     assert "line 1" in refused(capsys, "parse", tmp_path / "b.txt")
 
 
+@pytest.mark.parametrize("form", ["a.json", "a.csv", "a.jsonl", "-"])
+def test_parse_passes_ids_on_and_limits_the_statements(form, tmp_path, capsys, monkeypatch):
+    rows = [
+        {
+            "id": 7,
+            "record_id": "00015",
+            "answer": "Yes, and\nsinus rhythm.",
+            "question": "Is it AF?",
+        },
+        {"id": 8, "record_id": "00016", "answer": "LVH, no LBBB", "question": ""},
+    ]
+    lines = [json.dumps(row) for row in rows]
+    table = 'id,record_id,answer,question\n7,00015,"Yes, and\nsinus rhythm.",Is it AF?\n'
+    table += '8,00016,"LVH, no LBBB",\n'
+    text = {"a.json": f"[{','.join(lines)}]", "a.jsonl": "\n".join(lines)}.get(form, "\ufeff" + table)
+    (tmp_path / form).write_text(text, encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    file = "-" if form == "-" else tmp_path / form
+    code, out, _ = run(capsys, "parse", file, "--statements", "AFIB,LVH,CLBBB")
+    first, second = (json.loads(line) for line in out.splitlines())
+    assert code == 0 and first["present"] == ["AFIB"] and str(first["id"]) == "7" and first["record_id"] == "00015"
+    assert (second["present"], second["absent"]) == (["LVH"], ["CLBBB"])
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    assert run(capsys, "parse", file, "--out", tmp_path / "codes.csv")[:2] == (0, "")
+    with (tmp_path / "codes.csv").open(encoding="utf-8", newline="") as stream:
+        first, second = csv.DictReader(stream)
+    assert first["present"] == "AFIB SR" and first["question"] == "Is it AF?" and second["id"] == "8"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.csv", "id,reply\n1,SR\n", "no column of answers"),
+        ("a.csv", "id,answer\n1,SR, and LVH\n", "line 2: more fields than the header has"),
+        ("a.csv", 'id,answer\n1,"SR\n', "line 2: not CSV"),
+        ("a.json", '[3, {"answer": "SR"}]', "item 1: needs a JSON object"),
+        ("a.json", "[{", "not JSON that can be read"),
+        ("a.jsonl", "\nSR", "line 2: not JSON"),
+        ("a.jsonl", '{"answer": null, "id": 1}', "line 1: needs a text under answer"),
+    ],
+)
+def test_parse_names_what_is_wrong_with_a_file(name, text, message, tmp_path, capsys):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    assert message in refused(capsys, "parse", tmp_path / name)
+
+
+def test_parse_refuses_unknown_codes_and_formats(tmp_path, capsys):
+    (tmp_path / "a.txt").write_text("SR")
+    assert "did you mean AFIB?" in refused(capsys, "parse", tmp_path / "a.txt", "--statements", "SR,AFIBB")
+    assert "must end in .jsonl or .csv" in refused(capsys, "parse", tmp_path / "a.txt", "--out", tmp_path / "x.txt")
+
+
 def test_parse_counts_assertive_wording_as_doubt_when_cautious(tmp_path, capsys):
     (tmp_path / "a.txt").write_text("Consistent with atrial fibrillation.")
     assert json.loads(run(capsys, "parse", tmp_path / "a.txt")[1])["present"] == ["AFIB"]

@@ -23,11 +23,11 @@ from ecg_vlm.pages import Pages, load_pages
 from ecg_vlm.reader import Reader
 from eval.metrics.answers import ecgbench_metrics, rouge_l, substring_labels, text_metrics
 from eval.parser.parse import parse
+from eval.prediction_files import read_predictions
 from eval.report.compare import compare_reports, comparison_text, write_comparison
 from eval.storage import (
     read_answers,
     read_evaluation,
-    read_predictions,
     read_scores_file,
     require_new_report,
     system_folder,
@@ -336,8 +336,9 @@ def _csv(path: Path, pages: Pages, edit: Edit = lambda rows: rows) -> Path:
 
 def test_a_csv_is_judged_like_a_parquet_file(pages: Pages, tmp_path: Path) -> None:
     file = _csv(tmp_path / "theirs.csv", pages)
-    ids, scores = read_predictions(file)
-    write_scores(tmp_path / "p" / "scores.parquet", ids, scores)
+    predictions = read_predictions(file)
+    assert predictions.scores is not None
+    write_scores(tmp_path / "p" / "scores.parquet", predictions.record_ids, predictions.scores)
     one, other = (
         evaluate(str(file), pages, tmp_path / "a"),
         evaluate(str(tmp_path / "p" / "scores.parquet"), pages, tmp_path / "b"),
@@ -358,17 +359,17 @@ def _set(row: int, column: int, text: str) -> Edit:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (_set(0, 1, "WPV"), "column 'WPV' is unknown; did you mean WPW?"),
-        (_set(0, 0, "id"), "column 'id' is unknown"),
+        (_set(0, 0, "number"), "column record_id missing (or ecg_id, id); it has number, WPW"),
         (_set(0, 2, "WPW"), "column 'WPW' occurs twice"),
         (_set(3, 1, "high"), "line 4, column WPW: 'high' is not a number"),
         (_set(3, 1, "1.2"), "column WPW: 1.2 is not a probability"),
         (_set(3, 1, "nan"), "column WPW: nan is not a probability"),
-        (lambda rows: [row[:-1] for row in rows], "column 1AVB missing"),
+        (lambda rows: [[row[0], row[0]] for row in rows], "occurs twice"),
+        (lambda rows: [[row[0], f"x{row[1]}"] for row in rows], "no column is a statement code"),
         (lambda rows: [*rows, rows[1]], "occurs twice"),
         (lambda rows: [*rows, ["x"]], f"line {N + 2} has 1 fields, the header 72"),
         (lambda rows: rows[:1], "contains no record"),
-        (lambda rows: [], "column record_id, 1AVB"),
+        (lambda rows: [], "column record_id missing (or ecg_id, id); it has no column"),
     ],
 )
 def test_a_wrong_csv_is_one_line(pages: Pages, tmp_path: Path, edit: Edit, message: str) -> None:

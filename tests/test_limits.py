@@ -15,7 +15,7 @@ from PIL import Image
 
 from ecg_vlm.cli import main
 from eval.parser.parse import parse, refusal
-from eval.storage import read_predictions
+from eval.prediction_files import read_predictions
 from recipes import model as models
 from recipes.config import load_recipe
 from recipes.model import load_processor
@@ -51,7 +51,7 @@ def test_a_csv_of_many_columns_is_refused_at_once(tmp_path: Path) -> None:
     for header in (["record_id", *names], ["record_id", *names, "c0"]):
         path.write_text(",".join(header) + "\n", encoding="utf-8")
         start = time.process_time()
-        with pytest.raises(InputError, match=r"many\.csv: column 'c0'"):
+        with pytest.raises(InputError, match=r"many\.csv: no column is a statement code"):
             read_predictions(path)
         assert time.process_time() - start < 1
 

@@ -18,6 +18,7 @@ from render.statements import STATEMENTS
 
 ANSWERS = Path(__file__).parent / "answers.csv"
 CHAT = Path(__file__).parent / "answers_chat.csv"
+UNSEEN = Path(__file__).parent / "answers_unseen.csv"
 REFUSALS = Path(__file__).parent / "refusals.csv"
 STATUSES = ("present", "absent", "uncertain")
 
@@ -50,10 +51,16 @@ def _figures(rows: list[dict[str, str]]) -> tuple[float, float, float, float]:
     return precision, recall, 2 * hits / max(1, 2 * hits + extra + missing), silent / len(rows)
 
 
-@pytest.mark.parametrize(("path", "worst_style"), [(ANSWERS, 0.93), (CHAT, 0.9)])
-def test_f1_on_written_answers(path: Path, worst_style: float, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("path", "count", "least", "worst_style"),
+    [(ANSWERS, 1300, 0.97, 0.93), (CHAT, 350, 0.97, 0.9), (UNSEEN, 199, 0.91, 0.75)],
+)
+def test_f1_on_written_answers(
+    path: Path, count: int, least: float, worst_style: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """UNSEEN was difficult on purpose, and is not tuned to: kinds of wording were mended, not its answers."""
     rows = [row for row in _rows(path) if row["style"] != "refusal"]
-    assert len(rows) >= 350
+    assert len(rows) >= count
     lines = []
     for style in [*sorted({row["style"] for row in rows}), "all"]:
         of_style = [row for row in rows if style in (row["style"], "all")]
@@ -61,7 +68,7 @@ def test_f1_on_written_answers(path: Path, worst_style: float, capsys: pytest.Ca
         figures = f"precision {precision:.3f}  recall {recall:.3f}  F1 {f1:.3f}  unparsed {silent:.3f}"
         lines.append(f"{style:<12} {len(of_style):4d}  {figures}")
         if style == "all":
-            assert f1 >= 0.97
+            assert f1 >= least
             assert silent <= 0.01
         else:
             assert f1 >= worst_style, style
@@ -154,6 +161,28 @@ def test_replies_that_leave_out_their_noun(answer: str, question: str, present: 
 )
 def test_hypotheses_signs_counts_and_headings(answer: str, present: str) -> None:
     assert parse(answer).present == tuple(present.split())
+
+
+@pytest.mark.parametrize(
+    ("answer", "question", "present", "absent", "uncertain"),
+    [
+        ("Ischemic changes are seen in the lateral wall.", "", "ISCLA", "", ""),
+        ("The infarct is inferior.", "", "IMI", "", ""),
+        ("Ischemia in the anterior and, to a lesser extent, inferior leads.", "", "ISCAN ISCIN", "", ""),
+        ("The tall R wave has three possible explanations: RVH, RBBB and WPW.", "", "", "", "CRBBB RVH WPW"),
+        ("The ST elevation could be due to:\n- anterior infarction\n- LV aneurysm", "", "STE_", "", "AMI ANEUR"),
+        ("## Atrial flutter\nNot seen\n## Rhythm\nSinus", "", "SR", "AFLT", ""),
+        ("The computer calls it atrial flutter. I disagree: sinus rhythm.", "", "SR", "AFLT", ""),
+        ("Checking for LVH: voltages are small. Sinus rhythm.", "", "SR", "", ""),
+        ("RBBB? No. Left? Absolutely.", "", "CLBBB", "CRBBB", ""),
+        ("I would think so.", "Is this LBBB?", "CLBBB", "", ""),
+        ("The latter.", "Is it atrial flutter or atrial fibrillation?", "AFIB", "", ""),
+    ],
+)
+def test_wordings_of_other_systems(answer: str, question: str, present: str, absent: str, uncertain: str) -> None:
+    result = parse(answer, question)
+    expected = (present, absent, uncertain)
+    assert tuple(" ".join(codes) for codes in (result.present, result.absent, result.uncertain)) == expected
 
 
 def test_what_an_answer_considered_first_gives_way_to_what_it_concludes() -> None:

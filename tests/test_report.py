@@ -25,6 +25,7 @@ from eval.metrics.controls import Control
 from eval.metrics.judge import Evaluation, Report
 from eval.metrics.published import PUBLISHED_RESULTS
 from eval.report.charts import COLOURS, DARK_COLOURS, Look
+from eval.report.explanations import EXPLANATIONS
 from eval.report.figures import write_figures
 from eval.report.gallery import Example, gallery
 from eval.report.write import text_table, write_report
@@ -104,7 +105,7 @@ def _table(**change: object) -> pa.Table:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"SR": None, "WPW": None}, "column SR, WPW missing"),
+        (dict.fromkeys(CODES), "no column is a statement code"),
         ({"record_id": None}, "column record_id missing"),
         ({"SR": [0.1, float("nan")]}, "record 'b', column SR: nan"),
         ({"SR": [0.1, None]}, "record 'b', column SR: nan"),
@@ -170,9 +171,9 @@ def test_answers_come_back(tmp_path: Path) -> None:
     ("line", "message"),
     [
         ("{", "line 2: not JSON"),
-        ("[1]", "line 2: expected a JSON object"),
-        ('{"record_id": "a", "question": "q"}', "line 2: field 'answer'"),
-        ('{"record_id": 7, "question": "q", "answer": "x"}', "line 2: field 'record_id' is 7"),
+        ("[1]", "line 2: needs a JSON object"),
+        ('{"record_id": "a", "question": "q"}', "line 2: needs a text under answer"),
+        ('{"record_id": [7], "question": "q", "answer": "x"}', "line 2: field 'record_id' (or ecg_id, id) is [7]"),
         ('{"record_id": "zz", "question": "q", "answer": "x"}', "'zz' is not among"),
         ('{"record_id": "a", "question": "q", "answer": "x", "parsed": {"present": ["XX"]}}', "contains 'XX'"),
         ('{"record_id": "a", "question": "q", "answer": "x", "parsed": {"present": [["SR"]]}}', "not one of the 71"),
@@ -270,7 +271,7 @@ def test_figures_of_decisions_and_of_probabilities_never_share_a_place(tmp_path:
     calibration = fit(LORA, RECORDS)
     report = _write(tmp_path, LORA, BASE, calibrations={"tuned": calibration})
     first, second = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["systems"]
-    hard = {"f1", "balanced_accuracy", "hamming_loss", "exact_match", "statement_f1"}
+    hard = {"f1", "precision", "recall", "balanced_accuracy", "hamming_loss", "exact_match", "statement_f1"}
     assert set(first["thresholded"]) == hard
     assert not hard & (set(first) | set(first["probabilities"]))
     assert not {"macro_auc", "brier", "fmax", "average_precision"} & set(first["thresholded"])
@@ -320,12 +321,36 @@ def test_the_page_loads_nothing_and_runs_nothing(tmp_path: Path) -> None:
     page = _Loads()
     page.feed(html)
     assert page.addresses
-    assert all(value.startswith("data:image/png;base64,") for value in page.addresses)
+    assert all(value.startswith(("data:image/png;base64,", "#")) for value in page.addresses)
     assert not {"script", "link", "iframe", "object", "embed", "form"} & set(page.tags)
     assert "url(" not in html
     assert "@import" not in html
     assert "default-src 'none'" in html
     assert not re.search(r"https?://", html)
+
+
+def test_the_contents_lead_to_every_section_and_each_figure_is_explained(tmp_path: Path) -> None:
+    talker = replace(LORA, name="talker", answers=(Answer("r000", "q", "AFIB", ("AFIB",)),), training="tuned on page 7")
+    blank = Control("blank", "", System("tuned", IDS, np.full((N, 71), 0.5)))
+    example = Example(_png(), "What is it?", (), ("AFIB",), "r000")
+    calibrations = {"talker": fit(talker, RECORDS)}
+    _write(tmp_path, talker, BASE, examples=[example], controls=(blank,), calibrations=calibrations)
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    sections = re.findall(r'<h2 id="([\w-]+)">', html)
+    contents = re.findall(r'<a href="#([\w-]+)">', html[html.index("<nav") : html.index("</nav>")])
+    assert sections == contents and html.count("<h2") == len(sections) == len(set(sections))
+    explained = re.findall(r'<dt><a href="#([\w-]+)">[^<]*</a></dt><dd>([^<]*)</dd>', html)
+    assert {name for name, _ in explained} == {*EXPLANATIONS} - {"cost"}  # no system has a cost here
+    assert set(sections) - {*EXPLANATIONS} == {"left-out", "how-to-read", "how-made", "explained"}
+    for text in EXPLANATIONS.values():
+        assert len(re.findall(r"\.(?:\s+(?=[A-Z0]))", text)) == 1 and text.endswith(".")
+    for row in re.findall(
+        r'<table class="tasks">.*?</table>', html, re.DOTALL
+    ):  # whose heads a telephone does not show
+        assert "data-label" in row and not re.search(r'<td class="num[\w ]*">', row)
+    assert "tuned on page 7" in html and "not known; ask those who made it" in html
+    data = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert data["systems"][0]["training"] == "tuned on page 7"
 
 
 def test_charts_fit_any_width(tmp_path: Path) -> None:
@@ -346,7 +371,7 @@ def test_charts_fit_any_width(tmp_path: Path) -> None:
 def test_every_system_has_a_look_of_its_own(tmp_path: Path) -> None:
     looks = [(look.colour, look.dash, look.shape) for look in map(Look, range(16))]
     assert len(set(looks)) == 16
-    assert len({look[0] for look in looks[:8]}) == 8
+    assert len({look[0] for look in looks[:8]}) == len({look[2] for look in looks[:8]}) == 8
     many = [System(f"s{i}", IDS, _scores(0.2 * i, i)) for i in range(9)]
     _write(tmp_path, *many)
     html = (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -36,6 +36,15 @@ def add_common_options(parser: Parser) -> None:
         parser.add_argument(name, action="store_true", default=default, help=text)
 
 
+def add_table(parser: Parser) -> None:
+    """--table, for results that go into a paper."""
+    parser.add_argument(
+        "--table",
+        choices=("latex", "markdown", "csv"),
+        help="print the results as a table of this format instead, with intervals and paired differences",
+    )
+
+
 def add_sampling_rate(parser: Parser) -> None:
     """--sampling-rate, for waveform files."""
     parser.add_argument(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
-from ecg_vlm.cli.arguments import Parser, seed
+from ecg_vlm.cli.arguments import Parser, add_table, seed
 from ecg_vlm.cli.progress import waiting
 
 HELP = "reports side by side"
@@ -13,23 +14,29 @@ DESCRIPTION = "Put evaluations side by side, with paired differences where they 
 EXTRA = "eval"
 EXAMPLES = """\
   ecg-vlm compare report theirs
-  ecg-vlm compare report theirs --out both.html"""
+  ecg-vlm compare report theirs --out both.html
+  ecg-vlm compare report theirs --table markdown"""
 
 
 def add_arguments(parser: Parser) -> None:
     """Report folders, file."""
     parser.add_argument("reports", nargs="+", type=Path, metavar="REPORT", help="folders written by ecg-vlm evaluate")
     parser.add_argument("--out", type=Path, help="an .html file of it")
+    add_table(parser)
     parser.add_argument("--seed", type=seed, default=0, help="seed of the resamples")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Put reports side by side."""
     from eval.report.compare import compare_reports, comparison_text, write_comparison
+    from eval.report.tables import comparison_tables, table_text
 
     with waiting("reading the reports and resampling their records"):
         comparison = compare_reports(arguments.reports, seed=arguments.seed)
-    print(comparison_text(comparison))
+    if arguments.table:
+        print(table_text(comparison_tables(comparison), arguments.table, comparison.verdict))
+    else:
+        print(comparison_text(comparison))
     if arguments.out:
         write_comparison(arguments.out, comparison)
-        print(f"\n{arguments.out}")
+        print(f"\n{arguments.out}", file=sys.stderr if arguments.table else sys.stdout)

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
-from ecg_vlm.cli.arguments import Parser, folds, positive, seed
+from ecg_vlm.cli.arguments import Parser, add_table, folds, positive, seed
 from ecg_vlm.cli.progress import progress_bar, waiting
 from render.errors import InputError
 
 HELP = "model + pages -> report.html"
-DESCRIPTION = "Judge a model on held-out pages, or kept scores and answers again, and write the report."
+DESCRIPTION = "Judge a model on held-out pages, or anybody's predictions and answers, and write the report."
 EXTRA = "eval"
 EXAMPLES = """\
   ecg-vlm evaluate runs/mine --compare nano --data pages/test --controls --out report
-  ecg-vlm evaluate --from report --out again"""
+  ecg-vlm evaluate scores.csv chatbot.jsonl --labels ptbxl:ptb-xl --folds 10 --out theirs
+  ecg-vlm evaluate --from report --out again --table latex > table.tex"""
 
 
 def add_arguments(parser: Parser) -> None:
     """Model, pages, what to compare with."""
     parser.add_argument(
-        "model", nargs="?", help="nano, the folder of a run, a hub id, or scores in a .parquet or .csv file"
+        "model",
+        nargs="*",
+        help="nano, the folder of a run, a hub id, or a file: probabilities or logits of statements, subclasses or "
+        "superclasses (.csv, .parquet, .npy), answers in words (.jsonl, .json, .csv); more than one are compared",
     )
     parser.add_argument("--data", help="data set folder made by ecg-vlm render")
+    parser.add_argument(
+        "--labels", default="", metavar="SOURCE", help="labels for files, without pages: ptbxl:DIR, wfdb:DIR ..."
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder of the report")
     parser.add_argument(
         "--from",
@@ -36,7 +44,7 @@ def add_arguments(parser: Parser) -> None:
         action="append",
         default=[],
         metavar="MODEL",
-        help="a model, or a file of scores, to compare with (repeatable)",
+        help="a model or a file to compare with (repeatable)",
     )
     parser.add_argument("--folds", type=folds, default=(), help="judge on these PTB-XL folds only")
     parser.add_argument("--limit", type=positive, default=0, help="the first N pages only")
@@ -49,6 +57,7 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--calibration", type=Path, help="calibration.json (default: the one beside the model)")
     parser.add_argument("--figures", action="store_true", help="the report's figures as SVG and PDF in OUT/figures too")
+    add_table(parser)
     parser.add_argument("--seed", type=seed, default=0, help="seed of resamples and of shuffled pages")
     parser.add_argument("--resume", action="store_true", help="go on with an evaluation that was interrupted")
     parser.add_argument(
@@ -59,29 +68,38 @@ def add_arguments(parser: Parser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Judge a model on pages, or kept scores and answers again, and write the report."""
     a = arguments
+    systems = [*a.model, *a.compare]
     if bool(a.model) == bool(a.previous):
         raise InputError("evaluate: name a model, or with --from the folder of an earlier evaluation")
-    if a.model and not a.data:
-        raise InputError("evaluate: --data is missing: the folder of the pages to judge on")
+    if a.labels and (a.data or a.previous):
+        raise InputError("evaluate: --labels goes with files alone, without --data and --from")
     with waiting("reading the data set"):
         from ecg_vlm import evaluation
-        from ecg_vlm.pages import load_pages
+        from ecg_vlm.pages import load_pages, records_for
+        from ecg_vlm.provenance import RESULT_FILES
+        from eval.report.tables import report_tables, table_text
         from eval.report.write import text_table
         from eval.storage import is_report, require_new_report
 
         require_new_report(a.out, resume=a.resume)
         if a.resume and is_report(a.out):
             a.previous = a.out  # it has finished: nothing is left to do but to print it
+        models = [spec for spec in systems if not spec.endswith(RESULT_FILES)]
+        if models and not a.data and not a.previous:
+            raise InputError(f"evaluate {models[0]}: --data is missing: the folder of the pages to judge on")
         pages = load_pages(a.data, a.folds, a.limit) if a.data else None
-    if pages is None or a.previous:
+    if a.previous:
         report = evaluation.rejudge(a.previous, a.out, pages=pages, seed=a.seed)
+    elif pages is None:
+        records = records_for(systems, a.labels, a.folds, a.limit)
+        report = evaluation.judge_files(systems, records, a.out, force=a.force, seed=a.seed)
     else:
         with progress_bar("pages") as show:
             report = evaluation.evaluate(
-                a.model,
+                a.model[0],
                 pages,
                 a.out,
-                compare=a.compare,
+                compare=systems[1:],
                 force=a.force,
                 controls=a.controls or bool(a.controls_source),
                 controls_source=a.controls_source,
@@ -94,5 +112,6 @@ def run(arguments: argparse.Namespace) -> None:
         from eval.report.figures import write_figures  # imports matplotlib
 
         write_figures(a.out / "figures", report)
-    print(text_table(report))
-    print(f"\nreport: {a.out / 'report.html'}")
+    note = f"{report.records:,} records: {report.dataset}."
+    print(table_text(report_tables(report), a.table, note) if a.table else text_table(report))
+    print(f"\nreport: {a.out / 'report.html'}", file=sys.stderr if a.table else sys.stdout)

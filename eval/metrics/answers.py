@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -22,13 +23,16 @@ ECGBENCH_LABELS = ("NORM", "MI", "STTC", "CD", "HYP")
 
 @dataclass(frozen=True)
 class DecisionMetrics:
-    """Figures of decisions: task -> mean over classes of F1 and balanced accuracy, Hamming loss, exact match.
+    """Figures of decisions: task -> mean over classes of F1, precision, recall and balanced accuracy, Hamming loss,
+    exact match.
 
     Attributes:
         statement_f1: of each statement that has a record with and one without it.
     """
 
     f1: dict[str, Interval]
+    precision: dict[str, Interval]
+    recall: dict[str, Interval]
     balanced_accuracy: dict[str, Interval]
     hamming_loss: dict[str, Interval]
     exact_match: dict[str, Interval]
@@ -119,14 +123,12 @@ def answer_metrics(system: System, records: LabelledRecords, sampling: Sampling)
     if not readable:
         return None
     by_record = _by_record(readable)
-    rows = [i for i, record_id in enumerate(records.record_ids) if record_id in by_record]
-    truth = [records.statements[i] for i in rows]
-    answers = [by_record[records.record_ids[i]] for i in rows]
-    statements = [tuple({code for answer in of_record for code in answer.present}) for of_record in answers]
+    truth, statements = _labels_and_decisions(by_record, records)
+    answers = [by_record[record_id] for record_id in records.record_ids if record_id in by_record]
     references = dict(zip(records.record_ids, records.references, strict=True)) if records.references else {}
     without_statement = sum(not (a.present or a.absent or a.uncertain) for a in readable)
     return AnswerMetrics(
-        records=len(rows),
+        records=len(truth),
         answers=len(readable),
         unparsed=without_statement / len(readable),
         decisions=decision_metrics(truth, statements, sampling),
@@ -135,6 +137,29 @@ def answer_metrics(system: System, records: LabelledRecords, sampling: Sampling)
             [a.answer for a in readable], [a.reference or references.get(a.record_id, "") for a in readable]
         ),
     )
+
+
+def f1_differences(
+    first: System, second: System, records: LabelledRecords, sampling: Sampling
+) -> dict[str, Interval] | None:
+    """Task -> paired difference of macro F1 of answers in words; None unless both answer about the same records."""
+    by_record, others = (_by_record(system.answers_about(readable=True)) for system in (first, second))
+    if not by_record or by_record.keys() != others.keys():
+        return None
+    one, other = (
+        decision_samples(*_labels_and_decisions(answers, records), sampling) for answers in (by_record, others)
+    )
+    return {task: samples.f1.minus(other[task].f1).summary().macro for task, samples in one.items()}
+
+
+def _labels_and_decisions(
+    by_record: Mapping[str, Sequence[Answer]], records: LabelledRecords
+) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
+    """True statements, and those that any answer states, of each record with an answer, in the order of `records`."""
+    labels = dict(zip(records.record_ids, records.statements, strict=True))
+    ids = [record_id for record_id in labels if record_id in by_record]
+    decisions = [tuple({code for answer in by_record[record_id] for code in answer.present}) for record_id in ids]
+    return [labels[record_id] for record_id in ids], decisions
 
 
 def refusal_metrics(system: System) -> RefusalMetrics | None:
@@ -150,27 +175,48 @@ def refusal_metrics(system: System) -> RefusalMetrics | None:
 
 
 def decision_metrics(
-    truth: Sequence[Sequence[str]], decisions: Sequence[Sequence[str]], sampling: Sampling
+    truth: Sequence[Sequence[str]],
+    decisions: Sequence[Sequence[str]],
+    sampling: Sampling,
+    missing_classes: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> DecisionMetrics:
     """Figures of the codes that are called present, one sequence per record, against the true ones.
 
     A sub- or superclass is called present as soon as one of its statements is.
+
+    Args:
+        missing_classes: task -> classes about which nothing is decided; they do not count.
     """
-    samples: dict[str, Decisions] = {}
-    for task in LABEL_TASKS:
-        view = task_view(truth, task)
-        if view.has_label.any():
-            calls = label_matrix(decisions, task)[0][view.has_label]
-            samples[task] = bootstrap_decisions(
-                view.labels, calls, view.classes, resamples=sampling.resamples, seed=sampling.seed
-            )
+    samples = decision_samples(truth, decisions, sampling, missing_classes)
     return DecisionMetrics(
         f1=macro_intervals({task: s.f1 for task, s in samples.items()}, recentre=True),
+        precision=macro_intervals({task: s.precision for task, s in samples.items()}, recentre=True),
+        recall=macro_intervals({task: s.recall for task, s in samples.items()}, recentre=True),
         balanced_accuracy=macro_intervals({task: s.balanced_accuracy for task, s in samples.items()}, recentre=True),
         hamming_loss=macro_intervals({task: s.hamming_loss for task, s in samples.items()}),
         exact_match=macro_intervals({task: s.exact_match for task, s in samples.items()}),
         statement_f1=samples["all"].f1.summary().per_class if "all" in samples else {},
     )
+
+
+def decision_samples(
+    truth: Sequence[Sequence[str]],
+    decisions: Sequence[Sequence[str]],
+    sampling: Sampling,
+    missing_classes: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> dict[str, Decisions]:
+    """Task -> samples of the metrics of `decision_metrics`, for every task that has a record."""
+    samples: dict[str, Decisions] = {}
+    for task in LABEL_TASKS:
+        view = task_view(truth, task)
+        if view.has_label.any():
+            calls = label_matrix(decisions, task)[0][view.has_label]
+            columns = [i for i, name in enumerate(view.classes) if name not in missing_classes.get(task, ())]
+            classes = [view.classes[i] for i in columns]
+            samples[task] = bootstrap_decisions(
+                view.labels[:, columns], calls[:, columns], classes, resamples=sampling.resamples, seed=sampling.seed
+            )
+    return samples
 
 
 def macro_intervals(samples: Mapping[str, BootstrapSamples], recentre: bool = False) -> dict[str, Interval]:

@@ -91,7 +91,8 @@ class BootstrapSamples:
             recentre: shift the replicates so that their mean is the value itself: the bootstrap's own estimate of
                 its bias is removed (Efron and Tibshirani 1993, ch. 10). Average precision needs it: copies of a
                 positive are next to each other in the ranking and raise each other's precision. So does F1: its
-                mean rises when the rarest classes drop out of a resample.
+                mean rises when the rarest classes drop out of a resample. For metrics from 0 to 1 alone; limits stay
+                there.
         """
         is_defined = np.isfinite(self.point)
         per_class = {
@@ -230,8 +231,8 @@ def calibration_error(labels: Bools, scores: NDArray[np.floating]) -> Floats:
     would hide the errors of one behind those of another.
     """
     y, s = _tables(labels, scores)
-    errors = np.zeros(y.shape[1])
-    for i in range(y.shape[1]):
+    errors = np.full(y.shape[1], np.nan)
+    for i in np.flatnonzero(~_without_scores(s)):
         bins = np.minimum((s[:, i] * _ECE_BINS).astype(int), _ECE_BINS - 1)
         gaps = np.bincount(bins, weights=y[:, i] - s[:, i], minlength=_ECE_BINS)
         errors[i] = np.abs(gaps).sum() / max(1, len(y))
@@ -240,7 +241,9 @@ def calibration_error(labels: Bools, scores: NDArray[np.floating]) -> Floats:
 
 def reliability(labels: Bools, scores: NDArray[np.floating]) -> tuple[Bin, ...]:
     """Reliability curve over all entries of the n x c table, ten bins of equal width; empty bins are left out."""
-    y, s = (table.ravel() for table in _tables(labels, scores))
+    y, s = _tables(labels, scores)
+    with_scores = ~_without_scores(s)
+    y, s = y[:, with_scores].ravel(), s[:, with_scores].ravel()
     bins = np.minimum((s * _CURVE_BINS).astype(int), _CURVE_BINS - 1)
     members = [bins == k for k in range(_CURVE_BINS)]
     return tuple(Bin(float(s[m].mean()), float(y[m].mean()), int(m.sum())) for m in members if m.any())
@@ -254,8 +257,11 @@ def bootstrap_fmax(
     The benchmark's definition (Strodthoff et al. 2020): for each threshold 0, .01 ... 1, `p >= t`, precision is the
     mean over records with at least one call, recall the mean over all records; Fmax is the highest harmonic mean of the
     two. The threshold is chosen on the records that are judged, so Fmax is an upper bound and no decision metric.
+    Classes without scores do not count.
     """
     y, s = _tables(labels, scores)
+    with_scores = ~_without_scores(s)
+    y, s = y[:, with_scores], s[:, with_scores]
     positives = np.maximum(y.sum(axis=1), 1)
     precision, recall, has_call = (np.zeros((len(y), _THRESHOLDS)) for _ in range(3))
     for k in range(_THRESHOLDS):
@@ -281,6 +287,8 @@ class Decisions:
     """Samples of each metric of decisions; the last two have one column, the others one for each class."""
 
     f1: BootstrapSamples
+    precision: BootstrapSamples
+    recall: BootstrapSamples
     balanced_accuracy: BootstrapSamples
     hamming_loss: BootstrapSamples
     exact_match: BootstrapSamples
@@ -291,8 +299,9 @@ def bootstrap_decisions(
 ) -> Decisions:
     """Metrics of decisions on n records and on resamples of them; labels, decisions: (n, c) bool.
 
-    F1 = 2 TP / (2 TP + FP + FN); balanced accuracy = (sensitivity + specificity) / 2, which ECGBench publishes under
-    the name AUC; both NaN for a class without a positive or without a negative record. Hamming loss: share of wrong
+    F1 = 2 TP / (2 TP + FP + FN); precision = TP / (TP + FP), 0 for a class that is never called (as F1 is there);
+    recall = TP / (TP + FN); balanced accuracy = (recall + specificity) / 2, which ECGBench publishes under the name
+    AUC. All four are NaN for a class without a positive or without a negative record. Hamming loss: share of wrong
     entries of the n x c table. Exact match: share of records with every class right.
 
     Raises:
@@ -310,16 +319,17 @@ def bootstrap_decisions(
         tp, positive_calls, positives = weights.T @ hits, weights.T @ calls, weights.T @ truth  # (b, c)
         with np.errstate(invalid="ignore", divide="ignore"):
             f1 = 2 * tp / (positive_calls + positives)
+            recall = tp / positives
             specificity = 1 - (positive_calls - tp) / (n - positives)
-            balanced_accuracy = (tp / positives + specificity) / 2
+        precision = tp / np.maximum(positive_calls, 1)
         is_defined = (positives > 0) & (positives < n)
-        per_class = [np.where(is_defined, f1, np.nan), np.where(is_defined, balanced_accuracy, np.nan)]
+        per_class = [np.where(is_defined, v, np.nan) for v in (f1, precision, recall, (recall + specificity) / 2)]
         return np.concatenate([*per_class, weights.T @ rows / n], axis=1)
 
     c = len(classes)
-    names = (*classes, *classes, "hamming loss", "exact match")
+    names = (*classes, *classes, *classes, *classes, "hamming loss", "exact match")
     every = bootstrap_statistic(statistic, names, len(y), resamples=resamples, seed=seed)
-    edges = (0, c, 2 * c, 2 * c + 1, 2 * c + 2)
+    edges = (0, c, 2 * c, 3 * c, 4 * c, 4 * c + 1, 4 * c + 2)
     return Decisions(*(every.columns(start, stop) for start, stop in pairwise(edges)))
 
 
@@ -331,9 +341,14 @@ def _tables(labels: NDArray[np.bool_], scores: NDArray[np.floating]) -> tuple[Bo
     y, s = np.asarray(labels, dtype=np.bool_), np.asarray(scores, dtype=np.float64)
     if y.shape != s.shape or y.ndim != 2:
         raise ValueError(f"labels {y.shape} and scores {s.shape} must have one shape")
-    if not np.isfinite(s).all():
+    if not np.isfinite(s[:, ~_without_scores(s)]).all():
         raise ValueError("a score is NaN or infinite; a ranking needs finite scores")
     return y, s
+
+
+def _without_scores(scores: Floats) -> Bools:
+    """(c,): the columns of NaN, of classes that a system does not score; their metrics are NaN."""
+    return np.asarray(np.isnan(scores).all(axis=0)) & (len(scores) > 0)
 
 
 def _class_names(labels: Bools, classes: Sequence[str] | None) -> tuple[str, ...]:
@@ -360,7 +375,7 @@ def _weighted_ranking(y: Bools, s: Floats, weights: Floats) -> tuple[Floats, Flo
     the cost is one pass over (n, b) a class. NaN where there is no positive or no negative.
     """
     positive = np.flatnonzero(y)
-    if len(positive) in (0, len(y)):
+    if len(positive) in (0, len(y)) or _without_scores(s[:, None])[0]:
         return np.full(weights.shape[1], np.nan), np.full(weights.shape[1], np.nan)
     total_pos = weights[positive].sum(axis=0)  # (b,)
     total_neg = weights.sum(axis=0) - total_pos
@@ -407,6 +422,6 @@ def _interval(value: float, replicates: Floats, recentre: bool = False) -> Inter
     if not np.isfinite(value) or not len(finite):
         return Interval(float(value), *[float("nan")] * 4)
     if recentre:
-        finite = finite - finite.mean() + value
+        finite = np.clip(finite - finite.mean() + value, 0, 1)
     low95, low90, high90, high95 = (float(q) for q in np.quantile(finite, [0.025, 0.05, 0.95, 0.975]))
     return Interval(float(value), low90, high90, low95, high95)

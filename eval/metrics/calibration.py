@@ -126,7 +126,7 @@ def fit(system: System, records: LabelledRecords) -> Calibration:
     curves = {}
     for i, code in enumerate(codes):
         y = labels[:, i]
-        if y.any() and not y.all():
+        if y.any() and not y.all() and not np.isnan(scores[:, i]).any():
             slope, offset = fit_platt(y, scores[:, i])
             few = min(y.sum(), (~y).sum()) < _FEW
             threshold = float(_logistic(-offset / slope)) if few else best_threshold(y, scores[:, i])

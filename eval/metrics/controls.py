@@ -69,7 +69,7 @@ def control_metrics(
 ) -> ControlMetrics:
     """Figures of one control. original: task -> samples of the same system on the unaltered pages."""
     scores = control.system.scores_of(records.record_ids)
-    samples = bootstrap_tasks(scores, views, sampling)
+    samples = bootstrap_tasks(control.system.task_scores(records.record_ids), views, sampling)
     return ControlMetrics(
         control.name,
         control.detail,

@@ -13,11 +13,12 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
+from eval.metrics.answers import f1_differences
 from eval.metrics.bootstrap import Interval, Rankings, Sampling
 from eval.metrics.calibration import Calibration
 from eval.metrics.controls import Control, ControlMetrics, control_metrics
 from eval.metrics.published import PUBLISHED_CAVEAT, PUBLISHED_RESULTS, PublishedResult
-from eval.metrics.system_metrics import SystemMetrics, bootstrap_tasks, system_metrics
+from eval.metrics.system_metrics import SystemMetrics, bootstrap_tasks, macro_differences, system_metrics
 from eval.types import LabelledRecords, System, TaskView, task_view
 from render.errors import InputError
 from render.statements import LABEL_TASKS, STATEMENTS
@@ -52,7 +53,7 @@ class Evaluation:
     @property
     def comparisons(self) -> list[tuple[str, str]]:
         """Pairs of names, the first system and another, where both have scores; the first pair makes the headline."""
-        names = [system.name for system in self.systems if system.scores is not None]
+        names = [system.name for system in self.systems if system.has_scores]
         return [(names[0], name) for name in names[1:]] if names[:1] == [self.systems[0].name] else []
 
 
@@ -67,11 +68,20 @@ class TaskFacts:
 
 @dataclass(frozen=True)
 class Difference:
-    """Paired difference of macro AUC, `first` minus `second`, per task."""
+    """Paired difference of macro AUC, `first` minus `second`, per task, over the classes that both score."""
 
     first: str
     second: str
     macro_auc: dict[str, Interval]
+
+
+@dataclass(frozen=True)
+class AnswerDifference:
+    """Paired difference of the macro F1 of answers in words, `first` minus `second`, per task."""
+
+    first: str
+    second: str
+    f1: dict[str, Interval]
 
 
 @dataclass(frozen=True)
@@ -85,6 +95,7 @@ class Report:
         warnings: what makes figures too good, such as a calibration that was fitted on judged records, or a control
             that stays above chance.
         controls: of the first system.
+        answer_differences: of the first system with answers in words to the others that answer about the same records.
     """
 
     title: str
@@ -105,6 +116,7 @@ class Report:
     resamples: int
     seed: int
     meta: dict[str, object]
+    answer_differences: tuple[AnswerDifference, ...] = ()
 
     def to_json(self) -> str:
         """The report as JSON text; undefined figures are null."""
@@ -127,11 +139,11 @@ def judge(evaluation: Evaluation, *, resamples: int = 1000, seed: int = 0) -> Re
         )
     sampling = Sampling(resamples, seed)
     samples = {
-        system.name: bootstrap_tasks(system.scores_of(records.record_ids), views, sampling)
+        system.name: bootstrap_tasks(system.task_scores(records.record_ids), views, sampling)
         for system in systems
-        if system.scores is not None
+        if system.has_scores
     }
-    differences = tuple(_difference(pair, samples) for pair in evaluation.comparisons)
+    differences = tuple(d for d in (_difference(pair, samples) for pair in evaluation.comparisons) if d.macro_auc)
     metrics = tuple(
         system_metrics(
             system, records, views, samples.get(system.name), evaluation.calibrations.get(system.name), sampling
@@ -160,33 +172,55 @@ def judge(evaluation: Evaluation, *, resamples: int = 1000, seed: int = 0) -> Re
         resamples=resamples,
         seed=seed,
         meta=dict(evaluation.meta),
+        answer_differences=_answer_differences(systems, records, sampling),
     )
 
 
 def headline(systems: Sequence[SystemMetrics], differences: Sequence[Difference], noun: str) -> str:
     """The result in one sentence; a difference whose 95 % interval contains zero is not reported as one."""
     if differences:
-        pair, d = differences[0], differences[0].macro_auc["all"]
+        pair = differences[0]
+        name, d = _main_figure(pair.macro_auc)
         digits = 2 if abs(d.value) >= 0.05 else 3  # "0.01 better" may stand for 0.005 or for 0.015
         if d.low95 <= 0 <= d.high95 or math.isnan(d.low95):
             return (
                 f"No difference between {pair.first} and {pair.second} can be shown on {noun}: "
-                f"{d.value:+.{digits}f} macro-AUC, 95 % interval {d.low95:+.{digits}f} to {d.high95:+.{digits}f}."
+                f"{d.value:+.{digits}f} {name}, 95 % interval {d.low95:+.{digits}f} to {d.high95:+.{digits}f}."
             )
         low, high = sorted((abs(d.low95), abs(d.high95)))
         verb = "beats" if d.value > 0 else "falls behind"
         return (
-            f"{pair.first} {verb} {pair.second} by {abs(d.value):.{digits}f} macro-AUC "
+            f"{pair.first} {verb} {pair.second} by {abs(d.value):.{digits}f} {name} "
             f"(95 % interval {low:.{digits}f} to {high:.{digits}f}) on {noun}."
         )
     with_scores = [s for s in systems if s.macro_auc]
     if not with_scores:
-        return f"{len(systems)} systems answered in words on {noun}; none gave probabilities, so there is no AUC."
-    best = max(with_scores, key=lambda s: (s.macro_auc or {})["all"].value)
-    auc = (best.macro_auc or {})["all"]
+        return _headline_of_words(systems, noun)
+    best = max(with_scores, key=lambda s: _main_figure(s.macro_auc or {})[1].value)
+    name, auc = _main_figure(best.macro_auc or {})
     return (
-        f"{best.name} reaches a macro-AUC of {auc.value:.2f} "
+        f"{best.name} reaches a {name} of {auc.value:.2f} "
         f"(95 % interval {auc.low95:.2f} to {auc.high95:.2f}) on {noun}."
+    )
+
+
+def _main_figure(macro_auc: Mapping[str, Interval]) -> tuple[str, Interval]:
+    """The macro AUC over all statements or, where a system does not score these, of its first task; and its name."""
+    task, figure = next(iter(macro_auc.items()))
+    return "macro-AUC" if task == "all" else f"macro-AUC ({task})", figure
+
+
+def _headline_of_words(systems: Sequence[SystemMetrics], noun: str) -> str:
+    """The best F1 of answers in words; `systems` have no scores."""
+    figures = {s.name: s.hard.decisions.f1["all"] for s in systems if s.hard and "all" in s.hard.decisions.f1}
+    figures = {name: f1 for name, f1 in figures.items() if not math.isnan(f1.value)}
+    if not figures:
+        return f"{len(systems)} systems answered in words on {noun}; none gave probabilities, so there is no AUC."
+    name = max(figures, key=lambda key: figures[key].value)
+    f1 = figures[name]
+    return (
+        f"{name}, which answers in words, reaches a macro-F1 of {f1.value:.2f} "
+        f"(95 % interval {f1.low95:.2f} to {f1.high95:.2f}) on {noun}."
     )
 
 
@@ -223,7 +257,15 @@ def _overlap_warnings(calibrations: Mapping[str, Calibration], records: Labelled
 
 def _difference(pair: tuple[str, str], samples: TaskSamples) -> Difference:
     first, second = samples[pair[0]], samples[pair[1]]
-    return Difference(*pair, {task: first[task].auc.minus(second[task].auc).summary().macro for task in first})
+    return Difference(*pair, macro_differences(first, second))
+
+
+def _answer_differences(
+    systems: Sequence[System], records: LabelledRecords, sampling: Sampling
+) -> tuple[AnswerDifference, ...]:
+    answering = [system for system in systems if system.answers]
+    pairs = ((other, f1_differences(answering[0], other, records, sampling)) for other in answering[1:])
+    return tuple(AnswerDifference(answering[0].name, other.name, f1) for other, f1 in pairs if f1)
 
 
 def _control_warnings(controls: Sequence[ControlMetrics]) -> tuple[str, ...]:
@@ -243,7 +285,7 @@ def _task_facts(view: TaskView) -> TaskFacts:
 
 def _meaning(systems: Sequence[SystemMetrics], differences: Sequence[Difference]) -> str:
     """What the macro AUC says, in the words of the system that the headline is about."""
-    values = {s.name: s.macro_auc["all"].value for s in systems if s.macro_auc}
+    values = {s.name: _main_figure(s.macro_auc)[1].value for s in systems if s.macro_auc}
     if not values:
         return ""
     name = differences[0].first if differences else max(values, key=lambda key: values[key])

@@ -7,7 +7,7 @@ from probabilities.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +48,7 @@ class ProbabilityMetrics:
     """How well probabilities are calibrated: task -> Brier score and calibration error, means over classes.
 
     Attributes:
-        reliability: the curve over all 71 statements.
+        reliability: the curve over all 71 statements, or over the classes of a system that scores only these.
     """
 
     brier: dict[str, Interval]
@@ -95,6 +95,9 @@ class SystemMetrics:
     """One system. All but `hard`, `refusals`, `notes` and `cost` come from its probabilities; None or empty without.
 
     Attributes:
+        training: what it was trained on, in a sentence; "" where that is not known.
+        missing_classes: task -> the classes for which it gives no probability, where it gives some; means are over the
+            others.
         macro_auc: per task.
         average_precision: per task.
         fmax: per task.
@@ -124,17 +127,30 @@ class SystemMetrics:
     neighbours: tuple[ConfusablePair, ...] = ()
     hard: AnswerMetrics | None = None
     refusals: RefusalMetrics | None = None
+    missing_classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    training: str = ""
 
 
-def bootstrap_tasks(scores: Floats, views: Mapping[str, TaskView], sampling: Sampling) -> dict[str, Rankings]:
-    """Task -> samples of AUC and average precision of (n, 71) scores, for every task that has a record."""
+def bootstrap_tasks(
+    scores: Mapping[str, Floats], views: Mapping[str, TaskView], sampling: Sampling
+) -> dict[str, Rankings]:
+    """Task -> samples of AUC and average precision, for every task that has scores and a record.
+
+    scores: task -> (n, c), as of `System.task_scores`.
+    """
     return {
         task: bootstrap_rankings(
-            view.labels, view.scores(scores), view.classes, resamples=sampling.resamples, seed=sampling.seed
+            view.labels, scores[task][view.has_label], view.classes, resamples=sampling.resamples, seed=sampling.seed
         )
         for task, view in views.items()
-        if view.has_label.any()
+        if task in scores and view.has_label.any()
     }
+
+
+def macro_differences(first: Mapping[str, Rankings], second: Mapping[str, Rankings]) -> dict[str, Interval]:
+    """Task -> paired difference of macro AUC, over the classes that both score."""
+    differences = {task: of_task.auc.minus(second[task].auc) for task, of_task in first.items() if task in second}
+    return {task: difference.summary().macro for task, difference in differences.items()}
 
 
 def system_metrics(
@@ -149,67 +165,105 @@ def system_metrics(
     answers, refusals = answer_metrics(system, records, sampling), refusal_metrics(system)
     cost = dict(system.cost)
     if rankings is None:
-        return SystemMetrics(system.name, system.notes, cost, hard=answers, refusals=refusals)
-    scores = system.scores_of(records.record_ids)
-    decisions = None if calibration is None else calibration.decide(scores)
-    at_thresholds = (
-        None if decisions is None else decision_metrics(records.statements, codes_above_thresholds(decisions), sampling)
-    )
-    return SystemMetrics(
+        return SystemMetrics(system.name, system.notes, cost, hard=answers, refusals=refusals, training=system.training)
+    scores = system.task_scores(records.record_ids)
+    missing_classes = {
+        task: tuple(name for name, i in zip(views[task].classes, np.isnan(s[0]), strict=True) if i)
+        for task, s in scores.items()
+    }
+    metrics = SystemMetrics(
         system.name,
         system.notes,
         cost,
         macro_auc=macro_intervals({task: r.auc for task, r in rankings.items()}),
-        statement_auc=rankings["all"].auc.summary().per_class,
         average_precision=macro_intervals({task: r.average_precision for task, r in rankings.items()}, recentre=True),
-        statement_precision=rankings["all"].average_precision.summary(recentre=True).per_class,
         fmax=_fmax(scores, views, sampling),
         probabilities=_probability_metrics(scores, views, sampling),
-        calibrated=None if calibration is None else _probability_metrics(calibration.apply(scores), views, sampling),
-        thresholded=at_thresholds,
-        calibration=None if calibration is None else calibration.summary(),
         rocs=rocs(records.statements, scores),
-        neighbours=confusable_pairs(records.statements, scores, decisions),
         hard=answers,
         refusals=refusals,
+        training=system.training,
+        missing_classes={task: names for task, names in missing_classes.items() if names},
+    )
+    return (
+        metrics
+        if system.scores is None
+        else _with_statements(metrics, system, records, rankings, calibration, views, sampling)
     )
 
 
-def _fmax(scores: Floats, views: Mapping[str, TaskView], sampling: Sampling) -> dict[str, Interval]:
+def _with_statements(
+    metrics: SystemMetrics,
+    system: System,
+    records: LabelledRecords,
+    rankings: Mapping[str, Rankings],
+    calibration: Calibration | None,
+    views: Mapping[str, TaskView],
+    sampling: Sampling,
+) -> SystemMetrics:
+    """The figures with those added that need scores of single statements."""
+    scores = system.scores_of(records.record_ids)
+    decisions = None if calibration is None else calibration.decide(scores)
+    metrics = replace(
+        metrics,
+        statement_auc=rankings["all"].auc.summary().per_class,
+        statement_precision=rankings["all"].average_precision.summary(recentre=True).per_class,
+        neighbours=confusable_pairs(records.statements, scores, decisions),
+    )
+    if calibration is None or decisions is None:
+        return metrics
+    calibrated = replace(system, scores=calibration.apply(scores), record_ids=records.record_ids)
+    return replace(
+        metrics,
+        calibrated=_probability_metrics(calibrated.task_scores(records.record_ids), views, sampling),
+        thresholded=decision_metrics(
+            records.statements, codes_above_thresholds(decisions), sampling, metrics.missing_classes
+        ),
+        calibration=calibration.summary(),
+    )
+
+
+def _fmax(scores: Mapping[str, Floats], views: Mapping[str, TaskView], sampling: Sampling) -> dict[str, Interval]:
     return macro_intervals(
         {
-            task: bootstrap_fmax(view.labels, view.scores(scores), resamples=sampling.resamples, seed=sampling.seed)
+            task: bootstrap_fmax(
+                view.labels, scores[task][view.has_label], resamples=sampling.resamples, seed=sampling.seed
+            )
             for task, view in views.items()
-            if view.has_label.any()
+            if task in scores and view.has_label.any()
         }
     )
 
 
-def _probability_metrics(scores: Floats, views: Mapping[str, TaskView], sampling: Sampling) -> ProbabilityMetrics:
+def _probability_metrics(
+    scores: Mapping[str, Floats], views: Mapping[str, TaskView], sampling: Sampling
+) -> ProbabilityMetrics:
     brier, error = {}, {}
     for task, view in views.items():
-        if not view.has_label.any():
+        if task not in scores or not view.has_label.any():
             continue
-        of_task = view.scores(scores)
+        of_task = scores[task][view.has_label]
         samples = bootstrap_brier(view.labels, of_task, view.classes, resamples=sampling.resamples, seed=sampling.seed)
         brier[task] = samples.summary().macro
         is_defined = np.isfinite(samples.point)
         errors = calibration_error(view.labels, of_task)[is_defined]
         error[task] = float(errors.mean()) if len(errors) else float("nan")
-    every = views["all"]
-    return ProbabilityMetrics(brier, error, reliability(every.labels, every.scores(scores)))
+    every = views[next(iter(brier))]
+    return ProbabilityMetrics(brier, error, reliability(every.labels, scores[every.task][every.has_label]))
 
 
 # --- single classes
 
 
-def rocs(statement_sets: Sequence[Sequence[str]], scores: Floats) -> tuple[Roc, ...]:
-    """The curves of `curve_classes` for (n, 71) scores."""
+def rocs(statement_sets: Sequence[Sequence[str]], scores: Mapping[str, Floats]) -> tuple[Roc, ...]:
+    """The curves of those of `curve_classes` that have scores. scores: task -> (n, c), as of `System.task_scores`."""
     curves = []
     for task, name in curve_classes(statement_sets):
         view = task_view(statement_sets, task)
         column = view.classes.index(name)
-        curves.append(roc_points(view.labels[:, column], view.scores(scores)[:, column], name))
+        if task in scores and not np.isnan(scores[task][:, column]).any():
+            of_class = scores[task][view.has_label, column]
+            curves.append(roc_points(view.labels[:, column], of_class, name))
     return tuple(curves)
 
 
@@ -256,7 +310,7 @@ def confusable_pairs(
     for first, second in neighbours:
         i, j = column[first], column[second]
         one, other = labels[:, i] & ~labels[:, j], labels[:, j] & ~labels[:, i]
-        if min(one.sum(), other.sum()) < _MIN_RECORDS_OF_PAIR:
+        if np.isnan(odds[:, [i, j]]).any() or min(one.sum(), other.sum()) < _MIN_RECORDS_OF_PAIR:
             continue
         either = one | other
         auc = roc_auc(one[either], (odds[:, i] - odds[:, j])[either])

@@ -40,9 +40,11 @@ def chunk_text(answer: str, subject: Sequence[str] = ()) -> list[Chunk]:
     chunks: list[Chunk] = []
     line: list[Chunk] = []
     topic, ellipsis = "", Ellipsis(tuple(subject), bool(subject))
+    starts = lexicon().starts
     i = 0
     while i < len(words):
-        new, i = _chunks_at(text, i, topic, ellipsis)
+        can_match = words[i] in starts or (topic and words[i] in _STATES) or ellipsis.may_match(words, i)
+        new, i = _chunks_at(text, i, topic, ellipsis) if can_match else _plain_chunk(text, i)
         chunks += new
         line = [] if line and line[-1].kind == "break" else line
         line.append(chunks[-1])
@@ -59,6 +61,11 @@ def _chunks_at(text: TokenizedText, i: int, topic: str, ellipsis: Ellipsis) -> t
         return coordination
     if best:
         return _term_chunks(text, best)
+    return _plain_chunk(text, i)
+
+
+def _plain_chunk(text: TokenizedText, i: int) -> tuple[list[Chunk], int]:
+    """A list of leads or a single token, and the token after it."""
     if end := text.lead_lists.get(i):
         return [Chunk("lead", "", text.tokens[i].start, text.tokens[end - 1].end)], end
     return [token_chunk(text.tokens[i])], i + 1

@@ -8,6 +8,8 @@ from eval.parser.phrase_matcher import Match, longest_match
 from eval.parser.tokenizer import Token
 
 _MAX_HEADS = 5
+_CONTRASTS = {",", "but", "(", "rather", "not"}
+"""First words of what `_contrast` takes."""
 _CHAIN_REACH = _MAX_HEADS * 8  # tokens; a join has 4 at most ("but rather than a"), a head 3, and a comma after it
 
 
@@ -15,10 +17,12 @@ def shared_tail(text: TokenizedText, i: int, longer_than: int) -> tuple[list[Chu
     """ "left and right bundle branch block", "low or inverted T waves": heads A, B ... with one common tail."""
     entries = lexicon()
     for length in (1, 2, 3):
-        head = tuple(text.words[i : i + length])
-        tails = entries.by_prefix.get(head)
         at = i + length
-        if not tails or at >= len(text.words) or not (text.words[at] in JOIN or _contrast(text, at)):
+        if at >= len(text.words) or not (text.words[at] in JOIN or text.words[at] in _CONTRASTS):
+            continue
+        head = tuple(text.words[i:at])
+        tails = entries.by_prefix.get(head)
+        if not tails or not (text.words[at] in JOIN or _contrast(text, at)):
             continue
         ahead = set(text.words[at : at + _CHAIN_REACH])
         for tail in tails:

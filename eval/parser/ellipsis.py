@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from eval.parser.chunk import Chunk, TokenizedText, is_general
@@ -12,6 +13,9 @@ from render.statements import STATEMENTS
 
 # What follows a short form that leaves its noun out: "(Is there an infarct?) Yes, inferior."
 _SHORT_FORM_ENDS = {BREAK, BULLET, ",", ")", "and", "or", "but", "with"}
+
+
+_PRONOUNS = frozenset({"one", "?"})
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,10 @@ class Ellipsis:
             return Ellipsis(self.noun, True)
         return Ellipsis(self.noun, False) if chunk.kind == "break" and self.reply else self
 
+    def may_match(self, words: Sequence[str], i: int) -> bool:
+        """Whether `match` can find anything at token i: cheaper, for words that begin no phrase."""
+        return bool(self.noun) and (self.reply or not _PRONOUNS.isdisjoint(words[i + 1 : i + 4]))
+
     def match(self, text: TokenizedText, i: int, rival: Match | None) -> Match | None:
         """The short form at token i, if it makes a phrase with the noun and is longer than `rival`."""
         if not self.noun:
@@ -41,7 +49,7 @@ class Ellipsis:
                 continue
             following = text.words[i + width] if i + width < len(text.words) else BREAK
             pronoun = following == "one"
-            if not pronoun and not (self.reply and following in _SHORT_FORM_ENDS):
+            if not pronoun and following != "?" and not (self.reply and following in _SHORT_FORM_ENDS):
                 continue
             end = i + width + pronoun
             sequence = self._phrase(tuple(text.words[i : i + width]))

@@ -66,7 +66,7 @@ class Lexicon:
     """Word sequences with their meanings, ready for lookup.
 
     by_first: first word -> sequences, longest first; by_ends: first word -> last word -> ranks in that list.
-    by_prefix: leading words -> remainders that complete a phrase, longest first.
+    by_prefix: leading words -> remainders that complete a phrase, longest first. starts: the first words.
     """
 
     meanings: dict[tuple[str, ...], Meaning] = field(default_factory=dict)
@@ -74,6 +74,7 @@ class Lexicon:
     by_ends: dict[str, dict[str, list[int]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
     by_prefix: dict[tuple[str, ...], list[tuple[str, ...]]] = field(default_factory=lambda: defaultdict(list))
     vocabulary: frozenset[str] = frozenset()
+    starts: frozenset[str] = frozenset()
 
     def add(self, sequence: tuple[str, ...], meaning: Meaning) -> None:
         """Add a sequence; a second row with the same words adds its codes to the first."""
@@ -96,6 +97,7 @@ class Lexicon:
         for first, sequences in self.by_first.items():
             for rank, sequence in enumerate(sequences):
                 self.by_ends[first][sequence[-1]].append(rank)
+        self.starts = frozenset(sequence[0] for sequence in self.meanings)
         self.vocabulary = frozenset(w for sequence in self.meanings for w in sequence)
 
 

@@ -34,12 +34,14 @@ _VALUE_ENDS = ("break", "comma", "close", "colon", "termination", "open", "quest
 _HEADING_WORDS = set(word_tuple("of the following sign evidence finding for any"))
 _OPEN_LISTS = set(word_tuple("consider ddx dd differential differentialdiagnose differenzialdiagnose"))
 _ALTERNATIVES = set(word_tuple("differential explanation possibility consideration option ddx differentialdiagnosen"))
+_SEVERAL = set(word_tuple("two three four five several many other usual common possible main 2 3 4 5"))
 _CONCLUSIONS = set(word_tuple("conclusion final finally summary impression verdict overall fazit zusammenfassung"))
 _CONTRADICTIONS = tuple(
     f"{words} "
     for words in (
         "however", "but", "actually", "on closer", "on a closer", "on second", "looking again", "looking closer",
         "looking more", "wait", "no wait", "hmm", "in fact", "in reality", "upon closer", "a closer", "yet", "instead",
+        "i disagree", "i do not agree", "i would disagree", "that is wrong",
     )
 )  # fmt: skip
 # Stop words that do not end a scope right after its cue: "not sure whether this is", "no indication that".
@@ -84,13 +86,20 @@ def read_sentence(sentence: Sequence[Chunk], header: Status | None) -> tuple[lis
         return [m for m in mentions if m.chunk.start < alternatives], "uncertain"
     if not terms and (sentence[-1].kind == "colon" or _is_heading(sentence)):
         return [], next((i.cue.status for i in sentence if i.kind == "cue"), None)
-    return mentions, header
+    return mentions, _cue_of_list(sentence) or header
+
+
+def _cue_of_list(sentence: Sequence[Chunk]) -> Status | None:
+    """The status of a cue right before the colon that ends a sentence: "The ST elevation might be due to:"."""
+    if len(sentence) < 2 or sentence[-1].kind != "colon" or sentence[-2].kind != "cue":
+        return None
+    return sentence[-2].cue.status if sentence[-2].cue.side == "before" else None
 
 
 def contradicts(sentence: Sequence[Chunk]) -> bool:
     """Whether a sentence starts with a turn ("However, ...", "Looking again, ..."): the one before was tentative."""
     words = " ".join(chunk.text for chunk in sentence[:3] if chunk.kind in ("word", "termination", "cue"))
-    return words.startswith(_CONTRADICTIONS)
+    return f"{words} ".startswith(_CONTRADICTIONS)
 
 
 def concludes(sentence: Sequence[Chunk]) -> bool:
@@ -181,6 +190,8 @@ def _before_cues(sentence: Sequence[Chunk], header: Status | None, status: dict[
                 continue  # "not ... consistent with", "possibly consistent with": the cue before it applies
             elif _looks_right(sentence, n) and not _interjection(sentence, n):
                 cue = cue if cue == "absent" and chunk.cue.kind != "absent" else (chunk.cue.status or cue)
+        elif _heads_alternatives(sentence, n):
+            base, cue = "uncertain", None
         elif chunk.kind == "open":
             outside.append(cue)
         elif chunk.kind == "close" and outside:
@@ -195,6 +206,16 @@ def _before_cues(sentence: Sequence[Chunk], header: Status | None, status: dict[
             chunk.kind in ("comma", "and", "termination") and not _list_continues(sentence, n)
         ):
             cue, skip = None, False
+
+
+def _heads_alternatives(sentence: Sequence[Chunk], n: int) -> bool:
+    """Whether a list of alternatives starts at n: "four usual explanations: ...", "options were ..."."""
+    if sentence[n].kind != "colon" and sentence[n].text not in ("are", "were", "include"):
+        return False
+    words = [word for chunk in sentence[max(0, n - 4) : n] for word in chunk.text.split()]
+    if not words or words[-1] not in _ALTERNATIVES:
+        return False
+    return sentence[n].kind != "colon" or not _SEVERAL.isdisjoint(words)
 
 
 def _is_transparent(sentence: Sequence[Chunk], n: int, cue: Status | None) -> bool:

@@ -28,6 +28,7 @@ _SINUS = {"SR", "SARRH", "SBRAD", "STACH"}
 _OTHERWISE = set(word_tuple("otherwise sonst ansonsten eljest"))
 # Codes with another meaning in prose ("AMI": acute MI; "EL": none); they count in lists of codes only.
 _ONLY_AMONG_CODES = {"AMI", "EL"}
+_CHOICES = {"the former": 0, "former": 0, "the first": 0, "the latter": -1, "latter": -1, "the second": -1}
 _LONGEST_TEXT = 20_000
 _GAP = re.compile(r"_{2,}|\.{4,}")
 
@@ -119,7 +120,7 @@ def _read(text: str, cautious: bool = False, subject: Sequence[str] = ()) -> tup
     header: Status | None = None
     question: list[Mention] = []
     start = 0  # of the mentions of the sentence before
-    final = False
+    final = title = False
     for sentence in split_sentences(chunks):
         final = final or concludes(sentence)
         if contradicts(sentence):
@@ -130,7 +131,10 @@ def _read(text: str, cautious: bool = False, subject: Sequence[str] = ()) -> tup
         if question:
             mentions += _answer_mentions(question, sentence)
             question = []
+        if title and (status := _line_of_status(sentence)):
+            mentions[-1] = replace(mentions[-1], status=status)
         current, header = read_sentence(sentence, header)
+        title = len(current) == 1 and [chunk for chunk in sentence if chunk.kind != "bullet"] == [current[0].chunk]
         open_question = sentence[-1].kind == "question"
         if final or open_question:
             current = [replace(m, final=final, tentative=m.tentative or open_question) for m in current]
@@ -139,6 +143,15 @@ def _read(text: str, cautious: bool = False, subject: Sequence[str] = ()) -> tup
         else:
             mentions += current
     return mentions + _answer_mentions(question, []), chunks
+
+
+def _line_of_status(sentence: Sequence[Chunk]) -> Status | None:
+    """The denial or doubt of a line that says nothing else, about the heading before it: "Ischaemia", "None seen"."""
+    content = [chunk for chunk in sentence if chunk.kind != "bullet"]
+    if not content or content[0].kind != "cue" or content[0].cue.side == "before":
+        return None
+    says_more = len(content) > 2 or any(chunk.kind not in ("cue", "word") for chunk in content)
+    return None if says_more or content[0].cue.status == "present" else content[0].cue.status
 
 
 def _without_impression(mention: Mention) -> Mention:
@@ -176,7 +189,9 @@ def _reply_mentions(
     chunks = [_doubt(chunk) if cautious else chunk for chunk in chunk_text(answer)]
     reply = next((s for s in split_sentences(chunks) if not is_question(s)), [])
     status = reply_status(reply) if reply else None
-    if not status or (asks_either and status == "present"):
+    if asks_either and (choice := _CHOICES.get(" ".join(c.text for c in reply[:2] if c.kind != "break"))) is not None:
+        subjects, status = [subjects[choice]], "present"
+    elif not status or (asks_either and status == "present"):
         return []
     mentioned_codes = {code for m in own for code in m.chunk.meaning.codes}
     start, end = reply[0].start, reply[-1].end if reply[-1].kind != "break" else reply[-1].start

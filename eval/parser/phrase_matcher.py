@@ -59,7 +59,10 @@ def longest_match(texts: Sequence[str], i: int, lead_lists: dict[int, int]) -> M
     if first not in entries.by_first:
         return None
     by_last = entries.by_ends[first]
-    ends = by_last.keys() & texts[i : i + _AHEAD]
+    ahead = texts[i : i + _AHEAD]
+    if BREAK in ahead and "(" not in ahead:  # only a remark in brackets may span lines inside a phrase
+        ahead = ahead[: ahead.index(BREAK)]
+    ends = by_last.keys() & ahead
     for rank in sorted(itertools.chain.from_iterable(by_last[last] for last in ends)):
         sequence = entries.by_first[first][rank]
         match = _match(sequence, texts, i, lead_lists, loose=entries.meanings[sequence].cue is None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from eval.parser.lexicon import lexicon
 from eval.parser.tokenizer import BREAK, BULLET, word_tuple
@@ -31,11 +32,14 @@ _MODIFIERS = set(
     )
 )
 _FIRST_MARKS = {",", ":", "(", "-", "|"}
+_FIRST_VERBS = set(word_tuple("is are was were"))  # "ischemic changes are seen in the lateral leads", "is inferior"
+_SIGHT = set(word_tuple("seen noted present visible evident found observed located"))
+_LESSER = {(",", "to", "a", word, noun, ",") for word in ("lesser", "smaller") for noun in ("degree", "extent")}
 _JOINS = {"and": "and", "plus": "and", "with": "and", "/": "and", ",": "and", "or": "or", "nor": "or"}
 # What may follow an adjective without a noun: "ischemia, inferior, is likely", but not "ischemia, inferior ST changes".
 _FOLLOWERS = {BREAK, BULLET, ",", ")", "(", "/", ":", "?", '"', "|"} | set(
     word_tuple("and or nor plus but with which that is are was age of possible possibly likely probable probably noted "
-               "seen present as too also without not")
+               "seen present as too also without not rather")
 )  # fmt: skip
 _FUNCTION_WORDS = _PREPOSITIONS | _MODIFIERS | _PLACES | {"and", ",", ":", "("}
 
@@ -67,9 +71,8 @@ def territories_after(
 
     The list is empty if there are none, or if their adjectives belong to the next noun ("ischemia, inferior Q waves").
     """
-    core = tuple(word for word in noun if word not in _ADJECTIVES | _FUNCTION_WORDS)
-    meanings = lexicon().meanings
-    if not any((adjective, *core) in meanings for adjective in _ADJECTIVES):
+    core = tuple(word for word in noun if word not in _ADJECTIVES and word not in _FUNCTION_WORDS)
+    if not _has_territories(core):
         return [], end
     has_territory = any(word in _ADJECTIVES for word in noun)
     places: list[_Place] = []
@@ -88,6 +91,12 @@ def territories_after(
     return _terms(places, has_territory, core), places[-1].end
 
 
+@lru_cache(maxsize=1 << 12)
+def _has_territories(core: tuple[str, ...]) -> bool:
+    """Whether a noun makes a phrase of the tables with any territory."""
+    return any((adjective, *core) in lexicon().meanings for adjective in _ADJECTIVES)
+
+
 def _terms(places: Sequence[_Place], has_territory: bool, core: tuple[str, ...]) -> list[TerritoryTerm]:
     meanings = lexicon().meanings
     if not has_territory and len(places) == 2 and places[1].join == "and":
@@ -103,16 +112,19 @@ def _terms(places: Sequence[_Place], has_territory: bool, core: tuple[str, ...])
 def _territory_at(texts: Sequence[str], i: int, first: bool) -> _Place | None:
     """The next territory from token i on; without words if it belongs to another noun."""
     j, join = i, ""
-    texts = [*texts[i : i + 10], *([BREAK] * 10)]
+    texts = [*texts[i : i + 12], *([BREAK] * 12)]
     if first:
-        j += texts[0] in _FIRST_MARKS
+        j += texts[0] in _FIRST_MARKS | _FIRST_VERBS
+        j += texts[0] in _FIRST_VERBS and texts[1] in _SIGHT
     else:
         if texts[0] not in _JOINS:
             return None
         join, j = _JOINS[texts[0]], j + 1
         if texts[1] in ("and", "or"):
             join, j = texts[1], j + 1
-    while j - i < 8 and texts[j - i] in _PREPOSITIONS | _MODIFIERS:
+        if tuple(texts[1:7]) in _LESSER:
+            j += 6
+    while j - i < 10 and texts[j - i] in _PREPOSITIONS | _MODIFIERS:
         j += 1
     word = texts[j - i]
     if word in _ADVERBS:

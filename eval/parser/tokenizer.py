@@ -67,6 +67,8 @@ _ABBREVIATIONS = {
     "poss", "prob", "resp", "intraventr", "inf", "ant", "lat", "sept", "nonspec", "abn", "repol", "compl", "inkompl",
     "incompl", "unvollst", "pos", "neg", "prev", "st.p", "freq", "elev", "dep", "pat", "path", "indet", "dr",
 }  # fmt: skip
+_COMPOUND_STARTS = ("non", "pre", "a", "infero", "antero", "postero", *_PREFIXES, *{left for left, _ in _WALLS})
+"""Ends of the words that `_compound` may join with the next."""
 # A shorter line is an item of its own; a longer line whose next line starts in lower case was wrapped.
 _WRAPPED_AT = 50
 _NEAR = 60  # characters inspected on either side of a mark
@@ -93,15 +95,17 @@ def tokenize(answer: str) -> list[Token]:
     breaks = _line_ends(answer)
     heads = {m.start(1): m.end(1) for m in _LIST_MARK.finditer(plain_text)}
     for match in _WORD.finditer(plain_text):
-        if match.start() < position:  # inside a list mark or a code
+        at, after = match.span()
+        if at < position:  # inside a list mark or a code
             continue
-        position = match.end()
-        start, end = place[match.start()], place[match.end() - 1] + 1
-        if match.start() in heads:
-            position = heads[match.start()]
+        position = after
+        start, end = place[at], place[after - 1] + 1
+        if at in heads:
+            position = heads[at]
             out.append(Token(BULLET, start, place[position - 1] + 1))
             continue
-        if match.group() == "*":
+        piece = match.group()
+        if piece == "*":
             continue
         if start in codes:
             code = codes[start]
@@ -109,8 +113,8 @@ def tokenize(answer: str) -> list[Token]:
             while position < len(plain_text) and place[position] < code.end():
                 position += 1
             continue
-        if match.group() != "\n":
-            out += _pieces(match.group(), start, end, plain_text, match.start(), match.end())
+        if piece != "\n":
+            out += _pieces(piece, start, end, plain_text, at, after)
         elif start in breaks:
             out.append(Token(BREAK, start, end))
     return _join_words(out)
@@ -248,7 +252,9 @@ def _join_words(tokens: list[Token]) -> list[Token]:
             compound = _shared_compound(tokens[n + 2].text)
             token = token._replace(text=_SIDES[token.text] + compound) if compound else token
         last = out[-1] if out else None
-        compound = _compound(last.text, token.text) if last and not last.code and not token.code else ""
+        compound = ""
+        if last and last.text.endswith(_COMPOUND_STARTS) and not last.code and not token.code:
+            compound = _compound(last.text, token.text)
         if last and compound:
             out[-1] = Token(compound, last.start, token.end)
         else:

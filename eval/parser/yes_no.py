@@ -56,6 +56,8 @@ def reply_status(sentence: Sequence[Chunk]) -> Status | None:
     if len(last) == 2 and last[0].text in ("so", "therefore", "hence", "then") and last[1].text in YES | NO:
         return "present" if last[1].text in YES else "absent"
     words = [chunk.text for chunk in content[:7]]
+    if words[:1] == ["i"] and "so" in words[2:4] and words[-1] != "not" and not cues:  # "I would say so"
+        return "present"
     if "answer" in words and (word := next((t for t in words if t in YES | NO), "")):
         return "present" if word in YES else "absent"
     for n, chunk in enumerate(content):

@@ -18,7 +18,8 @@ COLOURS = ("#0b62a4", "#d55e00", "#009e73", "#8c2bee", "#5e1608", "#a198cd", "#3
 DARK_COLOURS = ("#66b3ff", "#e64d00", "#3a784f", "#a413ec", "#e599b3", "#bd0fa0", "#bdbd75", "#bbff33")
 """One colour a system, on white and on the dark page. Any two are at least 20 apart in CIELAB, for people with normal
 vision and with protanopia, deuteranopia or tritanopia (simulated after Machado et al. 2009)."""
-SHAPES = ("circle", "square", "diamond", "triangle")
+SHAPES = ("circle", "square", "diamond", "triangle", "plus", "wedge", "hexagon", "bar")
+"""One shape a system, so that eight can be told apart without colour."""
 
 _PIXELS_A_SYSTEM = 11
 _PANEL = 200
@@ -29,6 +30,10 @@ _SHAPE_SVG = {
     "square": '<rect x="-3.7" y="-3.7" width="7.4" height="7.4"/>',
     "diamond": '<polygon points="0,-5.2 5.2,0 0,5.2 -5.2,0"/>',
     "triangle": '<polygon points="0,-4.8 4.8,4 -4.8,4"/>',
+    "plus": '<path d="M-1.5,-5h3v3.5h3.5v3h-3.5v3.5h-3v-3.5h-3.5v-3h3.5z"/>',
+    "wedge": '<polygon points="0,4.8 4.8,-4 -4.8,-4"/>',
+    "hexagon": '<polygon points="-2.6,-4.5 2.6,-4.5 5.2,0 2.6,4.5 -2.6,4.5 -5.2,0"/>',
+    "bar": '<rect x="-1.6" y="-5" width="3.2" height="10"/>',
 }
 
 

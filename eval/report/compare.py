@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from eval.metrics.bootstrap import Interval, Sampling
-from eval.metrics.system_metrics import bootstrap_tasks
+from eval.metrics.system_metrics import bootstrap_tasks, macro_differences
 from eval.report.html import TASK_LABELS, template
 from eval.report.write import NO_INTERVAL, interval_lines, table_header
 from eval.storage import REPORT, SCORES, read_evaluation, read_report
@@ -22,12 +22,18 @@ _REMAKE = "make the report again with: ecg-vlm evaluate --from"
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """One system of one report. macro_auc: task -> interval; empty for a system with answers in words only."""
+    """One system of one report.
+
+    Attributes:
+        macro_auc: task -> interval; empty for a system with answers in words only.
+        f1: of answers in words, likewise; empty without any.
+    """
 
     report: str
     system: str
     records: int
     macro_auc: dict[str, Interval]
+    f1: dict[str, Interval] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,10 @@ def comparison_text(comparison: Comparison) -> str:
     lines.append(table_header(width))
     for row in comparison.rows:
         lines += interval_lines(_title(row), row.macro_auc, width)
+    if any(row.f1 for row in comparison.rows):
+        lines += ["", "F1 of answers in words, macro, 95 % interval below", "", table_header(width)]
+    for row in comparison.rows:
+        lines += interval_lines(_title(row), row.f1, width) if row.f1 else []
     for pair in comparison.pairs:
         lines += ["", f"{pair.first} minus {pair.second}", *interval_lines("", pair.macro_auc, width, "+")]
     return "\n".join(lines)
@@ -117,34 +127,44 @@ def _pairs(comparable: Sequence[tuple[str, Path]], sampling: Sampling) -> tuple[
     views = {task: task_view(records.statements, task) for task in LABEL_TASKS}
     samples = {
         name: bootstrap_tasks(
-            read_evaluation(folder / SCORES).systems[0].scores_of(records.record_ids), views, sampling
+            read_evaluation(folder / SCORES).systems[0].task_scores(records.record_ids), views, sampling
         )
         for name, folder in with_scores
     }
     (first, _), *others = with_scores
-    return tuple(
-        Pair(first, name, {t: r.auc.minus(samples[name][t].auc).summary().macro for t, r in samples[first].items()})
-        for name, _ in others
-    )
+    return tuple(Pair(first, name, macro_differences(samples[first], samples[name])) for name, _ in others)
 
 
 def _row(report: str, system: object, records: int, where: str) -> ComparisonRow:
     if not isinstance(system, dict):
         raise InputError(f"{where}: field 'systems' contains {system!r:.60}, expected objects; {_REMAKE}")
     name = _field(system, "name", str, where)
-    figures = system.get("macro_auc") or {}
-    if not isinstance(figures, dict):
-        raise InputError(f"{where}: field 'macro_auc' of {name!r:.60} is not an object; {_REMAKE}")
+    hard = system.get("hard") or {}
+    decisions = hard.get("decisions") if isinstance(hard, dict) else None
+    f1 = decisions.get("f1") if isinstance(decisions, dict) else None
     return ComparisonRow(
-        report, name, records, {task: _interval(figures[task], where) for task in LABEL_TASKS if task in figures}
+        report,
+        name,
+        records,
+        _intervals(system.get("macro_auc"), f"{where}: field 'macro_auc' of {name!r:.60}"),
+        _intervals(f1, f"{where}: field 'f1' of {name!r:.60}"),
     )
+
+
+def _intervals(figures: object, where: str) -> dict[str, Interval]:
+    """Task -> interval, from the JSON; empty for null."""
+    if not figures:
+        return {}
+    if not isinstance(figures, dict):
+        raise InputError(f"{where} is not an object; {_REMAKE}")
+    return {task: _interval(figures[task], where) for task in LABEL_TASKS if task in figures}
 
 
 def _interval(value: object, where: str) -> Interval:
     names = ("value", "low90", "high90", "low95", "high95")
     numbers = [value.get(name) if isinstance(value, Mapping) else "" for name in names]
     if not all(n is None or (isinstance(n, int | float) and abs(n) <= 1) for n in numbers):
-        raise InputError(f"{where}: field 'macro_auc' contains {value!r:.60}, expected an interval; {_REMAKE}")
+        raise InputError(f"{where} contains {value!r:.60}, expected an interval; {_REMAKE}")
     return Interval(*(float("nan") if n is None else float(n) for n in numbers))
 
 

@@ -18,14 +18,17 @@ from eval.metrics.bootstrap import Interval
 from eval.metrics.judge import Report
 from eval.metrics.system_metrics import SystemMetrics
 from eval.report.charts import COLOURS, Look, axis_low
-from eval.report.html import TASK_LABELS
+from eval.report.html import TASK_LABELS, roc_curves
 from render.io import atomic_write
 
 ONE_COLUMN_MM, TWO_COLUMNS_MM = 89.0, 183.0
 """Widths of figures in a journal of two columns (those of Nature)."""
 FIGURE_FORMATS = ("svg", "pdf")
 
-_MARKERS = {"circle": "o", "square": "s", "diamond": "D", "triangle": "^"}
+_MARKERS = {
+    "circle": "o", "square": "s", "diamond": "D", "triangle": "^", "plus": "P", "wedge": "v", "hexagon": "h",
+    "bar": [(-0.4, -1), (0.4, -1), (0.4, 1), (-0.4, 1)],
+}  # fmt: skip
 _MM_PER_INCH = 25.4
 _ROW_MM = 4.0
 _STYLE = {
@@ -59,7 +62,7 @@ def write_figures(out: Path, report: Report) -> list[Path]:
         figures = {"macro-auc": _macro_auc(report, systems), "reliability": _reliability(systems)}
         if report.differences:
             figures["differences"] = _differences(report)
-        if systems[0].rocs:
+        if roc_curves(systems):
             figures["roc"] = _roc(systems)
         return [_save(figure, out / f"{name}.{kind}") for name, figure in figures.items() for kind in FIGURE_FORMATS]
 
@@ -122,14 +125,14 @@ def _forest(
 
 
 def _roc(systems: Sequence[SystemMetrics]) -> Figure:
-    panels = systems[0].rocs
+    panels = roc_curves(systems)
     figure, axes = _grid(len(panels), 3)
-    for k, (panel, ax) in enumerate(zip(panels, axes, strict=True)):
-        for i, system in enumerate(systems):
-            roc = system.rocs[k]
-            ax.plot(roc.false_positive_rate, roc.true_positive_rate, **_line(Look(i)), label=system.name)
-        _unit_square(ax, f"{panel.name} ({panel.positives} positive)", "1 − specificity", "sensitivity")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=min(4, len(systems)))
+    for (title, curves), ax in zip(panels, axes, strict=True):
+        for i, roc in curves:
+            ax.plot(roc.false_positive_rate, roc.true_positive_rate, **_line(Look(i)), label=systems[i].name)
+        _unit_square(ax, title, "1 − specificity", "sensitivity")
+    names = {label: line for ax in axes for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(names.values(), names.keys(), loc="outside lower left", ncols=min(4, len(systems)))
     return figure
 
 

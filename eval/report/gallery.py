@@ -85,7 +85,7 @@ def worst_misses(statement_sets: Sequence[Sequence[str]], scores: Floats, count:
     kinds: list[list[Miss]] = [[], []]
     for i, code in enumerate(codes):
         y, s = labels[:, i], scores[:, i]
-        if min(y.sum(), (~y).sum()) < _MIN_RECORDS:
+        if min(y.sum(), (~y).sum()) < _MIN_RECORDS or np.isnan(s).any():
             continue
         negatives, positives = np.sort(s[~y]), np.sort(s[y])
         above = 1 - np.searchsorted(negatives, s, side="right") / len(negatives)

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from eval.metrics.answers import ECGBENCH
 from eval.metrics.bootstrap import Interval
 from eval.metrics.judge import Report
-from eval.metrics.system_metrics import ConfusablePair, ProbabilityMetrics, SystemMetrics
+from eval.metrics.system_metrics import ConfusablePair, ProbabilityMetrics, Roc, SystemMetrics
 from eval.report.charts import (
     COLOURS,
     DARK_COLOURS,
@@ -26,6 +26,7 @@ from eval.report.charts import (
     legend_mark,
     panel,
 )
+from eval.report.explanations import EXPLANATIONS
 from eval.report.gallery import Example
 from render.statements import LABEL_TASKS, STATEMENTS, Statement
 
@@ -107,6 +108,7 @@ def report_html(report: Report, examples: Sequence[Example] = ()) -> str:
         costs=costs,
         cost_keys=list(dict.fromkeys(key for system in costs for key in system.cost)),
         meta=_sections(report.meta),
+        explanations=EXPLANATIONS,
         examples=[(example, _data_uri(example.image_png)) for example in examples],
     )
 
@@ -184,17 +186,24 @@ def _statement_chart(report: Report, systems: Sequence[SystemMetrics]) -> str:
 
 
 def _roc_panels(systems: Sequence[SystemMetrics]) -> list[str]:
-    """One ROC plot per class of `SystemMetrics.rocs`, with a curve for each system."""
+    """One ROC plot per class of `SystemMetrics.rocs`, with a curve for each system that scores it."""
     plots = []
-    for k, first in enumerate(systems[0].rocs if systems else ()):
-        curves = [(system, system.rocs[k], Look(i)) for i, system in enumerate(systems)]
+    for title, curves in roc_curves(systems):
         lines = [
-            PlotLine(system.name, roc.false_positive_rate, roc.true_positive_rate, look.colour, look.dash)
-            for system, roc, look in curves
+            PlotLine(systems[i].name, roc.false_positive_rate, roc.true_positive_rate, Look(i).colour, Look(i).dash)
+            for i, roc in curves
         ]
-        title = f"{first.name} ({first.positives} positive)"
         plots.append(panel(title, lines, x_label="1 - specificity", y_label="sensitivity"))
     return plots
+
+
+def roc_curves(systems: Sequence[SystemMetrics]) -> list[tuple[str, list[tuple[int, Roc]]]]:
+    """(title of a plot, its curves with the number of their system) of each class that has a ROC curve."""
+    plots: dict[str, list[tuple[int, Roc]]] = {}
+    for i, system in enumerate(systems):
+        for roc in system.rocs:
+            plots.setdefault(f"{roc.name} ({roc.positives} positive)", []).append((i, roc))
+    return list(plots.items())
 
 
 def _reliability_panels(systems: Sequence[SystemMetrics]) -> list[str]:
@@ -240,6 +249,8 @@ def _decision_metrics(systems: Sequence[SystemMetrics]) -> MetricRows:
     metrics = [(s, s.thresholded) for s in systems if s.thresholded is not None]
     return [
         ("F1, macro", [(s, m.f1) for s, m in metrics]),
+        ("Precision, macro", [(s, m.precision) for s, m in metrics]),
+        ("Recall, macro", [(s, m.recall) for s, m in metrics]),
         ("Balanced accuracy, macro", [(s, m.balanced_accuracy) for s, m in metrics]),
         ("Hamming loss (share of wrong entries; lower is better)", [(s, m.hamming_loss) for s, m in metrics]),
         ("Exact match (share of records with every class right)", [(s, m.exact_match) for s, m in metrics]),
@@ -248,13 +259,16 @@ def _decision_metrics(systems: Sequence[SystemMetrics]) -> MetricRows:
 
 def _confusable_pairs(
     systems: Sequence[SystemMetrics],
-) -> list[tuple[ConfusablePair, list[tuple[SystemMetrics, ConfusablePair]]]]:
+) -> list[tuple[ConfusablePair, list[tuple[SystemMetrics, ConfusablePair | None]]]]:
     """The pairs that the first system separates worst, each with the figures of every system."""
     pairs = [{(pair.first, pair.second): pair for pair in system.neighbours} for system in systems]
     return [
         (
             worst,
-            [(system, of_system[worst.first, worst.second]) for system, of_system in zip(systems, pairs, strict=True)],
+            [
+                (system, of_system.get((worst.first, worst.second)))
+                for system, of_system in zip(systems, pairs, strict=True)
+            ],
         )
         for worst in (systems[0].neighbours[:WORST_PAIRS] if systems else ())
     ]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from eval.metrics.bootstrap import Interval
 from eval.metrics.judge import Evaluation, Report, judge, plain
+from eval.metrics.system_metrics import SystemMetrics
 from eval.report.gallery import Example
 from eval.report.html import TASK_LABELS, report_html
 from render.io import atomic_write
@@ -35,10 +36,16 @@ def write_report(
 
 
 def text_table(report: Report) -> str:
-    """The headline and the table of systems and tasks for a terminal, plain text, at most 100 columns wide."""
+    """The headline and tables of systems and tasks for a terminal, plain text, at most 100 columns wide.
+
+    Macro-AUC of the systems that give probabilities; F1, precision and recall of those that answer in words alone.
+    """
     width = min(max([len(s.name) for s in report.systems] + [len("records (classes)")]), 34)
-    lines = [report.headline, "", "Macro-AUC, 95 % interval below (0.5 = chance, 1 = perfect)", "", table_header(width)]
-    for system in report.systems:
+    lines = [report.headline, f"Judged on {report.records:,} records: {report.dataset}"]
+    with_scores = [system for system in report.systems if system.macro_auc]
+    if with_scores:
+        lines += ["", "Macro-AUC, 95 % interval below (0.5 = chance, 1 = perfect)", "", table_header(width)]
+    for system in with_scores:
         lines += interval_lines(system.name, system.macro_auc, width)
     for difference in report.differences:
         title = f"{difference.first} minus {difference.second}"
@@ -47,13 +54,44 @@ def text_table(report: Report) -> str:
         lines += ["", f"{report.systems[0].name} on altered pages"]
     for control in report.controls:
         lines += interval_lines(control.name, control.macro_auc, width)
+    for system in report.systems:
+        lines += _word_lines(system, width) if system.hard and not system.macro_auc else []
+    for answers in report.answer_differences:
+        title = f"{answers.first} minus {answers.second}, F1 of answers in words"
+        lines += ["", title, *interval_lines("", answers.f1, width, "+")]
     sizes = [f"{t.records} ({t.classes - len(t.left_out)})" for t in report.tasks.values()]
     lines += ["", f"{'records (classes)':<{width}}" + "".join(f"{size:>11}" for size in sizes)]
     for system in report.systems:
-        if system.refusals:
-            lines += ["", f"{system.name}: {'; '.join(system.refusals.lines())}"]
+        if facts := system_facts(system):
+            lines += ["", f"{system.name}: {'; '.join(facts)}"]
     lines += [f"\n! {line}" for line in report.warnings]
     return "\n".join(lines)
+
+
+def system_facts(system: SystemMetrics) -> list[str]:
+    """What else there is to say of a system: its notes, tasks that lack a class, answers, refusals."""
+    facts = [system.notes] if system.notes else []
+    facts += [missing_classes_text(system)] if system.missing_classes else []
+    if system.hard:
+        share = f"{100 * system.hard.unparsed:.1f} %"
+        facts.append(f"{system.hard.answers} answers about {system.hard.records} records; in {share} nothing was read")
+    return facts + (list(system.refusals.lines()) if system.refusals else [])
+
+
+def missing_classes_text(system: SystemMetrics) -> str:
+    """The number of classes without scores in each task that has any."""
+    counts = ", ".join(f"{TASK_LABELS[task]} {len(names)}" for task, names in system.missing_classes.items())
+    return f"means leave out the classes without scores: {counts}"
+
+
+def _word_lines(system: SystemMetrics, width: int) -> list[str]:
+    """The figures of answers in words, one table a system."""
+    assert system.hard is not None
+    decisions = system.hard.decisions
+    lines = ["", f"{system.name}, answers in words; 95 % interval below", "", table_header(width)]
+    for name, figures in (("F1", decisions.f1), ("precision", decisions.precision), ("recall", decisions.recall)):
+        lines += interval_lines(f"{name}, macro", figures, width)
+    return lines
 
 
 def table_header(width: int) -> str:

@@ -64,7 +64,7 @@ class CsvFile:
         lines = _LineOffsets(file)
         records = self._records(lines)
         self._names = [name.removeprefix("\ufeff").strip() for name in next(records, [])]
-        for column in columns:
+        for column in (*columns, key):
             if column not in self._names:
                 raise InputError(f"{self.path}: column {column!r} is missing; {self._mend}")
         column_index = self._names.index(key)

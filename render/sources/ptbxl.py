@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from render.errors import InputError
 from render.io import file_digest, text_digest
-from render.record import HIGH_RATE_HZ, LOW_RATE_HZ, EcgRecord, resample, sorted_statements
+from render.record import HIGH_RATE_HZ, LOW_RATE_HZ, EcgRecord, RecordLabels, resample, sorted_statements
 from render.sources.csv_table import CsvFile
 from render.sources.wfdb_record import MissingRecordError, inside, read_wfdb
 from render.statements import STATEMENTS
@@ -84,28 +84,41 @@ class PtbXl:
         counts = Counter(code for row in rows for code in codes_in(row["scp_codes"], str(self._table.path)))
         return {code: n / len(self) for code, n in counts.items()}
 
+    def labels(self, i: int) -> RecordLabels:
+        """The labels of record i, which need not be on the disk. Statements are all codes of `scp_codes` that are among
+        the 71, likelihood 0.0 included. Raises `InputError` when its row is damaged."""
+        return self._labels(self._rows[i], *self._row(i))
+
     def read(self, i: int) -> EcgRecord:
-        """Record i. Statements are all codes of `scp_codes` that are among the 71, likelihood 0.0 included.
+        """Record i, with statements as of `labels`.
 
         Raises `MissingRecordError` when it is on the disk at neither rate, `InputError` when it is damaged.
         """
-        place = self._rows[i]
-        row = self._table.row(place)
-        where = f"{self._table.path}: ecg_id {row['ecg_id'][:20]}"
+        row, where = self._row(i)
         signal, rate = self._signal(row, where)
         return EcgRecord(
-            record_id=str(_whole(row["ecg_id"], where, "ecg_id")),
+            **self._labels(self._rows[i], row, where)._asdict(),
             signal=resample(signal, rate, self._rate),
             sampling_rate=float(self._rate),
-            source=self.name,
-            statements=codes_in(row["scp_codes"], where),
-            report=row["report"],
             provenance="human" if row["validated_by_human"] == "True" else "machine",
-            patient_id=str(_whole(row["patient_id"], where, "patient_id")) if row["patient_id"] else "",
-            fold=self._fold(place),
             age=_age(row["age"], where),
             sex={"0": "male", "1": "female"}.get(row["sex"].removesuffix(".0"), ""),
             infarct_stage=row.get("infarction_stadium1", ""),
+        )
+
+    def _row(self, i: int) -> tuple[dict[str, str], str]:
+        """Row of record i, and how messages about it begin."""
+        row = self._table.row(self._rows[i])
+        return row, f"{self._table.path}: ecg_id {row['ecg_id'][:20]}"
+
+    def _labels(self, place: int, row: dict[str, str], where: str) -> RecordLabels:
+        return RecordLabels(
+            record_id=str(_whole(row["ecg_id"], where, "ecg_id")),
+            source=self.name,
+            statements=codes_in(row["scp_codes"], where),
+            report=row["report"],
+            patient_id=str(_whole(row["patient_id"], where, "patient_id")) if row["patient_id"] else "",
+            fold=self._fold(place),
         )
 
     def _fold(self, place: int) -> int:

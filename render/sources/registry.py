@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
 from render.errors import InputError
 from render.io import text_digest
-from render.record import EcgRecord
+from render.record import EcgRecord, RecordLabels
 from render.sources.mimic import MimicIvEcg
 from render.sources.ptbxl import PtbXl
 from render.sources.waveform_file import WAVEFORM_SUFFIXES, WaveformFile, WaveformFolder
 from render.sources.wfdb_folder import WfdbFolder
+from render.sources.wfdb_record import MissingRecordError
 from render.suggest import nearest
 
 _SIMULATED_SIZE = 1000
@@ -47,6 +49,19 @@ def prevalence_of(source: Source) -> Mapping[str, float] | None:
     """Statement -> share of the source's records that carry it; None where only reading all records would tell."""
     method: Callable[[], Mapping[str, float]] | None = getattr(source, "prevalence", None)
     return method and method()
+
+
+def record_labels(source: Source) -> Iterator[RecordLabels]:
+    """The labels of all records; signals are read only where the labels are in the same file. Records that are not on
+    the disk are left out there."""
+    method: Callable[[int], RecordLabels] | None = getattr(source, "labels", None)
+    for i in range(len(source)):
+        if method is not None:
+            yield method(i)
+            continue
+        with suppress(MissingRecordError):
+            record = source.read(i)
+            yield RecordLabels(*(getattr(record, name) for name in RecordLabels._fields))
 
 
 def digest_of(source: object) -> str:

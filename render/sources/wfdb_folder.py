@@ -7,15 +7,19 @@ from pathlib import Path
 
 from render.errors import InputError, is_text
 from render.io import text_digest
-from render.record import EcgRecord
+from render.record import EcgRecord, RecordLabels
+from render.sources.snomed import diagnoses_in
 from render.sources.wfdb_record import read_wfdb
+
+_LARGEST_HEADER = 1 << 16
 
 
 class WfdbFolder:
     """The 12-lead records below `path`, sorted by path; or the one record when `path` is a .hea file.
 
     A record's id is its path below the folder without ".hea", so ids stay the same when the folder moves.
-    Statements, patient and fold are unknown: a WFDB header has no fields for them.
+    Statements are those of the diagnoses in the header's comments (`render.sources.snomed`); what names no statement is
+    in the record's `unmapped_lines`. Patient and fold are unknown: a WFDB header has no fields for them.
     Raises `InputError` when `path` does not exist or contains no .hea file.
     """
 
@@ -47,8 +51,27 @@ class WfdbFolder:
         if not is_text(header):
             raise InputError(f"{self.folder / header}: the name is no text in UTF-8; rename the file")
         signal, rate = read_wfdb(self.folder / header)
-        name = header.removesuffix(".hea")
-        return EcgRecord(record_id=name, signal=signal, sampling_rate=rate, source=self.name)
+        diagnoses = diagnoses_in(self._text(i))
+        return EcgRecord(
+            record_id=header.removesuffix(".hea"),
+            signal=signal,
+            sampling_rate=rate,
+            source=self.name,
+            statements=diagnoses.statements,
+            unmapped_lines=diagnoses.remainder,
+        )
+
+    def labels(self, i: int) -> RecordLabels:
+        """The labels of record i, from its header alone. Raises `InputError` when it cannot be read."""
+        name = self._headers[i].removesuffix(".hea")
+        return RecordLabels(name, self.name, diagnoses_in(self._text(i)).statements, "", "", None)
+
+    def _text(self, i: int) -> str:
+        try:
+            with (self.folder / self._headers[i]).open(encoding="utf-8", errors="replace") as file:
+                return file.read(_LARGEST_HEADER)
+        except OSError as error:
+            raise InputError(f"{self.folder / self._headers[i]}: cannot be read ({error.strerror})") from error
 
 
 def _headers_below(folder: Path) -> list[str]:
