@@ -19,7 +19,7 @@ class AnswerFile:
     """JSON Lines of `PageAnswers.to_json`, written as the answers come.
 
     Args:
-        request: of `request_of`; all lines of a file answer the same one.
+        request: of `request_of`, and whatever else the answers depend on; all lines of a file have the same one.
         resume: go on behind the last complete line.
 
     Raises:
@@ -29,6 +29,7 @@ class AnswerFile:
 
     def __init__(self, file: Path, request: Mapping[str, Any], *, resume: bool) -> None:
         self.file = file
+        self._request = dict(request)
         self._pages: set[tuple[str, str, int]] = set()
         if file.is_dir():
             raise InputError(f"{file}: is a folder; name a file")
@@ -40,7 +41,7 @@ class AnswerFile:
             content = stream.read()
             complete = content[: content.rfind(b"\n") + 1]
             for number, line in enumerate(complete.splitlines(), 1):
-                self._read(line, number, request)
+                self._read(line, number)
             partial_line = content[len(complete) :]  # of a process that was killed
             if not partial_line.startswith(_START[: len(partial_line)]):
                 raise InputError(f"{file}: its last line is no answer of ecg-vlm ask; name another file")
@@ -50,14 +51,14 @@ class AnswerFile:
         """How many pages were answered before."""
         return len(self._pages)
 
-    def _read(self, line: bytes, number: int, request: Mapping[str, Any]) -> None:
+    def _read(self, line: bytes, number: int) -> None:
         try:
             page = json.loads(line)
             first = {"version": page["version"], **page["request"]}
             self._pages.add((page["image"], page["image_sha256"], page["page"]))
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(f"{self.file}: line {number} is no answer of ecg-vlm ask; name another file") from error
-        require_same_request(self.file, first, {"version": __version__, **request})
+        require_same_request(self.file, first, {"version": __version__, **self._request})
 
     def has(self, image: str, sha256: str, page: int) -> bool:
         """Whether a page of a picture was answered before."""
@@ -76,4 +77,4 @@ class AnswerFile:
         """Write the answers about a page, whole, at the end."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with self.file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(answers) + "\n")
+            stream.write(json.dumps({**answers, "request": self._request}) + "\n")

@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 
 import ecg_vlm
+from ecg_vlm.answer_file import AnswerFile
 from ecg_vlm.answers import QuestionAnswer
 from ecg_vlm.cli import main
 from ecg_vlm.cli.answer_text import AnswerPrinter
@@ -227,6 +228,15 @@ def test_batch_goes_on_where_it_ended_and_refuses_another_request(page, tmp_path
     assert main([*ask, "--resume"]) == 0
     images = [json.loads(line)["image"] for line in Path("out.jsonl").read_text().splitlines()]
     assert images == ["a.png", "b.png", "c.png", "b.png"]
+
+
+def test_a_batch_depends_on_how_the_model_was_loaded_too(answers, tmp_path):
+    file, request = tmp_path / "out.jsonl", {**answers.request, "dtype": "bfloat16"}
+    AnswerFile(file, request, resume=False).append(answers.to_json())
+    again = AnswerFile(file, request, resume=True)
+    assert len(again) == 1 and again.has(answers.page.source, answers.page.sha256, 1)
+    with pytest.raises(InputError, match=r"was started with dtype=bfloat16, not None; .* or name a new file"):
+        AnswerFile(file, answers.request, resume=True)
 
 
 def test_words_with_a_star_are_files_and_questions_stay_questions(tmp_path, capsys, monkeypatch):
