@@ -98,8 +98,8 @@ def read_scores(files: Sequence[Path]) -> tuple[System, LabelledRecords]:
     records = LabelledRecords(
         ids,
         tuple(tuple(row["statements"]) for row in rows),
-        f"PTB-XL 1.0.3, folds {min(row['fold'] for row in rows)}-{max(row['fold'] for row in rows)}, "
-        f"{from_pictures} read from pictures",
+        f"PTB-XL 1.0.3, folds {min(row['fold'] for row in rows)} to {max(row['fold'] for row in rows)} "
+        f"({from_pictures} read from pictures)",
         folds=tuple(row["fold"] for row in rows),
         patients=tuple(row["patient"] for row in rows),
     )

@@ -87,7 +87,7 @@ def calibrate(probabilities: Mapping[str, float], calibration: Calibration | Non
     return StatementScores(
         {code: curves[code].apply(p) if code in curves else p for code, p in probabilities.items()},
         {code: curve.apply(curve.threshold) for code, curve in curves.items()},
-        f"{calibration.data}; {len(calibration.record_ids):,} records",
+        f"{len(calibration.record_ids):,} records of {calibration.data}",
     )
 
 

@@ -300,5 +300,5 @@ def test_a_model_without_a_calibration_says_so_and_one_beside_a_run_is_used(nano
     curves = {"SR": Curve(slope=1.0, offset=-2.0, threshold=0.25, positives=10)}
     write_calibration(tmp_path / "calibration.json", Calibration("mine", "my pages", {}, ("a", "b"), (), curves))
     scores = Reader(nano.model, nano.processor, name=str(tmp_path)).score(open_image(page), ["SR", "AFIB"])
-    assert scores.calibration == "my pages; 2 records" and scores.codes_as_given() == ("AFIB",)
+    assert scores.calibration == "2 records of my pages" and scores.codes_as_given() == ("AFIB",)
     assert scores.threshold("SR") == pytest.approx(curves["SR"].apply(0.25)) and scores.threshold("AFIB") == 0.5
