@@ -16,7 +16,7 @@ from ecg_vlm.page_report import CAPTION, Bar, ReportContent
 
 _MARGIN_MM = 10.0
 _WIDTH_MM = 210.0 - 2 * _MARGIN_MM
-_MOST_PICTURE_MM = 92.0  # high
+_MOST_PICTURE_MM = 86.0  # high
 _COLUMNS, _GAP_MM, _ROW_MM = 3, 4.0, 3.15
 _TRACK_MM = 15.0
 _INK, _SOFT, _RULE, _BAR, _YES, _WARN = (

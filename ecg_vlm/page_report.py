@@ -248,5 +248,5 @@ def _scores_note(result: Mapping[str, Any]) -> str:
         return ""
     if not result["calibrated"]:
         return "Scores are as the model gives them, not calibrated; a statement is called present from 0.5 on."
-    note = f"Probabilities calibrated on {result['calibration']}; the mark is the threshold."
-    return f"{note} As the model gives them: those with an open circle." if result["uncalibrated"] else note
+    note = f"Probabilities calibrated on {result['calibration']}; the mark is the threshold"
+    return f"{note}; ○: not calibrated." if result["uncalibrated"] else f"{note}."
