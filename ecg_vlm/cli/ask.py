@@ -30,8 +30,7 @@ DESCRIPTION = (
     "is a diagnosis."
 )
 EXAMPLES = """\
-  ecg-vlm ask photo.jpg "What is the rhythm?" --show as-read.png
-  ecg-vlm ask photo.jpg --report report.pdf
+  ecg-vlm ask photo.jpg "What is the rhythm?" --show as-read.png --report report.pdf
   ecg-vlm ask "scans/**/*.png" report.pdf -q "Is this a normal ECG?" --statements --out answers.jsonl --resume
   ecg-vlm ask photo.jpg --interactive"""
 
