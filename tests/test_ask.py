@@ -98,13 +98,22 @@ reader = Reader.load("nano")
 image = open_image(sys.argv[1])
 assert reader.ask(image, ["What is the rhythm?"]) and len(reader.score(image)) == 71
 assert answer_page(reader, open_page(sys.argv[1]), ["Is it AF?"]).answers[0].text
+assert Reader.load(sys.argv[2]).ask(image, ["What is the rhythm?"])  # with an adapter
 assert transformers_logging.is_progress_bar_enabled() and not hub.are_progress_bars_disabled()  # as it was
 assert logging.getLogger("transformers").level == logging.WARNING and warnings.filters
 """
 
 
 def test_no_message_of_a_library_reaches_the_screen_of_a_program(page):
-    command = [sys.executable, "-W", "default", "-c", _PLAIN_PROGRAM, str(page)]
+    command = [
+        sys.executable,
+        "-W",
+        "default",
+        "-c",
+        _PLAIN_PROGRAM,
+        str(page),
+        str(Path(__file__).parent / "v0_1/run"),
+    ]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "TRANSFORMERS_"))}
     process = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
