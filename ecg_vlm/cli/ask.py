@@ -93,7 +93,8 @@ def run(arguments: argparse.Namespace) -> None:
         for place, page in chain([first], pages):
             _answer(reader, page, a, results, len(files) > 1 or a.all_pages)
             show("files", place, len(files))
-        show("files", len(files), len(files))
+        if place < len(files):  # the last ones could not be read
+            show("files", len(files), len(files))
 
 
 def _require_possible(arguments: argparse.Namespace, files: Sequence[Path]) -> None:
