@@ -26,10 +26,11 @@ class AnswerPrinter:
         and what contradicts it."""
         if not self._text:
             print(f"{self._heading}{answer.text}")
-        elif answer.text == self._text:
+        elif answer.text.split() == self._text.split():
             print()
         else:
-            print(f"\n  corrected, to agree with the scores: {answer.text}")
+            label = "corrected, to agree with the scores" if answer.original else "answer"  # or in another language
+            print(f"\n  {label}: {answer.text}")
         if answer.contradicted:
             doubts = (f"{STATEMENTS[code].name} {p:.2f}" for code, p in answer.contradicted.items())
             print(f"  (it says otherwise when asked about each alone; P(present): {', '.join(doubts)})")
