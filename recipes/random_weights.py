@@ -17,8 +17,9 @@ def random_model(
 ) -> Any:
     """A model of the shape `config` with random weights, in 4 bits where there is a `quantizer`.
 
-    Made layer by layer on the GPU if there is one, in its final type: no weight is ever stored in a larger one. The
-    weights are the same every time on the same kind of device; all gates are open, so the image counts.
+    Made layer by layer on the GPU if there is one, in its final type: no weight is ever stored in a larger one, except
+    that of the one layer that is being quantized. The weights are the same every time on the same kind of device; all
+    gates are open, so the image counts.
 
     Args:
         full_precision: paths of linear layers that are not quantized.
@@ -29,7 +30,8 @@ def random_model(
     with torch.device("meta"):
         model = MllamaForConditionalGeneration._from_config(config, attn_implementation="sdpa")
     rng = torch.Generator(device).manual_seed(0)
-    for path, module in list(model.named_modules()):
+    for path in [path for path, _ in model.named_modules()]:  # no list of modules: it would keep what is replaced
+        module = model.get_submodule(path)
         for name, parameter in list(module.named_parameters(recurse=False)):
             value = torch.empty(parameter.shape, dtype=dtype, device=device)
             _fill(value, f"{path}.{name}", type(module).__name__, rng)
