@@ -106,23 +106,21 @@ def meta_model(recipe: Recipe) -> Any:
     if recipe.lora is None:
         return model.train()
     model.requires_grad_(False)
-    # peft makes adapters in float32; on 4-bit weights TRL turns them to bfloat16.
-    dtype = torch.bfloat16 if recipe.model.quantization == "nf4" else torch.float32
     for name in linear_modules(model, recipe.lora.targets):
-        model.set_submodule(name, _LoraLinear(model.get_submodule(name), recipe.lora, dtype))
+        model.set_submodule(name, _LoraLinear(model.get_submodule(name), recipe.lora))
     return model.train()
 
 
 class _LoraLinear(torch.nn.Module):
     """What peft's LoRA layer computes, on the meta device: importing peft takes longer than the whole count."""
 
-    def __init__(self, linear: Any, lora: LoraPart, dtype: torch.dtype) -> None:
+    def __init__(self, linear: Any, lora: LoraPart) -> None:
         super().__init__()
         self.base_layer = linear
         self.dropout = torch.nn.Dropout(lora.dropout) if lora.dropout else torch.nn.Identity()
         with torch.device("meta"):
-            self.lora_A = torch.nn.Linear(linear.in_features, lora.rank, bias=False, dtype=dtype)
-            self.lora_B = torch.nn.Linear(lora.rank, linear.out_features, bias=False, dtype=dtype)
+            self.lora_A = torch.nn.Linear(linear.in_features, lora.rank, bias=False)
+            self.lora_B = torch.nn.Linear(lora.rank, linear.out_features, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:  # (..., in_features) -> (..., out_features)
         result: Tensor = self.base_layer(x)

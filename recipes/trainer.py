@@ -118,6 +118,8 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
     ) -> None:
         super().__init__(*args, **kwargs)
         self._validate, self._reading, self._muon = validate, reading, muon
+        if not self.is_fsdp_enabled:  # a sharded layer has one type
+            _train_in_float32(self.model)
         self._answers = _AnswerTokens(self.model)
         self._into_staging = False
 
@@ -223,6 +225,17 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         finally:
             self._into_staging = False
         wait()
+
+
+def _train_in_float32(model: Any) -> None:
+    """Give what is trained on 4-bit weights its float32 back, which TRL turns to bfloat16.
+
+    In bfloat16 a step of 2e-5 is rounded away in a weight of .005 and more, which ends the learning before the cosine
+    schedule does; and peft reads a checkpoint's adapter as float32, so that a resumed run would be another one.
+    """
+    for parameter in model.parameters():
+        if parameter.requires_grad and parameter.dtype == torch.bfloat16 and getattr(model, "is_loaded_in_4bit", False):
+            parameter.data = parameter.data.float()
 
 
 class ProgressCallback(TrainerCallback):  # type: ignore[misc]

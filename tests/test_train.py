@@ -198,6 +198,24 @@ def test_killed_and_resumed_the_losses_are_those_of_an_uninterrupted_run(whole_r
     assert apart < 1e-4
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_resumed_run_on_4bit_weights_has_the_very_losses_and_its_adapter_stays_float32(dtype, tmp_path, tiny):
+    pytest.importorskip("bitsandbytes")
+    recipe = tiny("model.quantization=nf4", f"model.dtype={dtype}")
+    facts = finetune(recipe, tmp_path / "whole")
+
+    def stop(progress) -> None:
+        if progress.step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(RunInterrupted):
+        finetune(recipe, tmp_path / "run", report=stop)
+    assert finetune(recipe, tmp_path / "run", resume=True).losses == facts.losses
+    whole, halves = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("whole", "run"))
+    assert {t.dtype for t in whole.values()} == {torch.float32}
+    assert whole.keys() == halves.keys() and all(torch.equal(whole[name], halves[name]) for name in whole)
+
+
 def test_an_incomplete_checkpoint_is_never_resumed_from(whole_run, tmp_path, monkeypatch, tiny):
     out = tmp_path / "run"
 
