@@ -29,6 +29,9 @@ RENAMED_KEYS = {"train.accumulate": "train.gradient_accumulation_steps"}
 recipe.yaml of a run that is resumed."""
 
 
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
 @dataclass(frozen=True)
 class ModelPart:
     """Which model is tuned."""
@@ -38,8 +41,8 @@ class ModelPart:
     random:11b (its shapes with random weights, to measure with)."""
     from_scratch: bool = False
     """True: nano's architecture with random weights, every parameter trained. For pre-training nano itself."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the weights; bfloat16 on a GPU."""
+    dtype: Dtype = "float32"
+    """Type of the weights; bfloat16 on a GPU, float16 on one that has no bfloat16 (T4, V100)."""
     quantization: Literal["none", "nf4"] = "none"
     """nf4: 4-bit NormalFloat with double quantization (bitsandbytes); needs an adapter, the base stays frozen."""
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from functools import partial
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import torch
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import BitsAndBytesConfig, MllamaConfig
 
-    from recipes.config import LoraPart, ModelPart
+    from recipes.config import Dtype, LoraPart, ModelPart
 
 NANO = "nano"
 RANDOM = "random:"
@@ -90,7 +90,7 @@ def base_config(base: str) -> MllamaConfig:
     if base == NANO or size == NANO:
         return AutoConfig.from_pretrained(nano_path())
     if size in _TEXT:
-        return MllamaConfig(vision_config=dict(_VISION), text_config=dict(_TEXT[size]))
+        return MllamaConfig(vision_config=dict(_VISION), text_config=dict(_TEXT[size]), dtype="bfloat16")
     if base.startswith(RANDOM):
         names = ", ".join(RANDOM + name for name in (NANO, *_TEXT))
         raise InputError(f"model.base={base}: no such shape; there is {names}")
@@ -206,6 +206,45 @@ def fast_bfloat16() -> bool:
     return torch.cuda.is_available() or bool(torch.cpu._is_avx512_bf16_supported())
 
 
+def gpu_without_bfloat16() -> str:
+    """The name of this machine's GPU where it has no bfloat16 (before Ampere: T4, V100), "" otherwise."""
+    if not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False):
+        return ""
+    return str(torch.cuda.get_device_name())
+
+
+def saved_dtype(base: str) -> Dtype:
+    """The type that a model's config.json names; float32 where it names none, as nano's."""
+    from recipes.config import Dtype
+
+    dtype = str(base_config(base).dtype).removeprefix("torch.")
+    return cast(Dtype, dtype) if dtype in get_args(Dtype) else "float32"
+
+
+def dtype_here(dtype: Dtype) -> Dtype:
+    """The type to open a model in that was tuned or saved in `dtype`: float16 in place of a bfloat16 that there is not."""
+    return "float16" if dtype == "bfloat16" and gpu_without_bfloat16() else dtype
+
+
+def usable_device(name: str = "") -> torch.device:
+    """A device by its name in torch ("cpu", "cuda:1", "mps"); "" for the GPU where there is one.
+
+    Raises:
+        InputError: When this machine has no such device.
+    """
+    if not name:
+        return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(
+            f"device {name}: torch cannot use it here ({reason}); name another one, such as cpu"
+        ) from error
+    return device
+
+
 def load_processor(base: str) -> Any:
     """Tokenizer and image processor of a base."""
     from transformers import AutoProcessor
@@ -213,8 +252,12 @@ def load_processor(base: str) -> Any:
     return _random_processor(base) if base.startswith(RANDOM) else load_from(AutoProcessor.from_pretrained, base)
 
 
-def load_model(part: ModelPart, *, seed: int = 0) -> Any:
+def load_model(part: ModelPart, *, seed: int = 0, device: str = "") -> Any:
     """The base model of a recipe, in eval mode.
+
+    Args:
+        seed: of the weights of a model from scratch.
+        device: see `usable_device`.
 
     Raises:
         InputError: When it does not exist, is gated, or is no Mllama.
@@ -224,12 +267,12 @@ def load_model(part: ModelPart, *, seed: int = 0) -> Any:
     if part.from_scratch:
         return _from_scratch(part, seed)
     if part.base.startswith(RANDOM):
-        return _random_model(part)
+        return _random_model(part, usable_device(device))
     arguments: dict[str, Any] = {"dtype": getattr(torch, part.dtype), "attn_implementation": "sdpa"}
     if part.quantization == "nf4":
         arguments["quantization_config"] = nf4_config(part.dtype)
-    if torch.cuda.is_available():
-        arguments["device_map"] = {"": torch.cuda.current_device()}
+    if (place := usable_device(device)).type != "cpu":
+        arguments["device_map"] = {"": place}
     model = load_from(AutoModelForImageTextToText.from_pretrained, part.base, **arguments)
     if not isinstance(model, MllamaForConditionalGeneration):
         raise InputError(f"model.base={part.base}: is a {type(model).__name__}; a Llama 3.2 Vision (Mllama) is needed")
@@ -261,7 +304,7 @@ def _random_processor(base: str) -> Any:
     return processor
 
 
-def _random_model(part: ModelPart) -> Any:
+def _random_model(part: ModelPart, device: torch.device) -> Any:
     """Random weights of a published shape. It reads nano's tokens, so that `_random_processor` serves it."""
     from transformers import AutoConfig
 
@@ -273,7 +316,7 @@ def _random_model(part: ModelPart) -> Any:
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         setattr(config.text_config, name, getattr(nano.text_config, name))
     quantizer = nf4_config(part.dtype) if part.quantization == "nf4" else None
-    model = random_model(config, getattr(torch, part.dtype), quantizer, NOT_QUANTIZED)
+    model = random_model(config, getattr(torch, part.dtype), quantizer, NOT_QUANTIZED, device)
     disable_repacking(model)
     return model.eval()
 
@@ -340,29 +383,52 @@ def add_lora(model: Any, part: LoraPart) -> PeftModel:
     return get_peft_model(model, config)
 
 
+ADAPTER_CONFIG, _ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter without its base: an export, or what peft saves."""
+    return (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file()
+
+
+def adapter_base(folder: Path) -> tuple[str, str]:
+    """The base that an adapter names, as it is written there and as it is to be loaded.
+
+    A name that begins with a dot is a folder in the adapter's own, as in an export on nano. It is nano where it has
+    nano's weights.
+    """
+    name = str(read_json_object(folder / ADAPTER_CONFIG, "name the folder of an adapter").get(_BASE_KEY))
+    where = folder / name if name.startswith(".") and (folder / name).is_dir() else Path(name)
+    weights = where / "model.safetensors"
+    is_nano = weights.is_file() and hashlib.sha256(weights.read_bytes()).hexdigest() == base_fingerprint(NANO)
+    return name, NANO if is_nano else str(where)
+
+
 def load_adapter(model: Any, folder: Path, base: str) -> PeftModel:
     """Put a saved adapter on `model`.
+
+    base: the name of its base, as the adapter has to give it.
 
     Raises:
         InputError: When it was made for another base, is no plain LoRA, or does not have every tensor of its layers.
     """
-    from peft import PeftModel, get_peft_model_state_dict
+    from peft import LoraConfig, PeftModel, get_peft_model_state_dict
     from safetensors import SafetensorError, safe_open
 
-    config_file, weights = folder / "adapter_config.json", folder / "adapter_model.safetensors"
+    config_file, weights = folder / ADAPTER_CONFIG, folder / _ADAPTER_WEIGHTS
     config = read_json_object(config_file, "name the folder of a finished run")
-    own_base = str(config.get("base_model_name_or_path"))
+    own_base = str(config.get(_BASE_KEY))
     if own_base != base:
         raise InputError(f"{folder}: the adapter was made for base {own_base}, not {base}; load it on {own_base}")
     if not weights.is_file():
-        raise InputError(
-            f"{folder}: adapter_model.safetensors is missing; the run did not finish, run it again with --resume"
-        )
+        raise InputError(f"{folder}: {_ADAPTER_WEIGHTS} is missing; the run did not finish, run it again with --resume")
     _require_plain_lora(config, config_file)
     try:
         with safe_open(weights, framework="pt") as file:
-            names_in_file = set(file.keys())
-        peft_model = PeftModel.from_pretrained(model, str(folder)).eval()
+            names_in_file = {_current_name(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
+        lora = LoraConfig.from_pretrained(str(folder))
+        lora.target_modules = _adapted_layers(config["target_modules"], names_in_file)
+        peft_model = PeftModel.from_pretrained(model, str(folder), config=lora, key_mapping=_CURRENT_NAMES).eval()
         tensor_names = set(get_peft_model_state_dict(peft_model, save_embedding_layers=False))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -377,18 +443,47 @@ def load_adapter(model: Any, folder: Path, base: str) -> PeftModel:
     return peft_model
 
 
+_BASE_KEY = "base_model_name_or_path"
+_PREFIX = "base_model.model."
+
+_CURRENT_NAMES = {
+    r"^language_model\.model\.": "model.language_model.",
+    r"^vision_model\.": "model.vision_model.",
+    r"^multi_modal_projector\b": "model.multi_modal_projector",
+}
+"""Where an Mllama's modules were up to transformers 4.51 and where they are now. Left to itself, peft loads what the two
+have in common and ignores the rest."""
+
+
+def _current_name(name: str) -> str:
+    """The name of a module, or of an adapter's tensor, under which it is found in an Mllama today."""
+    prefix = _PREFIX if name.startswith(_PREFIX) else ""
+    name = name.removeprefix(prefix)
+    for pattern, replacement in _CURRENT_NAMES.items():
+        name = re.sub(pattern, replacement, name)
+    return prefix + name
+
+
+def _adapted_layers(targets: str | list[str], tensor_names: Collection[str]) -> list[str]:
+    """The layers that an adapter's configuration names: paths or their ends; those of its tensors for a pattern, which
+    is never run: it may take for ever."""
+    if isinstance(targets, str):
+        return sorted({name.removeprefix(_PREFIX).partition(".lora_")[0] for name in tensor_names})
+    return [_current_name(name) for name in targets]
+
+
 # What adapters differ in; everything else in their configuration has to be as in a plain LoRA.
 _LORA_KEYS = {
     *("base_model_name_or_path", "inference_mode", "lora_alpha", "lora_dropout", "peft_version", "r", "revision"),
-    *("target_modules", "task_type"),
+    *("target_modules", "task_type", "auto_mapping"),
 }
 _LARGEST_RANK = 4096
 
 
 def _require_plain_lora(config: dict[str, Any], where: Path) -> None:
-    """Refuse an adapter of another kind, which peft would load without a word, or whose patterns may never end.
+    """Refuse an adapter of another kind, which peft would load without a word.
 
-    Another initialisation (PiSSA, OLoRA) changes the base when it is loaded; patterns are regular expressions.
+    Another initialisation (PiSSA, OLoRA) changes the base when it is loaded.
     """
     from peft import LoraConfig
 
@@ -401,7 +496,7 @@ def _require_plain_lora(config: dict[str, Any], where: Path) -> None:
     rank, names = config.get("r"), config.get("target_modules")
     if type(rank) is not int or not 1 <= rank <= _LARGEST_RANK:
         raise InputError(f"{where}: r={str(rank)[:40]!r} is not a rank from 1 to {_LARGEST_RANK}; {mend}")
-    if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
+    if not (names and (isinstance(names, str) or (isinstance(names, list) and all(isinstance(n, str) for n in names)))):
         raise InputError(f"{where}: target_modules={str(names)[:40]!r} is not a list of layers; {mend}")
 
 

@@ -13,11 +13,15 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def random_model(
-    config: MllamaConfig, dtype: torch.dtype, quantizer: BitsAndBytesConfig | None, full_precision: Collection[str]
+    config: MllamaConfig,
+    dtype: torch.dtype,
+    quantizer: BitsAndBytesConfig | None,
+    full_precision: Collection[str],
+    device: torch.device,
 ) -> Any:
     """A model of the shape `config` with random weights, in 4 bits where there is a `quantizer`.
 
-    Made layer by layer on the GPU if there is one, in its final type: no weight is ever stored in a larger one, except
+    Made layer by layer on `device`, in its final type: no weight is ever stored in a larger one, except
     that of the one layer that is being quantized. The weights are the same every time on the same kind of device; all
     gates are open, so the image counts.
 
@@ -26,7 +30,6 @@ def random_model(
     """
     from transformers import MllamaForConditionalGeneration
 
-    device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     with torch.device("meta"):
         model = MllamaForConditionalGeneration._from_config(config, attn_implementation="sdpa")
     rng = torch.Generator(device).manual_seed(0)
