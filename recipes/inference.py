@@ -52,9 +52,9 @@ class Prefill:
         return cache
 
 
-_PATCHES_AT_ONCE = 13_000
-"""Most patches in one pass through the vision tower: two images of the 11 B, whose tower would otherwise need more
-memory than its weights in 4 bits; 32 of nano."""
+_PATCHES_AT_ONCE = 6_500
+"""Most patches in one pass through the vision tower: one image of the 11 B, whose tower would otherwise need more
+memory than its weights in 4 bits for eight; sixteen of nano."""
 
 
 @torch.no_grad()
@@ -62,15 +62,16 @@ def prefill(model: Any, processor: Any, images: Sequence[Image.Image]) -> Prefil
     """Encode some images, one a row; as many at once as `_PATCHES_AT_ONCE` lets in."""
     prompt = encode_prompt(processor, "?").input_ids
     head = prompt[: prompt.index(processor.image_token_id) + 1]
-    step = _images_at_once(model)
+    step = images_at_once(model.config)
     parts = [_encode(model, processor, head, images[i : i + step]) for i in range(0, len(images), step)]
     tiles = tuple(count for _, counts in parts for count in counts)
-    return Prefill(_join([cache for cache, _ in parts]), tiles, head, tuple(is_blank(image) for image in images))
+    return Prefill(join([cache for cache, _ in parts]), tiles, head, tuple(is_blank(image) for image in images))
 
 
-def _images_at_once(model: Any) -> int:
-    vision = model.config.vision_config
-    patches = vision.max_num_tiles * ((vision.image_size // vision.patch_size) ** 2 + 1)
+def images_at_once(config: Any) -> int:
+    """Images in one pass through the vision tower of a model."""
+    vision = config.vision_config
+    patches: int = vision.max_num_tiles * ((vision.image_size // vision.patch_size) ** 2 + 1)
     return max(1, _PATCHES_AT_ONCE // patches)
 
 
@@ -86,7 +87,7 @@ def _encode(
     return cache, tiles
 
 
-def _join(caches: Sequence[DynamicCache]) -> DynamicCache:
+def join(caches: Sequence[DynamicCache]) -> DynamicCache:
     """One cache with the rows of all. The others lose theirs layer by layer, so that no more than one is there twice."""
     joined, *others = caches
     if others:

@@ -21,13 +21,15 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
-from transformers import MllamaForConditionalGeneration
+from transformers import DynamicCache, MllamaForConditionalGeneration
 
 from recipes.config import LoraPart, Recipe
 from recipes.model import NOT_QUANTIZED, apply_checkpointing, base_config, linear_modules
 
 TEXT_TOKENS = 768
 """Text tokens behind one image by default: eight dialogues of 96 tokens."""
+
+_QUESTION_TOKENS = 16  # of the 71 questions about statements; of the chat's head, about as many
 
 # NF4 with double quantization (Dettmers et al. 2023): half a byte a weight, a byte for each block of 64, a float32 for
 # each 256 of these; per layer a float32 offset and the two code tables of 16 and 256 float32.
@@ -97,6 +99,38 @@ def needs(recipe: Recipe, *, text_tokens: int = 0) -> Footprint:
     )
 
 
+def needs_to_answer(recipe: Recipe, *, batch: int, in_training: bool = False) -> tuple[int, int]:
+    """Bytes of the model with its adapter, and what scoring `batch` images at once adds at its worst moment.
+
+    Args:
+        in_training: under autocast, as in a training run's evaluations: layer norms then give float32.
+    """
+    from recipes.inference import images_at_once, join
+
+    model = meta_model(recipe).eval()
+    config = model.config
+    nf4 = recipe.model.quantization == "nf4"
+    weights = sum(p.nbytes for p in model.parameters()) - (_nf4_saves(model) if nf4 else 0)
+    parts = [min(images_at_once(config), batch - start) for start in range(0, batch, images_at_once(config))]
+    questions = _inputs(config, batch, 71 * _QUESTION_TOKENS)
+    for name in ("pixel_values", "aspect_ratio_ids", "aspect_ratio_mask"):
+        del questions[name]
+    count = _MetaCount()
+    with count, torch.no_grad(), _on_gpu(half=_half(recipe), autocast=in_training):
+        caches = []
+        for images in parts:
+            cache = DynamicCache(config=config.get_text_config())
+            model(**_inputs(config, images, _QUESTION_TOKENS), past_key_values=cache, use_cache=True, logits_to_keep=1)
+            caches.append(cache)
+        cache = join(caches)
+        del caches
+        before = torch.ones((batch, 1, 71 * _QUESTION_TOKENS, _QUESTION_TOKENS), dtype=torch.bool, device="meta")
+        questions["attention_mask"] = torch.cat([before, questions["attention_mask"]], dim=-1)
+        ends = torch.zeros(71, dtype=torch.long, device="meta")
+        model(**questions, past_key_values=cache, use_cache=True, logits_to_keep=ends)
+    return weights, count.most_bytes + (max(p.nbytes for p in _quantized_weights(model)) if nf4 else 0)
+
+
 def meta_model(recipe: Recipe) -> Any:
     """The recipe's model with its adapter, as it is trained, on the meta device."""
     with torch.device("meta"):
@@ -160,7 +194,7 @@ def _count_step(recipe: Recipe, model: Any, text_tokens: int) -> tuple[int, int,
             parameter.grad = torch.empty_like(parameter)
     apply_checkpointing(model, checkpointing=recipe.train.gradient_checkpointing)  # as the training run does
     count = _MetaCount()
-    with count, _on_gpu(bf16=recipe.model.dtype == "bfloat16"):
+    with count, _on_gpu(half=_half(recipe), autocast=True):
         hidden = model.model(**inputs, use_cache=False).last_hidden_state
         loss = _Head.apply(hidden.flatten(0, 1), model.lm_head.weight).sum()  # type: ignore[no-untyped-call]
         after_forward = count.bytes
@@ -306,23 +340,29 @@ def _logits_in_tiles(hidden: Tensor, weight: Tensor) -> list[tuple[Tensor, slice
     return tiles
 
 
+def _half(recipe: Recipe) -> torch.dtype | None:
+    """The 16-bit type of a recipe's model; None for float32."""
+    dtype: torch.dtype = getattr(torch, recipe.model.dtype)
+    return None if dtype == torch.float32 else dtype
+
+
 @contextmanager
-def _on_gpu(*, bf16: bool) -> Iterator[None]:
-    """What a GPU does differently from the meta device: memory-efficient attention, and autocast where bf16.
+def _on_gpu(*, half: torch.dtype | None, autocast: bool) -> Iterator[None]:
+    """What a GPU does differently from the meta device: memory-efficient attention, and autocast where there is one.
 
     Functions are replaced by name: torch's modes do not apply to the layers that checkpointing recomputes.
     """
     linear, layer_norm = F.linear, F.layer_norm
 
-    def in_bf16(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        return linear(x.bfloat16(), weight.bfloat16(), None if bias is None else bias.bfloat16())
+    def in_half(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return linear(x.to(half), weight.to(half), None if bias is None else bias.to(half))
 
     def in_fp32(x: Tensor, shape: list[int], weight: Tensor, bias: Tensor, eps: float) -> Tensor:
         return layer_norm(x.float(), shape, weight.float(), bias.float(), eps)
 
     functions: dict[str, Any] = {"scaled_dot_product_attention": _efficient_attention}
-    if bf16:
-        functions |= {"linear": in_bf16, "layer_norm": in_fp32}
+    if half and autocast:
+        functions |= {"linear": in_half, "layer_norm": in_fp32}
     with patch.multiple(F, **functions):
         yield
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 import torch
 
-from render.errors import InputError
+from render.errors import InputError, is_memory_full
 from render.io import read_json_object
 
 if TYPE_CHECKING:
@@ -120,6 +120,8 @@ def load_from(loader: Any, base: str, **arguments: Any) -> Any:
     try:
         return loader(folder or base, **arguments)
     except Exception as error:  # the loaders raise whatever the damage leads to: OSError, TypeError, SafetensorError
+        if is_memory_full(error):
+            raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         mend = "check that its files are complete" if folder else "check the name and the free disk space"
         raise InputError(f"model {base}: cannot be loaded ({reason}); {mend}") from error
@@ -431,6 +433,8 @@ def load_adapter(model: Any, folder: Path, base: str) -> PeftModel:
         peft_model = PeftModel.from_pretrained(model, str(folder), config=lora, key_mapping=_CURRENT_NAMES).eval()
         tensor_names = set(get_peft_model_state_dict(peft_model, save_embedding_layers=False))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError) as error:
+        if is_memory_full(error):
+            raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
             f"{folder}: the adapter does not fit {base} ({reason}); it was made for another version of the base"

@@ -21,7 +21,15 @@ import yaml
 
 from recipes.config import Recipe, load_recipe
 from render.errors import InputError
-from render.io import apply_umask, read_json_object, require_empty, require_same_request, text_digest, write_json
+from render.io import (
+    apply_umask,
+    atomic_write,
+    read_json_object,
+    require_empty,
+    require_same_request,
+    text_digest,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from recipes.packing import Plan
@@ -254,6 +262,17 @@ def put_in_place(out: Path, step: int) -> None:
     for checkpoint in older[:-1]:
         _remove(out, checkpoint)
     shutil.rmtree(staging(out), ignore_errors=True)
+
+
+def update_state(checkpoint: Path, write: Callable[[str], None]) -> None:
+    """Replace the state of a whole checkpoint, its log among it, where an evaluation has added to it.
+
+    write: writes the new state into the file of that name.
+    """
+    checksums = read_json_object(checkpoint / _CHECKSUMS, "")
+    with atomic_write(checkpoint / _STATE) as partial:
+        write(str(partial))
+    write_json(checkpoint / _CHECKSUMS, checksums | {_STATE: _checksum(checkpoint / _STATE)})
 
 
 def remove_older_checkpoints(out: Path) -> None:

@@ -63,7 +63,7 @@ from recipes.trainer import Progress, ProgressCallback, Trainer, Validate
 from recipes.vision_tower import keep_inkiest_patches
 from recipes.waveform_heads import HEADS, IN_MODEL, Reading, split_targets, targets
 from render.dataset.parquet import open_dataset
-from render.errors import InputError, WorkFailed
+from render.errors import InputError, WorkFailed, is_memory_full
 from render.io import apply_umask, exclusive, write_json
 from render.sources.registry import parse_folds
 
@@ -139,10 +139,13 @@ def _readable_errors(out: Path, *, reports: bool) -> Iterator[None]:
     """
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        if not is_memory_full(error) or isinstance(error, WorkFailed):
+            raise
         raise WorkFailed(
-            f"{out}: the GPU's memory is full; {last_checkpoint_line(out)}; lower train.images_per_batch or "
-            f"train.tokens_per_batch, or set train.gradient_checkpointing=true"
+            f"{out}: the memory is full; {last_checkpoint_line(out)}; lower train.images_per_batch or "
+            f"train.tokens_per_batch, set train.gradient_checkpointing=true or model.quantization=nf4; ecg-vlm doctor "
+            f"counts what a recipe needs"
         ) from error
     except OSError as error:
         if error.errno not in _DISK_FULL:

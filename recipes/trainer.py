@@ -10,8 +10,8 @@ What one optimizer step does, in order, and which method does it:
  6. clip        transformers' Trainer; `ProgressCallback.on_pre_optimizer_step` raises where a gradient is not finite
  7. optimizer   `Trainer.create_optimizer` (AdamW, or `optim.MuonAdamW`), then the schedule; gradients are reset
  8. callback    `ProgressCallback.on_step_end` reports progress, requests an evaluation, stops on a signal or time limit
- 9. evaluation  `Trainer.evaluate`: loss on held-out pages, and the figures of `validate`
-10. checkpoint  `Trainer._save_checkpoint` writes into a staging folder, `run_folder.put_in_place` moves it into place
+ 9. checkpoint  `Trainer._save_checkpoint` writes into a staging folder, `run_folder.put_in_place` moves it into place
+10. evaluation  `Trainer.evaluate`: loss on held-out pages, and the figures of `validate`; of a step that is saved
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from trl import SFTTrainer
 from recipes.config import TrainPart
 from recipes.optim import MuonAdamW
 from recipes.packing import IGNORE_INDEX, Plan
-from recipes.run_folder import last_checkpoint_line, put_in_place, staging
+from recipes.run_folder import last_checkpoint_line, put_in_place, staging, update_state
 from recipes.waveform_heads import IN_MODEL, reading_of, split_targets
-from render.errors import WorkFailed
+from render.errors import WorkFailed, is_memory_full
 
 PRIVATE_API = {
     "SFTTrainer._metrics": "loss parts are logged with it, and TRL's count of tokens is removed from it",
@@ -165,17 +165,35 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         )
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Held-out loss and figures. The random state is restored: an evaluation does not change the training."""
+        """Held-out loss and figures. The random state is restored: an evaluation does not change the training.
+
+        The step is saved before, so that an evaluation that needs too much memory costs no training.
+        """
+        self._save_checkpoint(self.model_wrapped, None)
         devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-        with torch.random.fork_rng(devices=devices):
-            metrics: dict[str, float] = super().evaluate(*args, **kwargs) if self.eval_dataset is not None else {}
-            if self._validate is not None:
-                self.model.eval()
-                with torch.no_grad():  # in every process: sharded weights are whole only together
-                    figures = self._validate(self.accelerator.unwrap_model(self.model), self.processing_class)
-                figures = {f"eval_{name}": value for name, value in figures.items()}
-                self.log(dict(figures))
-                metrics |= figures
+        try:
+            with torch.random.fork_rng(devices=devices):
+                metrics = self._figures(*args, **kwargs)
+        except (MemoryError, RuntimeError) as error:
+            if not is_memory_full(error):
+                raise
+            raise WorkFailed(
+                f"{self.out}: the memory is full in the evaluation behind step {self.state.global_step}, which is "
+                f"saved; go on without evaluations with --resume data.validation="
+            ) from error
+        if self.args.should_save:
+            update_state(self.out / f"checkpoint-{self.state.global_step}", self.state.save_to_json)
+        return metrics
+
+    def _figures(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        metrics: dict[str, float] = super().evaluate(*args, **kwargs) if self.eval_dataset is not None else {}
+        if self._validate is not None:
+            self.model.eval()
+            with torch.no_grad():  # in every process: sharded weights are whole only together
+                figures = self._validate(self.accelerator.unwrap_model(self.model), self.processing_class)
+            figures = {f"eval_{name}": value for name, value in figures.items()}
+            self.log(dict(figures))
+            metrics |= figures
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -288,12 +306,21 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
         if not bool(torch.nn.utils.get_total_norm(gradients).isfinite()):
             raise self.trainer.divergence("a gradient is not finite")
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Make up for the evaluation of the step that a run goes on from, where it was saved and not evaluated."""
+        logged = any(entry["step"] == state.global_step and "eval" in " ".join(entry) for entry in state.log_history)
+        if state.global_step and self._is_evaluated(state) and not logged:
+            self.trainer.evaluate()
+
+    def _is_evaluated(self, state: Any) -> bool:
+        every, step = self._validate_every, state.global_step
+        return self._evaluates and (step >= state.max_steps or bool(every and step % every == 0))
+
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         plan, step = self._plan, state.global_step
         state.epoch = plan.images(step) / len(plan.rows)
         last = step >= state.max_steps
-        every = self._validate_every
-        if self._evaluates and (last or (every and step % every == 0)):
+        if self._is_evaluated(state):
             control.should_evaluate = True
         if state.is_world_process_zero:
             self._report(self._progress(step, state.max_steps))

@@ -332,6 +332,28 @@ def test_the_time_limit_ends_the_run_like_an_interrupt(whole_run, tmp_path, tiny
     assert finetune(tiny(), out, resume=True).losses == whole_run[1].losses
 
 
+@pytest.mark.parametrize("mend", ["more memory", "no evaluation"])
+def test_a_step_is_saved_before_it_is_evaluated(mend, whole_run, pages, tmp_path, tiny):
+    out, recipe = tmp_path / "run", tiny(f"data.validation={pages}", validate_every=3)
+
+    def fail_at_the_end(model, processor):
+        if failing:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return {"macro_auc": 0.5}
+
+    failing = True
+    for step in (3, 3):
+        with pytest.raises(WorkFailed, match=rf"evaluation behind step {step}, which is saved; .*--resume data.valid"):
+            finetune(recipe, out, validate=fail_at_the_end, resume=step > 3 or out.exists())
+    if mend == "no evaluation":
+        assert finetune(tiny(), out, resume=True).losses == whole_run[1].losses
+        return
+    failing = False
+    facts = finetune(recipe, out, validate=fail_at_the_end, resume=True)
+    assert facts.losses == whole_run[1].losses
+    assert [(v["step"], v["macro_auc"], v["loss"] > 0) for v in facts.validation] == [(3, 0.5, True), (4, 0.5, True)]
+
+
 def test_a_full_disk_names_the_last_checkpoint_and_the_run_goes_on_from_it(whole_run, tmp_path, tiny):
     out = tmp_path / "run"
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
