@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 from transformers import DynamicCache, MllamaForConditionalGeneration
 
-from recipes.config import LoraPart, Recipe
+from recipes.config import LoraPart, ModelPart, Recipe
 from recipes.model import NOT_QUANTIZED, apply_checkpointing, base_config, linear_modules
 
 TEXT_TOKENS = 768
@@ -131,18 +131,27 @@ def needs_to_answer(recipe: Recipe, *, batch: int, in_training: bool = False) ->
     return weights, count.most_bytes + (max(p.nbytes for p in _quantized_weights(model)) if nf4 else 0)
 
 
+def weight_bytes(part: ModelPart) -> int:
+    """Bytes of a base's weights."""
+    model = _meta_base(part)
+    return sum(p.nbytes for p in model.parameters()) - (_nf4_saves(model) if part.quantization == "nf4" else 0)
+
+
 def meta_model(recipe: Recipe) -> Any:
     """The recipe's model with its adapter, as it is trained, on the meta device."""
-    with torch.device("meta"):
-        config = base_config(recipe.model.base)
-        model = MllamaForConditionalGeneration._from_config(config, attn_implementation="sdpa")
-    model = model.to(getattr(torch, recipe.model.dtype))
+    model = _meta_base(recipe.model)
     if recipe.lora is None:
         return model.train()
     model.requires_grad_(False)
     for name in linear_modules(model, recipe.lora.targets):
         model.set_submodule(name, _LoraLinear(model.get_submodule(name), recipe.lora))
     return model.train()
+
+
+def _meta_base(part: ModelPart) -> Any:
+    with torch.device("meta"):
+        model = MllamaForConditionalGeneration._from_config(base_config(part.base), attn_implementation="sdpa")
+    return model.to(getattr(torch, part.dtype))
 
 
 class _LoraLinear(torch.nn.Module):

@@ -92,7 +92,7 @@ def _digest(image: Image.Image) -> str:
 @pytest.fixture
 def model(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> FakeReader:
     fake = FakeReader(pages)
-    monkeypatch.setattr(evaluation, "_load", lambda spec: fake)
+    monkeypatch.setattr(evaluation, "_load", lambda spec, loading: fake)
     monkeypatch.setattr(evaluation, "_device", lambda reader: "none")
     return fake
 
