@@ -213,7 +213,7 @@ def _load_stock(folder: Path, part: ModelPart, whole: bool, device: str) -> Any:
     if whole:
         return AutoModelForImageTextToText.from_pretrained(folder, **arguments).eval()
     if part.quantization == "nf4":
-        arguments["quantization_config"] = nf4_config(part.dtype)
+        arguments["quantization_config"] = nf4_config(part)
     source = folder / "base" if part.base == NANO else as_folder(part.base) or part.base
     base = AutoModelForImageTextToText.from_pretrained(source, **arguments)
     return PeftModel.from_pretrained(base, folder).eval()

@@ -24,7 +24,8 @@ from torch.utils.flop_counter import flop_registry
 from transformers import DynamicCache, MllamaForConditionalGeneration
 
 from recipes.config import LoraPart, ModelPart, Recipe
-from recipes.model import NOT_QUANTIZED, apply_checkpointing, base_config, linear_modules
+from recipes.model import apply_checkpointing, base_config, is_quantized, linear_modules
+from recipes.vision_tower import keep_used_states
 
 TEXT_TOKENS = 768
 """Text tokens behind one image by default: eight dialogues of 96 tokens."""
@@ -85,38 +86,32 @@ def needs(recipe: Recipe, *, text_tokens: int = 0) -> Footprint:
     in_8bit = train.optimizer == "paged_adamw_8bit"
     moments = 2 * _8BIT_MOMENT / trainable[0].element_size() if in_8bit else 2  # Muon: one for matrices, so two at most
     activations, peak, flops = _count_step(recipe, model, text_tokens)
-    nf4 = recipe.model.quantization == "nf4"
     return Footprint(
         parameters=sum(p.numel() for p in model.parameters()),
         trained=sum(p.numel() for p in trainable),
-        weights=sum(p.nbytes for p in base) - (_nf4_saves(model) if nf4 else 0),
+        weights=sum(p.nbytes for p in base) - _nf4_saves(model, recipe.model),
         adapter=sum(p.nbytes for n, p in model.named_parameters() if "lora_" in n),
         gradients=sum(p.nbytes for p in trainable),
         optimizer=round(moments * sum(p.nbytes for p in trainable)),
         activations=activations,
-        working=peak - activations + (max(p.nbytes for p in _quantized_weights(model)) if nf4 else 0),
+        working=peak - activations + _largest_in_16_bits(model, recipe.model),
         flops_per_image=flops / train.images_per_batch,
     )
 
 
-def needs_to_answer(recipe: Recipe, *, batch: int, in_training: bool = False) -> tuple[int, int]:
-    """Bytes of the model with its adapter, and what scoring `batch` images at once adds at its worst moment.
-
-    Args:
-        in_training: under autocast, as in a training run's evaluations: layer norms then give float32.
-    """
+def needs_to_answer(recipe: Recipe, *, batch: int) -> tuple[int, int]:
+    """Bytes of the model with its adapter, and what scoring `batch` images at once adds at its worst moment."""
     from recipes.inference import images_at_once, join
 
     model = meta_model(recipe).eval()
     config = model.config
-    nf4 = recipe.model.quantization == "nf4"
-    weights = sum(p.nbytes for p in model.parameters()) - (_nf4_saves(model) if nf4 else 0)
+    weights = sum(p.nbytes for p in model.parameters()) - _nf4_saves(model, recipe.model)
     parts = [min(images_at_once(config), batch - start) for start in range(0, batch, images_at_once(config))]
     questions = _inputs(config, batch, 71 * _QUESTION_TOKENS)
     for name in ("pixel_values", "aspect_ratio_ids", "aspect_ratio_mask"):
         del questions[name]
     count = _MetaCount()
-    with count, torch.no_grad(), _on_gpu(half=_half(recipe), autocast=in_training):
+    with count, torch.no_grad(), _on_gpu(half=None):
         caches = []
         for images in parts:
             cache = DynamicCache(config=config.get_text_config())
@@ -128,13 +123,13 @@ def needs_to_answer(recipe: Recipe, *, batch: int, in_training: bool = False) ->
         questions["attention_mask"] = torch.cat([before, questions["attention_mask"]], dim=-1)
         ends = torch.zeros(71, dtype=torch.long, device="meta")
         model(**questions, past_key_values=cache, use_cache=True, logits_to_keep=ends)
-    return weights, count.most_bytes + (max(p.nbytes for p in _quantized_weights(model)) if nf4 else 0)
+    return weights, count.most_bytes + _largest_in_16_bits(model, recipe.model)
 
 
 def weight_bytes(part: ModelPart) -> int:
     """Bytes of a base's weights."""
     model = _meta_base(part)
-    return sum(p.nbytes for p in model.parameters()) - (_nf4_saves(model) if part.quantization == "nf4" else 0)
+    return sum(p.nbytes for p in model.parameters()) - _nf4_saves(model, part)
 
 
 def meta_model(recipe: Recipe) -> Any:
@@ -144,21 +139,24 @@ def meta_model(recipe: Recipe) -> Any:
         return model.train()
     model.requires_grad_(False)
     for name in linear_modules(model, recipe.lora.targets):
-        model.set_submodule(name, _LoraLinear(model.get_submodule(name), recipe.lora))
+        in_4_bits = is_quantized(name, recipe.model)
+        model.set_submodule(name, _LoraLinear(model.get_submodule(name), recipe.lora, in_4_bits))
     return model.train()
 
 
 def _meta_base(part: ModelPart) -> Any:
     with torch.device("meta"):
         model = MllamaForConditionalGeneration._from_config(base_config(part.base), attn_implementation="sdpa")
+    keep_used_states(model.model.vision_model)
     return model.to(getattr(torch, part.dtype))
 
 
 class _LoraLinear(torch.nn.Module):
     """What peft's LoRA layer computes, on the meta device: importing peft takes longer than the whole count."""
 
-    def __init__(self, linear: Any, lora: LoraPart) -> None:
+    def __init__(self, linear: Any, lora: LoraPart, in_4_bits: bool) -> None:
         super().__init__()
+        self._in_4_bits = in_4_bits
         self.base_layer = linear
         self.dropout = torch.nn.Dropout(lora.dropout) if lora.dropout else torch.nn.Identity()
         with torch.device("meta"):
@@ -168,24 +166,30 @@ class _LoraLinear(torch.nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (..., in_features) -> (..., out_features)
         result: Tensor = self.base_layer(x)
         dtype = result.dtype
-        x = x.to(self.lora_A.weight.dtype)
+        if not self._in_4_bits:  # there peft leaves it to autocast
+            x = x.to(self.lora_A.weight.dtype)
         result = result + self.lora_B(self.lora_A(self.dropout(x))) * 1.0  # as peft, no name for what is temporary
         return result.to(dtype)
 
 
-def _quantized_weights(model: torch.nn.Module) -> list[Tensor]:
-    """The weights that NF4 stores in 4 bits: every linear layer's but the head's and the adapter's."""
+def _quantized_weights(model: torch.nn.Module, part: ModelPart) -> list[Tensor]:
+    """The weights that are stored in 4 bits; the adapter's are not."""
     return [
         module.weight
         for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and "lora_" not in name and name.rpartition(".")[2] not in NOT_QUANTIZED
+        if isinstance(module, torch.nn.Linear) and "lora_" not in name and is_quantized(name, part)
     ]
 
 
-def _nf4_saves(model: torch.nn.Module) -> int:
-    """Bytes that NF4 saves."""
+def _largest_in_16_bits(model: torch.nn.Module, part: ModelPart) -> int:
+    """Bytes of the largest weight that is turned back from 4 bits where it is used."""
+    return max((weight.nbytes for weight in _quantized_weights(model, part)), default=0)
+
+
+def _nf4_saves(model: torch.nn.Module, part: ModelPart) -> int:
+    """Bytes that NF4 saves; 0 without it."""
     total = 0
-    for weight in _quantized_weights(model):
+    for weight in _quantized_weights(model, part):
         blocks = -(-weight.numel() // _NF4_BLOCK)
         nested = -(-blocks // _NF4_NESTED_BLOCK)
         total += weight.nbytes - (-(-weight.numel() // 2) + blocks + 4 * nested + _NF4_TABLES)
@@ -203,7 +207,7 @@ def _count_step(recipe: Recipe, model: Any, text_tokens: int) -> tuple[int, int,
             parameter.grad = torch.empty_like(parameter)
     apply_checkpointing(model, checkpointing=recipe.train.gradient_checkpointing)  # as the training run does
     count = _MetaCount()
-    with count, _on_gpu(half=_half(recipe), autocast=True):
+    with count, _on_gpu(half=_half(recipe)):
         hidden = model.model(**inputs, use_cache=False).last_hidden_state
         loss = _Head.apply(hidden.flatten(0, 1), model.lm_head.weight).sum()  # type: ignore[no-untyped-call]
         after_forward = count.bytes
@@ -356,8 +360,8 @@ def _half(recipe: Recipe) -> torch.dtype | None:
 
 
 @contextmanager
-def _on_gpu(*, half: torch.dtype | None, autocast: bool) -> Iterator[None]:
-    """What a GPU does differently from the meta device: memory-efficient attention, and autocast where there is one.
+def _on_gpu(*, half: torch.dtype | None) -> Iterator[None]:
+    """What a GPU does differently from the meta device: memory-efficient attention, and autocast to `half`.
 
     Functions are replaced by name: torch's modes do not apply to the layers that checkpointing recomputes.
     """
@@ -370,7 +374,7 @@ def _on_gpu(*, half: torch.dtype | None, autocast: bool) -> Iterator[None]:
         return layer_norm(x.float(), shape, weight.float(), bias.float(), eps)
 
     functions: dict[str, Any] = {"scaled_dot_product_attention": _efficient_attention}
-    if half and autocast:
+    if half:
         functions |= {"linear": in_half, "layer_norm": in_fp32}
     with patch.multiple(F, **functions):
         yield

@@ -7,6 +7,7 @@ to import and `ecg-vlm ask` does without them (`recipes.fast_start`), so they ar
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import threading
 from collections.abc import Callable, Collection
@@ -47,12 +48,12 @@ _TEXT: dict[str, dict[str, Any]] = {
 }
 _HUB_NAME = re.compile(r"(?:.*/)?llama-3\.2-(11b|90b)-vision(?:-instruct)?", re.IGNORECASE)
 
-NOT_QUANTIZED = ["lm_head"]
-"""In 16 bit under NF4: the head's error would go directly into every logit, and no adapter can correct it.
+NOT_QUANTIZED = {"all": ["lm_head"], "language": ["lm_head", "model.vision_model"]}
+"""What stays in 16 bits under NF4, for each `model.quantize`. The head: its error would go directly into every logit, and
+no adapter can correct it.
 
-Every other linear layer is quantized, the vision tower included. The list has to be complete: the head, which
-transformers leaves out by default, is quantized as soon as another list is given. Names are paths from the top
-("model.vision_model"); a bare "vision_model" matches nothing, silently.
+Each list has to be complete: the head, which transformers leaves out by default, is quantized as soon as another list is
+given. Names are paths from the top ("model.vision_model"); a bare "vision_model" matches nothing, silently.
 """
 
 NEVER_ADAPTED = ("lm_head", "embed_tokens")
@@ -266,19 +267,22 @@ def load_model(part: ModelPart, *, seed: int = 0, device: str = "") -> Any:
     """
     from transformers import AutoModelForImageTextToText, MllamaForConditionalGeneration
 
+    from recipes.vision_tower import keep_used_states
+
     if part.from_scratch:
         return _from_scratch(part, seed)
     if part.base.startswith(RANDOM):
         return _random_model(part, usable_device(device))
     arguments: dict[str, Any] = {"dtype": getattr(torch, part.dtype), "attn_implementation": "sdpa"}
     if part.quantization == "nf4":
-        arguments["quantization_config"] = nf4_config(part.dtype)
+        arguments["quantization_config"] = nf4_config(part)
     if (place := usable_device(device)).type != "cpu":
         arguments["device_map"] = {"": place}
     model = load_from(AutoModelForImageTextToText.from_pretrained, part.base, **arguments)
     if not isinstance(model, MllamaForConditionalGeneration):
         raise InputError(f"model.base={part.base}: is a {type(model).__name__}; a Llama 3.2 Vision (Mllama) is needed")
     disable_repacking(model)
+    keep_used_states(model.model.vision_model)
     return model.eval()
 
 
@@ -311,20 +315,32 @@ def _random_model(part: ModelPart, device: torch.device) -> Any:
     from transformers import AutoConfig
 
     from recipes.random_weights import random_model
+    from recipes.vision_tower import keep_used_states
 
     config = base_config(part.base)
     nano = AutoConfig.from_pretrained(nano_path())
     config.image_token_index = nano.image_token_index
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         setattr(config.text_config, name, getattr(nano.text_config, name))
-    quantizer = nf4_config(part.dtype) if part.quantization == "nf4" else None
-    model = random_model(config, getattr(torch, part.dtype), quantizer, NOT_QUANTIZED, device)
+    quantizer = nf4_config(part) if part.quantization == "nf4" else None
+    model = random_model(config, getattr(torch, part.dtype), quantizer, device)
     disable_repacking(model)
+    keep_used_states(model.model.vision_model)
     return model.eval()
 
 
-def nf4_config(dtype: str) -> BitsAndBytesConfig:
-    """4-bit NormalFloat, double-quantized, computing in `dtype` (Dettmers et al. 2023, QLoRA).
+def is_quantized(path: str, part: ModelPart) -> bool:
+    """Whether the linear layer of that path has 4-bit weights."""
+    return part.quantization == "nf4" and not f"{path}.".startswith(
+        tuple(f"{name}." for name in NOT_QUANTIZED[part.quantize])
+    )
+
+
+def nf4_config(part: ModelPart) -> BitsAndBytesConfig:
+    """4-bit NormalFloat, double-quantized, computing in the part's type (Dettmers et al. 2023, QLoRA).
+
+    The bytes are stored as numbers of that type where FSDP shards the model: it joins all weights of a layer in one
+    tensor, and divides only numbers with a fraction.
 
     Raises:
         InputError: When bitsandbytes is not installed.
@@ -333,12 +349,14 @@ def nf4_config(dtype: str) -> BitsAndBytesConfig:
 
     if find_spec("bitsandbytes") is None:
         raise InputError("model.quantization=nf4: needs bitsandbytes; run: pip install 'ecg-vlm[quantized]'")
+    dtype = getattr(torch, part.dtype)
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=getattr(torch, dtype),
-        llm_int8_skip_modules=NOT_QUANTIZED,
+        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_quant_storage=dtype if os.environ.get("ACCELERATE_USE_FSDP") == "true" else torch.uint8,
+        llm_int8_skip_modules=NOT_QUANTIZED[part.quantize],
     )
 
 

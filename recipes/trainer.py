@@ -189,12 +189,26 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         metrics: dict[str, float] = super().evaluate(*args, **kwargs) if self.eval_dataset is not None else {}
         if self._validate is not None:
             self.model.eval()
-            with torch.no_grad():  # in every process: sharded weights are whole only together
-                figures = self._validate(self.accelerator.unwrap_model(self.model), self.processing_class)
+            with torch.no_grad(), self._without_autocast() as model:  # in every process: sharded weights are whole
+                figures = self._validate(model, self.processing_class)  # only together
             figures = {f"eval_{name}": value for name, value in figures.items()}
             self.log(dict(figures))
             metrics |= figures
         return metrics
+
+    @contextmanager
+    def _without_autocast(self) -> Iterator[Any]:
+        """The model as it answers after the run. With 16-bit weights autocast only costs memory: it gives layer norms,
+        and with them all that the vision tower carries along, 32 bits. Float32 weights stay under autocast."""
+        model = self.accelerator.unwrap_model(self.model)
+        if model.dtype == torch.float32:
+            yield model
+            return
+        wrapped = {name: model.__dict__[name] for name in ("forward", "_original_forward") if name in model.__dict__}
+        try:
+            yield self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        finally:
+            model.__dict__.update(wrapped)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As TRL does, without its count of tokens: it sums the attention mask, and ours is square."""

@@ -234,10 +234,7 @@ def test_the_11b_needs_on_a_gpu_what_is_counted(targets):
     r = recipe("random:11b", lora=lora, rows=1, checkpointing=True, dtype="bfloat16", quantization="nf4")
     inputs = {k: v.cuda() for k, v in batch("random:11b", 1, 30).items()}
     model = trainable_model(r)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    for parameter in parameters:
-        parameter.data = parameter.data.to(torch.bfloat16)
-    optimizer = torch.optim.AdamW(parameters)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
     for _ in range(2):
         torch.cuda.reset_peak_memory_stats()
         with torch.autocast("cuda", torch.bfloat16):

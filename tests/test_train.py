@@ -216,6 +216,23 @@ def test_a_resumed_run_on_4bit_weights_has_the_very_losses_and_its_adapter_stays
     assert whole.keys() == halves.keys() and all(torch.equal(whole[name], halves[name]) for name in whole)
 
 
+def test_a_16bit_model_is_evaluated_as_it_answers_later_and_trained_under_autocast(pages, tmp_path, tiny):
+    autocast: dict[bool, bool] = {}
+
+    def note(head, *_):
+        autocast.setdefault(head.training, torch.is_autocast_enabled("cpu"))
+
+    def evaluate(model, processor):
+        if not autocast:
+            model.get_base_model().lm_head.register_forward_hook(note)
+        probability(model)
+        return {"evaluations": 1.0}
+
+    recipe = tiny(f"data.validation={pages}", "model.dtype=bfloat16", validate_every=1, max_steps=2)
+    finetune(recipe, tmp_path / "run", validate=evaluate)
+    assert autocast == {False: False, True: True}
+
+
 def test_an_incomplete_checkpoint_is_never_resumed_from(whole_run, tmp_path, monkeypatch, tiny):
     out = tmp_path / "run"
 
