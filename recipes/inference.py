@@ -88,7 +88,7 @@ def _encode(
 
 
 def join(caches: Sequence[DynamicCache]) -> DynamicCache:
-    """One cache with the rows of all. The others lose theirs layer by layer, so that no more than one is there twice."""
+    """One cache with the rows of all. The others lose theirs layer by layer: no more than one is there twice."""
     joined, *others = caches
     if others:
         for layers in zip(*(cache.layers for cache in caches), strict=True):

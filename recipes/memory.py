@@ -129,7 +129,8 @@ def needs_to_answer(recipe: Recipe, *, batch: int) -> tuple[int, int]:
 def weight_bytes(part: ModelPart) -> int:
     """Bytes of a base's weights."""
     model = _meta_base(part)
-    return sum(p.nbytes for p in model.parameters()) - _nf4_saves(model, part)
+    size: int = sum(p.nbytes for p in model.parameters()) - _nf4_saves(model, part)
+    return size
 
 
 def meta_model(recipe: Recipe) -> Any:

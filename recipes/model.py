@@ -49,11 +49,11 @@ _TEXT: dict[str, dict[str, Any]] = {
 _HUB_NAME = re.compile(r"(?:.*/)?llama-3\.2-(11b|90b)-vision(?:-instruct)?", re.IGNORECASE)
 
 NOT_QUANTIZED = {"all": ["lm_head"], "language": ["lm_head", "model.vision_model"]}
-"""What stays in 16 bits under NF4, for each `model.quantize`. The head: its error would go directly into every logit, and
-no adapter can correct it.
+"""What stays in 16 bits under NF4, for each `model.quantize`. The head, as its error would go directly into every
+logit, and no adapter can correct it.
 
-Each list has to be complete: the head, which transformers leaves out by default, is quantized as soon as another list is
-given. Names are paths from the top ("model.vision_model"); a bare "vision_model" matches nothing, silently.
+Each list has to be complete: the head, which transformers leaves out by default, is quantized as soon as another list
+is given. Names are paths from the top ("model.vision_model"); a bare "vision_model" matches nothing, silently.
 """
 
 NEVER_ADAPTED = ("lm_head", "embed_tokens")
@@ -225,7 +225,7 @@ def saved_dtype(base: str) -> Dtype:
 
 
 def dtype_here(dtype: Dtype) -> Dtype:
-    """The type to open a model in that was tuned or saved in `dtype`: float16 in place of a bfloat16 that there is not."""
+    """The type to open a model in that was tuned or saved in `dtype`: float16 where this GPU has no bfloat16."""
     return "float16" if dtype == "bfloat16" and gpu_without_bfloat16() else dtype
 
 
@@ -473,8 +473,8 @@ _CURRENT_NAMES = {
     r"^vision_model\.": "model.vision_model.",
     r"^multi_modal_projector\b": "model.multi_modal_projector",
 }
-"""Where an Mllama's modules were up to transformers 4.51 and where they are now. Left to itself, peft loads what the two
-have in common and ignores the rest."""
+"""Where an Mllama's modules were up to transformers 4.51 and where they are now. Left to itself, peft loads what the
+two have in common and ignores the rest."""
 
 
 def _current_name(name: str) -> str:

@@ -219,12 +219,12 @@ def test_a_resumed_run_on_4bit_weights_has_the_very_losses_and_its_adapter_stays
 def test_a_16bit_model_is_evaluated_as_it_answers_later_and_trained_under_autocast(pages, tmp_path, tiny):
     autocast: dict[bool, bool] = {}
 
-    def note(head, *_):
-        autocast.setdefault(head.training, torch.is_autocast_enabled("cpu"))
+    def note(module, *_):
+        autocast.setdefault(module.training, torch.is_autocast_enabled("cpu"))
 
     def evaluate(model, processor):
         if not autocast:
-            model.get_base_model().lm_head.register_forward_hook(note)
+            model.get_base_model().model.register_forward_hook(note)
         probability(model)
         return {"evaluations": 1.0}
 
