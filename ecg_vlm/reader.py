@@ -63,14 +63,13 @@ class Reader:
         base: the base model that it is or was tuned from: "nano", a folder or a hub id.
     """
 
-    batch_size = 8
-    """Images in one forward pass, wherever many are scored or asked about."""
-
     def __init__(self, model: Any, processor: Any, name: str = "", base: str = "") -> None:
         self.model = model.eval()
         self.processor = processor
         self.name = name
         self.base = base
+        self.batch_size = inference.default_batch(model.config)
+        """Images in one forward pass, wherever many are scored or asked about."""
 
     @cached_property
     def calibration(self) -> Calibration | None:
@@ -98,7 +97,7 @@ class Reader:
             dtype: float32, bfloat16 or float16; "" for the type in which the model was tuned or saved.
             quantization: none or nf4; "" for what the model was tuned with.
             device: such as "cpu" or "cuda:1"; "" for the GPU where there is one.
-            batch: images in one forward pass; 0 for `batch_size`.
+            batch: images in one forward pass; 0 for `inference.default_batch`.
 
         Raises:
             InputError: When the model does not exist, is unfinished, or does not fit its base model.

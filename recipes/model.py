@@ -202,11 +202,13 @@ def _reach_hub(base: str) -> dict[str, Any]:
 
 
 def fast_bfloat16() -> bool:
-    """Whether this machine has instructions to multiply in bfloat16: a GPU, or a CPU with AVX512-BF16.
+    """Whether this machine has instructions to multiply in bfloat16: a GPU from Ampere on, or a CPU with AVX512-BF16.
 
     Without them products in bfloat16 take many times as long as in float32.
     """
-    return torch.cuda.is_available() or bool(torch.cpu._is_avx512_bf16_supported())
+    if torch.cuda.is_available():
+        return not gpu_without_bfloat16()
+    return bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def gpu_without_bfloat16() -> str:

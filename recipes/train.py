@@ -43,6 +43,7 @@ from recipes.model import (
     as_folder,
     base_fingerprint,
     fast_bfloat16,
+    gpu_without_bfloat16,
     load_model,
     load_processor,
     vision_model,
@@ -126,6 +127,8 @@ def _require_environment(recipe: Recipe, processes: PartialState) -> None:
             "several GPUs are visible and one process was started; start one for each with accelerate launch, "
             "or choose one GPU with CUDA_VISIBLE_DEVICES=0"
         )
+    if recipe.model.dtype == "bfloat16" and (card := gpu_without_bfloat16()):
+        raise InputError(f"recipe: model.dtype=bfloat16: {card} has no bfloat16; set model.dtype=float16")
     log_to = recipe.train.log_to
     if log_to != "none" and find_spec(log_to) is None:
         raise InputError(f"recipe: train.log_to={log_to}: not installed; pip install {log_to}, or train.log_to=none")
@@ -333,6 +336,7 @@ def _arguments(recipe: Recipe, out: Path, steps: int) -> SFTConfig:
         seed=train.seed,
         data_seed=train.seed,
         bf16=(train.mixed_precision and fast_bfloat16()) or recipe.model.dtype == "bfloat16",
+        fp16=recipe.model.dtype == "float16" and torch.cuda.is_available(),  # Trainer scales losses on a GPU alone
         use_cpu=not torch.cuda.is_available(),
         ddp_find_unused_parameters=False,  # every row has an image, so every adapter has a gradient
         logging_steps=train.log_every,

@@ -316,6 +316,8 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
         self._loss = (logs or {}).get("loss", self._loss)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
+        if self.trainer.accelerator.scaler is not None:  # float16: it leaves out such a step and scales by less
+            return
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         if not bool(torch.nn.utils.get_total_norm(gradients).isfinite()):
             raise self.trainer.divergence("a gradient is not finite")

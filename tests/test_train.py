@@ -233,6 +233,19 @@ def test_a_16bit_model_is_evaluated_as_it_answers_later_and_trained_under_autoca
     assert autocast == {False: False, True: True}
 
 
+def test_a_model_in_float16_learns(tmp_path, tiny):
+    facts = finetune(tiny("model.dtype=float16", learning_rate=5e-3, max_steps=8), tmp_path / "run")
+    assert facts.losses[-1][1] < facts.losses[0][1] - 0.1
+    weights = load_file(tmp_path / "run" / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+
+
+def test_bfloat16_on_a_card_without_it_is_refused(tmp_path, monkeypatch, tiny):
+    monkeypatch.setattr(train, "gpu_without_bfloat16", lambda: "Tesla T4")
+    with pytest.raises(InputError, match=r"model\.dtype=bfloat16: Tesla T4 has no bfloat16; set model\.dtype=float16"):
+        finetune(tiny("model.dtype=bfloat16"), tmp_path / "run")
+
+
 def test_an_incomplete_checkpoint_is_never_resumed_from(whole_run, tmp_path, monkeypatch, tiny):
     out = tmp_path / "run"
 

@@ -59,7 +59,11 @@ def add_loading(parser: Parser, *, batch: bool = True) -> None:
     parser.add_argument("--device", default="", help="cpu, cuda, cuda:1 ... (default: the GPU where there is one)")
     if batch:
         parser.add_argument(
-            "--batch", type=positive, default=0, metavar="N", help="images in one forward pass (default 8)"
+            "--batch",
+            type=positive,
+            default=0,
+            metavar="N",
+            help="images in a forward pass (default 8; of a large model 2)",
         )
 
 
