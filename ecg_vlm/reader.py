@@ -34,6 +34,7 @@ from recipes.model import (
     adapter_base,
     base_fingerprint,
     dtype_here,
+    has_4bit_weights,
     is_adapter,
     load_adapter,
     load_model,
@@ -301,7 +302,8 @@ def _part(base: str, choice: Mapping[str, str]) -> ModelPart:
     """A base as it was saved, unless `choice` says otherwise."""
     from recipes.config import ModelPart
 
-    return _with(ModelPart(base=base, dtype="float32" if choice["dtype"] else saved_dtype(base)), choice)
+    quantization = "nf4" if has_4bit_weights(base) else "none"
+    return _with(ModelPart(base=base, dtype=saved_dtype(base), quantization=quantization), choice)
 
 
 def _with(part: ModelPart, choice: Mapping[str, str]) -> ModelPart:

@@ -276,7 +276,9 @@ def load_model(part: ModelPart, *, seed: int = 0, device: str = "") -> Any:
     if part.base.startswith(RANDOM):
         return _random_model(part, usable_device(device))
     arguments: dict[str, Any] = {"dtype": getattr(torch, part.dtype), "attn_implementation": "sdpa"}
-    if part.quantization == "nf4":
+    if has_4bit_weights(part.base):
+        _require_4_bits(part)
+    elif part.quantization == "nf4":
         arguments["quantization_config"] = nf4_config(part)
     if (place := usable_device(device)).type != "cpu":
         arguments["device_map"] = {"": place}
@@ -286,6 +288,30 @@ def load_model(part: ModelPart, *, seed: int = 0, device: str = "") -> Any:
     disable_repacking(model)
     keep_used_states(model.model.vision_model)
     return model.eval()
+
+
+def has_4bit_weights(base: str) -> bool:
+    """Whether a base was saved in 4 bits."""
+    return bool(getattr(base_config(base), "quantization_config", None))
+
+
+def _require_4_bits(part: ModelPart) -> None:
+    """Refuse to load a base that was saved in 4 bits as anything else, or without what it takes."""
+    quantizer = getattr(base_config(part.base), "quantization_config")  # noqa: B009  # no attribute of every config
+    if not quantizer.get("load_in_4bit"):
+        kind = str(quantizer.get("quant_method"))[:40]
+        raise InputError(f"model {part.base}: its weights are quantized ({kind}, not in 4 bits); take those in 16 bits")
+    if part.quantization != "nf4":
+        raise InputError(
+            f"model {part.base}: its weights are in 4 bits; set model.quantization=nf4 (ask: --quantization nf4); to "
+            f"merge an adapter, take the base in 16 bits"
+        )
+    _require_bitsandbytes()
+
+
+def _require_bitsandbytes() -> None:
+    if find_spec("bitsandbytes") is None:
+        raise InputError("model.quantization=nf4: needs bitsandbytes; run: pip install 'ecg-vlm[quantized]'")
 
 
 def _from_scratch(part: ModelPart, seed: int) -> Any:
@@ -349,8 +375,7 @@ def nf4_config(part: ModelPart) -> BitsAndBytesConfig:
     """
     from transformers import BitsAndBytesConfig
 
-    if find_spec("bitsandbytes") is None:
-        raise InputError("model.quantization=nf4: needs bitsandbytes; run: pip install 'ecg-vlm[quantized]'")
+    _require_bitsandbytes()
     dtype = getattr(torch, part.dtype)
     return BitsAndBytesConfig(
         load_in_4bit=True,

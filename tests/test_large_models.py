@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, MllamaForConditionalGeneration
 
 from ecg_vlm import Reader
-from recipes import random_weights
+from recipes import inference, random_weights
 from recipes.config import LoraPart, ModelPart
 from recipes.model import add_lora, load_model, load_processor, nano_path, saved_dtype
 from render.errors import InputError
@@ -33,7 +34,7 @@ def test_random_weights_are_freed_as_they_are_quantized(monkeypatch):
 
     monkeypatch.setattr(random_weights, "_four_bit_layer", note)
     load_model(ModelPart(base="random:nano", dtype="bfloat16", quantization="nf4"))
-    assert len(originals) > 50 and max(alive) <= 1, max(alive)
+    assert len(originals) > 20 and max(alive) <= 1, max(alive)
 
 
 # How a model opens
@@ -126,3 +127,41 @@ def test_an_export_of_an_adapter_on_nano_is_asked_as_nano_is(tmp_path):
     shutil.copytree(nano_path(), tmp_path / "base", ignore=shutil.ignore_patterns("*.py"))
     reader = Reader.load(str(tmp_path))
     assert reader.base == "nano" and reader.knows_few_wordings and reader.model.dtype == torch.float32
+
+
+def test_a_base_that_was_saved_in_4_bits_opens_and_is_tuned_as_such(small, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    part = ModelPart(base=str(small), dtype="bfloat16", quantization="nf4", quantize="all")
+    model = load_model(part)
+    model.save_pretrained(tmp_path)
+    load_processor(str(small)).save_pretrained(tmp_path)
+    reader = Reader.load(str(tmp_path))
+    assert reader.score(PAGE) == Reader(model, reader.processor).score(PAGE)
+    add_lora(load_model(ModelPart(base=str(tmp_path), quantization="nf4")), LoraPart(rank=2))
+    with pytest.raises(InputError, match=r"weights are in 4 bits; set model\.quantization=nf4"):
+        load_model(ModelPart(base=str(tmp_path)))
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "gptq", "bits": 3}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"weights are quantized \(gptq, not in 4 bits\); take those in 16 bits"):
+        Reader.load(str(tmp_path))
+
+
+PAGE = Image.effect_noise((448, 224), 80).convert("RGB")
+
+
+def test_images_encoded_one_by_one_give_the_scores_and_answers_of_one_pass(small, monkeypatch):
+    pages = [PAGE, PAGE.rotate(90, expand=True), PAGE.crop((0, 0, 100, 100))]
+    reader = Reader.load(str(small), dtype="float32")
+    with torch.no_grad():
+        for name, parameter in reader.model.named_parameters():
+            if "gate" in name.rpartition(".")[2]:
+                parameter.fill_(1.0)
+    questions = ["AFIB", "NORM", "LVH"]
+    together = reader.score_many(pages, questions), reader.ask_many(pages, "Why?", max_new_tokens=5)
+    monkeypatch.setattr(inference, "_PATCHES_AT_ONCE", 1)
+    passes = []
+    reader.model.model.vision_model.register_forward_hook(lambda *_: passes.append(1))
+    one_by_one = reader.score_many(pages, questions), reader.ask_many(pages, "Why?", max_new_tokens=5)
+    assert len(passes) == 6 and one_by_one[1] == together[1]
+    assert abs(one_by_one[0] - together[0]).max() < 1e-5 < abs(together[0][0] - together[0][1]).max()
