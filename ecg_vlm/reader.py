@@ -302,8 +302,8 @@ def _part(base: str, choice: Mapping[str, str]) -> ModelPart:
     """A base as it was saved, unless `choice` says otherwise."""
     from recipes.config import ModelPart
 
-    quantization = "nf4" if has_4bit_weights(base) else "none"
-    return _with(ModelPart(base=base, dtype=saved_dtype(base), quantization=quantization), choice)
+    part = ModelPart(base=base, dtype=saved_dtype(base))
+    return _with(replace(part, quantization="nf4") if has_4bit_weights(base) else part, choice)
 
 
 def _with(part: ModelPart, choice: Mapping[str, str]) -> ModelPart:
