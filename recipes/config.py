@@ -66,10 +66,12 @@ class LoraPart:
 
 @dataclass(frozen=True)
 class DataPart:
-    """What it is tuned on: folders written by `ecg-vlm render`."""
+    """What it is tuned on."""
 
     train: str = ""
-    """Folder of the training pages; several of them joined by commas."""
+    """Training pages; several of them joined by commas: a folder made by ecg-vlm render; TRL rows (messages, images) as
+    .parquet, .jsonl or a folder of them; a LLaVA .json with its images beside it; or a hub data set, hf://OWNER/NAME.
+    Rows that share an image are packed behind it."""
     validation: str = ""
     """Folder of held-out pages for the loss shown while training; empty for none."""
     folds: str = ""

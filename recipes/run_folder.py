@@ -143,9 +143,11 @@ def require_same_pages(out: Path, folders: str) -> None:
 
     Writes down which they are where that is not done yet.
     """
-    from render.dataset.parquet import dataset_digest
+    from render.dataset.other_rows import rows_digest
+    from render.dataset.parquet import dataset_digest, is_dataset
 
-    digest = text_digest(*(dataset_digest(folder.strip()) for folder in folders.split(",")))
+    names = [folder.strip() for folder in folders.split(",")]
+    digest = text_digest(*(dataset_digest(name) if is_dataset(name) else rows_digest(name) for name in names))
     if not (out / _PAGES).is_file():
         write_json(out / _PAGES, {"digest": digest})
     elif read_json_object(out / _PAGES, "name a new folder").get("digest") != digest:

@@ -63,9 +63,9 @@ from recipes.run_folder import (
 from recipes.trainer import Progress, ProgressCallback, Trainer, Validate
 from recipes.vision_tower import keep_inkiest_patches
 from recipes.waveform_heads import HEADS, IN_MODEL, Reading, split_targets, targets
-from render.dataset.parquet import open_dataset
+from render.dataset.parquet import is_dataset, open_dataset
 from render.errors import InputError, WorkFailed, is_memory_full
-from render.io import apply_umask, exclusive, write_json
+from render.io import apply_umask, exclusive, temporary_folder, write_json
 from render.sources.registry import parse_folds
 
 __all__ = ["Progress", "RunInterrupted", "Validate", "finetune", "training_pages"]
@@ -293,11 +293,13 @@ def training_pages(data: DataPart, *, reading: bool = False, cache_folder: Path 
         raise InputError("recipe: data.train is empty; name a folder made by ecg-vlm render, or give data.train=FOLDER")
     from datasets import concatenate_datasets
 
-    folders = {folder.strip(): open_dataset(folder.strip(), cache_folder) for folder in data.train.split(",")}
+    folders = {folder.strip(): _open_pages(folder.strip(), cache_folder) for folder in data.train.split(",")}
     for folder, rows in folders.items():
         if reading and "signal" not in rows.column_names:
             raise InputError(f"{folder}: train.reading needs the records' signals; render the pages with --signal")
-    pages = concatenate_datasets(list(folders.values())) if len(folders) > 1 else next(iter(folders.values()))
+    shared = set.intersection(*(set(rows.column_names) for rows in folders.values()))
+    parts = [rows.select_columns([name for name in rows.column_names if name in shared]) for rows in folders.values()]
+    pages = concatenate_datasets(parts) if len(parts) > 1 else next(iter(folders.values()))
     if data.folds:
         folds = set(parse_folds(data.folds))
         pages = pages.filter(lambda fold: fold in folds, input_columns="fold", desc="choosing folds")
@@ -312,6 +314,15 @@ def training_pages(data: DataPart, *, reading: bool = False, cache_folder: Path 
     if len(pages) == 0:
         raise InputError(f"{data.train}: no page is left to train on (data.folds={data.folds!r}, data.leave_out)")
     return pages
+
+
+def _open_pages(name: str, cache_folder: Path | None) -> Any:
+    """A folder made by `ecg-vlm render`, or rows in another form."""
+    if is_dataset(name) or not (name.startswith("hf://") or Path(name).expanduser().exists()):
+        return open_dataset(name, cache_folder)
+    from render.dataset.other_rows import open_rows
+
+    return open_rows(name, cache_folder or temporary_folder("pages"))
 
 
 def _arguments(recipe: Recipe, out: Path, steps: int) -> SFTConfig:
