@@ -111,6 +111,8 @@ def _describe(recipe: Recipe, here: Machine, status: Callable[[str], None]) -> l
         _verdict(need, here),
         _answering(recipe),
     ]
+    if recipe.lora is not None and recipe.lora.dora:
+        lines.append("not counted: what lora.dora adds, a weight of each layer in its 16 or 32 bits")
     if recipe.model.dtype == "bfloat16" and not all(gpu.bfloat16 for gpu in here.gpus):
         lines.append("change: model.dtype=float16, as the GPU has no bfloat16")
     if need.total > here.room:

@@ -65,6 +65,8 @@ _TARGETS = {
     "language": r"(?!.*vision_model).*",
     "cross-attention": r".*\.cross_attn\..*",
     "vision": r".*vision_model.*",
+    "attention": r".*\.(self_attn|cross_attn)\..*",
+    "mlp": r".*\.mlp\..*",
 }
 
 
@@ -426,6 +428,8 @@ def add_lora(model: Any, part: LoraPart) -> PeftModel:
         bias="none",
         target_modules=linear_modules(model, part.targets),
         task_type="CAUSAL_LM",
+        use_rslora=part.rslora,
+        use_dora=part.dora,
     )
     return get_peft_model(model, config)
 
@@ -524,7 +528,7 @@ def _adapted_layers(targets: str | list[str], tensor_names: Collection[str]) -> 
 # What adapters differ in; everything else in their configuration has to be as in a plain LoRA.
 _LORA_KEYS = {
     *("base_model_name_or_path", "inference_mode", "lora_alpha", "lora_dropout", "peft_version", "r", "revision"),
-    *("target_modules", "task_type", "auto_mapping"),
+    *("target_modules", "task_type", "auto_mapping", "use_rslora", "use_dora"),
 }
 _LARGEST_RANK = 4096
 

@@ -76,6 +76,8 @@ class RunFacts:
     validation_losses: tuple[tuple[int, float], ...] = ()
     validation: tuple[dict[str, float], ...] = ()
     """Figures of each evaluation on held-out pages, with its "step"."""
+    best_step: int = 0
+    """The step whose weights these are, where not those of the last one (`train.keep`)."""
 
 
 _JSON_TYPES: dict[str, type | tuple[type, ...]] = {
@@ -247,8 +249,9 @@ def staging(out: Path) -> Path:
     return out / ".unfinished"
 
 
-def put_in_place(out: Path, step: int) -> None:
-    """Move a complete checkpoint from the staging folder into `out`, and remove all but the newest of the others."""
+def put_in_place(out: Path, step: int, best_step: int = 0) -> None:
+    """Move a complete checkpoint from the staging folder into `out`, and remove all but the newest and the best of the
+    others."""
     name = f"{_PREFIX}{step}"
     folder = staging(out) / name
     (folder / _CARD).write_text(_CHECKPOINT_CARD.format(step=step), encoding="utf-8")
@@ -262,7 +265,8 @@ def put_in_place(out: Path, step: int) -> None:
     folder.replace(out / name)
     _flush(out)
     for checkpoint in older[:-1]:
-        _remove(out, checkpoint)
+        if step_of(checkpoint) != best_step:
+            _remove(out, checkpoint)
     shutil.rmtree(staging(out), ignore_errors=True)
 
 

@@ -205,8 +205,9 @@ def _run(
             f"{out}: stopped after step {trainer.state.global_step} of {plan.steps} ({callback.stop_reason}), which is "
             f"saved; resume with the same command and --resume"
         )
+    best_step = trainer.restore_best()
     seconds = round(time.monotonic() - start, 1)
-    run_facts = RunFacts(**facts, seconds=seconds, **_facts_after(trainer, plan))
+    run_facts = RunFacts(**facts, seconds=seconds, best_step=best_step, **_facts_after(trainer, plan))
     _save(trainer, encoder.processor, recipe, out, run_facts)
     return run_facts
 
@@ -237,6 +238,9 @@ def _make_trainer(
         validate=validate,
         reading=train.reading,
         muon=train.optimizer == "muon",
+        plus=recipe.lora.plus if recipe.lora else 1.0,
+        keep=train.keep,
+        patience=train.patience,
     )
     callback.trainer = trainer
     trainer.remove_callback(PrinterCallback)
@@ -339,6 +343,7 @@ def _arguments(recipe: Recipe, out: Path, steps: int) -> SFTConfig:
         train_sampling_strategy="sequential",
         gradient_accumulation_steps=train.gradient_accumulation_steps,
         learning_rate=train.learning_rate,
+        neftune_noise_alpha=train.neftune or None,
         lr_scheduler_type=train.schedule,
         warmup_steps=train.warmup,
         weight_decay=train.weight_decay,

@@ -30,6 +30,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from peft.optimizers import create_loraplus_optimizer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import TrainerCallback
@@ -40,7 +41,7 @@ from recipes.optim import MuonAdamW
 from recipes.packing import IGNORE_INDEX, Plan
 from recipes.run_folder import last_checkpoint_line, put_in_place, staging, update_state
 from recipes.waveform_heads import IN_MODEL, reading_of, split_targets
-from render.errors import WorkFailed, is_memory_full
+from render.errors import InputError, WorkFailed, is_memory_full
 
 PRIVATE_API = {
     "SFTTrainer._metrics": "loss parts are logged with it, and TRL's count of tokens is removed from it",
@@ -110,24 +111,39 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
     Args:
         validate: figures of each evaluation besides the loss.
         muon: whether the optimizer is `recipes.optim`.
+        plus, keep, patience: of the recipe, see `LoraPart` and `TrainPart`.
         reading: weight of the loss of the model's waveform heads beside the answers'; 0 where it has none.
     """
 
     def __init__(
-        self, *args: Any, validate: Validate | None = None, reading: float = 0.0, muon: bool = False, **kwargs: Any
+        self,
+        *args: Any,
+        validate: Validate | None = None,
+        reading: float = 0.0,
+        muon: bool = False,
+        plus: float = 1.0,
+        keep: str = "last",
+        patience: int = 0,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self._validate, self._reading, self._muon = validate, reading, muon
+        self._plus, self._keep, self._patience = plus, keep, patience
         if not self.is_fsdp_enabled:  # a sharded layer has one type
             _train_in_float32(self.model)
         self._answers = _AnswerTokens(self.model)
         self._into_staging = False
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
-        """As Trainer does, or Muon, which Trainer does not offer."""
-        if not self._muon:
+        """As Trainer does, or Muon or LoRA+, which Trainer does not offer."""
+        if self._muon:
+            self.optimizer: Any = MuonAdamW(self.model, self.args.learning_rate, self.args.weight_decay)
+        elif self._plus != 1.0:
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            options |= {"loraplus_lr_ratio": self._plus, "loraplus_weight_decay": self.args.weight_decay}
+            self.optimizer = create_loraplus_optimizer(self.model, kind, **options)
+        else:
             return super().create_optimizer(*args, **kwargs)
-        self.optimizer: Any = MuonAdamW(self.model, self.args.learning_rate, self.args.weight_decay)
         return self.optimizer
 
     @property
@@ -181,9 +197,31 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
                 f"{self.out}: the memory is full in the evaluation behind step {self.state.global_step}, which is "
                 f"saved; go on without evaluations with --resume data.validation="
             ) from error
+        self._note_best(metrics)
         if self.args.should_save:
             update_state(self.out / f"checkpoint-{self.state.global_step}", self.state.save_to_json)
         return metrics
+
+    def _note_best(self, metrics: dict[str, float]) -> None:
+        """Note the best evaluation so far in the state; end the run where none of the last ones was better."""
+        if self._keep == "last":
+            return
+        if (value := metrics.get(f"eval_{self._keep}")) is None:
+            raise InputError(f"recipe: train.keep={self._keep}: evaluations have no such figure; set train.keep=loss")
+        state, sign = self.state, 1 if self._keep == "loss" else -1
+        if state.best_metric is None or sign * value < sign * state.best_metric:
+            state.best_metric, state.best_global_step = value, state.global_step
+        steps = {entry["step"] for entry in state.log_history if f"eval_{self._keep}" in entry}
+        if self._patience and sum(step > state.best_global_step for step in steps) >= self._patience:
+            self.control.should_training_stop = True
+
+    def restore_best(self) -> int:
+        """Load the weights of the best evaluation where they are not those of the last step; returns its step, or 0."""
+        best = self.state.best_global_step if self._keep != "last" else None
+        if not best or best == self.state.global_step:
+            return 0
+        self._load_from_checkpoint(str(self.out / f"checkpoint-{best}"))
+        return int(best)
 
     def _figures(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         metrics: dict[str, float] = super().evaluate(*args, **kwargs) if self.eval_dataset is not None else {}
@@ -247,7 +285,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
             super()._save_checkpoint(model, trial)
             wait()
             if self.args.should_save:
-                put_in_place(self.out, step)
+                put_in_place(self.out, step, self.state.best_global_step or 0)
         except (OSError, RuntimeError, SafetensorError) as error:
             shutil.rmtree(staging(self.out), ignore_errors=True)
             raise WorkFailed(

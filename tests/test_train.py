@@ -163,6 +163,58 @@ def test_checkpointing_changes_no_loss(whole_run, tmp_path, tiny):
     assert facts.losses == whole_run[1].losses
 
 
+@pytest.mark.parametrize("key", ["lora.rslora=true", "lora.dora=true", "lora.plus=16", "train.neftune=5"])
+def test_what_peft_and_trl_offer_changes_the_run_and_is_reloaded(key, whole_run, tmp_path, tiny):
+    recipe = tiny(key, max_steps=3)
+    recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, neftune=5.0 * ("neftune" in key)))
+    facts = finetune(recipe, tmp_path / "run")
+    losses, plain = ([loss for _, loss in run.losses[:3]] for run in (facts, whole_run[1]))
+    assert max(abs(a - b) for a, b in zip(losses, plain, strict=True)) > 1e-5
+    assert (losses[0] == plain[0]) == ("neftune" not in key)  # an adapter begins at zero
+    config = json.loads((tmp_path / "run" / "adapter_config.json").read_text())
+    assert (config["use_rslora"], config["use_dora"]) == ("rslora" in key, "dora" in key)
+    base_model = load_model(recipe.model)
+    before = probability(base_model)
+    assert not torch.equal(before, probability(load_adapter(base_model, tmp_path / "run", recipe.model.base)))
+
+
+@pytest.mark.parametrize(("targets", "ends"), [("attention", {"self_attn", "cross_attn"}), ("mlp", {"mlp"})])
+def test_attention_and_mlp_are_switched_apart(targets, ends):
+    layers = linear_modules(load_model(ModelPart()), targets)
+    assert {name.split(".")[-2] for name in layers} == ends and any("vision_model" in name for name in layers)
+
+
+def best_run(out, recipe, aucs):
+    """A run whose evaluations give `aucs`, one after the other, and its adapter at each of them."""
+    adapters = []
+
+    def validate(model, _):
+        adapters.append({n: p.detach().clone() for n, p in model.named_parameters() if "lora_" in n})
+        return {"macro_auc": aucs[len(adapters) - 1]}
+
+    return finetune(recipe, out, validate=validate), adapters
+
+
+@pytest.mark.parametrize(("patience", "steps"), [(0, 4), (1, 3)])
+def test_a_run_ends_with_its_best_weights_and_early_where_it_grows_no_better(patience, steps, pages, tmp_path, tiny):
+    recipe = tiny(f"data.validation={pages}", validate_every=1, keep="macro_auc", patience=patience, learning_rate=5e-3)
+    facts, adapters = best_run(tmp_path / "run", recipe, (0.5, 0.9, 0.6, 0.7))
+    assert (facts.steps, facts.best_step, len(facts.validation)) == (steps, 2, steps)
+    weights = load_file(tmp_path / "run" / "adapter_model.safetensors")
+    for name, tensor in weights.items():
+        best, last = (adapters[k][name.replace(".weight", ".default.weight")] for k in (1, -1))
+        assert torch.equal(tensor, best) and not torch.equal(tensor, last), name
+    assert [p.name for p in (tmp_path / "run").glob("checkpoint-*")] == [f"checkpoint-{steps}"]
+
+
+def test_the_last_weights_stay_where_they_are_the_best(pages, tmp_path, tiny):
+    recipe = tiny(f"data.validation={pages}", validate_every=2, keep="macro_auc")
+    facts, adapters = best_run(tmp_path / "run", recipe, (0.5, 0.9))
+    weights = load_file(tmp_path / "run" / "adapter_model.safetensors")
+    assert facts.best_step == 0
+    assert all(torch.equal(t, adapters[-1][n.replace(".weight", ".default.weight")]) for n, t in weights.items())
+
+
 # Interruption and resumption
 
 

@@ -98,12 +98,11 @@ def test_an_adapter_without_all_its_tensors_is_refused(change: str, adapter: Pat
         ("exclude_modules", "(a+)+$"),
         ("layers_pattern", ["(a+)+$"]),
         ("modules_to_save", ["lm_head"]),
-        ("use_dora", True),
-        ("use_rslora", True),
         ("peft_type", "LOHA"),
         ("r", 10**9),
         ("r", "8"),
         ("r", True),
+        ("lora_bias", True),
     ],
 )
 def test_an_adapter_that_is_no_plain_lora_is_refused(key: str, value: object, adapter: Path, tmp_path: Path) -> None:
