@@ -98,13 +98,13 @@ def _encode(
 
 def join(caches: Sequence[DynamicCache]) -> DynamicCache:
     """One cache with the rows of all. The others lose theirs layer by layer: no more than one is there twice."""
-    joined, *others = caches
-    if others:
+    first = caches[0]
+    if len(caches) > 1:
         for layers in zip(*(cache.layers for cache in caches), strict=True):
             keys, values = (torch.cat([getattr(layer, name) for layer in layers]) for name in ("keys", "values"))
             for layer in layers:
                 layer.keys, layer.values = keys, values
-    return joined
+    return first
 
 
 @torch.no_grad()

@@ -242,11 +242,11 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         if model.dtype == torch.float32:
             yield model
             return
-        wrapped = {name: model.__dict__[name] for name in ("forward", "_original_forward") if name in model.__dict__}
+        forwards = {name: model.__dict__[name] for name in ("forward", "_original_forward") if name in model.__dict__}
         try:
             yield self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         finally:
-            model.__dict__.update(wrapped)
+            model.__dict__.update(forwards)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As TRL does, without its count of tokens: it sums the attention mask, and ours is square."""
@@ -362,8 +362,8 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Make up for the evaluation of the step that a run goes on from, where it was saved and not evaluated."""
-        logged = any(entry["step"] == state.global_step and "eval" in " ".join(entry) for entry in state.log_history)
-        if state.global_step and self._is_evaluated(state) and not logged:
+        of_step = {key for entry in state.log_history if entry["step"] == state.global_step for key in entry}
+        if state.global_step and self._is_evaluated(state) and not any(key.startswith("eval_") for key in of_step):
             self.trainer.evaluate()
 
     def _is_evaluated(self, state: Any) -> bool:

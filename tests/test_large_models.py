@@ -101,8 +101,8 @@ def test_an_adapter_alone_opens_whole_on_the_base_that_it_names(layers, names, s
     (folder / "adapter_config.json").write_text(json.dumps(config | ({"target_modules": layers} if layers else {})))
     reader = Reader.load(str(folder))
     assert reader.base == str(small) and reader.model.dtype == torch.bfloat16
-    loaded = {tensor.float().sum().item() for name, tensor in reader.model.named_parameters() if "lora_" in name}
-    assert loaded == {tensor.float().sum().item() for tensor in weights.values()}
+    sums = {tensor.float().sum().item() for name, tensor in reader.model.named_parameters() if "lora_" in name}
+    assert sums == {tensor.float().sum().item() for tensor in weights.values()}
 
 
 def _old_name(name: str) -> str:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 HUB = "hf://"
 """Prefix of a hub data set: hf://OWNER/NAME, or hf://datasets/OWNER/NAME."""
 
-_EXPECTED = (
+_FORMS_IN_WORDS = (
     "expected a folder made by ecg-vlm render, TRL rows (messages, images) as .parquet, .jsonl or a folder of them, "
     "LLaVA's .json with its images, or hf://OWNER/NAME"
 )
@@ -98,7 +98,7 @@ class _TrlRows:
         self._where, self._folder = where, folder
         self._column = next((name for name in ("images", "image") if name in rows.column_names), "")
         if not self._column or not {"messages", "prompt", "conversations"} & set(rows.column_names):
-            raise InputError(f"{where}: has the columns {', '.join(rows.column_names)[:200]}; {_EXPECTED}")
+            raise InputError(f"{where}: has the columns {', '.join(rows.column_names)[:200]}; {_FORMS_IN_WORDS}")
         feature, bare = rows.features[self._column], datasets.Image(decode=False)
         if isinstance(feature, datasets.Image):
             rows = rows.cast_column(self._column, bare)
@@ -176,17 +176,17 @@ def open_rows(name: str, cache_folder: Path) -> datasets.Dataset:
 
     Args:
         name: a file, a folder, or a hub data set (`HUB`).
-        cache_folder: where the joined rows are written; what lies there under the same name is taken again.
+        cache_folder: where the pages are written; what lies there under the same name is taken again.
 
     Raises:
         InputError: For what is none of these, with file, row and the mend.
     """
     import datasets
 
-    joined = cache_folder / f"rows-{text_digest(name)[:16]}.parquet"
-    if not joined.is_file():
-        _write_joined(_open(name, cache_folder), name, joined)
-    return datasets.Dataset.from_parquet(str(joined), cache_dir=str(cache_folder))
+    pages = cache_folder / f"rows-{text_digest(name)[:16]}.parquet"
+    if not pages.is_file():
+        _write_pages(_open(name, cache_folder), name, pages)
+    return datasets.Dataset.from_parquet(str(pages), cache_dir=str(cache_folder))
 
 
 def rows_digest(name: str) -> str:
@@ -207,7 +207,7 @@ def _open(name: str, cache_folder: Path) -> _LlavaFile | _TrlRows:
     if path.is_file() and path.suffix == ".json":
         return _LlavaFile(path)
     if not name.startswith(HUB) and not path.exists():
-        raise InputError(f"{name}: no such file or folder; {_EXPECTED}")
+        raise InputError(f"{name}: no such file or folder; {_FORMS_IN_WORDS}")
     folder = path if path.is_dir() else path.parent
     try:
         if name.startswith(HUB):
@@ -219,14 +219,14 @@ def _open(name: str, cache_folder: Path) -> _LlavaFile | _TrlRows:
         if not files:
             files, kind = sorted(str(p) for p in path.glob("*.jsonl")), "json"
         if not files:
-            raise InputError(f"{name}: no .parquet or .jsonl file; {_EXPECTED}")
+            raise InputError(f"{name}: no .parquet or .jsonl file; {_FORMS_IN_WORDS}")
         rows = datasets.load_dataset(kind, data_files=files, split="train", cache_dir=str(cache_folder))
         return _TrlRows(rows, name, folder)
     except InputError:
         raise
     except Exception as error:  # whatever the damage leads to
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise InputError(f"{name}: cannot be read as a data set ({reason}); {_EXPECTED}") from error
+        raise InputError(f"{name}: cannot be read as a data set ({reason}); {_FORMS_IN_WORDS}") from error
 
 
 def _from_hub(name: str, cache_folder: Path) -> Any:
@@ -237,13 +237,13 @@ def _from_hub(name: str, cache_folder: Path) -> Any:
     return datasets.load_dataset(owner_and_name, split="train", cache_dir=str(cache_folder))
 
 
-def _write_joined(source: _LlavaFile | _TrlRows, name: str, file: Path) -> None:
+def _write_pages(source: _LlavaFile | _TrlRows, name: str, file: Path) -> None:
     """Write one row for each image, in the order of their first dialogues."""
     pages: dict[str, list[tuple[int, _Row]]] = {}
     for number, row in enumerate(source.rows()):
         pages.setdefault(row.image, []).append((number, row))
     if not pages:
-        raise InputError(f"{name}: holds no row; {_EXPECTED}")
+        raise InputError(f"{name}: holds no row; {_FORMS_IN_WORDS}")
     columns = schema(Options())
     items = list(pages.items())
     with atomic_write(file) as partial, pq.ParquetWriter(partial, columns) as writer:

@@ -68,8 +68,8 @@ def export_trl(
 
 def trl_rows(page: dict[str, Any]) -> list[dict[str, Any]]:
     """A row of a data set as TRL's rows."""
-    shared = {"images": [page["image"]], "record_id": page["record_id"], "source": page["source"]}
+    of_page = {"images": [page["image"]], "record_id": page["record_id"], "source": page["source"]}
     return [
-        {"messages": dialogue["messages"], **shared, **{name: dialogue.get(name) for name in _EXTRAS}}
+        {"messages": dialogue["messages"], **of_page, **{name: dialogue.get(name) for name in _EXTRAS}}
         for dialogue in page["dialogues"]
     ]
