@@ -110,7 +110,12 @@ def test_options_of_loading_are_for_every_model_but_a_nano_for_comparison(
     model: FakeReader, pages: Pages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[tuple[str, object]] = []
-    monkeypatch.setattr(evaluation, "_load", lambda spec, loading: calls.append((spec, loading)) or model)
+
+    def note(spec: str, loading: object) -> FakeReader:
+        calls.append((spec, loading))
+        return model
+
+    monkeypatch.setattr(evaluation, "_load", note)
     options = {"quantization": "nf4", "batch": 2}
     evaluate("fake", pages, tmp_path / "a", compare=["other", "nano"], loading=options)
     assert calls == [("fake", options), ("other", options), ("nano", None)]
