@@ -24,8 +24,7 @@ from torch.utils.flop_counter import flop_registry
 from transformers import DynamicCache, MllamaForConditionalGeneration
 
 from recipes.config import LoraPart, ModelPart, Recipe
-from recipes.model import apply_checkpointing, base_config, is_quantized, linear_modules
-from recipes.vision_tower import keep_used_states
+from recipes.model import apply_checkpointing, base_config, is_quantized, keep_used_states, linear_modules
 
 TEXT_TOKENS = 768
 """Text tokens behind one image by default: eight dialogues of 96 tokens."""

@@ -145,17 +145,23 @@ def require_same_pages(out: Path, folders: str) -> None:
 
     Writes down which they are where that is not done yet.
     """
-    from render.dataset.other_rows import rows_digest
-    from render.dataset.parquet import dataset_digest, is_dataset
-
-    names = [folder.strip() for folder in folders.split(",")]
-    digest = text_digest(*(dataset_digest(name) if is_dataset(name) else rows_digest(name) for name in names))
+    digest = text_digest(*(_pages_digest(folder.strip()) for folder in folders.split(",")))
     if not (out / _PAGES).is_file():
         write_json(out / _PAGES, {"digest": digest})
     elif read_json_object(out / _PAGES, "name a new folder").get("digest") != digest:
         raise InputError(
             f"{out}: was started with other pages in {folders}; resume with the same ones, or name a new folder"
         )
+
+
+def _pages_digest(name: str) -> str:
+    from render.dataset.parquet import dataset_digest, is_dataset
+
+    if is_dataset(name):
+        return dataset_digest(name)
+    from render.dataset.other_rows import rows_digest
+
+    return rows_digest(name)
 
 
 def require_same_plan(out: Path, plan: Plan) -> None:

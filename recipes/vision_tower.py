@@ -1,4 +1,4 @@
-"""What a vision tower can do without: outputs of layers that nobody reads, and in training the blank paper.
+"""A vision tower that skips the blank paper in training.
 
 Half of an ECG page's patches hold no ink, and what is skipped costs nothing. Dropping patches in training is from Li
 et al., arXiv 2212.00794, where they are dropped at random. For a tower that is trained from scratch.
@@ -10,25 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.modeling_outputs import BaseModelOutput
-
-
-def keep_used_states(vision: Any) -> None:
-    """Let a tower's encoders keep only those outputs of their layers that the tower reads: five of the 11 B's 32, which
-    saves half a gigabyte an image. What it returns is the same to the bit."""
-    _keep_states(vision.transformer, set(vision.intermediate_layers_indices))
-    _keep_states(vision.global_transformer, set())
-
-
-def _keep_states(encoder: Any, indices: set[int]) -> None:
-    def forward(hidden_states: Tensor, attention_mask: Tensor | None = None) -> BaseModelOutput:
-        states: list[Tensor | None] = []
-        for k, layer in enumerate(encoder.layers):
-            hidden_states = layer(hidden_states=hidden_states, attention_mask=attention_mask)
-            states.append(hidden_states if k in indices or k - len(encoder.layers) in indices else None)
-        return BaseModelOutput(last_hidden_state=hidden_states, hidden_states=tuple(states))
-
-    encoder.forward = forward
 
 
 def keep_inkiest_patches(vision: Any, patches: int) -> None:
