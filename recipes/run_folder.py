@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 _FACTS, _RECIPE, _CARD, _PREFIX = "run.json", "recipe.yaml", "README.md", "checkpoint-"
 _PAGES, _CHECKSUMS, _STATE = "pages.json", "checksums.json", "trainer_state.json"
 
-# What may differ when a run is resumed: none of it changes a weight.
+# What may differ when a run is resumed: none of it changes how a weight is trained.
 _FREE_ON_RESUME = ("name", *(f"train.{key}" for key in ("max_minutes", "save_every", "validate_every", "log_every")))
-_FREE_ON_RESUME += ("train.log_to", "train.workers", "data.validation")
+_FREE_ON_RESUME += ("train.log_to", "train.workers", "data.validation", "train.keep", "train.patience")
 
 
 # Facts

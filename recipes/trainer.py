@@ -195,7 +195,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
                 raise
             raise WorkFailed(
                 f"{self.out}: the memory is full in the evaluation behind step {self.state.global_step}, which is "
-                f"saved; go on without evaluations with --resume data.validation="
+                f"saved; go on without evaluations with --resume data.validation= train.keep=last train.patience=0"
             ) from error
         self._note_best(metrics)
         if self.args.should_save:
