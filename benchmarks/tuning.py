@@ -11,6 +11,9 @@ The two take turns, so that a busy machine slows both alike; figures are medians
 that a step uses at once beyond what is allocated before it (weights, adapter, moments): on a CPU the bytes of living
 tensors, on a GPU what torch's allocator reports. `--gpu` measures the 11 B's shapes with random weights in 4 bits, and
 first a real run of the recipe for 12 GB in a process that may not take more than 11.5 GB. No network is needed.
+
+`--cpu-11b` takes one optimizer step of that recipe on a CPU, all 40 layers of the 11 B with random 4-bit weights:
+memory of the whole process, and where the time goes. It takes 10 GB and some minutes.
 """
 
 from __future__ import annotations
@@ -19,8 +22,10 @@ import argparse
 import copy
 import gc
 import json
+import math
 import os
 import platform
+import resource
 import shutil
 import statistics
 import sys
@@ -30,6 +35,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,7 +49,7 @@ from ecg_vlm.reader import Reader
 from recipes.config import Recipe, load_recipe
 from recipes.inference import answer_tokens
 from recipes.memory import Count, needs
-from recipes.model import add_lora, apply_checkpointing, load_model, load_processor
+from recipes.model import add_lora, apply_checkpointing, base_config, load_model, load_processor
 from recipes.packing import IGNORE_INDEX, BatchLimits, Collator, Encoder, in_order, pack_rows, render_chat
 from recipes.train import Progress, finetune
 from recipes.trainer import Trainer
@@ -412,6 +418,36 @@ def recipe_table(base: str, place: Path, steps: int) -> Table:
     return Table(title, ("", "counted", "measured"), rows + memory)
 
 
+def cpu_step_table(base: str, place: Path) -> Table:
+    """One optimizer step of the recipe for 12 GB on one page, on a CPU: a real run, forward to adapter saved."""
+    overrides = ("train.optimizer=adamw_torch", "train.max_steps=1", "train.gradient_accumulation_steps=1")
+    recipe = recipe_for(True, base, f"data.train={place / 'all'}", "train.workers=0", "train.log_every=1", *overrides)
+    marks: list[tuple[str, float, float]] = []
+
+    def mark(name: str) -> None:
+        marks.append((name, time.monotonic(), time.process_time()))
+
+    need = needs(recipe, text_tokens=_text_tokens(recipe, place / "all"))
+    run = finetune(recipe, place / "run", status=mark)
+    mark("")
+    rows = [
+        (name, f"{end - start:.1f}", f"{cpu_end - cpu_start:.1f}", "")
+        for (name, start, cpu_start), (_, end, cpu_end) in pairwise(marks)
+    ]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    rows.append(
+        ("peak memory of the process, GB; a GPU's, counted", "", "", f"{peak / 1e9:.2f}; {need.total / 1e9:.2f}")
+    )
+    vocabulary = base_config(base).text_config.vocab_size
+    rows.append(("loss; ln(vocabulary)", "", "", f"{run.losses[-1][1]:.3f}; {math.log(vocabulary):.3f}"))
+    title = f"{recipe.name} on {base}, one step of {run.images} image with {run.tokens} text tokens"
+    return Table(title, ("", "wall, s", "CPU, s", ""), rows)
+
+
+def _text_tokens(recipe: Recipe, pages: Path) -> int:
+    return max(row.tokens for row in pack_rows(open_dataset(pages), Encoder(load_processor(recipe.model.base)), 0))
+
+
 def _device_memory(estimate: int) -> list[tuple[str, str, str]]:
     if not _CUDA:
         return []
@@ -423,7 +459,7 @@ def _device_memory(estimate: int) -> list[tuple[str, str, str]]:
     ]
 
 
-def facts(base: str, recipe: Recipe, pages: int) -> str:
+def facts(base: str, recipe: Recipe, pages: int, size: str = "672 × 336") -> str:
     """Model, data, machine and versions, in one paragraph."""
     packages = ("torch", "transformers", "peft", "trl", "bitsandbytes")
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
@@ -435,13 +471,19 @@ def facts(base: str, recipe: Recipe, pages: int) -> str:
     checkpointing = "on" if train.gradient_checkpointing else "off"
     return (
         f"Model {base} ({model.dtype}, quantization {model.quantization}), LoRA rank {lora.rank}, dropout "
-        f"{lora.dropout:g}, {train.optimizer}, gradient checkpointing {checkpointing}; {pages} simulated pages "
-        f"672 × 336; {where}; Python {platform.python_version()}, {versions}."
+        f"{lora.dropout:g}, {train.optimizer}, gradient checkpointing {checkpointing}; {pages} simulated pages, "
+        f"{size}; {where}; Python {platform.python_version()}, {versions}."
     )
 
 
 def measure(options: argparse.Namespace, place: Path) -> Iterator[Table | str]:
     """The tables one by one, and what they were measured on."""
+    if options.cpu_11b:
+        write_dataset(SimulatedSource(5, 1), place / "all", Options(width=1120, closed=6))
+        recipe = recipe_for(True, options.base)
+        yield facts(options.base, recipe, 1, "1120 × 560")
+        yield cpu_step_table(options.base, place)
+        return
     gpu, base_name, steps = options.gpu, options.base, options.steps
     pages = max(steps, 8)
     write_dataset(SimulatedSource(5, pages), place / "all", Options(width=672, closed=_CLOSED, seed=5))
@@ -465,7 +507,8 @@ def main() -> None:
     """Print the tables; with --json, write each as soon as it is there."""
     parser = argparse.ArgumentParser(description="Measure tuning and scoring against stock TRL and transformers.")
     parser.add_argument("--gpu", action="store_true", help="the recipe for 12 GB on the 11 B's shapes")
-    parser.add_argument("--base", help="model.base (default: nano, with --gpu random:11b)")
+    parser.add_argument("--cpu-11b", action="store_true", help="one step of that recipe on a CPU: 10 GB, minutes")
+    parser.add_argument("--base", help="model.base (default: nano, with --gpu and --cpu-11b random:11b)")
     parser.add_argument("--rounds", type=int, help="turns of each contestant (default: 7, with --gpu 2)")
     parser.add_argument("--dialogues", type=int, nargs="+", default=[1, 4, 8, 16], help="dialogues an image")
     parser.add_argument("--steps", type=int, help="steps over which losses are compared (default: 50, with --gpu 20)")
@@ -474,7 +517,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.gpu and not _CUDA and not options.base:
         parser.error("--gpu: torch finds no GPU; to try the same code on a CPU add --base random:nano")
-    options.base = options.base or ("random:11b" if options.gpu else "nano")
+    options.base = options.base or ("random:11b" if options.gpu or options.cpu_11b else "nano")
     options.rounds = options.rounds or (2 if options.gpu else 7)
     options.steps = options.steps or (20 if options.gpu else 50)
     if options.quick:

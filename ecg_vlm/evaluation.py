@@ -6,7 +6,7 @@ Nothing heavy is imported before a model is needed: judging stored scores again 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -76,6 +76,7 @@ def evaluate(
     calibration: Path | None = None,
     seed: int = 0,
     resume: bool = False,
+    loading: Mapping[str, Any] | None = None,
     show: _Show = _show_nothing,
 ) -> Report:
     """Judge `model`, and the systems it is compared with, on `pages`; write the report into `out`.
@@ -90,6 +91,7 @@ def evaluate(
             one.
         seed: of the bootstrap and of the shuffled pages.
         resume: go on with an evaluation in `out` that was interrupted, behind its last batch.
+        loading: keyword arguments of `Reader.load` for all models but a nano that another one is compared with.
 
     Raises:
         InputError: For what is missing or damaged, records that a model was tuned on (unless `force`), another request
@@ -103,11 +105,13 @@ def evaluate(
     control_images = altered_pages(pages, controls_source, seed) if controls else {}
     with exclusive(out):
         request = evaluation_request(names, pages, [*control_images, controls_source], seed)
+        request |= {"loading": dict(loading)} if loading else {}
         work = UnfinishedEvaluation(out, request, resume=resume)
         systems: list[System] = []
         control_scores: tuple[Control, ...] = ()
         for place, (spec, name) in enumerate(names.items()):
-            reader = None if spec.endswith(RESULT_FILES) else _load(spec)
+            options = None if place and spec == "nano" else loading
+            reader = None if spec.endswith(RESULT_FILES) else _load(spec, options)
             if reader is None:
                 systems.append(load_system(Path(spec), name, records))
             else:
@@ -217,12 +221,14 @@ def calibrate(
     out: Path | None = None,
     *,
     force: bool = False,
+    loading: Mapping[str, Any] | None = None,
     show: _Show = _show_nothing,
 ) -> tuple[Path, Calibration]:
     """Fit a model's calibration on validation pages and write it; returns the file and the calibration.
 
     Args:
         out: the file; the default is `calibration.json` in the run's folder or beside the file of scores.
+        loading: keyword arguments of `Reader.load`.
 
     Raises:
         InputError: For records that the model was tuned on (unless `force`), and when there is no place for the
@@ -237,7 +243,7 @@ def calibrate(
     if model.endswith(RESULT_FILES):
         system = load_system(Path(model), name, records)
     else:
-        scores = score_images(_load(model), lambda row: pages.rows[row]["image"], len(pages.rows), name, show)
+        scores = score_images(_load(model, loading), lambda row: pages.rows[row]["image"], len(pages.rows), name, show)
         system = System(name, pages.record_ids, scores)
     calibration = fit(system, records)
     write_calibration(file, calibration)
@@ -280,10 +286,10 @@ def _report(out: Path, evaluation: Evaluation, pages: Pages | None, seed: int) -
     return write_report(out, evaluation, examples=examples, seed=seed)
 
 
-def _load(model: str) -> Reader:
+def _load(model: str, loading: Mapping[str, Any] | None) -> Reader:
     from ecg_vlm.reader import Reader
 
-    return Reader.load(model)
+    return Reader.load(model, **loading or {})
 
 
 def _control(

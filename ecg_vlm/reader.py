@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -28,12 +29,27 @@ from eval.metrics.calibration import CALIBRATION_FILE, Calibration, read_calibra
 from eval.parser.parse import parse, refusal
 from recipes import inference
 from recipes.inference import Prefill
-from recipes.model import NANO, base_fingerprint, load_adapter, load_model, load_processor, nano_path
+from recipes.model import (
+    NANO,
+    adapter_base,
+    base_fingerprint,
+    dtype_here,
+    has_4bit_weights,
+    is_adapter,
+    load_adapter,
+    load_model,
+    load_processor,
+    nano_path,
+    saved_dtype,
+)
 from recipes.quiet import quiet_libraries
 from recipes.run_folder import read_run
 from render.dialogues.wording import closed_question
 from render.errors import InputError
 from render.statements import STATEMENTS
+
+if TYPE_CHECKING:
+    from recipes.config import ModelPart
 
 __all__ = ["QuestionAnswer", "Reader", "open_image"]
 
@@ -48,14 +64,13 @@ class Reader:
         base: the base model that it is or was tuned from: "nano", a folder or a hub id.
     """
 
-    batch_size = 8
-    """Images in one forward pass, wherever many are scored or asked about."""
-
     def __init__(self, model: Any, processor: Any, name: str = "", base: str = "") -> None:
         self.model = model.eval()
         self.processor = processor
         self.name = name
         self.base = base
+        self.batch_size = inference.default_batch(model.config)
+        """Images in one forward pass, wherever many are scored or asked about."""
 
     @cached_property
     def calibration(self) -> Calibration | None:
@@ -74,18 +89,32 @@ class Reader:
 
     @classmethod
     @quiet_libraries()
-    def load(cls, model: str = NANO) -> Reader:
-        """Load "nano", the folder of a run of `ecg-vlm finetune`, a folder saved by transformers, or a hub id.
+    def load(
+        cls, model: str = NANO, *, dtype: str = "", quantization: str = "", device: str = "", batch: int = 0
+    ) -> Reader:
+        """Load "nano", the folder of a run of `ecg-vlm finetune`, a folder saved by transformers or peft, or a hub id.
+
+        Args:
+            dtype: float32, bfloat16 or float16; "" for the type in which the model was tuned or saved.
+            quantization: none or nf4; "" for what the model was tuned with.
+            device: such as "cpu" or "cuda:1"; "" for the GPU where there is one.
+            batch: images in one forward pass; 0 for `inference.default_batch`.
 
         Raises:
             InputError: When the model does not exist, is unfinished, or does not fit its base model.
         """
-        from recipes.config import ModelPart
-
-        run = Path(model) / "recipe.yaml"
-        if model != NANO and run.is_file():
-            return cls._load_run(Path(model))
-        return cls(load_model(ModelPart(base=model)), load_processor(model), model, model)
+        choice = {"dtype": dtype, "quantization": quantization}
+        folder = Path(model)
+        if model != NANO and (folder / "recipe.yaml").is_file():
+            reader = cls._load_run(folder, choice, device)
+        elif is_adapter(folder):
+            name, base = adapter_base(folder)
+            model_of_base = load_model(_part(base, choice), device=device)
+            reader = cls(load_adapter(model_of_base, folder, name), load_processor(base), model, base)
+        else:
+            reader = cls(load_model(_part(model, choice), device=device), load_processor(model), model, model)
+        reader.batch_size = batch or reader.batch_size
+        return reader
 
     @classmethod
     def load_quickly(cls) -> Reader:
@@ -95,23 +124,24 @@ class Reader:
         return cls(*load_nano(), NANO, NANO)
 
     @classmethod
-    def _load_run(cls, folder: Path) -> Reader:
+    def _load_run(cls, folder: Path, choice: Mapping[str, str], device: str) -> Reader:
         from recipes.config import ModelPart, load_recipe
 
         facts = read_run(folder)
         recipe = load_recipe(folder / "recipe.yaml")
         base = recipe.model.base
+        part = recipe.model if recipe.lora else ModelPart(base=str(folder))
+        part = _with(part, choice)
         if recipe.lora is None:
-            model = load_model(ModelPart(base=str(folder)))
+            model = load_model(part, device=device)
             return cls(model, load_processor(str(folder)), str(folder), _first_base(base))
         if facts.base_sha256 != base_fingerprint(base):
             raise InputError(
                 f"{folder}: the adapter was made for another {base} than the one installed here; "
                 f"tune it again, or install the version that it was made with ({facts.versions.get('ecg-vlm')})"
             )
-        return cls(
-            load_adapter(load_model(recipe.model), folder, base), load_processor(base), str(folder), _first_base(base)
-        )
+        model = load_adapter(load_model(part, device=device), folder, base)
+        return cls(model, load_processor(base), str(folder), _first_base(base))
 
     def prefill(self, images: Sequence[Image.Image]) -> Prefill:
         """Encode images once; scores and answers about them then start from the result, any number of times."""
@@ -266,6 +296,20 @@ def _contradictions(answer: str, question: str, scores: StatementScores) -> dict
         for code in (*statements.present, *statements.absent)
         if code in scores and scores.reaches(code) != (code in statements.present)
     }
+
+
+def _part(base: str, choice: Mapping[str, str]) -> ModelPart:
+    """A base as it was saved, unless `choice` says otherwise."""
+    from recipes.config import ModelPart
+
+    part = ModelPart(base=base, dtype=saved_dtype(base))
+    return _with(replace(part, quantization="nf4") if has_4bit_weights(base) else part, choice)
+
+
+def _with(part: ModelPart, choice: Mapping[str, str]) -> ModelPart:
+    """`part` with the values of `choice` that are not empty."""
+    values: dict[str, Any] = {key: value for key, value in choice.items() if value}
+    return replace(part, **{"dtype": dtype_here(part.dtype), **values})
 
 
 def _first_base(base: str) -> str:

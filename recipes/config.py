@@ -29,6 +29,9 @@ RENAMED_KEYS = {"train.accumulate": "train.gradient_accumulation_steps"}
 recipe.yaml of a run that is resumed."""
 
 
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
 @dataclass(frozen=True)
 class ModelPart:
     """Which model is tuned."""
@@ -38,10 +41,13 @@ class ModelPart:
     random:11b (its shapes with random weights, to measure with)."""
     from_scratch: bool = False
     """True: nano's architecture with random weights, every parameter trained. For pre-training nano itself."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the weights; bfloat16 on a GPU."""
+    dtype: Dtype = "float32"
+    """Type of the weights; bfloat16 on a GPU, float16 on one that has no bfloat16 (T4, V100)."""
     quantization: Literal["none", "nf4"] = "none"
     """nf4: 4-bit NormalFloat with double quantization (bitsandbytes); needs an adapter, the base stays frozen."""
+    quantize: Literal["language", "all"] = "language"
+    """What nf4 quantizes: all linear layers but the head, or only those behind the vision tower. The tower has the
+    detail of the traces, and takes 1.2 GB more in 16 bits."""
 
 
 @dataclass(frozen=True)
@@ -54,16 +60,26 @@ class LoraPart:
     """The update is scaled by alpha / rank."""
     dropout: float = field(default=0.05, metadata={"min": 0.0, "max": 0.9})
     """Dropout before the low-rank update."""
-    targets: Literal["all-linear", "language", "cross-attention", "vision"] = "all-linear"
-    """Which linear layers get an adapter."""
+    targets: Literal["all-linear", "language", "cross-attention", "vision", "attention", "mlp"] = "all-linear"
+    """Which linear layers get an adapter; attention and mlp: those of both sides."""
+    rslora: bool = False
+    """Scale by alpha / sqrt(rank), for high ranks (Kalajdzievski 2023, arXiv 2312.03732)."""
+    dora: bool = False
+    """Learn the length of each weight row apart from its direction (Liu et al. 2024, arXiv 2402.09353): slower, and
+    `doctor` does not count its memory."""
+    plus: float = field(default=1.0, metadata={"min": 1.0, "max": 1000.0})
+    """LoRA+: the learning rate of the second matrix as a multiple of the first's (Hayou et al. 2024, arXiv 2402.12354,
+    recommend 16)."""
 
 
 @dataclass(frozen=True)
 class DataPart:
-    """What it is tuned on: folders written by `ecg-vlm render`."""
+    """What it is tuned on."""
 
     train: str = ""
-    """Folder of the training pages; several of them joined by commas."""
+    """Training pages; several of them joined by commas: a folder made by ecg-vlm render; TRL rows (messages, images) as
+    .parquet, .jsonl or a folder of them; a LLaVA .json with its images beside it; or a hub data set, hf://OWNER/NAME.
+    Rows that share an image are packed behind it."""
     validation: str = ""
     """Folder of held-out pages for the loss shown while training; empty for none."""
     folds: str = ""
@@ -90,6 +106,9 @@ class TrainPart:
     """Batches whose gradients are summed for one optimizer step. (Version 0.1: `accumulate`.)"""
     learning_rate: float = field(default=2e-4, metadata={"min": 1e-8, "max": 1.0})
     """Peak learning rate (AdamW)."""
+    neftune: float = field(default=0.0, metadata={"min": 0.0, "max": 1000.0})
+    """NEFTune: alpha of the noise on the text embeddings of training batches (Jain et al. 2023, arXiv 2310.05914, take
+    5); 0 for none."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """Learning-rate schedule after warm-up."""
     warmup: float = field(default=0.03, metadata={"min": 0.0, "max": 0.9})
@@ -124,6 +143,11 @@ class TrainPart:
     """Where losses and figures are shown; wandb and trackio have to be installed."""
     validate_every: int = field(default=0, metadata={"min": 0, "max": 1_000_000})
     """Steps between two evaluations on the held-out pages; 0 for one at the end."""
+    keep: Literal["last", "loss", "macro_auc"] = "last"
+    """Which weights the run ends with: those of its last step, or of the evaluation with the least held-out loss or the
+    highest macro-AUC."""
+    patience: int = field(default=0, metadata={"min": 0, "max": 1_000_000})
+    """End the run after so many evaluations without a better one, by the figure of `keep`; 0: never."""
     workers: int = field(default=0, metadata={"min": 0, "max": 64})
     """Data loader processes that decode pages beside the training process."""
 
@@ -148,6 +172,13 @@ class Recipe:
             raise InputError("recipe: train.reading needs lora: null; an adapter's checkpoints do not hold its heads")
         if self.train.optimizer == "muon" and self.lora is not None:
             raise InputError("recipe: train.optimizer=muon needs lora: null; it is designed for whole matrices")
+        if (self.train.keep != "last" or self.train.patience) and not (
+            self.train.keep != "last" and self.train.validate_every and self.data.validation
+        ):
+            raise InputError(
+                f"recipe: train.keep={self.train.keep}, train.patience={self.train.patience}: a best step needs "
+                f"train.keep=loss or macro_auc, data.validation and train.validate_every"
+            )
         if self.train.patches and self.lora is not None:
             raise InputError("recipe: train.patches needs lora: null; an adapter needs the patches that the base sees")
         if self.train.patches % 8 == 7:

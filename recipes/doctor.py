@@ -13,8 +13,9 @@ import psutil  # type: ignore[import-untyped]
 import torch
 
 from recipes.config import LoraPart, ModelPart, Recipe, TrainPart
-from recipes.memory import Footprint, needs
-from recipes.model import is_downloaded, on_hub
+from recipes.inference import default_batch
+from recipes.memory import Footprint, needs, needs_to_answer
+from recipes.model import base_config, is_downloaded, on_hub
 
 GB = 1e9
 """All sizes here are in gigabytes of 10^9 bytes, as in the sizes of GPU memory and of files."""
@@ -27,11 +28,12 @@ _SUSTAINED_FLOPS = {"a consumer card at 30 TFLOP/s": 30e12, "a data-centre card 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU: its name, total bytes of memory, and free ones."""
+    """One GPU: its name, total bytes of memory, free ones, and whether it multiplies in bfloat16."""
 
     name: str
     total: int
     free: int
+    bfloat16: bool = True
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,20 @@ class Machine:
         return max(gpu.free for gpu in self.gpus) - _ALLOWANCE if self.gpus else float(self.memory)
 
 
+_AMPERE = 8  # the first major compute capability with bfloat16; T4 has 7.5, V100 7.0
+
+
+def _is_rocm() -> bool:
+    return torch.version.hip is not None
+
+
 def machine(folder: Path = Path()) -> Machine:
     """This machine; the disk is that of `folder`."""
     gpus = []
     for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         free, total = torch.cuda.mem_get_info(i)
-        gpus.append(Gpu(torch.cuda.get_device_name(i), total, free))
+        major, _ = torch.cuda.get_device_capability(i)
+        gpus.append(Gpu(torch.cuda.get_device_name(i), total, free, bfloat16=major >= _AMPERE or _is_rocm()))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return Machine(cores, psutil.virtual_memory().available, shutil.disk_usage(folder).free, tuple(gpus))
 
@@ -76,7 +86,10 @@ def doctor(
     """
     here = here or machine()
     lines = [f"machine: {here.cores} CPU cores, {_gb(here.memory)} of main memory and {_gb(here.disk)} of disk free"]
-    lines += [f"GPU {i}: {gpu.name}, {_gb(gpu.free)} of {_gb(gpu.total)} free" for i, gpu in enumerate(here.gpus)]
+    lines += [
+        f"GPU {i}: {gpu.name}, {_gb(gpu.free)} of {_gb(gpu.total)} free" + ("" if gpu.bfloat16 else ", no bfloat16")
+        for i, gpu in enumerate(here.gpus)
+    ]
     if not here.gpus:
         lines.append("no GPU that torch can use: nano works here; the 11 B needs a GPU")
     if find_spec("bitsandbytes") is None:
@@ -96,7 +109,12 @@ def _describe(recipe: Recipe, here: Machine, status: Callable[[str], None]) -> l
         f"{need.flops_per_image / 1e12:.3g} TFLOP an image: "
         + ", ".join(f"{need.flops_per_image / rate:.2g} s on {card}" for card, rate in _SUSTAINED_FLOPS.items()),
         _verdict(need, here),
+        _answering(recipe),
     ]
+    if recipe.lora is not None and recipe.lora.dora:
+        lines.append("not counted: what lora.dora adds, a weight of each layer in its 16 or 32 bits")
+    if recipe.model.dtype == "bfloat16" and not all(gpu.bfloat16 for gpu in here.gpus):
+        lines.append("change: model.dtype=float16, as the GPU has no bfloat16")
     if need.total > here.room:
         status("it does not fit: counting smaller recipes")
         lines.append(advice(recipe, here.room))
@@ -105,6 +123,13 @@ def _describe(recipe: Recipe, here: Machine, status: Callable[[str], None]) -> l
         size = 2 * (need.parameters - (need.trained if recipe.lora else 0))  # published in bfloat16
         lines.append(f"{_gb(size)} to download" + ("" if size < here.disk else f": the disk has {_gb(here.disk)} only"))
     return lines
+
+
+def _answering(recipe: Recipe) -> str:
+    """What `ecg-vlm ask` and `evaluate` need with the tuned model, and training in its evaluations."""
+    batch = default_batch(base_config(recipe.model.base))
+    weights, rest = needs_to_answer(recipe, batch=batch)
+    return f"ask and evaluate need {_gb(weights + rest)} with --batch {batch}, the default"
 
 
 def _verdict(need: Footprint, here: Machine) -> str:

@@ -21,16 +21,20 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from recipes.config import ModelPart, Recipe, load_recipe
+from recipes.doctor import Machine, machine
+from recipes.memory import weight_bytes
 from recipes.model import (
     NANO,
     RANDOM,
     as_folder,
     base_fingerprint,
+    dtype_here,
     load_adapter,
     load_model,
     load_processor,
     nano_path,
     nf4_config,
+    usable_device,
 )
 from recipes.model_card import model_card
 from recipes.packing import render_chat
@@ -63,7 +67,11 @@ class Agreement:
 
 # What rounding explains: the exported model adds the same numbers in another order (adapter), or rounds the sum of
 # weight and update to the weight's type once more (merged). 16-bit weights have 8 bits, so near-ties may change.
-_LIMITS = {"float32": Agreement(1e-3, 0.99, 0), "bfloat16": Agreement(0.3, 0.9, 0)}
+_LIMITS = {
+    "float32": Agreement(1e-3, 0.99, 0),
+    "float16": Agreement(0.05, 0.95, 0),
+    "bfloat16": Agreement(0.3, 0.9, 0),
+}
 
 
 def export(
@@ -72,6 +80,9 @@ def export(
     *,
     merge: bool,
     report: Path | None = None,
+    dtype: str = "",
+    quantization: str = "",
+    device: str = "",
     status: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Write the adapter of `run` (stock peft layout), or with `merge` the whole model, into the new folder `out`.
@@ -85,6 +96,9 @@ def export(
 
     Args:
         report: a report.json of `ecg-vlm evaluate`, whose figures go into the model card.
+        dtype: of the merged model, and of the base that an adapter is tried on; "" for the recipe's.
+        quantization: of the run's own model that the export is compared with; "" for the recipe's.
+        device: where the models are loaded; "" for the GPU where there is one and a model fits into its memory.
         status: called with what is being done before each long silent wait.
 
     Raises:
@@ -95,23 +109,27 @@ def export(
     recipe, facts = _read_run(run)
     figures = read_json_object(report, "name the report.json of a report") if report else None
     whole = merge or recipe.lora is None
-    part, four_bit = recipe.model, None
+    choice: dict[str, Any] = {name: v for name, v in (("dtype", dtype), ("quantization", quantization)) if v}
+    part = replace(recipe.model, **{"dtype": dtype_here(recipe.model.dtype), **choice})
+    four_bit = None
     status(f"loading {run}")
     image, texts, processor = _test_inputs(part.base if recipe.lora else str(run))
     if merge and part.quantization == "nf4":
-        four_bit = _logits(_load_run(run, recipe), processor, image, texts)
+        four_bit = _logits(_load_run(run, recipe, part, device), processor, image, texts)
         part = replace(part, quantization="none")
+        _free_memory()
         status("loading the base in 16 bits")
+    device = device or place(part, machine())
     with atomic_folder(out) as folder:
-        model = _load_run(run, replace(recipe, model=part))
+        model = _load_run(run, recipe, part, device)
         own = _logits(model, processor, image, texts)
         status("writing the files")
         _write(model, processor, folder, part.base, whole)
         del model
-        gc.collect()
+        _free_memory()
         status("loading them with transformers and peft, and comparing the answers")
         stock = _logits(
-            _load_stock(folder, part, whole),
+            _load_stock(folder, part, whole, device),
             AutoProcessor.from_pretrained(folder, trust_remote_code=False),
             image,
             texts,
@@ -123,6 +141,24 @@ def export(
             result["agreement_with_4bit"] = _compare(four_bit, stock)
         (folder / "README.md").write_text(model_card(recipe, facts, result, figures), encoding="utf-8")
     return {k: vars(v) if isinstance(v, Agreement) else v for k, v in result.items()}
+
+
+_BESIDE_WEIGHTS = 1.25
+"""Memory to load, merge and try a model, as a multiple of its weights: a merged layer is there twice, and a page with a
+question takes 1 GB of the 11 B's 21."""
+
+
+def place(part: ModelPart, here: Machine) -> str:
+    """The device to load a model on: "" for the GPU, "cpu" where it would not fit there."""
+    if not here.gpus:
+        return ""
+    return "" if _BESIDE_WEIGHTS * weight_bytes(part) <= here.room else "cpu"
+
+
+def _free_memory() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _require_agreement(agreement: Agreement, dtype: str, run: Path) -> None:
@@ -148,11 +184,11 @@ def _read_run(run: Path) -> tuple[Recipe, RunFacts]:
     return recipe, facts
 
 
-def _load_run(run: Path, recipe: Recipe) -> Any:
+def _load_run(run: Path, recipe: Recipe, part: ModelPart, device: str) -> Any:
     """The run's own model, as `ecg-vlm ask` loads it."""
     if recipe.lora is None:
-        return load_model(ModelPart(base=str(run), dtype=recipe.model.dtype))
-    return load_adapter(load_model(recipe.model), run, recipe.model.base)
+        return load_model(ModelPart(base=str(run), dtype=part.dtype), device=device)
+    return load_adapter(load_model(part, device=device), run, part.base)
 
 
 def _write(model: Any, processor: Any, folder: Path, base: str, whole: bool) -> None:
@@ -168,18 +204,18 @@ def _write(model: Any, processor: Any, folder: Path, base: str, whole: bool) -> 
     processor.save_pretrained(folder)
 
 
-def _load_stock(folder: Path, part: ModelPart, whole: bool) -> Any:
+def _load_stock(folder: Path, part: ModelPart, whole: bool, device: str) -> Any:
     """The export, loaded as anybody would: with transformers and peft."""
     arguments: dict[str, Any] = {"dtype": getattr(torch, part.dtype), "attn_implementation": "sdpa"}
     arguments["trust_remote_code"] = False
-    if torch.cuda.is_available():
-        arguments["device_map"] = {"": torch.cuda.current_device()}
+    if (where := usable_device(device)).type != "cpu":
+        arguments["device_map"] = {"": where}
     if whole:
         return AutoModelForImageTextToText.from_pretrained(folder, **arguments).eval()
     if part.quantization == "nf4":
-        arguments["quantization_config"] = nf4_config(part.dtype)
-    where = folder / "base" if part.base == NANO else as_folder(part.base) or part.base
-    base = AutoModelForImageTextToText.from_pretrained(where, **arguments)
+        arguments["quantization_config"] = nf4_config(part)
+    source = folder / "base" if part.base == NANO else as_folder(part.base) or part.base
+    base = AutoModelForImageTextToText.from_pretrained(source, **arguments)
     return PeftModel.from_pretrained(base, folder).eval()
 
 

@@ -21,13 +21,15 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
-from transformers import MllamaForConditionalGeneration
+from transformers import DynamicCache, MllamaForConditionalGeneration
 
-from recipes.config import LoraPart, Recipe
-from recipes.model import NOT_QUANTIZED, apply_checkpointing, base_config, linear_modules
+from recipes.config import LoraPart, ModelPart, Recipe
+from recipes.model import apply_checkpointing, base_config, is_quantized, keep_used_states, linear_modules
 
 TEXT_TOKENS = 768
 """Text tokens behind one image by default: eight dialogues of 96 tokens."""
+
+_QUESTION_TOKENS = 16  # of the 71 questions about statements; of the chat's head, about as many
 
 # NF4 with double quantization (Dettmers et al. 2023): half a byte a weight, a byte for each block of 64, a float32 for
 # each 256 of these; per layer a float32 offset and the two code tables of 16 and 256 float32.
@@ -83,68 +85,111 @@ def needs(recipe: Recipe, *, text_tokens: int = 0) -> Footprint:
     in_8bit = train.optimizer == "paged_adamw_8bit"
     moments = 2 * _8BIT_MOMENT / trainable[0].element_size() if in_8bit else 2  # Muon: one for matrices, so two at most
     activations, peak, flops = _count_step(recipe, model, text_tokens)
-    nf4 = recipe.model.quantization == "nf4"
     return Footprint(
         parameters=sum(p.numel() for p in model.parameters()),
         trained=sum(p.numel() for p in trainable),
-        weights=sum(p.nbytes for p in base) - (_nf4_saves(model) if nf4 else 0),
+        weights=sum(p.nbytes for p in base) - _nf4_saves(model, recipe.model),
         adapter=sum(p.nbytes for n, p in model.named_parameters() if "lora_" in n),
         gradients=sum(p.nbytes for p in trainable),
         optimizer=round(moments * sum(p.nbytes for p in trainable)),
         activations=activations,
-        working=peak - activations + (max(p.nbytes for p in _quantized_weights(model)) if nf4 else 0),
+        working=peak - activations + _largest_in_16_bits(model, recipe.model),
         flops_per_image=flops / train.images_per_batch,
     )
 
 
+def needs_to_answer(recipe: Recipe, *, batch: int) -> tuple[int, int]:
+    """Bytes of the model with its adapter, and what scoring `batch` images at once adds at its worst moment."""
+    from recipes.inference import images_at_once, join
+
+    model = meta_model(recipe).eval()
+    config = model.config
+    weights = sum(p.nbytes for p in model.parameters()) - _nf4_saves(model, recipe.model)
+    parts = [min(images_at_once(config), batch - start) for start in range(0, batch, images_at_once(config))]
+    questions = _inputs(config, batch, 71 * _QUESTION_TOKENS)
+    for name in ("pixel_values", "aspect_ratio_ids", "aspect_ratio_mask"):
+        del questions[name]
+    count = _MetaCount()
+    with count, torch.no_grad(), _on_gpu(half=None):
+        caches = []
+        for images in parts:
+            cache = DynamicCache(config=config.get_text_config())
+            model(**_inputs(config, images, _QUESTION_TOKENS), past_key_values=cache, use_cache=True, logits_to_keep=1)
+            caches.append(cache)
+        cache = join(caches)
+        del caches
+        before = torch.ones((batch, 1, 71 * _QUESTION_TOKENS, _QUESTION_TOKENS), dtype=torch.bool, device="meta")
+        questions["attention_mask"] = torch.cat([before, questions["attention_mask"]], dim=-1)
+        ends = torch.zeros(71, dtype=torch.long, device="meta")
+        model(**questions, past_key_values=cache, use_cache=True, logits_to_keep=ends)
+    return weights, count.most_bytes + _largest_in_16_bits(model, recipe.model)
+
+
+def weight_bytes(part: ModelPart) -> int:
+    """Bytes of a base's weights."""
+    model = _meta_base(part)
+    size: int = sum(p.nbytes for p in model.parameters()) - _nf4_saves(model, part)
+    return size
+
+
 def meta_model(recipe: Recipe) -> Any:
     """The recipe's model with its adapter, as it is trained, on the meta device."""
-    with torch.device("meta"):
-        config = base_config(recipe.model.base)
-        model = MllamaForConditionalGeneration._from_config(config, attn_implementation="sdpa")
-    model = model.to(getattr(torch, recipe.model.dtype))
+    model = _meta_base(recipe.model)
     if recipe.lora is None:
         return model.train()
     model.requires_grad_(False)
-    # peft makes adapters in float32; on 4-bit weights TRL turns them to bfloat16.
-    dtype = torch.bfloat16 if recipe.model.quantization == "nf4" else torch.float32
     for name in linear_modules(model, recipe.lora.targets):
-        model.set_submodule(name, _LoraLinear(model.get_submodule(name), recipe.lora, dtype))
+        in_4_bits = is_quantized(name, recipe.model)
+        model.set_submodule(name, _LoraLinear(model.get_submodule(name), recipe.lora, in_4_bits))
     return model.train()
+
+
+def _meta_base(part: ModelPart) -> Any:
+    with torch.device("meta"):
+        model = MllamaForConditionalGeneration._from_config(base_config(part.base), attn_implementation="sdpa")
+    keep_used_states(model.model.vision_model)
+    return model.to(getattr(torch, part.dtype))
 
 
 class _LoraLinear(torch.nn.Module):
     """What peft's LoRA layer computes, on the meta device: importing peft takes longer than the whole count."""
 
-    def __init__(self, linear: Any, lora: LoraPart, dtype: torch.dtype) -> None:
+    def __init__(self, linear: Any, lora: LoraPart, in_4_bits: bool) -> None:
         super().__init__()
+        self._in_4_bits = in_4_bits
         self.base_layer = linear
         self.dropout = torch.nn.Dropout(lora.dropout) if lora.dropout else torch.nn.Identity()
         with torch.device("meta"):
-            self.lora_A = torch.nn.Linear(linear.in_features, lora.rank, bias=False, dtype=dtype)
-            self.lora_B = torch.nn.Linear(lora.rank, linear.out_features, bias=False, dtype=dtype)
+            self.lora_A = torch.nn.Linear(linear.in_features, lora.rank, bias=False)
+            self.lora_B = torch.nn.Linear(lora.rank, linear.out_features, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:  # (..., in_features) -> (..., out_features)
         result: Tensor = self.base_layer(x)
         dtype = result.dtype
-        x = x.to(self.lora_A.weight.dtype)
+        if not self._in_4_bits:  # there peft leaves it to autocast
+            x = x.to(self.lora_A.weight.dtype)
         result = result + self.lora_B(self.lora_A(self.dropout(x))) * 1.0  # as peft, no name for what is temporary
         return result.to(dtype)
 
 
-def _quantized_weights(model: torch.nn.Module) -> list[Tensor]:
-    """The weights that NF4 stores in 4 bits: every linear layer's but the head's and the adapter's."""
+def _quantized_weights(model: torch.nn.Module, part: ModelPart) -> list[Tensor]:
+    """The weights that are stored in 4 bits; the adapter's are not."""
     return [
         module.weight
         for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and "lora_" not in name and name.rpartition(".")[2] not in NOT_QUANTIZED
+        if isinstance(module, torch.nn.Linear) and "lora_" not in name and is_quantized(name, part)
     ]
 
 
-def _nf4_saves(model: torch.nn.Module) -> int:
-    """Bytes that NF4 saves."""
+def _largest_in_16_bits(model: torch.nn.Module, part: ModelPart) -> int:
+    """Bytes of the largest weight that is turned back from 4 bits where it is used."""
+    return max((weight.nbytes for weight in _quantized_weights(model, part)), default=0)
+
+
+def _nf4_saves(model: torch.nn.Module, part: ModelPart) -> int:
+    """Bytes that NF4 saves; 0 without it."""
     total = 0
-    for weight in _quantized_weights(model):
+    for weight in _quantized_weights(model, part):
         blocks = -(-weight.numel() // _NF4_BLOCK)
         nested = -(-blocks // _NF4_NESTED_BLOCK)
         total += weight.nbytes - (-(-weight.numel() // 2) + blocks + 4 * nested + _NF4_TABLES)
@@ -162,7 +207,7 @@ def _count_step(recipe: Recipe, model: Any, text_tokens: int) -> tuple[int, int,
             parameter.grad = torch.empty_like(parameter)
     apply_checkpointing(model, checkpointing=recipe.train.gradient_checkpointing)  # as the training run does
     count = _MetaCount()
-    with count, _on_gpu(bf16=recipe.model.dtype == "bfloat16"):
+    with count, _on_gpu(half=_half(recipe)):
         hidden = model.model(**inputs, use_cache=False).last_hidden_state
         loss = _Head.apply(hidden.flatten(0, 1), model.lm_head.weight).sum()  # type: ignore[no-untyped-call]
         after_forward = count.bytes
@@ -308,23 +353,29 @@ def _logits_in_tiles(hidden: Tensor, weight: Tensor) -> list[tuple[Tensor, slice
     return tiles
 
 
+def _half(recipe: Recipe) -> torch.dtype | None:
+    """The 16-bit type of a recipe's model; None for float32."""
+    dtype: torch.dtype = getattr(torch, recipe.model.dtype)
+    return None if dtype == torch.float32 else dtype
+
+
 @contextmanager
-def _on_gpu(*, bf16: bool) -> Iterator[None]:
-    """What a GPU does differently from the meta device: memory-efficient attention, and autocast where bf16.
+def _on_gpu(*, half: torch.dtype | None) -> Iterator[None]:
+    """What a GPU does differently from the meta device: memory-efficient attention, and autocast to `half`.
 
     Functions are replaced by name: torch's modes do not apply to the layers that checkpointing recomputes.
     """
     linear, layer_norm = F.linear, F.layer_norm
 
-    def in_bf16(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        return linear(x.bfloat16(), weight.bfloat16(), None if bias is None else bias.bfloat16())
+    def in_half(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return linear(x.to(half), weight.to(half), None if bias is None else bias.to(half))
 
     def in_fp32(x: Tensor, shape: list[int], weight: Tensor, bias: Tensor, eps: float) -> Tensor:
         return layer_norm(x.float(), shape, weight.float(), bias.float(), eps)
 
     functions: dict[str, Any] = {"scaled_dot_product_attention": _efficient_attention}
-    if bf16:
-        functions |= {"linear": in_bf16, "layer_norm": in_fp32}
+    if half:
+        functions |= {"linear": in_half, "layer_norm": in_fp32}
     with patch.multiple(F, **functions):
         yield
 

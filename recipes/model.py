@@ -7,26 +7,27 @@ to import and `ecg-vlm ask` does without them (`recipes.fast_start`), so they ar
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from functools import partial
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import torch
 
-from render.errors import InputError
+from render.errors import InputError, is_memory_full
 from render.io import read_json_object
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import BitsAndBytesConfig, MllamaConfig
 
-    from recipes.config import LoraPart, ModelPart
+    from recipes.config import Dtype, LoraPart, ModelPart
 
 NANO = "nano"
 RANDOM = "random:"
@@ -47,12 +48,12 @@ _TEXT: dict[str, dict[str, Any]] = {
 }
 _HUB_NAME = re.compile(r"(?:.*/)?llama-3\.2-(11b|90b)-vision(?:-instruct)?", re.IGNORECASE)
 
-NOT_QUANTIZED = ["lm_head"]
-"""In 16 bit under NF4: the head's error would go directly into every logit, and no adapter can correct it.
+NOT_QUANTIZED = {"all": ["lm_head"], "language": ["lm_head", "model.vision_model"]}
+"""What stays in 16 bits under NF4, for each `model.quantize`. The head, as its error would go directly into every
+logit, and no adapter can correct it.
 
-Every other linear layer is quantized, the vision tower included. The list has to be complete: the head, which
-transformers leaves out by default, is quantized as soon as another list is given. Names are paths from the top
-("model.vision_model"); a bare "vision_model" matches nothing, silently.
+Each list has to be complete: the head, which transformers leaves out by default, is quantized as soon as another list
+is given. Names are paths from the top ("model.vision_model"); a bare "vision_model" matches nothing, silently.
 """
 
 NEVER_ADAPTED = ("lm_head", "embed_tokens")
@@ -64,6 +65,8 @@ _TARGETS = {
     "language": r"(?!.*vision_model).*",
     "cross-attention": r".*\.cross_attn\..*",
     "vision": r".*vision_model.*",
+    "attention": r".*\.(self_attn|cross_attn)\..*",
+    "mlp": r".*\.mlp\..*",
 }
 
 
@@ -90,7 +93,7 @@ def base_config(base: str) -> MllamaConfig:
     if base == NANO or size == NANO:
         return AutoConfig.from_pretrained(nano_path())
     if size in _TEXT:
-        return MllamaConfig(vision_config=dict(_VISION), text_config=dict(_TEXT[size]))
+        return MllamaConfig(vision_config=dict(_VISION), text_config=dict(_TEXT[size]), dtype="bfloat16")
     if base.startswith(RANDOM):
         names = ", ".join(RANDOM + name for name in (NANO, *_TEXT))
         raise InputError(f"model.base={base}: no such shape; there is {names}")
@@ -120,6 +123,8 @@ def load_from(loader: Any, base: str, **arguments: Any) -> Any:
     try:
         return loader(folder or base, **arguments)
     except Exception as error:  # the loaders raise whatever the damage leads to: OSError, TypeError, SafetensorError
+        if is_memory_full(error):
+            raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         mend = "check that its files are complete" if folder else "check the name and the free disk space"
         raise InputError(f"model {base}: cannot be loaded ({reason}); {mend}") from error
@@ -199,11 +204,52 @@ def _reach_hub(base: str) -> dict[str, Any]:
 
 
 def fast_bfloat16() -> bool:
-    """Whether this machine has instructions to multiply in bfloat16: a GPU, or a CPU with AVX512-BF16.
+    """Whether this machine has instructions to multiply in bfloat16: a GPU from Ampere on, or a CPU with AVX512-BF16.
 
     Without them products in bfloat16 take many times as long as in float32.
     """
-    return torch.cuda.is_available() or bool(torch.cpu._is_avx512_bf16_supported())
+    if torch.cuda.is_available():
+        return not gpu_without_bfloat16()
+    return bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def gpu_without_bfloat16() -> str:
+    """The name of this machine's GPU where it has no bfloat16 (before Ampere: T4, V100), "" otherwise."""
+    if not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False):
+        return ""
+    return str(torch.cuda.get_device_name())
+
+
+def saved_dtype(base: str) -> Dtype:
+    """The type that a model's config.json names; float32 where it names none, as nano's."""
+    from recipes.config import Dtype
+
+    dtype = str(base_config(base).dtype).removeprefix("torch.")
+    return cast(Dtype, dtype) if dtype in get_args(Dtype) else "float32"
+
+
+def dtype_here(dtype: Dtype) -> Dtype:
+    """The type to open a model in that was tuned or saved in `dtype`: float16 where this GPU has no bfloat16."""
+    return "float16" if dtype == "bfloat16" and gpu_without_bfloat16() else dtype
+
+
+def usable_device(name: str = "") -> torch.device:
+    """A device by its name in torch ("cpu", "cuda:1", "mps"); "" for the GPU where there is one.
+
+    Raises:
+        InputError: When this machine has no such device.
+    """
+    if not name:
+        return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(
+            f"device {name}: torch cannot use it here ({reason}); name another one, such as cpu"
+        ) from error
+    return device
 
 
 def load_processor(base: str) -> Any:
@@ -213,8 +259,12 @@ def load_processor(base: str) -> Any:
     return _random_processor(base) if base.startswith(RANDOM) else load_from(AutoProcessor.from_pretrained, base)
 
 
-def load_model(part: ModelPart, *, seed: int = 0) -> Any:
+def load_model(part: ModelPart, *, seed: int = 0, device: str = "") -> Any:
     """The base model of a recipe, in eval mode.
+
+    Args:
+        seed: of the weights of a model from scratch.
+        device: see `usable_device`.
 
     Raises:
         InputError: When it does not exist, is gated, or is no Mllama.
@@ -224,17 +274,44 @@ def load_model(part: ModelPart, *, seed: int = 0) -> Any:
     if part.from_scratch:
         return _from_scratch(part, seed)
     if part.base.startswith(RANDOM):
-        return _random_model(part)
+        return _random_model(part, usable_device(device))
     arguments: dict[str, Any] = {"dtype": getattr(torch, part.dtype), "attn_implementation": "sdpa"}
-    if part.quantization == "nf4":
-        arguments["quantization_config"] = nf4_config(part.dtype)
-    if torch.cuda.is_available():
-        arguments["device_map"] = {"": torch.cuda.current_device()}
+    if has_4bit_weights(part.base):
+        _require_4_bits(part)
+    elif part.quantization == "nf4":
+        arguments["quantization_config"] = nf4_config(part)
+    if (place := usable_device(device)).type != "cpu":
+        arguments["device_map"] = {"": place}
     model = load_from(AutoModelForImageTextToText.from_pretrained, part.base, **arguments)
     if not isinstance(model, MllamaForConditionalGeneration):
         raise InputError(f"model.base={part.base}: is a {type(model).__name__}; a Llama 3.2 Vision (Mllama) is needed")
     disable_repacking(model)
+    keep_used_states(model.model.vision_model)
     return model.eval()
+
+
+def has_4bit_weights(base: str) -> bool:
+    """Whether a base was saved in 4 bits."""
+    return bool(getattr(base_config(base), "quantization_config", None))
+
+
+def _require_4_bits(part: ModelPart) -> None:
+    """Refuse to load a base that was saved in 4 bits as anything else, or without what it takes."""
+    quantizer = getattr(base_config(part.base), "quantization_config")  # noqa: B009  # no attribute of every config
+    if not quantizer.get("load_in_4bit"):
+        kind = str(quantizer.get("quant_method"))[:40]
+        raise InputError(f"model {part.base}: its weights are quantized ({kind}, not in 4 bits); take those in 16 bits")
+    if part.quantization != "nf4":
+        raise InputError(
+            f"model {part.base}: its weights are in 4 bits; set model.quantization=nf4 (ask: --quantization nf4); to "
+            f"merge an adapter, take the base in 16 bits"
+        )
+    _require_bitsandbytes()
+
+
+def _require_bitsandbytes() -> None:
+    if find_spec("bitsandbytes") is None:
+        raise InputError("model.quantization=nf4: needs bitsandbytes; run: pip install 'ecg-vlm[quantized]'")
 
 
 def _from_scratch(part: ModelPart, seed: int) -> Any:
@@ -261,7 +338,7 @@ def _random_processor(base: str) -> Any:
     return processor
 
 
-def _random_model(part: ModelPart) -> Any:
+def _random_model(part: ModelPart, device: torch.device) -> Any:
     """Random weights of a published shape. It reads nano's tokens, so that `_random_processor` serves it."""
     from transformers import AutoConfig
 
@@ -272,28 +349,40 @@ def _random_model(part: ModelPart) -> Any:
     config.image_token_index = nano.image_token_index
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         setattr(config.text_config, name, getattr(nano.text_config, name))
-    quantizer = nf4_config(part.dtype) if part.quantization == "nf4" else None
-    model = random_model(config, getattr(torch, part.dtype), quantizer, NOT_QUANTIZED)
+    quantizer = nf4_config(part) if part.quantization == "nf4" else None
+    model = random_model(config, getattr(torch, part.dtype), quantizer, device)
     disable_repacking(model)
+    keep_used_states(model.model.vision_model)
     return model.eval()
 
 
-def nf4_config(dtype: str) -> BitsAndBytesConfig:
-    """4-bit NormalFloat, double-quantized, computing in `dtype` (Dettmers et al. 2023, QLoRA).
+def is_quantized(path: str, part: ModelPart) -> bool:
+    """Whether the linear layer of that path has 4-bit weights."""
+    return part.quantization == "nf4" and not f"{path}.".startswith(
+        tuple(f"{name}." for name in NOT_QUANTIZED[part.quantize])
+    )
+
+
+def nf4_config(part: ModelPart) -> BitsAndBytesConfig:
+    """4-bit NormalFloat, double-quantized, computing in the part's type (Dettmers et al. 2023, QLoRA).
+
+    The bytes are stored as numbers of that type where FSDP shards the model: it joins all weights of a layer in one
+    tensor, and divides only numbers with a fraction.
 
     Raises:
         InputError: When bitsandbytes is not installed.
     """
     from transformers import BitsAndBytesConfig
 
-    if find_spec("bitsandbytes") is None:
-        raise InputError("model.quantization=nf4: needs bitsandbytes; run: pip install 'ecg-vlm[quantized]'")
+    _require_bitsandbytes()
+    dtype = getattr(torch, part.dtype)
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=getattr(torch, dtype),
-        llm_int8_skip_modules=NOT_QUANTIZED,
+        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_quant_storage=dtype if os.environ.get("ACCELERATE_USE_FSDP") == "true" else torch.uint8,
+        llm_int8_skip_modules=NOT_QUANTIZED[part.quantize],
     )
 
 
@@ -336,35 +425,62 @@ def add_lora(model: Any, part: LoraPart) -> PeftModel:
         bias="none",
         target_modules=linear_modules(model, part.targets),
         task_type="CAUSAL_LM",
+        use_rslora=part.rslora,
+        use_dora=part.dora,
     )
     return get_peft_model(model, config)
+
+
+ADAPTER_CONFIG, _ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter without its base: an export, or what peft saves."""
+    return (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file()
+
+
+def adapter_base(folder: Path) -> tuple[str, str]:
+    """The base that an adapter names, as it is written there and as it is to be loaded.
+
+    A name that begins with a dot is a folder in the adapter's own, as in an export on nano. It is nano where it has
+    nano's weights.
+    """
+    name = str(read_json_object(folder / ADAPTER_CONFIG, "name the folder of an adapter").get(_BASE_KEY))
+    where = folder / name if name.startswith(".") and (folder / name).is_dir() else Path(name)
+    weights = where / "model.safetensors"
+    is_nano = weights.is_file() and hashlib.sha256(weights.read_bytes()).hexdigest() == base_fingerprint(NANO)
+    return name, NANO if is_nano else str(where)
 
 
 def load_adapter(model: Any, folder: Path, base: str) -> PeftModel:
     """Put a saved adapter on `model`.
 
+    base: the name of its base, as the adapter has to give it.
+
     Raises:
         InputError: When it was made for another base, is no plain LoRA, or does not have every tensor of its layers.
     """
-    from peft import PeftModel, get_peft_model_state_dict
+    from peft import LoraConfig, PeftModel, get_peft_model_state_dict
     from safetensors import SafetensorError, safe_open
 
-    config_file, weights = folder / "adapter_config.json", folder / "adapter_model.safetensors"
+    config_file, weights = folder / ADAPTER_CONFIG, folder / _ADAPTER_WEIGHTS
     config = read_json_object(config_file, "name the folder of a finished run")
-    own_base = str(config.get("base_model_name_or_path"))
+    own_base = str(config.get(_BASE_KEY))
     if own_base != base:
         raise InputError(f"{folder}: the adapter was made for base {own_base}, not {base}; load it on {own_base}")
     if not weights.is_file():
-        raise InputError(
-            f"{folder}: adapter_model.safetensors is missing; the run did not finish, run it again with --resume"
-        )
+        raise InputError(f"{folder}: {_ADAPTER_WEIGHTS} is missing; the run did not finish, run it again with --resume")
     _require_plain_lora(config, config_file)
     try:
         with safe_open(weights, framework="pt") as file:
-            names_in_file = set(file.keys())
-        peft_model = PeftModel.from_pretrained(model, str(folder)).eval()
+            names_in_file = {_current_name(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
+        lora = LoraConfig.from_pretrained(str(folder))
+        lora.target_modules = _adapted_layers(config["target_modules"], names_in_file)
+        peft_model = PeftModel.from_pretrained(model, str(folder), config=lora, key_mapping=_CURRENT_NAMES).eval()
         tensor_names = set(get_peft_model_state_dict(peft_model, save_embedding_layers=False))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError) as error:
+        if is_memory_full(error):
+            raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
             f"{folder}: the adapter does not fit {base} ({reason}); it was made for another version of the base"
@@ -377,18 +493,47 @@ def load_adapter(model: Any, folder: Path, base: str) -> PeftModel:
     return peft_model
 
 
+_BASE_KEY = "base_model_name_or_path"
+_PREFIX = "base_model.model."
+
+_CURRENT_NAMES = {
+    r"^language_model\.model\.": "model.language_model.",
+    r"^vision_model\.": "model.vision_model.",
+    r"^multi_modal_projector\b": "model.multi_modal_projector",
+}
+"""Where an Mllama's modules were up to transformers 4.51 and where they are now. Left to itself, peft loads what the
+two have in common and ignores the rest."""
+
+
+def _current_name(name: str) -> str:
+    """The name of a module, or of an adapter's tensor, under which it is found in an Mllama today."""
+    prefix = _PREFIX if name.startswith(_PREFIX) else ""
+    name = name.removeprefix(prefix)
+    for pattern, replacement in _CURRENT_NAMES.items():
+        name = re.sub(pattern, replacement, name)
+    return prefix + name
+
+
+def _adapted_layers(targets: str | list[str], tensor_names: Collection[str]) -> list[str]:
+    """The layers that an adapter's configuration names: paths or their ends; those of its tensors for a pattern, which
+    is never run: it may take for ever."""
+    if isinstance(targets, str):
+        return sorted({name.removeprefix(_PREFIX).partition(".lora_")[0] for name in tensor_names})
+    return [_current_name(name) for name in targets]
+
+
 # What adapters differ in; everything else in their configuration has to be as in a plain LoRA.
 _LORA_KEYS = {
     *("base_model_name_or_path", "inference_mode", "lora_alpha", "lora_dropout", "peft_version", "r", "revision"),
-    *("target_modules", "task_type"),
+    *("target_modules", "task_type", "auto_mapping", "use_rslora", "use_dora"),
 }
 _LARGEST_RANK = 4096
 
 
 def _require_plain_lora(config: dict[str, Any], where: Path) -> None:
-    """Refuse an adapter of another kind, which peft would load without a word, or whose patterns may never end.
+    """Refuse an adapter of another kind, which peft would load without a word.
 
-    Another initialisation (PiSSA, OLoRA) changes the base when it is loaded; patterns are regular expressions.
+    Another initialisation (PiSSA, OLoRA) changes the base when it is loaded.
     """
     from peft import LoraConfig
 
@@ -401,7 +546,7 @@ def _require_plain_lora(config: dict[str, Any], where: Path) -> None:
     rank, names = config.get("r"), config.get("target_modules")
     if type(rank) is not int or not 1 <= rank <= _LARGEST_RANK:
         raise InputError(f"{where}: r={str(rank)[:40]!r} is not a rank from 1 to {_LARGEST_RANK}; {mend}")
-    if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
+    if not (names and (isinstance(names, str) or (isinstance(names, list) and all(isinstance(n, str) for n in names)))):
         raise InputError(f"{where}: target_modules={str(names)[:40]!r} is not a list of layers; {mend}")
 
 
@@ -429,6 +574,26 @@ def apply_checkpointing(model: Any, *, checkpointing: bool) -> None:
     if is_trained:
         for layer in (*vision.transformer.layers, *vision.global_transformer.layers):
             _checkpoint_layer(layer)
+
+
+def keep_used_states(vision: Any) -> None:
+    """Let a tower's encoders keep only those outputs of their layers that the tower reads: five of the 11 B's 32, which
+    saves half a gigabyte an image. What it returns is the same to the bit."""
+    _keep_states(vision.transformer, set(vision.intermediate_layers_indices))
+    _keep_states(vision.global_transformer, set())
+
+
+def _keep_states(encoder: Any, indices: set[int]) -> None:
+    from transformers.modeling_outputs import BaseModelOutput
+
+    def forward(hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None) -> Any:
+        states: list[torch.Tensor | None] = []
+        for k, layer in enumerate(encoder.layers):
+            hidden_states = layer(hidden_states=hidden_states, attention_mask=attention_mask)
+            states.append(hidden_states if k in indices or k - len(encoder.layers) in indices else None)
+        return BaseModelOutput(last_hidden_state=hidden_states, hidden_states=tuple(states))
+
+    encoder.forward = forward
 
 
 def vision_model(model: Any) -> Any:

@@ -63,12 +63,27 @@ class EncodedDialogue:
 def render_chat(processor: Any, messages: Sequence[Message], *, prompt: bool) -> str:
     """Messages as the model's chat text, the image at the head of the first user turn.
 
+    A system turn is put before the text of the user's: Llama 3.2 Vision's template takes none beside an image. White
+    space at the head of an answer is left out: it would become one token with the end of the prompt.
+
     Args:
         prompt: end where the model has to continue.
+
+    Raises:
+        InputError: When the first turn, or that behind a system turn, is not the user's, and for a chat template that
+            there is not or that fails.
     """
-    content: list[dict[str, Any]] = [{"type": "image"}, {"type": "text", "text": messages[0]["content"]}]
-    chat: list[dict[str, Any]] = [{"role": messages[0]["role"], "content": content}]
-    chat += [{"role": m["role"], "content": [{"type": "text", "text": m["content"]}]} for m in messages[1:]]
+    if not processor.chat_template:
+        raise InputError("the model has no chat template; take one that was tuned to answer (its -Instruct version)")
+    system, turns = "", list(messages)
+    if turns and turns[0]["role"] == "system":
+        system = f"{turns.pop(0)['content'].strip()}\n\n"
+    if not turns or turns[0]["role"] != "user":
+        raise InputError("a dialogue that does not begin with a user's turn; add the question")
+    chat: list[dict[str, Any]] = [
+        {"role": turn["role"], "content": [{"type": "text", "text": _text(turn)}]} for turn in turns
+    ]
+    chat[0]["content"] = [{"type": "image"}, {"type": "text", "text": system + _text(turns[0])}]
     try:
         with _ending(str(processor.chat_template)):
             text: str = processor.apply_chat_template(chat, add_generation_prompt=prompt, tokenize=False)
@@ -77,6 +92,10 @@ def render_chat(processor: Any, messages: Sequence[Message], *, prompt: bool) ->
     except Exception as error:  # whatever the program that came with the model leads to
         raise InputError(f"chat template: cannot be rendered ({error}); name another model") from error
     return text
+
+
+def _text(turn: Message) -> str:
+    return turn["content"].lstrip() if turn["role"] == "assistant" else turn["content"]
 
 
 _MOST_TEMPLATE_STEPS, _LONGEST_TEMPLATE_TEXT = 100_000, 1 << 20

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,28 +12,30 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def random_model(
-    config: MllamaConfig, dtype: torch.dtype, quantizer: BitsAndBytesConfig | None, full_precision: Collection[str]
+    config: MllamaConfig,
+    dtype: torch.dtype,
+    quantizer: BitsAndBytesConfig | None,
+    device: torch.device,
 ) -> Any:
     """A model of the shape `config` with random weights, in 4 bits where there is a `quantizer`.
 
-    Made layer by layer on the GPU if there is one, in its final type: no weight is ever stored in a larger one. The
-    weights are the same every time on the same kind of device; all gates are open, so the image counts.
-
-    Args:
-        full_precision: paths of linear layers that are not quantized.
+    Made layer by layer on `device`, in its final type: no weight is ever stored in a larger one, except
+    that of the one layer that is being quantized. The weights are the same every time on the same kind of device; all
+    gates are open, so the image counts.
     """
     from transformers import MllamaForConditionalGeneration
 
-    device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     with torch.device("meta"):
         model = MllamaForConditionalGeneration._from_config(config, attn_implementation="sdpa")
+    skipped = tuple(quantizer.llm_int8_skip_modules) if quantizer is not None else ()
     rng = torch.Generator(device).manual_seed(0)
-    for path, module in list(model.named_modules()):
+    for path in [path for path, _ in model.named_modules()]:  # no list of modules: it would keep what is replaced
+        module = model.get_submodule(path)
         for name, parameter in list(module.named_parameters(recurse=False)):
             value = torch.empty(parameter.shape, dtype=dtype, device=device)
             _fill(value, f"{path}.{name}", type(module).__name__, rng)
             module.register_parameter(name, torch.nn.Parameter(value))
-        if quantizer is not None and type(module) is torch.nn.Linear and path not in full_precision:
+        if quantizer is not None and type(module) is torch.nn.Linear and not path.startswith(skipped):
             model.set_submodule(path, _four_bit_layer(module, quantizer))
     rotary = type(model.model.language_model.rotary_emb)
     model.model.language_model.rotary_emb = rotary(config.text_config).to(device)
@@ -64,6 +65,7 @@ def _four_bit_layer(linear: torch.nn.Linear, quantizer: BitsAndBytesConfig) -> t
         compute_dtype=quantizer.bnb_4bit_compute_dtype,
         compress_statistics=quantizer.bnb_4bit_use_double_quant,
         quant_type=quantizer.bnb_4bit_quant_type,
+        quant_storage=quantizer.bnb_4bit_quant_storage,
         device="meta",
     )
     weight: Any = Params4bit(
@@ -71,6 +73,7 @@ def _four_bit_layer(linear: torch.nn.Linear, quantizer: BitsAndBytesConfig) -> t
         requires_grad=False,
         compress_statistics=quantizer.bnb_4bit_use_double_quant,
         quant_type=quantizer.bnb_4bit_quant_type,
+        quant_storage=quantizer.bnb_4bit_quant_storage,
         module=layer,
     )
     layer.weight = weight.to(linear.weight.device)

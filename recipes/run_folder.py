@@ -21,7 +21,15 @@ import yaml
 
 from recipes.config import Recipe, load_recipe
 from render.errors import InputError
-from render.io import apply_umask, read_json_object, require_empty, require_same_request, text_digest, write_json
+from render.io import (
+    apply_umask,
+    atomic_write,
+    read_json_object,
+    require_empty,
+    require_same_request,
+    text_digest,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from recipes.packing import Plan
@@ -29,9 +37,9 @@ if TYPE_CHECKING:
 _FACTS, _RECIPE, _CARD, _PREFIX = "run.json", "recipe.yaml", "README.md", "checkpoint-"
 _PAGES, _CHECKSUMS, _STATE = "pages.json", "checksums.json", "trainer_state.json"
 
-# What may differ when a run is resumed: none of it changes a weight.
+# What may differ when a run is resumed: none of it changes how a weight is trained.
 _FREE_ON_RESUME = ("name", *(f"train.{key}" for key in ("max_minutes", "save_every", "validate_every", "log_every")))
-_FREE_ON_RESUME += ("train.log_to", "train.workers", "data.validation")
+_FREE_ON_RESUME += ("train.log_to", "train.workers", "data.validation", "train.keep", "train.patience")
 
 
 # Facts
@@ -68,6 +76,8 @@ class RunFacts:
     validation_losses: tuple[tuple[int, float], ...] = ()
     validation: tuple[dict[str, float], ...] = ()
     """Figures of each evaluation on held-out pages, with its "step"."""
+    best_step: int = 0
+    """The step whose weights these are, where not those of the last one (`train.keep`)."""
 
 
 _JSON_TYPES: dict[str, type | tuple[type, ...]] = {
@@ -135,15 +145,23 @@ def require_same_pages(out: Path, folders: str) -> None:
 
     Writes down which they are where that is not done yet.
     """
-    from render.dataset.parquet import dataset_digest
-
-    digest = text_digest(*(dataset_digest(folder.strip()) for folder in folders.split(",")))
+    digest = text_digest(*(_pages_digest(folder.strip()) for folder in folders.split(",")))
     if not (out / _PAGES).is_file():
         write_json(out / _PAGES, {"digest": digest})
     elif read_json_object(out / _PAGES, "name a new folder").get("digest") != digest:
         raise InputError(
             f"{out}: was started with other pages in {folders}; resume with the same ones, or name a new folder"
         )
+
+
+def _pages_digest(name: str) -> str:
+    from render.dataset.parquet import dataset_digest, is_dataset
+
+    if is_dataset(name):
+        return dataset_digest(name)
+    from render.dataset.other_rows import rows_digest
+
+    return rows_digest(name)
 
 
 def require_same_plan(out: Path, plan: Plan) -> None:
@@ -237,8 +255,9 @@ def staging(out: Path) -> Path:
     return out / ".unfinished"
 
 
-def put_in_place(out: Path, step: int) -> None:
-    """Move a complete checkpoint from the staging folder into `out`, and remove all but the newest of the others."""
+def put_in_place(out: Path, step: int, best_step: int = 0) -> None:
+    """Move a complete checkpoint from the staging folder into `out`, and remove all but the newest and the best of the
+    others."""
     name = f"{_PREFIX}{step}"
     folder = staging(out) / name
     (folder / _CARD).write_text(_CHECKPOINT_CARD.format(step=step), encoding="utf-8")
@@ -252,8 +271,20 @@ def put_in_place(out: Path, step: int) -> None:
     folder.replace(out / name)
     _flush(out)
     for checkpoint in older[:-1]:
-        _remove(out, checkpoint)
+        if step_of(checkpoint) != best_step:
+            _remove(out, checkpoint)
     shutil.rmtree(staging(out), ignore_errors=True)
+
+
+def update_state(checkpoint: Path, write: Callable[[str], None]) -> None:
+    """Replace the state of a whole checkpoint, its log among it, where an evaluation has added to it.
+
+    write: writes the new state into the file of that name.
+    """
+    checksums = read_json_object(checkpoint / _CHECKSUMS, "")
+    with atomic_write(checkpoint / _STATE) as partial:
+        write(str(partial))
+    write_json(checkpoint / _CHECKSUMS, checksums | {_STATE: _checksum(checkpoint / _STATE)})
 
 
 def remove_older_checkpoints(out: Path) -> None:

@@ -43,6 +43,7 @@ from recipes.model import (
     as_folder,
     base_fingerprint,
     fast_bfloat16,
+    gpu_without_bfloat16,
     load_model,
     load_processor,
     vision_model,
@@ -62,9 +63,9 @@ from recipes.run_folder import (
 from recipes.trainer import Progress, ProgressCallback, Trainer, Validate
 from recipes.vision_tower import keep_inkiest_patches
 from recipes.waveform_heads import HEADS, IN_MODEL, Reading, split_targets, targets
-from render.dataset.parquet import open_dataset
-from render.errors import InputError, WorkFailed
-from render.io import apply_umask, exclusive, write_json
+from render.dataset.parquet import is_dataset, open_dataset
+from render.errors import InputError, WorkFailed, is_memory_full
+from render.io import apply_umask, exclusive, temporary_folder, write_json
 from render.sources.registry import parse_folds
 
 __all__ = ["Progress", "RunInterrupted", "Validate", "finetune", "training_pages"]
@@ -126,6 +127,8 @@ def _require_environment(recipe: Recipe, processes: PartialState) -> None:
             "several GPUs are visible and one process was started; start one for each with accelerate launch, "
             "or choose one GPU with CUDA_VISIBLE_DEVICES=0"
         )
+    if recipe.model.dtype == "bfloat16" and (card := gpu_without_bfloat16()):
+        raise InputError(f"recipe: model.dtype=bfloat16: {card} has no bfloat16; set model.dtype=float16")
     log_to = recipe.train.log_to
     if log_to != "none" and find_spec(log_to) is None:
         raise InputError(f"recipe: train.log_to={log_to}: not installed; pip install {log_to}, or train.log_to=none")
@@ -139,10 +142,13 @@ def _readable_errors(out: Path, *, reports: bool) -> Iterator[None]:
     """
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        if not is_memory_full(error) or isinstance(error, WorkFailed):
+            raise
         raise WorkFailed(
-            f"{out}: the GPU's memory is full; {last_checkpoint_line(out)}; lower train.images_per_batch or "
-            f"train.tokens_per_batch, or set train.gradient_checkpointing=true"
+            f"{out}: the memory is full; {last_checkpoint_line(out)}; lower train.images_per_batch or "
+            f"train.tokens_per_batch, set train.gradient_checkpointing=true or model.quantization=nf4; ecg-vlm doctor "
+            f"counts what a recipe needs"
         ) from error
     except OSError as error:
         if error.errno not in _DISK_FULL:
@@ -199,8 +205,9 @@ def _run(
             f"{out}: stopped after step {trainer.state.global_step} of {plan.steps} ({callback.stop_reason}), which is "
             f"saved; resume with the same command and --resume"
         )
+    best_step = trainer.restore_best()
     seconds = round(time.monotonic() - start, 1)
-    run_facts = RunFacts(**facts, seconds=seconds, **_facts_after(trainer, plan))
+    run_facts = RunFacts(**facts, seconds=seconds, best_step=best_step, **_facts_after(trainer, plan))
     _save(trainer, encoder.processor, recipe, out, run_facts)
     return run_facts
 
@@ -231,6 +238,9 @@ def _make_trainer(
         validate=validate,
         reading=train.reading,
         muon=train.optimizer == "muon",
+        plus=recipe.lora.plus if recipe.lora else 1.0,
+        keep=train.keep,
+        patience=train.patience,
     )
     callback.trainer = trainer
     trainer.remove_callback(PrinterCallback)
@@ -287,11 +297,13 @@ def training_pages(data: DataPart, *, reading: bool = False, cache_folder: Path 
         raise InputError("recipe: data.train is empty; name a folder made by ecg-vlm render, or give data.train=FOLDER")
     from datasets import concatenate_datasets
 
-    folders = {folder.strip(): open_dataset(folder.strip(), cache_folder) for folder in data.train.split(",")}
+    folders = {folder.strip(): _open_pages(folder.strip(), cache_folder) for folder in data.train.split(",")}
     for folder, rows in folders.items():
         if reading and "signal" not in rows.column_names:
             raise InputError(f"{folder}: train.reading needs the records' signals; render the pages with --signal")
-    pages = concatenate_datasets(list(folders.values())) if len(folders) > 1 else next(iter(folders.values()))
+    columns = set.intersection(*(set(rows.column_names) for rows in folders.values()))
+    parts = [rows.select_columns([name for name in rows.column_names if name in columns]) for rows in folders.values()]
+    pages = concatenate_datasets(parts) if len(parts) > 1 else next(iter(folders.values()))
     if data.folds:
         folds = set(parse_folds(data.folds))
         pages = pages.filter(lambda fold: fold in folds, input_columns="fold", desc="choosing folds")
@@ -308,6 +320,15 @@ def training_pages(data: DataPart, *, reading: bool = False, cache_folder: Path 
     return pages
 
 
+def _open_pages(name: str, cache_folder: Path | None) -> Any:
+    """A folder made by `ecg-vlm render`, or rows in another form."""
+    if is_dataset(name) or not (name.startswith("hf://") or Path(name).expanduser().exists()):
+        return open_dataset(name, cache_folder)
+    from render.dataset.other_rows import open_rows
+
+    return open_rows(name, cache_folder or temporary_folder("pages"))
+
+
 def _arguments(recipe: Recipe, out: Path, steps: int) -> SFTConfig:
     train = recipe.train
     has_new_name = "activation_checkpointing" in SFTConfig.__dataclass_fields__  # since transformers 5.2x
@@ -322,6 +343,7 @@ def _arguments(recipe: Recipe, out: Path, steps: int) -> SFTConfig:
         train_sampling_strategy="sequential",
         gradient_accumulation_steps=train.gradient_accumulation_steps,
         learning_rate=train.learning_rate,
+        neftune_noise_alpha=train.neftune or None,
         lr_scheduler_type=train.schedule,
         warmup_steps=train.warmup,
         weight_decay=train.weight_decay,
@@ -330,6 +352,7 @@ def _arguments(recipe: Recipe, out: Path, steps: int) -> SFTConfig:
         seed=train.seed,
         data_seed=train.seed,
         bf16=(train.mixed_precision and fast_bfloat16()) or recipe.model.dtype == "bfloat16",
+        fp16=recipe.model.dtype == "float16" and torch.cuda.is_available(),  # Trainer scales losses on a GPU alone
         use_cpu=not torch.cuda.is_available(),
         ddp_find_unused_parameters=False,  # every row has an image, so every adapter has a gradient
         logging_steps=train.log_every,

@@ -10,8 +10,8 @@ What one optimizer step does, in order, and which method does it:
  6. clip        transformers' Trainer; `ProgressCallback.on_pre_optimizer_step` raises where a gradient is not finite
  7. optimizer   `Trainer.create_optimizer` (AdamW, or `optim.MuonAdamW`), then the schedule; gradients are reset
  8. callback    `ProgressCallback.on_step_end` reports progress, requests an evaluation, stops on a signal or time limit
- 9. evaluation  `Trainer.evaluate`: loss on held-out pages, and the figures of `validate`
-10. checkpoint  `Trainer._save_checkpoint` writes into a staging folder, `run_folder.put_in_place` moves it into place
+ 9. checkpoint  `Trainer._save_checkpoint` writes into a staging folder, `run_folder.put_in_place` moves it into place
+10. evaluation  `Trainer.evaluate`: loss on held-out pages, and the figures of `validate`; of a step that is saved
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from peft.optimizers import create_loraplus_optimizer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import TrainerCallback
@@ -38,9 +39,9 @@ from trl import SFTTrainer
 from recipes.config import TrainPart
 from recipes.optim import MuonAdamW
 from recipes.packing import IGNORE_INDEX, Plan
-from recipes.run_folder import last_checkpoint_line, put_in_place, staging
+from recipes.run_folder import last_checkpoint_line, put_in_place, staging, update_state
 from recipes.waveform_heads import IN_MODEL, reading_of, split_targets
-from render.errors import WorkFailed
+from render.errors import InputError, WorkFailed, is_memory_full
 
 PRIVATE_API = {
     "SFTTrainer._metrics": "loss parts are logged with it, and TRL's count of tokens is removed from it",
@@ -110,22 +111,39 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
     Args:
         validate: figures of each evaluation besides the loss.
         muon: whether the optimizer is `recipes.optim`.
+        plus, keep, patience: of the recipe, see `LoraPart` and `TrainPart`.
         reading: weight of the loss of the model's waveform heads beside the answers'; 0 where it has none.
     """
 
     def __init__(
-        self, *args: Any, validate: Validate | None = None, reading: float = 0.0, muon: bool = False, **kwargs: Any
+        self,
+        *args: Any,
+        validate: Validate | None = None,
+        reading: float = 0.0,
+        muon: bool = False,
+        plus: float = 1.0,
+        keep: str = "last",
+        patience: int = 0,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self._validate, self._reading, self._muon = validate, reading, muon
+        self._plus, self._keep, self._patience = plus, keep, patience
+        if not self.is_fsdp_enabled:  # a sharded layer has one type
+            _train_in_float32(self.model)
         self._answers = _AnswerTokens(self.model)
         self._into_staging = False
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
-        """As Trainer does, or Muon, which Trainer does not offer."""
-        if not self._muon:
+        """As Trainer does, or Muon or LoRA+, which Trainer does not offer."""
+        if self._muon:
+            self.optimizer: Any = MuonAdamW(self.model, self.args.learning_rate, self.args.weight_decay)
+        elif self._plus != 1.0:
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            options |= {"loraplus_lr_ratio": self._plus, "loraplus_weight_decay": self.args.weight_decay}
+            self.optimizer = create_loraplus_optimizer(self.model, kind, **options)
+        else:
             return super().create_optimizer(*args, **kwargs)
-        self.optimizer: Any = MuonAdamW(self.model, self.args.learning_rate, self.args.weight_decay)
         return self.optimizer
 
     @property
@@ -163,18 +181,72 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         )
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Held-out loss and figures. The random state is restored: an evaluation does not change the training."""
+        """Held-out loss and figures. The random state is restored: an evaluation does not change the training.
+
+        The step is saved before, so that an evaluation that needs too much memory costs no training.
+        """
+        self._save_checkpoint(self.model_wrapped, None)
         devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-        with torch.random.fork_rng(devices=devices):
-            metrics: dict[str, float] = super().evaluate(*args, **kwargs) if self.eval_dataset is not None else {}
-            if self._validate is not None:
-                self.model.eval()
-                with torch.no_grad():  # in every process: sharded weights are whole only together
-                    figures = self._validate(self.accelerator.unwrap_model(self.model), self.processing_class)
-                figures = {f"eval_{name}": value for name, value in figures.items()}
-                self.log(dict(figures))
-                metrics |= figures
+        try:
+            with torch.random.fork_rng(devices=devices):
+                metrics = self._figures(*args, **kwargs)
+        except (MemoryError, RuntimeError) as error:
+            if not is_memory_full(error):
+                raise
+            raise WorkFailed(
+                f"{self.out}: the memory is full in the evaluation behind step {self.state.global_step}, which is "
+                f"saved; go on without evaluations with --resume data.validation= train.keep=last train.patience=0"
+            ) from error
+        self._note_best(metrics)
+        if self.args.should_save:
+            update_state(self.out / f"checkpoint-{self.state.global_step}", self.state.save_to_json)
         return metrics
+
+    def _note_best(self, metrics: dict[str, float]) -> None:
+        """Note the best evaluation so far in the state; end the run where none of the last ones was better."""
+        if self._keep == "last":
+            return
+        if (value := metrics.get(f"eval_{self._keep}")) is None:
+            raise InputError(f"recipe: train.keep={self._keep}: evaluations have no such figure; set train.keep=loss")
+        state, sign = self.state, 1 if self._keep == "loss" else -1
+        if state.best_metric is None or sign * value < sign * state.best_metric:
+            state.best_metric, state.best_global_step = value, state.global_step
+        steps = {entry["step"] for entry in state.log_history if f"eval_{self._keep}" in entry}
+        if self._patience and sum(step > state.best_global_step for step in steps) >= self._patience:
+            self.control.should_training_stop = True
+
+    def restore_best(self) -> int:
+        """Load the weights of the best evaluation where they are not those of the last step; returns its step, or 0."""
+        best = self.state.best_global_step if self._keep != "last" else None
+        if not best or best == self.state.global_step:
+            return 0
+        self._load_from_checkpoint(str(self.out / f"checkpoint-{best}"))
+        return int(best)
+
+    def _figures(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        metrics: dict[str, float] = super().evaluate(*args, **kwargs) if self.eval_dataset is not None else {}
+        if self._validate is not None:
+            self.model.eval()
+            with torch.no_grad(), self._without_autocast() as model:  # in every process: sharded weights are whole
+                figures = self._validate(model, self.processing_class)  # only together
+            figures = {f"eval_{name}": value for name, value in figures.items()}
+            self.log(dict(figures))
+            metrics |= figures
+        return metrics
+
+    @contextmanager
+    def _without_autocast(self) -> Iterator[Any]:
+        """The model as it answers after the run. With 16-bit weights autocast only costs memory: it gives layer norms,
+        and with them all that the vision tower carries along, 32 bits. Float32 weights stay under autocast."""
+        model = self.accelerator.unwrap_model(self.model)
+        if model.dtype == torch.float32:
+            yield model
+            return
+        forwards = {name: model.__dict__[name] for name in ("forward", "_original_forward") if name in model.__dict__}
+        try:
+            yield self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        finally:
+            model.__dict__.update(forwards)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As TRL does, without its count of tokens: it sums the attention mask, and ours is square."""
@@ -213,7 +285,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
             super()._save_checkpoint(model, trial)
             wait()
             if self.args.should_save:
-                put_in_place(self.out, step)
+                put_in_place(self.out, step, self.state.best_global_step or 0)
         except (OSError, RuntimeError, SafetensorError) as error:
             shutil.rmtree(staging(self.out), ignore_errors=True)
             raise WorkFailed(
@@ -223,6 +295,17 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         finally:
             self._into_staging = False
         wait()
+
+
+def _train_in_float32(model: Any) -> None:
+    """Give what is trained on 4-bit weights its float32 back, which TRL turns to bfloat16.
+
+    In bfloat16 a step of 2e-5 is rounded away in a weight of .005 and more, which ends the learning before the cosine
+    schedule does; and peft reads a checkpoint's adapter as float32, so that a resumed run would be another one.
+    """
+    for parameter in model.parameters():
+        if parameter.requires_grad and parameter.dtype == torch.bfloat16 and getattr(model, "is_loaded_in_4bit", False):
+            parameter.data = parameter.data.float()
 
 
 class ProgressCallback(TrainerCallback):  # type: ignore[misc]
@@ -271,16 +354,27 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
         self._loss = (logs or {}).get("loss", self._loss)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
+        if self.trainer.accelerator.scaler is not None:  # float16: it leaves out such a step and scales by less
+            return
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         if not bool(torch.nn.utils.get_total_norm(gradients).isfinite()):
             raise self.trainer.divergence("a gradient is not finite")
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Make up for the evaluation of the step that a run goes on from, where it was saved and not evaluated."""
+        of_step = {key for entry in state.log_history if entry["step"] == state.global_step for key in entry}
+        if state.global_step and self._is_evaluated(state) and not any(key.startswith("eval_") for key in of_step):
+            self.trainer.evaluate()
+
+    def _is_evaluated(self, state: Any) -> bool:
+        every, step = self._validate_every, state.global_step
+        return self._evaluates and (step >= state.max_steps or bool(every and step % every == 0))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         plan, step = self._plan, state.global_step
         state.epoch = plan.images(step) / len(plan.rows)
         last = step >= state.max_steps
-        every = self._validate_every
-        if self._evaluates and (last or (every and step % every == 0)):
+        if self._is_evaluated(state):
             control.should_evaluate = True
         if state.is_world_process_zero:
             self._report(self._progress(step, state.max_steps))

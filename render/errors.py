@@ -20,6 +20,12 @@ class WorkFailed(RuntimeError):  # noqa: N818  # a full disk or a lost worker is
     """
 
 
+def is_memory_full(error: BaseException) -> bool:
+    """Whether an error says that main memory or the GPU's is full. torch's on a CPU is a plain RuntimeError."""
+    texts = ("not enough memory", "can't allocate memory", "out of memory", "ALLOC_FAILED")
+    return isinstance(error, MemoryError) or any(text in str(error) for text in texts)
+
+
 def is_text(name: str) -> bool:
     """Whether the name of a file can be written as UTF-8; a name of other bytes has halves of characters in it."""
     try:

@@ -18,6 +18,7 @@ from recipes.model import (
     NEVER_ADAPTED,
     add_lora,
     base_config,
+    is_quantized,
     linear_modules,
     load_adapter,
     load_from,
@@ -209,7 +210,7 @@ def test_another_architecture_is_refused(tmp_path):
 @pytest.fixture(scope="module")
 def nf4():
     pytest.importorskip("bitsandbytes")
-    return load_model(ModelPart(quantization="nf4"))
+    return load_model(ModelPart(quantization="nf4", quantize="all"))
 
 
 def four_bit_layers(model) -> set[str]:
@@ -229,12 +230,36 @@ def test_nf4_takes_every_linear_layer_but_the_head(nf4):
     assert type(nf4.lm_head) is torch.nn.Linear and nf4.lm_head.weight.dtype == torch.float32
 
 
+@pytest.mark.parametrize("base", ["nano", "random:nano"])
+def test_nf4_leaves_the_tower_in_its_type_unless_told_otherwise(base):
+    pytest.importorskip("bitsandbytes")
+    part = ModelPart(base=base, quantization="nf4")
+    model = load_model(part)
+    linear = {n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
+    assert four_bit_layers(model) == {n for n in linear if "vision_model" not in n} - {"lm_head"}
+    assert four_bit_layers(model) == {n for n in linear if is_quantized(n, part)}
+
+
+@pytest.mark.parametrize("base", ["nano", "random:nano"])
+def test_4bit_weights_are_stored_as_fsdp_takes_them(base, monkeypatch):
+    """It divides numbers with a fraction alone, and joins only those of one type."""
+    pytest.importorskip("bitsandbytes")
+    part = ModelPart(base=base, quantization="nf4", dtype="bfloat16", quantize="all")
+    plain = load_model(part)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    model = load_model(part)
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    with torch.no_grad():
+        logits = [m(**inputs_for(m, base)).logits for m in (plain, model)]
+    assert torch.equal(*logits)
+
+
 def test_names_of_layers_to_skip_are_whole_paths(monkeypatch):
     """Pins the trap: the module's bare name leaves nothing out, and the head has to be named as well."""
     pytest.importorskip("bitsandbytes")
     for names, is_skipped in ((["vision_model"], False), (["lm_head", "model.vision_model"], True)):
-        monkeypatch.setattr(model_module, "NOT_QUANTIZED", names)
-        model = load_model(ModelPart(quantization="nf4"))
+        monkeypatch.setitem(model_module.NOT_QUANTIZED, "all", names)
+        model = load_model(ModelPart(quantization="nf4", quantize="all"))
         assert any("vision_model" in n for n in four_bit_layers(model)) != is_skipped, names
         assert ("lm_head" not in four_bit_layers(model)) == is_skipped, names
 
@@ -300,7 +325,7 @@ def _alike(a, b):
 def test_random_weights_come_in_their_final_type(dtype, quantization):
     if quantization == "nf4":
         pytest.importorskip("bitsandbytes")
-    part = ModelPart(base="random:nano", dtype=dtype, quantization=quantization)
+    part = ModelPart(base="random:nano", dtype=dtype, quantization=quantization, quantize="all")
     model = load_model(part)
     dtypes = {p.dtype for p in model.parameters()}
     assert dtypes == {getattr(torch, dtype)} | ({torch.uint8} if quantization == "nf4" else set())

@@ -356,6 +356,13 @@ def test_many_questions_from_one_look_answer_like_one_by_one(page):
     assert abs(reader.score(image)["AFIB"] - one) < 1e-4
 
 
+def test_how_a_model_is_loaded_is_said_on_the_command_line(page, capsys):
+    code, out, _ = run(capsys, "ask", page, "--dtype", "bfloat16", "--device", "cpu", "--batch", "1", "--json")
+    assert code == 0 and json.loads(out)["answers"][0]["answer"]
+    assert "device moon: torch cannot use it here" in refused(capsys, "ask", page, "--device", "moon")
+    assert "invalid choice: 'int3'" in refused(capsys, "evaluate", "nano", "--quantization", "int3", "--out", "x")
+
+
 @pytest.mark.parametrize("size", [(1, 1), (30, 2000), (2000, 30), (672, 336), (1700, 2200)])
 def test_any_shape_of_image_is_answered(size, tmp_path, capsys):
     Image.new("L", size, 200).save(tmp_path / "p.png")

@@ -74,6 +74,12 @@ def test_an_error_in_a_recipe_is_one_line(override, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("keys", ["train.keep=loss", "train.patience=2", "train.keep=loss train.validate_every=5"])
+def test_a_best_step_needs_evaluations(keys):
+    with pytest.raises(InputError, match=r"a best step needs train\.keep=loss or macro_auc, data\.validation and"):
+        load_recipe("quickstart", keys.split())
+
+
 def test_quantized_weights_need_an_adapter(tmp_path):
     (tmp_path / "r.yaml").write_text("model: {quantization: nf4}\nlora: null\n")
     with pytest.raises(InputError, match=r"r\.yaml: recipe: model.quantization=nf4 needs a lora section"):

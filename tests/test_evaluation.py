@@ -92,7 +92,7 @@ def _digest(image: Image.Image) -> str:
 @pytest.fixture
 def model(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> FakeReader:
     fake = FakeReader(pages)
-    monkeypatch.setattr(evaluation, "_load", lambda spec: fake)
+    monkeypatch.setattr(evaluation, "_load", lambda spec, loading: fake)
     monkeypatch.setattr(evaluation, "_device", lambda reader: "none")
     return fake
 
@@ -104,6 +104,34 @@ def _scores_file(path: Path, pages: Pages, seed: int = 1) -> Path:
 
 
 # --- evaluate, and again without a model
+
+
+def test_options_of_loading_are_for_every_model_but_a_nano_for_comparison(
+    model: FakeReader, pages: Pages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[str, object]] = []
+
+    def note(spec: str, loading: object) -> FakeReader:
+        calls.append((spec, loading))
+        return model
+
+    monkeypatch.setattr(evaluation, "_load", note)
+    options = {"quantization": "nf4", "batch": 2}
+    evaluate("fake", pages, tmp_path / "a", compare=["other", "nano"], loading=options)
+    assert calls == [("fake", options), ("other", options), ("nano", None)]
+    evaluate("nano", pages, tmp_path / "b", loading=options)
+    assert calls[-1] == ("nano", options)
+
+    def interrupt(spec: str, loading: object) -> FakeReader:
+        if spec == "other":
+            raise KeyboardInterrupt
+        return model
+
+    monkeypatch.setattr(evaluation, "_load", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate("fake", pages, tmp_path / "c", compare=["other"], loading=options)
+    with pytest.raises(InputError, match="was started with loading"):
+        evaluate("fake", pages, tmp_path / "c", compare=["other"], resume=True)
 
 
 def test_a_report_is_made_again_from_its_folder_alone(model: FakeReader, pages: Pages, tmp_path: Path) -> None:

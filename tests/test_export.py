@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from recipes import export as exporting
 from recipes.config import LoraPart, ModelPart, Recipe, save_recipe
-from recipes.export import QUESTIONS, export
+from recipes.doctor import Gpu, Machine
+from recipes.export import QUESTIONS, export, place
 from recipes.model import add_lora, base_fingerprint, load_model, nano_path
 from render.errors import InputError, WorkFailed
 
@@ -108,6 +110,24 @@ def test_an_adapter_trained_on_4_bits_is_merged_in_16(tmp_path):
     assert "4-bit" in (tmp_path / "out" / "README.md").read_text()
     # a logit of eight standard deviations has steps of .03 in bfloat16; two of them come together
     assert export(folder, tmp_path / "adapter", merge=False)["agreement"]["largest"] < 7e-2
+
+
+def test_a_model_is_merged_on_the_cpu_where_it_does_not_fit_into_the_gpu():
+    eleven = ModelPart(base="random:11b", dtype="bfloat16", quantization="none")
+    cards = {size: Machine(2, 10**11, 10**11, (Gpu("a card", size * 10**9, size * 10**9),)) for size in (12, 24, 80)}
+    assert [place(eleven, card) for card in cards.values()] == ["cpu", "cpu", ""]
+    four_bit = replace(eleven, quantization="nf4")
+    assert [place(four_bit, card) for card in cards.values()] == ["", "", ""]
+    assert place(eleven, Machine(2, 10**11, 10**11, ())) == ""
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_an_export_in_another_type_and_place(dtype, run, tmp_path):
+    out = tmp_path / "out"
+    assert export(run, out, merge=True, dtype=dtype, device="cpu")["agreement"]["largest"] < 0.25
+    assert AutoModelForImageTextToText.from_pretrained(out).dtype == getattr(torch, dtype)
+    with pytest.raises(InputError, match="device moon: torch cannot use it here"):
+        export(run, tmp_path / "other", merge=True, device="moon")
 
 
 def test_a_run_from_scratch_is_exported_whole(tmp_path):

@@ -191,6 +191,8 @@ def test_the_net_is_not_there_for_a_program_that_calls_the_command_line(monkeypa
         "MemoryError()",
         "__import__('pyarrow').ArrowMemoryError('malloc of size 99 failed')",
         "RuntimeError('[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: not enough memory: you tried')",
+        "__import__('torch').empty(1 << 50)",
+        "__import__('torch').OutOfMemoryError('CUDA out of memory. Tried to allocate 2 GiB. GPU 0 has 1 MiB free')",
     ],
 )
 def test_no_memory_is_one_line(failure: str) -> None:

@@ -14,8 +14,9 @@ from trl.trainer.utils import add_fused_lm_head
 from recipes import doctor, memory
 from recipes.config import LoraPart, ModelPart, Recipe, TrainPart, load_recipe
 from recipes.doctor import GB, Gpu, Machine, advice
-from recipes.memory import needs
-from recipes.model import add_lora, apply_checkpointing, load_model, load_processor, nano_path
+from recipes.inference import default_batch
+from recipes.memory import needs, needs_to_answer
+from recipes.model import add_lora, apply_checkpointing, base_config, load_model, load_processor, nano_path
 from recipes.packing import encode_dialogue, pack, preprocess
 
 ROWS = 4
@@ -152,15 +153,21 @@ def test_a_frozen_tower_of_the_11b_is_run_once():
     assert need.activations < 0.25e9
 
 
-def test_a_shipped_recipe_needs_what_its_header_says():
-    name = "llama32-11b-qlora-12gb"
+@pytest.mark.parametrize("name", ["llama32-11b-paper", *(f"llama32-11b-qlora-{size}gb" for size in (12, 24, 80))])
+def test_a_shipped_recipe_needs_what_its_header_says(name):
     header = (nano_path().parent / "configs" / f"{name}.yaml").read_text()
-    need = needs(load_recipe(name))
-    (gigabytes,) = re.findall(r"([\d.]+) GB of GPU memory", header)
-    (teraflops,) = re.findall(r"([\d.]+) TFLOP for", header)
-    assert float(gigabytes) == pytest.approx(need.total / GB, abs=0.06)
-    assert float(teraflops) == pytest.approx(need.flops_per_image / 1e12, abs=0.6)
-    assert need.total + 0.8 * GB < 12 * GB
+    recipe = load_recipe(name)
+    need, of_these_pages = needs(recipe), needs(recipe, text_tokens=370)
+    (most, usual, teraflops) = re.findall(
+        r"([\d.]+) GB of GPU memory.*370: ([\d.]+) GB, ([\d.]+) TFLOP", header, re.DOTALL
+    )[0]
+    assert float(most) == pytest.approx(need.total / GB, abs=0.06)
+    assert float(usual) == pytest.approx(of_these_pages.total / GB, abs=0.06)
+    assert float(teraflops) == pytest.approx(of_these_pages.flops_per_image / 1e12, abs=0.6)
+    (to_ask,) = re.findall(r"evaluate the tuned model, ([\d.]+) GB", header)
+    assert float(to_ask) == pytest.approx(sum(needs_to_answer(recipe, batch=2)) / GB, abs=0.06)
+    room = re.search(r"(\d+)gb", name)
+    assert room is None or need.total + 0.8 * GB < int(room[1]) * GB
 
 
 # The doctor
@@ -178,6 +185,27 @@ def test_doctor_says_what_fits():
     need, spare = map(float, re.findall(r"([\d.]+) GB", verdict)[:2])
     assert "fits with" in verdict and need + spare + 0.8 == pytest.approx(12, abs=0.2)
     assert not any(line.startswith("change") for line in lines)
+
+
+def test_doctor_knows_cards_without_bfloat16():
+    old = dataclasses.replace(card(16), gpus=(Gpu("Tesla T4", int(16 * GB), int(16 * GB), bfloat16=False),))
+    for here, is_old in ((old, True), (card(16), False)):
+        lines = doctor.doctor(load_recipe("llama32-11b-qlora-12gb"), here)
+        assert ("change: model.dtype=float16, as the GPU has no bfloat16" in lines) is is_old
+        assert any(line.endswith("free, no bfloat16") for line in lines) is is_old
+    lines = doctor.doctor(load_recipe("llama32-11b-qlora-12gb", ["model.dtype=float16"]), old)
+    assert any("fits with" in line for line in lines) and not any(line.startswith("change") for line in lines)
+
+
+def test_the_11b_is_asked_and_evaluated_on_the_card_that_it_is_tuned_on():
+    """Eight images at once through the tower took 15 GB, and 22 under training's autocast."""
+    recipe = load_recipe("llama32-11b-qlora-12gb")
+    batch = default_batch(base_config(recipe.model.base))
+    need, (weights, rest) = needs(recipe), needs_to_answer(recipe, batch=batch)
+    assert weights == need.weights + need.adapter
+    assert weights + rest + need.optimizer + 0.8 * GB < 11.5 * GB
+    (line,) = [text for text in doctor.doctor(recipe, card(12)) if text.startswith("ask and evaluate")]
+    assert line == f"ask and evaluate need {(weights + rest) / GB:.1f} GB with --batch 2, the default"
 
 
 def test_doctor_without_a_gpu_judges_main_memory():
@@ -234,10 +262,7 @@ def test_the_11b_needs_on_a_gpu_what_is_counted(targets):
     r = recipe("random:11b", lora=lora, rows=1, checkpointing=True, dtype="bfloat16", quantization="nf4")
     inputs = {k: v.cuda() for k, v in batch("random:11b", 1, 30).items()}
     model = trainable_model(r)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    for parameter in parameters:
-        parameter.data = parameter.data.to(torch.bfloat16)
-    optimizer = torch.optim.AdamW(parameters)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
     for _ in range(2):
         torch.cuda.reset_peak_memory_stats()
         with torch.autocast("cuda", torch.bfloat16):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from PIL import Image
@@ -111,11 +113,32 @@ def test_prompt_ends_where_the_answer_begins(processor):
         (talk("What is this?", "A page <|image|>."), "contains the image token"),
         (talk("And <|image|> this?", "No."), "contains the image token"),
         ([{"role": "user", "content": "Well?"}], "without an assistant's turn"),
+        ([{"role": "assistant", "content": "No."}], "does not begin with a user's turn"),
+        ([{"role": "system", "content": "Be brief."}, *talk("", "No.")[1:]], "does not begin with a user's turn"),
     ],
 )
 def test_dialogues_without_labels_or_with_an_image_token_are_refused(messages, message, processor):
     with pytest.raises(InputError, match=message):
         encode_dialogue(processor, messages)
+
+
+def test_an_answer_that_begins_with_a_newline_is_encoded_without_it(processor):
+    assert encode_dialogue(processor, talk("Why?", "\n\n No.")) == encode_dialogue(processor, talk("Why?", "No."))
+
+
+def test_a_system_turn_stands_before_the_question_behind_the_image(processor):
+    turns = [{"role": "system", "content": "Be brief."}, *talk("Why?", "No."), *talk("How?", "So.")]
+    merged = [*talk("Be brief.\n\nWhy?", "No."), *talk("How?", "So.")]
+    assert encode_dialogue(processor, turns) == encode_dialogue(processor, merged)
+    text = render_chat(processor, turns, prompt=False)
+    assert text.index(processor.image_token) < text.index("Be brief.") < text.index("Why?")
+
+
+def test_a_model_without_a_chat_template_is_refused(processor):
+    bare = copy.copy(processor)
+    bare.chat_template = None
+    with pytest.raises(InputError, match="has no chat template; take one that was tuned to answer"):
+        encode_prompt(bare, "Why?")
 
 
 def test_the_encoder_has_a_cache(processor, monkeypatch):

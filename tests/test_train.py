@@ -163,6 +163,58 @@ def test_checkpointing_changes_no_loss(whole_run, tmp_path, tiny):
     assert facts.losses == whole_run[1].losses
 
 
+@pytest.mark.parametrize("key", ["lora.rslora=true", "lora.dora=true", "lora.plus=16", "train.neftune=5"])
+def test_what_peft_and_trl_offer_changes_the_run_and_is_reloaded(key, whole_run, tmp_path, tiny):
+    recipe = tiny(key, max_steps=3)
+    recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, neftune=5.0 * ("neftune" in key)))
+    facts = finetune(recipe, tmp_path / "run")
+    losses, plain = ([loss for _, loss in run.losses[:3]] for run in (facts, whole_run[1]))
+    assert max(abs(a - b) for a, b in zip(losses, plain, strict=True)) > 1e-5
+    assert (losses[0] == plain[0]) == ("neftune" not in key)  # an adapter begins at zero
+    config = json.loads((tmp_path / "run" / "adapter_config.json").read_text())
+    assert (config["use_rslora"], config["use_dora"]) == ("rslora" in key, "dora" in key)
+    base_model = load_model(recipe.model)
+    before = probability(base_model)
+    assert not torch.equal(before, probability(load_adapter(base_model, tmp_path / "run", recipe.model.base)))
+
+
+@pytest.mark.parametrize(("targets", "ends"), [("attention", {"self_attn", "cross_attn"}), ("mlp", {"mlp"})])
+def test_attention_and_mlp_are_switched_apart(targets, ends):
+    layers = linear_modules(load_model(ModelPart()), targets)
+    assert {name.split(".")[-2] for name in layers} == ends and any("vision_model" in name for name in layers)
+
+
+def best_run(out, recipe, aucs):
+    """A run whose evaluations give `aucs`, one after the other, and its adapter at each of them."""
+    adapters = []
+
+    def validate(model, _):
+        adapters.append({n: p.detach().clone() for n, p in model.named_parameters() if "lora_" in n})
+        return {"macro_auc": aucs[len(adapters) - 1]}
+
+    return finetune(recipe, out, validate=validate), adapters
+
+
+@pytest.mark.parametrize(("patience", "steps"), [(0, 4), (1, 3)])
+def test_a_run_ends_with_its_best_weights_and_early_where_it_grows_no_better(patience, steps, pages, tmp_path, tiny):
+    recipe = tiny(f"data.validation={pages}", validate_every=1, keep="macro_auc", patience=patience, learning_rate=5e-3)
+    facts, adapters = best_run(tmp_path / "run", recipe, (0.5, 0.9, 0.6, 0.7))
+    assert (facts.steps, facts.best_step, len(facts.validation)) == (steps, 2, steps)
+    weights = load_file(tmp_path / "run" / "adapter_model.safetensors")
+    for name, tensor in weights.items():
+        best, last = (adapters[k][name.replace(".weight", ".default.weight")] for k in (1, -1))
+        assert torch.equal(tensor, best) and not torch.equal(tensor, last), name
+    assert [p.name for p in (tmp_path / "run").glob("checkpoint-*")] == [f"checkpoint-{steps}"]
+
+
+def test_the_last_weights_stay_where_they_are_the_best(pages, tmp_path, tiny):
+    recipe = tiny(f"data.validation={pages}", validate_every=2, keep="macro_auc")
+    facts, adapters = best_run(tmp_path / "run", recipe, (0.5, 0.9))
+    weights = load_file(tmp_path / "run" / "adapter_model.safetensors")
+    assert facts.best_step == 0
+    assert all(torch.equal(t, adapters[-1][n.replace(".weight", ".default.weight")]) for n, t in weights.items())
+
+
 # Interruption and resumption
 
 
@@ -196,6 +248,54 @@ def test_killed_and_resumed_the_losses_are_those_of_an_uninterrupted_run(whole_r
     whole, halves = (load_file(folder / "adapter_model.safetensors") for folder in (whole_run[0], out))
     apart = max(float((whole[name] - halves[name]).norm() / whole[name].norm()) for name in whole | halves)
     assert apart < 1e-4
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_resumed_run_on_4bit_weights_has_the_very_losses_and_its_adapter_stays_float32(dtype, tmp_path, tiny):
+    pytest.importorskip("bitsandbytes")
+    recipe = tiny("model.quantization=nf4", f"model.dtype={dtype}")
+    facts = finetune(recipe, tmp_path / "whole")
+
+    def stop(progress) -> None:
+        if progress.step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(RunInterrupted):
+        finetune(recipe, tmp_path / "run", report=stop)
+    assert finetune(recipe, tmp_path / "run", resume=True).losses == facts.losses
+    whole, halves = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("whole", "run"))
+    assert {t.dtype for t in whole.values()} == {torch.float32}
+    assert whole.keys() == halves.keys() and all(torch.equal(whole[name], halves[name]) for name in whole)
+
+
+def test_a_16bit_model_is_evaluated_as_it_answers_later_and_trained_under_autocast(pages, tmp_path, tiny):
+    autocast: dict[bool, bool] = {}
+
+    def note(module, *_):
+        autocast.setdefault(module.training, torch.is_autocast_enabled("cpu"))
+
+    def evaluate(model, processor):
+        if not autocast:
+            model.get_base_model().model.register_forward_hook(note)
+        probability(model)
+        return {"evaluations": 1.0}
+
+    recipe = tiny(f"data.validation={pages}", "model.dtype=bfloat16", validate_every=1, max_steps=2)
+    finetune(recipe, tmp_path / "run", validate=evaluate)
+    assert autocast == {False: False, True: True}
+
+
+def test_a_model_in_float16_learns(tmp_path, tiny):
+    facts = finetune(tiny("model.dtype=float16", learning_rate=5e-3, max_steps=8), tmp_path / "run")
+    assert facts.losses[-1][1] < facts.losses[0][1] - 0.1
+    weights = load_file(tmp_path / "run" / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+
+
+def test_bfloat16_on_a_card_without_it_is_refused(tmp_path, monkeypatch, tiny):
+    monkeypatch.setattr(train, "gpu_without_bfloat16", lambda: "Tesla T4")
+    with pytest.raises(InputError, match=r"model\.dtype=bfloat16: Tesla T4 has no bfloat16; set model\.dtype=float16"):
+        finetune(tiny("model.dtype=bfloat16"), tmp_path / "run")
 
 
 def test_an_incomplete_checkpoint_is_never_resumed_from(whole_run, tmp_path, monkeypatch, tiny):
@@ -312,6 +412,28 @@ def test_the_time_limit_ends_the_run_like_an_interrupt(whole_run, tmp_path, tiny
         finetune(tiny(max_minutes=1e-6), out)
     assert not (out / "run.json").exists()
     assert finetune(tiny(), out, resume=True).losses == whole_run[1].losses
+
+
+@pytest.mark.parametrize("mend", ["more memory", "no evaluation"])
+def test_a_step_is_saved_before_it_is_evaluated(mend, whole_run, pages, tmp_path, tiny):
+    out, recipe = tmp_path / "run", tiny(f"data.validation={pages}", validate_every=3, keep="macro_auc")
+
+    def fail_at_the_end(model, processor):
+        if failing:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return {"macro_auc": 0.5}
+
+    failing = True
+    for step in (3, 3):
+        with pytest.raises(WorkFailed, match=rf"evaluation behind step {step}, which is saved; .*--resume data.valid"):
+            finetune(recipe, out, validate=fail_at_the_end, resume=step > 3 or out.exists())
+    if mend == "no evaluation":
+        assert finetune(tiny(keep="last"), out, resume=True).losses == whole_run[1].losses
+        return
+    failing = False
+    facts = finetune(recipe, out, validate=fail_at_the_end, resume=True)
+    assert facts.losses == whole_run[1].losses
+    assert [(v["step"], v["macro_auc"], v["loss"] > 0) for v in facts.validation] == [(3, 0.5, True), (4, 0.5, True)]
 
 
 def test_a_full_disk_names_the_last_checkpoint_and_the_run_goes_on_from_it(whole_run, tmp_path, tiny):
@@ -443,7 +565,8 @@ V01 = Path(__file__).parent / "v0_1" / "run"
 def test_the_facts_of_a_run_of_version_0_1_are_read():
     facts = read_run(V01)
     assert (facts.base, facts.pages, facts.steps) == ("nano", 6, 2) and facts.records[0] == "sim-3-0"
-    assert json.loads(json.dumps(asdict(facts))) == json.loads((V01 / "run.json").read_text())
+    later = {"best_step": 0}
+    assert json.loads(json.dumps(asdict(facts))) == json.loads((V01 / "run.json").read_text()) | later
 
 
 @pytest.mark.parametrize(

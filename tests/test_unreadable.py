@@ -342,7 +342,7 @@ def test_unreadable_pages_count_among_the_refusals_alone(
     assert len(pages.rows) + len(spoilt_rows) == 24 and not any(pages.rows["unreadable"])
     images = [row["image"] for row in spoilt_rows[1:]] + [pages.rows[0]["image"]]
     fake = _Refusing({image.convert("RGB").tobytes() for image in images})
-    monkeypatch.setattr(evaluation, "_load", lambda spec: fake)
+    monkeypatch.setattr(evaluation, "_load", lambda spec, loading: fake)
     monkeypatch.setattr(evaluation, "_device", lambda reader: "none")
     first = evaluate("fake", pages, tmp_path / "a")
     refusals = first.systems[0].refusals

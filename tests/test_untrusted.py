@@ -93,18 +93,16 @@ def test_an_adapter_without_all_its_tensors_is_refused(change: str, adapter: Pat
     [
         ("init_lora_weights", "pissa"),
         ("init_lora_weights", "olora"),
-        ("target_modules", "(a+)+$" * 9),
         ("target_modules", []),
         ("rank_pattern", {"(a+)+$": 2}),
         ("exclude_modules", "(a+)+$"),
         ("layers_pattern", ["(a+)+$"]),
         ("modules_to_save", ["lm_head"]),
-        ("use_dora", True),
-        ("use_rslora", True),
         ("peft_type", "LOHA"),
         ("r", 10**9),
         ("r", "8"),
         ("r", True),
+        ("lora_bias", True),
     ],
 )
 def test_an_adapter_that_is_no_plain_lora_is_refused(key: str, value: object, adapter: Path, tmp_path: Path) -> None:
@@ -114,6 +112,16 @@ def test_an_adapter_that_is_no_plain_lora_is_refused(key: str, value: object, ad
     start = time.monotonic()
     with pytest.raises(InputError, match=rf"adapter_config.json: {key}="):
         load_adapter(load_model(ModelPart()), folder, "nano")
+    assert time.monotonic() - start < 5
+
+
+def test_a_pattern_of_layers_is_never_run(adapter: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(adapter, tmp_path / "adapter")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**config, "target_modules": "(.+)+(.+)+x" * 9}))
+    start = time.monotonic()
+    layers = load_adapter(load_model(ModelPart()), folder, "nano").peft_config["default"].target_modules
+    assert layers and all(layer.endswith(tuple(config["target_modules"])) for layer in layers)
     assert time.monotonic() - start < 5
 
 

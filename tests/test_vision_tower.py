@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from recipes.config import LoraPart, ModelPart
+from recipes.memory import Count
 from recipes.model import add_lora, apply_checkpointing, load_model, load_processor, vision_model
 from recipes.packing import encode_dialogue, pack, preprocess
 from recipes.vision_tower import keep_inkiest_patches
@@ -190,3 +191,17 @@ def test_the_heads_of_a_tower_that_sees_ink_get_targets_for_what_it_sees(vision)
     batch["reading_beats"][0, 1, 9] = 1.0
     tower_output(vision.train(), pixels)
     assert reading(batch)["beats"].item() > 0
+
+
+def test_a_tower_that_keeps_what_it_reads_returns_the_same_in_less_memory(batch):
+    """Against the stock encoder, whose forward the class still has."""
+    vision = load_model(ModelPart()).model.vision_model
+    names = ("pixel_values", "aspect_ratio_ids", "aspect_ratio_mask")
+    results, sizes = [], []
+    for _ in range(2):
+        with torch.no_grad(), Count() as count:
+            results.append(vision(*(batch[name] for name in names)).last_hidden_state)
+        sizes.append(count.most_bytes)
+        for encoder in (vision.transformer, vision.global_transformer):
+            encoder.__dict__.pop("forward", None)
+    assert torch.equal(*results) and sizes[0] < sizes[1]

@@ -19,7 +19,7 @@ from types import ModuleType
 from ecg_vlm import __version__
 from ecg_vlm.cli import progress
 from ecg_vlm.cli.arguments import Parser, add_common_options
-from render.errors import InputError, WorkFailed, is_text
+from render.errors import InputError, WorkFailed, is_memory_full, is_text
 from render.suggest import did_you_mean
 
 COMMANDS = (
@@ -37,6 +37,7 @@ _EXTRA_OF_PACKAGE = {
 
 
 _LESS_MEMORY = "close other programs, or take smaller pages, fewer --workers or a smaller recipe"
+_SMALLER_MODEL = "close other programs, or try --batch 1, --quantization nf4, --dtype bfloat16 or --device cpu"
 _REPORT_IT = "run it again with --verbose, and report what it prints at https://github.com/ecg-vlm/ecg-vlm/issues"
 
 
@@ -73,8 +74,10 @@ def _main(argv: Sequence[str] | None) -> int:
             return _report_fault(error, argv)
         return _fail(f"{error.filename or 'disk'}: {error.strerror}", 1)
     except Exception as error:
-        if isinstance(error, MemoryError) or "not enough memory" in str(error):  # torch's is a RuntimeError
-            return _fail(f"not enough memory ({error or 'allocation failed'}); {_LESS_MEMORY}", 1)
+        if is_memory_full(error):
+            reason = (str(error).strip() or "allocation failed").splitlines()[0].partition(" GPU ")[0]
+            mend = _SMALLER_MODEL if hasattr(arguments, "quantization") else _LESS_MEMORY
+            return _fail(f"not enough memory ({reason}); {mend}", 1)
         return _report_fault(error, argv)
     return 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from render.errors import InputError
 
@@ -53,6 +53,33 @@ def add_sampling_rate(parser: Parser) -> None:
         metavar="HZ",
         help="of a waveform file that does not give it (.npy, .csv without a column of times)",
     )
+
+
+def add_loading(parser: Parser, *, batch: bool = True) -> None:
+    """How a model is loaded: --dtype, --quantization, --device and, where images are looked at in batches, --batch."""
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), default="",
+        help="type of the weights (default: that in which the model was tuned or saved)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--quantization", choices=("none", "nf4"), default="",
+        help="nf4: weights in 4 bits, a quarter of the memory (default: as the model was tuned)",
+    )  # fmt: skip
+    parser.add_argument("--device", default="", help="cpu, cuda, cuda:1 ... (default: the GPU where there is one)")
+    if batch:
+        parser.add_argument(
+            "--batch",
+            type=positive,
+            default=0,
+            metavar="N",
+            help="images in a forward pass (default 8; of a large model 2)",
+        )
+
+
+def loading(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What was given of `add_loading`'s options, as keyword arguments of `Reader.load`."""
+    values = {name: getattr(arguments, name, "") for name in ("dtype", "quantization", "device", "batch")}
+    return {name: value for name, value in values.items() if value}
 
 
 def minutes(text: str) -> float:

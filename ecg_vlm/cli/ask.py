@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ecg_vlm.cli.arguments import Parser, add_sampling_rate, positive
+from ecg_vlm.cli.arguments import Parser, add_loading, add_sampling_rate, loading, positive
 from ecg_vlm.cli.progress import print_note, progress_bar, waiting
 from render.errors import InputError
 
@@ -45,6 +45,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("-q", "--question", action="append", default=[], dest="questions", metavar="QUESTION",
                         help="may be given several times (default: What does this ECG show?)")  # fmt: skip
     parser.add_argument("--model", default="nano", help="nano (default), the folder of a run, or a hub id")
+    add_loading(parser)
     parser.add_argument(
         "--statements", action="store_true", help="print P(present) of all 71 statements below the answer"
     )
@@ -122,7 +123,7 @@ def _open_results(arguments: argparse.Namespace) -> AnswerFile | None:
         return None
     from ecg_vlm.answer_file import AnswerFile
 
-    return AnswerFile(arguments.out, _request(arguments), resume=arguments.resume)
+    return AnswerFile(arguments.out, _request(arguments) | loading(arguments), resume=arguments.resume)
 
 
 def _request(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -144,10 +145,11 @@ def _load(arguments: argparse.Namespace) -> Reader:
 
     a = arguments
     with waiting(f"loading {a.model}"):
-        fast = a.own_process and a.model == "nano" and fast_start.prepare()  # before anything below imports torch
+        is_plain_nano = a.model == "nano" and not loading(a)
+        fast = a.own_process and is_plain_nano and fast_start.prepare()  # before anything below imports torch
         from ecg_vlm.reader import Reader
 
-        return _fast_reader() if fast else Reader.load(a.model)
+        return _fast_reader() if fast else Reader.load(a.model, **loading(a))
 
 
 def _answer(

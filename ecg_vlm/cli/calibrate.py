@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ecg_vlm.cli.arguments import Parser, folds, positive
+from ecg_vlm.cli.arguments import Parser, add_loading, folds, loading, positive
 from ecg_vlm.cli.progress import progress_bar, waiting
 
 HELP = "validation pages -> calibration.json"
@@ -23,6 +23,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--folds", type=folds, default=(), help="these PTB-XL folds only")
     parser.add_argument("--limit", type=positive, default=0, help="the first N pages only")
     parser.add_argument("--out", type=Path, help="the file (default: calibration.json beside the model)")
+    add_loading(parser)
     parser.add_argument("--force", action="store_true", help="even on records the model was tuned on")
 
 
@@ -35,5 +36,5 @@ def run(arguments: argparse.Namespace) -> None:
 
         pages = load_pages(a.data, a.folds, a.limit)
     with progress_bar("pages") as show:
-        file, calibration = evaluation.calibrate(a.model, pages, a.out, force=a.force, show=show)
+        file, calibration = evaluation.calibrate(a.model, pages, a.out, force=a.force, loading=loading(a), show=show)
     print(f"{file}: {calibration.summary()}")

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from ecg_vlm.cli.arguments import Parser, add_table, folds, positive, seed
+from ecg_vlm.cli.arguments import Parser, add_loading, add_table, folds, loading, positive, seed
 from ecg_vlm.cli.progress import progress_bar, waiting
 from render.errors import InputError
 
@@ -58,6 +58,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--calibration", type=Path, help="calibration.json (default: the one beside the model)")
     parser.add_argument("--figures", action="store_true", help="the report's figures as SVG and PDF in OUT/figures too")
     add_table(parser)
+    add_loading(parser)
     parser.add_argument("--seed", type=seed, default=0, help="seed of resamples and of shuffled pages")
     parser.add_argument("--resume", action="store_true", help="go on with an evaluation that was interrupted")
     parser.add_argument(
@@ -106,6 +107,7 @@ def run(arguments: argparse.Namespace) -> None:
                 calibration=a.calibration,
                 seed=a.seed,
                 resume=a.resume,
+                loading=loading(a),
                 show=show,
             )
     if a.figures:

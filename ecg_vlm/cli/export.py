@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ecg_vlm.cli.arguments import Parser
+from ecg_vlm.cli.arguments import Parser, add_loading, loading
 from ecg_vlm.cli.progress import status_lines, waiting
 
 HELP = "run -> a folder that stock transformers and peft open"
@@ -21,6 +21,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("run_folder", type=Path, metavar="RUN", help="folder of a finished run")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder of the export")
     parser.add_argument("--merge", action="store_true", help="the whole model with the adapter in its weights")
+    add_loading(parser, batch=False)
     parser.add_argument("--report", type=Path, help="report.json of an evaluation, for the model card")
 
 
@@ -30,7 +31,7 @@ def run(arguments: argparse.Namespace) -> None:
     with waiting("importing torch, transformers and peft"):
         from recipes.export import export
     with status_lines() as status:
-        facts = export(a.run_folder, a.out, merge=a.merge, report=a.report, status=status)
+        facts = export(a.run_folder, a.out, merge=a.merge, report=a.report, status=status, **loading(a))
     content = "the whole model" if facts["merged"] else "the adapter"
     agreement = facts["agreement"]
     print(

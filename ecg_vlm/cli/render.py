@@ -84,7 +84,10 @@ def add_arguments(parser: Parser) -> None:
         "--dialogues", type=Path, help="ECGInstruct or LLaVA JSON that the pages get in place of composed dialogues"
     )
     parser.add_argument(
-        "--format", choices=("parquet", "llava"), default="parquet", help="llava: llava.json and images (ECGInstruct)"
+        "--format",
+        choices=("parquet", "llava", "trl"),
+        default="parquet",
+        help="llava: llava.json and images (ECGInstruct); trl: a row for each dialogue, as TRL's trainers take it",
     )
     parser.add_argument("--preview", action="store_true", help="draw twelve of the pages to OUT-preview.png, and stop")
     parser.add_argument("--shard-size", type=positive, default=500, help="pages per Parquet file (default 500)")
@@ -256,17 +259,17 @@ def _finish(a: argparse.Namespace, manifest: Mapping[str, Any]) -> None:
     """Write the data set in the other format where asked for, and print what it holds."""
     from render.dataset.data_card import write_card
     from render.dataset.llava import export_llava
+    from render.dataset.trl import export_trl
     from render.io import remove_folder
 
-    llava = a.out / "llava.json"
-    if a.format == "llava" and not llava.exists():
+    export, result = {"llava": (export_llava, a.out / "llava.json"), "trl": (export_trl, a.out / "trl")}.get(
+        a.format, (None, a.out)
+    )
+    if export is not None and (a.out / "data").is_dir():
         with progress_bar("images") as show:
-            export_llava(a.out, a.out, lambda count, total: show("images", count, total))
-    if a.format == "llava":
-        write_card(a.out, manifest, llava=True)
-        if (a.out / "data").is_dir():
-            remove_folder(a.out / "data")
-    result = llava if a.format == "llava" else a.out
+            export(a.out, a.out, lambda count, total: show("images", count, total))
+        write_card(a.out, manifest, a.format)
+        remove_folder(a.out / "data")
     print(f"{result}: {manifest['pages']} pages, {sum(manifest['dialogue_counts'].values())} dialogues")
     if manifest["skipped"]:
         print(f"{len(manifest['skipped'])} pages left out; reasons in {a.out / 'manifest.json'}")

@@ -98,10 +98,14 @@ _LICENCES = {
 }
 
 
-def write_card(folder: Path, manifest: Mapping[str, Any], *, llava: bool = False) -> None:
-    """Write a data set's data card, `README.md`. llava: its files are `llava.json` and images, not Parquet shards."""
+def write_card(folder: Path, manifest: Mapping[str, Any], form: str = "parquet") -> None:
+    """Write a data set's data card, `README.md`. form: of its files, a key of `DATA_FILES`."""
     with atomic_write(folder / "README.md") as partial:
-        partial.write_text(_card(manifest, llava), encoding="utf-8")
+        partial.write_text(_card(manifest, form), encoding="utf-8")
+
+
+DATA_FILES = {"parquet": "data/*.parquet", "llava": "llava.json", "trl": "trl/*.parquet"}
+"""The files with the dialogues in each form of a data set."""
 
 
 _LLAVA_FILES = """## Files
@@ -113,20 +117,26 @@ _LLAVA_FILES = """## Files
 the image folder for training."""
 
 
-def _card(manifest: Mapping[str, Any], llava: bool) -> str:
+_TRL_FILES = """## Files
+
+`trl/*.parquet`: {dialogues} rows, one dialogue each, with the columns that TRL's trainers take (`messages`, `images`) \
+and `record_id`, `source`, `task`, `form`, `provenance`, `statements`, `language`. Rows about one page follow each \
+other."""
+
+
+def _card(manifest: Mapping[str, Any], form: str) -> str:
     """Its header makes plain `datasets.load_dataset(folder)` read the data files and no others."""
     dialogues = sum(manifest["dialogue_counts"].values())
     is_rendered = "layout" in manifest["options"]
     labels = "statements and measurements" if is_rendered else "the labels of the pictures"
     origin = f" read from {manifest['told']}" if manifest["told"] else f" composed from {labels}"
-    data_files = "llava.json" if llava else "data/*.parquet"
     parts = [
-        f"---\nconfigs:\n- config_name: default\n  data_files: {data_files}\n---",
+        f"---\nconfigs:\n- config_name: default\n  data_files: {DATA_FILES[form]}\n---",
         f"# ECG pages with dialogues: {manifest['source']}",
         f"{manifest['pages']} pages of {manifest['records']} records, {dialogues} dialogues{origin}; "
         f"{len(manifest['skipped'])} pages left out (reasons in `manifest.json`).",
         f"{_LICENCES.get(manifest['source'], '')} Not for diagnosis.",
-        _LLAVA_FILES.format(dialogues=dialogues, pages=manifest["pages"]) if llava else "",
+        {"llava": _LLAVA_FILES, "trl": _TRL_FILES}.get(form, "").format(dialogues=dialogues, pages=manifest["pages"]),
         "## Options",
         ", ".join(f"{key} {value}" for key, value in manifest["options"].items()) + ".",
         ", ".join(f"{name} {number}" for name, number in manifest["versions"].items()) + ".",
@@ -139,7 +149,7 @@ def _card(manifest: Mapping[str, Any], llava: bool) -> str:
         _table("answers to closed questions", manifest["closed_answers"], sum(manifest["closed_answers"].values())),
         _table("dialogues in language", manifest["language_counts"], dialogues),
         _table("who stands behind the answer", manifest["provenance_counts"], dialogues),
-        *_unreadable(manifest, llava),
+        *_unreadable(manifest, form),
         "## Labels",
         _table("statement", manifest["statement_counts"], manifest["pages"]),
     ]
@@ -151,13 +161,13 @@ def _card(manifest: Mapping[str, Any], llava: bool) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _unreadable(manifest: Mapping[str, Any], llava: bool) -> list[str]:
+def _unreadable(manifest: Mapping[str, Any], form: str) -> list[str]:
     counts = manifest.get(_OPTIONAL_COUNTER)
     if not counts:
         return []
     return [
         "Some pages cannot be read, and the answers say so: another picture, a page turned or cut off"
-        f"{'' if llava else ' (column `unreadable`)'}. They carry no statements.",
+        f"{' (column `unreadable`)' if form == 'parquet' else ''}. They carry no statements.",
         _table("pages that cannot be read", counts, manifest["pages"]),
     ]
 

@@ -85,7 +85,7 @@ def export_llava(
     shards = sorted((Path(dataset) / "data").glob("*.parquet"))
     if not shards:
         raise InputError(f"{dataset}/data: no .parquet shard; render the data set first")
-    total = sum(_open_shard(shard).metadata.num_rows for shard in shards)
+    total = sum(open_shard(shard).metadata.num_rows for shard in shards)
     pages = samples = 0
     try:
         with (
@@ -107,7 +107,7 @@ def export_llava(
     return samples
 
 
-def _open_shard(shard: Path) -> pq.ParquetFile:
+def open_shard(shard: Path) -> pq.ParquetFile:
     try:
         file = pq.ParquetFile(shard)
     except (pa.ArrowInvalid, OSError) as error:
@@ -123,7 +123,7 @@ def _pages(shards: list[Path]) -> Iterator[tuple[dict[str, Any], str]]:
     for k, shard in enumerate(shards):
         counts: Counter[str] = Counter()
         try:
-            for batch in _open_shard(shard).iter_batches(16, columns=sorted(_COLUMNS)):
+            for batch in open_shard(shard).iter_batches(16, columns=sorted(_COLUMNS)):
                 for row in batch.to_pylist():
                     yield row, f"images/{k:05d}/{_image_name(row, counts, shard)}"
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:

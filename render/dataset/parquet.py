@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from render.dataset.data_card import COUNTS_KEY, Counts, summary, write_card
-from render.dataset.rows import Options, make_row, schema
+from render.dataset.rows import IMAGE_STARTS, Options, make_row, schema
 from render.dialogues.compose import Dialogue
 from render.errors import InputError
 from render.io import (
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     import datasets
 
 
+_EXPORTS = ("llava.json", "trl")
 _RENDER_AGAIN = "render the data set again"
-_IMAGE_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 
 
 class DialogueSource(Protocol):
@@ -259,13 +259,21 @@ def _start(out: Path, request: dict[str, Any], digests: Mapping[str, str], resum
 
 
 def _is_exported(out: Path) -> bool:
-    """Whether the data set was finished and became `llava.json`, after which its shards are removed."""
-    return (out / "manifest.json").is_file() and (out / "llava.json").is_file()
+    """Whether the data set was finished and became `llava.json` or `trl/`, after which its shards are removed."""
+    is_one = any((out / name).exists() for name in _EXPORTS)
+    return is_one and (out / "manifest.json").is_file() and not (out / "data").is_dir()
 
 
 @cache
 def _cache_of_process() -> Path:
     return temporary_folder("pages")
+
+
+def is_dataset(folder: str | Path) -> bool:
+    """Whether a folder was made by `ecg-vlm render`, finished or not."""
+    return any((Path(folder) / name).is_file() for name in ("manifest.json", "begun.json")) and not any(
+        (Path(folder) / name).exists() for name in _EXPORTS
+    )
 
 
 def open_dataset(folder: str | Path, cache_folder: Path | None = None) -> datasets.Dataset:
@@ -313,7 +321,7 @@ def _require_images(rows: datasets.Dataset, folder: Path) -> None:
         raise InputError(f"{folder}/data: column 'image' holds no images; {_RENDER_AGAIN}")
     for name in {"image", "mask"} & set(rows.column_names):
         content = pc.struct_field(rows.data.column(name), "bytes")
-        good = pc.or_(*(pc.starts_with(content, magic) for magic in _IMAGE_STARTS))
+        good = pc.or_(*(pc.starts_with(content, magic) for magic in IMAGE_STARTS))
         row = pc.index(pc.fill_null(good, False), False).as_py()
         if row >= 0:
             what = "names a file or an address instead" if content[row].as_py() is None else "has others"

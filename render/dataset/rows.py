@@ -26,10 +26,10 @@ from render.record import EcgRecord
 from render.simulator.simulate import SIMULATED_STATEMENTS
 from render.statements import STATEMENTS
 
-# Tells `datasets` to decode the bytes as images; stored in the Parquet schema under "huggingface".
-_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+"""Which `datasets` decodes as images, as the Parquet schema says so under "huggingface"."""
 _MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
-_DIALOGUE = pa.struct(
+DIALOGUE_TYPE = pa.struct(
     [
         ("task", pa.string()),
         ("form", pa.string()),
@@ -39,9 +39,10 @@ _DIALOGUE = pa.struct(
         ("language", pa.string()),
     ]
 )
+"""A dialogue about an image."""
 _COLUMNS: dict[str, pa.DataType] = {
-    "image": _IMAGE,
-    "dialogues": pa.list_(_DIALOGUE),
+    "image": IMAGE_TYPE,
+    "dialogues": pa.list_(DIALOGUE_TYPE),
     "record_id": pa.string(),
     "source": pa.string(),
     "patient_id": pa.string(),
@@ -60,14 +61,18 @@ _LATER_OPTIONS = ("signal", "unreadable")
 _UNREADABLE_STREAM = 4
 
 
-def _features(kind: pa.DataType) -> Any:
+IMAGE_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
+"""First bytes of the two kinds of image files that a data set holds."""
+
+
+def features_of(kind: pa.DataType) -> Any:
     """An Arrow type in the JSON form of `datasets.Features`."""
-    if kind == _IMAGE:
+    if kind == IMAGE_TYPE:
         return {"_type": "Image"}
     if pa.types.is_list(kind):
-        return {"feature": _features(kind.value_type), "_type": "List"}
+        return {"feature": features_of(kind.value_type), "_type": "List"}
     if pa.types.is_struct(kind):
-        return {field.name: _features(field.type) for field in kind}
+        return {field.name: features_of(field.type) for field in kind}
     return {"dtype": str(kind), "_type": "Value"}
 
 
@@ -75,12 +80,12 @@ def schema(options: Options) -> pa.Schema:
     """The Arrow schema of rows; `mask`, `signal` and `unreadable` only where the options ask for them."""
     columns = dict(_COLUMNS)
     if options.mask:
-        columns["mask"] = _IMAGE
+        columns["mask"] = IMAGE_TYPE
     if options.signal:
         columns["signal"] = pa.list_(pa.int16())
     if options.unreadable:
         columns["unreadable"] = pa.string()
-    features = {name: _features(kind) for name, kind in columns.items()}
+    features = {name: features_of(kind) for name, kind in columns.items()}
     return pa.schema(list(columns.items()), metadata={"huggingface": json.dumps({"info": {"features": features}})})
 
 
