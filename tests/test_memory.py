@@ -128,7 +128,8 @@ def test_a_token_budget_bounds_the_batch():
 
 def eleven(targets: str, text_tokens: int) -> memory.Footprint:
     lora = LoraPart(targets=targets, dropout=0.0)
-    r = recipe("random:11b", lora=lora, rows=1, checkpointing=True, dtype="bfloat16", quantization="nf4")
+    part = {"dtype": "bfloat16", "quantization": "nf4", "quantize": "all"}
+    r = recipe("random:11b", lora=lora, rows=1, checkpointing=True, **part)
     return needs(r, text_tokens=text_tokens)
 
 
@@ -259,7 +260,8 @@ def test_a_download_that_does_not_fit_the_disk_is_reported(monkeypatch):
 def test_the_11b_needs_on_a_gpu_what_is_counted(targets):
     pytest.importorskip("bitsandbytes")
     lora = LoraPart(targets=targets, dropout=0.0)
-    r = recipe("random:11b", lora=lora, rows=1, checkpointing=True, dtype="bfloat16", quantization="nf4")
+    part = {"dtype": "bfloat16", "quantization": "nf4", "quantize": "all"}
+    r = recipe("random:11b", lora=lora, rows=1, checkpointing=True, **part)
     inputs = {k: v.cuda() for k, v in batch("random:11b", 1, 30).items()}
     model = trainable_model(r)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])

@@ -159,10 +159,9 @@ def _digitize_light(upright: Image.Image, network: NameNetwork | None) -> Digiti
 
 
 def _edge_share(sheet: FlatSheet, row: Row) -> float:
-    """Share of the row's columns in which its trace is at the picture's edge, or beyond it."""
-    inside = (row.x > row.start) & (row.x < row.end)
-    y = np.where(np.isfinite(row.y), row.y, row.level)
-    px, py = sheet.place(row.x[inside], y[inside])
+    """Share of the row's columns in which its usual level is at the picture's edge, or beyond it; tall waves may be."""
+    x = row.x[(row.x > row.start) & (row.x < row.end)]
+    px, py = sheet.place(x, np.full(x.size, row.level))
     height, width = sheet.picture.shape[1:]
     nearest = np.minimum(np.minimum(px, width - px), np.minimum(py, height - py))
     return float((nearest < _EDGE_MM * sheet.picture_scale).mean()) if nearest.size else 0.0
