@@ -245,6 +245,7 @@ async def _unless_gone(request: Request, work: Awaitable[_Value]) -> _Value:
     finally:
         task.cancel()
         watch.cancel()
+        await asyncio.gather(task, watch, return_exceptions=True)  # an error that came as the client went is no news
 
 
 async def _disconnect(request: Request) -> None:
