@@ -325,6 +325,13 @@ def test_digitize_writes_millivolts_of_every_page(page, tmp_path, capsys):
     )
 
 
+def test_a_record_that_digitize_names_opens_with_wfdb(tmp_path, capsys):
+    np.save(tmp_path / "ECG of 3.4. (1).npy", simulate(3).signal)
+    code, _, _ = run(capsys, "digitize", tmp_path / "ECG of 3.4. (1).npy", tmp_path / "out", "--sampling-rate", "500")
+    (header,) = (tmp_path / "out").glob("*.hea")
+    assert code == 0 and wfdb.rdrecord(str(header.with_suffix(""))).sig_len == 5000
+
+
 def test_digitize_takes_a_waveform_as_it_is(tmp_path, capsys):
     np.save(tmp_path / "w.npy", simulate(1, ["SR"]).signal)
     code, text, _ = run(capsys, "digitize", tmp_path / "w.npy", tmp_path / "out", "--sampling-rate", "500")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -78,7 +79,8 @@ def _named(files: Sequence[Path]) -> list[tuple[Path, str]]:
     """
     stems = Counter(file.stem for file in files)
     names = [file.stem if stems[file.stem] == 1 else file.name.replace(".", "-") for file in files]
-    names = ["stdin" if str(file) == "-" else name for file, name in zip(files, names, strict=True)]
+    # the name of a WFDB record is one word
+    names = ["stdin" if str(file) == "-" else re.sub(r"[^-\w]", "_", n) for file, n in zip(files, names, strict=True)]
     if double := [name for name, count in Counter(names).items() if count > 1]:
         raise InputError(f"{double[0]}: two files of this name; digitize them into two folders")
     return list(zip(files, names, strict=True))
