@@ -24,8 +24,9 @@ _BOTH = (1.3, 2.6)  # ink across two waves side by side, of the usual ink across
 _LEAST_BOTH_MM = 0.8  # height over which they are
 
 
-def separate_rows(ink: InkMap, px_per_mm: float, rows: Sequence[Row]) -> list[InkMap]:
-    """The ink of each row: that of the sheet without what belongs to the rows above and below.
+def separate_rows(ink: InkMap, px_per_mm: float, rows: Sequence[Row]) -> tuple[list[InkMap], list[NDArray[np.bool_]]]:
+    """The ink of each row: that of the sheet without what belongs to the rows above and below; and (columns,) where it
+    was one stroke with theirs.
 
     Args:
         ink: of the sheet.
@@ -33,6 +34,7 @@ def separate_rows(ink: InkMap, px_per_mm: float, rows: Sequence[Row]) -> list[In
         rows: of the sheet, from top to bottom.
     """
     inks = [ink.copy() for _ in rows]
+    common = [np.zeros(ink.shape[1], dtype=np.bool_) for _ in rows]
     levels = [_local_level(row, ink.shape[1], px_per_mm) for row in rows]
     for upper in range(len(rows) - 1):
         top = levels[upper] + _BESIDE_MM * px_per_mm
@@ -45,7 +47,8 @@ def separate_rows(ink: InkMap, px_per_mm: float, rows: Sequence[Row]) -> list[In
             begin, end = (inside.start + place for place in _ends(across[inside], px_per_mm))
             inks[upper][box][end:][stroke[end:]] = 0.0
             inks[upper + 1][box][:begin][stroke[:begin]] = 0.0
-    return inks
+            common[upper][box[1]] = common[upper + 1][box[1]] = True
+    return inks, common
 
 
 def _local_level(row: Row, columns: int, px_per_mm: float) -> Array:

@@ -181,10 +181,13 @@ def refine_rows(ink: InkMap, px_per_mm: float, rows: Sequence[Row], spans: Seque
     """
     plain = _without_marks(ink, px_per_mm, rows, spans)
     apart = row_distance([row.level for row in rows])
-    inks = separate_rows(plain, px_per_mm, rows)
+    inks, common = separate_rows(plain, px_per_mm, rows)
     refined_rows = [
         _refine_row(inks[number], px_per_mm, row, apart, [span for span in spans if span.row == number])
         for number, row in enumerate(rows)
+    ]
+    refined_rows = [
+        replace(row, overlap=row.overlap | strokes.repeat(2)) for row, strokes in zip(refined_rows, common, strict=True)
     ]
     return [_without_other_traces(row, refined_rows, px_per_mm) for row in refined_rows]
 
@@ -204,8 +207,11 @@ def _refine_row(ink: InkMap, px_per_mm: float, row: Row, apart: float, spans: Se
         if not np.isfinite(trace.height).any():
             continue
         inside = slice(2 * begin, 2 * end)
-        y[inside] = (_fit_trace(band, trace, px_per_mm) + top + 0.5) / px_per_mm
-        strength[inside], overlap[inside] = trace.strength.repeat(2), trace.overlap.repeat(2)
+        heights = _fit_trace(band, trace, px_per_mm)
+        y[inside] = (heights + top + 0.5) / px_per_mm
+        nearest = np.clip(np.rint(np.nan_to_num(heights)).astype(np.int64), 0, band.shape[0] - 1)
+        strength[inside] = band[nearest, np.arange(nearest.size) // 2]
+        overlap[inside] = trace.overlap.repeat(2)
     return replace(row, x=(places + 0.5) / px_per_mm, y=y, ink=strength, overlap=overlap)
 
 
