@@ -16,6 +16,7 @@ from PIL import Image
 
 from ecg_vlm.answers import QuestionAnswer
 from ecg_vlm.questions import read_question
+from ecg_vlm.statement_scores import group_of
 from render.delineation import complexes_of
 from render.measurements import steady_rate
 from render.record import HIGH_RATE_HZ, LEADS, EcgRecord
@@ -107,7 +108,8 @@ class StripModel:
         """Rhythm and rate; to every question but those about them, that one lead cannot show more."""
         content = read_question(question)
         text = self.strip.in_words()
-        if content.kind != "rhythm" and content.quantity != "rate_bpm":
+        asks_rhythm = bool(content.codes) and all(group_of(code) == "rhythm" for code in content.codes)
+        if not asks_rhythm and content.kind != "rhythm" and content.quantity != "rate_bpm":
             text = (
                 f"One lead shows rhythm and rate only; infarction, hypertrophy, axis and conduction need all 12. {text}"
             )

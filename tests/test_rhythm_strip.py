@@ -55,5 +55,6 @@ def test_a_strip_is_answered_by_rules_and_says_what_one_lead_cannot_show() -> No
 def test_the_rate_question_is_answered_without_a_lecture() -> None:
     strip = measure_strip("V1", lead_ii(3, "SR"))
     assert strip is not None
+    assert "need all" not in StripModel(strip, "none").answer(None, "Is it atrial fibrillation?").text
     text = StripModel(strip, "none").answer(None, "What is the heart rate?").text
     assert f"{strip.rate_bpm:.0f} beats per minute in lead V1" in text and "need all" not in text
