@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo real nano test check words docs crashes mutants clean
+.PHONY: demo real nano test check words docs crashes mutants licences clean
 
 # torch goes first and alone: with a CPU build at hand the rest then finds it satisfied and pulls no CUDA build.
 .venv/.complete: pyproject.toml constraints.txt
@@ -50,6 +50,10 @@ mutants: .venv/.complete
 	$(BIN)/python benchmarks/mutants.py recipes/packing.py --sample 60 --tests tests/test_packing.py tests/test_batching.py
 	$(BIN)/python benchmarks/mutants.py render/pages --sample 60 --tests tests/test_page.py tests/test_layout.py \
 	    tests/test_geometry.py tests/test_boundaries.py
+
+# Licences of all that an install brings: docs/licences.md; fails where one is unknown or not compatible.
+licences: .venv/.complete
+	$(BIN)/python -m benchmarks.licences
 
 # The API pages from the docstrings, with results and log: site/index.html.
 docs: .venv/.complete

@@ -17,8 +17,15 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 
-def closure(requirements: Iterable[str], own: dict[str, list[str]]) -> dict[str, Distribution]:
-    """Name -> distribution of all that these requirements bring; own: extras of this project, by name."""
+def closure(
+    requirements: Iterable[str], own: dict[str, list[str]], *, is_complete: bool = False
+) -> dict[str, Distribution]:
+    """Name -> distribution of all that these requirements bring.
+
+    Args:
+        own: extras of this project, by name.
+        is_complete: a package that is not installed raises its PackageNotFoundError; otherwise it is left out.
+    """
     packages: dict[str, Distribution] = {}
     expanded: set[tuple[str, frozenset[str]]] = set()
     waiting = [(Requirement(text), frozenset({""})) for text in requirements]
@@ -37,6 +44,8 @@ def closure(requirements: Iterable[str], own: dict[str, list[str]]) -> dict[str,
         try:
             packages[name] = distribution(name)
         except PackageNotFoundError:
+            if is_complete:
+                raise
             print(f"{name}: not installed here, left out", file=sys.stderr)
             continue
         waiting += [(Requirement(text), names) for text in packages[name].requires or ()]
