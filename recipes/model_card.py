@@ -14,6 +14,7 @@ from recipes.run_folder import (
     describe_data,
     describe_training,
     describe_versions,
+    licence_notice,
     recipe_text,
 )
 
@@ -37,6 +38,7 @@ def model_card(recipe: Recipe, facts: RunFacts, proof: dict[str, Any], report: d
         "## How it was tuned\n\n" + describe_training(facts) + f"\n\n```yaml\n{recipe_text(recipe)}```",
         "## How it performs\n\n" + _figures(report),
         "## Export\n\n" + comparison + _proof(proof),
+        *licence_notice(recipe),
         "## Versions\n\n" + describe_versions(facts),
     ]
     return "\n\n".join(parts) + "\n"

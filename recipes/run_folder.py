@@ -338,6 +338,7 @@ def write_run_card(recipe: Recipe, facts: RunFacts, out: Path) -> None:
         "## Data\n\n" + describe_data(recipe, facts),
         "## Training\n\n" + describe_training(facts) + f"\n\n```yaml\n{recipe_text(recipe)}```",
         _LIMITS,
+        *licence_notice(recipe),
         "## Versions\n\n" + describe_versions(facts),
     ]
     (out / _CARD).write_text("\n\n".join(parts) + "\n", encoding="utf-8")
@@ -365,6 +366,7 @@ def card_header(recipe: Recipe, *, is_merged: bool) -> str:
     from recipes.model import on_hub
 
     header = {
+        **({"license": "llama3.2"} if _is_llama(recipe) else {}),
         **({"base_model": recipe.model.base} if on_hub(recipe.model.base) else {}),
         "library_name": "transformers" if is_merged else "peft",
         "pipeline_tag": "image-text-to-text",
@@ -378,6 +380,21 @@ def describe(recipe: Recipe, *, is_merged: bool = False) -> str:
     if recipe.lora is None:
         return f"all weights trained from {'scratch' if recipe.model.from_scratch else base_name(recipe)}"
     return f"a LoRA adapter {'merged into' if is_merged else 'for'} {base_name(recipe)}"
+
+
+def _is_llama(recipe: Recipe) -> bool:
+    return "llama-3.2" in base_name(recipe).lower()
+
+
+def licence_notice(recipe: Recipe) -> list[str]:
+    """What the Llama 3.2 Community License (1.b) asks of a model tuned from its weights; nothing for other bases."""
+    if not _is_llama(recipe):
+        return []
+    return [
+        "## Licence\n\n**Built with Llama.** Llama 3.2 is licensed under the Llama 3.2 Community License, Copyright © "
+        "Meta Platforms, Inc. All Rights Reserved. If you pass this model on, add a copy of that licence and begin the "
+        'model\'s name with "Llama".'
+    ]
 
 
 def base_name(recipe: Recipe) -> str:

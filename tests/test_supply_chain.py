@@ -1,4 +1,4 @@
-"""What is handed out: licences of all that comes along."""
+"""What is handed out: licences of all that comes along, a wheel that anyone can build again."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from benchmarks.licences import licence_of, run_time_licences
+from recipes.config import load_recipe
+from recipes.export import Agreement
+from recipes.model_card import model_card
+from recipes.run_folder import RunFacts, write_run_card
 
 ROOT = Path(__file__).parents[1]
 
@@ -69,3 +73,32 @@ def test_licences_page_lists_what_pyproject_requires() -> None:
     ]
     names = {canonicalize_name(Requirement(text).name) for text in texts} - {"ecg-vlm"}
     assert len(names) > 20 and names <= set(rows)
+
+
+@pytest.mark.parametrize(("name", "is_llama"), [("llama32-11b-paper", True), ("nano", False), ("quickstart", False)])
+def test_cards_of_what_is_tuned_from_llama_carry_its_notice(tmp_path: Path, name: str, is_llama: bool) -> None:
+    recipe = load_recipe(name)
+    numbers = {"pages": 1, "parameters": 1, "trained_parameters": 1, "seconds": 1.0, "steps": 1, "losses": ()}
+    facts = RunFacts(name=name, base=recipe.model.base, base_sha256="", records=(), patients=(), versions={}, **numbers)
+    agreement = Agreement(largest=0.0, same_token=1.0, tokens=1)
+    write_run_card(recipe, facts, tmp_path)
+    notice = (
+        "Llama 3.2 is licensed under the Llama 3.2 Community License, Copyright © Meta Platforms, Inc. All Rights "
+        "Reserved."
+    )
+    cards = (
+        (tmp_path / "README.md").read_text(encoding="utf-8"),
+        model_card(recipe, facts, {"merged": False, "agreement": agreement, "dtype": "bfloat16"}, None),
+    )
+    for card in cards:
+        for part in ("license: llama3.2", "Built with Llama", notice):
+            assert (part in card) == is_llama
+    assert f'"{notice}"' in (ROOT / "NOTICE").read_text(encoding="utf-8")
+
+
+def test_notice_names_the_tables_that_come_from_others() -> None:
+    notice = (ROOT / "NOTICE").read_text(encoding="utf-8")
+    for path in re.findall(r"\b(?:render|recipes|ecg_vlm|docs)/[\w./]+\w", notice):
+        assert (ROOT / path).is_file(), path
+    tables = ("render/statements.csv", "render/simulator/cooccurrence.csv", "recipes/nano/calibration.json")
+    assert all(path in notice for path in (*tables, "render/sources/snomed.csv", "render/sources/mimic_phrases.csv"))
