@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo real nano test check words docs crashes mutants licences clean
+.PHONY: demo real nano test check words docs crashes mutants licences wheel clean
 
 # torch goes first and alone: with a CPU build at hand the rest then finds it satisfied and pulls no CUDA build.
 .venv/.complete: pyproject.toml constraints.txt
@@ -54,6 +54,11 @@ mutants: .venv/.complete
 # Licences of all that an install brings: docs/licences.md; fails where one is unknown or not compatible.
 licences: .venv/.complete
 	$(BIN)/python -m benchmarks.licences
+
+# dist/*.whl with the pinned build tool; the same sources give the same bytes anywhere (tests/test_supply_chain.py).
+wheel: .venv/.complete
+	env -u SOURCE_DATE_EPOCH $(BIN)/python -m hatchling build -t wheel -d dist
+	$(BIN)/python -m pip hash dist/*.whl
 
 # The API pages from the docstrings, with results and log: site/index.html.
 docs: .venv/.complete

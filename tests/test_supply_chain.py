@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
+import zipfile
 from importlib.metadata import Distribution, PathDistribution
 from pathlib import Path
 
@@ -102,3 +107,31 @@ def test_notice_names_the_tables_that_come_from_others() -> None:
         assert (ROOT / path).is_file(), path
     tables = ("render/statements.csv", "render/simulator/cooccurrence.csv", "recipes/nano/calibration.json")
     assert all(path in notice for path in (*tables, "render/sources/snomed.csv", "render/sources/mimic_phrases.csv"))
+
+
+def build_wheel(folder: Path, *, mask: int, seconds: int, zone: str) -> Path:
+    """The wheel of a copy of the sources, whose files have this umask's permissions and this time of change."""
+    folder.mkdir(parents=True)
+    for name in ("pyproject.toml", ".gitignore", "README.md", "LICENSE", "NOTICE"):
+        shutil.copy(ROOT / name, folder)
+    for package in ("ecg_vlm", "render", "recipes", "eval"):
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("*.pyc", "*.nbi", "*.nbc"))
+    for path in folder.rglob("*"):
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
+        os.utime(path, (seconds, seconds))
+    environment = {name: value for name, value in os.environ.items() if name != "SOURCE_DATE_EPOCH"} | {"TZ": zone}
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", "dist"]
+    subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, umask=mask)
+    (wheel,) = (folder / "dist").glob("*.whl")
+    return wheel
+
+
+def test_wheel_is_the_same_from_another_folder_at_another_time(tmp_path: Path) -> None:
+    one = build_wheel(tmp_path / "one", mask=0o022, seconds=1_500_000_000, zone="UTC")
+    other = build_wheel(tmp_path / "a folder" / "of another", mask=0o077, seconds=1_700_000_001, zone="Asia/Tokyo")
+    assert one.read_bytes() == other.read_bytes()
+    with zipfile.ZipFile(one) as archive:
+        names = archive.namelist()
+        assert {item.date_time for item in archive.infolist()} == {(2020, 2, 2, 0, 0, 0)}
+    assert {"recipes/nano/model.safetensors", "render/simulator/cooccurrence.csv"} <= set(names)
+    assert names == list(dict.fromkeys(names)) and any(name.endswith(".dist-info/licenses/NOTICE") for name in names)
