@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo real nano test check words docs crashes mutants licences wheel clean
+.PHONY: demo real nano test check words docs crashes mutants licences wheel sbom audit clean
 
 # torch goes first and alone: with a CPU build at hand the rest then finds it satisfied and pulls no CUDA build.
 .venv/.complete: pyproject.toml constraints.txt
@@ -59,6 +59,23 @@ licences: .venv/.complete
 wheel: .venv/.complete
 	env -u SOURCE_DATE_EPOCH $(BIN)/python -m hatchling build -t wheel -d dist
 	$(BIN)/python -m pip hash dist/*.whl
+
+# Tools that look at the environment from outside, so that they are no part of it.
+.venv/release: constraints.txt
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install -q -c constraints.txt cyclonedx-bom pip-audit
+	touch $@
+
+# The bill of materials of the tested set, without developers' tools: dist/sbom.json (CycloneDX).
+sbom: .venv/.complete .venv/release
+	mkdir -p dist
+	.venv/release/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible -o dist/sbom.json
+	$(BIN)/python -m benchmarks.sbom dist/sbom.json
+
+# Weaknesses of the tested set that are known to the Python Packaging Advisory Database. --strict: a package that the
+# service does not know, or a service that does not answer, is a failure; without it pip-audit calls both clean.
+audit: .venv/release
+	.venv/release/bin/pip-audit --strict --disable-pip --no-deps -r constraints.txt
 
 # The API pages from the docstrings, with results and log: site/index.html.
 docs: .venv/.complete

@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from benchmarks.licences import licence_of, run_time_licences
+from benchmarks.sbom import keep_only
 from recipes.config import load_recipe
 from recipes.export import Agreement
 from recipes.model_card import model_card
@@ -135,3 +136,34 @@ def test_wheel_is_the_same_from_another_folder_at_another_time(tmp_path: Path) -
         assert {item.date_time for item in archive.infolist()} == {(2020, 2, 2, 0, 0, 0)}
     assert {"recipes/nano/model.safetensors", "render/simulator/cooccurrence.csv"} <= set(names)
     assert names == list(dict.fromkeys(names)) and any(name.endswith(".dist-info/licenses/NOTICE") for name in names)
+
+
+def test_bill_of_materials_is_of_what_an_install_brings() -> None:
+    mit = [{"license": {"id": "MIT"}}]
+    bill = {
+        "metadata": {"component": {"bom-ref": "root", "name": "ecg-vlm"}},
+        "components": [
+            {"bom-ref": "Py_Yaml==1", "name": "Py_Yaml"},
+            {"bom-ref": "rich==2", "name": "rich", "licenses": mit},
+            {"bom-ref": "pytest==3", "name": "pytest", "licenses": mit},
+        ],
+        "dependencies": [
+            {"ref": "root", "dependsOn": ["Py_Yaml==1", "pytest==3"]},
+            {"ref": "Py_Yaml==1", "dependsOn": ["rich==2"]},
+            {"ref": "pytest==3", "dependsOn": ["rich==2"]},
+            {"ref": "rich==2"},
+        ],
+    }
+    result = keep_only(bill, {"py-yaml": "ISC", "rich": "ISC"}, "1.2")
+    assert result["metadata"]["component"]["version"] == "1.2"
+    assert [(item["name"], item["licenses"]) for item in result["components"]] == [
+        ("Py_Yaml", [{"expression": "ISC"}]),
+        ("rich", mit),
+    ]
+    assert {item["ref"]: item["dependsOn"] for item in result["dependencies"]} == {
+        "root": ["Py_Yaml==1"],
+        "Py_Yaml==1": ["rich==2"],
+        "rich==2": [],
+    }
+    with pytest.raises(ValueError, match="not in the bill: numpy"):
+        keep_only(bill, {"numpy": "MIT", "rich": "MIT"}, "1.2")
