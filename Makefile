@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo real nano test check words docs crashes mutants licences wheel sbom audit clean
+.PHONY: demo real nano test check words docs crashes mutants licences wheel sbom lock audit clean
 
 # torch goes first and alone: with a CPU build at hand the rest then finds it satisfied and pulls no CUDA build.
 .venv/.complete: pyproject.toml constraints.txt
@@ -63,7 +63,7 @@ wheel: .venv/.complete
 # Tools that look at the environment from outside, so that they are no part of it.
 .venv/release: constraints.txt
 	$(PYTHON) -m venv $@
-	$@/bin/python -m pip install -q -c constraints.txt cyclonedx-bom pip-audit
+	$@/bin/python -m pip install -q -c constraints.txt cyclonedx-bom pip-audit uv
 	touch $@
 
 # The bill of materials of the tested set, without developers' tools: dist/sbom.json (CycloneDX).
@@ -71,6 +71,12 @@ sbom: .venv/.complete .venv/release
 	mkdir -p dist
 	.venv/release/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible -o dist/sbom.json
 	$(BIN)/python -m benchmarks.sbom dist/sbom.json
+
+# The versions of constraints.txt for all extras, with the hashes of every platform's files: pip checks each file of
+# `pip install --require-hashes -r requirements.lock`.
+lock: .venv/release
+	.venv/release/bin/uv --no-config pip compile -q pyproject.toml --extra all -c constraints.txt --generate-hashes \
+	    --no-annotate --universal --python-version 3.11 --custom-compile-command "make lock" -o requirements.lock
 
 # Weaknesses of the tested set that are known to the Python Packaging Advisory Database. --strict: a package that the
 # service does not know, or a service that does not answer, is a failure; without it pip-audit calls both clean.

@@ -138,6 +138,20 @@ def test_wheel_is_the_same_from_another_folder_at_another_time(tmp_path: Path) -
     assert names == list(dict.fromkeys(names)) and any(name.endswith(".dist-info/licenses/NOTICE") for name in names)
 
 
+def test_lock_has_the_tested_versions_with_hashes() -> None:
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    assert "://" not in text, "the lock names a host"
+    blocks = re.findall(r"^([\w.-]+)==(\S+)[^\n]*((?:\n    --hash=sha256:[0-9a-f]{64}(?: \\)?)+)$", text, re.MULTILINE)
+    assert len(blocks) == len(re.findall(r"^\w", text, re.MULTILINE)) > 60, "a package has no hash"
+    versions = {canonicalize_name(name): version for name, version, _ in blocks}
+    constraints = re.findall(
+        r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    pins = {canonicalize_name(name): version for name, version in constraints}
+    packages = run_time_licences(ROOT / "pyproject.toml").keys()
+    assert {name: versions.get(name) for name in packages} == {name: pins.get(name) for name in packages}
+
+
 def test_bill_of_materials_is_of_what_an_install_brings() -> None:
     mit = [{"license": {"id": "MIT"}}]
     bill = {
