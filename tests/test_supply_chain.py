@@ -143,11 +143,11 @@ def test_lock_has_the_tested_versions_with_hashes() -> None:
     assert "://" not in text, "the lock names a host"
     blocks = re.findall(r"^([\w.-]+)==(\S+)[^\n]*((?:\n    --hash=sha256:[0-9a-f]{64}(?: \\)?)+)$", text, re.MULTILINE)
     assert len(blocks) == len(re.findall(r"^\w", text, re.MULTILINE)) > 60, "a package has no hash"
-    versions = {canonicalize_name(name): version for name, version, _ in blocks}
+    versions: dict[str, str] = {canonicalize_name(name): version for name, version, _ in blocks}
     constraints = re.findall(
         r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE
     )
-    pins = {canonicalize_name(name): version for name, version in constraints}
+    pins: dict[str, str] = {canonicalize_name(name): version for name, version in constraints}
     packages = run_time_licences(ROOT / "pyproject.toml").keys()
     assert {name: versions.get(name) for name in packages} == {name: pins.get(name) for name in packages}
 
