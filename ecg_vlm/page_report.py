@@ -60,7 +60,7 @@ class Lead:
 
 
 @dataclass(frozen=True)
-class Answer:
+class AnswerLine:
     """A question with its answer, in the order in which a reader takes them. notes: what the model takes back."""
 
     question: str
@@ -86,7 +86,7 @@ class ReportContent:
     facts: tuple[str, ...]
     refusal_reason: str
     warnings: tuple[str, ...]
-    answers: tuple[Answer, ...]
+    answers: tuple[AnswerLine, ...]
     measurements: tuple[tuple[str, str, str], ...]
     measured_on: str
     leads: tuple[Lead, ...]
@@ -96,10 +96,10 @@ class ReportContent:
     scores_note: str
 
 
-def write_report(file: Path, answers: PageAnswers) -> None:
+def write_page_report(file: Path, answers: PageAnswers) -> None:
     """Write the report about a page, HTML or PDF by the suffix of the file."""
     result = answers.to_json() | {"as_read": data_uri(answers.picture_as_read())}
-    content = report_pdf(result) if file.suffix.lower() == ".pdf" else report_html(result).encode()
+    content = page_report_pdf(result) if file.suffix.lower() == ".pdf" else page_report_html(result).encode()
     with atomic_write(file) as partial:
         partial.write_bytes(content)
 
@@ -111,7 +111,7 @@ def data_uri(image: Image.Image) -> str:
     return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
-def report_html(result: Mapping[str, Any]) -> str:
+def page_report_html(result: Mapping[str, Any]) -> str:
     """The report as one HTML page without scripts and without anything from elsewhere.
 
     Raises:
@@ -127,7 +127,7 @@ def report_html(result: Mapping[str, Any]) -> str:
     return template.render(report=content, picture=picture, caption=CAPTION, disclaimer=DISCLAIMER)
 
 
-def report_pdf(result: Mapping[str, Any]) -> bytes:
+def page_report_pdf(result: Mapping[str, Any]) -> bytes:
     """The report as a PDF of A4 pages.
 
     Raises:
@@ -140,7 +140,7 @@ def report_pdf(result: Mapping[str, Any]) -> bytes:
 
 
 def report_content(result: Mapping[str, Any]) -> ReportContent:
-    """The parts of a result that a report shows. Raises `InputError` as `report_html` does."""
+    """The parts of a result that a report shows. Raises `InputError` as `page_report_html` does."""
     try:
         return ReportContent(
             source=str(result["image"]),
@@ -183,14 +183,14 @@ def _facts(result: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _answer(answer: Mapping[str, Any]) -> Answer:
+def _answer(answer: Mapping[str, Any]) -> AnswerLine:
     notes = []
     if answer["contradicted"]:
         doubts = (f"{STATEMENTS[code].name} {float(p):.2f}" for code, p in answer["contradicted"].items())
         notes.append(f"It says otherwise when asked about each alone; P(present): {', '.join(doubts)}")
     if answer["original"]:
         notes.append(f"Made consistent with the scores; in the model's words: {answer['original']}")
-    return Answer(str(answer["question"]), str(answer["answer"]), tuple(notes))
+    return AnswerLine(str(answer["question"]), str(answer["answer"]), tuple(notes))
 
 
 def _measurements(result: Mapping[str, Any]) -> tuple[tuple[str, str, str], ...]:

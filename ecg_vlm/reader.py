@@ -24,7 +24,7 @@ from ecg_vlm.answers import (
 )
 from ecg_vlm.images import open_image
 from ecg_vlm.questions import Question, read_question
-from ecg_vlm.statement_scores import DAMAGE, StatementScores, calibrate
+from ecg_vlm.statement_scores import DAMAGE, StatementScores, calibrated_scores
 from eval.metrics.calibration import CALIBRATION_FILE, Calibration, read_calibration
 from eval.parser.parse import parse, refusal
 from recipes import inference
@@ -270,7 +270,7 @@ class Reader:
         Calibrated where the model has a calibration.
         """
         values = self.score_many(image if isinstance(image, Prefill) else [image], statements)[0]
-        return calibrate(dict(zip(statements, map(float, values), strict=True)), self.calibration)
+        return calibrated_scores(dict(zip(statements, map(float, values), strict=True)), self.calibration)
 
     def score_many(
         self, images: Sequence[Image.Image] | Prefill, statements: Sequence[str] = tuple(STATEMENTS)

@@ -79,7 +79,7 @@ class StatementScores(Mapping[str, float]):
         return StatementScores({**self.probabilities, **others.probabilities}, self.thresholds, self.calibration)
 
 
-def calibrate(probabilities: Mapping[str, float], calibration: Calibration | None) -> StatementScores:
+def calibrated_scores(probabilities: Mapping[str, float], calibration: Calibration | None) -> StatementScores:
     """The scores of a model by the curves of its calibration; as they are without one."""
     if calibration is None:
         return StatementScores(probabilities)

@@ -26,7 +26,7 @@ from ecg_vlm.cli.answer_text import AnswerPrinter
 from ecg_vlm.cli.ask import images_and_questions
 from ecg_vlm.images import open_page
 from ecg_vlm.page_answers import PageAnswers, answer_page
-from ecg_vlm.page_report import report_html, report_pdf, write_report
+from ecg_vlm.page_report import page_report_html, page_report_pdf, write_page_report
 from ecg_vlm.reader import Reader, open_image
 from ecg_vlm.statement_scores import GROUPS
 from eval.metrics.calibration import Calibration, Curve, write_calibration
@@ -172,12 +172,12 @@ def test_the_json_object_is_of_the_schema(answers, nano, page, tmp_path):
 
 
 def test_a_report_is_one_printable_page_that_loads_and_runs_nothing(answers, tmp_path):
-    write_report(tmp_path / "r.html", answers)
+    write_page_report(tmp_path / "r.html", answers)
     html = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "<script" not in html and "http:" not in html and "https:" not in html and "Not a medical device" in html
     assert html.count('<svg viewBox="0 0 100 10"') == 71 and html.count("data:image/png;base64,") == 1
     assert all(f"<h3>{group}</h3>" in html for group in GROUPS)
-    write_report(tmp_path / "r.pdf", answers)
+    write_page_report(tmp_path / "r.pdf", answers)
     pdf = pypdfium2.PdfDocument(tmp_path / "r.pdf")
     text = " ".join(pdf[0].get_textpage().get_text_range().split())
     assert len(pdf) == 1 and "Not a medical device" in text and "Measured on the digitized leads" in text
@@ -191,11 +191,11 @@ def test_a_report_escapes_whatever_an_object_holds(answers):
     result = answers.to_json()
     result |= {"image": HOSTILE, "model": HOSTILE, "warnings": [HOSTILE], "refusal_reason": HOSTILE}
     result["answers"] = [{"question": HOSTILE, "answer": HOSTILE, "contradicted": {}, "original": HOSTILE}]
-    html = report_html(result)
+    html = page_report_html(result)
     assert "<script" not in html and "<img" not in html and "7*7" in html
     result["image"] = "心電図.png"
-    first_page = pypdfium2.PdfDocument(report_pdf(result))[0].get_textpage().get_text_range()
-    assert first_page.startswith("ECG: □□□.png") and "心電図.png" in report_html(result)
+    first_page = pypdfium2.PdfDocument(page_report_pdf(result))[0].get_textpage().get_text_range()
+    assert first_page.startswith("ECG: □□□.png") and "心電図.png" in page_report_html(result)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_a_report_escapes_whatever_an_object_holds(answers):
 )
 def test_a_report_refuses_what_is_no_result(answers, change):
     with pytest.raises(InputError, match="is no object of ecg-vlm ask"):
-        report_html({**answers.to_json(), **change})
+        page_report_html({**answers.to_json(), **change})
 
 
 def test_batch_goes_on_where_it_ended_and_refuses_another_request(page, tmp_path, capsys, monkeypatch):

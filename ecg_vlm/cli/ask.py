@@ -170,9 +170,9 @@ def _answer(
     if a.show:
         _show(answers, a.show)
     if a.report:
-        from ecg_vlm.page_report import write_report
+        from ecg_vlm.page_report import write_page_report
 
-        write_report(a.report, answers)
+        write_page_report(a.report, answers)
 
 
 def _print_page(reader: Reader, page: InputPage, arguments: argparse.Namespace, several: bool) -> PageAnswers:

@@ -38,7 +38,7 @@ from ecg_vlm.serve.schema import (
 )
 from ecg_vlm.serve.security import Access, Door
 from ecg_vlm.serve.service import Service
-from ecg_vlm.statement_scores import calibrate, group_of
+from ecg_vlm.statement_scores import calibrated_scores, group_of
 from eval.parser.parse import parse
 from render.errors import InputError
 from render.statements import STATEMENTS
@@ -196,7 +196,7 @@ def _state(service: Service, metrics: Metrics) -> APIRouter:
         """The 71 statements, each in its group, with the first model's threshold where its scores are calibrated."""
         model = service.models.get(None)
         calibration = model.calibration if isinstance(model, Reader) else None
-        thresholds = calibrate({}, calibration).thresholds
+        thresholds = calibrated_scores({}, calibration).thresholds
         rows = [
             {"code": s.code, "name": s.name, "group": group_of(s.code), "threshold": thresholds.get(s.code)}
             for s in STATEMENTS.values()

@@ -52,7 +52,7 @@ class Part(_Open):
     image_url: ImageUrl | None = None
 
 
-class Message(_Open):
+class ChatMessage(_Open):
     """One turn of the conversation."""
 
     role: str
@@ -86,7 +86,7 @@ class ChatRequest(_Open):
     """A conversation with an image in it."""
 
     model: str | None = None
-    messages: list[Message] = Field(min_length=1, max_length=_MOST_MESSAGES)
+    messages: list[ChatMessage] = Field(min_length=1, max_length=_MOST_MESSAGES)
     stream: bool = False
     stream_options: StreamOptions | None = None
     n: Literal[1] | None = None
@@ -121,7 +121,7 @@ def ask_request(request: ChatRequest, model: PageModel) -> AskRequest:
     )
 
 
-def _history(messages: Sequence[Message]) -> list[AnswerText]:
+def _history(messages: Sequence[ChatMessage]) -> list[AnswerText]:
     """Questions of the user with the assistant's answers, of those that have both; the last few."""
     turns = [
         AnswerText(question=question.text[:MOST_ANSWER_CHARACTERS], answer=answer.text[:MOST_ANSWER_CHARACTERS])

@@ -11,7 +11,7 @@ from typing import Any
 from ecg_vlm import __version__
 from ecg_vlm.digitized_files import csv_table, wfdb_files
 from ecg_vlm.fhir import diagnostic_report
-from ecg_vlm.page_report import report_html, report_pdf
+from ecg_vlm.page_report import page_report_html, page_report_pdf
 from ecg_vlm.serve.page_files import DigitizedUpload
 from render.record import HIGH_RATE_HZ
 
@@ -21,9 +21,9 @@ _NAME = "ecg"
 def document(result: dict[str, Any], form: str) -> tuple[bytes, str, str]:
     """A result of /v1/ask as "pdf", "html", "fhir" or "json": its bytes, their media type, and the name of a file."""
     if form == "pdf":
-        return report_pdf(result), "application/pdf", f"{_NAME}.pdf"
+        return page_report_pdf(result), "application/pdf", f"{_NAME}.pdf"
     if form == "html":
-        return report_html(result).encode(), "text/html; charset=utf-8", f"{_NAME}.html"
+        return page_report_html(result).encode(), "text/html; charset=utf-8", f"{_NAME}.html"
     if form == "fhir":
         return _json(diagnostic_report(result)), "application/fhir+json", f"{_NAME}-fhir.json"
     return _json(result), "application/json", f"{_NAME}.json"

@@ -131,7 +131,7 @@ class ExportRequest(Strict):
     format: Literal["pdf", "html", "fhir", "json"]
 
 
-class Answer(BaseModel):
+class AnswerObject(BaseModel):
     """The answer to one question."""
 
     model_config = ConfigDict(extra="allow")
@@ -172,7 +172,7 @@ class Result(BaseModel):
     measured_on: _Text
     st_elevation_mv: _Measurements
     warnings: Annotated[list[_Text], Field(max_length=MOST_ANSWERS)]
-    answers: list[Answer] = Field(max_length=MOST_ANSWERS)
+    answers: list[AnswerObject] = Field(max_length=MOST_ANSWERS)
     scores: _Scores
     calibrated: bool = False
     thresholds: _Scores | None = None
