@@ -16,6 +16,7 @@ EXTRA = "eval"
 EXAMPLES = """\
   ecg-vlm evaluate runs/mine --compare nano --data pages/test --controls --out report
   ecg-vlm evaluate scores.csv chatbot.jsonl --labels ptbxl:ptb-xl --folds 10 --out theirs
+  ecg-vlm evaluate nano --task ecgqa:ecgqa/ptbxl/template/test --data pages/test --out qa
   ecg-vlm evaluate --from report --out again --table latex > table.tex"""
 
 
@@ -30,6 +31,12 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--data", help="data set folder made by ecg-vlm render")
     parser.add_argument(
         "--labels", default="", metavar="SOURCE", help="labels for files, without pages: ptbxl:DIR, wfdb:DIR ..."
+    )
+    parser.add_argument(
+        "--task",
+        default="",
+        metavar="TEST",
+        help="the questions of a published test instead: ecgqa:PATH (JSON or folder), ecgbench:FILE.json",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the report")
     parser.add_argument(
@@ -74,6 +81,9 @@ def run(arguments: argparse.Namespace) -> None:
         raise InputError("evaluate: name a model, or with --from the folder of an earlier evaluation")
     if a.labels and (a.data or a.previous):
         raise InputError("evaluate: --labels goes with files alone, without --data and --from")
+    if a.task:
+        _run_test(a, systems)
+        return
     with waiting("reading the data set"):
         from ecg_vlm import evaluation
         from ecg_vlm.pages import load_pages, records_for
@@ -117,3 +127,22 @@ def run(arguments: argparse.Namespace) -> None:
     note = f"{report.records:,} records: {report.dataset}."
     print(table_text(report_tables(report), a.table, note) if a.table else text_table(report))
     print(f"\nreport: {a.out / 'report.html'}", file=sys.stderr if a.table else sys.stdout)
+
+
+def _run_test(a: argparse.Namespace, systems: list[str]) -> None:
+    """Judge systems on a published test, and print its table."""
+    for option in ("labels", "previous", "controls", "controls_source", "calibration", "figures", "table", "resume"):
+        if getattr(a, option):
+            name = {"previous": "from"}.get(option, option.replace("_", "-"))
+            raise InputError(f"evaluate: --{name} does not go with --task")
+    with waiting("reading the test"):
+        from ecg_vlm.pages import load_pages
+        from ecg_vlm.question_tests import judge_on_questions, result_text
+
+        pages = load_pages(a.data, a.folds) if a.data else None
+    with progress_bar("questions") as show:
+        result = judge_on_questions(
+            a.task, systems, a.out, pages=pages, limit=a.limit, force=a.force, loading=loading(a), show=show
+        )
+    print(result_text(result))
+    print(f"\nscores: {a.out / 'test.json'}")

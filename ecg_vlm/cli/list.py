@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 from ecg_vlm.cli.arguments import Parser
 
-HELP = "layouts, styles, tasks, forms, statements, recipes, baselines: what there is"
+HELP = "layouts, styles, tasks, forms, statements, recipes, baselines, tasks of lm-evaluation-harness: what there is"
 DESCRIPTION = "Print the words that other commands take, one a line."
 EXAMPLES = """\
   ecg-vlm list recipes
@@ -93,6 +93,12 @@ def _baselines() -> dict[str, str]:
     return {name: f"{s.epochs} epochs, {s.optimizer}, {s.schedule}" for name, s in BENCHMARK.items()}
 
 
+def _harness() -> dict[str, str]:
+    from importlib.resources import files
+
+    return {str(files("ecg_vlm") / "harness"): ""}  # the path alone, for --include_path "$(ecg-vlm list harness)"
+
+
 _LISTS: Mapping[str, Callable[[], dict[str, str]]] = {
     "layouts": _layouts,
     "styles": _styles,
@@ -101,4 +107,5 @@ _LISTS: Mapping[str, Callable[[], dict[str, str]]] = {
     "statements": _statements,
     "recipes": _recipes,
     "baselines": _baselines,
+    "harness": _harness,
 }
