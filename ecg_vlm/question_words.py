@@ -136,11 +136,10 @@ SHORT_SLIPS = {"hart": "heart", "hearth": "heart", "wats": "what", "wat": "what"
 """Slips in words of four letters or fewer, and those that another word is as near to."""
 
 _MARKS = {
-    "de": (GERMAN - _words("die in a es on"))
-    | GERMAN_REPORT
-    | _words("lagetyp ich ins muss soll wann warum wer kann mein mich"),
+    "de": (GERMAN | GERMAN_REPORT | _words("lagetyp ich ins muss soll wann warum wer kann mein mich"))
+    - _words("die in a es on or"),
     "es": (SPANISH - _words("es y a un la")) | _words("ritmo frecuencia eje hallazgo diagnostico infarto"),
-    "fr": (FRENCH - _words("a patient trace on y un es sign signe la tu de"))
+    "fr": (FRENCH - _words("a patient trace on y un es sign signe la tu de t"))
     | _words("rythme frequence axe infarctus"),
 }
 _GERMAN_PARTS = ("vorhof", "infarkt", "schenkelblock", "rhythmus", "sinusr", "herz", "befund", "hebung", "senkung",

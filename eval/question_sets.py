@@ -22,6 +22,7 @@ import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -64,6 +65,7 @@ _CODES_OF_LABEL = {
     "PAC": {"PAC"}, "PVC": {"PVC"}, "STD": {"STD_"}, "STE": {"STE_"}, "SB": {"SBRAD"}, "ST": {"STACH"},
     **{name: {c for c in STATEMENTS if name in task_labels([c], "superdiagnostic")} for name in _SUPERCLASSES},
 }  # fmt: skip
+_LONGEST_ANSWER = 20_000
 _DENIAL = re.compile(r"\b(?:no|not|without|neither|nor|absent|negative for)\W+(?:\w+\W+){0,3}$", re.I)
 
 
@@ -192,8 +194,9 @@ def picked_options(question: Question, answer: str) -> Picks:
 
     A closed question: by yes or no. Lettered options: the letters. Other options: those that the answer has in their
     own words, of two places that overlap the longer; without any, those whose statement the parser reads. What is
-    denied is not picked.
+    denied is not picked. The first 20,000 characters are read, as by `eval.parser.parse.parse`.
     """
+    answer = answer[:_LONGEST_ANSWER]
     if refusal(answer):
         return frozenset()
     if question.group in _LETTERS:
@@ -223,16 +226,25 @@ def _lower(names: Picks) -> Picks:
     return frozenset(name.lower() for name in names)
 
 
-def _codes(option: str) -> set[str]:
-    return {*parse(option).present}
+@cache
+def _codes(option: str) -> frozenset[str]:
+    return frozenset(parse(option).present)
 
 
-def _verbatim(options: Sequence[str], answer: str) -> list[str]:
+def _verbatim(options: tuple[str, ...], answer: str) -> list[str]:
     """The options that stand in an answer as whole words, each place counted for the longest one, and not denied."""
-    names = sorted(options, key=len, reverse=True)
-    words = re.compile(r"(?<![\w-])(?:" + "|".join(f"({re.escape(name)})" for name in names) + r")(?![\w-])", re.I)
-    places = words.finditer(answer)
-    return [names[(m.lastindex or 1) - 1] for m in places if not _DENIAL.search(answer, 0, m.start())]
+    words, names = _pattern(options)
+    return [
+        names[m[0].lower()]
+        for m in words.finditer(answer)
+        if not _DENIAL.search(answer[max(0, m.start() - 80) : m.start()])
+    ]
+
+
+@cache
+def _pattern(options: tuple[str, ...]) -> tuple[re.Pattern[str], dict[str, str]]:
+    longest_first = "|".join(map(re.escape, sorted(options, key=len, reverse=True)))
+    return re.compile(rf"(?<![\w-])(?:{longest_first})(?![\w-])", re.I), {option.lower(): option for option in options}
 
 
 def _picked_labels(labels: Sequence[str], answer: str) -> Picks:
@@ -242,7 +254,7 @@ def _picked_labels(labels: Sequence[str], answer: str) -> Picks:
         label
         for label in labels
         for m in re.finditer(rf"(?<![\w-]){re.escape(label)}(?=\s*(?:[(,;.:*\n]|and\b|$))", answer)
-        if not _DENIAL.search(answer, 0, m.start())
+        if not _DENIAL.search(answer[max(0, m.start() - 80) : m.start()])
     }
     statements = {label for label in labels if not _CODES_OF_LABEL[label].isdisjoint(parsed.present)}
     return frozenset(letters | statements)

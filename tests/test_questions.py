@@ -298,6 +298,20 @@ def _trained_wordings() -> list[tuple[str, str]]:
     return pairs
 
 
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("Which rhythm does this ECG show, sinus rhythm or atrial fibrillation?", "en"),
+        ("Is there evidence of non-diagnostic T abnormalities on this ECG?", "en"),
+        ("What form does this ECG show in lead V1?", "en"),
+        ("Liegt Vorhofflimmern oder Sinusrhythmus vor?", "de"),
+        ("Y a-t-il une fibrillation auriculaire?", "fr"),
+    ],
+)
+def test_english_words_that_look_foreign_do_not_change_the_language(text: str, language: str) -> None:
+    assert read_question(text).language == language
+
+
 def test_numbers_are_asked_for_where_yes_or_no_would_mislead() -> None:
     wordings = {
         "How wide is the QRS?": "What is the QRS duration?",

@@ -16,7 +16,6 @@ EXTRA = "eval"
 EXAMPLES = """\
   ecg-vlm evaluate runs/mine --compare nano --data pages/test --controls --out report
   ecg-vlm evaluate scores.csv chatbot.jsonl --labels ptbxl:ptb-xl --folds 10 --out theirs
-  ecg-vlm evaluate nano --task ecgqa:ecgqa/ptbxl/template/test --data pages/test --out qa
   ecg-vlm evaluate --from report --out again --table latex > table.tex"""
 
 
