@@ -103,8 +103,8 @@ def result_text(result: TaskResult) -> str:
     for name, groups in result.systems.items():
         lines.append(f"{name} on {result.test}")
         for scores in groups:
-            figures = {"exact match": scores.exact_match, "unread": scores.unread, "refused": scores.refused}
-            cells = [f"{what} {100 * value:.1f}" for what, value in (figures | scores.published).items()]
+            figures = {"exact match": scores.exact_match, "unread": scores.unread_rate, "refused": scores.refusal_rate}
+            cells = [f"{what} {100 * value:.1f}" for what, value in (figures | scores.official).items()]
             lines.append(f"  {scores.group} ({scores.kind}), {scores.answers:,} answers: {', '.join(cells)}")
     return "\n".join([*lines, *result.notes])
 

@@ -108,9 +108,9 @@ class GroupScores:
     Attributes:
         answers: questions that have an answer; the scores rest on these.
         exact_match: share of answers whose options, as our parser reads them, are the true ones.
-        unread: share of answers in which our parser reads no option.
-        refused: share of answers that refuse the picture.
-        published: the scores of the test's own program, by name.
+        unread_rate: share of answers in which our parser reads no option.
+        refusal_rate: share of answers that refuse the picture.
+        official: the scores of the test's own program, by name.
     """
 
     group: str
@@ -118,9 +118,9 @@ class GroupScores:
     questions: int
     answers: int
     exact_match: float
-    unread: float
-    refused: float
-    published: dict[str, float]
+    unread_rate: float
+    refusal_rate: float
+    official: dict[str, float]
 
 
 def read_questions(spec: str) -> list[Question]:
@@ -169,20 +169,20 @@ def score_answers(questions: Sequence[Question], answers: Mapping[str, str]) -> 
 
 
 def _group_scores(group: Sequence[Question], answers: Mapping[str, str]) -> GroupScores | None:
-    first, answered = group[0], [question for question in group if question.id in answers]
-    if not answered:
+    first, batch = group[0], [question for question in group if question.id in answers]
+    if not batch:
         return None
-    texts = [answers[question.id] for question in answered]
-    picks = [picked_options(question, text) for question, text in zip(answered, texts, strict=True)]
+    texts = [answers[question.id] for question in batch]
+    picks = [picked_options(question, text) for question, text in zip(batch, texts, strict=True)]
     return GroupScores(
         group=first.group,
         kind=first.kind if len({question.kind for question in group}) == 1 else "mixed",
         questions=len(group),
-        answers=len(answered),
-        exact_match=_mean([_lower(p) == _lower(q.answer) for p, q in zip(picks, answered, strict=True)]),
-        unread=_mean([not p for p in picks]),
-        refused=_mean([bool(refusal(text)) for text in texts]),
-        published=_published_scoring(first)(answered, texts),
+        answers=len(batch),
+        exact_match=_mean([_lower(p) == _lower(q.answer) for p, q in zip(picks, batch, strict=True)]),
+        unread_rate=_mean([not p for p in picks]),
+        refusal_rate=_mean([bool(refusal(text)) for text in texts]),
+        official=_official_scoring(first)(batch, texts),
     )
 
 
@@ -209,12 +209,12 @@ def picked_options(question: Question, answer: str) -> Picks:
         return frozenset(filter(None, [{True: "yes", False: "no", None: unsure}[verdict]])) if answer.strip() else _NONE
     if question.group in _LABELS:
         return _picked_labels(question.options, answer)
-    parsed = parse(answer)
-    denied = {*parsed.absent, *parsed.uncertain}
+    content = parse(answer)
+    negations = {*content.absent, *content.uncertain}
     verbatim = _verbatim(question.options, answer)
-    if picks := {option for option in verbatim if not denied.intersection(_codes(option))}:
+    if picks := {option for option in verbatim if not negations.intersection(_codes(option))}:
         return frozenset(picks)
-    picks = {option for option in question.options if _codes(option) and _codes(option) <= {*parsed.present}}
+    picks = {option for option in question.options if _codes(option) and _codes(option) <= {*content.present}}
     none = "none" in _lower(frozenset(question.options)) and re.search(r"\b(?:none|no|neither)\b", answer, re.I)
     return frozenset(picks) or (frozenset({"none"}) if none else _NONE)
 
@@ -233,6 +233,8 @@ def _codes(option: str) -> frozenset[str]:
 
 def _verbatim(options: tuple[str, ...], answer: str) -> list[str]:
     """The options that stand in an answer as whole words, each place counted for the longest one, and not denied."""
+    if not options:
+        return []
     words, names = _pattern(options)
     return [
         names[m[0].lower()]
@@ -249,14 +251,14 @@ def _pattern(options: tuple[str, ...]) -> tuple[re.Pattern[str], dict[str, str]]
 
 def _picked_labels(labels: Sequence[str], answer: str) -> Picks:
     """Labels by their letters before punctuation or the end ("ST, AF", not "ST depression"), or by statement."""
-    parsed = parse(answer)
+    content = parse(answer)
     letters = {
         label
         for label in labels
         for m in re.finditer(rf"(?<![\w-]){re.escape(label)}(?=\s*(?:[(,;.:*\n]|and\b|$))", answer)
         if not _DENIAL.search(answer[max(0, m.start() - 80) : m.start()])
     }
-    statements = {label for label in labels if not _CODES_OF_LABEL[label].isdisjoint(parsed.present)}
+    statements = {label for label in labels if not _CODES_OF_LABEL[label].isdisjoint(content.present)}
     return frozenset(letters | statements)
 
 
@@ -271,7 +273,7 @@ def _normality(answer: str) -> Picks:
 _Scoring = Callable[[Sequence[Question], Sequence[str]], dict[str, float]]
 
 
-def _published_scoring(question: Question) -> _Scoring:
+def _official_scoring(question: Question) -> _Scoring:
     if question.group in _LABELS:
         return _ecgbench_labels
     if question.group in _LETTERS:
@@ -370,11 +372,11 @@ def _ecgqa(path: Path) -> Iterator[Question]:
             kind = _ECGQA_KINDS.get(group.rpartition("-")[2])
             if kind is None:
                 raise InputError(f"{where}: question_type is {group!r:.60}; expected ...-verify, -choose or -query")
-            if template not in classes:
+            if not isinstance(template, int) or template not in classes:
                 raise InputError(f"{where}: template_id {template!r:.20} is not in {_TEMPLATES}")
             attributes = _texts(item, "attribute", where) if kind == "choice" and item.get("attribute") else ()
             yield Question(
-                id=id_text(item.get("sample_id")),
+                id=_id(item, ("sample_id",), where),
                 kind=kind,
                 group=group,
                 text=_text(item, "question", where),
@@ -418,18 +420,28 @@ def _ecgbench(path: Path) -> Iterator[Question]:
         question, values = (_values(turn, where) for turn in turns[:2])
         text = "".join(question).replace("<image>", "").strip()
         options, answer = _options_and_answer(subset, text, values)
-        key = first_of(item, ("No", "id") if subset == "mmmu-ecg" else ("id",))
-        image = item.get("image")
+        if subset == _OPTIONS and "Options:" not in text:
+            raise InputError(f"{where}: the question has no list behind Options:")
         yield Question(
-            id=id_text(key),
+            id=_id(item, ("No", "id") if subset == "mmmu-ecg" else ("id",), where),
             kind=_ecgbench_kind(subset, options),
             group=subset,
             text=text,
             options=options,
             classes=options,
             answer=answer,
-            image=str(path.parent / "images" / image) if isinstance(image, str) else "",
+            image=_image(path, item, where),
         )
+
+
+def _image(file: Path, item: Mapping[str, Any], where: str) -> str:
+    """The path of a question's image in `images/` beside the file; "" where it has none."""
+    if item.get("image") is None:
+        return ""
+    image = Path(_text(item, "image", where))
+    if image.is_absolute() or ".." in image.parts:
+        raise InputError(f"{where}: image {str(image)!r:.60} must be a path within images/")
+    return str(file.parent / "images" / image)
 
 
 def _values(turn: Mapping[str, Any], where: str) -> tuple[str, ...]:
@@ -452,8 +464,8 @@ def _options_and_answer(subset: str, text: str, values: Sequence[str]) -> tuple[
         normality = subset == "code15-test" and value in _NORMALITY
         labels = _LABELS[subset]
         return (_NORMALITY, frozenset({value})) if normality else (labels, frozenset(substring_labels(value, labels)))
-    listed = text.rpartition("Options:")[2].replace(INSTRUCTION, "")
-    return tuple(filter(None, (option.strip() for option in listed.split(",")))), frozenset(values)
+    option_list = text.rpartition("Options:")[2].replace(INSTRUCTION, "")
+    return tuple(filter(None, (option.strip() for option in option_list.split(",")))), frozenset(values)
 
 
 def _items(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -468,6 +480,13 @@ def _items(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         if not isinstance(item, dict):
             raise InputError(f"{where}: needs a JSON object, not {type(item).__name__}")
         yield where, item
+
+
+def _id(item: Mapping[str, Any], names: tuple[str, ...], where: str) -> str:
+    value = first_of(item, names)
+    if value is None:
+        raise InputError(f"{where}: no {names[-1]}")
+    return id_text(value)
 
 
 def _text(item: Mapping[str, Any], name: str, where: str) -> str:

@@ -5,6 +5,7 @@ import json
 import math
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -80,9 +81,9 @@ def test_the_true_answers_score_one_with_us_and_the_published_program_misses_lea
     questions = read_questions(f"ecgqa:{ecgqa}")
     scores = score_answers(questions, {q.id: ", ".join(sorted(q.answer)) for q in questions})
     by_group = {s.group: s for s in scores}
-    assert [s.exact_match for s in scores] == [1.0] * 4 and [s.unread for s in scores] == [0.0] * 4
-    assert by_group["single-verify"].published == {"ECG-QA exact match": 0.5}  # "not sure" is read as "no"
-    assert by_group["single-query"].published == {"ECG-QA exact match": 2 / 3}  # "lead I" in an answer in lower case
+    assert [s.exact_match for s in scores] == [1.0] * 4 and [s.unread_rate for s in scores] == [0.0] * 4
+    assert by_group["single-verify"].official == {"ECG-QA exact match": 0.5}  # "not sure" is read as "no"
+    assert by_group["single-query"].official == {"ECG-QA exact match": 2 / 3}  # "lead I" in an answer in lower case
 
 
 def question(options, kind="open", group="single-query", text="?"):
@@ -116,25 +117,25 @@ def test_ecgbench_labels_letters_and_options(tmp_path):
     (scores,) = score_answers(read_questions(f"ecgbench:{labels}"), answers)
     assert scores.exact_match == 1.0 and scores.kind == "open"
     # By letters anywhere: NORM is in ABNORMAL, MI in "No MI", and CD nowhere: F1 of 2/3, 2/3 and 0.
-    assert scores.published["ECGBench macro F1"] == pytest.approx(4 / 9)
-    assert scores.published["ECGBench AUC"] == pytest.approx(0.5)
+    assert scores.official["ECGBench macro F1"] == pytest.approx(4 / 9)
+    assert scores.official["ECGBench AUC"] == pytest.approx(0.5)
 
     letters = ecgbench(tmp_path, "csn-test-no-cot", [(n, "Which?\nA. AFIB\nB. SR\nC. PVC", "B. SR") for n in "12"])
     (scores,) = score_answers(read_questions(f"ecgbench:{letters}"), {"1": "(B)", "2": "B. SR"})
     assert (scores.kind, scores.exact_match) == ("choice", 1.0)
     guess = random.Random(42).choice("ABCDEFGH")  # "(B)" is not read there
-    assert scores.published["ECGBench accuracy"] == (1 + (guess == "B")) / 2
+    assert scores.official["ECGBench accuracy"] == (1 + (guess == "B")) / 2
 
     text = "Is it? Options: yes, no\n\nOnly answer based on the given Options without any explanation."
     options = ecgbench(tmp_path, "ecgqa-test", [("1", ["<image>\n", text], ["yes"]), ("2", text, ["no"])])
     (scores,) = score_answers(read_questions(f"ecgbench:{options}"), {"1": "Yes", "2": "It is not normal: no"})
-    assert (scores.kind, scores.exact_match, scores.published) == ("closed", 1.0, {"ECGBench accuracy": 1.0})
+    assert (scores.kind, scores.exact_match, scores.official) == ("closed", 1.0, {"ECGBench accuracy": 1.0})
 
     normality = ecgbench(tmp_path, "code15-test", [("1", "?", "NORM"), ("2", "?", "1dAVb(1st degree av block)")])
     (scores,) = score_answers(
         read_questions(f"ecgbench:{normality}"), {"1": "A normal ECG", "2": "1dAVb; ST depression"}
     )
-    assert (scores.kind, scores.exact_match) == ("mixed", 1.0) and not math.isnan(scores.published["ECGBench AUC"])
+    assert (scores.kind, scores.exact_match) == ("mixed", 1.0) and not math.isnan(scores.official["ECGBench AUC"])
 
 
 def test_evaluate_judges_files_of_answers(ecgqa, tmp_path, capsys):
@@ -143,9 +144,9 @@ def test_evaluate_judges_files_of_answers(ecgqa, tmp_path, capsys):
     (tmp_path / "b.csv").write_text("id,answer\n0,no\n")
     command = ["evaluate", f"{tmp_path / 'a.jsonl'}", f"{tmp_path / 'b.csv'}", "--task", f"ecgqa:{ecgqa}"]
     assert main([*command, "--out", f"{tmp_path / 'out'}"]) == 0
-    printed = capsys.readouterr().out
-    assert "single-choose (choice), 1 answers: exact match 100.0" in printed and "ECG-QA exact match" in printed
-    assert "b: 1 of 7 questions are answered" in printed
+    output = capsys.readouterr().out
+    assert "single-choose (choice), 1 answers: exact match 100.0" in output and "ECG-QA exact match" in output
+    assert "b: 1 of 7 questions are answered" in output
     systems = json.loads((tmp_path / "out/test.json").read_text())["systems"]
     assert systems["b"][0]["exact_match"] == 0 and systems["a"][0]["questions"] == 2
 
@@ -205,10 +206,10 @@ def test_the_task_file_of_the_harness_names_functions_that_judge(capsys):
 
     def function(loader, node):
         module, _, name = loader.construct_scalar(node).rpartition(".")
-        spec = importlib.util.spec_from_file_location("task_functions", folder / f"{module}.py")
-        loaded = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(loaded)
-        return getattr(loaded, name)
+        spec: Any = importlib.util.spec_from_file_location("task_functions", folder / f"{module}.py")
+        functions = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(functions)
+        return getattr(functions, name)
 
     class Loader(yaml.SafeLoader):
         pass
@@ -224,4 +225,4 @@ def test_the_task_file_of_the_harness_names_functions_that_judge(capsys):
     assert metrics["statement_f1"]([r["statement_f1"] for r in results]) > 0.8
     assert metrics["superclass_f1"]([(truth, ()) for truth, _ in (r["superclass_f1"] for r in results)]) == 0
     refusal = task["process_results"](docs[0], ["I'm sorry, but I can't interpret medical images."])
-    assert (refusal["refused"], refusal["unread"], metrics["refused"]) == (1.0, 1.0, "mean")
+    assert (refusal["refusal_rate"], refusal["unread_rate"], metrics["refusal_rate"]) == (1.0, 1.0, "mean")

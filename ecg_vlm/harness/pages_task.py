@@ -41,8 +41,8 @@ def process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str,
     return {
         "statement_f1": codes,
         "superclass_f1": codes,
-        "unread": float(not answer.findings),
-        "refused": float(bool(refusal(results[0]))),
+        "unread_rate": float(not answer.findings),
+        "refusal_rate": float(bool(refusal(results[0]))),
     }
 
 
