@@ -41,8 +41,9 @@ Kind = Literal["closed", "choice", "open"]
 Picks = frozenset[str]
 
 SCHEMES = ("ecgqa", "ecgbench")
-ID_FIELDS = ("question_id", "sample_id", "id")
-"""Names of the field of an answer that names its question, in the order of preference."""
+ID_FIELDS = ("sample_id", "question_id", "id")
+"""Names of the field of an answer that names its question, in the order of preference: many samples of ECG-QA have one
+question_id."""
 INSTRUCTION = "Only answer based on the given Options without any explanation."
 """The end of a question with options; of ECG-QA's experiments with language models (llm_modeling.py)."""
 

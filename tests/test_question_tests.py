@@ -139,7 +139,7 @@ def test_ecgbench_labels_letters_and_options(tmp_path):
 
 
 def test_evaluate_judges_files_of_answers(ecgqa, tmp_path, capsys):
-    rows = [{"question_id": s["sample_id"], "text": s["answer"][0]} for s in SAMPLES[:4]]
+    rows = [{"question_id": 7, "sample_id": s["sample_id"], "text": s["answer"][0]} for s in SAMPLES[:4]]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (tmp_path / "b.csv").write_text("id,answer\n0,no\n")
     command = ["evaluate", f"{tmp_path / 'a.jsonl'}", f"{tmp_path / 'b.csv'}", "--task", f"ecgqa:{ecgqa}"]
