@@ -67,7 +67,15 @@ _CODES_OF_LABEL = {
     **{name: {c for c in STATEMENTS if name in task_labels([c], "superdiagnostic")} for name in _SUPERCLASSES},
 }  # fmt: skip
 _LONGEST_ANSWER = 20_000
-_DENIAL = re.compile(r"\b(?:no|not|without|neither|nor|absent|negative for)\W+(?:\w+\W+){0,3}$", re.I)
+_CLAUSE_GAP = r"[^\w.;:\n]+"
+_DENIAL = re.compile(
+    rf"\b(?:no|not|without|neither|nor|absent|negative for){_CLAUSE_GAP}(?:\w+{_CLAUSE_GAP}){{0,3}}$", re.I
+)
+_DOUBT = re.compile(
+    r"\b(?:not sure|unsure|uncertain|unclear|equivocal|borderline|possibl[ey]|perhaps|maybe|may|might|could|cannot|"
+    r"can't)\b",
+    re.I,
+)
 
 
 @dataclass(frozen=True)
@@ -205,9 +213,7 @@ def picked_options(question: Question, answer: str) -> Picks:
     if question.options == _NORMALITY:
         return _normality(answer)
     if question.kind == "closed" and "yes" in question.options:
-        verdict = parse_yes_no(answer)
-        unsure = "not sure" if "not sure" in question.options else ""
-        return frozenset(filter(None, [{True: "yes", False: "no", None: unsure}[verdict]])) if answer.strip() else _NONE
+        return _yes_or_no(question.options, answer)
     if question.group in _LABELS:
         return _picked_labels(question.options, answer)
     content = parse(answer)
@@ -227,21 +233,30 @@ def _lower(names: Picks) -> Picks:
     return frozenset(name.lower() for name in names)
 
 
+def _yes_or_no(options: Sequence[str], answer: str) -> Picks:
+    verdict = parse_yes_no(answer)
+    if verdict is None:
+        return frozenset({"not sure"}) if "not sure" in options and _DOUBT.search(answer) else _NONE
+    return frozenset({"yes" if verdict else "no"})
+
+
 @cache
 def _codes(option: str) -> frozenset[str]:
     return frozenset(parse(option).present)
 
 
 def _verbatim(options: tuple[str, ...], answer: str) -> list[str]:
-    """The options that stand in an answer as whole words, each place counted for the longest one, and not denied."""
+    """The options that stand in an answer as whole words, each place counted for the longest one. Those that are no
+    statement, about which the parser cannot say so, are left out where a denial is before them in their clause."""
     if not options:
         return []
     words, names = _pattern(options)
-    return [
-        names[m[0].lower()]
-        for m in words.finditer(answer)
-        if not _DENIAL.search(answer[max(0, m.start() - 80) : m.start()])
-    ]
+    places = [(names[m[0].lower()], m.start()) for m in words.finditer(answer)]
+    return [name for name, start in places if _codes(name) or not _is_denied(answer, start)]
+
+
+def _is_denied(answer: str, start: int) -> bool:
+    return bool(_DENIAL.search(answer[max(0, start - 80) : start]))
 
 
 @cache
@@ -257,7 +272,7 @@ def _picked_labels(labels: Sequence[str], answer: str) -> Picks:
         label
         for label in labels
         for m in re.finditer(rf"(?<![\w-]){re.escape(label)}(?=\s*(?:[(,;.:*\n]|and\b|$))", answer)
-        if not _DENIAL.search(answer[max(0, m.start() - 80) : m.start()])
+        if not _is_denied(answer, m.start())
     }
     statements = {label for label in labels if not _CODES_OF_LABEL[label].isdisjoint(content.present)}
     return frozenset(letters | statements)
@@ -295,8 +310,8 @@ def _ecgqa_exact_match(questions: Sequence[Question], answers: Sequence[str]) ->
 
 
 def _ecgbench_labels(questions: Sequence[Question], answers: Sequence[str]) -> dict[str, float]:
-    """Labels anywhere in the answer, "MI" in "no MI" too; means over the classes that occur in the truth. What ECGBench
-    calls AUC is that of 0/1 decisions, so balanced accuracy."""
+    """Labels anywhere in the answer, "MI" in "no MI" too; means over the classes that some record has
+    and some has not. What ECGBench calls AUC is that of 0/1 decisions, so balanced accuracy."""
     group = questions[0].group
     classes = sorted({label for question in questions for label in question.answer})
     decisions = [_substrings(group, answer) for answer in answers]

@@ -95,6 +95,9 @@ def question(options, kind="open", group="single-query", text="?"):
     [
         (RHYTHMS, "There is no atrial flutter; this is AF.", {"atrial fibrillation"}),
         (RHYTHMS, "Sinus tachycardia at 120/min.", {"sinus tachycardia"}),
+        (RHYTHMS, "No atrial flutter, sinus rhythm.", {"sinus rhythm"}),
+        (RHYTHMS, "Atrial flutter is not seen. Atrial fibrillation.", {"atrial fibrillation"}),
+        (LEADS, "Not in lead I. Lead III shows it.", {"lead III"}),
         (RHYTHMS, "None of the given options.", {"none"}),
         (RHYTHMS, "I'm sorry, but I can't interpret medical images.", set()),
         (LEADS, "Lead II and lead III, but not lead I.", {"lead II", "lead III"}),
@@ -109,6 +112,7 @@ def test_options_in_words(options, answer, picks):
 @pytest.mark.parametrize(("answer", "pick"), [("No evidence of it.", "no"), ("Yes.", "yes"), ("Possibly.", "not sure")])
 def test_closed_questions(answer, pick):
     assert picked_options(question(TEMPLATES[1], kind="closed"), answer) == {pick}
+    assert not picked_options(question(TEMPLATES[1], kind="closed"), "The patient is 54 years old.")
 
 
 def test_ecgbench_labels_letters_and_options(tmp_path):
