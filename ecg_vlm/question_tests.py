@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ecg_vlm.images import open_image
 from ecg_vlm.pages import Pages
 from ecg_vlm.provenance import RESULT_FILES, contamination, system_names, versions
-from eval.question_sets import GroupScores, Question, read_answers, read_questions, score_answers
+from eval.question_sets import BenchmarkQuestion, GroupScores, answers_by_question, read_questions, score_answers
 from render.errors import InputError
 from render.io import atomic_write, exclusive, require_empty, write_json
 
@@ -70,7 +70,7 @@ def judge_on_questions(
     with exclusive(out):
         for place, (system, name) in enumerate(names.items()):
             if system.endswith(RESULT_FILES):
-                answers = read_answers(system)
+                answers = answers_by_question(system)
             else:
                 images = _page_images(questions, pages)
                 notes += [contamination(system, pages.labelled_records(), force)] if pages else []
@@ -115,7 +115,7 @@ def _load(model: str, loading: Mapping[str, Any] | None) -> Reader:
     return Reader.load(model, **loading or {})
 
 
-def _page_images(questions: Sequence[Question], pages: Pages | None) -> dict[str, Callable[[], Image.Image]]:
+def _page_images(questions: Sequence[BenchmarkQuestion], pages: Pages | None) -> dict[str, Callable[[], Image.Image]]:
     """Record id or path -> its picture, of the questions about one page that is at hand."""
     rows = {record_id: row for row, record_id in enumerate(pages.record_ids)} if pages else {}
     images: dict[str, Callable[[], Image.Image]] = {}
@@ -131,14 +131,14 @@ def _page_images(questions: Sequence[Question], pages: Pages | None) -> dict[str
     return images
 
 
-def _page_of(question: Question) -> str:
+def _page_of(question: BenchmarkQuestion) -> str:
     """The page that a question is about; "" for a comparison of two."""
     return question.image or (question.record_ids[0] if len(question.record_ids) == 1 else "")
 
 
 def _ask(
     reader: Reader,
-    questions: Sequence[Question],
+    questions: Sequence[BenchmarkQuestion],
     images: Mapping[str, Callable[[], Image.Image]],
     name: str,
     show: _Show,
@@ -157,14 +157,14 @@ def _ask(
     return answers
 
 
-def _by_page(questions: Sequence[Question]) -> Iterator[tuple[str, list[Question]]]:
-    groups: dict[str, list[Question]] = {}
+def _by_page(questions: Sequence[BenchmarkQuestion]) -> Iterator[tuple[str, list[BenchmarkQuestion]]]:
+    groups: dict[str, list[BenchmarkQuestion]] = {}
     for question in questions:
         groups.setdefault(_page_of(question), []).append(question)
     yield from groups.items()
 
 
-def _write_answers(file: Path, questions: Sequence[Question], answers: Mapping[str, str]) -> None:
+def _write_answers(file: Path, questions: Sequence[BenchmarkQuestion], answers: Mapping[str, str]) -> None:
     with atomic_write(file) as path, path.open("w", encoding="utf-8") as stream:
         for question in questions:
             if question.id in answers:

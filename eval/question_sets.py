@@ -37,7 +37,7 @@ from render.errors import InputError
 from render.statements import STATEMENTS, task_labels
 from render.suggest import did_you_mean
 
-Kind = Literal["closed", "choice", "open"]
+QuestionKind = Literal["closed", "choice", "open"]
 Picks = frozenset[str]
 
 SCHEMES = ("ecgqa", "ecgbench")
@@ -48,7 +48,7 @@ INSTRUCTION = "Only answer based on the given Options without any explanation."
 """The end of a question with options; of ECG-QA's experiments with language models (llm_modeling.py)."""
 
 _TEMPLATES = "answers_for_each_template.csv"
-_ECGQA_KINDS: dict[str, Kind] = {"verify": "closed", "choose": "choice", "query": "open"}
+_ECGQA_KINDS: dict[str, QuestionKind] = {"verify": "closed", "choose": "choice", "query": "open"}
 _LABELS = {
     "ptb-test": ("NORM", "MI", "STTC", "CD", "HYP"),
     "cpsc-test": ("NORM", "AF", "I-AVB", "LBBB", "RBBB", "PAC", "PVC", "STD", "STE"),
@@ -79,7 +79,7 @@ _DOUBT = re.compile(
 
 
 @dataclass(frozen=True)
-class Question:
+class BenchmarkQuestion:
     """One question of a published file.
 
     Attributes:
@@ -93,7 +93,7 @@ class Question:
     """
 
     id: str
-    kind: Kind
+    kind: QuestionKind
     group: str
     text: str
     options: tuple[str, ...]
@@ -123,7 +123,7 @@ class GroupScores:
     """
 
     group: str
-    kind: Kind | Literal["mixed"]
+    kind: QuestionKind | Literal["mixed"]
     questions: int
     answers: int
     exact_match: float
@@ -132,7 +132,7 @@ class GroupScores:
     official: dict[str, float]
 
 
-def read_questions(spec: str) -> list[Question]:
+def read_questions(spec: str) -> list[BenchmarkQuestion]:
     """The questions of `ecgqa:PATH` (a JSON file or a folder of them) or `ecgbench:FILE.json`, in their order.
 
     Raises:
@@ -152,7 +152,7 @@ def read_questions(spec: str) -> list[Question]:
     return list({question.id: question for question in questions}.values())
 
 
-def read_answers(file: str) -> dict[str, str]:
+def answers_by_question(file: str) -> dict[str, str]:
     """Question id -> answer, of a file of answers (`eval.answer_files.answer_rows`) with a field of `ID_FIELDS`.
 
     Raises:
@@ -169,15 +169,15 @@ def read_answers(file: str) -> dict[str, str]:
     return answers
 
 
-def score_answers(questions: Sequence[Question], answers: Mapping[str, str]) -> list[GroupScores]:
+def score_answers(questions: Sequence[BenchmarkQuestion], answers: Mapping[str, str]) -> list[GroupScores]:
     """Scores of every group that has an answer, in the order of the questions."""
-    groups: dict[str, list[Question]] = {}
+    groups: dict[str, list[BenchmarkQuestion]] = {}
     for question in questions:
         groups.setdefault(question.group, []).append(question)
     return [scores for group in groups.values() if (scores := _group_scores(group, answers))]
 
 
-def _group_scores(group: Sequence[Question], answers: Mapping[str, str]) -> GroupScores | None:
+def _group_scores(group: Sequence[BenchmarkQuestion], answers: Mapping[str, str]) -> GroupScores | None:
     first, batch = group[0], [question for question in group if question.id in answers]
     if not batch:
         return None
@@ -198,7 +198,7 @@ def _group_scores(group: Sequence[Question], answers: Mapping[str, str]) -> Grou
 # Our reading
 
 
-def picked_options(question: Question, answer: str) -> Picks:
+def picked_options(question: BenchmarkQuestion, answer: str) -> Picks:
     """The options that an answer picks, empty where none is read.
 
     A closed question: by yes or no. Lettered options: the letters. Other options: those that the answer has in their
@@ -286,10 +286,10 @@ def _normality(answer: str) -> Picks:
 
 # The published scoring
 
-_Scoring = Callable[[Sequence[Question], Sequence[str]], dict[str, float]]
+_Scoring = Callable[[Sequence[BenchmarkQuestion], Sequence[str]], dict[str, float]]
 
 
-def _official_scoring(question: Question) -> _Scoring:
+def _official_scoring(question: BenchmarkQuestion) -> _Scoring:
     if question.group in _LABELS:
         return _ecgbench_labels
     if question.group in _LETTERS:
@@ -297,7 +297,7 @@ def _official_scoring(question: Question) -> _Scoring:
     return _ecgbench_options if question.group == _OPTIONS else _ecgqa_exact_match
 
 
-def _ecgqa_exact_match(questions: Sequence[Question], answers: Sequence[str]) -> dict[str, float]:
+def _ecgqa_exact_match(questions: Sequence[BenchmarkQuestion], answers: Sequence[str]) -> dict[str, float]:
     """The options of the template anywhere in the answer in lower case, left to right, the first that fits, against
     the true ones (llm_modeling.py). "not sure" is read as "no" there, and a lead with its capital is never matched."""
     matches = []
@@ -309,7 +309,7 @@ def _ecgqa_exact_match(questions: Sequence[Question], answers: Sequence[str]) ->
     return {"ECG-QA exact match": _mean(matches)}
 
 
-def _ecgbench_labels(questions: Sequence[Question], answers: Sequence[str]) -> dict[str, float]:
+def _ecgbench_labels(questions: Sequence[BenchmarkQuestion], answers: Sequence[str]) -> dict[str, float]:
     """Labels anywhere in the answer, "MI" in "no MI" too; means over the classes that some record has
     and some has not. What ECGBench calls AUC is that of 0/1 decisions, so balanced accuracy."""
     group = questions[0].group
@@ -337,7 +337,7 @@ def _substrings(group: str, answer: str) -> Picks:
     return frozenset(filter(None, [normality, *substring_labels(answer, _LABELS[group])]))
 
 
-def _ecgbench_letters(questions: Sequence[Question], answers: Sequence[str]) -> dict[str, float]:
+def _ecgbench_letters(questions: Sequence[BenchmarkQuestion], answers: Sequence[str]) -> dict[str, float]:
     """Accuracy of the letter; one that is not read is guessed, with the seed of their program."""
     guesses = random.Random(42)
     letters = _LETTERS[questions[0].group]
@@ -363,7 +363,7 @@ def _ecgbench_letter(answer: str) -> str:
     return next((letter for letter in letters if letter in rest), "") if word else ""
 
 
-def _ecgbench_options(questions: Sequence[Question], answers: Sequence[str]) -> dict[str, float]:
+def _ecgbench_options(questions: Sequence[BenchmarkQuestion], answers: Sequence[str]) -> dict[str, float]:
     """Accuracy of the set of options that occur anywhere in the answer in lower case."""
     matches = [
         {option for option in question.options if option in answer.lower()} == question.answer
@@ -379,7 +379,7 @@ def _mean(values: Sequence[bool]) -> float:
 # Files
 
 
-def _ecgqa(path: Path) -> Iterator[Question]:
+def _ecgqa(path: Path) -> Iterator[BenchmarkQuestion]:
     files = sorted(path.glob("*.json")) if path.is_dir() else [path]
     classes = _template_classes(path)
     for file in files:
@@ -391,7 +391,7 @@ def _ecgqa(path: Path) -> Iterator[Question]:
             if not isinstance(template, int) or template not in classes:
                 raise InputError(f"{where}: template_id {template!r:.20} is not in {_TEMPLATES}")
             attributes = _texts(item, "attribute", where) if kind == "choice" and item.get("attribute") else ()
-            yield Question(
+            yield BenchmarkQuestion(
                 id=_id(item, ("sample_id",), where),
                 kind=kind,
                 group=group,
@@ -419,7 +419,7 @@ def _template_classes(path: Path) -> dict[Any, tuple[str, ...]]:
         raise InputError(f"{table}: needs the columns template_id and classes, a list ({error})") from error
 
 
-def _ecgbench(path: Path) -> Iterator[Question]:
+def _ecgbench(path: Path) -> Iterator[BenchmarkQuestion]:
     subset = path.stem
     if subset in _JUDGED_BY_A_MODEL:
         raise InputError(
@@ -438,7 +438,7 @@ def _ecgbench(path: Path) -> Iterator[Question]:
         options, answer = _options_and_answer(subset, text, values)
         if subset == _OPTIONS and "Options:" not in text:
             raise InputError(f"{where}: the question has no list behind Options:")
-        yield Question(
+        yield BenchmarkQuestion(
             id=_id(item, ("No", "id") if subset == "mmmu-ecg" else ("id",), where),
             kind=_ecgbench_kind(subset, options),
             group=subset,
@@ -465,7 +465,7 @@ def _values(turn: Mapping[str, Any], where: str) -> tuple[str, ...]:
     return (text,) if isinstance(text := turn.get("value"), str) else _texts(turn, "value", where)
 
 
-def _ecgbench_kind(subset: str, options: Sequence[str]) -> Kind:
+def _ecgbench_kind(subset: str, options: Sequence[str]) -> QuestionKind:
     if subset in _LETTERS:
         return "choice"
     return "closed" if {*options} in ({"yes", "no"}, {"yes", "no", "not sure"}, {*_NORMALITY}) else "open"

@@ -14,7 +14,7 @@ from PIL import Image
 import ecg_vlm.harness
 from ecg_vlm.cli import main
 from ecg_vlm.question_tests import judge_on_questions
-from eval.question_sets import Question, picked_options, read_answers, read_questions, score_answers
+from eval.question_sets import BenchmarkQuestion, answers_by_question, picked_options, read_questions, score_answers
 from render.errors import InputError
 
 RHYTHMS = ("atrial fibrillation", "atrial flutter", "none", "sinus rhythm", "sinus tachycardia")
@@ -87,7 +87,7 @@ def test_the_true_answers_score_one_with_us_and_the_published_program_misses_lea
 
 
 def question(options, kind="open", group="single-query", text="?"):
-    return Question("0", kind, group, text, options, options, frozenset(), ("1",))
+    return BenchmarkQuestion("0", kind, group, text, options, options, frozenset(), ("1",))
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_a_model_answers_about_the_pages_that_are_there(tmp_path, monkeypatch):
 
     monkeypatch.setattr("ecg_vlm.question_tests._load", lambda model, loading: Model())
     result = judge_on_questions(f"ecgbench:{file}", ["some/model"], tmp_path / "out")
-    assert read_answers(str(tmp_path / "out/answers-1.jsonl")) == {"1": "NORM (64, 64) Which?"}
+    assert answers_by_question(str(tmp_path / "out/answers-1.jsonl")) == {"1": "NORM (64, 64) Which?"}
     assert result.systems["model"][0].answers == 1 and "1 of 2 questions" in result.notes[0]
     (tmp_path / "images/1.png").unlink()
     with pytest.raises(InputError, match="no page for any question"):
