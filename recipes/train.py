@@ -301,9 +301,7 @@ def training_pages(data: DataPart, *, reading: bool = False, cache_folder: Path 
     for folder, rows in folders.items():
         if reading and "signal" not in rows.column_names:
             raise InputError(f"{folder}: train.reading needs the records' signals; render the pages with --signal")
-    columns = set.intersection(*(set(rows.column_names) for rows in folders.values()))
-    parts = [rows.select_columns([name for name in rows.column_names if name in columns]) for rows in folders.values()]
-    pages = concatenate_datasets(parts) if len(parts) > 1 else next(iter(folders.values()))
+    pages = concatenate_datasets(list(folders.values()))  # what only some have is None for the others
     if data.folds:
         folds = set(parse_folds(data.folds))
         pages = pages.filter(lambda fold: fold in folds, input_columns="fold", desc="choosing folds")
