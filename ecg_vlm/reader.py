@@ -46,6 +46,7 @@ from recipes.quiet import quiet_libraries
 from recipes.run_folder import read_run
 from render.dialogues.wording import closed_question
 from render.errors import InputError
+from render.io import user_path
 from render.statements import STATEMENTS
 
 if TYPE_CHECKING:
@@ -316,5 +317,5 @@ def _first_base(base: str) -> str:
     """The base of a run whose own base is the folder of another run, however often; else `base` itself."""
     from recipes.config import load_recipe
 
-    recipe = Path(base).expanduser() / "recipe.yaml"
+    recipe = user_path(base) / "recipe.yaml"
     return _first_base(load_recipe(recipe).model.base) if base != NANO and recipe.is_file() else base

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 import torch
 
 from render.errors import InputError, is_memory_full
-from render.io import read_json_object
+from render.io import read_json_object, user_path
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -135,7 +135,7 @@ def as_folder(base: str) -> Path | None:
     if base == NANO:
         return nano_path()
     if base.startswith((".", "/", "~")) or Path(base).exists():
-        return Path(base).expanduser()
+        return user_path(base)
     return None
 
 

@@ -65,7 +65,7 @@ from recipes.vision_tower import keep_inkiest_patches
 from recipes.waveform_heads import HEADS, IN_MODEL, Reading, split_targets, targets
 from render.dataset.parquet import is_dataset, open_dataset
 from render.errors import InputError, WorkFailed, is_memory_full
-from render.io import apply_umask, exclusive, temporary_folder, write_json
+from render.io import apply_umask, exclusive, temporary_folder, user_path, write_json
 from render.sources.registry import parse_folds
 
 __all__ = ["Progress", "RunInterrupted", "Validate", "finetune", "training_pages"]
@@ -320,7 +320,7 @@ def training_pages(data: DataPart, *, reading: bool = False, cache_folder: Path 
 
 def _open_pages(name: str, cache_folder: Path | None) -> Any:
     """A folder made by `ecg-vlm render`, or rows in another form."""
-    if is_dataset(name) or not (name.startswith("hf://") or Path(name).expanduser().exists()):
+    if is_dataset(name) or not (name.startswith("hf://") or user_path(name).exists()):
         return open_dataset(name, cache_folder)
     from render.dataset.other_rows import open_rows
 

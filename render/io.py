@@ -36,6 +36,11 @@ _PARTIAL = re.compile(r"\..{1,40}\.ecg-vlm-[a-z0-9_]{8}(\.[^.]{0,9})?", re.DOTAL
 """Names of temporary files and folders, see `_partial_name`."""
 
 
+def user_path(text: str) -> Path:
+    """The path that a person wrote, with the home folder for ~; as it stands where there is no such user."""
+    return Path(os.path.expanduser(text))  # Path.expanduser raises for a user that does not exist
+
+
 def read_json_object(path: Path, mend: str) -> dict[str, Any]:
     """The JSON object in a file. Raises `InputError` that names the file and ends with `mend` when there is none."""
     try:

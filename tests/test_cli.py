@@ -325,6 +325,11 @@ def test_digitize_writes_millivolts_of_every_page(page, tmp_path, capsys):
     )
 
 
+def test_the_home_of_a_user_who_does_not_exist_is_a_missing_folder(tmp_path, capsys):
+    for source in ("~nobody-here/x", "ptbxl:~nobody-here/x", "pictures:~nobody-here/x"):
+        assert "~nobody-here/x" in refused(capsys, "render", source, tmp_path / "out")
+
+
 def test_a_record_that_digitize_names_opens_with_wfdb(tmp_path, capsys):
     np.save(tmp_path / "ECG of 3.4. (1).npy", simulate(3).signal)
     code, _, _ = run(capsys, "digitize", tmp_path / "ECG of 3.4. (1).npy", tmp_path / "out", "--sampling-rate", "500")

@@ -220,6 +220,7 @@ def _open_pictures(a: argparse.Namespace, kind: str, path: str) -> PictureSource
     """The pictures that the arguments name. Raises `InputError` for options that only records have."""
     from ecg_vlm.pictures.llava_file import LlavaPictures
     from ecg_vlm.pictures.picture_table import PictureTable
+    from render.io import user_path
 
     for name, default in _RECORD_OPTIONS.items():
         if getattr(a, name) != default:
@@ -231,10 +232,10 @@ def _open_pictures(a: argparse.Namespace, kind: str, path: str) -> PictureSource
     if kind == "llava":
         if a.folds is not None:
             raise InputError("--folds: LLaVA files have no folds; leave --folds out")
-        return LlavaPictures(Path(path).expanduser(), a.images, limit=a.limit, lenient=a.lenient)
+        return LlavaPictures(user_path(path), a.images, limit=a.limit, lenient=a.lenient)
     if a.images is not None:
         raise InputError("--images: the pictures of pictures:DIR lie beside their table; leave --images out")
-    return PictureTable(Path(path).expanduser(), a.folds, limit=a.limit, lenient=a.lenient)
+    return PictureTable(user_path(path), a.folds, limit=a.limit, lenient=a.lenient)
 
 
 def _render_all(a: argparse.Namespace, source: Source, options: Options) -> None:

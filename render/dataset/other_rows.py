@@ -19,7 +19,7 @@ from render.dataset.json_stream import samples_in
 from render.dataset.llava import conversation_turns, guess_form, guess_task, sample_record_id
 from render.dataset.rows import IMAGE_STARTS, Options, schema
 from render.errors import InputError
-from render.io import atomic_write, file_digest, text_digest
+from render.io import atomic_write, file_digest, text_digest, user_path
 
 if TYPE_CHECKING:
     import datasets
@@ -193,7 +193,7 @@ def rows_digest(name: str) -> str:
     """Of the files of such data, or of a hub data set's name."""
     if name.startswith(HUB):
         return text_digest(name)
-    path = Path(name).expanduser()
+    path = user_path(name)
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     return text_digest(*((p.name, file_digest(p)) for p in files))
 
@@ -201,7 +201,7 @@ def rows_digest(name: str) -> str:
 def _open(name: str, cache_folder: Path) -> _LlavaFile | _TrlRows:
     import datasets
 
-    path = Path(name).expanduser()
+    path = user_path(name)
     if (path / "llava.json").is_file():
         path = path / "llava.json"
     if path.is_file() and path.suffix == ".json":

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from render.errors import InputError
-from render.io import text_digest
+from render.io import text_digest, user_path
 from render.record import EcgRecord, RecordLabels
 from render.sources.mimic import MimicIvEcg
 from render.sources.ptbxl import PtbXl
@@ -142,7 +142,7 @@ def _real_source(spec: str, folds: Collection[int] | None, sampling_rate: float 
     if spec.endswith(".hea"):
         _refuse_folds(spec, folds)
         return WfdbFolder(spec)
-    path = Path(spec).expanduser()
+    path = user_path(spec)
     if path.is_file() or path.suffix.lower() in WAVEFORM_SUFFIXES:
         _refuse_folds(spec, folds)
         if path.with_suffix(".hea").is_file() and path.suffix.lower() == ".dat":
@@ -154,7 +154,7 @@ def _real_source(spec: str, folds: Collection[int] | None, sampling_rate: float 
 def _folder(word: str, rest: str) -> Path:
     if not rest:
         raise InputError(f"source {word}: the folder is missing; write {word}:DIR")
-    return Path(rest).expanduser()
+    return user_path(rest)
 
 
 def _refuse_folds(spec: str, folds: Collection[int] | None) -> None:
