@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,15 @@ from render.errors import InputError
 from render.io import require_same_request
 
 _START = b'{"schema_version": '
+
+
+def request_of(
+    model: str, questions: Sequence[str], *, scores: bool = False, as_is: bool = False, max_new_tokens: int = 128
+) -> dict[str, Any]:
+    """What the answers about a page depend on besides the page."""
+    return {
+        "model": model, "questions": list(questions), "scores": scores, "as_is": as_is, "max_new_tokens": max_new_tokens
+    }  # fmt: skip
 
 
 class AnswerFile:

@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 from PIL import Image
 
 from ecg_vlm import __version__
+from ecg_vlm.answer_file import request_of
 from ecg_vlm.images import InputPage
 from ecg_vlm.page_reading import PageReading, read_page
 from ecg_vlm.reader import QuestionAnswer
@@ -137,15 +138,6 @@ def encode_page(model: PageModel, reading: PageReading, *, max_new_tokens: int =
 def model_for(model: Model, reading: PageReading, *, as_is: bool = False) -> Model | StripModel:
     """What answers about a page: the model, or for one lead alone, which no model was trained on, rules."""
     return StripModel(reading.strip, model.name) if reading.strip and not as_is else model
-
-
-def request_of(
-    model: str, questions: Sequence[str], *, scores: bool = False, as_is: bool = False, max_new_tokens: int = 128
-) -> dict[str, Any]:
-    """What the answers about a page depend on besides the page."""
-    return {
-        "model": model, "questions": list(questions), "scores": scores, "as_is": as_is, "max_new_tokens": max_new_tokens
-    }  # fmt: skip
 
 
 def answer_page(

@@ -96,11 +96,9 @@ def strip_of(page: DigitizedPage) -> RhythmStrip:
     """
     (lead,) = page.leads
     strip = None
-    if lead.quality >= _LEAST_QUALITY:
-        present = np.flatnonzero(np.isfinite(lead.millivolts))
-        whole = np.interp(np.arange(present[0], present[-1] + 1), present, lead.millivolts[present])
-        if present.size >= _STRIP_LEAST_SHARE * whole.size:
-            strip = measure_strip(lead.lead, whole)
+    whole = lead.bridged
+    if lead.quality >= _LEAST_QUALITY and np.isfinite(lead.millivolts).sum() >= _STRIP_LEAST_SHARE * whole.size:
+        strip = measure_strip(lead.lead, whole)
     if strip is None:
         raise InputError("one row of traces in which no heartbeat can be measured; the whole page is needed")
     return strip

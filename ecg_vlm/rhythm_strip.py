@@ -17,11 +17,10 @@ from PIL import Image
 from ecg_vlm.answers import QuestionAnswer
 from ecg_vlm.questions import read_question
 from ecg_vlm.statement_scores import group_of
-from render.delineation import complexes_of
+from render.delineation import complexes_of_lead
 from render.measurements import steady_rate
-from render.record import HIGH_RATE_HZ, LEADS, EcgRecord
+from render.record import HIGH_RATE_HZ
 
-_FEWEST_BEATS = 4
 _IRREGULAR = 0.08
 """Median difference of two successive RR intervals, of the median RR, from which they are called irregular. On lead II
 of 700 records of PTB-XL (folds 7 and 8) 37 of 42 with atrial fibrillation are above it and show no P, 33 of 658 others.
@@ -66,9 +65,8 @@ def measure_strip(lead: str, millivolts: NDArray[np.floating]) -> RhythmStrip | 
     Args:
         millivolts: (n,) at `HIGH_RATE_HZ`, without gaps.
     """
-    signal = np.repeat(np.asarray(millivolts, dtype=np.float32)[None], len(LEADS), axis=0)
-    complexes = complexes_of(EcgRecord("", signal, float(HIGH_RATE_HZ), "picture"))
-    if complexes.beat is None or len(complexes.middles) < _FEWEST_BEATS:
+    complexes = complexes_of_lead(millivolts)
+    if complexes.beat is None:
         return None
     rr = np.diff(complexes.middles) / HIGH_RATE_HZ
     rate = steady_rate((complexes.middles / HIGH_RATE_HZ).tolist()) or 60.0 / float(np.mean(rr))

@@ -30,7 +30,7 @@ from render.delineation_kernels import (
     tops,
     without_wander,
 )
-from render.record import HIGH_RATE_HZ, EcgRecord, resample
+from render.record import HIGH_RATE_HZ, LEADS, EcgRecord, resample
 
 _Array = NDArray[np.float64]
 _Samples = NDArray[np.float32]
@@ -183,6 +183,12 @@ def complexes_of(record: EcgRecord) -> Complexes:
     mv, smooth, slopes = without_wander(signal)
     middles = align_to_template(slopes, beats(signal, HIGH_RATE_HZ))
     return Complexes(mv, smooth, middles, *_median_beat(mv, smooth, middles))
+
+
+def complexes_of_lead(millivolts: NDArray[np.floating]) -> Complexes:
+    """As `complexes_of`, of one lead (n,) mV at `HIGH_RATE_HZ`, which stands for all twelve."""
+    signal = np.repeat(np.asarray(millivolts, dtype=np.float32)[None], len(LEADS), axis=0)
+    return complexes_of(EcgRecord("", signal, float(HIGH_RATE_HZ), ""))
 
 
 def _median_beat(

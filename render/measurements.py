@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from render.delineation import Delineation, MedianBeat, beats, complexes_of, delineate
+from render.delineation import Delineation, MedianBeat, beats, complexes_of, complexes_of_lead, delineate
 from render.record import HIGH_RATE_HZ, LEADS, EcgRecord, resample
 
 __all__ = [
@@ -88,7 +88,7 @@ def measure_page(record: EcgRecord) -> dict[str, float]:
     shares = np.isfinite(signal).mean(axis=1)
     if shares.max() < _STRIP_SHARE:
         return _measure_each_part(signal)
-    strip = complexes_of(EcgRecord("", _same_leads(signal[[int(shares.argmax())]]), float(HIGH_RATE_HZ), ""))
+    strip = complexes_of_lead(signal[int(shares.argmax())])
     rate = steady_rate((strip.middles / HIGH_RATE_HZ).tolist())
     values = {} if rate is None else {"rate_bpm": rate}
     if strip.beat is None:

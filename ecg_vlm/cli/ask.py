@@ -127,11 +127,16 @@ def _open_results(arguments: argparse.Namespace) -> AnswerFile | None:
 
 
 def _request(arguments: argparse.Namespace) -> dict[str, Any]:
+    from ecg_vlm.answer_file import request_of
+
     a = arguments
-    return {
-        "model": a.model, "questions": _or_open_question(a.questions), "scores": a.statements or bool(a.report),
-        "as_is": a.as_is, "max_new_tokens": a.max_new_tokens,
-    }  # fmt: skip
+    return request_of(
+        a.model,
+        _or_open_question(a.questions),
+        scores=a.statements or bool(a.report),
+        as_is=a.as_is,
+        max_new_tokens=a.max_new_tokens,
+    )
 
 
 def _or_open_question(questions: list[str]) -> list[str]:
@@ -161,10 +166,11 @@ def _answer(
     a = arguments
     if results is not None or a.json:
         answers = answer_page(reader, page, **_request_options(a))
+        result = answers.to_json()
         if results is not None:
-            results.append(answers.to_json())
+            results.append(result)
         if a.json:
-            print(json.dumps(answers.to_json()), flush=True)
+            print(json.dumps(result), flush=True)
     else:
         answers = _print_page(reader, page, a, several)
     if a.show:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from ecg_vlm.page_answers import PageAnswers, PageModel, answer_page, request_of
+from ecg_vlm.answer_file import request_of
+from ecg_vlm.page_answers import PageAnswers, PageModel, answer_page
 from ecg_vlm.reader import QuestionAnswer
 from ecg_vlm.serve.errors import InvalidRequestError, TooLargeError
 from ecg_vlm.serve.jobs import Job

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import find_objects, label, maximum_filter1d, median_filter, uniform_filter1d
 
 from recipes.digitizer.picture import Array
-from recipes.digitizer.traces import InkMap, Row
+from recipes.digitizer.traces import STROKE_INK, InkMap, Row, runs
 
-_INK = 0.35  # of full ink: enough for a stroke
 _BESIDE_MM = 1.5  # from a row's level to where strokes are told apart
 _LEVEL_MM = 30.0  # of the row, over which the median of its heights is its level there
 _LETTER_MM = 2.5  # from the widest place of letters that touch a stroke to their ends
@@ -74,7 +73,7 @@ def _bridges(ink: InkMap, top: Array, bottom: Array) -> list[tuple[tuple[slice, 
     if first >= last:
         return []
     height = np.arange(first, last)[:, None]
-    between = (ink[first:last] > _INK) & (height >= top) & (height < bottom)
+    between = (ink[first:last] > STROKE_INK) & (height >= top) & (height < bottom)
     labels, _ = label(between, np.ones((3, 3)))
     bridges = []
     for number, box in enumerate(find_objects(labels), start=1):
@@ -101,8 +100,7 @@ def _ends(across: NDArray[np.floating], px_per_mm: float) -> tuple[int, int]:
     reach = 2 * round(_LETTER_MM * px_per_mm) + 1
     letters = maximum_filter1d((smooth > _BOTH[1] * usual).astype(np.int8), reach) > 0
     both = (smooth > _BOTH[0] * usual) & ~letters
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], (both | letters).astype(np.int8), [0]])))
-    stretches = [start + np.flatnonzero(both[start:stop]) for start, stop in zip(edges[::2], edges[1::2], strict=True)]
+    stretches = [start + np.flatnonzero(both[start:stop]) for start, stop in runs(both | letters)]
     longest = max(stretches, key=len, default=np.zeros(0, dtype=np.int64))
     if longest.size > _LEAST_BOTH_MM * px_per_mm:
         return int(longest[0]), int(longest[-1]) + 1

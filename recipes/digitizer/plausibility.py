@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
 from recipes.digitizer.result import DigitizedLead, DigitizedPage
-from render.delineation import complexes_of
-from render.record import HIGH_RATE_HZ, LEADS, EcgRecord
+from render.delineation import complexes_of_lead
+from render.record import HIGH_RATE_HZ
 
 _SMOOTH_S = 0.03  # of the steepness; a QRS complex is 0.08 to 0.12 s long
 _LEAST_SAMPLES = HIGH_RATE_HZ // 2
@@ -55,9 +55,5 @@ def _steepness(millivolts: NDArray[np.float32]) -> NDArray[np.float64]:
 
 def shows_beats(lead: DigitizedLead) -> bool:
     """Whether a lead alone shows complexes of which half at least are alike, as no text and no noise does."""
-    present = np.flatnonzero(np.isfinite(lead.millivolts))
-    if present.size < _LEAST_ALONE_S * HIGH_RATE_HZ:
-        return False
-    whole = np.interp(np.arange(present[0], present[-1] + 1), present, lead.millivolts[present]).astype(np.float32)
-    signal = np.repeat(whole[None], len(LEADS), axis=0)
-    return complexes_of(EcgRecord("", signal, float(HIGH_RATE_HZ), "picture")).beat is not None
+    is_long = np.isfinite(lead.millivolts).sum() >= _LEAST_ALONE_S * HIGH_RATE_HZ
+    return bool(is_long) and complexes_of_lead(lead.bridged).beat is not None

@@ -37,6 +37,14 @@ class DigitizedLead:
         """Length of the lead, seconds."""
         return self.millivolts.size / HIGH_RATE_HZ
 
+    @property
+    def bridged(self) -> NDArray[np.float64]:
+        """(n,) mV from its first sample that was read to the last one, with straight lines over the gaps between."""
+        present = np.flatnonzero(np.isfinite(self.millivolts))
+        if not present.size:
+            return np.zeros(0)
+        return np.interp(np.arange(present[0], present[-1] + 1), present, self.millivolts[present])
+
 
 @dataclass(frozen=True, eq=False)
 class DigitizedPage:

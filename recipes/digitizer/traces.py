@@ -24,7 +24,8 @@ InkMap = NDArray[np.float32]
 REACH_MM = 36.0
 """Largest distance of a trace from the usual level of its row, mm."""
 
-_INK = 0.35  # of full ink: enough for a stroke
+STROKE_INK = 0.35
+"""Of full ink: enough for a stroke."""
 _ROW_APART_MM, _ROW_SMOOTH_MM = 9.0, 1.0  # least distance of two rows; of the mean over rows of pixels
 _ROW_SHARE = 0.30  # of the coverage by ink of the row with the most
 _LEAST_ROW_MM, _LEAST_STROKE_SHARE = 55.0, 0.6  # length of a row of traces, share of its columns with a stroke
@@ -84,10 +85,16 @@ class Row:
     pulses: tuple[CalibrationPulse, ...] = ()
 
 
+def runs(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """First place and end, excluded, of every stretch in which a mask (n,) is true."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(np.int8), [0]]))).tolist()
+    return list(zip(edges[::2], edges[1::2], strict=True))
+
+
 def _row_levels(ink: InkMap, px_per_mm: float) -> list[float]:
     """Heights, mm, at which ink runs from left to right as in a row of traces."""
     column = max(1, round(px_per_mm))
-    stroke = ink > _INK
+    stroke = ink > STROKE_INK
     width = stroke.shape[1] // column * column
     columns = stroke[:, :width].reshape(stroke.shape[0], -1, column).any(axis=2)
     coverage = gaussian_filter1d(columns.mean(axis=1), _ROW_SMOOTH_MM * px_per_mm)
@@ -210,7 +217,7 @@ def trace_band(band: Array, px_per_mm: float, level: float, apart: float) -> Pen
     # Places far from the level are near to that of another row: the same ink costs more there.
     cost = 1.0 - np.minimum(band, 0.8) / 0.8 + _FAR * distance_mm[:, None]
     path = _cheapest_path(cost, _CLIMB * (1.0 - np.minimum(band, 0.95)))
-    first, last = _strokes(band, path, _INK, max(1, round(0.4 * px_per_mm)))
+    first, last = _strokes(band, path, STROKE_INK, max(1, round(0.4 * px_per_mm)))
     stroke_mask = first >= 0
     pen = float(np.percentile((last - first)[stroke_mask], 30)) if stroke_mask.any() else 1.0
     # A stroke that goes on into the next row may belong to that row, which nothing here decides.
@@ -276,12 +283,11 @@ def _is_text(stroke_mask: NDArray[np.bool_], px_per_mm: float) -> bool:
 def _main_span(stroke_mask: NDArray[np.bool_], px_per_mm: float) -> tuple[int, int] | None:
     """First and last column, the last one excluded, of the longest stretch of the row; None for a row without ink."""
     dense = uniform_filter1d(stroke_mask.astype(np.float64), max(3, round(6 * px_per_mm))) > 0.5
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], dense.astype(np.int8), [0]])))
-    if not edges.size:
+    dense_runs = runs(dense)
+    if not dense_runs:
         return None
-    starts, ends = edges[::2], edges[1::2]
-    stretches = [[int(starts[0]), int(ends[0])]]
-    for start, end in zip(starts[1:].tolist(), ends[1:].tolist(), strict=True):
+    stretches = [list(dense_runs[0])]
+    for start, end in dense_runs[1:]:
         if start - stretches[-1][1] < 25 * px_per_mm:
             stretches[-1][1] = end
         else:
@@ -488,9 +494,8 @@ def _pulse(row: Row, *, at_start: bool) -> CalibrationPulse | None:
 def _plateaus(x: Array, y: Array, foot: float, height: float, step: float) -> Iterator[CalibrationPulse]:
     """Plateaus about `height` above `foot` that are as wide, as flat and as steep as a calibration pulse; all mm."""
     near = np.abs(foot - y - height) < 0.12 * height + 0.2
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], near.astype(np.int8), [0]])))
     beside = round(1.5 / step)
-    for begin, stop in zip(edges[::2], edges[1::2], strict=True):
+    for begin, stop in runs(near):
         x0, x1, top = float(x[begin]), float(x[stop - 1]), y[begin:stop]
         if not _PULSE_MM[0] <= x1 - x0 + step <= _PULSE_MM[1] or np.ptp(top[1:-1]) > 0.05 * height + 0.25:
             continue

@@ -82,9 +82,7 @@ def export_llava(
         InputError: Where there is no shard, or a damaged one, and when `out` cannot be a folder.
     """
     out = Path(out)
-    shards = sorted((Path(dataset) / "data").glob("*.parquet"))
-    if not shards:
-        raise InputError(f"{dataset}/data: no .parquet shard; render the data set first")
+    shards = shards_of(dataset)
     total = sum(open_shard(shard).metadata.num_rows for shard in shards)
     pages = samples = 0
     try:
@@ -105,6 +103,14 @@ def export_llava(
     except (FileExistsError, NotADirectoryError) as error:
         raise InputError(f"{out}: {error.filename} is a file, not a folder; name another folder") from error
     return samples
+
+
+def shards_of(dataset: str | Path) -> list[Path]:
+    """The shards of a data set, in their order; `InputError` without any."""
+    shards = sorted((Path(dataset) / "data").glob("*.parquet"))
+    if not shards:
+        raise InputError(f"{dataset}/data: no .parquet shard; render the data set first")
+    return shards
 
 
 def open_shard(shard: Path) -> pq.ParquetFile:

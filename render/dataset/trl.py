@@ -13,9 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from render.dataset.llava import open_shard
+from render.dataset.llava import open_shard, shards_of
 from render.dataset.rows import DIALOGUE_TYPE, IMAGE_TYPE, features_of
-from render.errors import InputError
 from render.io import atomic_write, exclusive
 
 _EXTRAS = ("task", "form", "provenance", "statements", "language")
@@ -46,9 +45,7 @@ def export_trl(
         InputError: Where there is no shard, or a damaged one.
     """
     out = Path(out)
-    shards = sorted((Path(dataset) / "data").glob("*.parquet"))
-    if not shards:
-        raise InputError(f"{dataset}/data: no .parquet shard; render the data set first")
+    shards = shards_of(dataset)
     total = sum(open_shard(shard).metadata.num_rows for shard in shards)
     pages = dialogues = 0
     with exclusive(out):
