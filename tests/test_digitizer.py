@@ -25,7 +25,9 @@ from recipes.digitizer.straighten import straighten
 from recipes.digitizer.traces import Row, _read_pulses
 from render.dataset.rows import Options, make_picture
 from render.errors import InputError
+from render.pages import page as page_module
 from render.pages.geometry import PageGeometry, transform_points
+from render.pages.layout import Layout, Pulse
 from render.record import HIGH_RATE_HZ, LEADS, EcgRecord
 from render.simulator.simulate import simulate
 
@@ -465,3 +467,22 @@ def test_a_pulse_that_stands_below_the_trace_has_its_own_foot():
     row = Row(x, y, 30.0, 0.0, 250.0, np.ones(x.size), np.zeros(x.size, np.bool_))
     (pulse,) = _read_pulses([row])[0].pulses
     assert abs(pulse.height - 10.0) < 0.1
+
+
+@pytest.mark.parametrize("side", ["pulse-start", "pulse-end"])
+def test_the_foot_of_a_pulse_that_runs_into_the_trace_is_no_part_of_it(side, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one generator the line goes on from the pulse to the trace, as far as the margin is wide."""
+    outline = page_module._outline
+
+    def with_long_foot(pulse: Pulse, layout: Layout) -> np.ndarray:
+        points = outline(pulse, layout)
+        traces = [trace for trace in layout.traces if trace.baseline == pulse.baseline]
+        if side == "pulse-start":
+            points[-1, 0] = min(trace.x0 for trace in traces)
+        else:
+            points[0, 0] = max(layout.trace_end(trace) for trace in traces)
+        return points
+
+    monkeypatch.setattr(page_module, "_outline", with_long_foot)
+    record, image, geometry = picture_of("clean", f"3x4+1R,{side}")
+    assert Case(record, image, geometry, digitize(image)).decibels() >= 22

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,8 @@ _NAMES_LEFT_MM = 14.0  # how far left of that the names of a whole row may stand
 _STRIP_NAME_MM = 25.0  # from the start of a rhythm strip: the range of its name
 _USUAL_COLUMNS_MM = np.array([62.5, 75.0, 125.0, 150.0, 250.0, 300.0, 500.0])  # 2.5, 3, 5, 6 and 10 s
 _NEARLY_USUAL = 0.006  # relative difference from a usual column that the pen's width explains
+_USUAL_ROWS_MM = (250.0, 300.0, 500.0)  # 10 and 12 s at 25 mm/s, 10 s at 50
+_LEAST_FOOT_MM, _FOOT_SLACK_MM = 1.0, 0.5  # beyond what the pen's width explains; of a row's usual length
 _STRIP_ALIGNMENT_MM = 1.0  # a rhythm strip that differs less has the ends of the columns above
 _PULSE_ALIGNMENT_MM = 22.0  # a row's end that differs more is not moved to that of the other rows
 _UNREAD_WEIGHT = 0.03  # of a lead without a readable name, for each name that agrees
@@ -234,11 +237,16 @@ def pulse_scales(rows: Sequence[Row]) -> tuple[float | None, float | None]:
 
 
 def align_rows(rows: Sequence[Row]) -> list[Row]:
-    """Rows with a common start and end where most agree: a pulse that is hidden in one row is there nevertheless."""
+    """Rows with a common start and end where most agree: a pulse that is hidden in one row is there nevertheless.
+
+    Where the feet of the pulses run into the traces, these begin or end where they have a usual length.
+    """
     if len(rows) < 3:
         return list(rows)
     starts, ends = np.array([row.start for row in rows]), np.array([row.end for row in rows])
     start, end = _consensus(starts, later=True), _consensus(ends, later=False)
+    if start is not None and end is not None:
+        start, end = _behind_feet(rows, start, end)
     return [
         replace(
             row,
@@ -247,6 +255,18 @@ def align_rows(rows: Sequence[Row]) -> list[Row]:
         )
         for row in rows
     ]
+
+
+def _behind_feet(rows: Sequence[Row], start: float, end: float) -> tuple[float, float]:
+    """Start and end of the traces, mm, without the feet of pulses that run into them."""
+    latest = min((row.latest_start for row in rows if math.isfinite(row.latest_start)), default=-math.inf)
+    earliest = max((row.earliest_end for row in rows if math.isfinite(row.earliest_end)), default=math.inf)
+    for length in _USUAL_ROWS_MM:
+        if start + _LEAST_FOOT_MM < end - length < latest + _FOOT_SLACK_MM:
+            return end - length, end
+        if earliest - _FOOT_SLACK_MM < start + length < end - _LEAST_FOOT_MM:
+            return start, start + length
+    return start, end
 
 
 def _consensus(values: Array, *, later: bool) -> float | None:

@@ -40,6 +40,7 @@ _PULSE_MM = (1.0, 11.5)  # width of a pulse: 0.2 s at 12.5 to 50 mm/s, and its e
 _WIDE_PULSE_MM, _SAME_PULSE_MM, _SAME_PULSE_HEIGHT = 2.5, 1.0, 0.08  # wider than a wave; place and height in other rows
 _PULSE_HEIGHTS_MM = (5.0, 10.0, 20.0)  # 1 mV at the gains in use
 _FOOT_MM = 0.8  # of a pulse, at the end of the row
+_LONGEST_FOOT_MM, _FLAT_FOOT_MM = 12.0, 0.15  # of a pulse, towards the trace; how far a foot leaves its height
 _PULSE_ZONE_MM = 26.0  # from the end of a row, in which its pulse lies
 
 
@@ -73,6 +74,9 @@ class Row:
         ink: (n,) 0-1 along the trace.
         overlap: (n,) whether another stroke or print touches the trace.
         pulses: calibration pulses, from left to right.
+        latest_start: where the flat foot of a pulse that runs into the trace ends, mm; the trace begins at `start`, there
+            or in between. Minus infinity where there is no pulse before it.
+        earliest_end: the same of a pulse behind the trace. Infinity where there is none.
     """
 
     x: Array
@@ -83,6 +87,8 @@ class Row:
     ink: Array
     overlap: NDArray[np.bool_]
     pulses: tuple[CalibrationPulse, ...] = ()
+    latest_start: float = -math.inf
+    earliest_end: float = math.inf
 
 
 def runs(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
@@ -454,14 +460,22 @@ def _read_pulses(rows: Sequence[Row]) -> list[Row]:
 def _without_pulses(row: Row, pulses: Sequence[CalibrationPulse]) -> Row:
     """The row with these pulses, and the start and end of its trace inside them."""
     step = _step(row)
-    start, end = row.start, row.end
     middle = (row.start + row.end) / 2
     for pulse in pulses:
         if pulse.x0 < middle:
             start = _after_gap(row, pulse.x1, step)
+            row = replace(row, start=start, latest_start=start + _foot_mm(row.y[row.x >= start], step))
         else:
             end = _before_gap(row, pulse.x0, step)
-    return replace(row, start=start, end=end, pulses=tuple(pulses))
+            row = replace(row, end=end, earliest_end=end - _foot_mm(row.y[row.x <= end][::-1], step))
+    return replace(row, pulses=tuple(pulses))
+
+
+def _foot_mm(y: Array, step: float) -> float:
+    """How far heights (n,) stay as level as the foot of a pulse, mm."""
+    near = y[: round(_LONGEST_FOOT_MM / step)]
+    away = np.flatnonzero(~(np.abs(near - np.median(near[: max(1, round(_FOOT_MM / step))])) < _FLAT_FOOT_MM))
+    return float(away[0] * step) if away.size else _LONGEST_FOOT_MM
 
 
 def _step(row: Row) -> float:
