@@ -223,6 +223,14 @@ def test_a_page_without_a_grid_is_read_at_the_usual_scale_and_says_so(case_of) -
     assert case_of("clean,no-grid").decibels() >= 18.0  # the page has the usual width
 
 
+@pytest.mark.parametrize("margin", [60, 260])
+def test_the_scale_without_a_grid_follows_from_rows_and_pulses(margin: int) -> None:
+    record, image, geometry = picture_of("no-grid", "3x4+1R")
+    sheet = Image.new("RGB", (image.width + 2 * margin, image.height), "white")
+    sheet.paste(image, (margin, 0))
+    assert Case(record, sheet, geometry, digitize(sheet)).decibels() >= 15
+
+
 def test_a_blank_lead_is_missing_and_not_invented() -> None:
     record, image, geometry = picture_of("clean", "3x4,A4")  # its rows are further apart than a trace reaches
     trace = next(trace for trace in geometry.leads if trace.lead == "V5")

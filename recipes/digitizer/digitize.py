@@ -17,10 +17,10 @@ from PIL import Image, ImageOps
 from scipy.ndimage import find_objects, label, uniform_filter
 
 from recipes.digitizer.grid import Grid, find_grid
-from recipes.digitizer.layout import SINGLE_LEAD, PageLayout, Span, align_rows, pulse_scales, read_layout
+from recipes.digitizer.layout import SINGLE_LEAD, PageLayout, Span, align_rows, pulse_scales, read_layout, usual_stretch
 from recipes.digitizer.names import find_names
 from recipes.digitizer.network import WEIGHTS, NameNetwork, load_network
-from recipes.digitizer.picture import Picture, as_picture
+from recipes.digitizer.picture import as_picture
 from recipes.digitizer.plausibility import shows_beats
 from recipes.digitizer.refine import refine_rows
 from recipes.digitizer.result import DigitizedLead, DigitizedPage
@@ -41,6 +41,7 @@ _STRIP_SHIFT_S = 0.1  # between a strip and the columns above
 _STRIP_RATIO = 1.8  # of a strip's length to a column's
 _ALIKE, _ALIKE_RATIO = 0.85, 0.4  # a strip's correlation with its lead's column; what it lacks against another's
 _USUAL_WIDTH_MM = 280.0  # of a page without a grid
+_RESCALINGS, _LEAST_STRETCH = 3, 0.003  # of such a page; a smaller correction changes nothing
 _LEAST_INK_SCALE, _MOST_INK_SCALE = 4, 8  # pixels per mm; narrow waves vanish below, and time is lost above
 _EDGE_MM, _MOST_AT_EDGE = 1.5, 0.08  # of the picture; share of a row's columns there
 _FEWEST_HALF, _HALF_TOLERANCE = 2, 0.12  # rows whose pulses say half the gain; of their height
@@ -142,8 +143,12 @@ def _digitize_light(upright: Image.Image, network: NameNetwork | None) -> Digiti
     small, factor = _resize(upright)
     picture = as_picture(small)
     grid = find_grid(picture)
-    sheet = straighten(picture, grid) if grid else _sheet_without_grid(picture)
+    sheet = straighten(picture, grid) if grid else sheet_at_scale(picture, max(picture.shape[1:]) / _USUAL_WIDTH_MM)
     reading = _best_reading(sheet, network)
+    for _ in range(_RESCALINGS if grid is None else 0):  # pulses are seen at about the right scale only
+        if reading.layout is None or abs((stretch := usual_stretch(reading.rows)) - 1) < _LEAST_STRETCH:
+            break
+        reading = _best_reading(sheet_at_scale(picture, reading.sheet.picture_scale / stretch), network)
     if reading.layout is None:
         raise InputError(_no_layout_message(reading, grid))
     if any(_edge_share(reading.sheet, row) > _MOST_AT_EDGE for row in reading.rows):
@@ -192,10 +197,6 @@ def _no_layout_message(reading: _Reading, grid: Grid | None) -> str:
     if reading.rows:
         return f"{len(reading.rows)} rows of traces, which is no known ECG layout; crop the picture to one ECG"
     return f"no ECG traces are seen ({'on a grid' if grid else 'and no grid'}); check that the picture shows an ECG"
-
-
-def _sheet_without_grid(picture: Picture) -> FlatSheet:
-    return sheet_at_scale(picture, max(picture.shape[1:]) / _USUAL_WIDTH_MM)
 
 
 def _best_reading(sheet: FlatSheet, network: NameNetwork | None) -> _Reading:
@@ -332,7 +333,7 @@ def _page_remarks(
     if sheets > 1:
         remarks.append("two ECGs on one sheet: the upper one is read; crop the picture to the other to read that")
     if grid is None:
-        remarks.append("no grid: the scale is taken from the usual width of a page, and millivolts may be far off")
+        remarks.append("no grid: the scale is taken from the usual length of the rows, and millivolts may be far off")
     if pulse_gain is None:
         remarks.append("no calibration pulse: the gain of 10 mm/mV is taken as usual")
     if layout.name_weight < 1:

@@ -22,6 +22,7 @@ _STRIP_NAME_MM = 25.0  # from the start of a rhythm strip: the range of its name
 _USUAL_COLUMNS_MM = np.array([62.5, 75.0, 125.0, 150.0, 250.0, 300.0, 500.0])  # 2.5, 3, 5, 6 and 10 s
 _NEARLY_USUAL = 0.006  # relative difference from a usual column that the pen's width explains
 _USUAL_ROWS_MM = (250.0, 300.0, 500.0)  # 10 and 12 s at 25 mm/s, 10 s at 50
+_NEAR_BY_PULSE, _NEAR_BY_WIDTH = 0.15, 0.4  # logarithm of a usual length by what the pulses, or a page's width, say
 _LEAST_FOOT_MM, _FOOT_SLACK_MM = 1.0, 0.5  # beyond what the pen's width explains; of a row's usual length
 _STRIP_ALIGNMENT_MM = 1.0  # a rhythm strip that differs less has the ends of the columns above
 _PULSE_ALIGNMENT_MM = 22.0  # a row's end that differs more is not moved to that of the other rows
@@ -257,9 +258,33 @@ def align_rows(rows: Sequence[Row]) -> list[Row]:
     ]
 
 
+def usual_stretch(rows: Sequence[Row]) -> float:
+    """How much longer the rows of a page without a grid would have to be to have a usual length.
+
+    Of the usual lengths it is the one that is nearest by the height of the calibration pulses, or by the usual width of
+    a page where there are none. Where no length is near, the pulses alone tell.
+    """
+    gain, _ = pulse_scales(rows)
+    heights = [pulse.height for row in rows for pulse in row.pulses]
+    by_pulse = gain / float(np.median(heights)) if gain else 1.0
+    start, end = np.median([(row.start, row.end) for row in rows], axis=0)
+    feet = [row.latest_start for row in rows if math.isfinite(row.latest_start)]
+    if len(feet) > 1 and np.median(feet) - min(feet) < _FOOT_SLACK_MM:  # most traces leave their feet at one place
+        start = min(feet)
+    stretches = np.array(_USUAL_ROWS_MM) / (end - start)
+    nearest = float(stretches[int(np.argmin(np.abs(np.log(stretches / by_pulse))))])
+    is_near = abs(math.log(nearest / by_pulse)) < (_NEAR_BY_PULSE if gain else _NEAR_BY_WIDTH)
+    return nearest if is_near else by_pulse
+
+
+def _earliest_foot_end(rows: Sequence[Row]) -> float:
+    """Where the foot of the pulses ends at the latest, mm: in one row or another a wave begins there."""
+    return min((row.latest_start for row in rows if math.isfinite(row.latest_start)), default=-math.inf)
+
+
 def _behind_feet(rows: Sequence[Row], start: float, end: float) -> tuple[float, float]:
     """Start and end of the traces, mm, without the feet of pulses that run into them."""
-    latest = min((row.latest_start for row in rows if math.isfinite(row.latest_start)), default=-math.inf)
+    latest = _earliest_foot_end(rows)
     earliest = max((row.earliest_end for row in rows if math.isfinite(row.earliest_end)), default=math.inf)
     for length in _USUAL_ROWS_MM:
         if start + _LEAST_FOOT_MM < end - length < latest + _FOOT_SLACK_MM:

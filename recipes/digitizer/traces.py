@@ -74,8 +74,8 @@ class Row:
         ink: (n,) 0-1 along the trace.
         overlap: (n,) whether another stroke or print touches the trace.
         pulses: calibration pulses, from left to right.
-        latest_start: where the flat foot of a pulse that runs into the trace ends, mm; the trace begins at `start`, there
-            or in between. Minus infinity where there is no pulse before it.
+        latest_start: where the flat foot of a pulse that runs into the trace ends, mm; the trace begins at `start`,
+            there or in between. Minus infinity where there is no pulse before it.
         earliest_end: the same of a pulse behind the trace. Infinity where there is none.
     """
 
