@@ -12,8 +12,8 @@
 #   further    the same, three times as long
 #   intervals  more pages of rhythms that intervals alone tell; the RR interval was to be read at R peaks (commit 7368958)
 #   beats      the same pages: every patch is to read where it lies between two beats
-# and in the end new pages twice more, with every patch, while the learning rate falls: "last", and "forms", in which
-# yes/no questions also begin with "Is it" and "Is this".
+# and in the end new pages three times more, with every patch, while the learning rate falls: "last"; "forms", in which
+# yes/no questions also begin with "Is it" and "Is this"; and "acute", a third of whose pages are evolving infarcts.
 set -euo pipefail
 out=${OUT:-runs/nano}
 page=(--width 784 --signal --resume --workers 2)
@@ -57,6 +57,8 @@ ecg-vlm render simulated "$out/last" --limit 5000 --seed 15 --unreadable 0.06 "$
 ecg-vlm render simulated "$out/last-mixed" --limit 4000 --seed 16 --unreadable 0.15 "${mixed[@]}"
 ecg-vlm render simulated "$out/forms" --limit 1700 --seed 17 --unreadable 0.06 "${all[@]}"
 ecg-vlm render simulated "$out/forms-mixed" --limit 1300 --seed 18 --unreadable 0.15 "${mixed[@]}"
+ecg-vlm render simulated:acute,any,any "$out/acute" --limit 1400 --seed 19 --unreadable 0.06 "${all[@]}"
+ecg-vlm render simulated:acute,any,any "$out/acute-mixed" --limit 1000 --seed 20 --unreadable 0.15 "${mixed[@]}"
 
 tune --out "$out/first" data.train="$out/clean" --max-steps 1500
 settle second first all,mixed 150 1
@@ -68,3 +70,7 @@ begin intervals further-settled intervals,intervals-mixed,rhythms 779 10
 lesson beats intervals-begun intervals,intervals-mixed,rhythms 466 11 360 train.reading=0.5
 settle last beats-settled last,last-mixed 270 13 train.learning_rate=1.2e-3
 settle forms last-settled forms,forms-mixed 90 14 train.learning_rate=8e-4
+# One process, steps of 16 pages, and no reading heads: the lesson went on from the weights that had shipped.
+OMP_NUM_THREADS=1 ecg-vlm finetune nano --resume --out "$out/acute-settled" model.from_scratch=false \
+    model.base="$out/forms-settled" data.train="$out/acute,$out/acute-mixed" --max-steps 150 train.seed=15 train.patches=0 \
+    train.reading=0 train.learning_rate=6e-4 train.schedule=cosine train.warmup=0.05 train.mixed_precision=false
