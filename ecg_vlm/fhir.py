@@ -10,17 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from render.dialogues.quantities import consistent_quantities
 from render.statements import STATEMENTS
 
 _SCP_ECG = "urn:iso:std:iso:11073:-91064"
 _NOT_A_DEVICE = "Written by software that is not a medical device; not a diagnosis, and not confirmed by a physician."
+# Names are LOINC's. QTc by Fridericia has a code of its own: LOINC keeps 8636-3 for a QTc without a method. The study and
+# the impression (8601-7) are coded as in HL7's US Core (Observation-ekg-impression), the rate as in FHIR's vital signs.
 _MEASUREMENTS = {
     "rate_bpm": ("8867-4", "Heart rate", "/min"),
     "pr_ms": ("8625-6", "P-R Interval", "ms"),
     "qrs_ms": ("8633-0", "QRS duration", "ms"),
     "qt_ms": ("8634-8", "Q-T interval", "ms"),
-    "qtc_fridericia_ms": ("8636-3", "Q-T interval corrected", "ms"),
+    "qtc_fridericia_ms": ("76634-5", "Q-T interval corrected based on Fridericia formula", "ms"),
     "qrs_axis_deg": ("8632-2", "QRS axis", "deg"),
 }
 """Key of a result -> LOINC code, its name, UCUM unit."""
@@ -55,15 +56,12 @@ def diagnostic_report(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _observations(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    measurements = result["measurements"]
-    values = {**consistent_quantities(measurements, ()), **measurements}  # with QTc, at rates where its formula holds
     for key, (code, name, unit) in _MEASUREMENTS.items():
-        if key in values:
-            method = f"measured on the {result['measured_on']}" + ("; Fridericia" if key == "qtc_fridericia_ms" else "")
+        if key in result["measurements"]:
             yield {
                 "code": _loinc(code, name),
-                "valueQuantity": _quantity(round(values[key], 1), unit),
-                "method": {"text": method},
+                "valueQuantity": _quantity(result["measurements"][key], unit),
+                "method": {"text": f"measured on the {result['measured_on']}"},
             }
     if result["st_elevation_mv"]:
         yield {

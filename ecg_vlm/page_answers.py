@@ -23,7 +23,7 @@ SCHEMA_VERSION = 1
 """Of `PageAnswers.to_json`; it rises when a key changes its meaning or goes, not when one is added."""
 
 UNITS = {"rate_bpm": ("rate", "/min"), "pr_ms": ("PR", " ms"), "qrs_ms": ("QRS", " ms"), "qt_ms": ("QT", " ms"),
-          "qrs_axis_deg": ("axis", " degrees")}  # fmt: skip
+          "qtc_fridericia_ms": ("QTc (Fridericia)", " ms"), "qrs_axis_deg": ("axis", " degrees")}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

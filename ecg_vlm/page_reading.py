@@ -19,7 +19,7 @@ from recipes.digitizer.layout import SINGLE_LEAD
 from recipes.digitizer.plausibility import synchrony
 from recipes.digitizer.result import DigitizedPage
 from render.errors import InputError
-from render.measurements import measure_page, st_elevation
+from render.measurements import corrected_qt, measure_page, st_elevation
 from render.pages.options import PageOptions
 from render.pages.page import draw
 from render.record import HIGH_RATE_HZ, LEADS, EcgRecord
@@ -48,7 +48,7 @@ class PageReading:
         source: of the view: `PICTURE`, `DIGITIZED` or `WAVEFORM`.
         page: the digitized leads; None where they cannot be read or need not be.
         reason: why the leads cannot be read, or "".
-        measurements: of `render.measurements.measure_page`, on the digitized leads or the waveform.
+        measurements: of `render.measurements.measure_page` and `corrected_qt`, on the digitized leads or the waveform.
         st_elevation: of `render.measurements.st_elevation`, mV.
         strip: the rhythm of a picture that shows one lead alone; None of any other.
     """
@@ -148,4 +148,5 @@ def _format_for(page: DigitizedPage, record: EcgRecord) -> str:
 
 
 def _measured(record: EcgRecord) -> tuple[dict[str, float], dict[str, float]]:
-    return measure_page(record), st_elevation(record)
+    values = measure_page(record)
+    return values | corrected_qt(values), st_elevation(record)

@@ -8,7 +8,7 @@ chosen on, the errors against cardiologists are in docs/log.md and in `benchmark
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -23,6 +23,7 @@ __all__ = [
     "Delineation",
     "MedianBeat",
     "beats",
+    "corrected_qt",
     "delineate",
     "measure",
     "measure_page",
@@ -152,6 +153,21 @@ def steady_rate(beats_s: Sequence[float]) -> float | None:
     median = statistics.median(b - a for a, b in pairwise(ascending))
     mean = (ascending[-1] - ascending[0]) / (len(ascending) - 1)
     return 60 / median if median > 0 and abs(median - mean) <= _STEADY * median else None
+
+
+def corrected_qt(measurements: Mapping[str, float]) -> dict[str, float]:
+    """QTc in ms from qt_ms and rate_bpm, at the rates at which each formula holds: {} without them or outside.
+
+    Bazett: QT / sqrt(RR), 60 to 90 per minute only, as it overcorrects outside; Fridericia: QT / cbrt(RR), 50 to 110;
+    RR in seconds (AHA/ACCF/HRS 2009, part IV).
+    """
+    rate, qt = measurements.get("rate_bpm", 0.0), measurements.get("qt_ms", 0.0)
+    values = {}
+    if qt and 60 <= rate <= 90:
+        values["qtc_bazett_ms"] = qt / (60 / rate) ** (1 / 2)
+    if qt and 50 <= rate <= 110:
+        values["qtc_fridericia_ms"] = qt / (60 / rate) ** (1 / 3)
+    return values
 
 
 def st_levels(record: EcgRecord, *, delay_ms: float = 20.0) -> dict[str, float]:

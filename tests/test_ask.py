@@ -162,6 +162,10 @@ def validate(result: object) -> None:
 def test_the_json_object_is_of_the_schema(answers, nano, page, tmp_path):
     result = json.loads(json.dumps(answers.to_json()))
     validate(result)
+    measurements = result["measurements"]
+    rr_s = 60 / measurements["rate_bpm"]
+    assert measurements["qtc_fridericia_ms"] == pytest.approx(measurements["qt_ms"] / rr_s ** (1 / 3), abs=0.2)
+    assert f"QTc (Fridericia) {measurements['qtc_fridericia_ms']:.0f} ms" in answers.measurements_in_words()
     assert result["image_sha256"] == hashlib.sha256(page.read_bytes()).hexdigest()
     assert result["scores"].keys() == result["thresholds"].keys() == result["verdicts"].keys() == STATEMENTS.keys()
     noise = np.random.default_rng(0).integers(0, 255, (300, 500, 3), dtype=np.uint8)

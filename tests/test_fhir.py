@@ -23,7 +23,10 @@ def result() -> dict[str, Any]:
         "readable": True,
         "refusal_reason": "",
         "measured_on": "digitized leads",
-        "measurements": {"rate_bpm": 60.0, "pr_ms": 188.6, "qrs_ms": 86.0, "qt_ms": 413.4, "qrs_axis_deg": -52.7},
+        "measurements": {
+            "rate_bpm": 75.0, "pr_ms": 188.6, "qrs_ms": 86.0, "qt_ms": 413.4, "qtc_fridericia_ms": 445.3,
+            "qrs_axis_deg": -52.7,
+        },  # fmt: skip
         "st_elevation_mv": {"V2": 0.31, "V3": 0.42},
         "warnings": ["ST elevation of 0.2 mV or more was measured"],
         "answers": [{"question": "What is it?", "answer": "<b>AF</b> & more.", "contradicted": {"NST_": 0.19}}],
@@ -51,10 +54,10 @@ def test_measurements_findings_and_conclusion(result: dict[str, Any]) -> None:
     assert report["status"] == "preliminary"
     assert report["code"]["coding"][0]["code"] == "11524-6"
     assert {o["code"]["coding"][0]["code"] for o in observations.values() if "coding" in o["code"]} == {
-        "8867-4", "8625-6", "8633-0", "8634-8", "8636-3", "8632-2", "8601-7",
+        "8867-4", "8625-6", "8633-0", "8634-8", "76634-5", "8632-2", "8601-7",
     }  # fmt: skip
     assert observations["QRS axis"]["valueQuantity"]["value"] == -52.7
-    assert observations["Q-T interval corrected"]["valueQuantity"]["value"] == 413.4  # as QT at 60/min
+    assert observations["Q-T interval corrected based on Fridericia formula"]["valueQuantity"]["value"] == 445.3
     assert observations["Heart rate"]["method"]["text"] == "measured on the digitized leads"
     impressions = [o for o in report["contained"] if o["code"]["text"] == "EKG impression"]
     assert [o["valueCodeableConcept"]["coding"][0]["code"] for o in impressions] == ["ASMI"]

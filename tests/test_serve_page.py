@@ -190,6 +190,7 @@ def test_a_picture_is_read_and_its_answer_streamed(open_page, ecg):
     measurements = page.locator("#measurements").inner_text()
     assert "Measured on the leads digitised from the picture" in measurements
     assert re.search(r"Heart rate\s+\d+ /min", measurements)
+    assert re.search(r"QTc \(Fridericia\)\s+\d+ ms", measurements)
     assert page.locator("#scores .row").count() == 71
     assert page.locator("#scores .bar-mark").first.evaluate("node => node.style.left").endswith("%")
     page.get_by_text("How it was read").click()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from render.dialogues.wording import pick
-from render.measurements import AMPLITUDES
+from render.measurements import AMPLITUDES, corrected_qt
 from render.statements import HIDDEN_T_END, NO_SINGLE_PR
 
 FeatureQuestion = tuple[str, str, str]
@@ -148,10 +148,9 @@ _WITHOUT_PR = {
 
 
 def consistent_quantities(measurements: Mapping[str, float], statements: Collection[str]) -> dict[str, float]:
-    """The measurements among `QUANTITIES` that are credible and agree with the statements, with QTc added.
+    """The measurements among `QUANTITIES` that are credible and agree with the statements, with `corrected_qt` added.
 
-    Bazett: QT / sqrt(RR), 60 to 90 per minute only, as it overcorrects outside; Fridericia: QT / cbrt(RR), 50 to 110;
-    RR in seconds. No PR where the rhythm has none or several, no QT where other waves hide the end of T.
+    No PR where the rhythm has none or several, no QT where other waves hide the end of T.
     """
     numbers = {key: float(value) for key, value in measurements.items() if key in QUANTITIES and np.isfinite(value)}
     if "qrs_axis_deg" in numbers:
@@ -161,11 +160,7 @@ def consistent_quantities(measurements: Mapping[str, float], statements: Collect
         numbers.pop("pr_ms", None)
     if not HIDDEN_T_END.isdisjoint(statements):
         numbers.pop("qt_ms", None)
-    rate, qt = numbers.get("rate_bpm", 0.0), numbers.get("qt_ms", 0.0)
-    if qt and 60 <= rate <= 90:
-        numbers["qtc_bazett_ms"] = qt / (60 / rate) ** (1 / 2)
-    if qt and 50 <= rate <= 110:
-        numbers["qtc_fridericia_ms"] = qt / (60 / rate) ** (1 / 3)
+    numbers |= corrected_qt(numbers)
     limits = [limit for code in statements for limit in _CONSISTENT.get(code, ())]
     inconsistent = {key for limit in limits for key in _inconsistent_keys(numbers, *limit)}
     return {key: value for key, value in numbers.items() if key not in inconsistent}

@@ -16,7 +16,7 @@ const MEASUREMENTS = [
   { key: "pr_ms", label: "pr", unit: "ms", range: [120, 200] },
   { key: "qrs_ms", label: "qrs", unit: "ms", range: [null, 110] },
   { key: "qt_ms", label: "qt", unit: "ms" },
-  { key: "qtc_ms", label: "qtc", unit: "ms", range: [390, 450] },
+  { key: "qtc_fridericia_ms", label: "qtc", unit: "ms", range: [390, 450] },
   { key: "qrs_axis_deg", label: "axis", unit: "°", range: [-30, 90] },
 ];
 
@@ -151,7 +151,7 @@ export function measurementsOf(result) {
       { class: "tiles ghost", "aria-hidden": "true" },
       MEASUREMENTS.map(() => element("div", { class: "tile" })),
     );
-  const values = withCorrectedQt(result.measurements ?? {});
+  const values = result.measurements ?? {};
   if (!Object.keys(values).length) return element("p", { class: "hint" }, t("measuredNothing"));
   return [
     element("p", { class: "hint" }, t(`measuredOn.${result.measured_on}`)),
@@ -162,12 +162,6 @@ export function measurementsOf(result) {
       stTile(result.st_elevation_mv ?? {}),
     ),
   ];
-}
-
-/** With QTc by Fridericia at 50 to 110 beats a minute: QT over the cube root of the RR interval in seconds. */
-function withCorrectedQt(values) {
-  const { qt_ms: qt, rate_bpm: rate } = values;
-  return qt && rate >= 50 && rate <= 110 ? { ...values, qtc_ms: qt / Math.cbrt(60 / rate) } : values;
 }
 
 function tile({ label, unit, range }, value) {
