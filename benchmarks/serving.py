@@ -5,8 +5,9 @@ before is answered. Kinds: "page", every page is new to the server and is read; 
 "small", an answer to parse, without page and model.
 
 Prints requests/s; CPU seconds of the server a request, which a busy machine hardly changes; seconds at p50, p95, p99;
-the memory of the server's processes before and after; and lost requests: any that was not answered with 200, of those
-that were not asked to come back later (429), which is what a client then does. Exits 1 where one was lost.
+the memory of the server's processes before, after each tenth of the requests, and after; and lost requests: any that was
+not answered with 200, of those that were not asked to come back later (429), which is what a client then does. Exits 1
+where one was lost.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +51,20 @@ def main() -> int:
     a = parser.parse_args()
     options = ["--queue", str(a.queue), *(["--workers", str(a.workers)] if a.workers else [])]
     with running_server(options) as (process, url):
-        bodies = [body(a.kind, a.page, number) for number in range(a.requests)]
-        first = [body("page", a.page, -number) for number in range(1, _FIRST + 1)]
+        first = (body("page", a.page, -number) for number in range(1, _FIRST + 1))
         asyncio.run(load(url, path_of("page"), first, _FIRST))  # what is loaded once is loaded, in all processes
         if a.kind == "again":
-            asyncio.run(load(url, path_of(a.kind), bodies[:1], 1))
+            asyncio.run(load(url, path_of(a.kind), [body(a.kind, a.page, 0)], 1))
         before, cpu = memory(process.pid), cpu_seconds(process.pid)
+        track: list[float] = []  # memory after each tenth
         start = time.perf_counter()
-        seconds, outcomes = asyncio.run(load(url, path_of(a.kind), bodies, a.clients))
+
+        def on_answer(count: int) -> None:
+            if count * 10 // a.requests > len(track):
+                track.append(memory(process.pid))
+
+        bodies = (body(a.kind, a.page, number) for number in range(a.requests))
+        seconds, outcomes = asyncio.run(load(url, path_of(a.kind), bodies, a.clients, on_answer))
         wall = time.perf_counter() - start
         after, cpu = memory(process.pid), cpu_seconds(process.pid) - cpu
     losses = sum(count for outcome, count in outcomes.items() if outcome not in ("200", "429"))
@@ -64,7 +72,8 @@ def main() -> int:
     print(f"{a.kind}: {a.requests} requests of {a.clients} clients in {wall:.1f} s: {a.requests / wall:.2f} requests/s")
     print(f"{cpu / a.requests:.3f} s of CPU a request")
     print(f"p50 {p50:.2f} s, p95 {p95:.2f} s, p99 {p99:.2f} s, worst {max(seconds):.2f} s")
-    print(f"memory {before:.0f} MiB before, {after:.0f} MiB after; outcomes {dict(outcomes)}; {losses} lost")
+    print(f"memory {before:.0f} MiB before, by tenths {' '.join(f'{mib:.0f}' for mib in track)}, {after:.0f} MiB after")
+    print(f"outcomes {dict(outcomes)}; {losses} lost")
     return 1 if losses else 0
 
 
@@ -101,6 +110,7 @@ def body(kind: str, page: Path | None, number: int) -> dict[str, Any]:
     return {"images": [{"name": "page.png", "data": uri}], "questions": ["What is the rhythm?"], "view": False}
 
 
+@cache
 def ecg_picture(page: Path | None) -> Image.Image:
     """A picture of a file, or a simulated page."""
     if page is not None:
@@ -112,8 +122,19 @@ def ecg_picture(page: Path | None) -> Image.Image:
     return draw(open_source("simulated:AFIB").read(0)).to_pil()
 
 
-async def load(url: str, path: str, bodies: list[dict[str, Any]], clients: int) -> tuple[list[float], Counter[str]]:
-    """Seconds from the first try to the answer of each request, and how the tries ended."""
+async def load(
+    url: str,
+    path: str,
+    bodies: Iterable[dict[str, Any]],
+    clients: int,
+    on_answer: Callable[[int], None] = lambda count: None,
+) -> tuple[list[float], Counter[str]]:
+    """Seconds from the first try to the answer of each request, and how the tries ended.
+
+    Args:
+        bodies: of the requests, each made when a client is free to send it.
+        on_answer: called with the number of requests that have been answered.
+    """
     line = iter(bodies)
     seconds: list[float] = []
     outcomes: Counter[str] = Counter()
@@ -125,6 +146,7 @@ async def load(url: str, path: str, bodies: list[dict[str, Any]], clients: int) 
                 while (wait := await one_try(connection, path, content, outcomes)) is not None:
                     await asyncio.sleep(wait)
                 seconds.append(time.perf_counter() - start)
+                on_answer(len(seconds))
 
     await asyncio.gather(*(client() for _ in range(clients)))
     return seconds, outcomes
