@@ -5,9 +5,9 @@ before is answered. Kinds: "page", every page is new to the server and is read; 
 "small", an answer to parse, without page and model.
 
 Prints requests/s; CPU seconds of the server a request, which a busy machine hardly changes; seconds at p50, p95, p99;
-the memory of the server's processes before, after each tenth of the requests, and after; and lost requests: any that was
-not answered with 200, of those that were not asked to come back later (429), which is what a client then does. Exits 1
-where one was lost.
+the memory of the server's processes before, after each tenth of the requests, and after; and lost requests: any that
+was not answered with 200, of those that were not asked to come back later (429), which is what a client then does.
+Exits 1 where one was lost.
 """
 
 from __future__ import annotations

@@ -6,9 +6,18 @@ from dataclasses import dataclass, field
 
 from ecg_vlm.questions import Question
 from ecg_vlm.statement_scores import DAMAGE, StatementScores
+from ecg_vlm.translation import translate
 from eval.parser.choices import options_in
 from eval.parser.parse import ParsedAnswer, parse
-from render.dialogues.wording import FINDING_ANSWERS, REPORT_ANSWERS, RHYTHM_ANSWERS, answer, label_of, names_of
+from render.dialogues.wording import (
+    FINDING_ANSWERS,
+    GERMAN_QUESTIONS,
+    REPORT_ANSWERS,
+    RHYTHM_ANSWERS,
+    answer,
+    label_of,
+    names_of,
+)
 
 _NO_DISEASE = frozenset({"NORM", "SR", "SARRH", "SBRAD", "STACH"})
 
@@ -19,6 +28,7 @@ _NOT_UNDERSTOOD = {
     "71 Aussagen, der Herzfrequenz, den PQ-, QRS- und QT-Zeiten oder der QRS-Achse dieses EKGs.",
 }
 _YES_NO = {"en": ("Yes.", "No."), "de": ("Ja.", "Nein."), "es": ("Sí.", "No."), "fr": ("Oui.", "Non.")}
+_OPEN_KINDS = ("rhythm", "findings", "report")
 _OPEN_ANSWERS = {"rhythm": RHYTHM_ANSWERS[1], "report": REPORT_ANSWERS[0]}
 
 
@@ -46,10 +56,29 @@ def not_understood(language: str) -> str:
     return _NOT_UNDERSTOOD.get(language, _NOT_UNDERSTOOD["en"])
 
 
-def in_language(text: str, language: str) -> str:
-    """ "Yes." or "No." in the language of the question; any other text unchanged."""
-    translation = dict(zip(_YES_NO["en"], _YES_NO[language], strict=True))
-    return translation.get(text, text)
+def is_in_own_words(question: Question) -> bool:
+    """Whether the answer stays in the model's words: not for a German question, unless nano answers it in German."""
+    return question.language != "de" or question.wording in GERMAN_QUESTIONS
+
+
+def in_language(text: str, question: Question) -> str:
+    """An answer in the language of the question: "Yes." and "No." in all four, in German every answer about statements
+    and numbers. An open one is put in German by the statements that it names.
+    """
+    translation = dict(zip(_YES_NO["en"], _YES_NO[question.language], strict=True))
+    if text in translation:
+        return translation[text]
+    if is_in_own_words(question):
+        return text
+    return _open_answer_in_german(text, question) if question.kind in _OPEN_KINDS else translate(text, "de")
+
+
+def _open_answer_in_german(text: str, question: Question) -> str:
+    content = parse(text, question.wording)
+    parts = (("", content.present), ("Nicht: ", content.absent), ("Fraglich: ", content.uncertain))
+    sentences = [f"{head}{names_of(codes, 'de')}." for head, codes in parts if codes]
+    sentences = [sentence[0].upper() + sentence[1:] for sentence in sentences]
+    return " ".join(sentences) or translate(text, "de")
 
 
 def statement_answer(question: Question, scores: StatementScores) -> str:
@@ -59,25 +88,31 @@ def statement_answer(question: Question, scores: StatementScores) -> str:
         scores: of its codes; with NORM also those that `StatementScores.is_normal` takes.
     """
     present = [code for code in question.codes if _is_present(code, scores)]
-    yes, no = _YES_NO[question.language]
+    language = question.language
+    yes, no = _YES_NO[language]
     likeliest = max(question.codes, key=lambda code: _rank(code, scores))
     if question.join == "and":
-        return " ".join(f"{label_of(code)}: {'yes' if code in present else 'no'}." for code in question.codes)
+        return " ".join(_verdict(code, code in present, language) for code in question.codes)
     if question.join == "or":
-        name = names_of([likeliest])
-        return f"This ECG shows {name}." if present else f"None of these is likely; the likeliest is {name}."
+        name = names_of([likeliest], language)
+        text = f"This ECG shows {name}." if present else f"None of these is likely; the likeliest is {name}."
+        return translate(text, language)
     if question.negative:
-        return _full_sentence(likeliest, bool(present))
+        return _full_sentence(likeliest, bool(present), language)
     if question.join == "any" and present:
-        return f"{yes.rstrip('.')}: {names_of(present)}."
+        return f"{yes.rstrip('.')}: {names_of(present, language)}."
     return yes if present else no
 
 
-def _full_sentence(code: str, present: bool) -> str:
+def _verdict(code: str, present: bool, language: str) -> str:
+    return translate(f"{label_of(code, language)}: {'yes' if present else 'no'}.", language)
+
+
+def _full_sentence(code: str, present: bool, language: str = "en") -> str:
     """ "Yes" to "Is it not AF?" would mean either."""
     if code == "NORM":
-        return f"This is {'' if present else 'not '}a normal ECG."
-    return f"This ECG {'shows' if present else 'does not show'} {names_of([code])}."
+        return translate(f"This is {'' if present else 'not '}a normal ECG.", language)
+    return translate(f"This ECG {'shows' if present else 'does not show'} {names_of([code], language)}.", language)
 
 
 def consistent_answer(question: Question, text: str, scores: StatementScores) -> str:

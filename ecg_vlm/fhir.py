@@ -14,8 +14,9 @@ from render.statements import STATEMENTS
 
 _SCP_ECG = "urn:iso:std:iso:11073:-91064"
 _NOT_A_DEVICE = "Written by software that is not a medical device; not a diagnosis, and not confirmed by a physician."
-# Names are LOINC's. QTc by Fridericia has a code of its own: LOINC keeps 8636-3 for a QTc without a method. The study and
-# the impression (8601-7) are coded as in HL7's US Core (Observation-ekg-impression), the rate as in FHIR's vital signs.
+# Names are LOINC's. QTc by Fridericia has a code of its own: LOINC keeps 8636-3 for a QTc without a method (see its
+# description of 76634-5). The impression (8601-7) is coded as in HL7's US Core (Observation-ekg-impression), and the
+# rate as in FHIR's vital signs.
 _MEASUREMENTS = {
     "rate_bpm": ("8867-4", "Heart rate", "/min"),
     "pr_ms": ("8625-6", "P-R Interval", "ms"),

@@ -16,6 +16,7 @@ from ecg_vlm.page_reading import PageReading, read_page
 from ecg_vlm.reader import QuestionAnswer
 from ecg_vlm.rhythm_strip import StripModel
 from ecg_vlm.statement_scores import StatementScores
+from ecg_vlm.translation import translate
 from eval.parser.parse import parse, refusal
 from render.dialogues.wording import OPEN_QUESTION
 
@@ -53,10 +54,16 @@ class PageAnswers:
         page = self.reading.page
         return self.page.image if page is None else overlay(page, self.page.image)
 
-    def measurements_in_words(self) -> str:
-        """ "rate 75/min, PR 160 ms, ...", in the order of a report."""
+    def measurements_in_words(self, language: str = "en") -> str:
+        """ "Measured on the waveform: rate 75/min, PR 160 ms, ..."; "" where nothing could be measured."""
         values = self.reading.measurements
-        return ", ".join(f"{name} {values[key]:.0f}{unit}" for key, (name, unit) in UNITS.items() if key in values)
+        words = [
+            f"{translate(name, language)} {values[key]:.0f}{translate(unit, language)}"
+            for key, (name, unit) in UNITS.items()
+            if key in values
+        ]
+        heading = translate(f"Measured on the {self.reading.measured_on}", language)
+        return f"{heading}: {', '.join(words)}" if words else ""
 
     def to_json(self) -> dict[str, Any]:
         """One JSON object, of `SCHEMA_VERSION`: `answers.schema.json` beside this file says what its keys are."""

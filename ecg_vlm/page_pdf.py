@@ -31,18 +31,19 @@ _INK, _SOFT, _RULE, _BAR, _YES, _WARN = (
 
 def write_pdf(report: ReportContent, disclaimer: str) -> bytes:
     """The report as the bytes of a PDF."""
-    pdf = _Sheet(disclaimer)
-    pdf.heading(f"ECG: {report.source}", 12)
+    disclaimer = report.say(disclaimer)
+    pdf = _Sheet(disclaimer, report.say("ECG report"))
+    pdf.heading(f"{report.say('ECG')}: {report.source}", 12)
     pdf.line_of_text(" · ".join(report.facts), 7, _SOFT)
     pdf.line_of_text(disclaimer, 8, _YES, bold=True)
     for warning in report.warnings:
         pdf.line_of_text(warning, 8.5, _WARN, bold=True)
     if report.refusal_reason:
-        pdf.line_of_text(f"This page cannot be read: {report.refusal_reason}", 8.5, _WARN, bold=True)
+        pdf.line_of_text(f"{report.say('This page cannot be read')}: {report.refusal_reason}", 8.5, _WARN, bold=True)
     if report.picture:
-        pdf.picture(report.picture)
+        pdf.picture(report.picture, report.say(CAPTION))
     if report.answers:
-        pdf.heading("Answers", 9.5)
+        pdf.heading(report.say("Answers"), 9.5)
     for answer in report.answers:
         pdf.line_of_text(answer.question, 7, _SOFT)
         pdf.line_of_text(answer.text, 9.5)
@@ -50,26 +51,18 @@ def write_pdf(report: ReportContent, disclaimer: str) -> bytes:
             pdf.line_of_text(note, 7, _WARN)
         pdf.ln(1)
     if report.measurements:
-        pdf.heading(f"Measured on the {report.measured_on}", 9.5)
+        pdf.heading(report.say(f"Measured on the {report.measured_on}"), 9.5)
         pdf.line_of_text("    ".join(f"{name} {value} {unit}" for name, value, unit in report.measurements), 9)
     if report.groups:
-        pdf.heading("The 71 statements", 9.5)
+        pdf.heading(report.say("The 71 statements"), 9.5)
         pdf.line_of_text(report.scores_note, 7, _SOFT)
         pdf.bars(report)
     if report.leads:
-        pdf.heading("Leads as they were read", 9.5)
-        pdf.columns_of_text(list(_lead_texts(report)), 4)
-    pdf.line_of_text(f"SHA-256 of the file: {report.digest}" if report.digest else "", 6.5, _SOFT)
+        pdf.heading(report.say("Leads as they were read"), 9.5)
+        pdf.columns_of_text([f"{lead.name} {lead.facts}" for lead in report.leads], 4)
+    pdf.line_of_text(f"{report.say('SHA-256 of the file')}: {report.digest}" if report.digest else "", 6.5, _SOFT)
     with _quiet():
         return bytes(pdf.output())
-
-
-def _lead_texts(report: ReportContent) -> Iterator[str]:
-    for lead in report.leads:
-        missing = f", {lead.missing * 100:.0f} % missing" if lead.missing >= 0.005 else ""
-        remarks = f"; {lead.remarks}" if lead.remarks else ""
-        span = f"{lead.start_s:.1f} to {lead.start_s + lead.seconds:.1f} s"
-        yield f"{lead.name} {span}, quality {lead.quality:.2f}{missing}{remarks}"
 
 
 def _in_columns(report: ReportContent) -> list[list[str | Bar]]:
@@ -90,7 +83,7 @@ def _in_columns(report: ReportContent) -> list[list[str | Bar]]:
 class _Sheet(FPDF):  # type: ignore[misc]
     """A4 pages that are filled from the top."""
 
-    def __init__(self, disclaimer: str) -> None:
+    def __init__(self, disclaimer: str, title: str) -> None:
         super().__init__(format="A4")
         self._disclaimer = disclaimer
         spec = find_spec("matplotlib")
@@ -102,7 +95,7 @@ class _Sheet(FPDF):  # type: ignore[misc]
         self.set_margins(_MARGIN_MM, _MARGIN_MM)
         self.c_margin = 0
         self.set_auto_page_break(True, 12)
-        self.set_title("ECG report")
+        self.set_title(title)
         self.add_page()
 
     def footer(self) -> None:
@@ -124,14 +117,14 @@ class _Sheet(FPDF):  # type: ignore[misc]
         if text:
             self.multi_cell(0, size * 0.45, self._printable(text), new_x="LMARGIN", new_y="NEXT", align="L")
 
-    def picture(self, png: bytes) -> None:
+    def picture(self, png: bytes, caption: str) -> None:
         """A picture as wide as the page, or as high as `_MOST_PICTURE_MM`, with its caption."""
         self.ln(1.5)
         with Image.open(io.BytesIO(png)) as image:
             width = min(_WIDTH_MM, _MOST_PICTURE_MM * image.width / image.height)
-        self.image(io.BytesIO(png), x=(self.w - width) / 2, w=width, alt_text=CAPTION)
+        self.image(io.BytesIO(png), x=(self.w - width) / 2, w=width, alt_text=caption)
         self.ln(0.8)
-        self.line_of_text(CAPTION, 7, _SOFT)
+        self.line_of_text(caption, 7, _SOFT)
 
     def bars(self, report: ReportContent) -> None:
         """All bars in columns, the groups one below the other; on a new page where they do not fit."""

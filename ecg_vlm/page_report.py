@@ -20,10 +20,10 @@ from PIL import Image
 
 from ecg_vlm.page_answers import UNITS, PageAnswers
 from ecg_vlm.statement_scores import GROUPS, group_of
-from render.dialogues.wording import label_of
+from ecg_vlm.translation import translate
+from render.dialogues.wording import label_of, names_of
 from render.errors import InputError
 from render.io import atomic_write
-from render.statements import STATEMENTS
 
 DISCLAIMER = "Not a medical device. Nothing on this page is a diagnosis; a clinician has to read the ECG."
 _PICTURE = re.compile(r"data:image/(?:png|jpeg);base64,([A-Za-z0-9+/]+={0,2})")
@@ -49,14 +49,10 @@ class Bar:
 
 @dataclass(frozen=True)
 class Lead:
-    """A stretch of a lead. missing: share of it that could not be read."""
+    """A stretch of a lead. facts: when it is, its quality, what of it is missing, remarks."""
 
     name: str
-    start_s: float
-    seconds: float
-    quality: float
-    missing: float
-    remarks: str
+    facts: str
 
 
 @dataclass(frozen=True)
@@ -70,9 +66,10 @@ class AnswerLine:
 
 @dataclass(frozen=True)
 class ReportContent:
-    """What a report shows, checked.
+    """What a report shows, checked and in its language.
 
     Attributes:
+        language: "en" or "de".
         source: name of the picture's file.
         facts: where it comes from and how it was read, in words.
         measurements: name, value and unit.
@@ -82,6 +79,7 @@ class ReportContent:
         scores_note: how the bars are to be read.
     """
 
+    language: str
     source: str
     facts: tuple[str, ...]
     refusal_reason: str
@@ -95,11 +93,15 @@ class ReportContent:
     groups: tuple[tuple[str, tuple[Bar, ...]], ...]
     scores_note: str
 
+    def say(self, text: str) -> str:
+        """A sentence in the language of the report."""
+        return translate(text, self.language)
 
-def write_page_report(file: Path, answers: PageAnswers) -> None:
-    """Write the report about a page, HTML or PDF by the suffix of the file."""
+
+def write_page_report(file: Path, answers: PageAnswers, language: str = "en") -> None:
+    """Write the report about a page, HTML or PDF by the suffix of the file, in English or German ("de")."""
     result = answers.to_json() | {"as_read": data_uri(answers.picture_as_read())}
-    content = page_report_pdf(result) if file.suffix.lower() == ".pdf" else page_report_html(result).encode()
+    content = _report(file.suffix.lower(), result, language)
     with atomic_write(file) as partial:
         partial.write_bytes(content)
 
@@ -111,7 +113,11 @@ def data_uri(image: Image.Image) -> str:
     return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
-def page_report_html(result: Mapping[str, Any]) -> str:
+def _report(suffix: str, result: Mapping[str, Any], language: str) -> bytes:
+    return page_report_pdf(result, language) if suffix == ".pdf" else page_report_html(result, language).encode()
+
+
+def page_report_html(result: Mapping[str, Any], language: str = "en") -> str:
     """The report as one HTML page without scripts and without anything from elsewhere.
 
     Raises:
@@ -121,13 +127,13 @@ def page_report_html(result: Mapping[str, Any]) -> str:
         loader=PackageLoader("ecg_vlm", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    content = report_content(result)
+    content = report_content(result, language)
     picture = f"data:image/png;base64,{base64.b64encode(content.picture).decode()}" if content.picture else ""
     template = environment.get_template("page_report.html.j2")
     return template.render(report=content, picture=picture, caption=CAPTION, disclaimer=DISCLAIMER)
 
 
-def page_report_pdf(result: Mapping[str, Any]) -> bytes:
+def page_report_pdf(result: Mapping[str, Any], language: str = "en") -> bytes:
     """The report as a PDF of A4 pages.
 
     Raises:
@@ -136,25 +142,26 @@ def page_report_pdf(result: Mapping[str, Any]) -> bytes:
     """
     from ecg_vlm.page_pdf import write_pdf
 
-    return write_pdf(report_content(result), DISCLAIMER)
+    return write_pdf(report_content(result, language), DISCLAIMER)
 
 
-def report_content(result: Mapping[str, Any]) -> ReportContent:
+def report_content(result: Mapping[str, Any], language: str = "en") -> ReportContent:
     """The parts of a result that a report shows. Raises `InputError` as `page_report_html` does."""
     try:
         return ReportContent(
+            language=language,
             source=str(result["image"]),
-            facts=_facts(result),
-            refusal_reason=str(result["refusal_reason"]),
-            warnings=tuple(map(str, result["warnings"])),
-            answers=tuple(map(_answer, result["answers"])),
-            measurements=_measurements(result),
+            facts=tuple(translate(fact, language) for fact in _facts(result)),
+            refusal_reason=translate(str(result["refusal_reason"]), language),
+            warnings=tuple(translate(str(warning), language) for warning in result["warnings"]),
+            answers=tuple(_answer(answer, language) for answer in result["answers"]),
+            measurements=_measurements(result, language),
             measured_on=str(result["measured_on"]),
-            leads=_leads(result["page_as_read"] or {}),
+            leads=_leads(result["page_as_read"] or {}, language),
             picture=_picture(str(result["as_read"])) if result.get("as_read") else b"",
             digest=str(result["image_sha256"]),
-            groups=_groups(result),
-            scores_note=_scores_note(result),
+            groups=_groups(result, language),
+            scores_note=translate(_scores_note(result), language),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         reason = f"{type(error).__name__}: {error}"[:120]
@@ -183,19 +190,20 @@ def _facts(result: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _answer(answer: Mapping[str, Any]) -> AnswerLine:
+def _answer(answer: Mapping[str, Any], language: str) -> AnswerLine:
     notes = []
     if answer["contradicted"]:
-        doubts = (f"{STATEMENTS[code].name} {float(p):.2f}" for code, p in answer["contradicted"].items())
+        doubts = (f"{names_of([code], language)} {float(p):.2f}" for code, p in answer["contradicted"].items())
         notes.append(f"It says otherwise when asked about each alone; P(present): {', '.join(doubts)}")
     if answer["original"]:
         notes.append(f"Made consistent with the scores; in the model's words: {answer['original']}")
-    return AnswerLine(str(answer["question"]), str(answer["answer"]), tuple(notes))
+    text = translate(str(answer["answer"]), language)
+    return AnswerLine(str(answer["question"]), text, tuple(translate(note, language) for note in notes))
 
 
-def _measurements(result: Mapping[str, Any]) -> tuple[tuple[str, str, str], ...]:
+def _measurements(result: Mapping[str, Any], language: str) -> tuple[tuple[str, str, str], ...]:
     values = [
-        (name, f"{float(result['measurements'][key]):.0f}", unit.strip())
+        (translate(name, language), f"{float(result['measurements'][key]):.0f}", translate(unit, language).strip())
         for key, (name, unit) in UNITS.items()
         if key in result["measurements"]
     ]
@@ -203,18 +211,15 @@ def _measurements(result: Mapping[str, Any]) -> tuple[tuple[str, str, str], ...]
     return tuple(values)
 
 
-def _leads(page: Mapping[str, Any]) -> tuple[Lead, ...]:
-    return tuple(
-        Lead(
-            str(lead["lead"]),
-            float(lead["start_s"]),
-            float(lead["seconds"]),
-            float(lead["quality"]),
-            float(lead["missing_share"]),
-            "; ".join(map(str, lead["remarks"])),
-        )
-        for lead in page.get("leads", ())
-    )
+def _leads(page: Mapping[str, Any], language: str) -> tuple[Lead, ...]:
+    return tuple(Lead(str(lead["lead"]), _lead_facts(lead, language)) for lead in page.get("leads", ()))
+
+
+def _lead_facts(lead: Mapping[str, Any], language: str) -> str:
+    start, missing = float(lead["start_s"]), 100 * float(lead["missing_share"])
+    facts = [f"{start:.1f} to {start + float(lead['seconds']):.1f} s, quality {float(lead['quality']):.2f}"]
+    facts += [f"{missing:.0f} % missing"] if missing >= 0.5 else []
+    return "; ".join(translate(fact, language) for fact in [*facts, *map(str, lead["remarks"])])
 
 
 def _picture(uri: str) -> bytes:
@@ -233,14 +238,14 @@ def _picture(uri: str) -> bytes:
     return stream.getvalue()
 
 
-def _groups(result: Mapping[str, Any]) -> tuple[tuple[str, tuple[Bar, ...]], ...]:
+def _groups(result: Mapping[str, Any], language: str) -> tuple[tuple[str, tuple[Bar, ...]], ...]:
     bars: dict[str, list[Bar]] = {group: [] for group in GROUPS}
     exceptions = {str(code) for code in result["uncalibrated"]}
     for code, p in sorted(result["scores"].items(), key=lambda item: -float(item[1])):
         threshold, present = float(result["thresholds"][code]), bool(result["verdicts"][code])
         share = min(max(float(p), 0.0), 1.0)
-        bars[group_of(code)].append(Bar(code, label_of(code), share, threshold, present, code in exceptions))
-    return tuple((group, tuple(rows)) for group, rows in bars.items() if rows)
+        bars[group_of(code)].append(Bar(code, label_of(code, language), share, threshold, present, code in exceptions))
+    return tuple((translate(group, language), tuple(rows)) for group, rows in bars.items() if rows)
 
 
 def _scores_note(result: Mapping[str, Any]) -> str:

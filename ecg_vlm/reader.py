@@ -18,6 +18,7 @@ from ecg_vlm.answers import (
     codes_of_question,
     consistent_answer,
     in_language,
+    is_in_own_words,
     likeliest_option,
     not_understood,
     statement_answer,
@@ -204,8 +205,9 @@ class Reader:
             prefill: of one image.
             history: turns before the question: questions with their answers. Where `knows_few_wordings`, the model was
                 not trained on several turns, and they are left out.
-            on_text: called with each new piece of text: of an open answer while it is generated, of any other at once.
-                The text of the result replaces what was streamed: it differs where it was made consistent.
+            on_text: called with each new piece of text: of an open answer in the model's words while it is generated,
+                of any other at once. The text of the result replaces what was streamed: it differs where it was made
+                consistent.
         """
         if not self.knows_few_wordings:
             (text,) = self.ask(prefill, [question], max_new_tokens=max_new_tokens, history=history, on_text=on_text)
@@ -216,15 +218,21 @@ class Reader:
             if on_text:
                 on_text(answer.text)
             return answer
-        (text,) = self.ask(prefill, [content.wording], max_new_tokens=max_new_tokens, on_text=on_text)
-        if refusal(text):
-            return QuestionAnswer(question, text)
-        scores = self._scores_with_normality(prefill, codes_of_question(content, text))
-        revision = consistent_answer(content, text, scores)
+        streams = on_text if is_in_own_words(content) else None
+        (text,) = self.ask(prefill, [content.wording], max_new_tokens=max_new_tokens, on_text=streams)
+        answer = QuestionAnswer(question, text) if refusal(text) else self._consistent_answer(prefill, content, text)
+        if on_text and not streams:
+            on_text(answer.text)
+        return answer
+
+    def _consistent_answer(self, prefill: Prefill, question: Question, text: str) -> QuestionAnswer:
+        """An open answer made consistent with the scores, in the language of the question."""
+        scores = self._scores_with_normality(prefill, codes_of_question(question, text))
+        revision = consistent_answer(question, text, scores)
         return QuestionAnswer(
-            question,
-            in_language(revision, content.language),
-            _contradictions(revision, content.wording, scores),
+            question.text,
+            in_language(revision, question),
+            _contradictions(revision, question.wording, scores),
             original=text if revision != text else "",
         )
 

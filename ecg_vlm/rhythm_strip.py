@@ -17,6 +17,7 @@ from PIL import Image
 from ecg_vlm.answers import QuestionAnswer
 from ecg_vlm.questions import read_question
 from ecg_vlm.statement_scores import group_of
+from ecg_vlm.translation import translate
 from render.delineation import complexes_of_lead
 from render.measurements import steady_rate
 from render.record import HIGH_RATE_HZ
@@ -56,7 +57,7 @@ class RhythmStrip:
             return f"Irregular rhythm with a P wave before the beats, as in sinus arrhythmia or early beats; {rate}."
         if self.irregular:
             return f"Irregular rhythm without clear P waves, as in atrial fibrillation; {rate}."
-        return f"Regular rhythm; no P wave can be measured in this lead; {rate}."
+        return f"Regular rhythm, but no P wave can be measured in this lead; {rate}."
 
 
 def measure_strip(lead: str, millivolts: NDArray[np.floating]) -> RhythmStrip | None:
@@ -111,6 +112,7 @@ class StripModel:
             text = (
                 f"One lead shows rhythm and rate only; infarction, hypertrophy, axis and conduction need all 12. {text}"
             )
+        text = translate(text, content.language)
         if on_text:
             on_text(text)
         return QuestionAnswer(question, text)

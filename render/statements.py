@@ -19,6 +19,7 @@ class Statement:
     """One SCP statement.
 
     Attributes:
+        german: its name in German.
         superclass: NORM, MI, STTC, CD or HYP for diagnostic statements, "" otherwise.
         subclass: one of the 23 diagnostic subclasses, "" for form and rhythm statements.
         records: how many of 11,987 PTB-XL records carry it.
@@ -27,6 +28,7 @@ class Statement:
 
     code: str
     name: str
+    german: str
     diagnostic: bool
     form: bool
     rhythm: bool
@@ -44,6 +46,7 @@ def _load() -> MappingProxyType[str, Statement]:
             row["code"]: Statement(
                 code=row["code"],
                 name=row["name"],
+                german=row["german"],
                 diagnostic=row["diagnostic"] == "1",
                 form=row["form"] == "1",
                 rhythm=row["rhythm"] == "1",

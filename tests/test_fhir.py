@@ -24,9 +24,13 @@ def result() -> dict[str, Any]:
         "refusal_reason": "",
         "measured_on": "digitized leads",
         "measurements": {
-            "rate_bpm": 75.0, "pr_ms": 188.6, "qrs_ms": 86.0, "qt_ms": 413.4, "qtc_fridericia_ms": 445.3,
+            "rate_bpm": 75.0,
+            "pr_ms": 188.6,
+            "qrs_ms": 86.0,
+            "qt_ms": 413.4,
+            "qtc_fridericia_ms": 445.3,
             "qrs_axis_deg": -52.7,
-        },  # fmt: skip
+        },
         "st_elevation_mv": {"V2": 0.31, "V3": 0.42},
         "warnings": ["ST elevation of 0.2 mV or more was measured"],
         "answers": [{"question": "What is it?", "answer": "<b>AF</b> & more.", "contradicted": {"NST_": 0.19}}],

@@ -33,6 +33,7 @@ from ecg_vlm.serve.security import Access
 from ecg_vlm.serve.service import Limits, Service
 from render.pages.page import draw
 from render.record import LEADS
+from render.simulator.simulate import simulate
 from render.sources.registry import open_source
 
 playwright = pytest.importorskip("playwright.sync_api", reason="no browser: playwright is not installed")
@@ -422,6 +423,30 @@ def test_german_by_the_browser_and_by_the_switch(open_page, ecg, recording):
     page.get_by_role("button", name="English").click()
     assert "Heart rate" in page.locator("#measurements").inner_text()
     assert page.locator("#scores").get_by_text("sinus rhythm", exact=True).count() == 1
+
+
+def test_no_english_sentence_on_the_german_page(open_page, tmp_path):
+    """A page with a warning, one lead alone, a picture that is refused, and a file that cannot be read."""
+    draw(open_source("simulated:acute").read(2)).to_pil().save(tmp_path / "acute.png")
+    sheet = draw(simulate(3), width=1600)
+    strip = max(sheet.geometry.leads, key=lambda trace: trace.end_sample - trace.start_sample)
+    sheet.to_pil().crop((0, round(strip.box[1]), 1600, round(strip.box[3]))).save(tmp_path / "strip.png")
+    Image.new("RGB", (60, 30)).save(tmp_path / "small.png")
+    (tmp_path / "damaged.csv").write_text("I,II\n1,2\n")
+    page = open_page(locale="de-DE")
+    page.set_input_files("#files", [tmp_path / name for name in ("acute.png", "strip.png", "small.png", "damaged.csv")])
+    expected = {"acute.png": "ST-Hebung", "strip.png": "Ableitung II", "small.png": "Pixel", "damaged.csv": "Spalte"}
+    page.wait_for_function("document.querySelector('.entry') && !document.querySelector('.history .busy')")
+    for name, words in expected.items():
+        page.locator(".entry", has_text=name).click()
+        text = page.locator("body").inner_text() + page.locator("#how").text_content()
+        assert words in text and _ENGLISH.findall(text) == []
+    page.locator(".entry", has_text="small.png").click()
+    page.get_by_role("button", name="English").click()
+    assert "pixels are too few" in page.locator(".refusal").inner_text()
+
+
+_ENGLISH = re.compile(r"\b(the|of|is|are|and|was|rhythm|cannot|read|page|each|from|not|with|no)\b")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -181,3 +182,41 @@ def test_bill_of_materials_is_of_what_an_install_brings() -> None:
     }
     with pytest.raises(ValueError, match="not in the bill: numpy"):
         keep_only(bill, {"numpy": "MIT", "rich": "MIT"}, "1.2")
+
+
+def docker_instructions() -> list[tuple[str, str]]:
+    """(instruction, arguments) of the Dockerfile, lines that go on put together."""
+    lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    text = "\n".join(line for line in lines if not line.startswith("#")).replace("\\\n", " ")
+    return [(word, rest.strip()) for word, _, rest in (line.partition(" ") for line in text.splitlines() if line)]
+
+
+def test_the_image_is_built_of_files_that_are_here_and_runs_as_an_ordinary_user():
+    instructions = docker_instructions()
+    assert {word for word, _ in instructions} <= {
+        "FROM", "ENV", "WORKDIR", "COPY", "RUN", "USER", "EXPOSE", "STOPSIGNAL", "HEALTHCHECK", "ENTRYPOINT",
+    }  # fmt: skip
+    (image,) = (rest for word, rest in instructions if word == "FROM")
+    name, _, tag = image.partition(":")
+    python = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"].removeprefix(">=")
+    assert name == "python" and tag == f"{python}-slim"  # a version, never the latest
+    sources = [source for word, rest in instructions if word == "COPY" for source in rest.split()[:-1]]
+    assert all((ROOT / source).exists() for source in sources)
+    lets_through = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert set(sources) == lets_through
+    built = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"][
+        "packages"
+    ]
+    assert {*built, "README.md", "LICENSE", "NOTICE", "pyproject.toml", "constraints.txt"} == set(sources)
+    last = [word for word, _ in instructions]
+    users = [rest for word, rest in instructions if word == "USER"]
+    assert users == ["10001"] and f"useradd --uid {users[0]}" in " ".join(rest for _, rest in instructions)
+    assert last.index("USER") > max(i for i, word in enumerate(last) if word == "RUN")  # nothing is installed by it
+    start = next(rest for word, rest in instructions if word == "ENTRYPOINT")
+    assert (
+        json.loads(start)[:2] == ["sh", "-c"] and "exec python -m ecg_vlm serve --host 0.0.0.0" in json.loads(start)[2]
+    )
+    subprocess.run(["sh", "-n", "-c", json.loads(start)[2]], check=True)
+    for word, rest in instructions:
+        if word == "RUN":
+            subprocess.run(["sh", "-n", "-c", rest], check=True)

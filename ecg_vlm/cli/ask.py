@@ -62,6 +62,10 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on with --out: pages that are answered are kept")
     parser.add_argument("--report", type=Path, metavar="OUT.html", help="one printable page, .html or .pdf")
     parser.add_argument(
+        "--language", choices=("en", "de"), default="en",
+        help="of warnings, reasons and the report; answers follow their questions, and JSON is in English",
+    )  # fmt: skip
+    parser.add_argument(
         "--interactive", action="store_true", help="question after question; each sees the turns before it"
     )
 
@@ -87,7 +91,8 @@ def run(arguments: argparse.Namespace) -> None:
     if a.interactive:
         from ecg_vlm.cli.conversation import converse
 
-        converse(reader, first[1], a.questions, as_is=a.as_is, max_new_tokens=a.max_new_tokens)
+        options = {"as_is": a.as_is, "max_new_tokens": a.max_new_tokens, "language": a.language}
+        converse(reader, first[1], a.questions, **options)
         return
     shows_bar = len(files) > 1 and (results is not None or not sys.stdout.isatty())
     with progress_bar("files") if shows_bar else nullcontext(lambda *_: None) as show:
@@ -178,7 +183,7 @@ def _answer(
     if a.report:
         from ecg_vlm.page_report import write_page_report
 
-        write_page_report(a.report, answers)
+        write_page_report(a.report, answers, a.language)
 
 
 def _print_page(reader: Reader, page: InputPage, arguments: argparse.Namespace, several: bool) -> PageAnswers:
@@ -188,7 +193,9 @@ def _print_page(reader: Reader, page: InputPage, arguments: argparse.Namespace, 
 
     options = _request_options(arguments)
     streams, headings = sys.stdout.isatty(), len(options["questions"]) > 1
-    printers = [AnswerPrinter(f"{question}  " if headings else "") for question in options["questions"]]
+    printers = [
+        AnswerPrinter(f"{question}  " if headings else "", arguments.language) for question in options["questions"]
+    ]
     if several:
         print(f"{page.source}:")
     answers = answer_page(
@@ -198,7 +205,7 @@ def _print_page(reader: Reader, page: InputPage, arguments: argparse.Namespace, 
         on_answer=lambda place, answer: printers[place].finish(answer),
         **options,
     )
-    print_facts(answers, scores=arguments.statements)  # a report has them without
+    print_facts(answers, arguments.language, scores=arguments.statements)  # a report has them without
     if several:
         print()
     return answers

@@ -82,6 +82,10 @@ def _pages(app: FastAPI) -> APIRouter:
     async def page() -> Response:
         return FileResponse(_PAGE / "index.html")
 
+    @router.get("/page/messages_de.json")
+    async def german_messages() -> Response:
+        return Response((files("ecg_vlm") / "messages_de.json").read_bytes(), media_type="application/json")
+
     @router.get("/docs")
     async def docs() -> Response:
         return HTMLResponse(docs_html(app.openapi()))
@@ -171,7 +175,7 @@ def _conversions(service: Service) -> APIRouter:
     def export_result(body: ExportRequest) -> Response:
         """A result of /v1/ask as a report (PDF, HTML), a FHIR DiagnosticReport, or JSON."""
         try:
-            return _file(*export.document(body.result.model_dump(), body.format))
+            return _file(*export.document(body.result.model_dump(), body.format, body.language))
         except ModuleNotFoundError as error:
             raise InvalidRequestError(f"this server lacks {error.name}; choose another format") from error
 
@@ -198,7 +202,13 @@ def _state(service: Service, metrics: Metrics) -> APIRouter:
         calibration = model.calibration if isinstance(model, Reader) else None
         thresholds = calibrated_scores({}, calibration).thresholds
         rows = [
-            {"code": s.code, "name": s.name, "group": group_of(s.code), "threshold": thresholds.get(s.code)}
+            {
+                "code": s.code,
+                "name": s.name,
+                "name_de": s.german,
+                "group": group_of(s.code),
+                "threshold": thresholds.get(s.code),
+            }
             for s in STATEMENTS.values()
         ]
         return JSONResponse({"statements": rows})

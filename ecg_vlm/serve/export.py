@@ -13,17 +13,18 @@ from ecg_vlm.digitized_files import csv_table, wfdb_files
 from ecg_vlm.fhir import diagnostic_report
 from ecg_vlm.page_report import page_report_html, page_report_pdf
 from ecg_vlm.serve.page_files import DigitizedUpload
+from ecg_vlm.translation import Language
 from render.record import HIGH_RATE_HZ
 
 _NAME = "ecg"
 
 
-def document(result: dict[str, Any], form: str) -> tuple[bytes, str, str]:
+def document(result: dict[str, Any], form: str, language: Language) -> tuple[bytes, str, str]:
     """A result of /v1/ask as "pdf", "html", "fhir" or "json": its bytes, their media type, and the name of a file."""
     if form == "pdf":
-        return page_report_pdf(result), "application/pdf", f"{_NAME}.pdf"
+        return page_report_pdf(result, language), "application/pdf", f"{_NAME}.pdf"
     if form == "html":
-        return page_report_html(result).encode(), "text/html; charset=utf-8", f"{_NAME}.html"
+        return page_report_html(result, language).encode(), "text/html; charset=utf-8", f"{_NAME}.html"
     if form == "fhir":
         return _json(diagnostic_report(result)), "application/fhir+json", f"{_NAME}-fhir.json"
     return _json(result), "application/json", f"{_NAME}.json"

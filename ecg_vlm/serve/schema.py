@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from ecg_vlm.translation import Language
 from render.statements import STATEMENTS
 
 MOST_IMAGES = 20
@@ -94,7 +95,6 @@ class AskRequest(PageRequest):
     as_is: bool = Field(default=False, description="show the model the picture as it is, not drawn anew")
     max_new_tokens: int = Field(default=128, ge=1, le=MOST_TOKENS)
     view: bool = Field(default=True, description="the picture as it was read, as a PNG in as_read")
-    language: Literal["en", "de"] = Field(default="en", description="of the page; answers follow their questions")
 
 
 class ScoreRequest(PageRequest):
@@ -129,6 +129,7 @@ class ExportRequest(Strict):
 
     result: Result
     format: Literal["pdf", "html", "fhir", "json"]
+    language: Language = Field(default="en", description="of a report; FHIR and JSON are in English")
 
 
 class AnswerObject(BaseModel):

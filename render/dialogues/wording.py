@@ -271,9 +271,9 @@ def pick_closed(code: str, rng: np.random.Generator) -> str:
     return closed_question(code, int(rng.choice(closed_forms(code)[1:])))
 
 
-def label_of(code: str) -> str:
-    """The statement's name without its article: "Normal ECG", "Atrial fibrillation"."""
-    name = bare(code)
+def label_of(code: str, language: str = "en") -> str:
+    """The statement's name without its article: "Normal ECG", "Atrial fibrillation"; in German "Vorhofflimmern"."""
+    name = STATEMENTS[code].german if language == "de" else bare(code)
     return name[0].upper() + name[1:]
 
 
@@ -297,8 +297,10 @@ def report_of(codes: Collection[str]) -> str:
     return " ".join(f"{label_of(s.code)}." for s in in_report_order(codes))
 
 
-def names_of(codes: Collection[str]) -> str:
-    """The names with articles as a list: "sinus rhythm, bigeminy, and low QRS voltage"."""
+def names_of(codes: Collection[str], language: str = "en") -> str:
+    """The names with articles as a list: "sinus rhythm, bigeminy, and low QRS voltage"; in German with commas alone."""
+    if language == "de":
+        return ", ".join(statement.german for statement in in_report_order(codes))
     return enumeration(s.name for s in in_report_order(codes))
 
 

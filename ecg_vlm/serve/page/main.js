@@ -5,7 +5,7 @@ import { openEditor } from "/page/correction.js";
 import { button, byId, element, refill } from "/page/dom.js";
 import { answersOf, howOf, measurementsOf, scoresOf, warningsOf } from "/page/result.js";
 import { askModel, explain, imageOf, newItem, noteQuestions, resultOf } from "/page/session.js";
-import { currentLanguage, setLanguage, setStatementNames, t } from "/page/text.js";
+import { currentLanguage, setLanguage, setMessages, setStatementNames, t, translate } from "/page/text.js";
 
 const PAGED = /\.(pdf|tiff?|dcm|gif)$/i; // files that may have several pages
 const MOST_QUESTIONS = 20; // of one request
@@ -26,7 +26,9 @@ connect();
 /** Load the models and statements; where a token is needed, ask for it. */
 async function connect() {
   try {
-    const [models, { statements }] = await Promise.all([getJson("/v1/models"), getJson("/v1/statements")]);
+    const paths = ["/v1/models", "/v1/statements", "/page/messages_de.json"];
+    const [models, { statements }, messages] = await Promise.all(paths.map(getJson));
+    setMessages(messages);
     state.statements = statements;
     setStatementNames(statements);
     drawModels(models.data.map((model) => model.id));
@@ -225,11 +227,11 @@ function changed(item, run, event) {
 
 function announce({ error, result, answers }) {
   const text = error
-    ? error.message
+    ? translate(error.message)
     : result.readable === false
-      ? t("announceRefusal", { text: result.refusal_reason })
-      : t("announceAnswer", { text: answers.at(-1)?.answer ?? "" });
-  byId("announcement").textContent = [text, ...(result?.warnings ?? [])].join(" ");
+      ? t("announceRefusal", { text: translate(result.refusal_reason) })
+      : t("announceAnswer", { text: translate(answers.at(-1)?.answer ?? "") });
+  byId("announcement").textContent = [text, ...(result?.warnings ?? []).map(translate)].join(" ");
 }
 
 /** What the buttons of a refusal or a failure do. */
@@ -320,7 +322,7 @@ function drawKey(runs) {
   refill(
     byId("scores-key"),
     legend,
-    runs.length > 0 && element("p", { class: "hint", title: runs[0].calibration }, text),
+    runs.length > 0 && element("p", { class: "hint", title: translate(runs[0].calibration) }, text),
     raw,
   );
 }
@@ -421,7 +423,7 @@ function enlarge() {
 
 function showError(error) {
   byId("alert").replaceChildren(
-    element("p", {}, explain(error).message),
+    element("p", {}, translate(explain(error).message)),
     button(t("close"), () => byId("alert").replaceChildren(), { class: "quiet" }),
   );
 }
@@ -435,7 +437,7 @@ async function save(format) {
     const blob =
       format === "wfdb"
         ? await postForBlob("/v1/digitize", { ...imageOf(item), format }, "application/zip")
-        : await postForBlob("/v1/export", { result, format }, "*/*");
+        : await postForBlob("/v1/export", { result, format, language: currentLanguage() }, "*/*");
     const name = `${item.name.replace(/\.[^.]*$/, "") || "ecg"}${item.page ? `-${item.page}` : ""}.${ENDINGS[format]}`;
     download(blob, name);
     byId("announcement").textContent = t("saved", { name });

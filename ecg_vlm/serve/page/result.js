@@ -1,7 +1,7 @@
 // What is shown of one picture: answers, warnings, measurements, how it was read, and the bars of the statements.
 
 import { button, element } from "/page/dom.js";
-import { number, statementName, t } from "/page/text.js";
+import { number, statementName, t, translate } from "/page/text.js";
 
 const COLUMNS = [
   ["other", "rhythm", "conduction"],
@@ -23,7 +23,7 @@ const MEASUREMENTS = [
 /** The warnings of a result, such as ST elevation. */
 export function warningsOf(result) {
   return (result?.warnings ?? []).map((text) =>
-    element("div", { class: "banner danger" }, element("strong", {}, t("warning")), element("p", { lang: "en" }, text)),
+    element("div", { class: "banner danger" }, element("strong", {}, t("warning")), element("p", {}, translate(text))),
   );
 }
 
@@ -49,7 +49,7 @@ function answerBlock(answer, heading) {
     "article",
     { class: "answer" },
     element(heading, {}, answer.question),
-    element("p", { class: answer.pending ? "text pending" : "text" }, answer.answer),
+    element("p", { class: answer.pending ? "text pending" : "text" }, translate(answer.answer)),
     answer.understood === false && element("p", { class: "tag" }, t("notUnderstood")),
     answer.original && element("p", { class: "hint" }, t("revision", { text: answer.original })),
     codes.length > 0 &&
@@ -92,13 +92,13 @@ const others = (result, mends) => [
   ["otherPicture", mends.otherPicture],
 ];
 
-/** What is wrong, and the buttons that mend it. The server gives its reasons in English. */
+/** What is wrong, and the buttons that mend it. */
 function mendable(title, reason, actions, why) {
   return element(
     "div",
     { class: "banner amber refusal" },
     element("strong", {}, title),
-    element("p", { lang: "en" }, reason),
+    element("p", {}, translate(reason)),
     why && element("p", {}, why),
     element("p", { class: "hint" }, t("refusalHelp")),
     element(
@@ -116,7 +116,7 @@ function failure({ error, ...run }, mends) {
   return element(
     "div",
     { class: "banner danger" },
-    element("p", {}, error.message),
+    element("p", {}, translate(error.message)),
     element("div", { class: "tools" }, mend),
   );
 }
@@ -202,7 +202,7 @@ export function howOf(result, correction) {
   const rows = page ? rowsOfPage(page) : [];
   rows.push([t("shownToModel"), t(`views.${result.view}`) + (correction ? `, ${t("corrected")}` : "")]);
   rows.push([t("answeredBy"), `${result.model}, ecg-vlm ${result.version}`]);
-  if (result.not_digitized_because) rows.push([t("notDigitized"), result.not_digitized_because]);
+  if (result.not_digitized_because) rows.push([t("notDigitized"), translate(result.not_digitized_because)]);
   return element(
     "details",
     { class: "how" },
@@ -227,14 +227,15 @@ function rowsOfPage(page) {
     [t("speed"), `${number(page.mm_per_s, page.mm_per_s % 1 ? 1 : 0)} mm/s, ${origin(page.mm_per_s_from)}`],
     [t("gain"), `${number(page.mm_per_mv, page.mm_per_mv % 1 ? 1 : 0)} mm/mV, ${origin(page.mm_per_mv_from)}`],
     [t("leadCount"), leads.filter(Boolean).join("; ")],
-    ...page.remarks.map((remark) => [t("remark"), remark]),
+    ...page.remarks.map((remark) => [t("remark"), translate(remark)]),
   ];
 }
 
 /** The bars of all statements by group; of two models, two bars each. On a narrow screen groups without any stay closed. */
 export function scoresOf(runs, statements, narrow) {
   const withScores = runs.filter((run) => run.scores);
-  if (!withScores.length) return element("p", { class: "hint" }, runs[0]?.result?.no_scores_because ?? t("noScores"));
+  const reason = translate(runs[0]?.result?.no_scores_because);
+  if (!withScores.length) return element("p", { class: "hint" }, reason ?? t("noScores"));
   const group = (name) =>
     groupOf(
       name,

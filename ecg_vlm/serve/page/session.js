@@ -1,7 +1,7 @@
 // The ECGs of this session, in memory only, and how one of them is put to the server.
 
 import { postForEvents, ServerError } from "/page/api.js";
-import { currentLanguage, t } from "/page/text.js";
+import { t } from "/page/text.js";
 
 const SCORE_KEYS = ["scores", "calibrated", "calibration", "uncalibrated", "thresholds", "verdicts"];
 let nextId = 1;
@@ -48,7 +48,7 @@ export async function askModel(item, { run, answers }, onChange) {
   Object.assign(run, { stage: t("reading"), controller: new AbortController() });
   onChange("start", run);
   try {
-    const options = { scores: !run.scores, stream: true, as_is: item.asIs, view: true, language: currentLanguage() };
+    const options = { scores: !run.scores, stream: true, as_is: item.asIs, view: true };
     const body = { ...imageOf(item), model: run.model, questions, ...options };
     let isComplete = false;
     for await (const { name, data } of postForEvents("/v1/ask", body, run.controller.signal)) {

@@ -1,6 +1,5 @@
-// The words of the page, in English and German.
-
-import { GERMAN_STATEMENTS } from "/page/statements_de.js";
+// The words of the page, in English and German. What the server says comes in English; its German is the table that the
+// server has for reports, too.
 
 const ENGLISH = {
   skip: "Skip to the ECG",
@@ -328,7 +327,8 @@ const GERMAN = {
 };
 
 const TEXTS = { en: ENGLISH, de: GERMAN };
-let englishNames = {};
+let names = {}; // of the statements, by language and code
+let rows = []; // of the table of the server's sentences: what stands between placeholders, their names, the German
 let language = navigator.language.startsWith("de") ? "de" : "en";
 
 export const currentLanguage = () => language;
@@ -339,13 +339,52 @@ export function t(key, values = {}) {
   return typeof text === "string" ? text.replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "") : text;
 }
 
-/** Take the English names of the statements, as the server has them; without the article. */
+/** Take the names of the statements, as the server has them; the English ones without their article. */
 export function setStatementNames(statements) {
-  englishNames = Object.fromEntries(statements.map(({ code, name }) => [code, name.replace(/^an? /, "")]));
+  const of = (name) => Object.fromEntries(statements.map((statement) => [statement.code, name(statement)]));
+  names = { en: of(({ name }) => name.replace(/^an? /, "")), de: of(({ name_de }) => name_de) };
 }
 
 export function statementName(code) {
-  return (language === "de" && GERMAN_STATEMENTS[code]) || englishNames[code] || code;
+  return names[language]?.[code] ?? code;
+}
+
+/** Take the server's table of sentences, {English: German}; those with the most words are tried first. */
+export function setMessages(table) {
+  const length = ({ parts }) => parts.join("").length;
+  rows = Object.entries(table).map(([english, german]) => {
+    const pieces = english.split(/\{(\w+)\}/);
+    return { parts: pieces.filter((_, i) => i % 2 === 0), keys: pieces.filter((_, i) => i % 2), german };
+  });
+  rows.sort((a, b) => length(b) - length(a));
+}
+
+/** What the server says, in the language of the page; as it is where the table does not have it. */
+export function translate(text) {
+  if (language === "en" || !text) return text;
+  for (const { parts, keys, german } of rows) {
+    const values = valuesIn(text, parts);
+    if (!values) continue;
+    const words = keys.map((key, i) => [key, key === "source" ? values[i] : translate(values[i])]);
+    const wordOf = Object.fromEntries(words);
+    return german.replace(/\{(\w+)\}/g, (_, key) => wordOf[key]);
+  }
+  return text;
+}
+
+/** What stands in a text between some parts of it, each at its first place; null where they are not all there. */
+function valuesIn(text, parts) {
+  if (!text.startsWith(parts[0])) return null;
+  const values = [];
+  let start = parts[0].length;
+  for (const [i, part] of parts.entries()) {
+    if (i === 0) continue;
+    const end = i < parts.length - 1 ? text.indexOf(part, start) : text.length - part.length;
+    if (end < start || !text.startsWith(part, end)) return null;
+    values.push(text.slice(start, end));
+    start = end + part.length;
+  }
+  return start === text.length ? values : null;
 }
 
 export function number(value, digits = 0) {
