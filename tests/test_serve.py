@@ -36,7 +36,7 @@ from ecg_vlm.serve.errors import ApiError, ClosingError, DeadlineError, QueueFul
 from ecg_vlm.serve.models import Models, load_readers
 from ecg_vlm.serve.page_files import upload_name
 from ecg_vlm.serve.reading_process import ReadingProcesses
-from ecg_vlm.serve.remote_model import NO_SCORES, RemoteModel
+from ecg_vlm.serve.remote_model import NO_SCORES, RemoteModel, remote_models
 from ecg_vlm.serve.schema import Correction, Upload
 from ecg_vlm.serve.security import Access, check_access
 from ecg_vlm.serve.server import access_for
@@ -623,6 +623,20 @@ def server():
     if process.poll() is None:
         process.kill()
     process.communicate()
+
+
+def test_a_server_of_ours_behind_another_one(server, images):
+    (remote,) = remote_models(f"{server[1]}v1", [], _TOKEN)
+    service = Service(Models([remote], 2), 0, Limits())
+    with TestClient(create_app(service, Access()), base_url=_URL) as near:
+        assert [model["id"] for model in near.get("/v1/models").json()["data"]] == ["nano"]
+        questions = ["What is the rhythm?", "Liegt Vorhofflimmern vor?"]
+        (result,) = near.post("/v1/ask", json={"images": images, "questions": questions}).json()["results"]
+    service.close()
+    assert [answer["answer"] for answer in result["answers"]] == ["Atrial fibrillation.", "Ja."]
+    assert result["measurements"]["rate_bpm"] and result["readable"] and result["no_scores_because"] == NO_SCORES
+    with pytest.raises(InputError, match="401"):
+        remote_models(f"{server[1]}v1", [], "wrong")
 
 
 def test_the_official_client_and_ctrl_c(server, images, png):

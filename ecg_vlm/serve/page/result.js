@@ -234,8 +234,10 @@ function rowsOfPage(page) {
 /** The bars of all statements by group; of two models, two bars each. On a narrow screen groups without any stay closed. */
 export function scoresOf(runs, statements, narrow) {
   const withScores = runs.filter((run) => run.scores);
-  const reason = translate(runs[0]?.result?.no_scores_because);
-  if (!withScores.length) return element("p", { class: "hint" }, reason ?? t("noScores"));
+  const result = runs[0]?.result;
+  const isOver = result?.answers && !runs[0].stage;
+  const reason = translate(result?.no_scores_because) ?? t(isOver ? "notScored" : "noScores");
+  if (!withScores.length) return element("p", { class: "hint" }, reason);
   const group = (name) =>
     groupOf(
       name,

@@ -83,11 +83,13 @@ function receive(run, answers, name, data) {
   else if (name === "result") {
     data.answers.forEach((answer, i) => Object.assign(answers[i], answer, { pending: false }));
     run.result = { ...run.result, ...data };
-    if (Object.keys(data.scores ?? {}).length) takeScores(run, data);
+    takeScores(run, data);
   } else if (name === "error") throw new ServerError(data.error.message, data.error);
 }
 
+/** None of a picture that cannot be read, and none of one lead alone. */
 function takeScores(run, data) {
+  if (!Object.keys(data.scores).length) return;
   run.scoring = Object.fromEntries(SCORE_KEYS.filter((key) => key in data).map((key) => [key, data[key]]));
   Object.assign(run, run.scoring);
 }

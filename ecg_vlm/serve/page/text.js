@@ -93,6 +93,7 @@ const ENGLISH = {
   present: "present; threshold {p}",
   notPresent: "not present; threshold {p}",
   noScores: "They appear with the answer.",
+  notScored: "No statement is scored for this picture.",
   exportTitle: "Export",
   exports: {
     pdf: "One page to print",
@@ -257,6 +258,7 @@ const GERMAN = {
   present: "vorhanden; Schwelle {p}",
   notPresent: "nicht vorhanden; Schwelle {p}",
   noScores: "Sie erscheinen mit der Antwort.",
+  notScored: "Zu diesem Bild wird keine Aussage bewertet.",
   exportTitle: "Export",
   exports: {
     pdf: "Eine Seite zum Drucken",
