@@ -30,6 +30,7 @@ from starlette.testclient import TestClient
 
 from ecg_vlm.images import open_page
 from ecg_vlm.page_answers import answer_page
+from ecg_vlm.reader import Reader
 from ecg_vlm.serve.app import create_app
 from ecg_vlm.serve.correction import correct
 from ecg_vlm.serve.errors import ApiError, ClosingError, DeadlineError, QueueFullError
@@ -542,6 +543,19 @@ def test_a_process_that_breaks_or_hangs_is_replaced():
         processes.close()
 
     asyncio.run(check())
+
+
+def test_a_page_is_encoded_once_for_questions_in_a_row(client, png, monkeypatch):
+    pages: list[Any] = []
+    prefill = Reader.prefill
+    monkeypatch.setattr(Reader, "prefill", lambda self, images: pages.extend(images) or prefill(self, images))
+    body = {"images": [{"data": data_uri(png + b"asked in a row")}], "view": False, "scores": False}
+    for question, answer in (("What is the rhythm?", "Atrial fibrillation."), ("Is it atrial fibrillation?", "Yes.")):
+        result = client.post("/v1/ask", json={**body, "questions": [question]}).json()["results"][0]
+        assert result["answers"][0]["answer"] == answer
+    assert len(pages) == 1
+    client.post("/v1/ask", json={**body, "questions": ["What is the rhythm?"], "as_is": True})
+    assert len(pages) == 2  # another view of the same page
 
 
 # Behind another server

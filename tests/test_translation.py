@@ -131,7 +131,9 @@ def test_an_open_answer_in_german_names_the_same_statements() -> None:
 
 
 def test_one_lead_in_german() -> None:
-    for strip in (RhythmStrip("II", 52.0, irregular, p_waves) for irregular in (0, 1) for p_waves in (0, 1)):
+    for strip in (
+        RhythmStrip("II", 52.0, irregular, p_waves) for irregular in (False, True) for p_waves in (False, True)
+    ):
         model = StripModel(strip, "nano")
         english, german = (model.answer(None, q).text for q in ("Which rhythm is it?", "Welcher Rhythmus liegt vor?"))
         assert translate(english, "de") == german and "52 Schläge pro Minute in Ableitung II" in german

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ecg_vlm.cli.progress import print_note
-from ecg_vlm.page_answers import PageModel
+from ecg_vlm.page_answers import EncodedPage, PageModel, encode_page, model_for
+from ecg_vlm.page_reading import PageReading
 from ecg_vlm.reader import Reader
 from ecg_vlm.serve.errors import NotFoundError
 from recipes.packing import encode_prompt
@@ -25,6 +26,7 @@ class Models:
         self.by_name = {model.name: model for model in models}
         self.thread_count = threads
         self.threads = ThreadPoolExecutor(threads, "model")
+        self._latest: dict[str, tuple[PageReading, EncodedPage]] = {}
 
     def get(self, name: str | None) -> PageModel:
         """The model of this name; the first where it is None. Raises `NotFoundError`."""
@@ -33,6 +35,15 @@ class Models:
         if name not in self.by_name:
             raise NotFoundError(f"model {name[:100]!r} is not there; this server has {', '.join(self.by_name)}")
         return self.by_name[name]
+
+    def encode(self, model: PageModel, reading: PageReading, *, as_is: bool) -> EncodedPage:
+        """A page as a model sees it, in the model's thread. The last one is kept: a person asks question after question
+        about one page, and encoding it is half of the model's work, or nine tenths of a large one's."""
+        latest, encoded = self._latest.get(model.name, (None, None))
+        if latest is not reading or encoded is None:
+            encoded = encode_page(model_for(model, reading, as_is=as_is), reading)
+            self._latest[model.name] = (reading, encoded)
+        return encoded
 
 
 def load_readers(words: Sequence[str]) -> list[Reader]:

@@ -107,7 +107,7 @@ class Service:
             before = PageAnswers(page.page, words, page.reading, "", ()).to_json()
             facts = {key: before[key] for key in before if key not in _UNKNOWN_BEFORE}
             job.emit("reading", {"result": place, **facts, **_page_facts(page)})
-            answers = await turn.run(self.models.threads, _answer, model, page, request, place, job)
+            answers = await turn.run(self.models.threads, _answer, self.models, model, page, request, place, job)
             result = answers.to_json() | _page_facts(page)
             if isinstance(model, RemoteModel):
                 result["no_scores_because"] = NO_SCORES
@@ -167,7 +167,9 @@ def _page_facts(page: ServedPage) -> dict[str, Any]:
     return facts | {"as_read": page.as_read} if page.as_read else facts
 
 
-def _answer(model: PageModel, page: ServedPage, request: AskRequest, place: int, job: Job) -> PageAnswers:
+def _answer(
+    models: Models, model: PageModel, page: ServedPage, request: AskRequest, place: int, job: Job
+) -> PageAnswers:
     """All answers about a page, in the model's thread."""
 
     def on_text(question: int, text: str) -> None:
@@ -186,6 +188,7 @@ def _answer(model: PageModel, page: ServedPage, request: AskRequest, place: int,
         max_new_tokens=request.max_new_tokens,
         history=[(turn.question, turn.answer) for turn in request.history],
         reading=page.reading,
+        encoded=models.encode(model, page.reading, as_is=request.as_is),
         on_text=on_text,
         on_answer=on_answer,
     )
