@@ -160,7 +160,7 @@ def answer_page(
     max_new_tokens: int = 128,
     history: Sequence[tuple[str, str]] = (),
     reading: PageReading | None = None,
-    encoded: EncodedPage | None = None,
+    encoding: EncodedPage | None = None,
     on_reading: Callable[[PageReading], None] | None = None,
     on_text: Callable[[int, str], None] | None = None,
     on_answer: Callable[[int, QuestionAnswer], None] | None = None,
@@ -172,7 +172,7 @@ def answer_page(
         as_is: show the model the picture as it is.
         history: turns before each question, as `Reader.answer` takes them.
         reading: of the page, where it has been read before.
-        encoded: the page as this model has encoded it before, with the same `as_is`.
+        encoding: of `encode_page` for this page and model, with the same `as_is`.
         on_reading: called with the page as it was read, before the model sees it.
         on_text: called with the place of a question and each new piece of text of its answer, as `Reader.answer` does.
         on_answer: called with the place of a question and its whole answer.
@@ -182,7 +182,7 @@ def answer_page(
     if on_reading:
         on_reading(reading)
     model = model_for(reader, reading, as_is=as_is)
-    prefill, opinion, reason = encoded or encode_page(model, reading, max_new_tokens=max_new_tokens)
+    prefill, opinion, reason = encoding or encode_page(model, reading, max_new_tokens=max_new_tokens)
     answers: tuple[QuestionAnswer, ...] = ()
     for place, question in enumerate(questions):
         stream = partial(on_text, place) if on_text else None

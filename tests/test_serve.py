@@ -15,6 +15,7 @@ import threading
 import time
 import zipfile
 import zlib
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -31,6 +32,7 @@ from starlette.testclient import TestClient
 from ecg_vlm.images import open_page
 from ecg_vlm.page_answers import answer_page
 from ecg_vlm.reader import Reader
+from ecg_vlm.serve import reading_process
 from ecg_vlm.serve.app import create_app
 from ecg_vlm.serve.correction import correct
 from ecg_vlm.serve.errors import ApiError, ClosingError, DeadlineError, QueueFullError
@@ -556,6 +558,18 @@ def test_a_page_is_encoded_once_for_questions_in_a_row(client, png, monkeypatch)
     assert len(pages) == 1
     client.post("/v1/ask", json={**body, "questions": ["What is the rhythm?"], "as_is": True})
     assert len(pages) == 2  # another view of the same page
+
+
+def test_a_process_that_starts_slowly_is_waited_for(monkeypatch):
+    monkeypatch.setattr(reading_process, "_START_S", 4.0)  # of CPU: a busy machine gives it slowly
+
+    async def check() -> None:
+        processes = ReadingProcesses(1, 1.0, partial(time.sleep, 4.5))
+        async with WorkQueue(slots=1, places=1).enter() as turn:
+            assert await processes.run(turn, abs, -1) == 1
+        processes.close()
+
+    asyncio.run(check())
 
 
 # Behind another server

@@ -39,11 +39,11 @@ class Models:
     def encode(self, model: PageModel, reading: PageReading, *, as_is: bool) -> EncodedPage:
         """A page as a model sees it, in the model's thread. The last one is kept: a person asks question after question
         about one page, and encoding it is half of the model's work, or nine tenths of a large one's."""
-        latest, encoded = self._latest.get(model.name, (None, None))
-        if latest is not reading or encoded is None:
-            encoded = encode_page(model_for(model, reading, as_is=as_is), reading)
-            self._latest[model.name] = (reading, encoded)
-        return encoded
+        latest, encoding = self._latest.get(model.name, (None, None))
+        if latest is not reading or encoding is None:
+            encoding = encode_page(model_for(model, reading, as_is=as_is), reading)
+            self._latest[model.name] = (reading, encoding)
+        return encoding
 
 
 def load_readers(words: Sequence[str]) -> list[Reader]:

@@ -26,7 +26,7 @@ from render.errors import InputError, WorkFailed
 _Value = TypeVar("_Value")
 
 _WALL_RATIO = 10
-_START_S = 300.0  # for a process to be ready: seconds on free cores
+_START_S = 300.0  # of CPU for a process to be ready: 15 mostly, 100 where nothing is compiled yet
 
 
 class ReadingProcesses:
@@ -127,10 +127,11 @@ class ReadingProcess:
         return float(times.user + times.system)
 
     def _require_ready(self) -> None:
-        """Wait for a process that has just been started. Raises `WorkFailed` where it does not come up."""
-        if not self._is_ready:
-            with contextlib.suppress(EOFError, OSError):
-                self._is_ready = self._pipe.poll(_START_S) and bool(self._pipe.recv())
+        """Wait for a process that has just been started, however slow the machine; the request has its own limit.
+        Raises `WorkFailed` where it does not come up."""
+        with contextlib.suppress(EOFError, OSError, psutil.Error):
+            while not self._is_ready and self._cpu_seconds() < _START_S:
+                self._is_ready = self._pipe.poll(1.0) and bool(self._pipe.recv())
         if not self._is_ready:
             raise WorkFailed("a reading process does not start")
 

@@ -188,7 +188,7 @@ def _answer(
         max_new_tokens=request.max_new_tokens,
         history=[(turn.question, turn.answer) for turn in request.history],
         reading=page.reading,
-        encoded=models.encode(model, page.reading, as_is=request.as_is),
+        encoding=models.encode(model, page.reading, as_is=request.as_is),
         on_text=on_text,
         on_answer=on_answer,
     )
