@@ -15,6 +15,7 @@ from eval.parser.ellipsis import Ellipsis
 from eval.parser.leads import lead_runs
 from eval.parser.lexicon import correct_spelling, lexicon
 from eval.parser.phrase_matcher import Match, longest_match
+from eval.parser.tables import with_headers
 from eval.parser.territories import territories_after
 from eval.parser.tokenizer import BREAK, tokenize, word_tuple
 
@@ -35,6 +36,7 @@ def chunk_text(answer: str, subject: Sequence[str] = ()) -> list[Chunk]:
     subject: words of the term that the question is about, to which a short answer may refer ("Yes, a right one.").
     """
     tokens = [t._replace(text=w) if (w := correct_spelling(t.text)) != t.text else t for t in tokenize(answer)]
+    tokens = with_headers(tokens) if any(token.text == "|" for token in tokens) else tokens
     words = [token.text for token in tokens]
     text = TokenizedText(tokens, words, lead_runs(words))
     chunks: list[Chunk] = []

@@ -53,7 +53,7 @@ class Ellipsis:
                 continue
             end = i + width + pronoun
             sequence = self._phrase(tuple(text.words[i : i + width]))
-            if sequence and (not rival or end > rival.end or is_general(rival)):
+            if sequence and text.words[i] != "normal" and (not rival or end > rival.end or is_general(rival)):
                 return Match(sequence, i, end)
         return None
 

@@ -3,8 +3,8 @@
 `phrases_fr_es.csv` has French and Spanish phrases. Patterns in all tables: `[word]` is optional, `one/other` are
 alternatives for one word. A phrase without a code names something more general than any statement ("myocardial
 infarction", "abnormal ECG"): it is recognised, can be part of a list, and sets no statement. A code with a leading `!`
-is the opposite ("normal PR interval" denies LPR). `IRBBB unless CRBBB`: a sign that names the first only where the
-second is not named ("rSr' in V1"). A leading `^`: only at the start of a sentence; a trailing `$`: only at the end of a
+is the opposite ("normal PR interval" denies LPR). `QWAVE unless CLBBB PACE`: a sign that names the first only where none
+of the others is named ("QS in V1"). A leading `^`: only at the start of a sentence; a trailing `$`: only at the end of a
 sentence or clause.
 """
 
@@ -54,7 +54,7 @@ class Meaning:
     cue: Cue | None = None
     at_start: bool = False
     at_end: bool = False
-    unless: str = ""
+    unless: tuple[str, ...] = ()
 
 
 GENERAL = Meaning()
@@ -107,9 +107,10 @@ def lexicon() -> Lexicon:
     out = Lexicon()
     for row in (*_rows("phrases.csv"), *_rows("phrases_fr_es.csv")):
         at_start, at_end = row["phrase"].startswith("^"), row["phrase"].endswith("$")
-        name, _, unless = row["code"].removeprefix("!").partition(" unless ")
-        if (name and name not in STATEMENTS) or (unless and unless not in STATEMENTS):
-            raise ValueError(f"phrases: unknown code {name!r} for {row['phrase']!r}")
+        name, _, others = row["code"].removeprefix("!").partition(" unless ")
+        unless = tuple(others.split())
+        if unknown := {name, *unless} - {"", *STATEMENTS}:
+            raise ValueError(f"phrases: unknown code {min(unknown)!r} for {row['phrase']!r}")
         codes = (name,) if name else ()
         denies = row["code"].startswith("!")
         meaning = Meaning(() if denies else codes, codes if denies else (), None, at_start, at_end, unless)
@@ -118,8 +119,8 @@ def lexicon() -> Lexicon:
     for row in _rows("cues.csv"):
         if row["kind"] not in _KINDS or row["side"] not in _SIDES:
             raise ValueError(f"cues.csv: {row['kind']!r} {row['side']!r} for {row['phrase']!r}")
-        for sequence in expand(row["phrase"]):
-            out.add(sequence, Meaning(cue=Cue(row["kind"], row["side"])))
+        for sequence in expand(row["phrase"].removesuffix("$")):
+            out.add(sequence, Meaning(cue=Cue(row["kind"], row["side"]), at_end=row["phrase"].endswith("$")))
     out.index()
     return out
 

@@ -9,11 +9,11 @@ of a cue ends with its sentence, at a termination word ("but", "with"), or at a 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from eval.parser.chunk import Chunk
 from eval.parser.lexicon import Status
-from eval.parser.sentences import NO, is_question
+from eval.parser.sentences import NO, YES, is_question
 from eval.parser.tokenizer import word_tuple
 
 _VALUE_WORDS: dict[Status, str] = {
@@ -29,11 +29,19 @@ _TURNS = set(word_tuple("but however yet whereas while"))
 _CONDITIONAL = set(word_tuple("would should could might if were had falls sollte"))
 _RESOLUTIONS = _TURNS | set(word_tuple("so therefore thus hence instead although though"))
 _STATES = [[subject, "is"] for subject in ("it", "this", "here", "there", "rhythm")]
+_CONSEQUENCES = {"so", "therefore", "thus", "hence", "→"}
+_EXCLUSIONS = set(word_tuple("ruled rule excluded exclude out rejected discarded dismissed eliminated"))
+_RELATIVES = {"which", "where", "whose"}
 _ECTOPY = {"PVC", "PAC", "PRC(S)"}
+_REASONS = ("without", "given", "since")
 _VALUE_ENDS = ("break", "comma", "close", "colon", "termination", "open", "question")
 _HEADING_WORDS = set(word_tuple("of the following sign evidence finding for any"))
 _OPEN_LISTS = set(word_tuple("consider ddx dd differential differentialdiagnose differenzialdiagnose"))
-_ALTERNATIVES = set(word_tuple("differential explanation possibility consideration option ddx differentialdiagnosen"))
+_ALTERNATIVES = set(
+    word_tuple(
+        "differential explanation possibility consideration option ddx differentialdiagnosen cause etiology candidate"
+    )
+)
 _SEVERAL = set(word_tuple("two three four five several many other usual common possible main 2 3 4 5"))
 _CONCLUSIONS = set(word_tuple("conclusion final finally summary impression verdict overall fazit zusammenfassung"))
 _CONTRADICTIONS = tuple(
@@ -41,7 +49,8 @@ _CONTRADICTIONS = tuple(
     for words in (
         "however", "but", "actually", "on closer", "on a closer", "on second", "looking again", "looking closer",
         "looking more", "wait", "no wait", "hmm", "in fact", "in reality", "upon closer", "a closer", "yet", "instead",
-        "i disagree", "i do not agree", "i would disagree", "that is wrong",
+        "i disagree", "i do not agree", "i would disagree", "that is wrong", "that can not be right", "that is not right",
+        "that is incorrect", "that is not correct", "this is wrong", "this is incorrect", "this is not correct",
     )
 )  # fmt: skip
 # Stop words that do not end a scope right after its cue: "not sure whether this is", "no indication that".
@@ -57,7 +66,8 @@ class Mention:
 
     local: stated of certain leads only. heading: followed by a colon, and perhaps by a value or an explanation.
     tentative: a question, a first impression, or the statement of somebody else, which later mentions outweigh.
-    final: in the conclusion of the answer.
+    final: in the conclusion of the answer, behind a "so", or ruled out: it outweighs earlier mentions.
+    alternatives: the codes between which its sentence leaves the choice ("LVH, RVH or WPW"), its own included.
     """
 
     chunk: Chunk
@@ -66,6 +76,7 @@ class Mention:
     heading: bool = False
     tentative: bool = False
     final: bool = False
+    alternatives: frozenset[str] = frozenset()
 
 
 def read_sentence(sentence: Sequence[Chunk], header: Status | None) -> tuple[list[Mention], Status | None]:
@@ -80,13 +91,31 @@ def read_sentence(sentence: Sequence[Chunk], header: Status | None) -> tuple[lis
     _after_cues(sentence, status)
     _alternatives(sentence, status)
     _values(sentence, status)
+    _last_value(sentence, status)
     terms = [n for n, chunk in enumerate(sentence) if chunk.kind == "term"]
     mentions = [_mention(sentence, n, value) for n in terms if (value := status.get(n)) is not None]
+    if _leaves_choice(sentence):
+        mentions = _with_alternatives(mentions)
     if alternatives := _alternatives_heading(sentence):
         return [m for m in mentions if m.chunk.start < alternatives], "uncertain"
     if not terms and (sentence[-1].kind == "colon" or _is_heading(sentence)):
         return [], next((i.cue.status for i in sentence if i.kind == "cue"), None)
     return mentions, _cue_of_list(sentence) or header
+
+
+def _leaves_choice(sentence: Sequence[Chunk]) -> bool:
+    """Whether a sentence names alternatives: "A or B", "Options: A, B"."""
+    terms = [n for n, chunk in enumerate(sentence) if chunk.kind == "term"]
+    return len(terms) > 1 and any(
+        (c.kind == "or" and n > terms[0]) or (c.kind in ("colon", "word") and _heads_alternatives(sentence, n))
+        for n, c in enumerate(sentence[: terms[-1]])
+    )
+
+
+def _with_alternatives(mentions: Sequence[Mention]) -> list[Mention]:
+    """The mentions of one sentence, those in doubt with the codes of all that are in doubt."""
+    codes = frozenset(code for m in mentions if m.status == "uncertain" for code in m.chunk.meaning.codes)
+    return [replace(m, alternatives=codes) if m.status == "uncertain" else m for m in mentions]
 
 
 def _cue_of_list(sentence: Sequence[Chunk]) -> Status | None:
@@ -131,26 +160,29 @@ def _without_hypothesis(sentence: Sequence[Chunk]) -> Sequence[Chunk]:
         if chunk.kind == "cue" and chunk.cue.kind == "hypothetical":
             has_term = any(c.kind == "term" for c in sentence[:n])
             if has_term == (chunk.cue.side == "after"):
-                if chunk.text.split()[0] not in _CONDITIONAL:
-                    return []
-                return [*sentence[: _clause_start(sentence, n)], *_resolution(sentence[n + 1 :])]
+                about_this = chunk.text.split()[0] in _CONDITIONAL
+                before = sentence[: _clause_start(sentence, n)] if about_this else []
+                return [*before, *_resolution(sentence[n + 1 :], about_this)]
     return sentence
 
 
 def _clause_start(sentence: Sequence[Chunk], n: int) -> int:
-    """Where the clause around n starts: after the last comma, "and" or turn before its subject."""
+    """Where the clause around n starts: at ", in which", or after the last comma, "and" or turn before its subject."""
+    for k in range(n - 1, 0, -1):
+        if sentence[k].text in _RELATIVES:
+            return k
     subject = next((k for k in range(n - 1, -1, -1) if sentence[k].kind == "term"), 0)
     marks = (k for k in range(subject, -1, -1) if sentence[k].kind in ("comma", "and", "termination", "colon"))
     return next(marks, 0)
 
 
-def _resolution(sentence: Sequence[Chunk]) -> Sequence[Chunk]:
-    """What follows a hypothesis about this ECG: after "but" or "so", or after a comma and "it is"."""
+def _resolution(sentence: Sequence[Chunk], about_this: bool) -> Sequence[Chunk]:
+    """What follows a hypothesis: after a comma and "it is", and if it is `about_this` ECG after "but" or "so"."""
     for n, chunk in enumerate(sentence):
         rest = sentence[n + 1 :]
         if any(c.text in _CONDITIONAL for c in rest):
             continue
-        turns = chunk.kind == "termination" and chunk.text in _RESOLUTIONS
+        turns = about_this and chunk.kind == "termination" and chunk.text in _RESOLUTIONS
         states = chunk.kind in ("comma", "colon") and [c.text for c in rest[:2]] in _STATES
         if turns or states:
             return rest
@@ -159,8 +191,12 @@ def _resolution(sentence: Sequence[Chunk]) -> Sequence[Chunk]:
 
 def _mention(sentence: Sequence[Chunk], n: int, status: Status) -> Mention:
     following = sentence[n + 1].kind if n + 1 < len(sentence) else ""
-    tentative = any(c.kind == "cue" and c.cue.kind == "attribution" for c in sentence[:n])
-    return Mention(sentence[n], status, following == "lead", following == "colon", tentative)
+    before = sentence[:n]
+    tentative = any(c.kind == "cue" and c.cue.kind == "attribution" and c.cue.side == "before" for c in before)
+    final = any(c.text in _CONSEQUENCES for c in before) or (
+        status == "absent" and any(c.kind == "cue" and not _EXCLUSIONS.isdisjoint(c.text.split()) for c in sentence)
+    )
+    return Mention(sentence[n], status, following == "lead", following == "colon", tentative, final)
 
 
 def _before_cues(sentence: Sequence[Chunk], header: Status | None, status: dict[int, Status | None]) -> None:
@@ -183,7 +219,7 @@ def _before_cues(sentence: Sequence[Chunk], header: Status | None, status: dict[
             elif chunk.cue.kind == "same":
                 otherwise = "uncertain" if chunk.text.split()[0] in ("that", "which") else cue
                 cue = next((s for i in reversed(sentence[:n]) if i.kind == "cue" and (s := i.cue.status)), otherwise)
-            elif chunk.cue.kind == "attribution":
+            elif chunk.cue.kind == "attribution" and chunk.cue.side == "before":
                 has_turn = any(i.kind == "termination" and i.text in _TURNS for i in sentence[n:])
                 cue, doubt = "absent" if has_turn else "uncertain", True
             elif chunk.cue.kind == "assertive":
@@ -215,13 +251,17 @@ def _heads_alternatives(sentence: Sequence[Chunk], n: int) -> bool:
     words = [word for chunk in sentence[max(0, n - 4) : n] for word in chunk.text.split()]
     if not words or words[-1] not in _ALTERNATIVES:
         return False
-    return sentence[n].kind != "colon" or not _SEVERAL.isdisjoint(words)
+    is_list = n < 4 and any(chunk.kind in ("comma", "and", "or") for chunk in sentence[n:])
+    return sentence[n].kind != "colon" or is_list or not _SEVERAL.isdisjoint(words)
 
 
 def _is_transparent(sentence: Sequence[Chunk], n: int, cue: Status | None) -> bool:
     """Whether the scope of a cue continues after the word at n: "no sign that", "at first I thought that this"."""
     chunk = sentence[n]
-    return chunk.kind == "termination" and chunk.text in _TRANSPARENT.get(cue, ()) and _directly_after_cue(sentence, n)
+    if chunk.kind != "termination" or cue is None:
+        return False
+    subordinate = n > 0 and sentence[n - 1].text == "that" and chunk.text in _TRANSPARENT["uncertain"]
+    return (subordinate or chunk.text in _TRANSPARENT.get(cue, ())) and _directly_after_cue(sentence, n)
 
 
 def _directly_after_cue(sentence: Sequence[Chunk], n: int) -> bool:
@@ -331,6 +371,8 @@ def _after_cues(sentence: Sequence[Chunk], status: dict[int, Status | None]) -> 
             new = "uncertain"
         elif chunk.kind == "cue" and chunk.cue.kind == "unrelated" and chunk.cue.side == "after":
             status.update(dict.fromkeys(_subjects(sentence, n)[:1], None))
+        elif chunk.kind == "cue" and chunk.cue.kind == "attribution" and chunk.cue.side == "after":
+            new = "absent" if any(c.text in _TURNS for c in sentence[n:]) else "uncertain"
         elif chunk.kind == "cue" and chunk.cue.side != "before" and not _looks_right(sentence, n):
             new = chunk.cue.status
         if new == "present" and sentence[n - 1].kind == "termination":  # "absent in V1 but present in V2"
@@ -346,8 +388,7 @@ def _subjects(sentence: Sequence[Chunk], n: int) -> list[int]:
     """The terms that a cue at n refers to: the nearest on its left, and those in one list with it."""
     out: list[int] = []
     in_list, words_between = False, 0
-    apart = n > 0 and sentence[n - 1].kind == "comma" and n + 1 == len(sentence)  # "LVH, probable"
-    for k in range(n - 2 if apart else n - 1, -1, -1):
+    for k in range(_before_insertion(sentence, n), -1, -1):
         kind = sentence[k].kind
         if kind == "term":
             alias = out and sentence[k + 1].kind == "open" and sentence[k].meaning == sentence[out[-1]].meaning
@@ -366,6 +407,18 @@ def _subjects(sentence: Sequence[Chunk], n: int) -> list[int]:
     return out
 
 
+def _before_insertion(sentence: Sequence[Chunk], n: int) -> int:
+    """Where the subject of a cue at n ends: "LVH, probable", "electrolytes, mainly potassium, might be the cause"."""
+    if n == 0 or sentence[n - 1].kind != "comma":
+        return n - 1
+    if n + 1 == len(sentence):
+        return n - 2
+    k = n - 2
+    while k > 0 and sentence[k].kind in ("word", "lead", "and", "or"):
+        k -= 1
+    return k - 1 if k > 0 and sentence[k].kind == "comma" and sentence[k - 1].kind == "term" else n - 1
+
+
 def _refers_back(chunk: Chunk) -> bool:
     """Whether a cue refers to a term before a "but": "I looked for AF but could not find it"."""
     return chunk.kind == "cue" and chunk.text.split()[-1] in ("it", "any", "one", "them")
@@ -376,7 +429,7 @@ def _alternatives(sentence: Sequence[Chunk], status: dict[int, Status | None]) -
     for n, chunk in enumerate(sentence):
         if chunk.kind != "or":
             continue
-        left = _subjects(sentence, n)
+        left = _list_before(sentence, n)
         right = next((k for k in range(n + 1, min(n + 5, len(sentence))) if sentence[k].kind == "term"), None)
         if not left or right is None or any(i.kind in ("cue", "termination", "comma") for i in sentence[n + 1 : right]):
             continue
@@ -385,6 +438,31 @@ def _alternatives(sentence: Sequence[Chunk], status: dict[int, Status | None]) -
         for k in (*left, right):
             if status.get(k) == "present":
                 status[k] = "uncertain"
+
+
+def _last_value(sentence: Sequence[Chunk], status: dict[int, Status | None]) -> None:
+    """ "LVH, no" on a line of its own, "WPW: PR 160 ms, no": the value after the last comma is that of the one term."""
+    content = [n for n, chunk in enumerate(sentence) if chunk.kind not in ("break", "bullet")]
+    terms = [n for n in content if sentence[n].kind == "term"]
+    if len(terms) != 1 or len(content) < 3 or sentence[content[-2]].kind != "comma":
+        return
+    value = _VALUES.get(sentence[content[-1]].text)
+    follows = sentence[content[1]].kind in ("comma", "colon") and terms[0] == content[0]
+    if value in ("present", "absent") and sentence[content[-1]].text in YES | NO and follows:
+        status[terms[0]] = value
+
+
+def _list_before(sentence: Sequence[Chunk], n: int) -> list[int]:
+    """The terms that an "or" at n joins to the next: all of "A, B, or C"."""
+    if sentence[n - 1].kind != "comma":
+        return _subjects(sentence, n)
+    out: list[int] = []
+    for k in range(n - 1, -1, -1):
+        if sentence[k].kind == "term":
+            out.append(k)
+        elif sentence[k].kind not in ("comma", "word", "lead"):
+            break
+    return out
 
 
 def _values(sentence: Sequence[Chunk], status: dict[int, Status | None]) -> None:
@@ -411,17 +489,20 @@ def _values(sentence: Sequence[Chunk], status: dict[int, Status | None]) -> None
         if sentence[k + 1].text in _NO_VALUES:
             status[n] = None
             continue
-        value = _VALUES.get(sentence[k + 1].text) or _value_cue(sentence[k + 1])
+        value = _VALUES.get(sentence[k + 1].text) or _value_cue(sentence, k + 1)
         if sentence[k].kind == "open" and sentence[k + 1].text in ("0", "1") and not _ECTOPY & {*chunk.meaning.codes}:
             continue  # "SR (0)": a likelihood; in PTB-XL 0 means present without one. "PVCs (0)" is a count
         rest = [i for i in sentence[k + 2 :] if i.text != '"'][:1]
         after = rest[0].kind if rest else "break"
         run_together = after == "term" and sentence[k].text == "="  # "SR=0 AFIB=1"
         has_now = bool(rest) and rest[0].text in _NOW  # "not seen today"
-        if value and (run_together or has_now or after in _VALUE_ENDS):
+        reason = after == "cue" and rest[0].text.split()[0] in _REASONS  # "unlikely without P waves"
+        if value and (run_together or has_now or reason or after in _VALUE_ENDS):
             status.update(dict.fromkeys(_subjects(sentence, n + 1), value))
 
 
-def _value_cue(chunk: Chunk) -> Status | None:
-    """The status of a cue that can be a value: "not seen", "possible"; not "no evidence of"."""
-    return chunk.cue.status if chunk.kind == "cue" and chunk.cue.side in ("both", "after") else None
+def _value_cue(sentence: Sequence[Chunk], n: int) -> Status | None:
+    """The status of a cue that can be a value: "not seen", "possible"; "no evidence" only as the last words."""
+    chunk = sentence[n]
+    is_last = n + 1 == len(sentence) or sentence[n + 1].kind in ("break", "colon")
+    return chunk.cue.status if chunk.kind == "cue" and (chunk.cue.side in ("both", "after") or is_last) else None

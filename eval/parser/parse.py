@@ -121,7 +121,8 @@ def _read(text: str, cautious: bool = False, subject: Sequence[str] = ()) -> tup
     question: list[Mention] = []
     start = 0  # of the mentions of the sentence before
     final = title = False
-    for sentence in split_sentences(chunks):
+    sentences = split_sentences(chunks)
+    for n, sentence in enumerate(sentences):
         final = final or concludes(sentence)
         if contradicts(sentence):
             while start < len(mentions):
@@ -131,7 +132,7 @@ def _read(text: str, cautious: bool = False, subject: Sequence[str] = ()) -> tup
         if question:
             mentions += _answer_mentions(question, sentence)
             question = []
-        if title and (status := _line_of_status(sentence)):
+        if title and not _heads_items(sentences, n) and (status := _line_of_status(sentence)):
             mentions[-1] = replace(mentions[-1], status=status)
         current, header = read_sentence(sentence, header)
         title = len(current) == 1 and [chunk for chunk in sentence if chunk.kind != "bullet"] == [current[0].chunk]
@@ -143,6 +144,12 @@ def _read(text: str, cautious: bool = False, subject: Sequence[str] = ()) -> tup
         else:
             mentions += current
     return mentions + _answer_mentions(question, []), chunks
+
+
+def _heads_items(sentences: Sequence[Sequence[Chunk]], n: int) -> bool:
+    """Whether line n is a heading rather than an answer to line n - 1: list items follow it, or only precede it."""
+    before, here, *after = (s[0].kind == "bullet" for s in sentences[n - 1 : n + 2])
+    return not here and (before or after == [True])
 
 
 def _line_of_status(sentence: Sequence[Chunk]) -> Status | None:
@@ -263,7 +270,7 @@ def _summary(mentions: Sequence[Mention], chunks: Sequence[Chunk]) -> ParsedAnsw
     votes: dict[str, list[tuple[Status, Mention]]] = {}
     for n, mention in enumerate(mentions):
         codes, opposites = mention.chunk.meaning.codes, mention.chunk.meaning.opposites
-        if mention.chunk.meaning.unless in named_codes:
+        if not named_codes.isdisjoint(mention.chunk.meaning.unless):
             continue
         if mention.heading and any(set(codes) & set(m.chunk.meaning.codes) for m in mentions[n + 1 : n + 4]):
             continue  # "Atrial fibrillation: there is no atrial fibrillation": the heading states nothing itself
@@ -274,6 +281,9 @@ def _summary(mentions: Sequence[Mention], chunks: Sequence[Chunk]) -> ParsedAnsw
             findings.append(Finding(code, status, (mention.chunk.start, mention.chunk.end)))
             votes.setdefault(code, []).append((status, mention))
     verdicts = {code: _verdict(of_code) for code, of_code in votes.items()}
+    for code, of_code in votes.items():
+        if verdicts[code] == "uncertain" and all(_is_settled(mention, mentions) for _, mention in of_code):
+            verdicts[code] = "absent"
     if _otherwise_normal(chunks) and not {c for c, v in verdicts.items() if v != "absent"} - _SINUS:
         verdicts["NORM"] = "present"
     present, absent, uncertain = (
@@ -285,13 +295,22 @@ def _summary(mentions: Sequence[Mention], chunks: Sequence[Chunk]) -> ParsedAnsw
 
 def _verdict(votes: Sequence[tuple[Status, Mention]]) -> Status:
     votes = [vote for vote in votes if not (vote[1].tentative and vote[0] == "uncertain")] or votes
-    if votes[-1][0] == "absent" and votes[-1][1].final and not votes[-1][1].local:
-        return "absent"
+    last, mention = votes[-1]
+    if last != "uncertain" and mention.final and not mention.local:
+        return last
     kinds = {status for status, _ in votes}
     if "present" in kinds:
         absent_in_all_leads = any(status == "absent" and not mention.local for status, mention in votes)
         return "uncertain" if absent_in_all_leads else "present"
     return "uncertain" if "uncertain" in kinds else "absent"
+
+
+def _is_settled(doubt: Mention, mentions: Sequence[Mention]) -> bool:
+    """Whether the choice between alternatives was made later: "LVH or RVH? ... RVH"."""
+    return any(
+        m.status == "present" and m.chunk.start > doubt.chunk.start and doubt.alternatives & {*m.chunk.meaning.codes}
+        for m in mentions
+    )
 
 
 def _otherwise_normal(chunks: Sequence[Chunk]) -> bool:

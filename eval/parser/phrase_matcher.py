@@ -31,7 +31,8 @@ _FILL = _VERBS | set(
         "approximately about by segment wave upright interval noted alter alte akuter frischer all quite somewhat "
         "abnormally located seen visible evident "
         "horizontal downsloping upsloping upward convex concave new possible further intermittent localized "
-        "fairly broadly transient profound prominent now still again"
+        "fairly broadly transient profound prominent now still again "
+        "est es sont son esta estan nettement claramente le la los las les un une una"
     )
 )
 # May occur inside a cue: "could also be", "is not clearly seen", "can not be entirely excluded".

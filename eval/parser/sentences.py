@@ -24,7 +24,8 @@ def split_sentences(chunks: Sequence[Chunk]) -> list[list[Chunk]]:
     out: list[list[Chunk]] = [[]]
     for n, chunk in enumerate(chunks):
         # "?LVH" and "? old MI" doubt what follows; elsewhere a question mark ends its sentence.
-        doubting = n + 1 < len(chunks) and (chunks[n + 1].start == chunk.end or not out[-1])
+        is_first = all(c.kind == "bullet" for c in out[-1])
+        doubting = n + 1 < len(chunks) and (chunks[n + 1].start == chunk.end or is_first)
         if chunk.kind == "break":
             out.append([])
         elif chunk.kind == "bullet":
@@ -54,7 +55,8 @@ def first_word(sentence: Sequence[Chunk]) -> str:
     content = [c for c in sentence if c.kind not in ("bullet", "open", "close")]
     while content and content[0].text == "|":
         content = content[1:]
-    if len(content) > 2 and content[1].kind == "colon" and content[0].kind == "word":
+    label = len(content) > 2 and content[1].kind == "colon" and content[0].kind == "word"
+    if label and content[0].text not in YES | NO:
         content = content[2:]
     return content[0].text.split()[0] if content and content[0].text.strip() else ""
 

@@ -38,7 +38,7 @@ _TICKS = "°☐☑☒✓✔✗✘❌✅→•"
 _CHECKBOXES = {"[x]": "☑", "[ ]": "☐", "(+)": "✓", "(-)": "✗"}
 
 # Compounds that are written as one word, as two, or with a hyphen.
-_PREFIXES = {"infero", "antero", "postero", "sub", "supra", "intra", "micro", "hoch"}
+_PREFIXES = {"infero", "antero", "postero", "sub", "supra", "intra", "micro", "hoch", "auriculo"}
 _NON = {"specific", "diagnostic"}
 _PRE = {"excitation"}
 _SIDES = {"link": "links", "recht": "rechts", "vorderwand": "vorderwand", "hinterwand": "hinterwand"}  # as looked up

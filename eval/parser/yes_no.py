@@ -14,6 +14,8 @@ _MARKS = ("open", "close", "bullet")
 _NEUTRAL = ("termination", "word")
 # "P waves are visible" says nothing about what was asked.
 _OTHER_SUBJECTS = set(word_tuple("wave complex segment interval axis lead beat baseline rate qrs p t st qt pr rr"))
+# After these a "no" is an answer: "No it isn't", "No the rhythm is sinus".
+_AFTER_NO = set(word_tuple("it this that there the a an i we they he she is but not no because since as in at"))
 
 
 def parse_yes_no(answer: str) -> bool | None:
@@ -47,6 +49,8 @@ def reply_status(sentence: Sequence[Chunk]) -> Status | None:
     first = first_word(sentence)
     cues = [chunk for chunk in content if chunk.kind == "cue" and chunk.cue.status]
     doubt = any(chunk.cue.kind == "uncertain" for chunk in cues) and not any(c.kind == "term" for c in content)
+    if content and _is_determiner(content):
+        return None
     if first in YES or first in NO:
         if doubt:
             return "uncertain"
@@ -68,6 +72,12 @@ def reply_status(sentence: Sequence[Chunk]) -> Status | None:
         if chunk.kind not in _NEUTRAL or chunk.text in _OTHER_SUBJECTS:
             break
     return _short_yes(content)
+
+
+def _is_determiner(content: Sequence[Chunk]) -> bool:
+    """Whether the "no" at the start belongs to the noun after it and answers nothing: "No preceding P wave, ..."."""
+    plain = content[0].text == "no" and len(content) > 1 and content[1].kind == "word"
+    return plain and content[1].text not in _AFTER_NO
 
 
 def _short_yes(content: Sequence[Chunk]) -> Status | None:

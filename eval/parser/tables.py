@@ -1,0 +1,138 @@
+"""Tables in an answer: a cell gets from its column's header what the header says about it.
+
+"| Leads | ST segment |" over "| II, III | elevated |" means that the ST segment is elevated; under "| | Present | Absent |"
+a mark in the last column denies; under "| LVH | RVH |" a "no" denies what stands above it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from eval.parser.lexicon import lexicon
+from eval.parser.phrase_matcher import longest_match
+from eval.parser.tokenizer import BREAK, Token, word_tuple
+
+_TOPICS = set(word_tuple("st t p q r qrs qt qtc pr pq"))
+_TOPIC_WORDS = _TOPICS | set(word_tuple("wave segment interval complex and /"))
+_STATUSES = set(word_tuple("present absent yes no possible uncertain unclear probable positive negative ja nein"))
+_VALUES = _STATUSES | set(word_tuple("none ✓ ✔ ✅ ☑ ✗ ✘ ❌ x"))
+_MARKS = set(word_tuple("✓ ✔ ✅ ☑ ☒ x yes"))
+_EMPTY = {"✗", "-", "none", "no"}
+
+
+def with_headers(tokens: Sequence[Token]) -> list[Token]:
+    """The tokens of an answer, those of its tables completed; they keep their positions, the new ones have the cell's."""
+    lines = [list(line) for _, line in groupby(_numbered(tokens), key=lambda pair: pair[0])]
+    out: list[Token] = []
+    for is_table, block in groupby(([token for _, token in line] for line in lines), key=_is_row):
+        rows = list(block)
+        out += [token for row in (_completed(rows) if is_table else rows) for token in row]
+    return out
+
+
+def _numbered(tokens: Sequence[Token]) -> list[tuple[int, Token]]:
+    """Every token with the number of its line."""
+    line, out = 0, []
+    for token in tokens:
+        out.append((line, token))
+        line += token.text == BREAK
+    return out
+
+
+def _is_row(line: Sequence[Token]) -> bool:
+    return any(token.text == "|" for token in line)
+
+
+def _completed(rows: Sequence[list[Token]]) -> list[list[Token]]:
+    """The rows of one table, each cell with what the header of its column says about it."""
+    headers = [[token.text for token in cell if token.text != ":"] for cell in _cells(rows[0])]
+    if len(rows) < 2 or not any(_says_something(header) for header in headers):
+        return list(rows)
+    if any(_names_statement([token.text for token in _cells(row)[0]]) for row in rows[1:]):
+        names = [False] * len(headers)  # the findings are in the first column
+    else:
+        names = [_names_statement(header) for header in headers]
+    choice = sum(header[:1] != [] and header[0] in _STATUSES for header in headers) > 1
+    out = [_without_names(rows[0], names) if _has_values(rows[1:], names) else rows[0]]
+    for row in rows[1:]:
+        cells = _cells(row)
+        bars = [token for token in row if token.text in ("|", BREAK)]
+        if len(cells) != len(headers):
+            out.append(row)
+            continue
+        if len(cells) > 2:
+            cells = [cells[0], *([] if [token.text for token in cell] == ["✗"] else cell for cell in cells[1:])]
+        filled = [_filled(cell, *column, choice) for cell, *column in zip(cells, headers, names, strict=True)]
+        lead = row[0].text == "|"
+        line = bars[:lead]
+        for n, cell in enumerate(filled):
+            line += cell + bars[lead + n : lead + n + 1]
+        out.append(line + bars[lead + len(filled) :])
+    return out
+
+
+def _cells(row: Sequence[Token]) -> list[list[Token]]:
+    """The tokens between the bars of a row."""
+    cells: list[list[Token]] = [[]]
+    for token in row:
+        if token.text == "|":
+            cells.append([])
+        elif token.text != BREAK:
+            cells[-1].append(token)
+    first = row[0].text == "|"
+    last = len(cells) > first and [token.text for token in row if token.text != BREAK][-1] == "|"
+    return cells[first : len(cells) - last]
+
+
+def _says_something(header: Sequence[str]) -> bool:
+    return bool(header) and (_is_topic(header) or header[0] in _STATUSES or _names_statement(header))
+
+
+def _is_topic(header: Sequence[str]) -> bool:
+    return not _TOPICS.isdisjoint(header) and _TOPIC_WORDS.issuperset(header)
+
+
+def _names_statement(header: Sequence[str]) -> bool:
+    """Whether a header is the name of a finding, which the cells below it then assert or deny."""
+    match = longest_match(header, 0, {}) if header and not _is_topic(header) else None
+    return match is not None and match.end == len(header) and bool(lexicon().meanings[match.sequence].codes)
+
+
+def _has_values(rows: Sequence[Sequence[Token]], names: Sequence[bool]) -> bool:
+    """Whether the cells under names of findings are values."""
+    cells = [
+        cell
+        for row in rows
+        for cell, name in zip(_cells(row), names, strict=False)
+        if name and cell and any(token.text.isalnum() for token in cell)
+    ]
+    return bool(cells) and all(cell[0].text in _VALUES for cell in cells)
+
+
+def _without_names(row: Sequence[Token], names: Sequence[bool]) -> list[Token]:
+    """A header row without the names that its columns' cells repeat."""
+    column = -(row[0].text == "|")
+    out = []
+    for token in row:
+        column += token.text == "|"
+        if token.text in ("|", BREAK) or not (0 <= column < len(names) and names[column]):
+            out.append(token)
+    return out
+
+
+def _filled(cell: list[Token], header: Sequence[str], is_name: bool, choice: bool) -> list[Token]:
+    """A cell with the words of its header where it needs them to be read. choice: several headers are statuses."""
+    if not header or not cell:
+        return cell
+    first = cell[0]
+    words = [Token(word, first.start, first.start) for word in header]
+    if choice and header[0] in _STATUSES and len(cell) == 1:
+        if first.text in _MARKS:
+            return [Token(header[0], first.start, first.end)]
+        return [] if first.text in _EMPTY else cell
+    if is_name and first.text in _VALUES:
+        return [*words, Token(":", first.start, first.start), *cell]
+    if _is_topic(header) and _TOPICS.isdisjoint(token.text for token in cell):
+        return [*words, *cell]
+    return cell
