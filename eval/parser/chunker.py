@@ -13,11 +13,11 @@ from eval.parser.chunk import Chunk, TokenizedText, match_chunk, token_chunk
 from eval.parser.coordination import shared_head, shared_tail
 from eval.parser.ellipsis import Ellipsis
 from eval.parser.leads import lead_runs
-from eval.parser.lexicon import correct_spelling, lexicon
+from eval.parser.lexicon import GENERAL, correct_spelling, lexicon
 from eval.parser.phrase_matcher import Match, longest_match
 from eval.parser.tables import with_headers
-from eval.parser.territories import territories_after
-from eval.parser.tokenizer import BREAK, tokenize, word_tuple
+from eval.parser.territories import territories_after, territory_before
+from eval.parser.tokenizer import BREAK, BULLET, tokenize, word_tuple
 
 # Words that describe the wave or interval named before them in the sentence.
 _TOPICS = set(word_tuple("st t p q r qrs qt qtc pr pq axis voltage"))
@@ -81,12 +81,15 @@ def _term_chunks(text: TokenizedText, best: Match) -> tuple[list[Chunk], int]:
     territories, end = territories_after(text.words, best.sequence, best.end, text.lead_lists)
     if not territories:
         chunks, end = shared_head(text, best)
+        if sequence := territory_before(text.words, best.start, best.sequence):
+            first = first._replace(text=" ".join(sequence), meaning=lexicon().meanings[sequence])
         return [first, *chunks], end
     chunks = [first] if territories[0].join else []
     for term in territories:
         start, last = text.tokens[term.start].start, text.tokens[term.end - 1].end
         if term.join:
-            chunks.append(Chunk(term.join, term.join, start, start))
+            meaning = lexicon().meanings[("not",)] if term.join == "not" else GENERAL
+            chunks.append(Chunk("cue" if meaning.cue else term.join, term.join, start, start, meaning))
         start = start if chunks else first.start
         meaning = lexicon().meanings[term.sequence]
         chunks.append(Chunk("term", " ".join(term.sequence), start, last, meaning, first.inner))
@@ -96,12 +99,15 @@ def _term_chunks(text: TokenizedText, best: Match) -> tuple[list[Chunk], int]:
 def _topic(topic: str, line: Sequence[Chunk], following: str) -> str:
     """The wave or interval that is the topic after the last chunk of `line`.
 
-    It ends with the line, unless "they" continues it, or the line is a heading of the next ("T waves").
+    It ends with the line, unless "they" continues it, the line is a heading of the next ("T waves"), or list items
+    follow each other.
     """
     chunk = line[-1]
     if chunk.kind in ("break", "bullet") and following not in ("they", "these", "it"):
         is_heading = 1 < len(line) <= 4 and all(c.text in _TOPICS | _HEADING_WORDS for c in line[:-1])
-        return topic if is_heading or (chunk.kind == "bullet" and len(line) == 1) else ""
+        states = {word for c in line[1:2] for word in c.text.split()[-1:]} & _STATES
+        is_item = following == BULLET and line[0].kind == "bullet" and bool(states)
+        return topic if is_heading or is_item or (chunk.kind == "bullet" and len(line) == 1) else ""
     topics = [w for w in chunk.text.split() if w in _TOPICS] if chunk.kind in ("term", "word") else []
     return topics[-1] if topics else topic
 

@@ -12,7 +12,7 @@ from eval.parser.tokenizer import BREAK, BULLET, word_tuple
 from render.statements import STATEMENTS
 
 # What follows a short form that leaves its noun out: "(Is there an infarct?) Yes, inferior."
-_SHORT_FORM_ENDS = {BREAK, BULLET, ",", ")", "and", "or", "but", "with"}
+_SHORT_FORM_ENDS = {BREAK, BULLET, ",", ")", "|", "and", "or", "but", "with"}
 
 
 _PRONOUNS = frozenset({"one", "?"})

@@ -31,6 +31,7 @@ _RESOLUTIONS = _TURNS | set(word_tuple("so therefore thus hence instead although
 _STATES = [[subject, "is"] for subject in ("it", "this", "here", "there", "rhythm")]
 _CONSEQUENCES = {"so", "therefore", "thus", "hence", "→"}
 _EXCLUSIONS = set(word_tuple("ruled rule excluded exclude out rejected discarded dismissed eliminated"))
+_POINTERS = {"that", "this", "it"}  # "AF would be irregular, so that is excluded"
 _RELATIVES = {"which", "where", "whose"}
 _ECTOPY = {"PVC", "PAC", "PRC(S)"}
 _REASONS = ("without", "given", "since")
@@ -127,7 +128,7 @@ def _cue_of_list(sentence: Sequence[Chunk]) -> Status | None:
 
 def contradicts(sentence: Sequence[Chunk]) -> bool:
     """Whether a sentence starts with a turn ("However, ...", "Looking again, ..."): the one before was tentative."""
-    words = " ".join(chunk.text for chunk in sentence[:3] if chunk.kind in ("word", "termination", "cue"))
+    words = " ".join(chunk.text for chunk in sentence[:5] if chunk.kind in ("word", "termination", "cue"))
     return f"{words} ".startswith(_CONTRADICTIONS)
 
 
@@ -162,7 +163,10 @@ def _without_hypothesis(sentence: Sequence[Chunk]) -> Sequence[Chunk]:
             if has_term == (chunk.cue.side == "after"):
                 about_this = chunk.text.split()[0] in _CONDITIONAL
                 before = sentence[: _clause_start(sentence, n)] if about_this else []
-                return [*before, *_resolution(sentence[n + 1 :], about_this)]
+                rest = _resolution(sentence[n + 1 :], about_this)
+                if len(rest) > 1 and rest[0].text in _POINTERS and rest[1].kind == "cue" and rest[1].cue.side != "before":
+                    before, rest = [*before, *[c for c in sentence[:n] if c.kind == "term"][-1:]], rest[1:]
+                return [*before, *rest]
     return sentence
 
 
@@ -203,13 +207,14 @@ def _before_cues(sentence: Sequence[Chunk], header: Status | None, status: dict[
     """Give every term the status of the cue on its left whose scope includes it."""
     base: Status | None = header
     cue: Status | None = None
-    skip = past = doubt = False
+    skip = past = doubt = either = False
     outside: list[Status | None] = []
     for n, chunk in enumerate(sentence):
         if chunk.kind == "term":
             status[n] = None if skip or past else _join(chunk.inner, cue or base)
             cue = "absent" if chunk.inner == "absent" else cue
         elif chunk.kind == "cue":
+            either = chunk.text == "either"
             if _heads_list(sentence, n):
                 base, cue, past = chunk.cue.status, None, chunk.cue.kind == "unrelated"
             elif chunk.cue.kind == "unrelated" and chunk.cue.side == "before":
@@ -236,7 +241,7 @@ def _before_cues(sentence: Sequence[Chunk], header: Status | None, status: dict[
             cue = "uncertain"
         elif chunk.kind == "colon" and cue and (not _directly_after_cue(sentence, n) or _has_object(sentence, n)):
             cue = None  # "without flutter waves: SVT", "no major abnormality: sinus rhythm"
-        elif _is_transparent(sentence, n, "uncertain" if doubt else cue):
+        elif _is_transparent(sentence, n, "uncertain" if doubt else cue) or (either and chunk.text == "with"):
             continue
         elif (chunk.kind == "termination" and chunk.text != "due") or (
             chunk.kind in ("comma", "and", "termination") and not _list_continues(sentence, n)
@@ -398,7 +403,9 @@ def _subjects(sentence: Sequence[Chunk], n: int) -> list[int]:
             in_list, words_between = False, 0
         elif kind in ("and", "or") or (kind == "comma" and len(out) > 1):
             in_list = True
-        elif kind in ("word", "lead", "open", "close") or (kind == "termination" and _refers_back(sentence[n])):
+        elif kind in ("word", "lead", "open", "close") or (
+            kind == "termination" and (_refers_back(sentence[n]) or (k == n - 1 and sentence[k].text in _CONSEQUENCES))
+        ):
             words_between += kind == "word"
             if words_between > 6:
                 break
@@ -411,12 +418,12 @@ def _before_insertion(sentence: Sequence[Chunk], n: int) -> int:
     """Where the subject of a cue at n ends: "LVH, probable", "electrolytes, mainly potassium, might be the cause"."""
     if n == 0 or sentence[n - 1].kind != "comma":
         return n - 1
-    if n + 1 == len(sentence):
-        return n - 2
     k = n - 2
     while k > 0 and sentence[k].kind in ("word", "lead", "and", "or"):
         k -= 1
-    return k - 1 if k > 0 and sentence[k].kind == "comma" and sentence[k - 1].kind == "term" else n - 1
+    if k > 0 and sentence[k].kind == "comma" and sentence[k - 1].kind == "term":
+        return k - 1
+    return n - 2 if n + 1 == len(sentence) else n - 1
 
 
 def _refers_back(chunk: Chunk) -> bool:

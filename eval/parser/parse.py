@@ -179,14 +179,12 @@ def _subject_count(mentions: Sequence[Mention]) -> int:
 def _answer_mentions(question: Sequence[Mention], sentence: Sequence[Chunk]) -> list[Mention]:
     """The statements of a question with the status of the reply that follows; "LVH?" without a reply is a doubt."""
     status = reply_status(sentence) if sentence else None
+    details = [chunk.text for chunk in sentence if chunk.kind == "term"] if status in ("present", None) else []
+    # "Ischaemia? Yes, inferior.", "LBBB? Incomplete."
+    question = [m for m in question if not any(text.endswith(f" {m.chunk.text}") for text in details)]
     if not status:
         return [replace(m, tentative=True) for m in question if m.status == "uncertain"]
-    details = [chunk.text for chunk in sentence if chunk.kind == "term"] if status == "present" else []
-    return [
-        replace(m, status=status, tentative=False)
-        for m in question
-        if not any(text.endswith(f" {m.chunk.text}") for text in details)  # "Ischaemia? Yes, inferior."
-    ]
+    return [replace(m, status=status, tentative=False) for m in question]
 
 
 def _reply_mentions(

@@ -47,7 +47,7 @@ def _is_row(line: Sequence[Token]) -> bool:
 def _completed(rows: Sequence[list[Token]]) -> list[list[Token]]:
     """The rows of one table, each cell with what the header of its column says about it."""
     headers = [[token.text for token in cell if token.text != ":"] for cell in _cells(rows[0])]
-    if len(rows) < 2 or not any(_says_something(header) for header in headers):
+    if len(rows) < 2:
         return list(rows)
     if any(_names_statement([token.text for token in _cells(row)[0]]) for row in rows[1:]):
         names = [False] * len(headers)  # the findings are in the first column
@@ -61,7 +61,7 @@ def _completed(rows: Sequence[list[Token]]) -> list[list[Token]]:
         if len(cells) != len(headers):
             out.append(row)
             continue
-        if len(cells) > 2:
+        if len(cells) > 2:  # a dash in the column of comments denies nothing
             cells = [cells[0], *([] if [token.text for token in cell] == ["✗"] else cell for cell in cells[1:])]
         filled = [_filled(cell, *column, choice) for cell, *column in zip(cells, headers, names, strict=True)]
         lead = row[0].text == "|"
@@ -83,10 +83,6 @@ def _cells(row: Sequence[Token]) -> list[list[Token]]:
     first = row[0].text == "|"
     last = len(cells) > first and [token.text for token in row if token.text != BREAK][-1] == "|"
     return cells[first : len(cells) - last]
-
-
-def _says_something(header: Sequence[str]) -> bool:
-    return bool(header) and (_is_topic(header) or header[0] in _STATUSES or _names_statement(header))
 
 
 def _is_topic(header: Sequence[str]) -> bool:

@@ -32,21 +32,29 @@ _MODIFIERS = set(
     )
 )
 _FIRST_MARKS = {",", ":", "(", "-", "|"}
-_FIRST_VERBS = set(word_tuple("is are was were"))  # "ischemic changes are seen in the lateral leads", "is inferior"
+# "Ischemic changes are seen in the lateral leads", "the infarct is inferior", "involves the lateral wall"
+_FIRST_VERBS = set(word_tuple("is are was were involve affect include reach sit lie"))
 _SIGHT = set(word_tuple("seen noted present visible evident found observed located"))
 _LESSER = {(",", "to", "a", word, noun, ",") for word in ("lesser", "smaller") for noun in ("degree", "extent")}
 _JOINS = {"and": "and", "plus": "and", "with": "and", "/": "and", ",": "and", "or": "or", "nor": "or"}
+_CONTRASTS = (("rather", "than"), ("but", "not"), (",", "not"), ("not",))
 # What may follow an adjective without a noun: "ischemia, inferior, is likely", but not "ischemia, inferior ST changes".
 _FOLLOWERS = {BREAK, BULLET, ",", ")", "(", "/", ":", "?", '"', "|"} | set(
     word_tuple("and or nor plus but with which that is are was age of possible possibly likely probable probably noted "
                "seen present as too also without not rather")
 )  # fmt: skip
+_MAX_LINKS = 6
+_LINKS = set(word_tuple("there is are was were a an the no i we see also some any evidence of sign show demonstrate display "
+                        "reveal have old acute recent prior previous"))  # fmt: skip
 _FUNCTION_WORDS = _PREPOSITIONS | _MODIFIERS | _PLACES | {"and", ",", ":", "("}
 
 
 @dataclass(frozen=True)
 class TerritoryTerm:
-    """One territory with its noun. sequence: the phrase of the tables; join: "and", "or" or "" before the first."""
+    """One territory with its noun. sequence: the phrase of the tables.
+
+    join: "and" or "or", "not" where the territory is denied ("inferior rather than lateral"), "" before the first.
+    """
 
     sequence: tuple[str, ...]
     join: str
@@ -91,6 +99,26 @@ def territories_after(
     return _terms(places, has_territory, core), places[-1].end
 
 
+def territory_before(texts: Sequence[str], start: int, noun: tuple[str, ...]) -> tuple[str, ...]:
+    """The phrase of the tables for a noun at token `start` and the territory of its subject, or ().
+
+    "Inferiorly there is an infarct", "the lateral leads show ischemia".
+    """
+    if any(word in _ADJECTIVES for word in noun) or not _has_territories(noun):
+        return ()
+    j = start - 1
+    while j > max(0, start - _MAX_LINKS) and texts[j] in _LINKS:
+        j -= 1
+    if j < 0 or (texts[j] not in _ADVERBS and (texts[j] not in _PLACES or j == 0 or j == start - 1)):
+        return ()
+    j -= texts[j] in _PLACES
+    word = _ADVERBS.get(texts[j], texts[j])
+    words = (*texts[j - 2 : j], word) if j > 1 and texts[j - 1] == "and" else (word,)
+    words = ("high", word) if j and texts[j - 1] == "high" else words
+    sequence = (*words, *noun)
+    return sequence if word in _ADJECTIVES and sequence in lexicon().meanings else ()
+
+
 @lru_cache(maxsize=1 << 12)
 def _has_territories(core: tuple[str, ...]) -> bool:
     """Whether a noun makes a phrase of the tables with any territory."""
@@ -117,9 +145,10 @@ def _territory_at(texts: Sequence[str], i: int, first: bool) -> _Place | None:
         j += texts[0] in _FIRST_MARKS | _FIRST_VERBS
         j += texts[0] in _FIRST_VERBS and texts[1] in _SIGHT
     else:
-        if texts[0] not in _JOINS:
+        contrast = next((c for c in _CONTRASTS if tuple(texts[: len(c)]) == c), ())
+        if texts[0] not in _JOINS and not contrast:
             return None
-        join, j = _JOINS[texts[0]], j + 1
+        join, j = ("not", j + len(contrast)) if contrast else (_JOINS[texts[0]], j + 1)
         if texts[1] in ("and", "or"):
             join, j = texts[1], j + 1
         if tuple(texts[1:7]) in _LESSER:

@@ -14,6 +14,7 @@ _MARKS = ("open", "close", "bullet")
 _NEUTRAL = ("termination", "word")
 # "P waves are visible" says nothing about what was asked.
 _OTHER_SUBJECTS = set(word_tuple("wave complex segment interval axis lead beat baseline rate qrs p t st qt pr rr"))
+_SOMEWHAT = set(word_tuple("slightly minimally mildly somewhat moderately markedly clearly"))  # "Elevated? Slightly."
 # After these a "no" is an answer: "No it isn't", "No the rhythm is sinus".
 _AFTER_NO = set(word_tuple("it this that there the a an i we they he she is but not no because since as in at"))
 
@@ -51,13 +52,16 @@ def reply_status(sentence: Sequence[Chunk]) -> Status | None:
     doubt = any(chunk.cue.kind == "uncertain" for chunk in cues) and not any(c.kind == "term" for c in content)
     if content and _is_determiner(content):
         return None
+    if first in _SOMEWHAT and not cues:
+        return "present"
     if first in YES or first in NO:
         if doubt:
             return "uncertain"
         absolutely_not = len(content) > 1 and content[1].text == "not"
         return "present" if first in YES and not absolutely_not else "absent"
     last = [chunk for chunk in content if chunk.kind != "break"][-2:]
-    if len(last) == 2 and last[0].text in ("so", "therefore", "hence", "then") and last[1].text in YES | NO:
+    links = last[:1] and (last[0].kind == "colon" or last[0].text in ("so", "therefore", "hence", "then"))
+    if len(last) == 2 and links and last[1].text in YES | NO:
         return "present" if last[1].text in YES else "absent"
     words = [chunk.text for chunk in content[:7]]
     if words[:1] == ["i"] and "so" in words[2:4] and words[-1] != "not" and not cues:  # "I would say so"
