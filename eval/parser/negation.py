@@ -56,7 +56,7 @@ _CONTRADICTIONS = tuple(
 )  # fmt: skip
 # Stop words that do not end a scope right after its cue: "not sure whether this is", "no indication that".
 _TRANSPARENT: dict[Status | None, set[str]] = {
-    "uncertain": set(word_tuple("this there it that which we i")),
+    "uncertain": set(word_tuple("this there it that which we i besteht liegt")),
     "absent": {"that"},
 }
 
@@ -254,10 +254,17 @@ def _heads_alternatives(sentence: Sequence[Chunk], n: int) -> bool:
     if sentence[n].kind != "colon" and sentence[n].text not in ("are", "were", "include"):
         return False
     words = [word for chunk in sentence[max(0, n - 4) : n] for word in chunk.text.split()]
+    first = next((chunk.text for chunk in sentence if chunk.kind != "bullet"), "")
+    if sentence[n].kind == "colon" and first in _ALTERNATIVES:  # "Causes of a tall R wave in V1: RVH, RBBB"
+        return _lists(sentence[n:])
     if not words or words[-1] not in _ALTERNATIVES:
         return False
-    is_list = n < 4 and any(chunk.kind in ("comma", "and", "or") for chunk in sentence[n:])
+    is_list = n < 4 and _lists(sentence[n:])
     return sentence[n].kind != "colon" or is_list or not _SEVERAL.isdisjoint(words)
+
+
+def _lists(sentence: Sequence[Chunk]) -> bool:
+    return any(chunk.kind in ("comma", "and", "or") for chunk in sentence)
 
 
 def _is_transparent(sentence: Sequence[Chunk], n: int, cue: Status | None) -> bool:
@@ -404,7 +411,7 @@ def _subjects(sentence: Sequence[Chunk], n: int) -> list[int]:
         elif kind in ("and", "or") or (kind == "comma" and len(out) > 1):
             in_list = True
         elif kind in ("word", "lead", "open", "close") or (
-            kind == "termination" and (_refers_back(sentence[n]) or (k == n - 1 and sentence[k].text in _CONSEQUENCES))
+            kind == "termination" and (_refers_back(sentence[n]) or (k == n - 1 and _continues(sentence, k)))
         ):
             words_between += kind == "word"
             if words_between > 6:
@@ -424,6 +431,12 @@ def _before_insertion(sentence: Sequence[Chunk], n: int) -> int:
     if k > 0 and sentence[k].kind == "comma" and sentence[k - 1].kind == "term":
         return k - 1
     return n - 2 if n + 1 == len(sentence) else n - 1
+
+
+def _continues(sentence: Sequence[Chunk], k: int) -> bool:
+    """Whether the subject stays the same after the word at k: "... and so is unlikely", "considered but dismissed"."""
+    turns = sentence[k].text in _TURNS and not _EXCLUSIONS.isdisjoint(sentence[k + 1].text.split())
+    return turns or sentence[k].text in _CONSEQUENCES
 
 
 def _refers_back(chunk: Chunk) -> bool:

@@ -30,6 +30,13 @@ _OTHERWISE = set(word_tuple("otherwise sonst ansonsten eljest"))
 _ONLY_AMONG_CODES = {"AMI", "EL"}
 _CHOICES = {"the former": 0, "former": 0, "the first": 0, "the latter": -1, "latter": -1, "the second": -1}
 _LONGEST_TEXT = 20_000
+# What a "normal" on its own is about when it stands below one of these.
+_WHOLE = set(
+    word_tuple(
+        "ecg tracing impression conclusion interpretation summary result verdict assessment report diagnosis overall "
+        "everything final answer befund beurteilung fazit"
+    )
+)
 _GAP = re.compile(r"_{2,}|\.{4,}")
 
 
@@ -135,6 +142,8 @@ def _read(text: str, cautious: bool = False, subject: Sequence[str] = ()) -> tup
         if title and not _heads_items(sentences, n) and (status := _line_of_status(sentence)):
             mentions[-1] = replace(mentions[-1], status=status)
         current, header = read_sentence(sentence, header)
+        if n and _judges_part(sentences[n - 1], sentence):
+            current = []
         title = len(current) == 1 and [chunk for chunk in sentence if chunk.kind != "bullet"] == [current[0].chunk]
         open_question = sentence[-1].kind == "question"
         if final or open_question:
@@ -150,6 +159,15 @@ def _heads_items(sentences: Sequence[Sequence[Chunk]], n: int) -> bool:
     """Whether line n is a heading rather than an answer to line n - 1: list items follow it, or only precede it."""
     before, here, *after = (s[0].kind == "bullet" for s in sentences[n - 1 : n + 2])
     return not here and (before or after == [True])
+
+
+def _judges_part(heading: Sequence[Chunk], sentence: Sequence[Chunk]) -> bool:
+    """Whether a sentence says "normal" of what the line before names: "## Ventricles", "Normal"."""
+    names = [chunk.text for chunk in heading if chunk.kind not in ("bullet", "colon", "and")]
+    is_heading = 0 < len(names) <= 2 and all(c.kind in ("word", "bullet", "colon", "and") for c in heading)
+    content = [chunk for chunk in sentence if chunk.kind not in ("bullet", "break")]
+    normal = len(content) == 1 and content[0].meaning.codes == ("NORM",) and _WHOLE.isdisjoint(content[0].text.split())
+    return normal and is_heading and _WHOLE.isdisjoint(names)
 
 
 def _line_of_status(sentence: Sequence[Chunk]) -> Status | None:

@@ -60,7 +60,8 @@ _SAME = {
     "unvollst": "unvollstaendiger", "unspez": "unspezifische", "incompl": "incomplete", "chg": "change",
     "elev": "elevation", "dep": "depression", "depr": "depression", "rythm": "rhythm", "rhythym": "rhythm",
     "recip": "reciprocal", "bifasc": "bifascicular", "indet": "indeterminate", "freq": "frequent",
-    "tachy": "tachycardia", "brady": "bradycardia", "ts": "t", "hyperk": "hyperkalemia", "hypok": "hypokalemia",
+    "favour": "favor", "favours": "favor", "favoured": "favored", "favouring": "favoring",
+    "tachy": "tachycardia", "ondas": "onda", "brady": "bradycardia", "ts": "t", "hyperk": "hyperkalemia", "hypok": "hypokalemia",
 }  # fmt: skip
 _ABBREVIATIONS = {
     "v.a", "z.n", "moegl", "vs", "approx", "incl", "ca", "bzw", "evtl", "li", "re", "e.g", "i.e", "unspez", "unbest",
@@ -126,12 +127,24 @@ def word_tuple(phrase: str) -> tuple[str, ...]:
     return tuple(token.text for token in tokenize(phrase) if token.text not in (BREAK, BULLET))
 
 
+_GERMAN_ENDING = re.compile(
+    "((?:in)?komplett|(?:un)?vollstaendig|(?:links|rechts|supra|intra|bi)?ventrikulaer|links(?:anterior|posterior|atrial)|"
+    "rechtsatrial|unspezifisch|ischaemisch|pathologisch|verlaengert|invertiert|abgeflacht|(?:in)?signifikant|"
+    "(?:hoch|antero|infero)?lateral|(?:antero)?septal|inferior|anterior|posterior|inferoposterior)e[mnrs]?"
+)
+"""German adjectives lose the ending of their case, number and gender."""
+
+
 @lru_cache(maxsize=1 << 14)
 def normalize_word(text: str) -> str:
     """One word in lower case in the form used for lookups: American and singular."""
     text = _SAME.get(text, text)
     if len(text) > 5:
         text = text.replace("aem", "em").replace("isation", "ization").replace("ised", "ized")
+    if german := _GERMAN_ENDING.fullmatch(text):
+        return f"{german[1]}e"
+    if len(text) > 7 and text.endswith("as"):  # Spanish
+        return text[:-1]
     if len(text) > 4 and text.endswith("ies"):
         return text[:-3] + "y"
     if len(text) > 4 and text.endswith("xes"):
@@ -175,8 +188,8 @@ def _pieces(text: str, start: int, end: int, plain_text: str, at: int, after: in
         return [Token(part, start, end) for part in normalize_word(text).split()]
     if text == "-":
         return _dash(start, end, plain_text, at, after)
-    if text.startswith(".."):  # dot leaders: "PR ..... prolonged"
-        return [Token(":", start, end)]
+    if text.startswith(".."):  # "PR ..... prolonged" has dot leaders, "possible ... no, certain" a pause
+        return [Token(BREAK if len(text) <= 3 and after < len(plain_text) else ":", start, end)]
     if text == ".":
         return [Token(BREAK, start, end)] if _ends_sentence(plain_text, at, after) else []
     if text in _CHECKBOXES:
