@@ -1,6 +1,6 @@
 """The tables of the parser: `phrases.csv` (what names a statement) and `cues.csv` (what denies or doubts it).
 
-`phrases_fr_es.csv` has French and Spanish phrases. Patterns in all tables: `[word]` is optional, `one/other` are
+`phrases_fr_es.csv` and `cues_fr_es.csv` have French and Spanish ones. Patterns in all tables: `[word]` is optional, `one/other` are
 alternatives for one word. A phrase without a code names something more general than any statement ("myocardial
 infarction", "abnormal ECG"): it is recognised, can be part of a list, and sets no statement. A code with a leading `!`
 is the opposite ("normal PR interval" denies LPR). `QWAVE unless CLBBB PACE`: a sign that names the first only where none
@@ -116,7 +116,7 @@ def lexicon() -> Lexicon:
         meaning = Meaning(() if denies else codes, codes if denies else (), None, at_start, at_end, unless)
         for sequence in expand(row["phrase"].strip("^$")):
             out.add(sequence, meaning)
-    for row in _rows("cues.csv"):
+    for row in (*_rows("cues.csv"), *_rows("cues_fr_es.csv")):
         if row["kind"] not in _KINDS or row["side"] not in _SIDES:
             raise ValueError(f"cues.csv: {row['kind']!r} {row['side']!r} for {row['phrase']!r}")
         for sequence in expand(row["phrase"].removesuffix("$")):
@@ -161,7 +161,13 @@ def correct_spelling(text: str) -> str:
 
 @cache
 def _long_words() -> tuple[str, ...]:
-    foreign = {word for row in _rows("phrases_fr_es.csv") for sequence in expand(row["phrase"]) for word in sequence}
+    foreign = {
+        word
+        for name in ("phrases_fr_es.csv", "cues_fr_es.csv")
+        for row in _rows(name)
+        for sequence in expand(row["phrase"])
+        for word in sequence
+    }
     own = {word for row in _rows("phrases.csv") for sequence in expand(row["phrase"].strip("^$")) for word in sequence}
     return tuple(sorted(w for w in lexicon().vocabulary - (foreign - own) if len(w) >= 5 and w.isalpha()))
 

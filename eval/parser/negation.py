@@ -164,7 +164,12 @@ def _without_hypothesis(sentence: Sequence[Chunk]) -> Sequence[Chunk]:
                 about_this = chunk.text.split()[0] in _CONDITIONAL
                 before = sentence[: _clause_start(sentence, n)] if about_this else []
                 rest = _resolution(sentence[n + 1 :], about_this)
-                if len(rest) > 1 and rest[0].text in _POINTERS and rest[1].kind == "cue" and rest[1].cue.side != "before":
+                if (
+                    len(rest) > 1
+                    and rest[0].text in _POINTERS
+                    and rest[1].kind == "cue"
+                    and rest[1].cue.side != "before"
+                ):
                     before, rest = [*before, *[c for c in sentence[:n] if c.kind == "term"][-1:]], rest[1:]
                 return [*before, *rest]
     return sentence

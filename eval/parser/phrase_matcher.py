@@ -105,7 +105,13 @@ def _match(
                 inner, j = "absent", j + 1
             elif text in _DOUBT:
                 inner, j = inner or "uncertain", j + 1
-            elif text in _FILL or text.isdigit() or text == ":" or (text == "/" and texts[j - 1].isdigit()) or (text in "|?" and sequence[0] == "rhythm"):
+            elif (
+                text in _FILL
+                or text.isdigit()
+                or text == ":"
+                or (text == "/" and texts[j - 1].isdigit())
+                or (text in "|?" and sequence[0] == "rhythm")
+            ):
                 verb, j = verb or text in _VERBS, j + 1
             else:
                 return None

@@ -37,6 +37,8 @@ _NOT_ECG = tuple(
     for pattern in (
         rf"(?:\bnot|\bcannot|n't)\s+(?:{_FILLER}\s+)*{_ECG}\b{_ENDS}",
         rf"\b(?:no|without an?) {_ECG}\b{_ENDS}",
+        rf"\b(?:rather than|instead of|not) an? {_ECG}\b(?=\s*(?:$|[,:)]))",
+        r"\b(?:is|be|like|of|shows?) an? (?:eeg|emg|electroencephalogram|echocardiogram|spirogram)\b",
         rf"\bkein(?:en)? {_ECG}\b(?=\s*(?:$|[,:;)]|zu\b|auf\b|in\b|und\b|sondern\b))",
         r"\b(?:image|picture|page|photo) (?:is|appears|seems|looks)(?: to be)?(?: (?:all|completely|entirely))? "
         r"(?:blank|black|empty|white)\b",
@@ -72,12 +74,25 @@ _OF_WAVES = re.compile(
 _OF_NOISE = re.compile(r"artefact|artifact|noise|noisy|electrode|disconnect|loose|wander|stoer")
 _NEGATION = re.compile(r"(?:\bnot|\bnever|n't|\bno longer|\bnicht)\s+(?:(?:appear|seem|look|to|be|been|at all)\s+)*$")
 _NEAR = 100  # characters before a match in which a negation is searched
-_UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "’": "'", "‐": "-", "‑": "-", "–": "-", "—": "-"})
+_UMLAUTS = str.maketrans(
+    {
+        "ä": "ae",
+        "ö": "oe",
+        "ü": "ue",
+        "ß": "ss",
+        **dict(zip("áàâéèêëíìîïóòôúùûñç", "aaaeeeeiiiiooouuunc", strict=True)),
+        "’": "'",
+        "‐": "-",
+        "‑": "-",
+        "–": "-",
+        "—": "-",
+    }
+)
 
 # What a sentence gives as advice or general knowledge, and not as a reading of this picture.
 _GENERAL = re.compile(
     r"\b(?:if you|you (?:can|could|may|might|should)|could you|would you|please|let me know|(?:happy|glad|able) to|"
-    r"i (?:can|could|would|'d)(?! ?not|n't| not| see\b| tell)|in general|generally|typical(?:ly)?|usually|"
+    r"i (?:can|could|would|'d)(?! ?not|n't| not| see\b| tell| (?:describe|report|share) what i)|in general|generally|typical(?:ly)?|usually|"
     r"common(?:ly)?|for (?:example|instance)|e\.g|such as|look for|how to|what to|"
     r"would (?:need|be needed|require|include|involve)|consult|"
     r"cardiologist|doctors?|physicians?|professionals?|healthcare|emergency|symptoms|"
@@ -90,7 +105,7 @@ _TURN = re.compile(r"\b(?:but|however|that said|nevertheless|nonetheless|still|a
 _PART = re.compile(r"<(\w+)>")
 _CANNOT_NEEDS = frozenset((
     "not", "n't", "unable", "incapable", "lack", "declin", "refuse", "rather", "refrain", "avoid", "impossible",
-    "prefer", "choose", "trouble", "difficult", "problem", "inappropriate", "irresponsible", "unsafe",
+    "prefer", "choose", "no way", "trouble", "difficult", "problem", "inappropriate", "irresponsible", "unsafe",
     "unethical", "only",
 ))  # fmt: skip
 
