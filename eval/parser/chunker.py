@@ -48,17 +48,20 @@ def chunk_text(answer: str, subject: Sequence[str] = ()) -> list[Chunk]:
         can_match = words[i] in starts or (topic and words[i] in _STATES) or ellipsis.may_match(words, i)
         new, i = _chunks_at(text, i, topic, ellipsis) if can_match else _plain_chunk(text, i)
         chunks += new
+        last = new[-1]
         line = [] if line and line[-1].kind == "break" else line
-        line.append(chunks[-1])
-        topic = _topic(topic, line, words[i] if i < len(words) else BREAK)
-        ellipsis = ellipsis.after(chunks[-1])
+        line.append(last)
+        if last.kind != "word" or last.text in _TOPICS:
+            topic = _topic(topic, line, words[i] if i < len(words) else BREAK)
+            ellipsis = ellipsis.after(last)
     return chunks
 
 
 def _chunks_at(text: TokenizedText, i: int, topic: str, ellipsis: Ellipsis) -> tuple[list[Chunk], int]:
     """The chunks that start at token i, and the token after them."""
     best = longest_match(text.words, i, text.lead_lists) or _of_topic(text.words[i], i, topic)
-    best = ellipsis.match(text, i, best) or best
+    if ellipsis.may_match(text.words, i):
+        best = ellipsis.match(text, i, best) or best
     if coordination := shared_tail(text, i, len(best.sequence) if best else 0):
         return coordination
     if best:

@@ -66,12 +66,14 @@ class Lexicon:
     """Word sequences with their meanings, ready for lookup.
 
     by_first: first word -> sequences, longest first; by_ends: first word -> last word -> ranks in that list.
+    by_start: first two words -> sequences that are no cues.
     by_prefix: leading words -> remainders that complete a phrase, longest first. starts: the first words.
     """
 
     meanings: dict[tuple[str, ...], Meaning] = field(default_factory=dict)
     by_first: dict[str, list[tuple[str, ...]]] = field(default_factory=lambda: defaultdict(list))
     by_ends: dict[str, dict[str, list[int]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
+    by_start: dict[tuple[str, ...], list[tuple[str, ...]]] = field(default_factory=lambda: defaultdict(list))
     by_prefix: dict[tuple[str, ...], list[tuple[str, ...]]] = field(default_factory=lambda: defaultdict(list))
     vocabulary: frozenset[str] = frozenset()
     starts: frozenset[str] = frozenset()
@@ -90,6 +92,8 @@ class Lexicon:
         for sequence, meaning in self.meanings.items():
             self.by_first[sequence[0]].append(sequence)
             if not meaning.cue:
+                if len(sequence) > 1:
+                    self.by_start[sequence[:2]].append(sequence)
                 for cut in range(1, len(sequence)):
                     self.by_prefix[sequence[:cut]].append(sequence[cut:])
         for sequences in (*self.by_first.values(), *self.by_prefix.values()):

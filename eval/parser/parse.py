@@ -273,7 +273,7 @@ def _parse_completion(answer: str, question: str, gap: re.Match[str], cautious: 
 
 def _resolve_ambiguous_codes(chunks: list[Chunk]) -> list[Chunk]:
     """Take codes with a second meaning as general terms, unless the answer has other codes or nothing else."""
-    codes = [c.text.upper() in c.meaning.codes for c in chunks]
+    codes = [bool(c.meaning.codes) and c.text.upper() in c.meaning.codes for c in chunks]
     unambiguous = any(c.meaning.codes[0] not in _ONLY_AMONG_CODES for c in itertools.compress(chunks, codes))
     if unambiguous or len(chunks) <= 2:
         return chunks

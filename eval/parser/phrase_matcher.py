@@ -56,18 +56,22 @@ _MAX_ASIDE = 5
 def longest_match(texts: Sequence[str], i: int, lead_lists: dict[int, int]) -> Match | None:
     """The phrase or cue with the most words that starts at token i."""
     entries = lexicon()
-    first = texts[i]
-    if first not in entries.by_first:
+    sequences = entries.by_first.get(texts[i])
+    if not sequences:
         return None
-    by_last = entries.by_ends[first]
+    by_last = entries.by_ends[texts[i]]
     ahead = texts[i : i + _AHEAD]
     if BREAK in ahead and "(" not in ahead:  # only a remark in brackets may span lines inside a phrase
         ahead = ahead[: ahead.index(BREAK)]
-    ends = by_last.keys() & ahead
+    words = set(ahead)
+    ends = by_last.keys() & words
     for rank in sorted(itertools.chain.from_iterable(by_last[last] for last in ends)):
-        sequence = entries.by_first[first][rank]
-        match = _match(sequence, texts, i, lead_lists, loose=entries.meanings[sequence].cue is None)
-        if match and _position_fits(entries.meanings[sequence], texts, match) and not _cuts_phrase(texts, match):
+        sequence = sequences[rank]
+        if len(sequence) > 2 and sequence[1] not in words:
+            continue
+        meaning = entries.meanings[sequence]
+        match = _match(sequence, texts, i, lead_lists, loose=meaning.cue is None)
+        if match and _position_fits(meaning, texts, match) and not _cuts_phrase(texts, match):
             return match
     return None
 
@@ -78,9 +82,8 @@ def _cuts_phrase(texts: Sequence[str], match: Match) -> bool:
         return False
     last = match.end - 1
     return any(
-        len(rest) > 1 and rest == tuple(texts[last : last + len(rest)])
-        for rest in lexicon().by_first.get(texts[last], ())
-        if not lexicon().meanings[rest].cue
+        rest == tuple(texts[last : last + len(rest)])
+        for rest in lexicon().by_start.get(tuple(texts[last : last + 2]), ())
     )
 
 

@@ -73,6 +73,14 @@ _OF_WAVES = re.compile(
 )
 _OF_NOISE = re.compile(r"artefact|artifact|noise|noisy|electrode|disconnect|loose|wander|stoer")
 _NEGATION = re.compile(r"(?:\bnot|\bnever|n't|\bno longer|\bnicht)\s+(?:(?:appear|seem|look|to|be|been|at all)\s+)*$")
+_TURNED_NEEDS = (
+    "upside", "on its", "kopf", "seite", "rotat", "turn", "flip", "sideways", "inverted", "gedreht", "wrong way"
+)  # fmt: skip
+_CUT_NEEDS = ("cut", "crop", "trunc", "schnitten", "be read", "be seen", "visible", "shown", "missing", "only")
+_NO_ECG_NEEDS = (
+    "no", "n't", "kein", "ohne", "without", "rather", "instead", " eeg", " emg", "gram", "blank", "black", "empty", "white",
+    "this", "it", "here",
+)  # fmt: skip
 _NEAR = 100  # characters before a match in which a negation is searched
 _UMLAUTS = str.maketrans(
     {
@@ -153,9 +161,9 @@ def refusal_in(text: str) -> str:
     for sentence in texts:
         if _no_ecg(sentence):
             return "not an ECG"
-        if _states(_UPSIDE_DOWN, sentence, _OF_WAVES):
+        if _has(sentence, _TURNED_NEEDS) and _states(_UPSIDE_DOWN, sentence, _OF_WAVES):
             return "upside down"
-        if _states(_CUT, sentence, _OF_WAVES, _OF_NOISE):
+        if _has(sentence, _CUT_NEEDS) and _states(_CUT, sentence, _OF_WAVES, _OF_NOISE):
             return "cut off"
     strings = _strings_in(texts)
     if any(span for _, span in _decline_spans(texts, strings)):
@@ -219,7 +227,14 @@ def _span_after_cannot(sentence: str) -> tuple[int, int] | None:
     return None
 
 
+def _has(sentence: str, strings: Sequence[str]) -> bool:
+    """Whether a sentence has one of the strings without which a pattern can't match: quicker than the pattern."""
+    return any(string in sentence for string in strings)
+
+
 def _no_ecg(sentence: str) -> bool:
+    if not _has(sentence, _NO_ECG_NEEDS):
+        return False
     if any(pattern.search(sentence) for pattern in _NOT_ECG):
         return True
     return any(pattern.search(sentence) for pattern in _OTHER) and not _HEART.search(sentence)

@@ -23,9 +23,6 @@ def split_sentences(chunks: Sequence[Chunk]) -> list[list[Chunk]]:
     """Divide chunks at sentence ends, line ends, list marks and question marks."""
     out: list[list[Chunk]] = [[]]
     for n, chunk in enumerate(chunks):
-        # "?LVH" and "? old MI" doubt what follows; elsewhere a question mark ends its sentence.
-        is_first = all(c.kind == "bullet" for c in out[-1])
-        doubting = n + 1 < len(chunks) and (chunks[n + 1].start == chunk.end or is_first)
         if chunk.kind == "break":
             out.append([])
         elif chunk.kind == "bullet":
@@ -34,7 +31,12 @@ def split_sentences(chunks: Sequence[Chunk]) -> list[list[Chunk]]:
             out[-1].append(chunk)
             if len(out[-1]) >= _MAX_CHUNKS:
                 out.append([])
-            if (chunk.kind == "question" and not doubting) or (chunk.kind == "colon" and _reports_question(out[-1])):
+            if chunk.kind == "question":
+                # "?LVH" and "? old MI" doubt what follows; elsewhere a question mark ends its sentence.
+                is_first = all(c.kind == "bullet" for c in out[-1][:-1])
+                if n + 1 == len(chunks) or not (is_first or chunks[n + 1].start == chunk.end):
+                    out.append([])
+            elif chunk.kind == "colon" and _reports_question(out[-1]):
                 out.append([])
     return [sentence for sentence in out if sentence]
 

@@ -75,6 +75,9 @@ _WRAPPED_AT = 50
 _NEAR = 60  # characters inspected on either side of a mark
 # "1." or "b)" or a star at the start of a line; "1. Grades" is an ordinal.
 _LIST_MARK = re.compile(r"(?:^|\n)[ \t>#*_]*(\(?(?:\d{1,2}|[a-h])[.)](?=\s)(?!\s*(?:grad|degree))|[*+](?=\s)|•)")
+_WORD_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789.")
+_ORDINALS = {"1", "2", "3", "i", "ii", "iii"}
+_GERMAN_SHORT = re.compile(r"\b[vz]\.?( ?[an])?$")
 _LINE_END = re.compile("[\n\r\v\f\u2028\u2029]")
 _CODE = re.compile(
     r"(?<![A-Za-z0-9_])(?=[A-Z123])(?:"
@@ -114,11 +117,19 @@ def tokenize(answer: str) -> list[Token]:
             while position < len(plain_text) and place[position] < code.end():
                 position += 1
             continue
-        if piece != "\n":
+        if piece.isalnum():
+            out += [Token(part, start, end) for part in normalize_words(piece)]
+        elif piece != "\n":
             out += _pieces(piece, start, end, plain_text, at, after)
         elif start in breaks:
             out.append(Token(BREAK, start, end))
     return _join_words(out)
+
+
+@lru_cache(maxsize=1 << 14)
+def normalize_words(text: str) -> tuple[str, ...]:
+    """The words that one word stands for, as `normalize_word` gives them: "cannot" is two."""
+    return tuple(normalize_word(text).split())
 
 
 @cache  # of 5,672 words in the tables' patterns 1,442 differ
@@ -184,8 +195,6 @@ def _plain(char: str) -> str:
 
 def _pieces(text: str, start: int, end: int, plain_text: str, at: int, after: int) -> list[Token]:
     """The tokens of one raw piece: contractions are divided, marks are interpreted by their context."""
-    if text.isalnum():
-        return [Token(part, start, end) for part in normalize_word(text).split()]
     if text == "-":
         return _dash(start, end, plain_text, at, after)
     if text.startswith(".."):  # "PR ..... prolonged" has dot leaders, "possible ... no, certain" a pause
@@ -243,18 +252,17 @@ def _ends_sentence(plain_text: str, at: int, after: int) -> bool:
     following = plain_text[after : after + 1]
     if following and not following.isspace() and following not in ")\"'*]":
         return False
-    left = plain_text[max(0, at - _NEAR) : at]
-    before = re.search(r"[a-z0-9.]+$", left)
-    if before and before.group().strip(".") in _ABBREVIATIONS:
+    start = at
+    while start > max(0, at - _NEAR) and plain_text[start - 1] in _WORD_LETTERS:
+        start -= 1
+    before = plain_text[start:at]
+    if before.strip(".") in _ABBREVIATIONS:
         return False
-    if re.search(r"\b[vz]\.?( ?[an])?$", left) and re.match(r"\s*([an]\.|[a-z])", plain_text[after : after + _NEAR]):
+    left = plain_text[max(0, at - _NEAR) : at]
+    if _GERMAN_SHORT.search(left[-6:]) and re.match(r"\s*([an]\.|[a-z])", plain_text[after : after + _NEAR]):
         return False  # "V. a.", "Z. n."
     # "AV-Block 1. Grades", "2. degree": an ordinal, not an end
-    return not (
-        before
-        and re.fullmatch(r"[1-3]|i{1,3}", before.group())
-        and re.match(r"\s*(grad|degree)", plain_text[after : after + _NEAR])
-    )
+    return before not in _ORDINALS or not re.match(r"\s*(grad|degree)", plain_text[after : after + _NEAR])
 
 
 def _join_words(tokens: list[Token]) -> list[Token]:
