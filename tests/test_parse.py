@@ -19,6 +19,8 @@ from render.statements import STATEMENTS
 ANSWERS = Path(__file__).parent / "answers.csv"
 CHAT = Path(__file__).parent / "answers_chat.csv"
 UNSEEN = Path(__file__).parent / "answers_unseen.csv"
+UNSEEN2 = Path(__file__).parent / "answers_unseen2.csv"
+REFUSALS_UNSEEN = Path(__file__).parent / "refusals_unseen.csv"
 REFUSALS = Path(__file__).parent / "refusals.csv"
 STATUSES = ("present", "absent", "uncertain")
 
@@ -53,12 +55,12 @@ def _figures(rows: list[dict[str, str]]) -> tuple[float, float, float, float]:
 
 @pytest.mark.parametrize(
     ("path", "count", "least", "worst_style"),
-    [(ANSWERS, 1300, 0.97, 0.93), (CHAT, 350, 0.97, 0.9), (UNSEEN, 199, 0.91, 0.75)],
+    [(ANSWERS, 1300, 0.97, 0.93), (CHAT, 350, 0.97, 0.9), (UNSEEN, 199, 0.94, 0.85), (UNSEEN2, 598, 0.97, 0.92)],
 )
 def test_f1_on_written_answers(
     path: Path, count: int, least: float, worst_style: float, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """UNSEEN was difficult on purpose, and is not tuned to: kinds of wording were mended, not its answers."""
+    """UNSEEN was difficult on purpose. As first seen, before kinds of wording were mended: docs/log.md."""
     rows = [row for row in _rows(path) if row["style"] != "refusal"]
     assert len(rows) >= count
     lines = []
@@ -76,7 +78,9 @@ def test_f1_on_written_answers(
         print("\n" + "\n".join(lines))
 
 
-@pytest.mark.parametrize(("answer", "refuses"), [(row["answer"], row["refuses"] == "1") for row in _rows(REFUSALS)])
+@pytest.mark.parametrize(
+    ("answer", "refuses"), [(row["answer"], row["refuses"] == "1") for row in _rows(REFUSALS) + _rows(REFUSALS_UNSEEN)]
+)
 def test_refusals_in_any_wording(answer: str, refuses: bool) -> None:
     assert bool(refusal(answer)) == refuses
     if refuses:
@@ -183,6 +187,47 @@ def test_wordings_of_other_systems(answer: str, question: str, present: str, abs
     result = parse(answer, question)
     expected = (present, absent, uncertain)
     assert tuple(" ".join(codes) for codes in (result.present, result.absent, result.uncertain)) == expected
+
+
+@pytest.mark.parametrize(
+    ("answer", "present", "absent", "uncertain"),
+    [
+        ("| Sign | Present | Absent |\n|---|---|---|\n| LVH | x | |\n| RVH | | x |", "LVH", "RVH", ""),
+        ("| Lead | ST | T |\n|---|---|---|\n| V5 | elevated | inverted |", "INVT STE_", "", ""),
+        ("| AF | LBBB |\n|---|---|\n| no | yes |", "CLBBB", "AFIB", ""),
+        ("| Rhythm | sinus | – |\n| QRS | RBBB | – |", "CRBBB SR", "", ""),
+        ("| AV block | Present |\n|---|---|\n| First degree | No |", "", "1AVB", ""),
+        ("**T waves**\n- Inverted: V4\n- Flat: none", "INVT", "NT_", ""),
+        ("## Absent\n- LVH\n## Present\n- AF", "AFIB", "LVH", ""),
+        ("## Ventricles\nNormal\n## Rhythm\nAF", "AFIB", "", ""),
+        ("LVH, RVH or WPW? Delta waves: WPW.", "WPW", "LVH RVH", ""),
+        ("This could be a PAC, but no P wave precedes it, so it is a PVC.", "PVC", "PAC", ""),
+        ("LVH was considered but dismissed.", "", "LVH", ""),
+        ("AF would be irregular, so that is excluded.", "", "AFIB", ""),
+        ("AF was my first thought, but it is atrial flutter.", "AFLT", "AFIB", ""),
+        ("Inferiorly there is an infarct.", "IMI", "", ""),
+        ("The infarct is lateral rather than inferior.", "LMI", "IMI", ""),
+        ("Electrolytes, mainly potassium, might be the cause.", "", "", "EL"),
+        ("Causes of left axis deviation: LAFB, inferior MI.", "", "", "IMI LAFB"),
+        ("It is either AF or sinus rhythm with PACs.", "", "", "AFIB PAC SR"),
+        ("Possible... no, definite LBBB.", "CLBBB", "", ""),
+        ("Pathologische Q-Zacken, kompletten Rechtsschenkelblock.", "CRBBB QWAVE", "", ""),
+        ("L'intervalle QT est allongé, pas d'ischémie.", "LNGQT", "ISC_", ""),
+        ("Bloqueo AV completo; no se puede descartar isquemia.", "3AVB", "", "ISC_"),
+        ("QS in V1 belongs to the LBBB.", "CLBBB", "", ""),
+        ("The patient needs a pacemaker.", "", "", ""),
+        ("QRS 86 ms – normal. QT/QTc: 392/405 ms – normal.", "", "LNGQT", ""),
+    ],
+)
+def test_tables_choices_and_languages(answer: str, present: str, absent: str, uncertain: str) -> None:
+    result = parse(answer)
+    expected = (present, absent, uncertain)
+    assert tuple(" ".join(codes) for codes in (result.present, result.absent, result.uncertain)) == expected
+
+
+def test_cells_keep_their_places() -> None:
+    answer = "| Lead | ST |\n|---|---|\n| V5 | elevated |"
+    assert [answer[slice(*f.span)] for f in parse(answer).findings] == ["elevated"]
 
 
 def test_what_an_answer_considered_first_gives_way_to_what_it_concludes() -> None:

@@ -97,6 +97,7 @@ def read_sentence(sentence: Sequence[Chunk], header: Status | None) -> tuple[lis
     mentions = [_mention(sentence, n, value) for n in terms if (value := status.get(n)) is not None]
     if _leaves_choice(sentence):
         mentions = _with_alternatives(mentions)
+    mentions = _without_discarded(sentence, mentions)
     if alternatives := _alternatives_heading(sentence):
         return [m for m in mentions if m.chunk.start < alternatives], "uncertain"
     if not terms and (sentence[-1].kind == "colon" or _is_heading(sentence)):
@@ -111,6 +112,16 @@ def _leaves_choice(sentence: Sequence[Chunk]) -> bool:
         (c.kind == "or" and n > terms[0]) or (c.kind in ("colon", "word") and _heads_alternatives(sentence, n))
         for n, c in enumerate(sentence[: terms[-1]])
     )
+
+
+def _without_discarded(sentence: Sequence[Chunk], mentions: Sequence[Mention]) -> list[Mention]:
+    """The mentions, those denied that a sentence gives up: "It could be A, but there are no P waves, so it is B"."""
+    turn = next((c.start for c in sentence if c.kind == "termination" and c.text in _TURNS), None)
+    concludes_otherwise = turn is not None and any(m.final and m.status == "present" for m in mentions)
+    return [
+        replace(m, status="absent") if concludes_otherwise and m.status == "uncertain" and m.chunk.start < turn else m
+        for m in mentions
+    ]
 
 
 def _with_alternatives(mentions: Sequence[Mention]) -> list[Mention]:
@@ -336,8 +347,8 @@ def _looks_right(sentence: Sequence[Chunk], n: int) -> bool:
 
 
 def _interjection(sentence: Sequence[Chunk], n: int) -> bool:
-    """ "No, the rhythm is ...": the no answers a question and denies nothing that follows."""
-    return sentence[n].text in NO and n + 1 < len(sentence) and sentence[n + 1].kind in ("comma", "colon")
+    """ "No, the rhythm is ...", "None: complete block": the no answers a question and denies nothing that follows."""
+    return sentence[n].text in {*NO, "none"} and n + 1 < len(sentence) and sentence[n + 1].kind in ("comma", "colon")
 
 
 def _list_continues(sentence: Sequence[Chunk], n: int) -> bool:

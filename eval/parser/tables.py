@@ -49,6 +49,8 @@ def _completed(rows: Sequence[list[Token]]) -> list[list[Token]]:
     headers = [[token.text for token in cell if token.text != ":"] for cell in _cells(rows[0])]
     if len(rows) < 2:
         return list(rows)
+    if len(headers) > 2:
+        rows = [_without_dashes(row) for row in rows]
     if any(_names_statement([token.text for token in _cells(row)[0]]) for row in rows[1:]):
         names = [False] * len(headers)  # the findings are in the first column
     else:
@@ -61,8 +63,6 @@ def _completed(rows: Sequence[list[Token]]) -> list[list[Token]]:
         if len(cells) != len(headers):
             out.append(row)
             continue
-        if len(cells) > 2:  # a dash in the column of comments denies nothing
-            cells = [cells[0], *([] if [token.text for token in cell] == ["✗"] else cell for cell in cells[1:])]
         filled = [_filled(cell, *column, choice) for cell, *column in zip(cells, headers, names, strict=True)]
         lead = row[0].text == "|"
         line = bars[:lead]
@@ -70,6 +70,17 @@ def _completed(rows: Sequence[list[Token]]) -> list[list[Token]]:
             line += cell + bars[lead + n : lead + n + 1]
         out.append(line + bars[lead + len(filled) :])
     return out
+
+
+def _without_dashes(row: Sequence[Token]) -> list[Token]:
+    """A row without dashes that are alone in their cell: in a column of comments they deny nothing."""
+    texts = [BREAK, *(token.text for token in row), BREAK]
+    bars = ("|", BREAK)
+    return [
+        token
+        for n, token in enumerate(row, 1)
+        if token.text not in (":", "✗") or texts[n - 1] not in bars or texts[n + 1] not in bars
+    ]
 
 
 def _cells(row: Sequence[Token]) -> list[list[Token]]:
