@@ -1,11 +1,11 @@
 """The tables of the parser: `phrases.csv` (what names a statement) and `cues.csv` (what denies or doubts it).
 
-`phrases_fr_es.csv` and `cues_fr_es.csv` have French and Spanish ones. Patterns in all tables: `[word]` is optional, `one/other` are
-alternatives for one word. A phrase without a code names something more general than any statement ("myocardial
-infarction", "abnormal ECG"): it is recognised, can be part of a list, and sets no statement. A code with a leading `!`
-is the opposite ("normal PR interval" denies LPR). `QWAVE unless CLBBB PACE`: a sign that names the first only where none
-of the others is named ("QS in V1"). A leading `^`: only at the start of a sentence; a trailing `$`: only at the end of a
-sentence or clause.
+`phrases_fr_es.csv` and `cues_fr_es.csv` have French and Spanish ones. Patterns in all tables: `[word]` is optional,
+`one/other` are alternatives for one word. A phrase without a code names something more general than any statement
+("myocardial infarction", "abnormal ECG"): it is recognised, can be part of a list, and sets no statement. A code with a
+leading `!` is the opposite ("normal PR interval" denies LPR). `QWAVE unless CLBBB PACE`: a sign that names the first
+only where none of the others is named ("QS in V1"). A leading `^`: only at the start of a sentence; a trailing `$`:
+only at the end of a sentence or clause.
 """
 
 from __future__ import annotations

@@ -50,8 +50,9 @@ _CONTRADICTIONS = tuple(
     for words in (
         "however", "but", "actually", "on closer", "on a closer", "on second", "looking again", "looking closer",
         "looking more", "wait", "no wait", "hmm", "in fact", "in reality", "upon closer", "a closer", "yet", "instead",
-        "i disagree", "i do not agree", "i would disagree", "that is wrong", "that can not be right", "that is not right",
-        "that is incorrect", "that is not correct", "this is wrong", "this is incorrect", "this is not correct",
+        "i disagree", "i do not agree", "i would disagree", "that is wrong", "that can not be right",
+        "that is not right", "that is incorrect", "that is not correct", "this is wrong", "this is incorrect",
+        "this is not correct",
     )
 )  # fmt: skip
 # Stop words that do not end a scope right after its cue: "not sure whether this is", "no indication that".
@@ -116,8 +117,8 @@ def _leaves_choice(sentence: Sequence[Chunk]) -> bool:
 
 def _without_discarded(sentence: Sequence[Chunk], mentions: Sequence[Mention]) -> list[Mention]:
     """The mentions, those denied that a sentence gives up: "It could be A, but there are no P waves, so it is B"."""
-    turn = next((c.start for c in sentence if c.kind == "termination" and c.text in _TURNS), None)
-    concludes_otherwise = turn is not None and any(m.final and m.status == "present" for m in mentions)
+    turn = next((c.start for c in sentence if c.kind == "termination" and c.text in _TURNS), -1)
+    concludes_otherwise = any(m.final and m.status == "present" for m in mentions)
     return [
         replace(m, status="absent") if concludes_otherwise and m.status == "uncertain" and m.chunk.start < turn else m
         for m in mentions

@@ -78,8 +78,8 @@ _TURNED_NEEDS = (
 )  # fmt: skip
 _CUT_NEEDS = ("cut", "crop", "trunc", "schnitten", "be read", "be seen", "visible", "shown", "missing", "only")
 _NO_ECG_NEEDS = (
-    "no", "n't", "kein", "ohne", "without", "rather", "instead", " eeg", " emg", "gram", "blank", "black", "empty", "white",
-    "this", "it", "here",
+    "no", "n't", "kein", "ohne", "without", "rather", "instead", " eeg", " emg", "gram", "blank", "black", "empty",
+    "white", "this", "it", "here",
 )  # fmt: skip
 _NEAR = 100  # characters before a match in which a negation is searched
 _UMLAUTS = str.maketrans(
@@ -100,7 +100,8 @@ _UMLAUTS = str.maketrans(
 # What a sentence gives as advice or general knowledge, and not as a reading of this picture.
 _GENERAL = re.compile(
     r"\b(?:if you|you (?:can|could|may|might|should)|could you|would you|please|let me know|(?:happy|glad|able) to|"
-    r"i (?:can|could|would|'d)(?! ?not|n't| not| see\b| tell| (?:describe|report|share) what i)|in general|generally|typical(?:ly)?|usually|"
+    r"i (?:can|could|would|'d)(?! ?not|n't| not| see\b| tell| (?:describe|report|share) what i)|"
+    r"in general|generally|typical(?:ly)?|usually|"
     r"common(?:ly)?|for (?:example|instance)|e\.g|such as|look for|how to|what to|"
     r"would (?:need|be needed|require|include|involve)|consult|"
     r"cardiologist|doctors?|physicians?|professionals?|healthcare|emergency|symptoms|"

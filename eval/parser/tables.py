@@ -1,7 +1,7 @@
 """Tables in an answer: a cell gets from its column's header what the header says about it.
 
-"| Leads | ST segment |" over "| II, III | elevated |" means that the ST segment is elevated; under "| | Present | Absent |"
-a mark in the last column denies; under "| LVH | RVH |" a "no" denies what stands above it.
+"| Leads | ST segment |" over "| II, III | elevated |" means that the ST segment is elevated; under
+"| | Present | Absent |" a mark in the last column denies; under "| LVH | RVH |" a "no" denies what stands above it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _EMPTY = {"✗", "-", "none", "no"}
 
 
 def with_headers(tokens: Sequence[Token]) -> list[Token]:
-    """The tokens of an answer, those of its tables completed; they keep their positions, the new ones have the cell's."""
+    """The tokens of an answer, its tables completed. Tokens keep their positions; new ones have that of the cell."""
     lines = [list(line) for _, line in groupby(_numbered(tokens), key=lambda pair: pair[0])]
     out: list[Token] = []
     for is_table, block in groupby(([token for _, token in line] for line in lines), key=_is_row):
@@ -63,7 +63,7 @@ def _completed(rows: Sequence[list[Token]]) -> list[list[Token]]:
         if len(cells) != len(headers):
             out.append(row)
             continue
-        filled = [_filled(cell, *column, choice) for cell, *column in zip(cells, headers, names, strict=True)]
+        filled = [_filled(*column, choice) for column in zip(cells, headers, names, strict=True)]
         lead = row[0].text == "|"
         line = bars[:lead]
         for n, cell in enumerate(filled):

@@ -44,8 +44,12 @@ _FOLLOWERS = {BREAK, BULLET, ",", ")", "(", "/", ":", "?", '"', "|"} | set(
                "seen present as too also without not rather")
 )  # fmt: skip
 _MAX_LINKS = 6
-_LINKS = set(word_tuple("there is are was were a an the no i we see also some any evidence of sign show demonstrate display "
-                        "reveal have old acute recent prior previous"))  # fmt: skip
+_LINKS = set(
+    word_tuple(
+        "there is are was were a an the no i we see also some any evidence of sign show demonstrate display reveal "
+        "have old acute recent prior previous"
+    )
+)
 _FUNCTION_WORDS = _PREPOSITIONS | _MODIFIERS | _PLACES | {"and", ",", ":", "("}
 
 

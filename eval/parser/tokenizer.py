@@ -60,8 +60,8 @@ _SAME = {
     "unvollst": "unvollstaendiger", "unspez": "unspezifische", "incompl": "incomplete", "chg": "change",
     "elev": "elevation", "dep": "depression", "depr": "depression", "rythm": "rhythm", "rhythym": "rhythm",
     "recip": "reciprocal", "bifasc": "bifascicular", "indet": "indeterminate", "freq": "frequent",
-    "favour": "favor", "favours": "favor", "favoured": "favored", "favouring": "favoring",
-    "tachy": "tachycardia", "ondas": "onda", "brady": "bradycardia", "ts": "t", "hyperk": "hyperkalemia", "hypok": "hypokalemia",
+    "favour": "favor", "favours": "favor", "favoured": "favored", "favouring": "favoring", "ondas": "onda",
+    "tachy": "tachycardia", "brady": "bradycardia", "ts": "t", "hyperk": "hyperkalemia", "hypok": "hypokalemia",
 }  # fmt: skip
 _ABBREVIATIONS = {
     "v.a", "z.n", "moegl", "vs", "approx", "incl", "ca", "bzw", "evtl", "li", "re", "e.g", "i.e", "unspez", "unbest",
