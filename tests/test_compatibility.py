@@ -11,6 +11,7 @@ import pytest
 from ecg_vlm.cli import main
 from ecg_vlm.images import open_image
 from ecg_vlm.reader import Reader
+from eval.storage import read_scores_file
 from recipes.config import load_recipe
 from render.dataset.parquet import open_dataset
 
@@ -94,6 +95,8 @@ def test_a_report_is_judged_again_and_keeps_its_fields(tmp_path: Path) -> None:
 def test_a_baseline_predicts_and_its_calibration_is_applied(tmp_path: Path) -> None:
     words = ["--data", "simulated", "--limit", "6", "--seed", "3"]
     assert main(["baseline", "predict", str(V0_1 / "baseline"), *words, "--out", str(tmp_path / "p")]) == 0
+    training = read_scores_file(tmp_path / "p" / "scores.parquet").about["training"]
+    assert training == "wavelet_nn trained with ecg-vlm from random weights on 40 waveforms, 1 epoch"
     shutil.copytree(V0_1 / "pred", tmp_path / "pred")
     scores = tmp_path / "pred" / "scores.parquet"
     assert scores.read_bytes() == (tmp_path / "p" / "scores.parquet").read_bytes()

@@ -104,7 +104,8 @@ def _predict(a: argparse.Namespace) -> None:
     model = train.load(a.name)
     require_empty(a.out)
     ids, signals, _ = _waveforms(a, a.folds)
-    write_scores(a.out / "scores.parquet", ids, train.predict(model, signals))
+    about = {"training": model.training}
+    write_scores(a.out / "scores.parquet", ids, train.predict(model, signals), about=about)
     print(f"{a.out / 'scores.parquet'}: {len(ids)} records")
 
 

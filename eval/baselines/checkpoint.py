@@ -88,6 +88,12 @@ class TrainedBaseline:
         """Names of the columns of its predictions."""
         return self.request.classes
 
+    @property
+    def training(self) -> str:
+        """What it was trained on, in a sentence for the report."""
+        epochs = f"{len(self.epochs)} epoch{'s' * (len(self.epochs) != 1)}"
+        return f"{self.name} trained with ecg-vlm from random weights on {self.request.records:,} waveforms, {epochs}"
+
 
 def save(model: TrainedBaseline, folder: Path) -> None:
     """Write `weights.safetensors` and `model.json` into `folder`, and remove the checkpoint."""
