@@ -95,11 +95,12 @@ def test_a_report_is_judged_again_and_keeps_its_fields(tmp_path: Path) -> None:
 def test_a_baseline_predicts_and_its_calibration_is_applied(tmp_path: Path) -> None:
     words = ["--data", "simulated", "--limit", "6", "--seed", "3"]
     assert main(["baseline", "predict", str(V0_1 / "baseline"), *words, "--out", str(tmp_path / "p")]) == 0
-    training = read_scores_file(tmp_path / "p" / "scores.parquet").about["training"]
-    assert training == "wavelet_nn trained with ecg-vlm from random weights on 40 waveforms, 1 epoch"
+    new = read_scores_file(tmp_path / "p" / "scores.parquet")
+    assert new.about["training"] == "wavelet_nn trained with ecg-vlm from random weights on 40 waveforms, 1 epoch"
     shutil.copytree(V0_1 / "pred", tmp_path / "pred")
     scores = tmp_path / "pred" / "scores.parquet"
-    assert scores.read_bytes() == (tmp_path / "p" / "scores.parquet").read_bytes()
+    old = read_scores_file(scores)
+    assert old.record_ids == new.record_ids and old.scores == pytest.approx(new.scores, abs=1e-6)
     words = ["evaluate", str(scores), "--data", str(V0_1 / "pages"), "--out", str(tmp_path / "r")]
     assert main(words) == 2  # it was calibrated on these pages
     assert main([*words, "--force"]) == 0
