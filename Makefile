@@ -1,4 +1,5 @@
-# Two commands: `make demo` (nothing to a report) and `make test`; `make real PTBXL=DIR` is the demo on real records,
+# Two commands: `make demo` (nothing to a report) and `make test`; `make real PTBXL=DIR` is the demo on real records
+# (PTBXL="DIR DIR": on those of several folders),
 # `make nano` trains anew the model that ships.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -16,7 +17,7 @@ demo: .venv/.complete
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash demo.sh
 
 real: .venv/.complete
-	@PATH="$(CURDIR)/$(BIN):$$PATH" bash real.sh "$(PTBXL)"
+	@PATH="$(CURDIR)/$(BIN):$$PATH" bash real.sh $(PTBXL)
 
 nano: .venv/.complete
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash nano.sh

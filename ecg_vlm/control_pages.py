@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from ecg_vlm.pages import Pages
 from render.dataset.rows import Options, make_picture
 from render.errors import InputError
 from render.record import EcgRecord
-from render.sources.registry import open_source
+from render.sources.registry import open_source, record_ids
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,15 @@ class AlteredPages:
     image: Callable[[int], Image.Image]
 
 
-def altered_pages(pages: Pages, source: str, seed: int) -> dict[str, AlteredPages]:
+def altered_pages(pages: Pages, source: str | Sequence[str], seed: int) -> dict[str, AlteredPages]:
     """Control -> its pages. Blank, shuffled and copied pages are made from the images in the data set.
 
     Args:
-        source: of the records that the pages were rendered from ("ptbxl:DIR", "simulated"), for pages in another
-            layout and style; without it there are no such pages.
+        source: of the records that the pages were rendered from ("ptbxl:DIR", "simulated"), or several sources, for
+            pages in another layout and style; without it there are no such pages.
 
     Raises:
-        InputError: When the source lacks a record.
+        InputError: When the source lacks a record, and for a source with the pages of several data sets.
     """
 
     def image(row: int) -> Any:
@@ -76,9 +76,11 @@ def derangement(n: int, seed: int = 0) -> NDArray[np.intp]:
     return rows
 
 
-def _rendered_again(pages: Pages, source: str) -> dict[str, AlteredPages]:
+def _rendered_again(pages: Pages, source: str | Sequence[str]) -> dict[str, AlteredPages]:
     """The same records in another layout, and in another style, each with the seed of the data set."""
-    options, size = _manifest(Path(pages.folder))
+    if len(pages.folders) > 1:
+        raise InputError("--controls-source: goes with one --data folder; ecg-vlm render A B OUT makes one of all")
+    options, size = _manifest(Path(pages.folders[0]))
     read = _record_reader(pages, source, options.seed, size)
     layout = "6x2" if options.layout.startswith("3x4") else "3x4+1R"
     style = "photo" if options.style == "clean" else "clean"
@@ -104,23 +106,17 @@ def _manifest(folder: Path) -> tuple[Options, int]:
     return Options(**{**options, "lenient": True}), int(manifest["records"])
 
 
-def _record_reader(pages: Pages, source: str, seed: int, size: int) -> Callable[[int], EcgRecord]:
-    """Row -> its record in the source, by record id. The source is read once to locate them."""
+def _record_reader(pages: Pages, source: str | Sequence[str], seed: int, size: int) -> Callable[[int], EcgRecord]:
+    """Row -> its record in the source, by record id."""
     folds = {fold for fold in pages.rows["fold"] if fold is not None}
-    is_simulation = source.partition(":")[0] == "simulated"
-    records = open_source(source, seed=seed, limit=size if is_simulation else None, folds=folds or None)
-    page_ids = set(pages.record_ids)
-    place: dict[str, int] = {}
-    for i in range(len(records)):
-        record_id = records.read(i).record_id
-        if record_id in page_ids:
-            place[record_id] = i
-        if len(place) == len(page_ids):
-            break
+    words = [source] if isinstance(source, str) else source
+    is_simulation = any(word.partition(":")[0] == "simulated" for word in words)
+    records = open_source(words, seed=seed, limit=size if is_simulation else None, folds=folds or None)
+    place = {record_id: i for i, record_id in enumerate(record_ids(records))}
     missing = [record_id for record_id in pages.record_ids if record_id not in place]
     if missing:
         raise InputError(
-            f"--controls-source {source}: lacks {len(missing)} of the pages' records, {missing[0]!r} among them; "
-            "name the source that the data set was rendered from"
+            f"--controls-source {', '.join(words)}: lacks {len(missing)} of the pages' records, {missing[0]!r} among "
+            f"them; name the source that the data set was rendered from"
         )
     return lambda row: records.read(place[pages.record_ids[row]])

@@ -72,7 +72,7 @@ def evaluate(
     compare: Sequence[str] = (),
     force: bool = False,
     controls: bool = False,
-    controls_source: str = "",
+    controls_source: str | Sequence[str] = "",
     calibration: Path | None = None,
     seed: int = 0,
     resume: bool = False,
@@ -274,7 +274,7 @@ def score_images(
     return np.concatenate(parts)
 
 
-def _check_controls(model: str, controls: bool, source: str) -> None:
+def _check_controls(model: str, controls: bool, source: str | Sequence[str]) -> None:
     if controls and model.endswith(RESULT_FILES):
         raise InputError(f"--controls: {model} is a file of results; altered pages need the model itself")
     if source and not controls:
@@ -338,7 +338,7 @@ def _meta(model: str, pages: Pages, seed: int) -> dict[str, object]:
     """Everything needed to make the report again."""
     meta: dict[str, object] = {
         "data": {
-            "folder": pages.folder,
+            "folder": ", ".join(pages.folders),
             "pages": len(pages.rows),
             "sources": ", ".join(sorted(set(pages.rows["source"]))),
         },

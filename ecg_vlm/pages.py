@@ -12,7 +12,7 @@ from eval.storage import labels_in, records_in
 from eval.types import LabelledRecords
 from render.dataset.parquet import open_dataset
 from render.errors import InputError
-from render.sources.ptbxl import LABELS_DIFFER
+from render.sources.ptbxl import RESTORED, may_judge
 from render.sources.registry import open_source, record_labels
 
 
@@ -21,15 +21,21 @@ class Pages:
     """Held-out pages: rows with `image`, `statements`, `record_id`, `patient_id` ...
 
     Attributes:
-        places: number of each row in the data set.
+        folder: of the data set, or several folders.
+        places: number of each row in its data set.
         unreadable: rows of pages that cannot be read (column `unreadable`); the model answers a question about
             them, but they have no scores and no labels.
     """
 
     rows: Any
-    folder: str
+    folder: str | Sequence[str]
     places: tuple[int, ...]
     unreadable: Any = ()
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The folders of all data sets."""
+        return (self.folder,) if isinstance(self.folder, str) else tuple(self.folder)
 
     @property
     def record_ids(self) -> tuple[str, ...]:
@@ -41,7 +47,7 @@ class Pages:
         return LabelledRecords(
             self.record_ids,
             tuple(tuple(s) for s in self.rows["statements"]),
-            self.folder,
+            ", ".join(self.folders),
             folds=tuple(self.rows["fold"]),
             patients=tuple(patient or "" for patient in self.rows["patient_id"]),
             references=tuple(
@@ -51,17 +57,18 @@ class Pages:
         )
 
 
-def load_pages(folder: str, folds: Sequence[int] = (), limit: int = 0) -> Pages:
-    """The pages of a data set. PTB-XL records whose labels differ between its versions are left out.
+def load_pages(folder: str | Sequence[str], folds: Sequence[int] = (), limit: int = 0) -> Pages:
+    """The pages of a data set, or of several. Without records that may not judge (`render.sources.ptbxl.may_judge`).
 
     Raises:
-        InputError: When no readable page remains or a record occurs twice.
+        InputError: When no readable page remains or a record occurs in two data sets.
     """
-    rows = open_dataset(folder)
+    folders = (folder,) if isinstance(folder, str) else tuple(folder)
+    rows, places = _rows_of(folders)
     selection = [
         i
         for i, (source, record, fold) in enumerate(zip(rows["source"], rows["record_id"], rows["fold"], strict=True))
-        if (not folds or fold in folds) and not (source == "ptbxl" and record in LABELS_DIFFER)
+        if (not folds or fold in folds) and may_judge(source, record)
     ]
     if limit:
         selection = selection[:limit]
@@ -69,17 +76,42 @@ def load_pages(folder: str, folds: Sequence[int] = (), limit: int = 0) -> Pages:
     readable = [i for i in selection if not why[i]]
     unreadable = [i for i in selection if why[i]]
     if not readable and unreadable:
-        raise InputError(f"{folder}: every page is unreadable; render readable pages beside them")
+        raise InputError(f"{', '.join(folders)}: every page is unreadable; render readable pages beside them")
+    if not readable and set(rows["source"]) == {RESTORED}:
+        raise InputError(f"{', '.join(folders)}: restored records are for training, never judged on; render others")
     if not readable:
-        raise InputError(f"{folder}: no page in fold {', '.join(map(str, folds))}; choose other --folds")
-    return Pages(rows.select(readable), folder, tuple(readable), rows.select(unreadable) if unreadable else ())
+        raise InputError(f"{', '.join(folders)}: no page in fold {', '.join(map(str, folds))}; choose other --folds")
+    return Pages(
+        rows.select(readable),
+        folder,
+        tuple(places[i] for i in readable),
+        rows.select(unreadable) if unreadable else (),
+    )
 
 
-def records_for(files: Sequence[str], labels: str = "", folds: Sequence[int] = (), limit: int = 0) -> LabelledRecords:
+def _rows_of(folders: Sequence[str]) -> tuple[Any, list[int]]:
+    """The rows of all data sets, and the number of each in its own. Raises `InputError` for a record in two of them."""
+    from datasets import concatenate_datasets
+
+    parts = [open_dataset(folder) for folder in folders]
+    if len(parts) == 1:
+        return parts[0], list(range(len(parts[0])))
+    home: dict[str, str] = {}
+    for folder, part in zip(folders, parts, strict=True):
+        for record_id in set(part["record_id"]):
+            if record_id in home:
+                raise InputError(f"record {record_id} is in {home[record_id]} and in {folder}; leave one of them out")
+            home[record_id] = folder
+    return concatenate_datasets(parts), [i for part in parts for i in range(len(part))]
+
+
+def records_for(
+    files: Sequence[str], labels: str | Sequence[str] = "", folds: Sequence[int] = (), limit: int = 0
+) -> LabelledRecords:
     """The records that files of results are judged on: those of the first file that have labels.
 
     Args:
-        labels: a source of records, such as ptbxl:DIR; without one the labels in the first file count.
+        labels: a source of records, such as ptbxl:DIR, or several; without one the labels in the first file count.
         folds: of PTB-XL.
         limit: the number of first records; 0 for all.
 
@@ -109,19 +141,18 @@ def records_for(files: Sequence[str], labels: str = "", folds: Sequence[int] = (
     return replace(records.select(selection), dataset=dataset)
 
 
-def source_labels(spec: str, folds: Sequence[int] = ()) -> LabelledRecords:
-    """The labels of a source of records; of PTB-XL, without the records whose labels differ between its versions.
+def source_labels(spec: str | Sequence[str], folds: Sequence[int] = ()) -> LabelledRecords:
+    """The labels of a source of records, without those that may not judge (`render.sources.ptbxl.may_judge`).
 
     spec: as of `render.sources.registry.open_source`.
     """
     source = open_source(spec, folds=folds or None)
-    labels = [
-        each for each in record_labels(source) if not (each.source == "ptbxl" and each.record_id in LABELS_DIFFER)
-    ]
+    labels = [each for each in record_labels(source) if may_judge(each.source, each.record_id)]
+    name = spec if isinstance(spec, str) else ", ".join(spec)
     return LabelledRecords(
         tuple(each.record_id for each in labels),
         tuple(each.statements for each in labels),
-        f"{spec}{', fold ' if folds else ''}{', '.join(map(str, folds))}",
+        f"{name}{', fold ' if folds else ''}{', '.join(map(str, folds))}",
         noun="records",
         folds=tuple(each.fold for each in labels),
         patients=tuple(each.patient_id for each in labels),

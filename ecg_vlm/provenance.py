@@ -95,7 +95,9 @@ def frozen_calibrations(
     return calibrations
 
 
-def evaluation_request(names: Mapping[str, str], pages: Pages, controls: Sequence[str], seed: int) -> dict[str, object]:
+def evaluation_request(
+    names: Mapping[str, str], pages: Pages, controls: Sequence[object], seed: int
+) -> dict[str, object]:
     """All that results of single batches depend on: an evaluation is resumed with the same alone.
 
     names: model or file -> name.
@@ -104,7 +106,7 @@ def evaluation_request(names: Mapping[str, str], pages: Pages, controls: Sequenc
     return {
         "systems": list(names),
         "files": {spec: _files_digest(Path(spec)) for spec in names},
-        "pages": text_digest(dataset_digest(pages.folder), labels),
+        "pages": text_digest(*map(dataset_digest, pages.folders), labels),
         "controls": list(controls),
         "seed": seed,
         "versions": {name: _version(name) for name in _PACKAGES},

@@ -81,7 +81,8 @@ class DataPart:
     .parquet, .jsonl or a folder of them; a LLaVA .json with its images beside it; or a hub data set, hf://OWNER/NAME.
     Rows that share an image are packed behind it."""
     validation: str = ""
-    """Folder of held-out pages for the loss shown while training; empty for none."""
+    """Held-out pages for the loss shown while training, in any form of `train`; empty for none. Pages made by ecg-vlm
+    render give a macro-AUC too."""
     folds: str = ""
     """Train on these PTB-XL folds only, for example 1-8; empty for every page of the folder."""
     leave_out: tuple[str, ...] = ()

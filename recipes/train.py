@@ -66,6 +66,7 @@ from recipes.waveform_heads import HEADS, IN_MODEL, Reading, split_targets, targ
 from render.dataset.parquet import is_dataset, open_dataset
 from render.errors import InputError, WorkFailed, is_memory_full
 from render.io import apply_umask, exclusive, temporary_folder, user_path, write_json
+from render.sources.ptbxl import may_judge
 from render.sources.registry import parse_folds
 
 __all__ = ["Progress", "RunInterrupted", "Validate", "finetune", "training_pages"]
@@ -108,6 +109,8 @@ def finetune(
         exclusive(out) if processes.is_main_process else nullcontext(),
     ):
         _require_environment(recipe, processes)
+        if recipe.train.keep == "macro_auc" and validate is None:
+            raise InputError("recipe: train.keep=macro_auc: data.validation needs pages of ecg-vlm render")
         facts = open_run(recipe, out, resume=resume)
         if facts is None and processes.is_main_process:
             remove_damaged_checkpoints(out, note)
@@ -175,13 +178,14 @@ def _run(
     status("reading the training pages")
     with processes.main_process_first():  # the first one filters the data, the others load the result from the cache
         pages = training_pages(recipe.data, reading=recipe.train.reading > 0, cache_folder=out / _CACHE)
+        held_out = _held_out_pages(recipe.data, out / _CACHE) if recipe.data.validation else None
     encoder = Encoder(load_processor(recipe.model.base))
     status(f"encoding the dialogues of {len(pages):,} pages")
     plan = _plan(recipe, pages, encoder, processes.num_processes)
     require_same_plan(out, plan)
     splits = {"train": (pages, plan)}
-    if recipe.data.validation:
-        held_out, limits = open_dataset(recipe.data.validation, out / _CACHE), _limits(recipe)
+    if held_out is not None:
+        limits = _limits(recipe)
         splits["held out"] = (held_out, in_order(pack_rows(held_out, encoder, limits.tokens), limits))
     status(f"loading {recipe.model.base}")
     model = _prepare_model(recipe)
@@ -295,13 +299,7 @@ def training_pages(data: DataPart, *, reading: bool = False, cache_folder: Path 
     """
     if not data.train:
         raise InputError("recipe: data.train is empty; name a folder made by ecg-vlm render, or give data.train=FOLDER")
-    from datasets import concatenate_datasets
-
-    folders = {folder.strip(): _open_pages(folder.strip(), cache_folder) for folder in data.train.split(",")}
-    for folder, rows in folders.items():
-        if reading and "signal" not in rows.column_names:
-            raise InputError(f"{folder}: train.reading needs the records' signals; render the pages with --signal")
-    pages = concatenate_datasets(list(folders.values()))  # what only some have is None for the others
+    pages = _open_pages(data.train, cache_folder, ("signal",) if reading else ())
     if data.folds:
         folds = set(parse_folds(data.folds))
         pages = pages.filter(lambda fold: fold in folds, input_columns="fold", desc="choosing folds")
@@ -318,13 +316,34 @@ def training_pages(data: DataPart, *, reading: bool = False, cache_folder: Path 
     return pages
 
 
-def _open_pages(name: str, cache_folder: Path | None) -> Any:
-    """A folder made by `ecg-vlm render`, or rows in another form."""
-    if is_dataset(name) or not (name.startswith("hf://") or user_path(name).exists()):
-        return open_dataset(name, cache_folder)
+def _held_out_pages(data: DataPart, cache_folder: Path) -> Any:
+    """The pages of `data.validation`. Raises `InputError` when none of their records may judge."""
+    pages = _open_pages(data.validation, cache_folder).filter(
+        may_judge, input_columns=["source", "record_id"], desc="leaving out records that may not judge"
+    )
+    if len(pages) == 0:
+        raise InputError(f"{data.validation}: none of its records may judge; restored ones are for training")
+    return pages
+
+
+def _open_pages(names: str, cache_folder: Path | None, columns: tuple[str, ...] = ()) -> Any:
+    """Folders made by `ecg-vlm render` and rows in other forms, joined by commas, as one data set.
+
+    columns: that every one of them needs.
+    """
+    from datasets import concatenate_datasets
+
     from render.dataset.other_rows import open_rows
 
-    return open_rows(name, cache_folder or temporary_folder("pages"))
+    parts = []
+    for name in map(str.strip, names.split(",")):
+        if is_dataset(name) or not (name.startswith("hf://") or user_path(name).exists()):
+            parts.append(open_dataset(name, cache_folder))
+        else:
+            parts.append(open_rows(name, cache_folder or temporary_folder("pages")))
+        if not set(columns) <= set(parts[-1].column_names):
+            raise InputError(f"{name}: train.reading needs the records' signals; render the pages with --signal")
+    return concatenate_datasets(parts)  # what only some have is None for the others
 
 
 def _arguments(recipe: Recipe, out: Path, steps: int) -> SFTConfig:

@@ -26,13 +26,14 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoConfig, MllamaForConditionalGeneration
 
+from ecg_vlm.validation import validation
 from recipes import train, trainer
 from recipes.config import ModelPart, Recipe, TrainPart, load_recipe, save_recipe
 from recipes.inference import prefill, yes_probabilities
 from recipes.model import linear_modules, load_adapter, load_model, load_processor, nano_path
 from recipes.run_folder import read_run
 from recipes.train import RunInterrupted, finetune, training_pages
-from render.dataset.parquet import write_dataset
+from render.dataset.parquet import open_dataset, write_dataset
 from render.dataset.rows import Options
 from render.dialogues.wording import closed_question
 from render.errors import InputError, WorkFailed
@@ -213,6 +214,37 @@ def test_the_last_weights_stay_where_they_are_the_best(pages, tmp_path, tiny):
     weights = load_file(tmp_path / "run" / "adapter_model.safetensors")
     assert facts.best_step == 0
     assert all(torch.equal(t, adapters[-1][n.replace(".weight", ".default.weight")]) for n, t in weights.items())
+
+
+@pytest.fixture
+def rows(pages, tmp_path) -> Path:
+    """The pages as TRL rows, which have no labels."""
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    lines = []
+    for row in open_dataset(pages):
+        row["image"].save(folder / f"{row['record_id']}.png")
+        lines += [{"images": [f"{row['record_id']}.png"], "messages": d["messages"]} for d in row["dialogues"]]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def test_held_out_rows_in_other_forms_have_the_loss_of_the_same_pages(rows, pages, tmp_path, tiny):
+    folders = {"rows": str(rows), "pages": str(pages), "both": f'"{pages}, {rows}"'}
+    losses = {
+        name: dict(finetune(tiny(f"data.validation={data}", max_steps=1), tmp_path / f"run-{name}").validation_losses)
+        for name, data in folders.items()
+    }
+    assert losses["rows"] == pytest.approx(losses["pages"], abs=1e-4)
+    assert losses["both"] == pytest.approx(losses["pages"], abs=1e-4)
+
+
+def test_rows_without_labels_have_no_macro_auc(rows, pages, tmp_path, tiny):
+    assert validation(str(rows)) is None and validation(f"{rows}, {pages}") is not None
+    recipe = tiny(f"data.validation={rows}", validate_every=2, keep="macro_auc")
+    with pytest.raises(InputError, match=r"keep=macro_auc: data\.validation needs pages of ecg-vlm render"):
+        finetune(recipe, tmp_path / "run", validate=validation(str(rows)))
+    assert not (tmp_path / "run" / "recipe.yaml").exists()
 
 
 # Interruption and resumption

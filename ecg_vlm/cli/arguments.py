@@ -36,6 +36,11 @@ def add_common_options(parser: Parser) -> None:
         parser.add_argument(name, action="store_true", default=default, help=text)
 
 
+def add_data(parser: Parser, text: str, *, required: bool = True) -> None:
+    """--data, once or several times. text: what it names."""
+    parser.add_argument("--data", action="append", required=required, default=[], help=f"{text} (repeatable)")
+
+
 def add_table(parser: Parser) -> None:
     """--table, for results that go into a paper."""
     parser.add_argument(

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ecg_vlm.cli.arguments import Parser, add_common_options, folds, positive, seed
+from ecg_vlm.cli.arguments import Parser, add_common_options, add_data, folds, positive, seed
 from ecg_vlm.cli.progress import progress_bar, waiting
 from render.errors import InputError
 from render.suggest import did_you_mean
@@ -38,10 +38,10 @@ def add_arguments(parser: Parser) -> None:
     predict = verbs.add_parser("predict", help="records -> scores.parquet", description="Score records.")
     predict.add_argument("name", type=Path, metavar="FOLDER", help="folder of a trained network")
     for verb, function in ((train, _train), (predict, _predict)):
-        verb.add_argument("--data", required=True, help="simulated | ptbxl:DIR | mimic:DIR | wfdb:DIR")
+        add_data(verb, "simulated | ptbxl:DIR | mimic:DIR | wfdb:DIR")
         verb.add_argument("--out", type=Path, required=True, help="folder of the result")
         verb.add_argument("--folds", type=folds, help="PTB-XL folds, for example 1-8")
-        verb.add_argument("--limit", type=positive, help="the first N records")
+        verb.add_argument("--limit", type=positive, help="the first N records of each source")
         verb.add_argument("--seed", type=seed, default=0, help="seed of weights, crops and simulated records")
         add_common_options(verb)
         verb.set_defaults(verb=function, options=verb.option_strings())
@@ -71,7 +71,7 @@ def _train(a: argparse.Namespace) -> None:
     with waiting("importing torch"):
         from eval.baselines import train
     _, signals, labels = _waveforms(a, a.folds)
-    validation = _waveforms(a, a.validate_folds)[1:] if a.validate_folds else None
+    validation = _waveforms(a, a.validate_folds, judged=True)[1:] if a.validate_folds else None
     with progress_bar("epochs") as show:
 
         def report(epoch: Epoch, speed: float) -> None:
@@ -103,17 +103,22 @@ def _predict(a: argparse.Namespace) -> None:
 
     model = train.load(a.name)
     require_empty(a.out)
-    ids, signals, _ = _waveforms(a, a.folds)
+    ids, signals, _ = _waveforms(a, a.folds, judged=True)
     about = {"training": model.training}
     write_scores(a.out / "scores.parquet", ids, train.predict(model, signals), about=about)
     print(f"{a.out / 'scores.parquet'}: {len(ids)} records")
 
 
-def _waveforms(a: argparse.Namespace, fold_numbers: tuple[int, ...] | None) -> tuple[list[str], Any, Any]:
-    """Record ids, (n, 12, 1000) millivolts at 100 Hz and (n, 71) labels of the records that are asked for."""
+def _waveforms(
+    a: argparse.Namespace, fold_numbers: tuple[int, ...] | None, *, judged: bool = False
+) -> tuple[list[str], Any, Any]:
+    """Record ids, (n, 12, 1000) millivolts at 100 Hz and (n, 71) labels of the records that are asked for.
+
+    judged: without restored records (`render.sources.ptbxl.RESTORED`).
+    """
     from eval.baselines.train import read_records
     from render.sources.registry import open_source
 
     source = open_source(a.data, seed=a.seed, limit=a.limit, folds=fold_numbers)
     with progress_bar("records") as show:
-        return read_records(source, lambda count, total: show("reading records", count, total))
+        return read_records(source, lambda count, total: show("reading records", count, total), judged=judged)

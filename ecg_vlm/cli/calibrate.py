@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ecg_vlm.cli.arguments import Parser, add_loading, folds, loading, positive
+from ecg_vlm.cli.arguments import Parser, add_data, add_loading, folds, loading, positive
 from ecg_vlm.cli.progress import progress_bar, waiting
 
 HELP = "validation pages -> calibration.json"
@@ -19,7 +19,7 @@ EXAMPLES = """\
 def add_arguments(parser: Parser) -> None:
     """Model, validation pages, file."""
     parser.add_argument("model", help="the folder of a run, a hub id, or scores in a .parquet or .csv file")
-    parser.add_argument("--data", required=True, help="data set folder of validation pages")
+    add_data(parser, "data set folder of validation pages")
     parser.add_argument("--folds", type=folds, default=(), help="these PTB-XL folds only")
     parser.add_argument("--limit", type=positive, default=0, help="the first N pages only")
     parser.add_argument("--out", type=Path, help="the file (default: calibration.json beside the model)")

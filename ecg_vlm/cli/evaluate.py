@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from ecg_vlm.cli.arguments import Parser, add_loading, add_table, folds, loading, positive, seed
+from ecg_vlm.cli.arguments import Parser, add_data, add_loading, add_table, folds, loading, positive, seed
 from ecg_vlm.cli.progress import progress_bar, waiting
 from render.errors import InputError
 
@@ -27,9 +27,13 @@ def add_arguments(parser: Parser) -> None:
         help="nano, the folder of a run, a hub id, or a file: probabilities or logits of statements, subclasses or "
         "superclasses (.csv, .parquet, .npy), answers in words (.jsonl, .json, .csv); more than one are compared",
     )
-    parser.add_argument("--data", help="data set folder made by ecg-vlm render")
+    add_data(parser, "data set folder made by ecg-vlm render", required=False)
     parser.add_argument(
-        "--labels", default="", metavar="SOURCE", help="labels for files, without pages: ptbxl:DIR, wfdb:DIR ..."
+        "--labels",
+        action="append",
+        default=[],
+        metavar="SOURCE",
+        help="labels for files, without pages: ptbxl:DIR, wfdb:DIR ... (repeatable)",
     )
     parser.add_argument(
         "--task",
@@ -57,9 +61,10 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--controls", action="store_true", help="score blank, shuffled and copied pages too")
     parser.add_argument(
         "--controls-source",
-        default="",
+        action="append",
+        default=[],
         metavar="SOURCE",
-        help="where the pages' records are: other layout and style too",
+        help="where the pages' records are: other layout and style too (repeatable)",
     )
     parser.add_argument("--calibration", type=Path, help="calibration.json (default: the one beside the model)")
     parser.add_argument("--figures", action="store_true", help="the report's figures as SVG and PDF in OUT/figures too")

@@ -22,6 +22,7 @@ DESCRIPTION = "Render records or labelled pictures as a data set of pages with d
 EXAMPLES = """\
   ecg-vlm render simulated:AFIB page.png
   ecg-vlm render ptbxl:DIR pages/train --folds 1-8 --layout mixed --style mixed --workers 4
+  ecg-vlm render ptbxl:DIR wfdb:DIR pages/both
   ecg-vlm render pictures:DIR pages/own"""
 
 _PICTURES = (".png", ".jpg", ".jpeg")
@@ -40,13 +41,17 @@ def add_arguments(parser: Parser) -> None:
     """Source, folder, and what the pages look like."""
     parser.add_argument(
         "source",
-        help="simulated | simulated:CODE,CODE (codes, acute, any) | ptbxl:DIR | mimic:DIR | wfdb:DIR | files:DIR | a "
-        "waveform file (.hea, .dcm, .scp, .xml, .edf, .mat, .csv, .npy) | pictures:DIR (pictures and labels.csv) | "
-        "llava:FILE.json",
+        nargs="+",
+        metavar="SOURCE",
+        help="simulated | simulated:CODE,CODE (codes, acute, any) | ptbxl:DIR | mimic:DIR | wfdb:DIR | "
+        "files:DIR | a waveform file (.hea, .dcm, .scp, .xml, .edf, .mat, .csv, .npy) | pictures:DIR | "
+        "llava:FILE.json (pictures and their labels); several sources of records become one data set",
     )
     parser.add_argument("out", type=Path, help="folder of the new data set, or a .png for one page of one record")
     add_sampling_rate(parser)
-    parser.add_argument("--limit", type=positive, help="the first N records (simulated: how many, default 1000)")
+    parser.add_argument(
+        "--limit", type=positive, help="the first N records of each source (simulated: how many, default 1000)"
+    )
     parser.add_argument("--folds", type=folds, help="folds of PTB-XL or of a table of pictures, for example 1-8")
     parser.add_argument("--images", type=Path, help="folder of the pictures of llava:FILE.json (default: the file's)")
     parser.add_argument(
@@ -106,16 +111,18 @@ def run(arguments: argparse.Namespace) -> None:
     from render.sources.registry import PICTURE_KINDS, open_source
 
     a = arguments
-    kind, colon, path = a.source.partition(":")
-    if colon and kind in PICTURE_KINDS:
+    kind, colon, path = a.source[0].partition(":")
+    if colon and kind in PICTURE_KINDS and len(a.source) == 1:
         _render_pictures(a, kind, path)
         return
     if a.straighten:
         raise InputError(
-            f"--straighten: source {a.source} has no pictures; only pictures: and llava: have, leave it out"
+            f"--straighten: source {', '.join(a.source)} has no pictures; only pictures: and llava: have, leave it out"
         )
     if a.images is not None:
-        raise InputError(f"--images: source {a.source} has no pictures; only llava:FILE.json has, so leave it out")
+        raise InputError(
+            f"--images: source {', '.join(a.source)} has no pictures; only llava:FILE.json has, so leave it out"
+        )
     options = Options(
         layout=a.layout,
         style=a.style,
@@ -224,7 +231,9 @@ def _open_pictures(a: argparse.Namespace, kind: str, path: str) -> PictureSource
 
     for name, default in _RECORD_OPTIONS.items():
         if getattr(a, name) != default:
-            raise InputError(f"--{name.replace('_', '-')}: source {a.source} holds pictures, not records; leave it out")
+            raise InputError(
+                f"--{name.replace('_', '-')}: source {a.source[0]} holds pictures, not records; leave it out"
+            )
     if a.out.suffix.lower() in _PICTURES and not a.preview:
         raise InputError(f"{a.out}: pictures are written into a folder; name one, or add --preview")
     if not path:

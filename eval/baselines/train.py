@@ -32,6 +32,7 @@ from eval.types import label_matrix
 from render.errors import InputError, WorkFailed
 from render.io import exclusive, require_empty
 from render.record import LOW_RATE_HZ, EcgRecord, resample
+from render.sources.ptbxl import RESTORED
 from render.sources.registry import Source
 from render.sources.wfdb_record import MissingRecordError
 from render.statements import task_classes
@@ -49,13 +50,21 @@ __all__ = ["Epoch", "TrainedBaseline", "load", "predict", "read_records", "to_10
 
 
 def read_records(
-    source: Source, progress: Callable[[int, int], None] = lambda count, total: None, *, lenient: bool = False
+    source: Source,
+    progress: Callable[[int, int], None] = lambda count, total: None,
+    *,
+    lenient: bool = False,
+    judged: bool = False,
 ) -> tuple[list[str], NDArray[np.float32], NDArray[np.bool_]]:
     """Record ids, signals and labels of the 71 statements of all records of a source, as `LabelledSignals` has them.
 
     Args:
         lenient: leave out records that are not on the disk, as after a partial download; otherwise the first raises
             `MissingRecordError`.
+        judged: leave out restored records, which may teach alone.
+
+    Raises:
+        InputError: When no record remains.
     """
     ids, signals, statements = [], [], []
     for i in range(len(source)):
@@ -65,10 +74,14 @@ def read_records(
             if lenient:
                 continue
             raise
+        if judged and record.source == RESTORED:
+            continue
         ids.append(record.record_id)
         signals.append(to_100_hz(record))
         statements.append(record.statements)
         progress(i + 1, len(source))
+    if not ids:
+        raise InputError(f"{source.name}: restored records are for training, never judged on; name other --data")
     return ids, np.stack(signals), label_matrix(statements, "all")[0]
 
 

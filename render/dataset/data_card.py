@@ -91,6 +91,8 @@ def summary(shards: Iterable[Path]) -> dict[str, Any]:
 _LICENCES = {
     "simulated": "Simulated records: no patient data. Apache-2.0 like the generator.",
     "ptbxl": "Contains PTB-XL 1.0.3 (Wagner et al. 2020, CC BY 4.0): name the source when you share it.",
+    "ptbxl-restored": "Contains signals restored from a derived form of PTB-XL 1.0.3 (Wagner et al. 2020, CC BY 4.0): "
+    "their gain and band are estimates; name the source and say so when you share it.",
     "mimic": "Contains MIMIC-IV-ECG (Open Database License, PhysioNet terms): do not share beyond those terms.",
     "wfdb": "The licence of the records it was rendered from applies.",
     "pictures": "Made from pictures of your own: mind what may be shared, as a picture may show a name or a date.",
@@ -130,12 +132,13 @@ def _card(manifest: Mapping[str, Any], form: str) -> str:
     is_rendered = "layout" in manifest["options"]
     labels = "statements and measurements" if is_rendered else "the labels of the pictures"
     origin = f" read from {manifest['told']}" if manifest["told"] else f" composed from {labels}"
+    sources = manifest["source"].split("+")
     parts = [
         f"---\nconfigs:\n- config_name: default\n  data_files: {DATA_FILES[form]}\n---",
         f"# ECG pages with dialogues: {manifest['source']}",
         f"{manifest['pages']} pages of {manifest['records']} records, {dialogues} dialogues{origin}; "
         f"{len(manifest['skipped'])} pages left out (reasons in `manifest.json`).",
-        f"{_LICENCES.get(manifest['source'], '')} Not for diagnosis.",
+        " ".join(filter(None, (*map(_LICENCES.get, sources), "Not for diagnosis."))),
         {"llava": _LLAVA_FILES, "trl": _TRL_FILES}.get(form, "").format(dialogues=dialogues, pages=manifest["pages"]),
         "## Options",
         ", ".join(f"{key} {value}" for key, value in manifest["options"].items()) + ".",

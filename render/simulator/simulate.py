@@ -129,6 +129,10 @@ class SimulatedSource:
         """Of the seed, the number of records and the codes."""
         return text_digest(self.seed, self.size, self.statements)
 
+    def record_ids(self) -> list[str]:
+        """They hold the seed and the record's number."""
+        return [f"sim-{self.seed}-{i}" for i in range(self.size)]
+
     def read(self, i: int) -> EcgRecord:
         """Record i. Raises IndexError outside 0 <= i < size."""
         if not 0 <= i < self.size:

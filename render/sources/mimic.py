@@ -73,6 +73,10 @@ class MimicIvEcg:
         """Of both tables."""
         return text_digest(file_digest(self._records.path), file_digest(self._machine.path))
 
+    def record_ids(self) -> list[str]:
+        """The study's number of every record."""
+        return [str(study) for study in self._record_studies.tolist()]
+
     def read(self, i: int) -> EcgRecord:
         """Record i. Raises `MissingRecordError` when it is not on the disk, `InputError` when damaged."""
         row = self._records.row(i)

@@ -10,7 +10,7 @@ import math
 import re
 import warnings
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,16 @@ from render.statements import STATEMENTS
 
 LABELS_DIFFER = frozenset({"3796", "3797", "3799", "7778", "7783", "9822", "13798", "13803"})
 """Record ids whose labels differ between PTB-XL's versions: excluded from evaluations."""
+
+RESTORED = "ptbxl-restored"
+"""The source of records whose signals were restored from a derived form, such as z-scores: a folder in PTB-XL's layout
+with a `restored.csv` that tells how. Their band and gain are estimates, so they may teach, and are never judged on."""
+
+
+def may_judge(source: str, record_id: str) -> bool:
+    """Whether a record may be in an evaluation, a calibration or a validation."""
+    return source != RESTORED and not (source == "ptbxl" and record_id in LABELS_DIFFER)
+
 
 OVER_89_YEARS = 90.0
 """The age of people over 89 in our records; PTB-XL anonymises it to 300."""
@@ -51,6 +61,7 @@ class PtbXl:
     """
 
     name = "ptbxl"
+    """`RESTORED` for a folder of restored records."""
 
     def __init__(
         self, folder: str | Path, folds: Collection[int] | None = None, sampling_rate: int = HIGH_RATE_HZ
@@ -58,6 +69,8 @@ class PtbXl:
         self.folder = Path(folder)
         if sampling_rate not in _FILE_COLUMN:
             raise InputError(f"PTB-XL: sampling rate {sampling_rate} Hz; it is published at 500 and 100 Hz")
+        if (self.folder / "restored.csv").is_file():
+            self.name = RESTORED
         self._rate = sampling_rate
         self._table = CsvFile(self.folder / "ptbxl_database.csv", _COLUMNS, key="strat_fold", mend=_MEND)
         _check_statements(self.folder / "scp_statements.csv")
@@ -83,6 +96,10 @@ class PtbXl:
         rows = (self._table.row(place) for place in self._rows)
         counts = Counter(code for row in rows for code in codes_in(row["scp_codes"], str(self._table.path)))
         return {code: n / len(self) for code, n in counts.items()}
+
+    def record_ids(self) -> Iterator[str]:
+        """The `ecg_id` of every record."""
+        return (self.labels(i).record_id for i in range(len(self)))
 
     def labels(self, i: int) -> RecordLabels:
         """The labels of record i, which need not be on the disk. Statements are all codes of `scp_codes` that are among

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import accumulate, islice
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from render.errors import InputError
 from render.io import text_digest, user_path
@@ -54,6 +56,10 @@ def prevalence_of(source: Source) -> Mapping[str, float] | None:
 def record_labels(source: Source) -> Iterator[RecordLabels]:
     """The labels of all records; signals are read only where the labels are in the same file. Records that are not on
     the disk are left out there."""
+    if isinstance(source, JoinedSource):
+        for part in source.parts:
+            yield from record_labels(part)
+        return
     method: Callable[[int], RecordLabels] | None = getattr(source, "labels", None)
     for i in range(len(source)):
         if method is not None:
@@ -62,6 +68,12 @@ def record_labels(source: Source) -> Iterator[RecordLabels]:
         with suppress(MissingRecordError):
             record = source.read(i)
             yield RecordLabels(*(getattr(record, name) for name in RecordLabels._fields))
+
+
+def record_ids(source: Source) -> Iterable[str]:
+    """The ids of all records in their order; records are read only where their source has no list of them."""
+    method: Callable[[], Iterable[str]] | None = getattr(source, "record_ids", None)
+    return method() if method else (source.read(i).record_id for i in range(len(source)))
 
 
 def digest_of(source: object) -> str:
@@ -90,6 +102,10 @@ class LimitedSource:
         """That of the whole source, and the limit."""
         return text_digest(digest_of(self._source), self._size)
 
+    def record_ids(self) -> Iterator[str]:
+        """The ids of the first records."""
+        return islice(record_ids(self._source), self._size)
+
     def read(self, i: int) -> EcgRecord:
         """Record i of the source. Raises IndexError beyond the limit."""
         if not 0 <= i < self._size:
@@ -97,22 +113,79 @@ class LimitedSource:
         return self._source.read(i)
 
 
+class JoinedSource:
+    """Several sources one behind the other, each record with its own sampling rate, source and fold.
+
+    parts: by the word that names each. Raises `InputError` for a record id that two of them have.
+    """
+
+    def __init__(self, parts: Mapping[str, Source]) -> None:
+        self.parts = tuple(parts.values())
+        self.name = "+".join(dict.fromkeys(part.name for part in self.parts))
+        self._ends = list(accumulate(map(len, self.parts)))
+        first: dict[str, str] = {}
+        for spec, part in parts.items():
+            for record_id in record_ids(part):
+                if first.setdefault(record_id, spec) != spec:
+                    raise InputError(
+                        f"record {record_id} is in {first[record_id]} and in {spec}; leave one of them out"
+                    )
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def prevalence(self) -> Mapping[str, float] | None:
+        """That of all parts together; None where one part does not know its own."""
+        shares = [prevalence_of(part) for part in self.parts]
+        known = [share for share in shares if share is not None]
+        if len(known) < len(shares):
+            return None
+        sizes = [len(part) / len(self) for part in self.parts]
+        codes = dict.fromkeys(code for share in known for code in share)
+        return {code: sum(n * s.get(code, 0.0) for n, s in zip(sizes, known, strict=True)) for code in codes}
+
+    def digest(self) -> str:
+        """Of all parts in their order."""
+        return text_digest(*(digest_of(part) for part in self.parts))
+
+    def record_ids(self) -> Iterator[str]:
+        """The ids of all records."""
+        for part in self.parts:
+            yield from record_ids(part)
+
+    def read(self, i: int) -> EcgRecord:
+        """Record i of all. Raises IndexError beyond the last."""
+        if not 0 <= i < len(self):
+            raise IndexError(i)
+        place = bisect_right(self._ends, i)
+        return self.parts[place].read(i - self._ends[place] + len(self.parts[place]))
+
+
 def open_source(
-    spec: str,
+    spec: str | Sequence[str],
     *,
     seed: int = 0,
     limit: int | None = None,
     folds: Collection[int] | None = None,
     sampling_rate: float | None = None,
 ) -> Source:
-    """The source that `spec` names: one of the forms in `_FORMS`.
+    """The source that `spec` names: one of the forms in `_FORMS`, or several of them as one (`JoinedSource`).
 
     seed: of the simulated records; real ones ignore it.
-    limit: the number of first records; for "simulated" the number of records (default 1000).
+    limit: the number of first records of each source; for "simulated" the number of records (default 1000).
     folds: PTB-XL's stratified folds to keep.
     sampling_rate: hertz, of a waveform file that does not give it (.npy, and .csv without a column of times).
-    Raises `InputError` for an unknown source, a limit below 1, and folds of a source that has none.
+    Raises `InputError` for an unknown source, a limit below 1, and folds of a source that has none, and
+    a record that is in two sources.
     """
+    if not isinstance(spec, str):
+        arguments: dict[str, Any] = {"seed": seed, "limit": limit, "folds": folds, "sampling_rate": sampling_rate}
+        if len(spec) == 1:
+            return open_source(spec[0], **arguments)
+        for one in spec:
+            if spec.count(one) > 1:
+                raise InputError(f"source {one} is named twice; leave one of them out")
+        return JoinedSource({one: open_source(one, **arguments) for one in spec})
     if limit is not None and limit < 1:
         raise InputError(f"--limit {limit}: give at least 1 record")
     word, _, codes = spec.partition(":")

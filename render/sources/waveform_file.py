@@ -115,6 +115,10 @@ class WaveformFolder:
         """Of the names and sizes of the files, and the sampling rate that was given."""
         return text_digest(*((name, (self.folder / name).stat().st_size) for name in self._names), self._hertz)
 
+    def record_ids(self) -> list[str]:
+        """The names of the files."""
+        return [name.removesuffix(Path(name).suffix) for name in self._names]
+
     def read(self, i: int) -> EcgRecord:
         """Record i. Raises `InputError` when the file is damaged or holds no 12-lead record."""
         path = self.folder / self._names[i]

@@ -45,6 +45,10 @@ class WfdbFolder:
         """Of the names and sizes of the headers."""
         return text_digest(*((name, (self.folder / name).stat().st_size) for name in self._headers))
 
+    def record_ids(self) -> list[str]:
+        """The names of the headers."""
+        return [name.removesuffix(".hea") for name in self._headers]
+
     def read(self, i: int) -> EcgRecord:
         """Record i. Raises `InputError` when it is damaged or not a 12-lead record."""
         header = self._headers[i]
