@@ -40,6 +40,7 @@ from recipes.model import (
     load_adapter,
     load_model,
     load_processor,
+    local_adapter,
     nano_path,
     saved_dtype,
 )
@@ -94,7 +95,8 @@ class Reader:
     def load(
         cls, model: str = NANO, *, dtype: str = "", quantization: str = "", device: str = "", batch: int = 0
     ) -> Reader:
-        """Load "nano", the folder of a run of `ecg-vlm finetune`, a folder saved by transformers or peft, or a hub id.
+        """Load "nano", the folder of a run of `ecg-vlm finetune`, a folder saved by transformers or peft, or the
+        hub id of a model or an adapter.
 
         Args:
             dtype: float32, bfloat16 or float16; "" for the type in which the model was tuned or saved.
@@ -109,7 +111,7 @@ class Reader:
         folder = Path(model)
         if model != NANO and (folder / "recipe.yaml").is_file():
             reader = cls._load_run(folder, choice, device)
-        elif is_adapter(folder):
+        elif is_adapter(folder := local_adapter(model)):
             name, base = adapter_base(folder)
             model_of_base = load_model(_part(base, choice), device=device)
             reader = cls(load_adapter(model_of_base, folder, name), load_processor(base), model, base)

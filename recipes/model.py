@@ -149,7 +149,8 @@ def is_downloaded(base: str) -> bool:
     from huggingface_hub import try_to_load_from_cache
 
     with suppress(ValueError):  # a name that cannot be a hub id
-        return isinstance(try_to_load_from_cache(base, "config.json"), str)
+        files = ("config.json", ADAPTER_CONFIG)
+        return any(isinstance(try_to_load_from_cache(base, name), str) for name in files)
     return False
 
 
@@ -437,6 +438,28 @@ ADAPTER_CONFIG, _ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safeten
 def is_adapter(folder: Path) -> bool:
     """Whether a folder holds an adapter without its base: an export, or what peft saves."""
     return (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file()
+
+
+def local_adapter(name: str) -> Path:
+    """The folder of a model on this machine, `name` itself unless it is the hub id of an adapter, whose files are
+    fetched: safetensors and JSON alone.
+
+    Raises:
+        InputError: When it is neither a folder nor a model on the hub that is open to the user.
+    """
+    return load_from(_fetch_adapter, name) if name != NANO and on_hub(name) else Path(name)  # type: ignore[no-any-return]
+
+
+def _fetch_adapter(name: str, *, trust_remote_code: bool, **arguments: Any) -> Path:
+    """trust_remote_code: nothing that is fetched holds code."""
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        hf_hub_download(name, ADAPTER_CONFIG, **arguments)
+    except EntryNotFoundError:
+        return Path(name)  # a whole model
+    return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja"], **arguments))
 
 
 def adapter_base(folder: Path) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Any
 
 from recipes.config import Recipe
@@ -28,9 +29,10 @@ def model_card(recipe: Recipe, facts: RunFacts, proof: dict[str, Any], report: d
         report: a report.json, or None.
     """
     is_merged = proof["merged"]
+    results = {} if report is None else _model_index(recipe.name, report)
     comparison = "Its logits, and those of the run that it was exported from, on a test page and four questions: "
     parts = [
-        card_header(recipe, is_merged=is_merged),
+        card_header(recipe, is_merged=is_merged, results=results),
         f"# {recipe.name}",
         f"A model that answers questions about images of ECGs: {describe(recipe, is_merged=is_merged)}. {WARNING}",
         "## How to open it\n\n" + _usage(recipe, is_merged),
@@ -62,7 +64,7 @@ def _figures(report: dict[str, Any] | None) -> str:
         return "Not evaluated yet: `ecg-vlm evaluate` does that."
     lines = [
         str(report.get("headline", "")),
-        f"On {report.get('dataset', '')}, {report.get('records', '')} records.",
+        f"On {_dataset_name(report)}, {report.get('records', '')} records.",
         "",
     ]
     for system in report.get("systems", []):
@@ -73,6 +75,33 @@ def _figures(report: dict[str, Any] | None) -> str:
             )
             lines.append(f"- {system.get('name')}: macro-AUC {auc['value']:.3f}{limits}")
     return "\n".join(lines).strip()
+
+
+def _dataset_name(report: dict[str, Any]) -> str:
+    """What it was judged on, without folders of this machine."""
+    return ", ".join(PurePath(part).name for part in str(report.get("dataset", "")).split(", "))
+
+
+def _model_index(name: str, report: dict[str, Any]) -> dict[str, Any]:
+    """The first system's figures as huggingface.co reads them; {} where the report has none."""
+    from huggingface_hub import EvalResult
+    from huggingface_hub.repocard_data import eval_results_to_model_index
+
+    system = next(iter(report.get("systems", [])), {})
+    results = [
+        EvalResult(
+            task_type="image-text-to-text",
+            dataset_type="ecg-pages",
+            dataset_name=_dataset_name(report) or "ECG pages",
+            dataset_args={"records": report.get("records")},
+            metric_type="roc_auc",
+            metric_name=f"macro-AUC, {task}",
+            metric_value=figure["value"],
+        )
+        for task, figure in (system.get("macro_auc") or {}).items()
+        if isinstance(figure, dict) and figure.get("value") is not None
+    ]
+    return {"model-index": eval_results_to_model_index(name, results)} if results else {}
 
 
 def _proof(proof: dict[str, Any]) -> str:

@@ -12,9 +12,10 @@ import os
 import shutil
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -361,16 +362,19 @@ and wordings that it was tuned on; expect less on others. `run.json` lists the i
 tuned on: `ecg-vlm evaluate` refuses pages of these. Do not publish that file without need."""
 
 
-def card_header(recipe: Recipe, *, is_merged: bool) -> str:
-    """The metadata at the head of a README.md that huggingface.co reads."""
-    from recipes.model import on_hub
+def card_header(recipe: Recipe, *, is_merged: bool, results: Mapping[str, Any] = MappingProxyType({})) -> str:
+    """The metadata at the head of a README.md that huggingface.co reads. results: further keys, those of figures."""
+    from recipes.model import NANO, on_hub
 
     header = {
         **({"license": "llama3.2"} if _is_llama(recipe) else {}),
         **({"base_model": recipe.model.base} if on_hub(recipe.model.base) else {}),
+        **({"license": "apache-2.0"} if recipe.model.base == NANO else {}),
+        "language": ["en"],
         "library_name": "transformers" if is_merged else "peft",
         "pipeline_tag": "image-text-to-text",
         "tags": ["ecg", "mllama", *([] if recipe.lora is None else ["lora"])],
+        **results,
     }
     return f"---\n{yaml.safe_dump(header, sort_keys=False)}---"
 

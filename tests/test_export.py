@@ -1,21 +1,37 @@
-"""Export: adapter and merged model load with stock libraries and answer like the run, or nothing is written."""
+"""Export: adapter and merged model load with stock libraries and answer like the run, or nothing is written.
+
+To the hub and back: what is sent is what was listed, and an adapter by its hub id is opened like one on the disk."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
 
+import datasets
+import huggingface_hub
 import pytest
 import torch
+from huggingface_hub import DatasetCard, ModelCard
+from huggingface_hub.errors import EntryNotFoundError
 from peft import PeftModel
+from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from ecg_vlm.cli import main
+from ecg_vlm.reader import Reader
 from recipes import export as exporting
-from recipes.config import LoraPart, ModelPart, Recipe, save_recipe
+from recipes import model as models
+from recipes.config import DataPart, LoraPart, ModelPart, Recipe, save_recipe
 from recipes.doctor import Gpu, Machine
 from recipes.export import QUESTIONS, export, place
 from recipes.model import add_lora, base_fingerprint, load_model, nano_path
+from recipes.run_folder import card_header, licence_notice
+from recipes.train import training_pages
+from render.dataset.parquet import open_dataset
 from render.errors import InputError, WorkFailed
 
 
@@ -175,7 +191,7 @@ def test_the_model_card_counts_and_names_nobody(run, tmp_path):
         "FOLDER/base",
     ):
         assert text in card, text
-    assert card.startswith("---\nlibrary_name: peft") and "secret" not in card and "patient-7" not in card
+    assert "library_name: peft" in card and "secret" not in card and "patient-7" not in card
     assert str(tmp_path) not in card
 
 
@@ -210,3 +226,125 @@ def test_nothing_is_overwritten_and_a_wrong_report_is_refused(run, tmp_path):
         export(run, tmp_path / "full", merge=False)
     with pytest.raises(InputError, match=r"report\.json: cannot be read \(No such file"):
         export(run, tmp_path / "out", merge=False, report=tmp_path / "report.json")
+
+
+# To the hub
+
+RENDER = ("render", "simulated", "--limit", "3", "--width", "400", "--closed", "2", "--seed", "3")
+
+
+class FakeHub:
+    """Keeps what is uploaded in a folder, as `HfApi` would send it."""
+
+    folder: Path
+    calls: ClassVar[list[tuple]] = []
+
+    def create_repo(self, repo, **options):
+        self.calls.append(("create", repo, options))
+
+    def upload_folder(self, *, repo_id, repo_type, folder_path, ignore_patterns, commit_message):
+        self.calls.append(("upload", repo_id, repo_type))
+        ignore = shutil.ignore_patterns(*(pattern for pattern in ignore_patterns if "/" not in pattern))
+        shutil.copytree(folder_path, self.folder, ignore=ignore, dirs_exist_ok=True)
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch) -> FakeHub:
+    FakeHub.folder, FakeHub.calls = tmp_path / "hub", []
+    monkeypatch.setattr(huggingface_hub, "HfApi", FakeHub)
+    return FakeHub()
+
+
+def names(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_data_set_is_listed_then_sent_and_comes_back_as_it_was(hub, tmp_path, monkeypatch, capsys):
+    out, push = tmp_path / "pages", ("--push-to-hub", "me/ecg-pages")
+    assert main([*RENDER, str(out), *push, "--dry-run"]) == 0
+    text = capsys.readouterr().out
+    assert "nothing was sent" in text and "license:\n- apache-2.0" in text and hub.calls == []
+    assert main([*RENDER, str(out), *push, "--resume"]) == 0
+    assert "https://huggingface.co/datasets/me/ecg-pages: 2 files" in capsys.readouterr().out
+    assert hub.calls == [
+        ("create", "me/ecg-pages", {"repo_type": "dataset", "private": True, "exist_ok": True}),
+        ("upload", "me/ecg-pages", "dataset"),
+    ]
+    assert names(hub.folder) == {"README.md", "data/train-00000-of-00001.parquet"}
+    assert all(f"bytes  {name}\n" in text for name in names(hub.folder)) and "manifest.json\n" not in text
+    card = DatasetCard.load(hub.folder / "README.md").data
+    assert (card.license, card.language) == (["apache-2.0"], ["en"])
+    assert card.configs == [{"config_name": "default", "data_files": "data/*.parquet"}]
+    load = datasets.load_dataset
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, **options: load(str(hub.folder), **options))
+    pages = training_pages(DataPart(train="hf://me/ecg-pages"), cache_folder=tmp_path / "cache")
+    again = open_dataset(out)
+    for column in ("record_id", "statements", "dialogues"):
+        assert pages[column] == again[column], column
+
+
+def test_an_export_has_a_card_that_the_hub_reads(hub, tmp_path, capsys):
+    run, out = finished_run(tmp_path / "run", lora=LoraPart(rank=2)), tmp_path / "out"
+    report = tmp_path / "report.json"
+    report.write_text(
+        '{"headline": "x", "dataset": "/home/me/pages/test", "records": 7, "systems": [{"name": "tiny", "macro_auc": '
+        '{"all": {"value": 0.75}, "form": {"value": null}, "rhythm": {"value": 0.8}}}, {"name": "other"}]}'
+    )
+    assert main(["export", str(run), str(out), "--report", str(report), "--push", "me/ecg", "--dry-run"]) == 0
+    text = capsys.readouterr().out
+    assert hub.calls == [] and "bytes  adapter_model.safetensors\n" in text and "run.json" not in text
+    card = ModelCard.load(out / "README.md")
+    assert (card.data.license, card.data.language, card.data.library_name) == ("apache-2.0", ["en"], "peft")
+    assert [(r.metric_name, r.metric_value, r.dataset_name) for r in card.data.eval_results] == [
+        ("macro-AUC, all", 0.75, "test"), ("macro-AUC, rhythm", 0.8, "test")]  # fmt: skip
+    assert "Built with Llama" not in card.text and "/home/me" not in card.content
+
+
+def test_built_with_llama_stands_where_it_applies():
+    for base, licence in (("meta-llama/Llama-3.2-11B-Vision-Instruct", "llama3.2"), ("nano", "apache-2.0")):
+        recipe = Recipe("x", ModelPart(base))
+        header = ModelCard(card_header(recipe, is_merged=True) + "\n").data
+        assert (header.license, header.base_model) == (licence, None if base == "nano" else base)
+        assert any("Built with Llama" in line for line in licence_notice(recipe)) is (base != "nano")
+
+
+def test_what_cannot_be_sent_is_one_line(hub, tmp_path, monkeypatch, capsys):
+    for words, message in (
+        (["--dry-run"], "--dry-run: says what --push-to-hub would send; add --push-to-hub OWNER/NAME"),
+        (["--push-to-hub", "me"], "'me' is no repository; write OWNER/NAME"),
+        (["--push-to-hub", "me/a", "--preview"], "--push-to-hub: sends a whole folder"),
+    ):
+        assert main([*RENDER, str(tmp_path / "d"), *words]) == 2
+        assert message in capsys.readouterr().err
+
+    def fail(*_, **__):
+        raise ConnectionError("401 Unauthorized\nmore")
+
+    monkeypatch.setattr(FakeHub, "create_repo", fail)
+    assert main([*RENDER, str(tmp_path / "d"), "--push-to-hub", "me/a"]) == 1
+    error = capsys.readouterr().err
+    assert "me/a: not sent (401 Unauthorized)" in error and "repeat the command with --resume" in error
+    assert len(open_dataset(tmp_path / "d")) == 3
+
+
+def test_an_adapter_is_opened_by_its_hub_id_and_refused_where_it_is_not_whole(hub, tmp_path, monkeypatch, capsys):
+    run, out = finished_run(tmp_path / "run", lora=LoraPart(rank=2)), tmp_path / "out"
+    assert main(["export", str(run), str(out), "--push", "me/ecg"]) == 0
+    assert {"adapter_config.json", "adapter_model.safetensors", "base/model.safetensors"} <= names(hub.folder)
+    capsys.readouterr()
+
+    def download(name, file, **_):
+        if name == "me/ecg" and (hub.folder / file).is_file():
+            return str(hub.folder / file)
+        raise EntryNotFoundError(file)
+
+    monkeypatch.setattr(models, "_reach_hub", lambda base: {})
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **_: str(hub.folder))
+    page = Image.new("RGB", (672, 336), "white")
+    ours, theirs = (Reader.load(name).score(page) for name in (str(run), "me/ecg"))
+    assert torch.allclose(torch.tensor(list(ours.values())), torch.tensor(list(theirs.values())), atol=1e-5)
+    assert models.local_adapter("me/whole-model") == Path("me/whole-model")
+    (hub.folder / "adapter_model.safetensors").write_bytes(b"x" * 40)
+    with pytest.raises(InputError, match="the adapter does not fit"):
+        Reader.load("me/ecg")

@@ -7,13 +7,15 @@ from pathlib import Path
 
 from ecg_vlm.cli.arguments import Parser, add_loading, loading
 from ecg_vlm.cli.progress import status_lines, waiting
+from ecg_vlm.cli.push import add_push, check_push, push
 
 HELP = "run -> a folder that stock transformers and peft open"
 DESCRIPTION = "Export a run, reload it with stock transformers and peft, and compare the logits."
 EXTRA = "train"
 EXAMPLES = """\
   ecg-vlm export runs/mine exported
-  ecg-vlm export runs/mine exported --merge --report report/report.json"""
+  ecg-vlm export runs/mine exported --merge --report report/report.json
+  ecg-vlm export runs/mine exported --push me/ecg-adapter --dry-run"""
 
 
 def add_arguments(parser: Parser) -> None:
@@ -23,11 +25,13 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--merge", action="store_true", help="the whole model with the adapter in its weights")
     add_loading(parser, batch=False)
     parser.add_argument("--report", type=Path, help="report.json of an evaluation, for the model card")
+    add_push(parser, "--push", "export")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Write a run for stock transformers and peft, reload it with those, and compare."""
     a = arguments
+    check_push(a)
     with waiting("importing torch, transformers and peft"):
         from recipes.export import export
     with status_lines() as status:
@@ -44,3 +48,4 @@ def run(arguments: argparse.Namespace) -> None:
         print(
             f"against the tuned 4-bit model: at most {agreement['largest']:.2g}, {agreement['same_token']:.0%} the same"
         )
+    push(a, "model")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ecg_vlm.cli.arguments import Parser, add_sampling_rate, dpi, folds, page_width, positive, seed, share, word_list
 from ecg_vlm.cli.progress import progress_bar
+from ecg_vlm.cli.push import add_push, check_push, push
 from render.errors import InputError
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ def add_arguments(parser: Parser) -> None:
         "--lenient", action="store_true", help="draw dead leads and short records as they are, skip unreadable ones"
     )
     parser.add_argument("--resume", action="store_true", help="go on with a data set that was interrupted")
+    add_push(parser, "--push-to-hub", "data set")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -111,6 +113,7 @@ def run(arguments: argparse.Namespace) -> None:
     from render.sources.registry import PICTURE_KINDS, open_source
 
     a = arguments
+    check_push(a, is_folder=not a.preview and a.out.suffix.lower() not in _PICTURES)
     kind, colon, path = a.source[0].partition(":")
     if colon and kind in PICTURE_KINDS and len(a.source) == 1:
         _render_pictures(a, kind, path)
@@ -283,3 +286,4 @@ def _finish(a: argparse.Namespace, manifest: Mapping[str, Any]) -> None:
     print(f"{result}: {manifest['pages']} pages, {sum(manifest['dialogue_counts'].values())} dialogues")
     if manifest["skipped"]:
         print(f"{len(manifest['skipped'])} pages left out; reasons in {a.out / 'manifest.json'}")
+    push(a, "dataset")

@@ -88,6 +88,11 @@ def summary(shards: Iterable[Path]) -> dict[str, Any]:
     }
 
 
+_LICENCE_NAMES = {
+    "simulated": "apache-2.0", "ptbxl": "cc-by-4.0", "ptbxl-restored": "cc-by-4.0", "mimic": "odbl",
+}  # fmt: skip
+"""Source -> the licence of its records, as huggingface.co names it; others have their own."""
+
 _LICENCES = {
     "simulated": "Simulated records: no patient data. Apache-2.0 like the generator.",
     "ptbxl": "Contains PTB-XL 1.0.3 (Wagner et al. 2020, CC BY 4.0): name the source when you share it.",
@@ -127,14 +132,18 @@ other."""
 
 
 def _card(manifest: Mapping[str, Any], form: str) -> str:
-    """Its header makes plain `datasets.load_dataset(folder)` read the data files and no others."""
+    """Its header tells huggingface.co licence and languages, and plain `datasets.load_dataset(folder)` to read the data
+    files and no others."""
     dialogues = sum(manifest["dialogue_counts"].values())
     is_rendered = "layout" in manifest["options"]
     labels = "statements and measurements" if is_rendered else "the labels of the pictures"
     origin = f" read from {manifest['told']}" if manifest["told"] else f" composed from {labels}"
     sources = manifest["source"].split("+")
+    names = dict.fromkeys(_LICENCE_NAMES.get(source, "other") for source in sources)
     parts = [
-        f"---\nconfigs:\n- config_name: default\n  data_files: {DATA_FILES[form]}\n---",
+        f"---\n{_lines('license', names)}{_lines('language', manifest['language_counts'])}"
+        "task_categories:\n- visual-question-answering\ntags:\n- ecg\n"
+        f"configs:\n- config_name: default\n  data_files: {DATA_FILES[form]}\n---",
         f"# ECG pages with dialogues: {manifest['source']}",
         f"{manifest['pages']} pages of {manifest['records']} records, {dialogues} dialogues{origin}; "
         f"{len(manifest['skipped'])} pages left out (reasons in `manifest.json`).",
@@ -162,6 +171,11 @@ def _card(manifest: Mapping[str, Any], form: str) -> str:
             _table("line", dict(list(manifest["most_unmapped"].items())[:30]), manifest["unmapped_report_lines"]),
         ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _lines(key: str, values: Iterable[str]) -> str:
+    """A list in YAML; "" for none."""
+    return "".join((f"{key}:\n", *(f"- {value}\n" for value in values))) if values else ""
 
 
 def _unreadable(manifest: Mapping[str, Any], form: str) -> list[str]:

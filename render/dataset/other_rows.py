@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from render.dataset.json_stream import samples_in
 from render.dataset.llava import conversation_turns, guess_form, guess_task, sample_record_id
+from render.dataset.parquet import require_images
 from render.dataset.rows import IMAGE_STARTS, Options, schema
 from render.errors import InputError
 from render.io import atomic_write, file_digest, text_digest, user_path
@@ -185,7 +186,10 @@ def open_rows(name: str, cache_folder: Path) -> datasets.Dataset:
 
     pages = cache_folder / f"rows-{text_digest(name)[:16]}.parquet"
     if not pages.is_file():
-        _write_pages(_open(name, cache_folder), name, pages)
+        source = _open(name, cache_folder)
+        if not isinstance(source, (_LlavaFile, _TrlRows)):
+            return source
+        _write_pages(source, name, pages)
     return datasets.Dataset.from_parquet(str(pages), cache_dir=str(cache_folder))
 
 
@@ -198,7 +202,8 @@ def rows_digest(name: str) -> str:
     return text_digest(*((p.name, file_digest(p)) for p in files))
 
 
-def _open(name: str, cache_folder: Path) -> _LlavaFile | _TrlRows:
+def _open(name: str, cache_folder: Path) -> _LlavaFile | _TrlRows | datasets.Dataset:
+    """Rows to be joined by their images, or the pages of a rendered data set that was sent to the hub."""
     import datasets
 
     path = user_path(name)
@@ -211,7 +216,11 @@ def _open(name: str, cache_folder: Path) -> _LlavaFile | _TrlRows:
     folder = path if path.is_dir() else path.parent
     try:
         if name.startswith(HUB):
-            return _TrlRows(_from_hub(name, cache_folder), name, None)
+            rows = _from_hub(name, cache_folder)
+            if {"image", "dialogues", "record_id", "fold"} <= set(rows.column_names):
+                require_images(rows, name)
+                return rows
+            return _TrlRows(rows, name, None)
         if (path / "dataset_info.json").is_file():
             return _TrlRows(datasets.load_from_disk(str(path)), name, folder)
         files = sorted(str(p) for p in (path.rglob("*.parquet") if path.is_dir() else [path]))

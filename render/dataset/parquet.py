@@ -299,13 +299,13 @@ def open_dataset(folder: str | Path, cache_folder: Path | None = None) -> datase
         raise InputError(f"{folder}/data: no .parquet shard; render the data set again")
     try:
         rows = datasets.Dataset.from_parquet(shards, cache_dir=str(cache_folder or _cache_of_process()))
-        _require_images(rows, folder)
+        require_images(rows, f"{folder}/data")
     except (pa.ArrowException, OSError, datasets.exceptions.DatasetGenerationError) as error:
         raise InputError(f"{folder}/data: a shard cannot be read ({error}); render the data set again") from error
     return rows
 
 
-def _require_images(rows: datasets.Dataset, folder: Path) -> None:
+def require_images(rows: datasets.Dataset, where: str) -> None:
     """Refuse a data set whose images are not there as PNG or JPEG bytes.
 
     `datasets` would open the file or fetch the URL that a row has in place of bytes, wherever it lies, and Pillow would
@@ -316,9 +316,9 @@ def _require_images(rows: datasets.Dataset, folder: Path) -> None:
 
     for name, feature in rows.features.items():
         if require_decoding(feature) and not (name in ("image", "mask") and isinstance(feature, datasets.Image)):
-            raise InputError(f"{folder}/data: column {name!r} holds files of another kind; {_RENDER_AGAIN}")
+            raise InputError(f"{where}: column {name!r} holds files of another kind; {_RENDER_AGAIN}")
     if not isinstance(rows.features.get("image"), datasets.Image):
-        raise InputError(f"{folder}/data: column 'image' holds no images; {_RENDER_AGAIN}")
+        raise InputError(f"{where}: column 'image' holds no images; {_RENDER_AGAIN}")
     for name in {"image", "mask"} & set(rows.column_names):
         content = pc.struct_field(rows.data.column(name), "bytes")
         good = pc.or_(*(pc.starts_with(content, magic) for magic in IMAGE_STARTS))
@@ -326,7 +326,7 @@ def _require_images(rows: datasets.Dataset, folder: Path) -> None:
         if row >= 0:
             what = "names a file or an address instead" if content[row].as_py() is None else "has others"
             raise InputError(
-                f"{folder}/data: row {row + 1}: column {name!r} has to hold a PNG or JPEG image's bytes and {what}; "
+                f"{where}: row {row + 1}: column {name!r} has to hold a PNG or JPEG image's bytes and {what}; "
                 f"{_RENDER_AGAIN}"
             )
 
