@@ -447,7 +447,7 @@ def local_adapter(name: str) -> Path:
     Raises:
         InputError: When it is neither a folder nor a model on the hub that is open to the user.
     """
-    return load_from(_fetch_adapter, name) if name != NANO and on_hub(name) else Path(name)  # type: ignore[no-any-return]
+    return load_from(_fetch_adapter, name) if name != NANO and on_hub(name) else Path(name)
 
 
 def _fetch_adapter(name: str, *, trust_remote_code: bool, **arguments: Any) -> Path:

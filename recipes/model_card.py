@@ -87,7 +87,7 @@ def _model_index(name: str, report: dict[str, Any]) -> dict[str, Any]:
     from huggingface_hub import EvalResult
     from huggingface_hub.repocard_data import eval_results_to_model_index
 
-    system = next(iter(report.get("systems", [])), {})
+    system: dict[str, Any] = next(iter(report.get("systems", [])), {})
     results = [
         EvalResult(
             task_type="image-text-to-text",

@@ -21,7 +21,7 @@ from render.dataset.parquet import open_dataset
 from render.errors import InputError
 from render.record import LEADS
 from render.sources.ptbxl import RESTORED, PtbXl
-from render.sources.registry import digest_of, open_source, prevalence_of, record_labels
+from render.sources.registry import digest_of, open_source, prevalence_of, record_ids, record_labels
 from render.statements import STATEMENTS
 
 WriteWfdb = Callable[..., Path]
@@ -77,10 +77,10 @@ def test_records_follow_each_other_with_their_own_source_and_one_rate(words, fol
 
 
 def test_limits_and_folds_are_those_of_each_source(words):
-    assert list(open_source(words, limit=1).record_ids()) == ["1", "3", "5"]
-    assert list(open_source(words, folds=[9]).record_ids()) == ["2", "4", "6"]
+    assert list(record_ids(open_source(words, limit=1))) == ["1", "3", "5"]
+    assert list(record_ids(open_source(words, folds=[9]))) == ["2", "4", "6"]
     mixture = open_source([words[0], "simulated"], limit=2, seed=7)
-    assert list(mixture.record_ids()) == ["1", "2", "sim-7-0", "sim-7-1"] and prevalence_of(mixture) is None
+    assert list(record_ids(mixture)) == ["1", "2", "sim-7-0", "sim-7-1"] and prevalence_of(mixture) is None
 
 
 def test_a_record_in_two_sources_is_refused(words, folders, tmp_path):

@@ -11,8 +11,8 @@ from ecg_vlm.cli.progress import waiting
 from render.errors import InputError, WorkFailed
 
 _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"
-_PRIVATE = ["begun.json", "manifest.json", ".*", "*/.*"]
-"""Never sent: the files of `render` that may name folders of this machine, and hidden files."""
+_PRIVATE = ("begun.json", "manifest.json")
+"""Never sent: the files of `render` that may name folders of this machine. Nor are hidden files."""
 
 
 def add_push(parser: Parser, option: str, result: str) -> None:
@@ -46,11 +46,12 @@ def push(a: argparse.Namespace, kind: str) -> None:
     """
     if not a.push:
         return
-    from huggingface_hub import HfApi
-    from huggingface_hub.utils import filter_repo_objects
+    from huggingface_hub import CommitOperationAdd, HfApi
 
-    paths = (path.relative_to(a.out).as_posix() for path in sorted(a.out.rglob("*")) if path.is_file())
-    names = list(filter_repo_objects(paths, ignore_patterns=_PRIVATE))
+    paths = (
+        path.relative_to(a.out) for path in sorted(a.out.rglob("*")) if path.is_file() and path.name not in _PRIVATE
+    )
+    names = [path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts)]
     if a.dry_run:
         print(_listing(a.out, names, a.push, kind))
         return
@@ -58,13 +59,8 @@ def push(a: argparse.Namespace, kind: str) -> None:
         with waiting(f"sending {len(names)} files to {a.push}"):
             api = HfApi()
             api.create_repo(a.push, repo_type=kind, private=True, exist_ok=True)
-            api.upload_folder(
-                repo_id=a.push,
-                repo_type=kind,
-                folder_path=a.out,
-                ignore_patterns=_PRIVATE,
-                commit_message="Written by ecg-vlm",
-            )
+            files = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=a.out / name) for name in names]
+            api.create_commit(a.push, files, commit_message="Written by ecg-vlm", repo_type=kind)
     except Exception as error:  # each library of the client raises its own where there is no network or no access
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         mend = "repeat the command with --resume" if kind == "dataset" else f"run: hf upload {a.push} {a.out}"
