@@ -18,6 +18,7 @@ from __future__ import annotations
 import ast
 import csv
 import json
+import math
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -314,11 +315,11 @@ def _ecgbench_labels(questions: Sequence[BenchmarkQuestion], answers: Sequence[s
     and some has not. What ECGBench calls AUC is that of 0/1 decisions, so balanced accuracy."""
     group = questions[0].group
     classes = sorted({label for question in questions for label in question.answer})
+    if not classes:  # no record has a label: nothing to average over
+        return dict.fromkeys(("ECGBench macro F1", "ECGBench AUC", "ECGBench Hamming loss"), math.nan)
     decisions = [_substrings(group, answer) for answer in answers]
     truth, calls = (
-        np.array([[name in of_answer for name in classes] for of_answer in table], dtype=np.bool_).reshape(
-            -1, len(classes)
-        )
+        np.array([[name in of_answer for name in classes] for of_answer in table], dtype=np.bool_)
         for table in ([question.answer for question in questions], decisions)
     )
     samples = bootstrap_decisions(truth, calls, classes, resamples=1)

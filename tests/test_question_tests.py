@@ -230,3 +230,9 @@ def test_the_task_file_of_the_harness_names_functions_that_judge(capsys):
     assert metrics["superclass_f1"]([(truth, ()) for truth, _ in (r["superclass_f1"] for r in results)]) == 0
     refusal = task["process_results"](docs[0], ["I'm sorry, but I can't interpret medical images."])
     assert (refusal["refusal_rate"], refusal["unread_rate"], metrics["refusal_rate"]) == (1.0, 1.0, "mean")
+
+
+def test_a_subset_whose_records_have_no_label_has_no_figure_of_theirs(tmp_path):
+    questions = read_questions(f"ecgbench:{ecgbench(tmp_path, 'code15-test', [('1', '?', '')])}")
+    (group,) = score_answers(questions, {"1": "Answer: AF"})
+    assert len(group.official) == 3 and all(map(math.isnan, group.official.values()))
