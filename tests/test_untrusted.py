@@ -207,6 +207,35 @@ def test_no_other_column_may_name_files(dataset: Path) -> None:
         open_dataset(dataset)
 
 
+@pytest.mark.parametrize(
+    ("column", "change", "what"),
+    [
+        ("statements", None, "there is no column 'statements'"),
+        ("record_id", lambda values: [1] * len(values), "column 'record_id' holds int64, not string"),
+        ("statements", lambda values: [None, *values[1:]], "column 'statements' lacks a value"),
+        ("statements", lambda values: [["SR", None], *values[1:]], "column 'statements' lacks a value"),
+        ("dialogues", lambda values: [[{**values[0][0], "messages": None}], *values[1:]], "column 'dialogues' lacks"),
+    ],
+)
+def test_a_data_set_has_the_columns_that_are_read(column, change, what: str, dataset: Path) -> None:
+    (shard,) = (dataset / "data").glob("*.parquet")
+    table = pq.read_table(shard)
+    place, values = table.schema.get_field_index(column), table.column(column).to_pylist()
+    info = json.loads(table.schema.metadata[b"huggingface"])
+    features = info["info"]["features"]
+    if change is None:
+        table = table.drop_columns(column)
+        del features[column]
+    else:
+        is_other = isinstance(change(values)[0], int)
+        features[column] = {"dtype": "int64", "_type": "Value"} if is_other else features[column]
+        kind = pa.int64() if is_other else table.schema.field(column).type
+        table = table.set_column(place, column, pa.array(change(values), kind))
+    pq.write_table(table.replace_schema_metadata({b"huggingface": json.dumps(info)}), shard)
+    with pytest.raises(InputError, match=f"data: {what}"):
+        open_dataset(dataset)
+
+
 def test_a_line_of_a_report_does_not_act_in_the_data_card(dataset: Path) -> None:
     manifest = json.loads((dataset / "manifest.json").read_text())
     line = "<script>alert(1)</script> | [x](http://y) \x1b[31m\nnew & line"

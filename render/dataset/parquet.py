@@ -44,6 +44,9 @@ _EXPORTS = ("llava.json", "trl")
 _RENDER_AGAIN = "render the data set again"
 
 
+_MAY_BE_MISSING = frozenset({"fold", "patient_id", "report", "provenance", "language"})
+
+
 class DialogueSource(Protocol):
     """Dialogues that are not composed (`render.dataset.llava`): small when pickled, as workers get a copy."""
 
@@ -300,6 +303,7 @@ def open_dataset(folder: str | Path, cache_folder: Path | None = None) -> datase
     try:
         rows = datasets.Dataset.from_parquet(shards, cache_dir=str(cache_folder or _cache_of_process()))
         require_images(rows, f"{folder}/data")
+        _require_columns(rows, folder)
     except (pa.ArrowException, OSError, datasets.exceptions.DatasetGenerationError) as error:
         raise InputError(f"{folder}/data: a shard cannot be read ({error}); render the data set again") from error
     return rows
@@ -329,6 +333,32 @@ def require_images(rows: datasets.Dataset, where: str) -> None:
                 f"{where}: row {row + 1}: column {name!r} has to hold a PNG or JPEG image's bytes and {what}; "
                 f"{_RENDER_AGAIN}"
             )
+
+
+def _require_columns(rows: datasets.Dataset, folder: Path) -> None:
+    """Refuse a data set that lacks what every reader of it takes for granted."""
+    expected = schema(Options())
+    for name in ("record_id", "source", "fold", "patient_id", "report", "statements", "dialogues"):
+        if name not in rows.column_names:
+            raise InputError(f"{folder}/data: there is no column {name!r}; {_RENDER_AGAIN}")
+        column, kind = rows.data.column(name), expected.field(name).type
+        if column.type != kind:
+            raise InputError(
+                f"{folder}/data: column {name!r} holds {str(column.type)[:60]}, not {kind}; {_RENDER_AGAIN}"
+            )
+        if name not in _MAY_BE_MISSING and any(map(_lacks_value, column.chunks)):
+            raise InputError(f"{folder}/data: column {name!r} lacks a value in some row; {_RENDER_AGAIN}")
+
+
+def _lacks_value(array: pa.Array) -> bool:
+    """Whether a value is missing, at any depth of lists and objects."""
+    if array.null_count:
+        return True
+    if pa.types.is_list(array.type):
+        return _lacks_value(array.flatten())
+    if pa.types.is_struct(array.type):
+        return any(_lacks_value(array.field(field.name)) for field in array.type if field.name not in _MAY_BE_MISSING)
+    return False
 
 
 def dataset_digest(folder: str | Path) -> str:
