@@ -162,3 +162,19 @@ def test_a_llava_file_with_a_dialogue_of_several_turns(table, tmp_path_factory):
     shutil.copy(table / "a.png", folder / "00007_hr-0.png")
     ((record, _, dialogues),) = contents(open_rows(str(table / "s.json"), tmp_path_factory.mktemp("cache")))
     assert record == "7" and dialogues == [[("user", "A?"), ("assistant", "B."), ("user", "C?"), ("assistant", "D.")]]
+
+
+def test_lines_that_are_no_objects_are_refused_and_keys_may_differ(tmp_path):
+    Image.new("RGB", (30, 20)).save(tmp_path / "x.png")
+    messages = [{"role": "user", "content": "AF?"}, {"role": "assistant", "content": "No."}]
+    row = {"messages": messages, "images": ["x.png"]}
+    file = tmp_path / "rows.jsonl"
+    for line in ("null", "1", '"a"'):  # `null` ended the process
+        file.write_text(f"{line}\n{json.dumps(row)}", encoding="utf-8")
+        with pytest.raises(InputError, match=r"rows\.jsonl: row 1 is no JSON object"):
+            open_rows(str(file), tmp_path / f"cache-{len(line)}")
+    file.write_text(
+        "\n".join(map(json.dumps, (row, {**row, "record_id": "a", "images": ["./x.png"]}))), encoding="utf-8"
+    )
+    rows = open_rows(str(file), tmp_path / "cache")
+    assert [each["record_id"] for each in rows] == ["x.png", "a"]

@@ -6,7 +6,7 @@ of several turns stays one. Nothing is opened that lies outside the data: an ima
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
@@ -224,18 +224,42 @@ def _open(name: str, cache_folder: Path) -> _LlavaFile | _TrlRows | datasets.Dat
         if (path / "dataset_info.json").is_file():
             return _TrlRows(datasets.load_from_disk(str(path)), name, folder)
         files = sorted(str(p) for p in (path.rglob("*.parquet") if path.is_dir() else [path]))
-        kind = "json" if files and files[0].endswith((".jsonl", ".json")) else "parquet"
-        if not files:
-            files, kind = sorted(str(p) for p in path.glob("*.jsonl")), "json"
+        files = files or sorted(str(p) for p in path.glob("*.jsonl"))
         if not files:
             raise InputError(f"{name}: no .parquet or .jsonl file; {_FORMS_IN_WORDS}")
-        rows = datasets.load_dataset(kind, data_files=files, split="train", cache_dir=str(cache_folder))
+        if files[0].endswith((".jsonl", ".json")):
+            digests = {file: file_digest(file) for file in files}
+            rows = datasets.Dataset.from_generator(
+                _json_objects, gen_kwargs={"digests": digests}, cache_dir=str(cache_folder)
+            )
+        else:
+            rows = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(cache_folder))
         return _TrlRows(rows, name, folder)
     except InputError:
         raise
     except Exception as error:  # whatever the damage leads to
+        if isinstance(error.__cause__, InputError):
+            raise error.__cause__ from None
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise InputError(f"{name}: cannot be read as a data set ({reason}); {_FORMS_IN_WORDS}") from error
+
+
+def _json_objects(digests: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """The rows of JSON files, each with the keys of all. digests: of the files' content, so that none is stale.
+
+    Python reads them: a line `null` ends the process in pyarrow 26's reader (a fault in memory).
+    """
+    names = dict.fromkeys(name for row in _rows_of(digests) for name in row)
+    for row in _rows_of(digests):
+        yield {name: row.get(name) for name in names}
+
+
+def _rows_of(files: Iterable[str]) -> Iterator[dict[str, Any]]:
+    for file in files:
+        for number, (_, _, row) in enumerate(samples_in(Path(file)), 1):
+            if not isinstance(row, dict):
+                raise InputError(f"{file}: row {number} is no JSON object; {_FORMS_IN_WORDS}")
+            yield row
 
 
 def _from_hub(name: str, cache_folder: Path) -> Any:
