@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo real nano test check words docs crashes mutants licences wheel sbom lock audit clean
+.PHONY: demo real nano test check words docs crashes fuzz mutants licences wheel sbom lock audit clean
 
 # torch goes first and alone: with a CPU build at hand the rest then finds it satisfied and pulls no CUDA build.
 .venv/.complete: pyproject.toml constraints.txt
@@ -42,6 +42,12 @@ crashes: .venv/.complete
 	$(BIN)/python tests/crash_points.py 1 runs/crashes/a/out render simulated runs/crashes/a/out --limit 3 --shard-size 2
 	$(BIN)/python tests/crash_points.py 1 runs/crashes/b/out render simulated runs/crashes/b/out --limit 3 --format llava
 	$(BIN)/python tests/crash_points.py 1 runs/crashes/c/out evaluate nano --data runs/crashes/pages --out runs/crashes/c/out
+
+# Every reader on changed files; INPUTS that get past the first check of each, at most SECONDS of CPU time for each.
+INPUTS ?= 10000
+SECONDS ?= 600
+fuzz: .venv/.complete
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --inputs $(INPUTS) --seconds $(SECONDS)
 
 # Changed lines that no test notices, a sample of each room; nightly, not for every commit.
 mutants: .venv/.complete

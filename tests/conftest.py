@@ -70,11 +70,11 @@ def ecg_mv() -> NDArray[np.float64]:
 
 @pytest.fixture(scope="session")
 def write_wfdb() -> Callable[..., Path]:
-    """A function that writes one WFDB record; see `_write_wfdb`."""
-    return _write_wfdb
+    """A function that writes one WFDB record; see `write_wfdb_record`."""
+    return write_wfdb_record
 
 
-def _write_wfdb(
+def write_wfdb_record(
     folder: Path,
     name: str,
     signal_mv: NDArray[np.floating],

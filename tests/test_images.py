@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
@@ -22,7 +20,6 @@ from ecg_vlm.answers import QuestionAnswer
 from ecg_vlm.cli import main
 from ecg_vlm.images import (
     MOST_PAGES,
-    InputPage,
     expand_inputs,
     iter_pages,
     open_image,
@@ -481,68 +478,3 @@ def test_pdf_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(documents, "_PDF_SECONDS", 2)
     with pytest.raises(InputError, match="takes more than 2 s to draw"):
         open_image(tmp_path / "nest.pdf")
-
-
-@pytest.fixture(scope="module")
-def good_files() -> dict[str, bytes]:
-    """One small file of each format."""
-    files = {}
-    for name, options in {
-        "PNG": {}, "JPEG": {}, "TIFF": {"compression": "tiff_lzw"}, "WEBP": {}, "BMP": {}, "GIF": {},
-    }.items():  # fmt: skip
-        buffer = io.BytesIO()
-        drawing().save(buffer, name, **options)
-        files[name] = buffer.getvalue()
-    return files
-
-
-@settings(max_examples=150, deadline=5000, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    name=st.sampled_from(["PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF"]),
-    at=st.floats(0, 1, exclude_max=True),
-    change=st.binary(min_size=1, max_size=6),
-    cut=st.floats(0, 1),
-)
-def test_changed_bytes_are_read_or_refused(
-    good_files: dict[str, bytes], tmp_path: Path, name: str, at: float, change: bytes, cut: float
-) -> None:
-    content = bytearray(good_files[name])
-    place = int(at * len(content))
-    content[place : place + len(change)] = change
-    if cut < 0.3:
-        del content[int(len(content) * cut / 0.3) :]
-    (tmp_path / "x").write_bytes(content)
-    try:
-        for each in iter_pages(tmp_path / "x"):
-            assert isinstance(each, InputPage) and each.image.mode == "RGB"
-    except InputError as error:
-        assert "\n" not in str(error)
-
-
-@settings(max_examples=80, deadline=5000, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(at=st.floats(0, 1, exclude_max=True), change=st.binary(min_size=1, max_size=6))
-def test_changed_bytes_of_dicom_are_read_or_refused(grey: Grey, tmp_path: Path, at: float, change: bytes) -> None:
-    content = bytearray(dicom(tmp_path / "x", grey[::10, ::10].astype(np.uint8)).read_bytes())
-    place = 132 + int(at * (len(content) - 132))
-    content[place : place + len(change)] = change
-    (tmp_path / "x").write_bytes(content)
-    try:
-        open_pages(tmp_path / "x")
-    except InputError as error:
-        assert "\n" not in str(error)
-
-
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(at=st.floats(0, 1, exclude_max=True), change=st.binary(min_size=1, max_size=6))
-def test_changed_bytes_of_heic_are_read_or_refused(page: Image.Image, tmp_path: Path, at: float, change: bytes) -> None:
-    pillow_heif = pytest.importorskip("pillow_heif")
-    buffer = io.BytesIO()
-    pillow_heif.from_pillow(drawing()).save(buffer, quality=50)
-    content = bytearray(buffer.getvalue())
-    place = int(at * len(content))
-    content[place : place + len(change)] = change
-    (tmp_path / "x").write_bytes(content)
-    try:
-        open_pages(tmp_path / "x")
-    except InputError as error:
-        assert "\n" not in str(error)

@@ -84,15 +84,16 @@ def complete_leads(samples: Mapping[str, NDArray[np.floating]]) -> NDArray[np.fl
     aVL = I - II / 2, aVF = II - I / 2 (Goldberger 1942).
     """
     leads = dict(samples)
-    if "I" not in leads:
-        leads["I"] = leads["II"] - leads["III"]
-    if "II" not in leads:
-        leads["II"] = leads["I"] + leads["III"]
-    first, second = leads["I"], leads["II"]
-    for lead, weights in (("III", (-1, 1)), ("aVR", (-0.5, -0.5)), ("aVL", (1, -0.5)), ("aVF", (-0.5, 1))):
-        if lead not in leads:
-            leads[lead] = weights[0] * first + weights[1] * second
-    return np.ascontiguousarray(np.stack([leads[lead] for lead in LEADS]), dtype=np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):  # numbers beyond float32: the callers make gaps of them
+        if "I" not in leads:
+            leads["I"] = leads["II"] - leads["III"]
+        if "II" not in leads:
+            leads["II"] = leads["I"] + leads["III"]
+        first, second = leads["I"], leads["II"]
+        for lead, weights in (("III", (-1, 1)), ("aVR", (-0.5, -0.5)), ("aVL", (1, -0.5)), ("aVF", (-0.5, 1))):
+            if lead not in leads:
+                leads[lead] = weights[0] * first + weights[1] * second
+        return np.ascontiguousarray(np.stack([leads[lead] for lead in LEADS]), dtype=np.float32)
 
 
 def in_lead_order(names: Sequence[str], samples: NDArray[np.floating], where: str) -> NDArray[np.float32]:
