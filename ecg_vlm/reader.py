@@ -61,7 +61,7 @@ class Reader:
     """Answers questions about ECG pages. Load once with `Reader.load`.
 
     Args:
-        model: an Mllama, with or without an adapter, in eval mode.
+        model: an Mllama or a Qwen3-VL, with or without an adapter, in eval mode.
         processor: its tokenizer and image processor.
         name: what it was loaded as.
         base: the base model that it is or was tuned from: "nano", a folder or a hub id.

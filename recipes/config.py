@@ -37,8 +37,8 @@ class ModelPart:
     """Which model is tuned."""
 
     base: str = "nano"
-    """"nano" (ships with this package), a hub id such as meta-llama/Llama-3.2-11B-Vision-Instruct, a folder, or
-    random:11b (its shapes with random weights, to measure with)."""
+    """"nano" (ships with this package), a hub id such as meta-llama/Llama-3.2-11B-Vision-Instruct or
+    Qwen/Qwen3-VL-8B-Instruct, a folder, or random:11b, random:qwen3-vl-8b (shapes with random weights, to measure)."""
     from_scratch: bool = False
     """True: nano's architecture with random weights, every parameter trained. For pre-training nano itself."""
     dtype: Dtype = "float32"

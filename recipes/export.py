@@ -18,10 +18,11 @@ import torch
 from peft import PeftModel
 from PIL import Image, ImageDraw
 from torch import Tensor
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText
 
 from recipes.config import ModelPart, Recipe, load_recipe
 from recipes.doctor import Machine, machine
+from recipes.families import family_of
 from recipes.memory import weight_bytes
 from recipes.model import (
     NANO,
@@ -130,7 +131,7 @@ def export(
         status("loading them with transformers and peft, and comparing the answers")
         stock = _logits(
             _load_stock(folder, part, whole, device),
-            AutoProcessor.from_pretrained(folder, trust_remote_code=False),
+            family_of(processor).open_processor(folder, trust_remote_code=False),
             image,
             texts,
         )

@@ -31,7 +31,7 @@ _MODELS = ("auto", "mllama")
 """The folders of transformers/models that nano needs."""
 
 
-def prepare() -> bool:
+def prepare(models: tuple[str, ...] = _MODELS) -> bool:
     """Import torch and transformers without the rest. False, without an import, where it is too late or switched off.
 
     Where another version of the two fails in it, the command starts again the plain way.
@@ -42,7 +42,7 @@ def prepare() -> bool:
     try:
         for name, attributes in _DEFERRED_MODULES.items():
             _defer(name, **attributes)
-        _index_few_models()
+        _index_few_models(models)
         utils = sys.modules["transformers.utils"]
         for name in _ABSENT:
             for module in (utils, utils.import_utils):
@@ -58,7 +58,7 @@ def prepare_to_count() -> bool:
 
     Checkpointing reads one setting of the compiler. The module of the settings runs without the compiler's.
     """
-    if not prepare():
+    if not prepare((*_MODELS, "qwen3_vl")):
         return False
     try:
         _run(sys.modules["torch._meta_registrations"])
@@ -171,7 +171,7 @@ def _run(module: ModuleType) -> None:
     spec.loader.exec_module(module)
 
 
-def _index_few_models() -> None:
+def _index_few_models(models: tuple[str, ...]) -> None:
     """Import transformers, which reads 1600 files to index all models, with an index of the few we need."""
     package = _defer("transformers", __version__=version("transformers"))
     assert package is not None
@@ -183,7 +183,7 @@ def _index_few_models() -> None:
         folder = Path(path).parent if Path(path).is_file() else Path(path)
         if folder.name != "models":
             return index(path)
-        return {name: index(str(folder / name)) for name in _MODELS}
+        return {name: index(str(folder / name)) for name in models}
 
     import_utils.create_import_structure_from_path = of_few
     _run(package)

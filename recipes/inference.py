@@ -1,8 +1,9 @@
 """Inference: prefill with the image once, then score statements and generate answers from the cache.
 
-Every prompt begins with the same tokens, up to the image token. Their keys and values, and those of the image in every
-cross-attention layer, are stored in a cache. All statements are then scored side by side in one row behind it, and each
-question is answered separately behind a copy that shares the image's part.
+Every prompt begins with the same tokens, up to the image token. Their keys and values, and those of the image, are
+stored in a cache: in every cross-attention layer of an Mllama, as tokens of the row in a Qwen3-VL (`recipes.families`).
+All statements are then scored side by side in one row behind it, and each question is answered separately behind a copy
+that shares the image's part.
 """
 
 from __future__ import annotations
@@ -11,22 +12,26 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import repeat
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers import DynamicCache
 
+from recipes.families import Shape, family_of
 from recipes.packing import (
     IGNORE_INDEX,
     Batch,
     EncodedDialogue,
+    behind,
     encode_dialogue,
     encode_prompt,
     pack,
     preprocess,
-    tile_mask,
+    split_row,
 )
 from render.dialogues.wording import REFUSALS
 from render.negatives.blank import is_blank
@@ -36,12 +41,19 @@ _BLANK = REFUSALS["en"]["not an ECG"][0]
 
 @dataclass(frozen=True)
 class Prefill:
-    """Some images as the model has encoded them: the cache behind the chat head, and how many tiles each fills."""
+    """Some images as the model has encoded them, one a row: the cache behind the chat head and the image."""
 
     cache: DynamicCache
-    tiles: tuple[int, ...]
+    shapes: tuple[Shape, ...]
+    """The size of each image."""
     head: tuple[int, ...]
-    """Tokens in the cache: the chat head up to the image token."""
+    """The chat head up to the image token."""
+    input_ids: Tensor
+    """(images, tokens) int64: what is in the cache, padded at the end."""
+    mask: Tensor
+    """(images, tokens) bool: what of it is no padding."""
+    ends: Tensor
+    """(images, 1) int64: the position of the first token behind it."""
     blank: tuple[bool, ...]
     """Whether an image is blank: it is then refused without asking the model."""
 
@@ -73,37 +85,53 @@ def prefill(model: Any, processor: Any, images: Sequence[Image.Image]) -> Prefil
     head = prompt[: prompt.index(processor.image_token_id) + 1]
     step = images_at_once(model.config)
     parts = [_encode(model, processor, head, images[i : i + step]) for i in range(0, len(images), step)]
-    tiles = tuple(count for _, counts in parts for count in counts)
-    return Prefill(join([cache for cache, _ in parts]), tiles, head, tuple(is_blank(image) for image in images))
+    shapes = tuple(shape for _, part in parts for shape in part)
+    rows = [[EncodedDialogue(head, (IGNORE_INDEX,) * len(head))]] * len(images)
+    text = pack(rows, shapes, processor)
+    lengths = [len(trunk.input_ids) or len(head) for trunk, _ in map(split_row, rows, shapes, repeat(processor))]
+    input_ids = text["input_ids"]
+    return Prefill(
+        join([cache for cache, _ in parts]),
+        shapes,
+        head,
+        input_ids,
+        torch.arange(input_ids.shape[1]) < torch.tensor(lengths)[:, None],
+        text["position_ids"].view(-1, *input_ids.shape).amax(dim=(0, 2))[:, None] + 1,
+        tuple(is_blank(image) for image in images),
+    )
 
 
 def images_at_once(config: Any) -> int:
     """Images in one pass through the vision tower of a model."""
-    vision = config.vision_config
-    patches: int = vision.max_num_tiles * ((vision.image_size // vision.patch_size) ** 2 + 1)
-    return max(1, _PATCHES_AT_ONCE // patches)
+    return max(1, _PATCHES_AT_ONCE // family_of(config).most_patches(config))
 
 
 def _encode(
     model: Any, processor: Any, head: tuple[int, ...], images: Sequence[Image.Image]
-) -> tuple[DynamicCache, list[int]]:
-    """The cache of some images in one pass, and how many tiles each fills."""
-    pixels, tiles = preprocess(processor, images)
-    batch = {**pack([[EncodedDialogue(head, (IGNORE_INDEX,) * len(head))]] * len(images), tiles, processor), **pixels}
+) -> tuple[DynamicCache, list[Shape]]:
+    """The cache of some images in one pass, and the size of each."""
+    pixels, shapes = preprocess(processor, images)
+    batch = {**pack([[EncodedDialogue(head, (IGNORE_INDEX,) * len(head))]] * len(images), shapes, processor), **pixels}
     del batch["labels"]
     cache = DynamicCache(config=model.config.get_text_config())
     model(**_to(batch, model), past_key_values=cache, use_cache=True, logits_to_keep=1)
-    return cache, tiles
+    return cache, shapes
 
 
 def join(caches: Sequence[DynamicCache]) -> DynamicCache:
-    """One cache with the rows of all. The others lose theirs layer by layer: no more than one is there twice."""
+    """One cache with the rows of all, padded at the end to one length. The others lose theirs layer by layer: no more
+    than one is there twice."""
     first = caches[0]
     if len(caches) > 1:
         for layers in zip(*(cache.layers for cache in caches), strict=True):
-            keys, values = (torch.cat([getattr(layer, name) for layer in layers]) for name in ("keys", "values"))
-            for layer in layers:
-                layer.keys, layer.values = keys, values
+            length = max(layer.keys.shape[2] for layer in layers)
+            for name in ("keys", "values"):
+                tensors = [getattr(layer, name) for layer in layers]
+                joint = torch.cat(
+                    [t if t.shape[2] == length else pad(t, (0, 0, 0, length - t.shape[2])) for t in tensors]
+                )
+                for layer in layers:
+                    setattr(layer, name, joint)
     return first
 
 
@@ -115,16 +143,19 @@ def yes_probabilities(model: Any, processor: Any, prefill: Prefill, questions: S
     side behind the head; each attends to the head and itself, its positions continue from the head's.
     """
     yes, no = answer_tokens(processor)
-    prompts = _behind(prefill.head, _prompts(processor, tuple(questions)))
+    prompts = behind(prefill.head, _prompts(processor, tuple(questions)))
     ends = torch.tensor([len(p.input_ids) for p in prompts]).cumsum(0) - 1
-    batch = pack([prompts], [0], processor)
-    del batch["labels"]
-    head, length = len(prefill.head), batch["input_ids"].shape[1]
-    sees_head = torch.ones(1, 1, length, head, dtype=torch.bool)
-    batch["attention_mask"] = torch.cat([sees_head, batch["attention_mask"]], dim=-1)
-    batch["position_ids"] += head
-    batch = {name: value.expand(len(prefill.tiles), *value.shape[1:]) for name, value in batch.items()}
-    batch["cross_attention_mask"] = _sees_image(prefill, length, processor)
+    row = pack([prompts], [None], processor)
+    images, length = len(prefill.shapes), row["input_ids"].shape[1]
+    before = prefill.mask[:1] if bool(prefill.mask.all()) else prefill.mask  # one for all where no row is padded
+    sees_prefill = before[:, None, None].expand(-1, -1, length, -1)
+    mask = torch.cat([sees_prefill, row["attention_mask"].expand(len(before), -1, -1, -1)], dim=-1)
+    batch = {
+        "input_ids": row["input_ids"].expand(images, -1),
+        "position_ids": row["position_ids"] + prefill.ends,
+        "attention_mask": mask.expand(images, -1, -1, -1),
+        **_image_masks(prefill, length, processor),
+    }
     logits = model(
         **_to(batch, model), past_key_values=prefill.copy_cache(), use_cache=True, logits_to_keep=ends.to(model.device)
     ).logits
@@ -153,11 +184,16 @@ def generate_answers(
     if on_text and all(prefill.blank):
         on_text(_BLANK)
         return [_BLANK] * len(prefill.blank)
-    prompt = torch.tensor([encode_prompt(processor, question, history).input_ids] * len(prefill.tiles))
+    (turn,) = behind(prefill.head, [encode_prompt(processor, question, history)])
+    tokens = torch.tensor(turn.input_ids).expand(len(prefill.shapes), -1)
+    prompt = torch.cat([prefill.input_ids, tokens], dim=1)
+    positions = prefill.ends + torch.arange(tokens.shape[1])
+    axes = family_of(processor).axes
     inputs = {
         "input_ids": prompt,
-        "attention_mask": torch.ones_like(prompt),
-        "cross_attention_mask": _sees_image(prefill, prompt.shape[1], processor),
+        "attention_mask": torch.cat([prefill.mask, torch.ones_like(tokens, dtype=torch.bool)], dim=1).long(),
+        "position_ids": positions.expand(axes, -1, -1) if axes > 1 else positions,
+        **_image_masks(prefill, prompt.shape[1], processor),
     }
     out = model.generate(
         **_to(inputs, model),
@@ -229,19 +265,13 @@ def _prompts(processor: Any, questions: tuple[str, ...]) -> tuple[EncodedDialogu
     return tuple(encode_prompt(processor, question) for question in questions)
 
 
-def _behind(head: tuple[int, ...], prompts: Sequence[EncodedDialogue]) -> list[EncodedDialogue]:
-    """The prompts without the head with which all of them begin."""
-    if any(p.input_ids[: len(head)] != head for p in prompts):
-        raise ValueError("prompts differ before their image token")
-    return [EncodedDialogue(p.input_ids[len(head) :], p.labels[len(head) :]) for p in prompts]
-
-
-def _sees_image(prefill: Prefill, length: int, processor: Any) -> Tensor:
-    """(images, length, 1, max_tiles): every token attends to its image's tiles, as none is before the image token.
+def _image_masks(prefill: Prefill, length: int, processor: Any) -> Batch:
+    """`Family.image_masks` for `length` tokens: every one sees its image, as none is before the image token.
 
     Tokens before the image token are in the cache already; `generate` ignores their rows of the mask.
     """
-    return tile_mask(prefill.tiles, processor)[:, None, None].expand(-1, length, -1, -1)
+    sees_image = torch.ones(len(prefill.shapes), length, dtype=torch.long)
+    return family_of(processor).image_masks(sees_image, prefill.shapes, processor)
 
 
 def _to(batch: Batch, model: Any) -> Batch:

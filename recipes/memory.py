@@ -16,14 +16,16 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+import transformers
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
-from transformers import DynamicCache, MllamaForConditionalGeneration
+from transformers import DynamicCache
 
 from recipes.config import LoraPart, ModelPart, Recipe
+from recipes.families import family_of
 from recipes.model import apply_checkpointing, base_config, is_quantized, keep_used_states, linear_modules
 
 TEXT_TOKENS = 768
@@ -106,19 +108,19 @@ def needs_to_answer(recipe: Recipe, *, batch: int) -> tuple[int, int]:
     config = model.config
     weights = sum(p.nbytes for p in model.parameters()) - _nf4_saves(model, recipe.model)
     parts = [min(images_at_once(config), batch - start) for start in range(0, batch, images_at_once(config))]
-    questions = _inputs(config, batch, 71 * _QUESTION_TOKENS)
-    for name in ("pixel_values", "aspect_ratio_ids", "aspect_ratio_mask"):
-        del questions[name]
+    family, length = family_of(config), 71 * _QUESTION_TOKENS
+    questions = family.meta_batch(config, batch, length, with_images=False)
     count = _MetaCount()
-    with count, torch.no_grad(), _on_gpu(half=None):
+    with count, torch.no_grad(), _on_gpu(half=None), _image_tokens_first(model):
         caches = []
         for images in parts:
             cache = DynamicCache(config=config.get_text_config())
-            model(**_inputs(config, images, _QUESTION_TOKENS), past_key_values=cache, use_cache=True, logits_to_keep=1)
+            inputs = family.meta_batch(config, images, _QUESTION_TOKENS, with_images=True)
+            model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
             caches.append(cache)
         cache = join(caches)
         del caches
-        before = torch.ones((batch, 1, 71 * _QUESTION_TOKENS, _QUESTION_TOKENS), dtype=torch.bool, device="meta")
+        before = torch.ones((batch, 1, length, cache.get_seq_length()), dtype=torch.bool, device="meta")
         questions["attention_mask"] = torch.cat([before, questions["attention_mask"]], dim=-1)
         ends = torch.zeros(71, dtype=torch.long, device="meta")
         model(**questions, past_key_values=cache, use_cache=True, logits_to_keep=ends)
@@ -145,9 +147,10 @@ def meta_model(recipe: Recipe) -> Any:
 
 
 def _meta_base(part: ModelPart) -> Any:
+    config = base_config(part.base)
     with torch.device("meta"):
-        model = MllamaForConditionalGeneration._from_config(base_config(part.base), attn_implementation="sdpa")
-    keep_used_states(model.model.vision_model)
+        model = getattr(transformers, family_of(config).model_class)._from_config(config, attn_implementation="sdpa")
+    keep_used_states(model)
     return model.to(getattr(torch, part.dtype))
 
 
@@ -201,35 +204,21 @@ def _nf4_saves(model: torch.nn.Module, part: ModelPart) -> int:
 
 def _count_step(recipe: Recipe, model: Any, text_tokens: int) -> tuple[int, int, float]:
     """Bytes left for the backward pass, bytes at the worst moment (gradients of parameters apart), operations."""
-    inputs = _inputs(model.config, recipe.train.images_per_batch, text_tokens)
+    inputs = family_of(model.config).meta_batch(
+        model.config, recipe.train.images_per_batch, text_tokens, with_images=True
+    )
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.grad = torch.empty_like(parameter)
     apply_checkpointing(model, checkpointing=recipe.train.gradient_checkpointing)  # as the training run does
     count = _MetaCount()
-    with count, _on_gpu(half=_half(recipe)):
+    with count, _on_gpu(half=_half(recipe)), _image_tokens_first(model):
         hidden = model.model(**inputs, use_cache=False).last_hidden_state
         loss = _Head.apply(hidden.flatten(0, 1), model.lm_head.weight).sum()  # type: ignore[no-untyped-call]
         after_forward = count.bytes
         loss.backward()
     batch = sum(tensor.untyped_storage().nbytes() for tensor in inputs.values())
     return batch + after_forward, batch + count.most_bytes, float(count.operations)
-
-
-def _inputs(config: Any, images: int, text_tokens: int) -> dict[str, Tensor]:
-    """A batch of the shapes that `packing.pack` makes, (images, text_tokens), on the meta device."""
-    vision, size = config.vision_config, config.vision_config.image_size
-    ids = torch.zeros((images, text_tokens), dtype=torch.long, device="meta")
-    tiles = torch.ones((images, 1, vision.max_num_tiles), dtype=torch.long, device="meta")
-    return {
-        "input_ids": ids,
-        "position_ids": ids,
-        "attention_mask": torch.ones((images, 1, text_tokens, text_tokens), dtype=torch.bool, device="meta"),
-        "cross_attention_mask": tiles[:, None].expand(-1, text_tokens, -1, -1),
-        "aspect_ratio_mask": tiles,
-        "aspect_ratio_ids": torch.ones((images, 1), dtype=torch.long, device="meta"),
-        "pixel_values": torch.empty((images, 1, vision.max_num_tiles, 3, size, size), device="meta"),
-    }
 
 
 class Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -377,6 +366,38 @@ def _on_gpu(*, half: torch.dtype | None) -> Iterator[None]:
     if half:
         functions |= {"linear": in_half, "layer_norm": in_fp32}
     with patch.multiple(F, **functions):
+        yield
+
+
+@contextmanager
+def _image_tokens_first(model: Any) -> Iterator[None]:
+    """Let a Qwen3-VL put its image tokens at the head of each row, where `Family.meta_batch` has them.
+
+    It looks for them in the values of the ids, which meta tensors have not. What is allocated is the same.
+    """
+    inner = model.model
+    if not hasattr(inner, "get_placeholder_mask"):
+        yield
+        return
+
+    def mask(input_ids: Tensor, **_: Any) -> tuple[Tensor, Tensor]:
+        masks = torch.empty((*input_ids.shape, 1), dtype=torch.bool, device="meta")
+        return masks, masks
+
+    def scatter(rows: Tensor, mask: Tensor, image: Tensor) -> Tensor:  # (images, T, width), (images x tokens, width)
+        image = image.view(len(rows), -1, rows.shape[-1])
+        return torch.cat([image, rows[:, image.shape[1] :]], dim=1)
+
+    def add(hidden: Tensor, mask: Tensor, image: Tensor) -> Tensor:
+        hidden, image = hidden.clone(), image.to(hidden.dtype).view(len(hidden), -1, hidden.shape[-1])
+        hidden[:, : image.shape[1]] = hidden[:, : image.shape[1]].clone() + image
+        return hidden
+
+    with (
+        patch.object(inner, "get_placeholder_mask", mask),
+        patch.object(inner.language_model, "_deepstack_process", add),
+        patch.object(Tensor, "masked_scatter", scatter),
+    ):
         yield
 
 

@@ -20,52 +20,40 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 import torch
 
+from recipes.families import FAMILIES, family_of
 from render.errors import InputError, is_memory_full
 from render.io import read_json_object, user_path
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import BitsAndBytesConfig, MllamaConfig
+    from transformers import BitsAndBytesConfig
 
     from recipes.config import Dtype, LoraPart, ModelPart
 
 NANO = "nano"
 RANDOM = "random:"
-"""Prefix of a base with random weights: random:nano, random:11b, random:90b."""
+"""Prefix of a base with random weights: random:nano, random:11b, random:qwen3-vl-8b ..."""
 
-# Llama 3.2 Vision as published (Hugging Face model cards; Llama 3.2 Vision collection, Meta 2024): 560-pixel tiles, and
-# transformers' defaults for the rest of the 11 B. Counted on these shapes: 10.67 B and 88.6 B parameters.
-_VISION = {"image_size": 560}
-_TEXT: dict[str, dict[str, Any]] = {
-    "11b": {},
-    "90b": {
-        "hidden_size": 8192,
-        "intermediate_size": 28_672,
-        "num_attention_heads": 64,
-        "num_hidden_layers": 100,
-        "cross_attention_layers": list(range(3, 100, 5)),
-    },
-}
-_HUB_NAME = re.compile(r"(?:.*/)?llama-3\.2-(11b|90b)-vision(?:-instruct)?", re.IGNORECASE)
-
-NOT_QUANTIZED = {"all": ["lm_head"], "language": ["lm_head", "model.vision_model"]}
+NOT_QUANTIZED = {"all": ["lm_head"], "language": ["lm_head", *(family.tower for family in FAMILIES.values())]}
 """What stays in 16 bits under NF4, for each `model.quantize`. The head, as its error would go directly into every
 logit, and no adapter can correct it.
 
 Each list has to be complete: the head, which transformers leaves out by default, is quantized as soon as another list
-is given. Names are paths from the top ("model.vision_model"); a bare "vision_model" matches nothing, silently.
+is given. Names are paths from the top ("model.vision_model"); a bare "vision_model" matches nothing, silently, as does
+the tower of the other family.
 """
 
 NEVER_ADAPTED = ("lm_head", "embed_tokens")
 
-# Which module paths each choice of `lora.targets` reaches. "language" is every linear layer behind the vision tower,
-# the projector included, as the published recipe tunes it with the language side.
+# Which module paths each choice of `lora.targets` reaches. "language" is every linear layer behind the vision tower: an
+# Mllama's projector too, as the published recipe tunes it with the language side; a Qwen3-VL's is part of its tower.
+_TOWER = "|".join(re.escape(family.tower) for family in FAMILIES.values())
 _TARGETS = {
     "all-linear": r".*",
-    "language": r"(?!.*vision_model).*",
+    "language": rf"(?!.*({_TOWER})\b).*",
     "cross-attention": r".*\.cross_attn\..*",
-    "vision": r".*vision_model.*",
-    "attention": r".*\.(self_attn|cross_attn)\..*",
+    "vision": rf".*({_TOWER})\b.*",
+    "attention": r".*\.(self_attn|cross_attn|attn)\..*",
     "mlp": r".*\.mlp\..*",
 }
 
@@ -81,31 +69,31 @@ def base_fingerprint(base: str) -> str:
     return hashlib.sha256(weights.read_bytes()).hexdigest() if base == NANO and weights.is_file() else ""
 
 
-def base_config(base: str) -> MllamaConfig:
+def base_config(base: str) -> Any:
     """The configuration of a base, without its weights; the published ones without the network.
 
     Raises:
-        InputError: When the base does not exist or is no Mllama.
+        InputError: When the base does not exist or is of no family that is known.
     """
-    from transformers import AutoConfig, MllamaConfig
+    from transformers import AutoConfig
 
-    size = base.removeprefix(RANDOM).lower() if base.startswith(RANDOM) else _published_size(base)
+    is_random = base.startswith(RANDOM)
+    size = base.removeprefix(RANDOM).lower() if is_random else ""
     if base == NANO or size == NANO:
         return AutoConfig.from_pretrained(nano_path())
-    if size in _TEXT:
-        return MllamaConfig(vision_config=dict(_VISION), text_config=dict(_TEXT[size]), dtype="bfloat16")
-    if base.startswith(RANDOM):
-        names = ", ".join(RANDOM + name for name in (NANO, *_TEXT))
+    for family in FAMILIES.values():
+        if size in family.shapes:
+            return family.config(size)
+        if on_hub(base) and (match := family.hub_name.fullmatch(base)):
+            return family.config(match[1].lower())
+    if is_random:
+        names = ", ".join(RANDOM + name for name in (NANO, *(n for f in FAMILIES.values() for n in f.shapes)))
         raise InputError(f"model.base={base}: no such shape; there is {names}")
     config = load_from(AutoConfig.from_pretrained, base)
-    if not isinstance(config, MllamaConfig):
-        raise InputError(f"model.base={base}: is a {config.model_type}; a Llama 3.2 Vision (mllama) is needed")
+    if config.model_type not in FAMILIES:
+        titles = " or a ".join(family.title for family in FAMILIES.values())
+        raise InputError(f"model.base={base}: is a {config.model_type}; a {titles} is needed")
     return config
-
-
-def _published_size(base: str) -> str:
-    match = None if as_folder(base) else _HUB_NAME.fullmatch(base)
-    return match[1].lower() if match else ""
 
 
 def load_from(loader: Any, base: str, **arguments: Any) -> Any:
@@ -257,7 +245,10 @@ def load_processor(base: str) -> Any:
     """Tokenizer and image processor of a base."""
     from transformers import AutoProcessor
 
-    return _random_processor(base) if base.startswith(RANDOM) else load_from(AutoProcessor.from_pretrained, base)
+    config = base_config(base)
+    if base.startswith(RANDOM):
+        return family_of(config).random_processor(config, AutoProcessor.from_pretrained(nano_path()))
+    return load_from(family_of(config).open_processor, base)
 
 
 def load_model(part: ModelPart, *, seed: int = 0, device: str = "") -> Any:
@@ -268,9 +259,9 @@ def load_model(part: ModelPart, *, seed: int = 0, device: str = "") -> Any:
         device: see `usable_device`.
 
     Raises:
-        InputError: When it does not exist, is gated, or is no Mllama.
+        InputError: When it does not exist, is gated, or is of no family that is known.
     """
-    from transformers import AutoModelForImageTextToText, MllamaForConditionalGeneration
+    from transformers import AutoModelForImageTextToText
 
     if part.from_scratch:
         return _from_scratch(part, seed)
@@ -284,10 +275,8 @@ def load_model(part: ModelPart, *, seed: int = 0, device: str = "") -> Any:
     if (place := usable_device(device)).type != "cpu":
         arguments["device_map"] = {"": place}
     model = load_from(AutoModelForImageTextToText.from_pretrained, part.base, **arguments)
-    if not isinstance(model, MllamaForConditionalGeneration):
-        raise InputError(f"model.base={part.base}: is a {type(model).__name__}; a Llama 3.2 Vision (Mllama) is needed")
     disable_repacking(model)
-    keep_used_states(model.model.vision_model)
+    keep_used_states(model)
     return model.eval()
 
 
@@ -327,33 +316,21 @@ def _from_scratch(part: ModelPart, seed: int) -> Any:
     return model.eval()
 
 
-def _random_processor(base: str) -> Any:
-    """Nano's tokenizer, and an image processor with the tiles of the shape that `base` names."""
-    from transformers import AutoProcessor
-
-    processor = AutoProcessor.from_pretrained(nano_path())
-    vision = base_config(base).vision_config
-    images = processor.image_processor
-    images.size = type(images.size)(height=vision.image_size, width=vision.image_size)
-    images.max_image_tiles = vision.max_num_tiles
-    return processor
-
-
 def _random_model(part: ModelPart, device: torch.device) -> Any:
-    """Random weights of a published shape. It reads nano's tokens, so that `_random_processor` serves it."""
+    """Random weights of a published shape. It reads nano's tokens, as its processor does."""
     from transformers import AutoConfig
 
     from recipes.random_weights import random_model
 
     config = base_config(part.base)
     nano = AutoConfig.from_pretrained(nano_path())
-    config.image_token_index = nano.image_token_index
+    config.image_token_id = nano.image_token_id
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         setattr(config.text_config, name, getattr(nano.text_config, name))
     quantizer = nf4_config(part) if part.quantization == "nf4" else None
     model = random_model(config, getattr(torch, part.dtype), quantizer, device)
     disable_repacking(model)
-    keep_used_states(model.model.vision_model)
+    keep_used_states(model)
     return model.eval()
 
 
@@ -404,15 +381,22 @@ def disable_repacking(model: torch.nn.Module) -> None:
 
 
 def linear_modules(model: torch.nn.Module, targets: str) -> list[str]:
-    """Paths of the linear layers that a choice of `lora.targets` adapts, sorted; never the head or the embedding."""
+    """Paths of the linear layers that a choice of `lora.targets` adapts, sorted; never the head or the embedding.
+
+    Raises:
+        InputError: When the model has none.
+    """
     pattern = re.compile(_TARGETS[targets])
-    return sorted(
+    layers = sorted(
         name
         for name, module in model.named_modules()
         if isinstance(module, torch.nn.Linear)
         and pattern.fullmatch(name)
         and not any(part in NEVER_ADAPTED for part in name.split("."))
     )
+    if not layers:
+        raise InputError(f"recipe: lora.targets={targets}: the model has no such layer; take lora.targets=language")
+    return layers
 
 
 def add_lora(model: Any, part: LoraPart) -> PeftModel:
@@ -577,12 +561,12 @@ def _require_plain_lora(config: dict[str, Any], where: Path) -> None:
 
 
 def apply_checkpointing(model: Any, *, checkpointing: bool) -> None:
-    """Prepare an Mllama, with or without an adapter, for training in little memory.
+    """Prepare a model, with or without an adapter, for training in little memory.
 
     A frozen vision tower runs without gradient, a trained one is checkpointed layer by layer: it takes 19 of the 22
-    TFLOP of an 11 B forward pass, and most of the activations. transformers does neither: its checkpointing omits the
-    vision layers, and makes the patch embedding's output require gradients even when nothing in the tower is trained,
-    so that all of it is traced and back-propagated. Gradients are the stock ones to the bit.
+    TFLOP of an 11 B forward pass, and most of the activations. transformers does neither: its checkpointing omits an
+    Mllama's vision layers, and makes the patch embedding's output require gradients even when nothing in the tower is
+    trained, so that all of it is traced and back-propagated. Gradients are the stock ones to the bit.
 
     Args:
         checkpointing: recompute the activations of text layers, and of vision layers where those are trained.
@@ -595,15 +579,16 @@ def apply_checkpointing(model: Any, *, checkpointing: bool) -> None:
         return
     _checkpoint_text(model)
     if is_trained:
-        for layer in (*vision.transformer.layers, *vision.global_transformer.layers):
-            _checkpoint_layer(layer)
+        for encoder, _ in family_of(model.config).encoders(vision):
+            for layer in encoder.layers:
+                _checkpoint_layer(layer)
 
 
-def keep_used_states(vision: Any) -> None:
-    """Let a tower's encoders keep only those outputs of their layers that the tower reads: five of the 11 B's 32, which
-    saves half a gigabyte an image. What it returns is the same to the bit."""
-    _keep_states(vision.transformer, set(vision.intermediate_layers_indices))
-    _keep_states(vision.global_transformer, set())
+def keep_used_states(model: Any) -> None:
+    """Let the tower's encoders keep only those outputs of their layers that the tower reads: five of the 11 B's 32,
+    which saves half a gigabyte an image. What it returns is the same to the bit."""
+    for encoder, indices in family_of(model.config).encoders(vision_model(model)):
+        _keep_states(encoder, indices)
 
 
 def _keep_states(encoder: Any, indices: set[int]) -> None:
@@ -620,8 +605,9 @@ def _keep_states(encoder: Any, indices: set[int]) -> None:
 
 
 def vision_model(model: Any) -> Any:
-    """The vision tower of an Mllama, with or without an adapter."""
-    return next(module for name, module in model.named_modules() if name.split(".")[-1] == "vision_model")
+    """The vision tower of a model, with or without an adapter."""
+    tower = family_of(model.config).tower
+    return next(module for name, module in model.named_modules() if f".{name}".endswith(f".{tower}"))
 
 
 def _checkpoint_text(model: Any) -> None:

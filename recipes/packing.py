@@ -2,8 +2,11 @@
 
 One prefill, many questions: all dialogues about an image lie in one row behind that image. The row is a sequence of
 independent dialogues: self-attention is causal within a dialogue and blocked between dialogues (a block-diagonal
-mask), positions restart with each, and every token from the image token on attends to the one image. Training, scoring
-and asking all use `encode_dialogue` and `pack`.
+mask), positions restart with each, and every token from the image token on attends to the one image. Where the image
+is in the row itself (`recipes.families`), every dialogue also sees that trunk, and positions restart at its end: the
+mask is a tree's. It is a table of who sees whom, so that attention is torch's own (`sdpa`). Flash attention's kernels
+take no such table, only the lengths of separate sequences: with them every dialogue would bring its own copy of the
+image. Training, scoring and asking all use `encode_dialogue` and `pack`.
 
 Which pages go into which batch is planned before the run, from the recipe's limits and seed alone. A batch holds at
 most so many images and so many text tokens, padding included, so that no batch needs more memory than another. A page
@@ -32,6 +35,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from recipes.families import NO_TRUNK, Shape, Trunk, family_of
 from render.errors import InputError
 
 if TYPE_CHECKING:
@@ -138,8 +142,9 @@ def _ending(template: str) -> Iterator[None]:
 def encode_dialogue(processor: Any, messages: Sequence[Message]) -> EncodedDialogue:
     """Tokens and labels of a dialogue: loss on the assistant's turns alone, their end-of-turn token included.
 
-    The chat is rendered without and with each answer; the tokens that are added are the answer. The template writes the
-    begin-of-text token itself, so the tokenizer must not add a second one.
+    The chat is rendered without and with each answer; the tokens that are added are the answer, up to the end-of-turn
+    token: a line break behind it is the template's. The template writes the begin-of-text token itself, so the
+    tokenizer must not add a second one.
 
     Raises:
         InputError: For a dialogue without an answer, and for a text that contains the image token: the head has no
@@ -154,8 +159,11 @@ def encode_dialogue(processor: Any, messages: Sequence[Message]) -> EncodedDialo
         with_answer = _tokens(processor, render_chat(processor, messages[: turn + 1], prompt=False))
         if with_answer[: len(prompt)] != prompt:
             raise ValueError("the chat template rewrites the prompt when an answer follows; labels would be wrong")
-        labels += [IGNORE_INDEX] * (len(prompt) - len(ids)) + with_answer[len(prompt) :]
-        ids = with_answer
+        answer = with_answer[len(prompt) :]
+        while processor.tokenizer.eos_token_id in answer and answer[-1] != processor.tokenizer.eos_token_id:
+            answer.pop()
+        labels += [IGNORE_INDEX] * (len(prompt) - len(ids)) + answer
+        ids = prompt + answer
     if not ids:
         raise InputError("a dialogue without an assistant's turn; add an answer or remove the dialogue")
     if ids.count(processor.image_token_id) != 1:
@@ -216,8 +224,8 @@ class PackedRow:
 class BatchLimits:
     """The largest batch. images: rows. tokens: rows x longest row; 0 for no limit.
 
-    There is no limit of tiles: Mllama's tower computes all tiles of its canvas, however many an image fills, so that
-    `images` limits the tiles too.
+    There is no limit of an image's size: Mllama's tower computes all tiles of its canvas, however many an image fills,
+    and `families.PAGE_PIXELS` bounds the tokens of an image in the row. `tokens` are those of the dialogues.
     """
 
     images: int
@@ -371,60 +379,80 @@ def _cut(order: Sequence[int], rows: Sequence[PackedRow], limits: BatchLimits) -
 # Batches as tensors
 
 
-def preprocess(processor: Any, images: Sequence[Image.Image]) -> tuple[Batch, list[int]]:
-    """Pixel tensors of one image per row, and how many tiles each fills.
-
-    pixel_values: (rows, 1, tiles, 3, side, side).
-    """
-    features = processor.image_processor([[image.convert("RGB")] for image in images], return_tensors="pt")
-    tiles = [int(row[0]) for row in features.pop("num_tiles")]
-    return {name: features[name] for name in ("pixel_values", "aspect_ratio_ids", "aspect_ratio_mask")}, tiles
+def preprocess(processor: Any, images: Sequence[Image.Image]) -> tuple[Batch, list[Shape]]:
+    """Pixel tensors of one image per row, and the size of each; see the family's own."""
+    return family_of(processor).preprocess(processor, images)
 
 
-def pack(rows: Sequence[Sequence[EncodedDialogue]], tiles: Sequence[int], processor: Any) -> Batch:
+def pack(rows: Sequence[Sequence[EncodedDialogue]], shapes: Sequence[Shape | None], processor: Any) -> Batch:
     """The text side of a batch: row r holds the dialogues `rows[r]` one after the other, padded at the end.
 
-    input_ids, labels, position_ids: (rows, T). attention_mask: (rows, 1, T, T) bool, True where a token may attend.
-    cross_attention_mask: (rows, T, 1, max_tiles): from each dialogue's image token on, the image's tiles. Padding
-    tokens attend to themselves alone: a row of the mask without any True would be NaN.
+    Where the image is in the row, it comes first, with the head of the chat that all dialogues have, and every dialogue
+    is what it has behind that.
+
+    input_ids, labels: (rows, T). position_ids: (rows, T), or (axes, rows, T) where a position has several numbers.
+    attention_mask: (rows, 1, T, T) bool, True where a token may attend. Padding tokens attend to themselves alone: a
+    row of the mask without any True would be NaN. Besides, what `Family.image_masks` gives.
+
+    Args:
+        shapes: of each row's image; None for dialogues that continue a row with an image, in a cache.
     """
-    length = max(sum(len(d.input_ids) for d in row) for row in rows)
+    family = family_of(processor)
+    parts = [split_row(row, shape, processor) for row, shape in zip(rows, shapes, strict=True)]
+    length = max(len(trunk.input_ids) + sum(len(d.input_ids) for d in row) for trunk, row in parts)
     shape = (len(rows), length)
     input_ids = torch.full(shape, processor.tokenizer.pad_token_id, dtype=torch.long)
     labels = torch.full(shape, IGNORE_INDEX, dtype=torch.long)
-    position_ids = torch.zeros(shape, dtype=torch.long)
-    number = torch.full(shape, -1, dtype=torch.long)  # of the dialogue within its row; -1 for padding
+    position_ids = torch.zeros((family.axes, *shape), dtype=torch.long)
+    number = torch.full(shape, -1, dtype=torch.long)  # of the dialogue within its row; 0: the trunk; -1: padding
     sees_image = torch.zeros(shape, dtype=torch.long)
-    for r, row in enumerate(rows):
-        start = 0
-        for k, dialogue in enumerate(row):
+    for r, (trunk, row) in enumerate(parts):
+        start = len(trunk.input_ids)
+        input_ids[r, :start] = torch.tensor(trunk.input_ids)
+        position_ids[:, r, :start] = trunk.positions
+        number[r, :start] = 0
+        for k, dialogue in enumerate(row, 1):
             stop = start + len(dialogue.input_ids)
             input_ids[r, start:stop] = torch.tensor(dialogue.input_ids)
             labels[r, start:stop] = torch.tensor(dialogue.labels)
-            position_ids[r, start:stop] = torch.arange(stop - start)
+            position_ids[:, r, start:stop] = trunk.end + torch.arange(stop - start)
             number[r, start:stop] = k
             sees_image[r, start:stop] = (input_ids[r, start:stop] == processor.image_token_id).cumsum(0).clamp(max=1)
             start = stop
-    same = number[:, :, None] == number[:, None, :]  # (rows, T, T)
+    sees = (number[:, :, None] == number[:, None, :]) | number.eq(0)[:, None, :]  # (rows, T, T)
     causal = torch.ones(length, length, dtype=torch.bool).tril()
     padding = number.eq(-1)
-    attention = same & causal & ~padding[:, :, None] | torch.eye(length, dtype=torch.bool)
-    has_tile = tile_mask(tiles, processor)
+    attention = sees & causal & ~padding[:, :, None] | torch.eye(length, dtype=torch.bool)
     return {
         "input_ids": input_ids,
         "labels": labels,
-        "position_ids": position_ids,
+        "position_ids": position_ids if family.axes > 1 else position_ids[0],
         "attention_mask": attention[:, None],
-        "cross_attention_mask": (sees_image[:, :, None] * has_tile[:, None, :])[:, :, None],
+        **family.image_masks(sees_image, shapes, processor),
     }
 
 
-def tile_mask(tiles: Sequence[int], processor: Any) -> Tensor:
-    """(rows, max_tiles) int64: 1 for the first `tiles[r]` tiles of row r."""
-    mask = torch.zeros(len(tiles), processor.image_processor.max_image_tiles, dtype=torch.long)
-    for r, count in enumerate(tiles):
-        mask[r, :count] = 1
-    return mask
+def split_row(
+    row: Sequence[EncodedDialogue], shape: Shape | None, processor: Any
+) -> tuple[Trunk, Sequence[EncodedDialogue]]:
+    """What the dialogues of a row share in it, and what each has behind that.
+
+    Raises:
+        ValueError: When they differ before the image token.
+    """
+    if shape is None:
+        return NO_TRUNK, row
+    ids = row[0].input_ids
+    head = ids[: ids.index(processor.image_token_id) + 1]
+    trunk = family_of(processor).trunk(head, shape)
+    return trunk, behind(head, row) if trunk.input_ids else row
+
+
+def behind(head: tuple[int, ...], dialogues: Sequence[EncodedDialogue]) -> list[EncodedDialogue]:
+    """Dialogues without the head with which all of them begin. Raises ValueError where one does not."""
+    if any(d.input_ids[: len(head)] != head for d in dialogues):
+        raise ValueError("dialogues differ before their image token")
+    return [EncodedDialogue(d.input_ids[len(head) :], d.labels[len(head) :]) for d in dialogues]
 
 
 class Collator:
@@ -456,6 +484,6 @@ class Collator:
             texts.append([self.encoder(page["dialogues"][k]["messages"]) for k in row.dialogues])
             if self.targets is not None and batch["split"] == "train":
                 targets.append(self.targets(page))
-        pixels, tiles = preprocess(self.encoder.processor, images)
+        pixels, shapes = preprocess(self.encoder.processor, images)
         heads = {name: torch.stack([target[name] for target in targets]) for name in (targets[0] if targets else ())}
-        return {**pack(texts, tiles, self.encoder.processor), **pixels, **heads}
+        return {**pack(texts, shapes, self.encoder.processor), **pixels, **heads}

@@ -1,4 +1,4 @@
-"""Random weights of any Mllama's shape, for measuring speed and memory where no weights are at hand."""
+"""Random weights of any model's shape, for measuring speed and memory where no weights are at hand."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from recipes.families import family_of
+
 if TYPE_CHECKING:
-    from transformers import BitsAndBytesConfig, MllamaConfig
+    from transformers import BitsAndBytesConfig
 
 
 @torch.no_grad()
 def random_model(
-    config: MllamaConfig,
+    config: Any,
     dtype: torch.dtype,
     quantizer: BitsAndBytesConfig | None,
     device: torch.device,
@@ -23,10 +25,10 @@ def random_model(
     that of the one layer that is being quantized. The weights are the same every time on the same kind of device; all
     gates are open, so the image counts.
     """
-    from transformers import MllamaForConditionalGeneration
+    import transformers
 
     with torch.device("meta"):
-        model = MllamaForConditionalGeneration._from_config(config, attn_implementation="sdpa")
+        model = getattr(transformers, family_of(config).model_class)._from_config(config, attn_implementation="sdpa")
     skipped = tuple(quantizer.llm_int8_skip_modules) if quantizer is not None else ()
     rng = torch.Generator(device).manual_seed(0)
     for path in [path for path, _ in model.named_modules()]:  # no list of modules: it would keep what is replaced
@@ -37,8 +39,10 @@ def random_model(
             module.register_parameter(name, torch.nn.Parameter(value))
         if quantizer is not None and type(module) is torch.nn.Linear and not path.startswith(skipped):
             model.set_submodule(path, _four_bit_layer(module, quantizer))
-    rotary = type(model.model.language_model.rotary_emb)
-    model.model.language_model.rotary_emb = rotary(config.text_config).to(device)
+    for path, module in list(model.named_modules()):  # rotary frequencies, which are in no file
+        if any(buffer.is_meta for buffer in module.buffers(recurse=False)):
+            model.set_submodule(path, type(module)(module.config).to(device))
+    model.tie_weights()
     model.is_loaded_in_4bit = quantizer is not None  # peft and TRL read this attribute
     return model
 

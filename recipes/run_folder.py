@@ -366,14 +366,15 @@ def card_header(recipe: Recipe, *, is_merged: bool, results: Mapping[str, Any] =
     """The metadata at the head of a README.md that huggingface.co reads. results: further keys, those of figures."""
     from recipes.model import NANO, on_hub
 
+    licence = _licence(recipe)
     header = {
-        **({"license": "llama3.2"} if _is_llama(recipe) else {}),
+        **({"license": licence.name} if licence else {}),
         **({"base_model": recipe.model.base} if on_hub(recipe.model.base) else {}),
         **({"license": "apache-2.0"} if recipe.model.base == NANO else {}),
         "language": ["en"],
         "library_name": "transformers" if is_merged else "peft",
         "pipeline_tag": "image-text-to-text",
-        "tags": ["ecg", "mllama", *([] if recipe.lora is None else ["lora"])],
+        "tags": ["ecg", licence.tag if licence else "mllama", *([] if recipe.lora is None else ["lora"])],
         **results,
     }
     return f"---\n{yaml.safe_dump(header, sort_keys=False)}---"
@@ -386,19 +387,43 @@ def describe(recipe: Recipe, *, is_merged: bool = False) -> str:
     return f"a LoRA adapter {'merged into' if is_merged else 'for'} {base_name(recipe)}"
 
 
-def _is_llama(recipe: Recipe) -> bool:
-    return "llama-3.2" in base_name(recipe).lower()
+@dataclass(frozen=True)
+class _Licence:
+    """The licence of a published base, as huggingface.co names it; the base's tag; what a card has to say."""
+
+    name: str
+    tag: str
+    notice: str
+
+
+# Llama: what the Llama 3.2 Community License (1.b) asks of a model tuned from its weights. Qwen3-VL: Apache-2.0 (4).
+_LICENCES = {
+    "llama-3.2": _Licence(
+        "llama3.2",
+        "mllama",
+        "**Built with Llama.** Llama 3.2 is licensed under the Llama 3.2 Community License, Copyright © Meta "
+        "Platforms, Inc. All Rights Reserved. If you pass this model on, add a copy of that licence and begin the "
+        'model\'s name with "Llama".',
+    ),
+    "qwen3-vl": _Licence(
+        "apache-2.0",
+        "qwen3_vl",
+        "Tuned from Qwen3-VL, Copyright Alibaba Cloud, which is licensed under the Apache License, Version 2.0. If you "
+        "pass this model on, add a copy of that licence and say that the weights were changed.",
+    ),
+}
+
+
+def _licence(recipe: Recipe) -> _Licence | None:
+    """That of the base, by its name; None for another base, such as nano or the folder of a run."""
+    name = base_name(recipe).lower()
+    return next((licence for part, licence in _LICENCES.items() if part in name), None)
 
 
 def licence_notice(recipe: Recipe) -> list[str]:
-    """What the Llama 3.2 Community License (1.b) asks of a model tuned from its weights; nothing for other bases."""
-    if not _is_llama(recipe):
-        return []
-    return [
-        "## Licence\n\n**Built with Llama.** Llama 3.2 is licensed under the Llama 3.2 Community License, Copyright © "
-        "Meta Platforms, Inc. All Rights Reserved. If you pass this model on, add a copy of that licence and begin the "
-        'model\'s name with "Llama".'
-    ]
+    """What the licence of the base asks of a model tuned from it; nothing for bases that are not known."""
+    licence = _licence(recipe)
+    return ["## Licence\n\n" + licence.notice] if licence else []
 
 
 def base_name(recipe: Recipe) -> str:

@@ -37,6 +37,7 @@ from transformers import PrinterCallback
 from trl import SFTConfig
 
 from recipes.config import DataPart, Recipe, save_recipe
+from recipes.families import Mllama, family_of
 from recipes.model import (
     add_lora,
     apply_checkpointing,
@@ -180,6 +181,7 @@ def _run(
         pages = training_pages(recipe.data, reading=recipe.train.reading > 0, cache_folder=out / _CACHE)
         held_out = _held_out_pages(recipe.data, out / _CACHE) if recipe.data.validation else None
     encoder = Encoder(load_processor(recipe.model.base))
+    _require_mllama(recipe, encoder.processor)
     status(f"encoding the dialogues of {len(pages):,} pages")
     plan = _plan(recipe, pages, encoder, processes.num_processes)
     require_same_plan(out, plan)
@@ -214,6 +216,14 @@ def _run(
     run_facts = RunFacts(**facts, seconds=seconds, best_step=best_step, **_facts_after(trainer, plan))
     _save(trainer, encoder.processor, recipe, out, run_facts)
     return run_facts
+
+
+def _require_mllama(recipe: Recipe, processor: Any) -> None:
+    """Refuse what is made for an Mllama's vision tower with another one."""
+    if not isinstance(family := family_of(processor), Mllama):
+        for key, value in (("reading", recipe.train.reading), ("patches", recipe.train.patches)):
+            if value:
+                raise InputError(f"recipe: train.{key}={value}: {recipe.model.base} is a {family.title}; set it to 0")
 
 
 def _make_trainer(

@@ -127,6 +127,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self.model_accepts_loss_kwargs = True  # TRL's head does, whatever the model says: one mean over a whole step
         self._validate, self._reading, self._muon = validate, reading, muon
         self._plus, self._keep, self._patience = plus, keep, patience
         if not self.is_fsdp_enabled:  # a sharded layer has one type
