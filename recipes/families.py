@@ -73,7 +73,7 @@ class Family(ABC):
         """Pixel tensors of one image a row, and the size of each."""
 
     @abstractmethod
-    def trunk(self, head: Sequence[int], shape: Shape) -> Trunk:
+    def trunk(self, head: tuple[int, ...], shape: Shape) -> Trunk:
         """What dialogues about an image of that size share in their row. head: the chat up to the image token."""
 
     @abstractmethod
@@ -138,10 +138,10 @@ class Mllama(Family):
     def preprocess(self, processor: Any, images: Sequence[Image.Image]) -> tuple[dict[str, Tensor], list[Shape]]:
         """pixel_values: (rows, 1, tiles, 3, side, side)."""
         features = processor.image_processor([[image.convert("RGB")] for image in images], return_tensors="pt")
-        shapes = [(int(row[0]),) for row in features.pop("num_tiles")]
+        shapes: list[Shape] = [(int(row[0]),) for row in features.pop("num_tiles")]
         return {name: features[name] for name in ("pixel_values", "aspect_ratio_ids", "aspect_ratio_mask")}, shapes
 
-    def trunk(self, head: Sequence[int], shape: Shape) -> Trunk:
+    def trunk(self, head: tuple[int, ...], shape: Shape) -> Trunk:
         """Nothing: the image is beside the row."""
         return NO_TRUNK
 
@@ -287,10 +287,10 @@ class Qwen3VL(Family):
         """pixel_values: (patches of all rows, 3 x 2 x side x side), each patch twice, as a still film."""
         features = processor.image_processor([image.convert("RGB") for image in images], return_tensors="pt")
         merge = processor.image_processor.merge_size
-        shapes = [(int(h) // merge, int(w) // merge) for _, h, w in features["image_grid_thw"]]
+        shapes: list[Shape] = [(int(h) // merge, int(w) // merge) for _, h, w in features["image_grid_thw"]]
         return {name: features[name] for name in ("pixel_values", "image_grid_thw")}, shapes
 
-    def trunk(self, head: Sequence[int], shape: Shape) -> Trunk:
+    def trunk(self, head: tuple[int, ...], shape: Shape) -> Trunk:
         """The chat's head, its one image token repeated for each part of the image.
 
         Positions as `Qwen3VLModel.get_rope_index` gives them: those of the image count its rows and columns from where

@@ -171,6 +171,16 @@ def test_a_shipped_recipe_needs_what_its_header_says(name):
     assert room is None or need.total + 0.8 * GB < int(room[1]) * GB
 
 
+@pytest.mark.parametrize("name", ["qwen3-vl-4b-24gb", *(f"qwen3-vl-8b-qlora-{size}gb" for size in (12, 24))])
+def test_an_open_recipe_needs_what_its_header_says(name):
+    header = (nano_path().parent / "configs" / f"{name}.yaml").read_text()
+    need = needs(load_recipe(name))
+    most, teraflops = re.findall(r"([\d.]+) GB of GPU memory.*; ([\d.]+) TFLOP", header, re.DOTALL)[0]
+    assert float(most) == pytest.approx(need.total / GB, abs=0.06)
+    assert float(teraflops) == pytest.approx(need.flops_per_image / 1e12, abs=0.6)
+    assert need.total + 0.8 * GB < int(name.split("-")[-1].removesuffix("gb")) * GB
+
+
 # The doctor
 
 

@@ -324,7 +324,7 @@ def pages(tmp_path_factory) -> Path:
 def run(base, pages, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "run"
     settings = {"max_steps": 4, "learning_rate": 1e-2, "gradient_checkpointing": True}
-    return out, finetune(tiny_recipe(base, pages, "lora.dropout=0", **settings), out)
+    return out, finetune(tiny_recipe(base, pages, "lora.dropout=0", f"data.validation={pages}", **settings), out)
 
 
 def test_a_step_of_two_batches_learns_what_one_of_both_pages_does(run, base, pages, tmp_path):
@@ -333,7 +333,8 @@ def test_a_step_of_two_batches_learns_what_one_of_both_pages_does(run, base, pag
     facts = finetune(tiny_recipe(base, pages, "lora.dropout=0", **settings), tmp_path / "run")
     assert facts.losses[0][1] == pytest.approx(run[1].losses[0][1], abs=1e-5)
     assert all(".language_model." in f".{name}" for name in facts.adapted_layers)
-    assert run[1].losses[-1][1] < run[1].losses[0][1]
+    learning = [loss for _, loss in (run[1].losses[0], run[1].losses[-1], run[1].validation_losses[-1])]
+    assert learning[0] > max(learning[1:]) and learning[2] > 0
 
 
 def test_a_run_is_asked_and_merged(run, base, tmp_path):

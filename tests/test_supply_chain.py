@@ -82,7 +82,10 @@ def test_licences_page_lists_what_pyproject_requires() -> None:
     assert len(names) > 20 and names <= set(rows)
 
 
-@pytest.mark.parametrize(("name", "is_llama"), [("llama32-11b-paper", True), ("nano", False), ("quickstart", False)])
+@pytest.mark.parametrize(
+    ("name", "is_llama"),
+    [("llama32-11b-paper", True), ("nano", False), ("quickstart", False), ("qwen3-vl-4b-24gb", False)],
+)
 def test_cards_of_what_is_tuned_from_llama_carry_its_notice(tmp_path: Path, name: str, is_llama: bool) -> None:
     recipe = load_recipe(name)
     numbers = {"pages": 1, "parameters": 1, "trained_parameters": 1, "seconds": 1.0, "steps": 1, "losses": ()}
@@ -100,6 +103,7 @@ def test_cards_of_what_is_tuned_from_llama_carry_its_notice(tmp_path: Path, name
     for card in cards:
         for part in ("license: llama3.2", "Built with Llama", notice):
             assert (part in card) == is_llama
+        assert ("license: apache-2.0" in card) == name.startswith("qwen")
     assert f'"{notice}"' in (ROOT / "NOTICE").read_text(encoding="utf-8")
 
 
