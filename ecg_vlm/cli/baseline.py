@@ -38,10 +38,12 @@ def add_arguments(parser: Parser) -> None:
     predict = verbs.add_parser("predict", help="records -> scores.parquet", description="Score records.")
     predict.add_argument("name", type=Path, metavar="FOLDER", help="folder of a trained network")
     for verb, function in ((train, _train), (predict, _predict)):
-        verb.add_argument("--data", required=True, help="simulated | ptbxl:DIR | mimic:DIR | wfdb:DIR")
+        verb.add_argument(
+            "--data", action="append", required=True, help="simulated | ptbxl:DIR | mimic:DIR | wfdb:DIR; several join"
+        )
         verb.add_argument("--out", type=Path, required=True, help="folder of the result")
         verb.add_argument("--folds", type=folds, help="PTB-XL folds, for example 1-8")
-        verb.add_argument("--limit", type=positive, help="the first N records")
+        verb.add_argument("--limit", type=positive, help="the first N records of each")
         verb.add_argument("--seed", type=seed, default=0, help="seed of weights, crops and simulated records")
         add_common_options(verb)
         verb.set_defaults(verb=function, options=verb.option_strings())
@@ -56,22 +58,24 @@ def _train(a: argparse.Namespace) -> None:
     """Train a comparison system on waveforms."""
     from dataclasses import replace
 
-    from eval.baselines.settings import BENCHMARK
+    from eval.baselines.settings import SETTINGS
     from render.io import require_empty
 
-    if a.name not in BENCHMARK:
+    if a.name not in SETTINGS:
         raise InputError(
-            f"baseline {a.name}: no such network{did_you_mean(a.name, BENCHMARK)}; there is {', '.join(BENCHMARK)}"
+            f"baseline {a.name}: no such network{did_you_mean(a.name, SETTINGS)}; there is {', '.join(SETTINGS)}"
         )
     if a.validate_folds and (not a.folds or set(a.folds) & set(a.validate_folds)):
         raise InputError("--validate-folds: needs --folds without any of the same, for example --folds 1-8")
     if not a.resume:
         require_empty(a.out)
-    settings = replace(BENCHMARK[a.name], seed=a.seed, **({"epochs": a.epochs} if a.epochs else {}))
+    settings = replace(SETTINGS[a.name], seed=a.seed, **({"epochs": a.epochs} if a.epochs else {}))
     with waiting("importing torch"):
         from eval.baselines import train
-    _, signals, labels = _waveforms(a, a.folds)
-    validation = _waveforms(a, a.validate_folds)[1:] if a.validate_folds else None
+        from eval.baselines.registry import BASELINES
+    rate = BASELINES[a.name].rate
+    _, signals, labels = _waveforms(a, a.folds, rate)
+    validation = _waveforms(a, a.validate_folds, rate)[1:] if a.validate_folds else None
     with progress_bar("epochs") as show:
 
         def report(epoch: Epoch, speed: float) -> None:
@@ -99,20 +103,33 @@ def _predict(a: argparse.Namespace) -> None:
 
     with waiting("importing torch"):
         from eval.baselines import train
+        from eval.baselines.registry import BASELINES
         from eval.storage import write_scores
 
     model = train.load(a.name)
     require_empty(a.out)
-    ids, signals, _ = _waveforms(a, a.folds)
+    ids, signals, _ = _waveforms(a, a.folds, BASELINES[model.name].rate)
     write_scores(a.out / "scores.parquet", ids, train.predict(model, signals))
     print(f"{a.out / 'scores.parquet'}: {len(ids)} records")
 
 
-def _waveforms(a: argparse.Namespace, fold_numbers: tuple[int, ...] | None) -> tuple[list[str], Any, Any]:
-    """Record ids, (n, 12, 1000) millivolts at 100 Hz and (n, 71) labels of the records that are asked for."""
+def _waveforms(a: argparse.Namespace, fold_numbers: tuple[int, ...] | None, rate: int) -> tuple[list[str], Any, Any]:
+    """Record ids, (n, 12, 10 * rate) millivolts and (n, 71) labels of the records that are asked for.
+
+    Of several sources, the folds are those of the ones that have folds."""
+    import numpy as np
+
     from eval.baselines.train import read_records
     from render.sources.registry import open_source
 
-    source = open_source(a.data, seed=a.seed, limit=a.limit, folds=fold_numbers)
-    with progress_bar("records") as show:
-        return read_records(source, lambda count, total: show("reading records", count, total))
+    ids: list[str] = []
+    signals, labels = [], []
+    for spec in a.data:
+        of_folds = fold_numbers if spec.startswith("ptbxl:") or len(a.data) == 1 else None
+        source = open_source(spec, seed=a.seed, limit=a.limit, folds=of_folds)
+        with progress_bar("records") as show:
+            part = read_records(source, lambda count, total: show("reading records", count, total), rate=rate)
+        ids += part[0]
+        signals.append(part[1])
+        labels.append(part[2])
+    return ids, np.concatenate(signals), np.concatenate(labels)

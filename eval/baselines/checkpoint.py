@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from eval.baselines.cnn import NETWORKS
+from eval.baselines.registry import BASELINES
 from eval.baselines.settings import BaselineSettings
 from render.errors import InputError
 from render.io import atomic_write, require_same_request
@@ -74,13 +74,13 @@ class Request:
 class TrainedBaseline:
     """A finished network, in evaluation mode, that takes millivolts or features and standardises them itself."""
 
-    network: nn.Sequential
+    network: nn.Module
     request: Request
     epochs: tuple[Epoch, ...]
 
     @property
     def name(self) -> str:
-        """One of `eval.baselines.cnn.NETWORKS`."""
+        """One of `eval.baselines.registry.BASELINES`."""
         return self.request.name
 
     @property
@@ -117,7 +117,7 @@ def load(folder: Path) -> TrainedBaseline:
         about = json.loads(about_path.read_text(encoding="utf-8"))
         epochs = tuple(Epoch(**epoch) for epoch in about.pop("epochs"))
         request = Request.read(about)
-        network = NETWORKS[request.name](len(request.classes))
+        network = BASELINES[request.name].network(len(request.classes))
         network.load_state_dict(load_file(weights_path))
     except _DAMAGE as error:
         raise InputError(f"{folder}: not a trained baseline of this version ({error}); train it again") from error
@@ -179,13 +179,15 @@ def _state(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Te
     """All tensors that change in a training step, by name; the tensors themselves, not copies."""
     tensors: dict[str, Tensor] = {f"network.{name}": values for name, values in network.state_dict().items()}
     for number, parameter in enumerate(network.parameters()):
-        tensors |= {f"optimizer.{number}.{name}": values for name, values in optimizer.state[parameter].items()}
+        state = optimizer.state.get(parameter, {})  # of a parameter that its stage does not train there is none
+        tensors |= {f"optimizer.{number}.{name}": values for name, values in state.items()}
     return tensors
 
 
 def _set_state(tensors: dict[str, Tensor], network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    for parameter in network.parameters():
-        parameter.grad = torch.zeros_like(parameter)
+    in_training = {name.split(".")[1] for name in tensors if name.startswith("optimizer.")}
+    for number, parameter in enumerate(network.parameters()):
+        parameter.grad = torch.zeros_like(parameter) if str(number) in in_training else None
     optimizer.step()  # creates the optimizer's tensors; like the weights, they are overwritten next
     state = _state(network, optimizer)
     if {n: t.shape for n, t in state.items()} != {n: t.shape for n, t in tensors.items()}:

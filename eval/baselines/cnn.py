@@ -10,46 +10,15 @@ take a quarter (resnet1d_wang) to a half (inception1d) less than as `Conv1d`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from eval.baselines.settings import BENCHMARK
-from eval.baselines.wavelet import FEATURES
-
-LEAD_COUNT = 12
-
-
-class Standardise(nn.Module):
-    """(x - mean) / std, with one figure over everything (size 1) or one for each of `size` columns.
-
-    The figures are not trainable: `fit` computes them from the training records; they are stored with the weights.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(size))
-        self.register_buffer("std", torch.ones(size))
-
-    def fit(self, x: Tensor) -> None:
-        """Take mean and standard deviation from (n, ...) training inputs; a column without variation is not scaled."""
-        over = tuple(range(x.ndim)) if len(self.mean) == 1 else (0,)
-        count = x.numel() / len(self.mean)
-        parts = torch.split(x, 256)  # in parts, to save memory: float64 doubles the size
-        mean = torch.stack([part.double().sum(over) for part in parts]).sum(dim=0) / count
-        squares = torch.stack([torch.square(part.double() - mean).sum(over) for part in parts]).sum(dim=0)
-        std = torch.sqrt(squares / count)
-        self.mean.copy_(mean)
-        self.std.copy_(torch.where(std > 0, std, 1.0))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x - self.mean) / self.std
+from eval.baselines.baseline import LEAD_COUNT, Baseline, Standardise
+from eval.baselines.wavelet import FEATURES, features
 
 
 class AsImage(nn.Module):
@@ -137,13 +106,14 @@ def wavelet_nn(classes: int) -> nn.Sequential:
     return network
 
 
-NETWORKS: Mapping[str, Callable[[int], nn.Sequential]] = MappingProxyType({name: globals()[name] for name in BENCHMARK})
-"""Name -> function from a number of classes to a fresh network, whose first layer is a `Standardise`."""
-
-
-def parameter_count(network: nn.Module) -> int:
-    """Number of trainable values."""
-    return sum(p.numel() for p in network.parameters() if p.requires_grad)
+CNNS: Mapping[str, Baseline] = MappingProxyType(
+    {
+        network.__name__: Baseline(network, window=250)
+        for network in (xresnet1d101, inception1d, resnet1d_wang, fcn_wang)
+    }
+    | {"wavelet_nn": Baseline(wavelet_nn, inputs=lambda signals: torch.from_numpy(features(signals)))}
+)
+"""Name -> system: of the convolutional ones random crops of 2.5 s, and in tests the highest of 7 windows."""
 
 
 def _network(classes: int, width: int, *layers: nn.Module) -> nn.Sequential:

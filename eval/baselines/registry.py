@@ -1,0 +1,11 @@
+"""Name -> comparison system, in the order of `eval.baselines.settings.SETTINGS`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from eval.baselines import cnn
+from eval.baselines.baseline import Baseline
+
+BASELINES: Mapping[str, Baseline] = MappingProxyType({**cnn.CNNS})
