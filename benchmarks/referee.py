@@ -29,7 +29,7 @@ HELD_OUT_SEED = 1_000_003  # of simulated records; unlikely as the seed of a tra
 
 def read_labelled(source: Source) -> LabelledSignals:
     """All records of a source that are on the disk and whose labels are the same in all versions of PTB-XL."""
-    ids, signals, labels = read_records(source, lenient=True)
+    ids, signals, labels, _ = read_records(source, lenient=True)
     keep = [source.name != "ptbxl" or record_id not in LABELS_DIFFER for record_id in ids]
     return signals[keep], labels[keep]
 

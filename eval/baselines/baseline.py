@@ -48,7 +48,8 @@ class Baseline:
     """What the loop needs to know.
 
     Attributes:
-        network: number of classes -> fresh network, whose every `Standardise` is fitted to the training inputs.
+        network: number of classes -> fresh network. Its first `Standardise`, if it has one, is fitted to the training
+            inputs.
         stages: in their order.
         rate: hertz of the 10 s of signal.
         window: samples of a random crop in training and of windows half as far apart in tests; None: the whole input.

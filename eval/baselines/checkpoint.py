@@ -72,11 +72,16 @@ class Request:
 
 @dataclass(frozen=True)
 class TrainedBaseline:
-    """A finished network, in evaluation mode, that takes millivolts or features and standardises them itself."""
+    """A finished network, in evaluation mode, that takes its inputs as they are and standardises them itself.
+
+    record_ids, patients: of the training records, in their order; empty where they were not told.
+    """
 
     network: nn.Module
     request: Request
     epochs: tuple[Epoch, ...]
+    record_ids: tuple[str, ...] = ()
+    patients: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -91,7 +96,12 @@ class TrainedBaseline:
 
 def save(model: TrainedBaseline, folder: Path) -> None:
     """Write `weights.safetensors` and `model.json` into `folder`, and remove the checkpoint."""
-    about = {**asdict(model.request), "epochs": [asdict(epoch) for epoch in model.epochs]}
+    about = {
+        **asdict(model.request),
+        "epochs": [asdict(epoch) for epoch in model.epochs],
+        "record_ids": model.record_ids,
+        "patients": model.patients,
+    }
     with atomic_write(folder / _WEIGHTS) as path:
         save_file({name: values.contiguous() for name, values in model.network.state_dict().items()}, path)
     with atomic_write(folder / _ABOUT) as path:
@@ -116,12 +126,13 @@ def load(folder: Path) -> TrainedBaseline:
     try:
         about = json.loads(about_path.read_text(encoding="utf-8"))
         epochs = tuple(Epoch(**epoch) for epoch in about.pop("epochs"))
+        record_ids, patients = (tuple(map(str, about.pop(key, ()))) for key in ("record_ids", "patients"))
         request = Request.read(about)
         network = BASELINES[request.name].network(len(request.classes))
         network.load_state_dict(load_file(weights_path))
     except _DAMAGE as error:
         raise InputError(f"{folder}: not a trained baseline of this version ({error}); train it again") from error
-    return TrainedBaseline(network.eval(), request, epochs)
+    return TrainedBaseline(network.eval(), request, epochs, record_ids, patients)
 
 
 def is_started(folder: Path) -> bool:

@@ -40,6 +40,8 @@ SETTINGS: Mapping[str, BaselineSettings] = MappingProxyType(
         "resnet1d_wang": BaselineSettings(),
         "fcn_wang": BaselineSettings(),
         "wavelet_nn": BaselineSettings(epochs=30, lr=1e-3, weight_decay=0.0, optimizer="adamax", schedule="constant"),
+        "multiresconv": BaselineSettings(100, 50, lr=0.0045, weight_decay=0.06, schedule="cosine", warmup=0.05),
+        "protoecgnet": BaselineSettings(200, 32, lr=1e-4, weight_decay=1.7e-4, optimizer="adam", schedule="cosine"),
     }
 )
 """Name -> the published settings. `eval.baselines.registry` has a system of each name."""

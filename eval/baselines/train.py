@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -44,6 +45,16 @@ EpochCallback = Callable[[Epoch, float], None]
 LabelledSignals = tuple[NDArray[np.float32], NDArray[np.bool_]]
 """Signals (n, 12, 10 * rate) in millivolts at the rate of the system, 100 Hz for most, and labels (n, classes)."""
 
+
+class Waveforms(NamedTuple):
+    """Records of a source: signals and labels of the 71 statements as `LabelledSignals` has them."""
+
+    record_ids: list[str]
+    signals: NDArray[np.float32]
+    labels: NDArray[np.bool_]
+    patients: list[str]
+
+
 __all__ = ["Epoch", "TrainedBaseline", "load", "predict", "read_records", "ten_seconds", "train"]
 
 
@@ -53,15 +64,15 @@ def read_records(
     *,
     lenient: bool = False,
     rate: int = LOW_RATE_HZ,
-) -> tuple[list[str], NDArray[np.float32], NDArray[np.bool_]]:
-    """Record ids, signals and labels of the 71 statements of all records of a source, as `LabelledSignals` has them.
+) -> Waveforms:
+    """All records of a source.
 
     Args:
         lenient: leave out records that are not on the disk, as after a partial download; otherwise the first raises
             `MissingRecordError`.
         rate: hertz of the signals.
     """
-    ids, signals, statements = [], [], []
+    ids, signals, statements, patients = [], [], [], []
     for i in range(len(source)):
         try:
             record = source.read(i)
@@ -72,8 +83,9 @@ def read_records(
         ids.append(record.record_id)
         signals.append(ten_seconds(record, rate))
         statements.append(record.statements)
+        patients.append(record.patient_id)
         progress(i + 1, len(source))
-    return ids, np.stack(signals), label_matrix(statements, "all")[0]
+    return Waveforms(ids, np.stack(signals), label_matrix(statements, "all")[0], patients)
 
 
 def ten_seconds(record: EcgRecord, rate: int = LOW_RATE_HZ) -> NDArray[np.float32]:
@@ -101,6 +113,8 @@ def train(
     out: Path | None = None,
     resume: bool = False,
     progress: EpochCallback | None = None,
+    record_ids: Sequence[str] = (),
+    patients: Sequence[str] = (),
 ) -> TrainedBaseline:
     """Train system `name` on (n, 12, 10 * rate) millivolts at its rate and (n, c) labels; `classes` default to all 71.
 
@@ -113,6 +127,7 @@ def train(
         out: folder for a checkpoint after each epoch, and in the end for the files that `load` reads.
         resume: continue from the checkpoint in `out`, with the same weights as without interruption; a finished run
             is returned as it is, and in an empty folder the training starts.
+        record_ids, patients: of the rows, kept beside the weights so that no evaluation judges the same again.
 
     Raises:
         InputError: For an unknown name, arrays that do not fit together, a folder with the checkpoint of another
@@ -129,12 +144,13 @@ def train(
     if validation is not None:
         _check_arrays("validation", *validation, classes, rate)
     request = Request.of(name, classes, recipe or SETTINGS[name], signals, labels)
+    provenance = tuple(record_ids), tuple(patients)
     if out is None:
-        return _train(signals, labels, request, validation, None, resume, progress)
+        return _train(signals, labels, request, validation, None, resume, progress, provenance)
     with exclusive(out):
         if not (resume and checkpoint.is_started(out)):
             require_empty(out)
-        return _train(signals, labels, request, validation, out, resume, progress)
+        return _train(signals, labels, request, validation, out, resume, progress, provenance)
 
 
 def _train(
@@ -145,6 +161,7 @@ def _train(
     out: Path | None,
     resume: bool,
     progress: EpochCallback | None,
+    provenance: tuple[tuple[str, ...], tuple[str, ...]],
 ) -> TrainedBaseline:
     if resume and out is not None and (earlier := checkpoint.load_if_finished(out, request)):
         return earlier
@@ -158,6 +175,7 @@ def _train(
         for module in network.modules():
             if isinstance(module, Standardise):
                 module.fit(inputs)
+                break
         optimizer = _optimizer(network, recipe)
         epochs = checkpoint.restore(out, request, network, optimizer) if resume and out is not None else []
         for place in places[len(epochs) :]:
@@ -173,7 +191,7 @@ def _train(
                 checkpoint.write_checkpoint(out, request, network, optimizer, epochs)
             if progress is not None:
                 progress(epochs[-1], speed)
-    model = TrainedBaseline(network.eval(), request, tuple(epochs))
+    model = TrainedBaseline(network.eval(), request, tuple(epochs), *provenance)
     if out is not None:
         checkpoint.save(model, out)
     return model
