@@ -28,10 +28,10 @@ from render.record import LOW_RATE_HZ, EcgRecord
 from render.sources.registry import Source
 from render.statements import STATEMENTS
 
-_STATEMENTS, _PROTOTYPES = 5, 3  # on a page: the likeliest statements, and for each the largest contributions
+_STATEMENTS = 5  # on a page: the likeliest
 _SHOWN_S = 2.5  # of a segment: a column of ECG paper, so that it is seen between its neighbours
 _WIDTH = 840  # pixels: 3 a millimetre
-_BAND = (255, 228, 130)
+_BAND = (255, 244, 185)
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,8 @@ def _reasons(
     network: ProtoEcgNet, model: TrainedBaseline, explanation: Explanation, record: EcgRecord, sources: Sequence[Source]
 ) -> list[StatementReason]:
     columns = np.argsort(-explanation.logits)[:_STATEMENTS]
-    spoke = {k: np.argsort(-np.abs(explanation.contributions[k]))[:_PROTOTYPES] for k in columns}
+    # The two that speak most for a statement, and the one that speaks most against it.
+    spoke = {k: np.argsort(-explanation.contributions[k])[[0, 1, -1]] for k in columns}
     origins = network.sources.numpy()
     ids = {p: model.record_ids[origins[p, 0]] for prototypes in spoke.values() for p in prototypes}
     records = _find(sources, set(ids.values()))
