@@ -1,10 +1,10 @@
 # Two commands: `make demo` (nothing to a report) and `make test`; `make real PTBXL=DIR` is the demo on real records
-# (PTBXL="DIR DIR": on those of several folders),
+# (PTBXL="DIR DIR": on those of several folders), `make comparison PTBXL=DIR` sets every comparison system beside it,
 # `make nano` trains anew the model that ships.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo real nano test check words docs crashes fuzz mutants licences wheel sbom lock audit clean
+.PHONY: demo real comparison nano test check words docs crashes fuzz mutants licences wheel sbom lock audit clean
 
 # torch goes first and alone: with a CPU build at hand the rest then finds it satisfied and pulls no CUDA build.
 .venv/.complete: pyproject.toml constraints.txt
@@ -18,6 +18,9 @@ demo: .venv/.complete
 
 real: .venv/.complete
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash real.sh $(PTBXL)
+
+comparison: .venv/.complete
+	@PATH="$(CURDIR)/$(BIN):$$PATH" bash comparison.sh "$(PTBXL)"
 
 nano: .venv/.complete
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash nano.sh

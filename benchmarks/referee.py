@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from eval.baselines.settings import BENCHMARK
+from eval.baselines.settings import SETTINGS
 from eval.baselines.train import LabelledSignals, TrainedBaseline, predict, read_records, train
 from eval.metrics.bootstrap import MacroAuc, macro_auc
 from render.simulator.simulate import SimulatedSource
@@ -29,14 +29,14 @@ HELD_OUT_SEED = 1_000_003  # of simulated records; unlikely as the seed of a tra
 
 def read_labelled(source: Source) -> LabelledSignals:
     """All records of a source that are on the disk and whose labels are the same in all versions of PTB-XL."""
-    ids, signals, labels = read_records(source, lenient=True)
+    ids, signals, labels, _ = read_records(source, lenient=True)
     keep = [source.name != "ptbxl" or record_id not in LABELS_DIFFER for record_id in ids]
     return signals[keep], labels[keep]
 
 
 def train_network(name: str, records: LabelledSignals, epochs: int, seed: int) -> TrainedBaseline:
     """The network trained with the benchmark's settings but `epochs`; prints how long it took."""
-    recipe = replace(BENCHMARK[NETWORK], epochs=epochs, seed=seed)
+    recipe = replace(SETTINGS[NETWORK], epochs=epochs, seed=seed)
     start = time.monotonic()
     model = train(*records, name=NETWORK, recipe=recipe)
     print(f"trained on {len(records[0])} {name} records, {epochs} epochs: {time.monotonic() - start:.0f} s", flush=True)
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=4, help="over the simulated records")
     parser.add_argument("--folds", type=parse_folds, default=(9,), help="real records to evaluate on")
     parser.add_argument("--train-folds", type=parse_folds, default=tuple(range(1, 9)), help="real records to train on")
-    parser.add_argument("--real-epochs", type=int, default=BENCHMARK[NETWORK].epochs, help="over the real records")
+    parser.add_argument("--real-epochs", type=int, default=SETTINGS[NETWORK].epochs, help="over the real records")
     parser.add_argument("--held-out", type=int, default=1000, help="simulated records to evaluate on")
     parser.add_argument("--positives", type=int, default=1, help="fewest records of a statement in the macro-AUC")
     parser.add_argument("--worst", type=int, default=8, help="statements to name")

@@ -14,10 +14,13 @@ from eval.types import LabelledRecords
 from recipes.run_folder import is_run, read_run
 from render.dataset.parquet import dataset_digest
 from render.errors import InputError
-from render.io import text_digest
+from render.io import read_json_object, text_digest
 
 RESULT_FILES = (".parquet", ".csv", ".tsv", ".npy", ".json", ".jsonl")
 """Suffixes of files of predictions and of answers, which may be named in place of a model."""
+
+TRAINING_FILE = "training.json"
+"""Beside predictions: record_ids and patients of the training, written by `ecg-vlm baseline predict`."""
 
 _PACKAGES = ("ecg-vlm", "torch", "transformers", "peft", "trl", "numpy")
 _REMEDY = "judge other pages (--folds, --data), or add --force, and the report will have a warning"
@@ -29,12 +32,18 @@ def contamination(model: str, records: LabelledRecords, force: bool) -> str:
     Raises:
         InputError: When it was, unless `force` is true.
     """
-    if model.endswith(RESULT_FILES):
+    beside = Path(model).with_name(TRAINING_FILE)
+    if model.endswith(RESULT_FILES) and beside.is_file():
+        about = read_json_object(beside, "predict again with ecg-vlm baseline predict")
+        known_records, known_patients = (tuple(map(str, about.get(key) or ())) for key in ("record_ids", "patients"))
+    elif model.endswith(RESULT_FILES):
         return f"{model}: not checked; a file does not say what its model was trained on"
-    if not is_run(model):
+    elif not is_run(model):
         return f"{model}: not checked; only runs of ecg-vlm finetune say what they were tuned on"
-    facts = read_run(Path(model))
-    tuning_records, tuning_patients = set(facts.records), set(facts.patients) - {""}
+    else:
+        facts = read_run(Path(model))
+        known_records, known_patients = facts.records, facts.patients
+    tuning_records, tuning_patients = set(known_records), set(known_patients) - {""}
     records_in_both, patients = tuning_records & set(records.record_ids), tuning_patients & set(records.patients)
     if not records_in_both and not patients:
         return (

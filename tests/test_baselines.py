@@ -23,17 +23,19 @@ from hypothesis import strategies as st
 from torch import nn
 
 from eval.baselines import checkpoint
+from eval.baselines.baseline import LEAD_COUNT, Standardise, parameter_count
 from eval.baselines.checkpoint import Epoch, Request, TrainedBaseline
-from eval.baselines.cnn import LEAD_COUNT, NETWORKS, Standardise, parameter_count
-from eval.baselines.settings import BENCHMARK, BaselineSettings
-from eval.baselines.train import SAMPLES, _optimizer, _rate, load, predict, to_100_hz, train
+from eval.baselines.registry import BASELINES
+from eval.baselines.settings import SETTINGS, BaselineSettings
+from eval.baselines.train import _optimizer, _rate, load, predict, ten_seconds, train
 from eval.baselines.wavelet import FEATURES, features
 from eval.metrics.bootstrap import macro_auc
 from render.errors import InputError, WorkFailed
 from render.record import EcgRecord
 
 CLASSES = ("slow", "fast")
-CONVOLUTIONAL = [name for name in NETWORKS if name != "wavelet_nn"]
+CONVOLUTIONAL = [name for name in BASELINES if BASELINES[name].window]
+SAMPLES = 1000
 
 
 @pytest.fixture(autouse=True)
@@ -61,14 +63,12 @@ def _train(name: str = "fcn_wang", *, n: int = 12, records: int = 0, **more: Any
     """A short run on n records of two kinds; `epochs`, `batch`, `seed` and `lr` change the recipe."""
     signals, labels = _two_kinds(n, seed=records)
     changes: dict[str, Any] = {key: more.pop(key) for key in ("epochs", "batch", "seed", "lr") if key in more}
-    recipe = replace(BENCHMARK[name], **{"epochs": 1, "batch": 6, **changes})
+    recipe = replace(SETTINGS[name], **{"epochs": 1, "batch": 6, **changes})
     return train(signals, labels, name=name, recipe=recipe, classes=CLASSES, **more)
 
 
 def _standardise(model: TrainedBaseline) -> Standardise:
-    first = model.network[0]
-    assert isinstance(first, Standardise)
-    return first
+    return next(module for module in model.network.modules() if isinstance(module, Standardise))
 
 
 def _same(a: TrainedBaseline, b: TrainedBaseline) -> bool:
@@ -88,27 +88,27 @@ def _same(a: TrainedBaseline, b: TrainedBaseline) -> bool:
 )
 def test_parameter_counts_are_the_published_ones(name: str, exact: int, paper: int) -> None:
     """exact: number in the code that the benchmark published; paper: the rounded figure in its paper."""
-    assert parameter_count(NETWORKS[name](71)) == exact
+    assert parameter_count(BASELINES[name].network(71)) == exact
     assert abs(exact - paper) < 0.002 * paper
 
 
 def test_xresnet1d101_has_33_blocks_of_three_layers() -> None:
-    convolutions = [m for m in NETWORKS["xresnet1d101"](71).modules() if isinstance(m, nn.Conv2d)]
+    convolutions = [m for m in BASELINES["xresnet1d101"].network(71).modules() if isinstance(m, nn.Conv2d)]
     assert len(convolutions) == 3 + 33 * 3 + 1  # the stem, the blocks, the one shortcut that changes the width
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONAL)
 def test_networks_take_any_length_and_give_one_logit_a_class(name: str) -> None:
-    network = NETWORKS[name](71).eval()
+    network = BASELINES[name].network(71).eval()
     with torch.inference_mode():
         assert network(torch.zeros(3, LEAD_COUNT, 250)).shape == (3, 71)
         assert network(torch.zeros(1, LEAD_COUNT, 333)).shape == (1, 71)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", BASELINES)
 def test_every_parameter_learns(name: str) -> None:
     torch.manual_seed(0)
-    network = NETWORKS[name](3).train()
+    network = BASELINES[name].network(3).train()
     x = torch.randn(4, FEATURES) if name == "wavelet_nn" else torch.randn(4, LEAD_COUNT, 60)
     network(x).square().sum().backward()
     idle = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()]
@@ -352,8 +352,8 @@ def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, b
     """A folder with a checkpoint, the checkpoint's bytes, and the request."""
     folder = tmp_path_factory.mktemp("checkpoint")
     signals, labels = _two_kinds(4, seed=0)
-    request = Request.of("wavelet_nn", CLASSES, BENCHMARK["wavelet_nn"], signals, labels)
-    network = NETWORKS["wavelet_nn"](2)
+    request = Request.of("wavelet_nn", CLASSES, SETTINGS["wavelet_nn"], signals, labels)
+    network = BASELINES["wavelet_nn"].network(2)
     optimizer = _optimizer(network, request.recipe)
     network(torch.randn(4, FEATURES)).sum().backward()
     optimizer.step()
@@ -373,7 +373,7 @@ def test_a_damaged_checkpoint_is_refused_or_read(
     file = bytearray(content)
     file[at] = byte
     (folder / "checkpoint.safetensors").write_bytes(bytes(file[:cut]))
-    network = NETWORKS["wavelet_nn"](2)
+    network = BASELINES["wavelet_nn"].network(2)
     try:
         assert len(checkpoint.restore(folder, request, network, _optimizer(network, request.recipe))) == 1
     except InputError as error:
@@ -407,7 +407,7 @@ def _record(rate: float, seconds: float) -> EcgRecord:
 
 @pytest.mark.parametrize("rate", [100, 250, 257, 500, 1000])
 def test_records_of_any_rate_arrive_at_100_hz(rate: float) -> None:
-    out = to_100_hz(_record(rate, 10))
+    out = ten_seconds(_record(rate, 10))
     sine = np.sin(2 * np.pi * 5 * np.arange(SAMPLES) / 100)
     assert out.shape == (12, SAMPLES)
     assert out.dtype == np.float32
@@ -415,10 +415,14 @@ def test_records_of_any_rate_arrive_at_100_hz(rate: float) -> None:
 
 
 def test_short_long_and_damaged_records() -> None:
-    assert (to_100_hz(_record(500, 6))[:, 600:] == 0).all()
-    assert to_100_hz(_record(500, 12)).shape == (12, SAMPLES)
+    assert (ten_seconds(_record(500, 6))[:, 600:] == 0).all()
+    assert ten_seconds(_record(500, 12)).shape == (12, SAMPLES)
     record = _record(500, 10)
     record.signal[3, 100:200] = np.nan
-    out = to_100_hz(record)
+    out = ten_seconds(record)
     assert np.isfinite(out).all()
-    np.testing.assert_array_equal(out[0], to_100_hz(_record(500, 10))[0])
+    np.testing.assert_array_equal(out[0], ten_seconds(_record(500, 10))[0])
+
+
+def test_the_registry_and_the_settings_name_the_same_systems() -> None:
+    assert list(BASELINES) == list(SETTINGS)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ecg_vlm.pages import load_pages
-from ecg_vlm.provenance import contamination
+from ecg_vlm.provenance import TRAINING_FILE, contamination
 from eval.metrics.bootstrap import BootstrapSamples, calibration_error, reliability
 from eval.metrics.calibration import Calibration, Curve
 from eval.parser.parse import parse
@@ -21,6 +21,7 @@ from render.dataset.parquet import write_dataset
 from render.dataset.rows import Options
 from render.dialogues.quantities import consistent_quantities
 from render.errors import InputError
+from render.io import write_json
 from render.measurements import AMPLITUDES
 from render.pages.layout import sample_layout
 from render.pages.page import _span, draw
@@ -52,6 +53,17 @@ def test_other_records_of_a_patient_that_a_model_was_tuned_on_are_refused(tmp_pa
     same = LabelledRecords(("2", "9"), (("SR",), ("SR",)), "d", folds=(9, 9), patients=("p8", "p9"))
     with pytest.raises(InputError, match="tuned on 1 of the records and 0 of the patients judged here"):
         contamination(str(run), same, force=False)
+
+
+def test_predictions_that_say_what_their_network_was_trained_on_are_checked(tmp_path: Path) -> None:
+    scores = str(tmp_path / "scores.parquet")
+    records = LabelledRecords(("1", "2"), (("SR",), ("SR",)), "d", folds=(9, 9), patients=("p1", "p2"))
+    assert "not checked" in contamination(scores, records, force=False)
+    write_json(tmp_path / TRAINING_FILE, {"record_ids": ["3", "4"], "patients": ["p3"]})
+    assert "none of the 2 records and 1 patients" in contamination(scores, records, force=False)
+    write_json(tmp_path / TRAINING_FILE, {"record_ids": ["3", "4"], "patients": ["p2"]})
+    with pytest.raises(InputError, match="tuned on 0 of the records and 1 of the patients judged here"):
+        contamination(scores, records, force=False)
 
 
 class _Records:

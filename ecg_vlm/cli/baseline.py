@@ -1,10 +1,11 @@
-"""`ecg-vlm baseline train|predict`: the comparison systems, which read the waveform."""
+"""`ecg-vlm baseline train|predict|explain`: the comparison systems, which read the waveform."""
 
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ecg_vlm.cli.arguments import Parser, add_common_options, add_data, folds, positive, seed
 from ecg_vlm.cli.progress import progress_bar, waiting
@@ -13,17 +14,19 @@ from render.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from eval.baselines.checkpoint import Epoch
+    from eval.baselines.train import Waveforms
 
-HELP = "train a network on the waveforms, predict with it"
+HELP = "train a network on the waveforms, predict with it, show what it says so by"
 DESCRIPTION = "The comparison systems. `ecg-vlm list baselines` names them."
 EXTRA = "eval"
 EXAMPLES = """\
   ecg-vlm baseline train resnet1d_wang --data ptbxl:DIR --folds 1-8 --out runs/cnn
-  ecg-vlm baseline predict runs/cnn --data ptbxl:DIR --folds 9 --out predictions"""
+  ecg-vlm baseline predict runs/cnn --data ptbxl:DIR --folds 9 --out predictions
+  ecg-vlm baseline explain runs/protoecgnet --data ptbxl:DIR --record 9 --out why.html"""
 
 
 def add_arguments(parser: Parser) -> None:
-    """The two verbs and what they share."""
+    """The verbs and what they share."""
     parser.set_defaults(verb=lambda arguments: parser.print_help())
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
     train = verbs.add_parser("train", help="records -> network", description="Train a network on records.")
@@ -37,9 +40,16 @@ def add_arguments(parser: Parser) -> None:
     train.add_argument("--resume", action="store_true", help="go on where a stopped run left off")
     predict = verbs.add_parser("predict", help="records -> scores.parquet", description="Score records.")
     predict.add_argument("name", type=Path, metavar="FOLDER", help="folder of a trained network")
-    for verb, function in ((train, _train), (predict, _predict)):
+    explain = verbs.add_parser(
+        "explain",
+        help="a record -> a page",
+        description="Show the segments of training records by which protoecgnet judges a record.",
+    )
+    explain.add_argument("name", type=Path, metavar="FOLDER", help="folder of a trained protoecgnet")
+    explain.add_argument("--record", required=True, metavar="ID", help="of the record")
+    for verb, function in ((train, _train), (predict, _predict), (explain, _explain)):
         add_data(verb, "simulated | ptbxl:DIR | mimic:DIR | wfdb:DIR")
-        verb.add_argument("--out", type=Path, required=True, help="folder of the result")
+        verb.add_argument("--out", type=Path, required=True, help="folder of the result, or the page")
         verb.add_argument("--folds", type=folds, help="PTB-XL folds, for example 1-8")
         verb.add_argument("--limit", type=positive, help="the first N records of each source")
         verb.add_argument("--seed", type=seed, default=0, help="seed of weights, crops and simulated records")
@@ -56,22 +66,24 @@ def _train(a: argparse.Namespace) -> None:
     """Train a comparison system on waveforms."""
     from dataclasses import replace
 
-    from eval.baselines.settings import BENCHMARK
+    from eval.baselines.settings import SETTINGS
     from render.io import require_empty
 
-    if a.name not in BENCHMARK:
+    if a.name not in SETTINGS:
         raise InputError(
-            f"baseline {a.name}: no such network{did_you_mean(a.name, BENCHMARK)}; there is {', '.join(BENCHMARK)}"
+            f"baseline {a.name}: no such network{did_you_mean(a.name, SETTINGS)}; there is {', '.join(SETTINGS)}"
         )
     if a.validate_folds and (not a.folds or set(a.folds) & set(a.validate_folds)):
         raise InputError("--validate-folds: needs --folds without any of the same, for example --folds 1-8")
     if not a.resume:
         require_empty(a.out)
-    settings = replace(BENCHMARK[a.name], seed=a.seed, **({"epochs": a.epochs} if a.epochs else {}))
+    settings = replace(SETTINGS[a.name], seed=a.seed, **({"epochs": a.epochs} if a.epochs else {}))
     with waiting("importing torch"):
         from eval.baselines import train
-    _, signals, labels = _waveforms(a, a.folds)
-    validation = _waveforms(a, a.validate_folds, judged=True)[1:] if a.validate_folds else None
+        from eval.baselines.registry import BASELINES
+    rate = BASELINES[a.name].rate
+    records = _waveforms(a, a.folds, rate)
+    held_out = _waveforms(a, a.validate_folds, rate, judged=True) if a.validate_folds else None
     with progress_bar("epochs") as show:
 
         def report(epoch: Epoch, speed: float) -> None:
@@ -79,40 +91,58 @@ def _train(a: argparse.Namespace) -> None:
             show(f"{a.name}  {speed:.0f} records/s  loss {epoch.loss:.3f}{auc}", epoch.number, epoch.total)
 
         model = train.train(
-            signals,
-            labels,
+            records.signals,
+            records.labels,
             name=a.name,
             recipe=settings,
-            validation=validation,
+            validation=held_out and (held_out.signals, held_out.labels),
             out=a.out,
             resume=a.resume,
             progress=report,
+            record_ids=records.record_ids,
+            patients=records.patients,
         )
     last = model.epochs[-1]
     auc = "" if last.validation_auc is None else f"; macro AUC {last.validation_auc:.3f} on the validation records"
-    print(f"{a.out}: {a.name} trained on {len(signals)} records; loss {last.loss:.3f}{auc}")
+    print(f"{a.out}: {a.name} trained on {len(records.record_ids)} records; loss {last.loss:.3f}{auc}")
 
 
 def _predict(a: argparse.Namespace) -> None:
     """Score records with a trained comparison system."""
-    from render.io import require_empty
+    from render.io import require_empty, write_json
 
     with waiting("importing torch"):
+        from ecg_vlm.provenance import TRAINING_FILE
         from eval.baselines import train
+        from eval.baselines.registry import BASELINES
         from eval.storage import write_scores
 
     model = train.load(a.name)
     require_empty(a.out)
-    ids, signals, _ = _waveforms(a, a.folds, judged=True)
+    records = _waveforms(a, a.folds, BASELINES[model.name].rate, judged=True)
     about = {"training": model.training}
-    write_scores(a.out / "scores.parquet", ids, train.predict(model, signals), about=about)
-    print(f"{a.out / 'scores.parquet'}: {len(ids)} records")
+    write_scores(a.out / "scores.parquet", records.record_ids, train.predict(model, records.signals), about=about)
+    if model.record_ids:
+        write_json(a.out / TRAINING_FILE, {"record_ids": model.record_ids, "patients": sorted(set(model.patients))})
+    print(f"{a.out / 'scores.parquet'}: {len(records.record_ids)} records")
+
+
+def _explain(a: argparse.Namespace) -> None:
+    """Write the page about one record."""
+    with waiting("importing torch"):
+        from ecg_vlm.prototype_page import write_prototype_page
+        from eval.baselines.train import load
+    from render.sources.registry import open_source
+
+    sources = [open_source(spec, seed=a.seed, limit=a.limit, folds=a.folds) for spec in a.data]
+    write_prototype_page(a.out, load(a.name), sources, a.record)
+    print(f"{a.out}: record {a.record}")
 
 
 def _waveforms(
-    a: argparse.Namespace, fold_numbers: tuple[int, ...] | None, *, judged: bool = False
-) -> tuple[list[str], Any, Any]:
-    """Record ids, (n, 12, 1000) millivolts at 100 Hz and (n, 71) labels of the records that are asked for.
+    a: argparse.Namespace, fold_numbers: tuple[int, ...] | None, rate: int, *, judged: bool = False
+) -> Waveforms:
+    """The records that are asked for, at `rate` hertz.
 
     judged: without restored records (`render.sources.ptbxl.RESTORED`).
     """
@@ -121,4 +151,4 @@ def _waveforms(
 
     source = open_source(a.data, seed=a.seed, limit=a.limit, folds=fold_numbers)
     with progress_bar("records") as show:
-        return read_records(source, lambda count, total: show("reading records", count, total), judged=judged)
+        return read_records(source, partial(show, "reading records"), rate=rate, judged=judged)

@@ -88,9 +88,9 @@ def _recipes() -> dict[str, str]:
 
 
 def _baselines() -> dict[str, str]:
-    from eval.baselines.settings import BENCHMARK
+    from eval.baselines.settings import SETTINGS
 
-    return {name: f"{s.epochs} epochs, {s.optimizer}, {s.schedule}" for name, s in BENCHMARK.items()}
+    return {name: f"{s.epochs} epochs, {s.optimizer}, {s.schedule}" for name, s in SETTINGS.items()}
 
 
 def _harness() -> dict[str, str]:

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from eval.baselines.cnn import NETWORKS
+from eval.baselines.registry import BASELINES
 from eval.baselines.settings import BaselineSettings
 from render.errors import InputError
 from render.io import atomic_write, require_same_request
@@ -72,15 +72,20 @@ class Request:
 
 @dataclass(frozen=True)
 class TrainedBaseline:
-    """A finished network, in evaluation mode, that takes millivolts or features and standardises them itself."""
+    """A finished network, in evaluation mode, that takes its inputs as they are and standardises them itself.
 
-    network: nn.Sequential
+    record_ids, patients: of the training records, in their order; empty where they were not told.
+    """
+
+    network: nn.Module
     request: Request
     epochs: tuple[Epoch, ...]
+    record_ids: tuple[str, ...] = ()
+    patients: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
-        """One of `eval.baselines.cnn.NETWORKS`."""
+        """One of `eval.baselines.registry.BASELINES`."""
         return self.request.name
 
     @property
@@ -97,7 +102,12 @@ class TrainedBaseline:
 
 def save(model: TrainedBaseline, folder: Path) -> None:
     """Write `weights.safetensors` and `model.json` into `folder`, and remove the checkpoint."""
-    about = {**asdict(model.request), "epochs": [asdict(epoch) for epoch in model.epochs]}
+    about = {
+        **asdict(model.request),
+        "epochs": [asdict(epoch) for epoch in model.epochs],
+        "record_ids": model.record_ids,
+        "patients": model.patients,
+    }
     with atomic_write(folder / _WEIGHTS) as path:
         save_file({name: values.contiguous() for name, values in model.network.state_dict().items()}, path)
     with atomic_write(folder / _ABOUT) as path:
@@ -122,12 +132,13 @@ def load(folder: Path) -> TrainedBaseline:
     try:
         about = json.loads(about_path.read_text(encoding="utf-8"))
         epochs = tuple(Epoch(**epoch) for epoch in about.pop("epochs"))
+        record_ids, patients = (tuple(map(str, about.pop(key, ()))) for key in ("record_ids", "patients"))
         request = Request.read(about)
-        network = NETWORKS[request.name](len(request.classes))
+        network = BASELINES[request.name].network(len(request.classes))
         network.load_state_dict(load_file(weights_path))
     except _DAMAGE as error:
         raise InputError(f"{folder}: not a trained baseline of this version ({error}); train it again") from error
-    return TrainedBaseline(network.eval(), request, epochs)
+    return TrainedBaseline(network.eval(), request, epochs, record_ids, patients)
 
 
 def is_started(folder: Path) -> bool:
@@ -185,13 +196,15 @@ def _state(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Te
     """All tensors that change in a training step, by name; the tensors themselves, not copies."""
     tensors: dict[str, Tensor] = {f"network.{name}": values for name, values in network.state_dict().items()}
     for number, parameter in enumerate(network.parameters()):
-        tensors |= {f"optimizer.{number}.{name}": values for name, values in optimizer.state[parameter].items()}
+        state = optimizer.state.get(parameter, {})  # of a parameter that its stage does not train there is none
+        tensors |= {f"optimizer.{number}.{name}": values for name, values in state.items()}
     return tensors
 
 
 def _set_state(tensors: dict[str, Tensor], network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    for parameter in network.parameters():
-        parameter.grad = torch.zeros_like(parameter)
+    in_training = {name.split(".")[1] for name in tensors if name.startswith("optimizer.")}
+    for number, parameter in enumerate(network.parameters()):
+        parameter.grad = torch.zeros_like(parameter) if str(number) in in_training else None
     optimizer.step()  # creates the optimizer's tensors; like the weights, they are overwritten next
     state = _state(network, optimizer)
     if {n: t.shape for n, t in state.items()} != {n: t.shape for n, t in tensors.items()}:

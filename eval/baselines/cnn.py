@@ -10,46 +10,15 @@ take a quarter (resnet1d_wang) to a half (inception1d) less than as `Conv1d`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from eval.baselines.settings import BENCHMARK
-from eval.baselines.wavelet import FEATURES
-
-LEAD_COUNT = 12
-
-
-class Standardise(nn.Module):
-    """(x - mean) / std, with one figure over everything (size 1) or one for each of `size` columns.
-
-    The figures are not trainable: `fit` computes them from the training records; they are stored with the weights.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(size))
-        self.register_buffer("std", torch.ones(size))
-
-    def fit(self, x: Tensor) -> None:
-        """Take mean and standard deviation from (n, ...) training inputs; a column without variation is not scaled."""
-        over = tuple(range(x.ndim)) if len(self.mean) == 1 else (0,)
-        count = x.numel() / len(self.mean)
-        parts = torch.split(x, 256)  # in parts, to save memory: float64 doubles the size
-        mean = torch.stack([part.double().sum(over) for part in parts]).sum(dim=0) / count
-        squares = torch.stack([torch.square(part.double() - mean).sum(over) for part in parts]).sum(dim=0)
-        std = torch.sqrt(squares / count)
-        self.mean.copy_(mean)
-        self.std.copy_(torch.where(std > 0, std, 1.0))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x - self.mean) / self.std
+from eval.baselines.baseline import LEAD_COUNT, Baseline, Standardise
+from eval.baselines.wavelet import FEATURES, features
 
 
 class AsImage(nn.Module):
@@ -95,7 +64,7 @@ class Inception(nn.Module):
 
 def xresnet1d101(classes: int) -> nn.Sequential:
     """A residual network of 101 layers, 64 channels wide in all its stages; stem and shortcuts of He et al. 2018."""
-    stem = [*_layer(LEAD_COUNT, 32, 5, stride=2), *_layer(32, 32, 5), *_layer(32, 64, 5)]
+    stem = [*conv_layers(LEAD_COUNT, 32, 5, stride=2), *conv_layers(32, 32, 5), *conv_layers(32, 64, 5)]
     stages: list[nn.Module] = []
     for stage, blocks in enumerate((3, 4, 23, 3)):
         for block in range(blocks):
@@ -108,7 +77,7 @@ def inception1d(classes: int) -> nn.Sequential:
 
     def three(inputs: int) -> Residual:
         return Residual(
-            [Inception(inputs), Inception(128), Inception(128)], shortcut=_layer(inputs, 128, 1, relu=False)
+            [Inception(inputs), Inception(128), Inception(128)], shortcut=conv_layers(inputs, 128, 1, relu=False)
         )
 
     return _network(classes, 128, three(LEAD_COUNT), three(128))
@@ -117,12 +86,14 @@ def inception1d(classes: int) -> nn.Sequential:
 def resnet1d_wang(classes: int) -> nn.Sequential:
     """Wang et al. 2017's residual network: three blocks of 128 channels, the second and third with stride 2."""
     blocks = [_basic(128, stride) for stride in (1, 2, 2)]
-    return _network(classes, 128, *_layer(LEAD_COUNT, 128, 7), *blocks)
+    return _network(classes, 128, *conv_layers(LEAD_COUNT, 128, 7), *blocks)
 
 
 def fcn_wang(classes: int) -> nn.Sequential:
     """Wang et al. 2017's fully convolutional network."""
-    return _network(classes, 128, *_layer(LEAD_COUNT, 128, 8), *_layer(128, 256, 5), *_layer(256, 128, 3))
+    return _network(
+        classes, 128, *conv_layers(LEAD_COUNT, 128, 8), *conv_layers(128, 256, 5), *conv_layers(256, 128, 3)
+    )
 
 
 def wavelet_nn(classes: int) -> nn.Sequential:
@@ -137,13 +108,14 @@ def wavelet_nn(classes: int) -> nn.Sequential:
     return network
 
 
-NETWORKS: Mapping[str, Callable[[int], nn.Sequential]] = MappingProxyType({name: globals()[name] for name in BENCHMARK})
-"""Name -> function from a number of classes to a fresh network, whose first layer is a `Standardise`."""
-
-
-def parameter_count(network: nn.Module) -> int:
-    """Number of trainable values."""
-    return sum(p.numel() for p in network.parameters() if p.requires_grad)
+CNNS: Mapping[str, Baseline] = MappingProxyType(
+    {
+        network.__name__: Baseline(network, window=250)
+        for network in (xresnet1d101, inception1d, resnet1d_wang, fcn_wang)
+    }
+    | {"wavelet_nn": Baseline(wavelet_nn, inputs=lambda signals: torch.from_numpy(features(signals)))}
+)
+"""Name -> system: of the convolutional ones random crops of 2.5 s, and in tests the highest of 7 windows."""
 
 
 def _network(classes: int, width: int, *layers: nn.Module) -> nn.Sequential:
@@ -177,8 +149,8 @@ def _initialise(module: Any) -> None:
 
 def _basic(width: int, stride: int) -> Residual:
     return Residual(
-        [*_layer(width, width, 5, stride), *_layer(width, width, 3, relu=False)],
-        shortcut=_layer(width, width, 1, stride, relu=False) if stride > 1 else [],
+        [*conv_layers(width, width, 5, stride), *conv_layers(width, width, 3, relu=False)],
+        shortcut=conv_layers(width, width, 1, stride, relu=False) if stride > 1 else [],
     )
 
 
@@ -186,12 +158,12 @@ def _bottleneck(inputs: int, stride: int) -> Residual:
     """64 channels between 1 x 1 convolutions; the shortcut averages over time where the stride is 2."""
     pool: list[nn.Module] = [nn.AvgPool2d((1, 2), ceil_mode=True)] if stride == 2 else []
     return Residual(
-        [*_layer(inputs, 64, 1), *_layer(64, 64, 5, stride), *_layer(64, 256, 1, relu=False)],
-        shortcut=pool + (_layer(inputs, 256, 1, relu=False) if inputs != 256 else []),
+        [*conv_layers(inputs, 64, 1), *conv_layers(64, 64, 5, stride), *conv_layers(64, 256, 1, relu=False)],
+        shortcut=pool + (conv_layers(inputs, 256, 1, relu=False) if inputs != 256 else []),
     )
 
 
-def _layer(inputs: int, outputs: int, kernel: int, stride: int = 1, *, relu: bool = True) -> list[nn.Module]:
+def conv_layers(inputs: int, outputs: int, kernel: int, stride: int = 1, *, relu: bool = True) -> list[nn.Module]:
     layers: list[nn.Module] = [_conv(inputs, outputs, kernel, stride), nn.BatchNorm2d(outputs)]
     return [*layers, nn.ReLU(inplace=True)] if relu else layers
 
