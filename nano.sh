@@ -74,3 +74,15 @@ settle forms last-settled forms,forms-mixed 90 14 train.learning_rate=8e-4
 OMP_NUM_THREADS=1 ecg-vlm finetune nano --resume --out "$out/acute-settled" model.from_scratch=false \
     model.base="$out/forms-settled" data.train="$out/acute,$out/acute-mixed" --max-steps 150 train.seed=15 train.patches=0 \
     train.reading=0 train.learning_rate=6e-4 train.schedule=cosine train.warmup=0.05 train.mixed_precision=false
+# What ships is the mean of the weights before and after it: half of the lesson's gain, and nothing lost elsewhere.
+python - "$out/forms-settled" "$out/acute-settled" <<'MEAN'
+import shutil, sys
+from pathlib import Path
+from safetensors.torch import load_file, save_file
+
+before, after = (Path(folder) for folder in sys.argv[1:])
+shutil.copytree(after, after.with_name("mean"), dirs_exist_ok=True, ignore=shutil.ignore_patterns("checkpoint-*"))
+weights = [load_file(folder / "model.safetensors") for folder in (before, after)]
+mean = {name: ((weights[0][name].float() + w.float()) / 2).to(w.dtype) for name, w in weights[1].items()}
+save_file(mean, after.with_name("mean") / "model.safetensors", metadata={"format": "pt"})
+MEAN

@@ -35,7 +35,7 @@ _BAND = (255, 244, 185)
 
 
 @dataclass(frozen=True)
-class Match:
+class PrototypeMatch:
     """A prototype beside the place where the record is most like it.
 
     Attributes:
@@ -68,7 +68,7 @@ class StatementReason:
     bias: float
     others: float
     other_count: int
-    matches: tuple[Match, ...]
+    matches: tuple[PrototypeMatch, ...]
 
 
 def write_prototype_page(file: Path, model: TrainedBaseline, sources: Sequence[Source], record_id: str) -> None:
@@ -122,7 +122,7 @@ def _reasons(
                 for place in (origins[p, 1], explanation.places[p])
             )
             matches.append(
-                Match(
+                PrototypeMatch(
                     name=_names([model.classes[network.statements[p]]]),
                     record_id=ids[p],
                     labels=_names(records[ids[p]].statements),

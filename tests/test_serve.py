@@ -550,7 +550,12 @@ def test_a_process_that_breaks_or_hangs_is_replaced():
 def test_a_page_is_encoded_once_for_questions_in_a_row(client, png, monkeypatch):
     pages: list[Any] = []
     prefill = Reader.prefill
-    monkeypatch.setattr(Reader, "prefill", lambda self, images: pages.extend(images) or prefill(self, images))
+
+    def counted(reader: Reader, images: Any) -> Any:
+        pages.extend(images)
+        return prefill(reader, images)
+
+    monkeypatch.setattr(Reader, "prefill", counted)
     body = {"images": [{"data": data_uri(png + b"asked in a row")}], "view": False, "scores": False}
     for question, answer in (("What is the rhythm?", "trial fibrillation."), ("Is it atrial fibrillation?", "Yes.")):
         result = client.post("/v1/ask", json={**body, "questions": [question]}).json()["results"][0]

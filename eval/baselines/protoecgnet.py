@@ -43,9 +43,9 @@ from render.record import LOW_RATE_HZ
 from render.statements import task_classes
 
 _CODES = task_classes("all")
-RHYTHM = (*task_classes("rhythm"), "1AVB", "2AVB", "3AVB", "IVCD")
-GLOBAL = ("NORM", "DIG", "EL")
-MORPHOLOGY = tuple(code for code in _CODES if code not in RHYTHM + GLOBAL)
+_RHYTHM = (*task_classes("rhythm"), "1AVB", "2AVB", "3AVB", "IVCD")
+_GLOBAL = ("NORM", "DIG", "EL")
+_MORPHOLOGY = tuple(code for code in _CODES if code not in _RHYTHM + _GLOBAL)
 
 STRIDE = 32
 """Samples at 100 Hz from one place to the next."""
@@ -133,9 +133,9 @@ class ProtoEcgNet(nn.Module):
         self.signal = Standardise(1)
         self.branches = nn.ModuleList(
             [
-                Branch(RHYTHM, 5, length=1, pooled=True, scale=1.0),
-                Branch(MORPHOLOGY, 18, length=3, pooled=False, scale=13.0),
-                Branch(GLOBAL, 7, length=_PLACES, pooled=False, scale=4.0),
+                Branch(_RHYTHM, 5, length=1, pooled=True, scale=1.0),
+                Branch(_MORPHOLOGY, 18, length=3, pooled=False, scale=13.0),
+                Branch(_GLOBAL, 7, length=_PLACES, pooled=False, scale=4.0),
             ]
         )
         own = F.one_hot(self.statements, len(_CODES)).T.float()  # (71, 1037)
@@ -283,7 +283,7 @@ def _join(network: nn.Module, x: Tensor, y: Tensor) -> None:
     network.joined.fill_(1)
 
 
-STAGES = (
+BRANCH_STAGES = (
     Stage(loss=_joint_loss, begin=_count_labels),
     Stage(epochs=0.25, loss=_classifier_loss, lr=10, trains="classifier", begin=_project),
     Stage(epochs=0.25, lr=10, trains="classifier", begin=_join),

@@ -12,6 +12,6 @@ BASELINES: Mapping[str, Baseline] = MappingProxyType(
     {
         **cnn.CNNS,
         "multiresconv": Baseline(multiresconv.multiresconv),
-        "protoecgnet": Baseline(protoecgnet.protoecgnet, protoecgnet.STAGES, inputs=protoecgnet.inputs),
+        "protoecgnet": Baseline(protoecgnet.protoecgnet, protoecgnet.BRANCH_STAGES, inputs=protoecgnet.inputs),
     }
 )
