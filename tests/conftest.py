@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tarfile
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from recipes.model import base_fingerprint
 from render.record import LEADS
 
 _REAL = Path(os.environ.get("ECG_VLM_REAL_DATA", Path(__file__).parents[2] / "shared" / "data" / "ptb-xl"))
@@ -46,6 +48,15 @@ def real_ptbxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for table in ("ptbxl_database.csv", "scp_statements.csv"):
         shutil.copy(_REAL / table, folder / "ptb-xl" / table)
     return folder / "ptb-xl"
+
+
+@pytest.fixture(scope="session")
+def adapter_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of version 0.1, in its files, as if tuned on the nano that ships now, which is another."""
+    run = shutil.copytree(Path(__file__).with_name("v0_1") / "run", tmp_path_factory.mktemp("v0_1") / "run")
+    facts = json.loads((run / "run.json").read_text()) | {"base_sha256": base_fingerprint("nano")}
+    (run / "run.json").write_text(json.dumps(facts))
+    return run
 
 
 def _unpack(archive: Path, folder: Path, records: int) -> None:

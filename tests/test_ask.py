@@ -104,7 +104,7 @@ assert logging.getLogger("transformers").level == logging.WARNING and warnings.f
 """
 
 
-def test_no_message_of_a_library_reaches_the_screen_of_a_program(page):
+def test_no_message_of_a_library_reaches_the_screen_of_a_program(page, adapter_run):
     command = [
         sys.executable,
         "-W",
@@ -112,7 +112,7 @@ def test_no_message_of_a_library_reaches_the_screen_of_a_program(page):
         "-c",
         _PLAIN_PROGRAM,
         str(page),
-        str(Path(__file__).parent / "v0_1/run"),
+        str(adapter_run),
     ]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "TRANSFORMERS_"))}
     process = subprocess.run(command, capture_output=True, text=True, env=environment)
