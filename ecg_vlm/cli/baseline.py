@@ -1,4 +1,4 @@
-"""`ecg-vlm baseline train|predict|explain`: the comparison systems, which read the waveform."""
+"""`ecg-vlm baseline pretrain|train|predict|explain`: the comparison systems, which read the waveform."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ DESCRIPTION = "The comparison systems. `ecg-vlm list baselines` names them."
 EXTRA = "eval"
 EXAMPLES = """\
   ecg-vlm baseline train resnet1d_wang --data ptbxl:DIR --folds 1-8 --out runs/cnn
+  ecg-vlm baseline pretrain ecg_jepa --data mimic:DIR --data simulated --steps 2000 --batch 64 --out runs/encoder
+  ecg-vlm baseline train ecg_jepa --from runs/encoder --data ptbxl:DIR --folds 1-8 --out runs/jepa
   ecg-vlm baseline predict runs/cnn --data ptbxl:DIR --folds 9 --out predictions
   ecg-vlm baseline explain runs/protoecgnet --data ptbxl:DIR --record 9 --out why.html"""
 
@@ -31,13 +33,25 @@ def add_arguments(parser: Parser) -> None:
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
     train = verbs.add_parser("train", help="records -> network", description="Train a network on records.")
     train.add_argument("name", help="of `ecg-vlm list baselines`")
-    train.add_argument("--epochs", type=positive, help="passes over the records (default: as published, 50 or 30)")
+    train.add_argument("--epochs", type=positive, help="passes over the records (default: as published)")
     train.add_argument(
         "--validate-folds",
         type=folds,
         help="PTB-XL folds whose macro AUC is shown after each epoch; they choose nothing",
     )
-    train.add_argument("--resume", action="store_true", help="go on where a stopped run left off")
+    train.add_argument(
+        "--from", dest="encoder", type=Path, metavar="FOLDER", help="of `baseline pretrain`, to start from"
+    )
+    train.add_argument("--probe", action="store_true", help="train only the head, on the encoder of --from as it is")
+    pretrain = verbs.add_parser(
+        "pretrain", help="records without labels -> encoder", description="Train an encoder on records without labels."
+    )
+    pretrain.add_argument("name", help="ecg_jepa (XS) or ecg_jepa_s")
+    pretrain.add_argument("--steps", type=positive, help="default: as published, 100000")
+    pretrain.add_argument("--batch", type=positive, help="records a step (default: as published, 2048)")
+    pretrain.add_argument("--seconds", type=float, help="of a record that a step sees (default: as published, 10)")
+    for verb in (train, pretrain):
+        verb.add_argument("--resume", action="store_true", help="go on where a stopped run left off")
     predict = verbs.add_parser("predict", help="records -> scores.parquet", description="Score records.")
     predict.add_argument("name", type=Path, metavar="FOLDER", help="folder of a trained network")
     explain = verbs.add_parser(
@@ -47,7 +61,7 @@ def add_arguments(parser: Parser) -> None:
     )
     explain.add_argument("name", type=Path, metavar="FOLDER", help="folder of a trained protoecgnet")
     explain.add_argument("--record", required=True, metavar="ID", help="of the record")
-    for verb, function in ((train, _train), (predict, _predict), (explain, _explain)):
+    for verb, function in ((train, _train), (pretrain, _pretrain), (predict, _predict), (explain, _explain)):
         add_data(verb, "simulated | ptbxl:DIR | mimic:DIR | wfdb:DIR")
         verb.add_argument("--out", type=Path, required=True, help="folder of the result, or the page")
         verb.add_argument("--folds", type=folds, help="PTB-XL folds, for example 1-8")
@@ -58,7 +72,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Train or predict; without a verb print the help."""
+    """What the verb says; without one print the help."""
     arguments.verb(arguments)
 
 
@@ -75,12 +89,16 @@ def _train(a: argparse.Namespace) -> None:
         )
     if a.validate_folds and (not a.folds or set(a.folds) & set(a.validate_folds)):
         raise InputError("--validate-folds: needs --folds without any of the same, for example --folds 1-8")
+    if a.probe and not a.encoder:
+        raise InputError("--probe: needs the folder of an encoder; add --from FOLDER of ecg-vlm baseline pretrain")
     if not a.resume:
         require_empty(a.out)
     settings = replace(SETTINGS[a.name], seed=a.seed, **({"epochs": a.epochs} if a.epochs else {}))
     with waiting("importing torch"):
         from eval.baselines import train
+        from eval.baselines.pretraining import load_encoder
         from eval.baselines.registry import BASELINES
+    encoder = load_encoder(a.encoder, a.name) if a.encoder else {}
     rate = BASELINES[a.name].rate
     records = _waveforms(a, a.folds, rate)
     held_out = _waveforms(a, a.validate_folds, rate, judged=True) if a.validate_folds else None
@@ -95,6 +113,8 @@ def _train(a: argparse.Namespace) -> None:
             records.labels,
             name=a.name,
             recipe=settings,
+            encoder=encoder,
+            probe=a.probe,
             validation=held_out and (held_out.signals, held_out.labels),
             out=a.out,
             resume=a.resume,
@@ -105,6 +125,33 @@ def _train(a: argparse.Namespace) -> None:
     last = model.epochs[-1]
     auc = "" if last.validation_auc is None else f"; macro AUC {last.validation_auc:.3f} on the validation records"
     print(f"{a.out}: {a.name} trained on {len(records.record_ids)} records; loss {last.loss:.3f}{auc}")
+
+
+def _pretrain(a: argparse.Namespace) -> None:
+    """Train an encoder on waveforms."""
+    from eval.baselines.settings import PretrainingSettings
+    from render.io import require_empty
+    from render.sources.registry import open_source
+
+    if not a.resume:
+        require_empty(a.out)
+    options = {key: value for key in ("steps", "batch", "seconds") if (value := getattr(a, key)) is not None}
+    source = open_source(a.data, seed=a.seed, limit=a.limit, folds=a.folds)
+    with waiting("importing torch"):
+        from eval.baselines.pretraining import pretrain
+    with progress_bar("records") as show_record, progress_bar("hundredths") as show:
+        pretrain(
+            source,
+            a.name,
+            PretrainingSettings(seed=a.seed, **options),
+            a.out,
+            resume=a.resume,
+            reading=partial(show_record, "reading records"),
+            progress=lambda epoch, speed: show(
+                f"{a.name}  {speed:.0f} records/s  loss {epoch.loss:.3f}", epoch.number, epoch.total
+            ),
+        )
+    print(f"{a.out}: {a.name} pre-trained on {len(source)} records; ecg-vlm baseline train takes it as --from")
 
 
 def _predict(a: argparse.Namespace) -> None:

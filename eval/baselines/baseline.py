@@ -30,6 +30,9 @@ class Stage:
         epochs: times the epochs of the settings; rounded, one at least.
         loss: network, inputs (B, ...) and labels (B, classes) -> mean loss.
         lr: times the learning rate of the settings.
+        weight_decay: times that of the settings.
+        schedule: that of the settings when None.
+        largest_gradient: norm that the gradient is shortened to.
         trains: parameters with this in their name are trained, all with "". A module without any of them stays in
             evaluation mode.
         begin: what is computed, not learnt, before the first epoch, from the network and all inputs and labels.
@@ -39,6 +42,9 @@ class Stage:
     epochs: float = 1.0
     loss: Callable[[nn.Module, Tensor, Tensor], Tensor] = cross_entropy
     lr: float = 1.0
+    weight_decay: float = 1.0
+    schedule: str | None = None
+    largest_gradient: float | None = None
     trains: str = ""
     begin: Callable[[nn.Module, Tensor, Tensor], None] = lambda network, inputs, labels: None
 
@@ -51,6 +57,7 @@ class Baseline:
         network: number of classes -> fresh network. Its first `Standardise`, if it has one, is fitted to the training
             inputs.
         stages: in their order.
+        tuning: stages of a network whose `encoder` was pre-trained, the first of which trains the head alone.
         rate: hertz of the 10 s of signal.
         window: samples of a random crop in training and of windows half as far apart in tests; None: the whole input.
         over_windows: which logits count in tests.
@@ -59,6 +66,7 @@ class Baseline:
 
     network: Callable[[int], nn.Module]
     stages: tuple[Stage, ...] = (Stage(),)
+    tuning: tuple[Stage, ...] = ()
     rate: int = LOW_RATE_HZ
     window: int | None = None
     over_windows: Literal["max", "mean"] = "max"
@@ -66,7 +74,7 @@ class Baseline:
 
 
 class Standardise(nn.Module):
-    """(x - mean) / std, with one figure over everything (size 1) or one for each of `size` columns.
+    """(x - mean) / std, with one figure over everything (size 1) or one for each of `size` last places.
 
     The figures are not trainable: `fit` computes them from the training records; they are stored with the weights.
     """
@@ -81,7 +89,7 @@ class Standardise(nn.Module):
 
     def fit(self, x: Tensor) -> None:
         """Take mean and standard deviation from (n, ...) training inputs; a column without variation is not scaled."""
-        over = tuple(range(x.ndim)) if len(self.mean) == 1 else (0,)
+        over = tuple(range(x.ndim if len(self.mean) == 1 else x.ndim - 1))
         count = x.numel() / len(self.mean)
         parts = torch.split(x, 256)  # in parts, to save memory: float64 doubles the size
         mean = torch.stack([part.double().sum(over) for part in parts]).sum(dim=0) / count

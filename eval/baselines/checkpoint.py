@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,18 +23,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from eval.baselines.registry import BASELINES
-from eval.baselines.settings import BaselineSettings
+from eval.baselines.settings import BaselineSettings, PretrainingSettings
 from render.errors import InputError
 from render.io import atomic_write, require_same_request
 
-_CHECKPOINT, _WEIGHTS, _ABOUT = "checkpoint.safetensors", "weights.safetensors", "model.json"
+CHECKPOINT, _WEIGHTS, _ABOUT = "checkpoint.safetensors", "weights.safetensors", "model.json"
 _DAMAGE = (ValueError, KeyError, TypeError, RuntimeError, AttributeError, IndexError, SafetensorError)
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """number: from 1. total: epochs of the run. loss: mean over the training records. validation_auc: macro ROC AUC
-    of the validation records, None without any."""
+    """number: from 1. total: epochs of the run; of a pre-training, its hundredths. loss: mean over the training
+    records. validation_auc: macro ROC AUC of the validation records, None without any."""
 
     number: int
     total: int
@@ -42,13 +44,16 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Request:
-    """The request for a run. records: number of training records; data: digest of their signals and labels."""
+    """The request for a run. records: number of training records; data: digest of their signals and labels; encoder:
+    digest of the encoder that it starts from, "" without."""
 
     name: str
     classes: tuple[str, ...]
     recipe: BaselineSettings
     records: int
     data: str
+    encoder: str = ""
+    probe: bool = False
 
     @classmethod
     def of(
@@ -58,16 +63,42 @@ class Request:
         recipe: BaselineSettings,
         signals: NDArray[np.float32],
         labels: NDArray[np.bool_],
+        encoder: Mapping[str, Tensor] = MappingProxyType({}),
+        probe: bool = False,
     ) -> Request:
-        """The request for these training records."""
+        """The request for these training records and this encoder."""
         digest = hashlib.blake2b(np.ascontiguousarray(signals).data, digest_size=16)
         digest.update(np.ascontiguousarray(labels, dtype=np.bool_).data)
-        return cls(name, classes, recipe, len(signals), digest.hexdigest())
+        weights = hashlib.blake2b(digest_size=16)
+        for values in encoder.values():
+            weights.update(values.numpy().data)
+        return cls(
+            name, classes, recipe, len(signals), digest.hexdigest(), weights.hexdigest() if encoder else "", probe
+        )
 
     @classmethod
     def read(cls, about: dict[str, Any]) -> Request:
         """From the JSON form of `asdict`."""
         return cls(**{**about, "classes": tuple(about["classes"]), "recipe": BaselineSettings(**about["recipe"])})
+
+
+@dataclass(frozen=True)
+class PretrainingRequest:
+    """The request for a pre-training. records: their number; data: digest of their source."""
+
+    name: str
+    settings: PretrainingSettings
+    records: int
+    data: str
+
+    @classmethod
+    def read(cls, about: dict[str, Any]) -> PretrainingRequest:
+        """From the JSON form of `asdict`."""
+        settings = PretrainingSettings(**{**about["settings"], "momentum": tuple(about["settings"]["momentum"])})
+        return cls(**{**about, "settings": settings})
+
+
+AnyRequest = Request | PretrainingRequest
 
 
 @dataclass(frozen=True)
@@ -97,7 +128,8 @@ class TrainedBaseline:
     def training(self) -> str:
         """What it was trained on, in a sentence for the report."""
         epochs = f"{len(self.epochs)} epoch{'s' * (len(self.epochs) != 1)}"
-        return f"{self.name} trained with ecg-vlm from random weights on {self.request.records:,} waveforms, {epochs}"
+        start = "a pre-trained encoder" if self.request.encoder else "random weights"
+        return f"{self.name} trained with ecg-vlm from {start} on {self.request.records:,} waveforms, {epochs}"
 
 
 def save(model: TrainedBaseline, folder: Path) -> None:
@@ -112,8 +144,8 @@ def save(model: TrainedBaseline, folder: Path) -> None:
         save_file({name: values.contiguous() for name, values in model.network.state_dict().items()}, path)
     with atomic_write(folder / _ABOUT) as path:
         path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-    (folder / _CHECKPOINT).unlink(missing_ok=True)
-    for left in folder.glob(f".{_CHECKPOINT}.*"):  # of a process that was killed while it wrote
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+    for left in folder.glob(f".{CHECKPOINT}.*"):  # of a process that was killed while it wrote
         left.unlink(missing_ok=True)
 
 
@@ -122,7 +154,7 @@ def load(folder: Path) -> TrainedBaseline:
     about_path, weights_path = folder / _ABOUT, folder / _WEIGHTS
     for path in (about_path, weights_path):
         if not path.is_file():
-            is_unfinished = (folder / _CHECKPOINT).is_file()
+            is_unfinished = (folder / CHECKPOINT).is_file()
             remedy = (
                 "its training has not finished, continue it with --resume"
                 if is_unfinished
@@ -143,12 +175,12 @@ def load(folder: Path) -> TrainedBaseline:
 
 def is_started(folder: Path) -> bool:
     """Whether a run has left a checkpoint or a network in `folder`."""
-    return any((folder / name).is_file() for name in (_CHECKPOINT, _WEIGHTS, _ABOUT))
+    return any((folder / name).is_file() for name in (CHECKPOINT, _WEIGHTS, _ABOUT))
 
 
 def load_if_finished(folder: Path, request: Request) -> TrainedBaseline | None:
     """The finished run in `folder`, None where there is none. Raises InputError when its request was another."""
-    if (folder / _CHECKPOINT).is_file() or not (folder / _ABOUT).is_file():
+    if (folder / CHECKPOINT).is_file() or not (folder / _ABOUT).is_file():
         return None
     model = load(folder)
     require_same_request(folder, asdict(model.request), asdict(request))
@@ -156,24 +188,24 @@ def load_if_finished(folder: Path, request: Request) -> TrainedBaseline | None:
 
 
 def write_checkpoint(
-    folder: Path, request: Request, network: nn.Module, optimizer: torch.optim.Optimizer, epochs: list[Epoch]
+    folder: Path, request: AnyRequest, network: nn.Module, optimizer: torch.optim.Optimizer, epochs: list[Epoch]
 ) -> None:
     """Replace the checkpoint by the state after the last of `epochs`; flushed first, so it is never half of one."""
     tensors = {name: values.contiguous() for name, values in _state(network, optimizer).items()}
     about = {"request": asdict(request), "epochs": [asdict(epoch) for epoch in epochs]}
-    with atomic_write(folder / _CHECKPOINT) as path:
+    with atomic_write(folder / CHECKPOINT) as path:
         save_file(tensors, path, metadata={"about": json.dumps(about)})
         with path.open("rb") as stream:
             os.fsync(stream.fileno())
 
 
-def restore(folder: Path, request: Request, network: nn.Module, optimizer: torch.optim.Optimizer) -> list[Epoch]:
+def restore(folder: Path, request: AnyRequest, network: nn.Module, optimizer: torch.optim.Optimizer) -> list[Epoch]:
     """Put network and optimizer into the state of the checkpoint and return its epochs; no epochs without a checkpoint.
 
     Raises:
         InputError: When the checkpoint is damaged, or belongs to a run with another request.
     """
-    path = folder / _CHECKPOINT
+    path = folder / CHECKPOINT
     if not path.is_file():
         return []
     try:
@@ -181,7 +213,7 @@ def restore(folder: Path, request: Request, network: nn.Module, optimizer: torch
             about = json.loads((file.metadata() or {})["about"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
         epochs = [Epoch(**epoch) for epoch in about["epochs"]]
-        checkpoint_request = Request.read(about["request"])
+        checkpoint_request = type(request).read(about["request"])
     except _DAMAGE as error:
         raise _damage_error(path, error) from error
     require_same_request(folder, asdict(checkpoint_request), asdict(request))

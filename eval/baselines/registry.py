@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from eval.baselines import cnn, multiresconv, protoecgnet
+from eval.baselines import cnn, ecg_jepa, multiresconv, protoecgnet
 from eval.baselines.baseline import Baseline
 
 BASELINES: Mapping[str, Baseline] = MappingProxyType(
@@ -13,5 +13,6 @@ BASELINES: Mapping[str, Baseline] = MappingProxyType(
         **cnn.CNNS,
         "multiresconv": Baseline(multiresconv.multiresconv),
         "protoecgnet": Baseline(protoecgnet.protoecgnet, protoecgnet.BRANCH_STAGES, inputs=protoecgnet.inputs),
+        **ecg_jepa.CLASSIFIERS,
     }
 )

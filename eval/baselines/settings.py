@@ -33,6 +33,29 @@ class BaselineSettings:
     warmup: float = 0.0
 
 
+@dataclass(frozen=True)
+class PretrainingSettings:
+    """Settings of a pre-training, by default the published ones; stored beside the weights.
+
+    Attributes:
+        steps: that the weights change in.
+        batch: records a step.
+        seconds: of a record that a step sees.
+        lr: learning rate, the highest one.
+        momentum: share of itself that the target encoder keeps in a step; at the first step and, along a line, at the
+            last. A run of fewer than some thousand steps needs less of it: the target would stay near its random start.
+    """
+
+    steps: int = 100_000
+    batch: int = 2048
+    seconds: float = 10.0
+    lr: float = 1e-3
+    momentum: tuple[float, float] = (0.998, 0.9995)
+    seed: int = 0
+
+
+_ECG_JEPA = BaselineSettings(epochs=74, lr=1e-3, schedule="cosine", warmup=0.02)  # 10,000 steps with PTB-XL's folds 1-8
+
 SETTINGS: Mapping[str, BaselineSettings] = MappingProxyType(
     {
         "xresnet1d101": BaselineSettings(),
@@ -42,6 +65,8 @@ SETTINGS: Mapping[str, BaselineSettings] = MappingProxyType(
         "wavelet_nn": BaselineSettings(epochs=30, lr=1e-3, weight_decay=0.0, optimizer="adamax", schedule="constant"),
         "multiresconv": BaselineSettings(100, 50, lr=0.0045, weight_decay=0.06, schedule="cosine", warmup=0.05),
         "protoecgnet": BaselineSettings(200, 32, lr=1e-4, weight_decay=1.7e-4, optimizer="adam", schedule="cosine"),
+        "ecg_jepa": _ECG_JEPA,
+        "ecg_jepa_s": _ECG_JEPA,
     }
 )
 """Name -> the published settings. `eval.baselines.registry` has a system of each name."""

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -118,6 +119,8 @@ def train(
     *,
     name: str = "resnet1d_wang",
     recipe: BaselineSettings | None = None,
+    encoder: Mapping[str, Tensor] = MappingProxyType({}),
+    probe: bool = False,
     classes: tuple[str, ...] | None = None,
     validation: LabelledSignals | None = None,
     out: Path | None = None,
@@ -133,6 +136,8 @@ def train(
 
     Args:
         recipe: the published settings when None.
+        encoder: weights after a pre-training; then `Baseline.tuning` are the stages.
+        probe: only the first of them, which trains the head.
         validation: records whose macro AUC is reported after each epoch; they do not change the weights.
         out: folder for a checkpoint after each epoch, and in the end for the files that `load` reads.
         resume: continue from the checkpoint in `out`, with the same weights as without interruption; a finished run
@@ -147,26 +152,29 @@ def train(
     classes = task_classes("all") if classes is None else classes
     if name not in BASELINES:
         raise InputError(f"baseline {name!r} is unknown; choose one of {', '.join(BASELINES)}")
+    if (encoder or probe) and not (encoder and BASELINES[name].tuning):
+        raise InputError(f"{name}: to tune or to probe takes a network that is pre-trained, and the encoder of one")
     rate = BASELINES[name].rate
     _check_arrays("training", signals, labels, classes, rate)
     if len(signals) < 2:
         raise InputError(f"{len(signals)} training records; batch normalisation needs at least 2")
     if validation is not None:
         _check_arrays("validation", *validation, classes, rate)
-    request = Request.of(name, classes, recipe or SETTINGS[name], signals, labels)
+    request = Request.of(name, classes, recipe or SETTINGS[name], signals, labels, encoder, probe)
     provenance = tuple(record_ids), tuple(patients)
     if out is None:
-        return _train(signals, labels, request, validation, None, resume, progress, provenance)
+        return _train(signals, labels, request, encoder, validation, None, resume, progress, provenance)
     with exclusive(out):
         if not (resume and checkpoint.is_started(out)):
             require_empty(out)
-        return _train(signals, labels, request, validation, out, resume, progress, provenance)
+        return _train(signals, labels, request, encoder, validation, out, resume, progress, provenance)
 
 
 def _train(
     signals: NDArray[np.float32],
     labels: NDArray[np.bool_],
     request: Request,
+    encoder: Mapping[str, Tensor],
     validation: LabelledSignals | None,
     out: Path | None,
     resume: bool,
@@ -178,10 +186,13 @@ def _train(
     baseline, recipe = BASELINES[request.name], request.recipe
     inputs, y = baseline.inputs(signals), torch.from_numpy(np.asarray(labels, dtype=np.float32))
     held_out = None if validation is None else (baseline.inputs(validation[0]), validation[1])
-    places = _places(baseline.stages, recipe.epochs)
+    stages = baseline.tuning if encoder else baseline.stages
+    places = _places(stages[:1] if request.probe else stages, recipe.epochs)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         network = baseline.network(len(request.classes))
+        if encoder:
+            network.get_submodule("encoder").load_state_dict(encoder)
         for module in network.modules():
             if isinstance(module, Standardise):
                 module.fit(inputs)
@@ -241,15 +252,22 @@ def _one_epoch(
 ) -> float:
     """Train once over all records; the mean loss. Its random numbers depend on seed and epoch alone."""
     recipe, stage, window = request.recipe, place.stage, BASELINES[request.name].window
+    schedule = replace(recipe, schedule=stage.schedule or recipe.schedule)
     count = _batch_count(len(y), recipe.batch)
     total = 0.0
     _set_mode(network, stage)
     for step, rows in enumerate(_batches(len(y), recipe.batch)):
-        lr, momentum = _rate(place.epoch * count + step, count * place.epochs, recipe)
-        optimizer.param_groups[0].update(lr=stage.lr * lr, betas=(momentum, optimizer.param_groups[0]["betas"][1]))
+        lr, momentum = _rate(place.epoch * count + step, count * place.epochs, schedule)
+        optimizer.param_groups[0].update(
+            lr=stage.lr * lr,
+            betas=(momentum, optimizer.param_groups[0]["betas"][1]),
+            weight_decay=stage.weight_decay * recipe.weight_decay,
+        )
         loss = stage.loss(network, inputs[rows] if window is None else _crop(inputs[rows], window), y[rows])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        if stage.largest_gradient is not None:
+            nn.utils.clip_grad_norm_(network.parameters(), stage.largest_gradient)
         optimizer.step()
         value = float(loss.detach())
         if not math.isfinite(value):
@@ -329,16 +347,16 @@ def _rate(step: int, steps: int, recipe: BaselineSettings) -> tuple[float, float
     if recipe.schedule == "cosine":
         rise = recipe.warmup * steps
         along = (step - rise) / (steps - rise)
-        return recipe.lr * (step + 1) / (rise + 1) if step < rise else _between(recipe.lr, 0.0, along), 0.9
+        return recipe.lr * (step + 1) / (rise + 1) if step < rise else half_cosine(recipe.lr, 0.0, along), 0.9
     top = 0.3 * steps - 1
     if step <= top:
-        return _between(recipe.lr / 25, recipe.lr, step / top), _between(0.95, 0.85, step / top)
+        return half_cosine(recipe.lr / 25, recipe.lr, step / top), half_cosine(0.95, 0.85, step / top)
     along = (step - top) / max(steps - 1 - top, 1e-9)
-    return _between(recipe.lr, recipe.lr / 25e4, along), _between(0.85, 0.95, along)
+    return half_cosine(recipe.lr, recipe.lr / 25e4, along), half_cosine(0.85, 0.95, along)
 
 
-def _between(start: float, end: float, along: float) -> float:
-    """From `start` (along 0) to `end` (along 1) on half a cosine."""
+def half_cosine(start: float, end: float, along: float) -> float:
+    """From `start` (`along` 0) to `end` (1) on half a cosine."""
     return end + (start - end) * (1 + math.cos(math.pi * along)) / 2
 
 
