@@ -352,7 +352,7 @@ def test_ask_says_where_an_answer_contradicts_yes_and_no(page, capsys, monkeypat
     code, out, _ = run(capsys, "ask", page)
     assert code == 0 and [line for line in out.splitlines() if not line.startswith("Measured on")] == [
         said,
-        "  (it says otherwise when asked about each alone; P(present): a pacemaker rhythm 0.25)",
+        "  (It says otherwise when asked about each alone; P(present): a pacemaker rhythm 0.25)",
     ]
     monkeypatch.setattr(Reader, "score", lambda reader, seen, codes: StatementScores(dict.fromkeys(codes, 0.75)))
     (told,) = json.loads(run(capsys, "ask", page, "--json")[1])["answers"]

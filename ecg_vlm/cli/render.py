@@ -22,8 +22,7 @@ HELP = "ECG records, or own pictures -> pages and dialogues"
 DESCRIPTION = "Render records or labelled pictures as a data set of pages with dialogues, or one record as a picture."
 EXAMPLES = """\
   ecg-vlm render simulated:AFIB page.png
-  ecg-vlm render ptbxl:DIR pages/train --folds 1-8 --layout mixed --style mixed --workers 4
-  ecg-vlm render ptbxl:DIR wfdb:DIR pages/both
+  ecg-vlm render ptbxl:DIR wfdb:DIR pages/train --folds 1-8 --layout mixed --style mixed --workers 4
   ecg-vlm render pictures:DIR pages/own"""
 
 _PICTURES = (".png", ".jpg", ".jpeg")
