@@ -335,13 +335,15 @@ def require_images(rows: datasets.Dataset, where: str) -> None:
             )
 
 
+_EXPECTED = schema(Options())
+
+
 def _require_columns(rows: datasets.Dataset, folder: Path) -> None:
     """Refuse a data set that lacks what every reader of it takes for granted."""
-    expected = schema(Options())
     for name in ("record_id", "source", "fold", "patient_id", "report", "statements", "dialogues"):
         if name not in rows.column_names:
             raise InputError(f"{folder}/data: there is no column {name!r}; {_RENDER_AGAIN}")
-        column, kind = rows.data.column(name), expected.field(name).type
+        column, kind = rows.data.column(name), _EXPECTED.field(name).type
         if column.type != kind:
             raise InputError(
                 f"{folder}/data: column {name!r} holds {str(column.type)[:60]}, not {kind}; {_RENDER_AGAIN}"
