@@ -21,8 +21,6 @@ DESCRIPTION = "The comparison systems. `ecg-vlm list baselines` names them."
 EXTRA = "eval"
 EXAMPLES = """\
   ecg-vlm baseline train resnet1d_wang --data ptbxl:DIR --folds 1-8 --out runs/cnn
-  ecg-vlm baseline pretrain ecg_jepa --data mimic:DIR --data simulated --steps 2000 --batch 64 --out runs/encoder
-  ecg-vlm baseline train ecg_jepa --from runs/encoder --data ptbxl:DIR --folds 1-8 --out runs/jepa
   ecg-vlm baseline predict runs/cnn --data ptbxl:DIR --folds 9 --out predictions
   ecg-vlm baseline explain runs/protoecgnet --data ptbxl:DIR --record 9 --out why.html"""
 
