@@ -367,10 +367,10 @@ def card_header(recipe: Recipe, *, is_merged: bool, results: Mapping[str, Any] =
     from recipes.model import NANO, on_hub
 
     licence = _licence(recipe)
+    licence_name = licence.name if licence else "apache-2.0" if recipe.model.base == NANO else ""
     header = {
-        **({"license": licence.name} if licence else {}),
+        **({"license": licence_name} if licence_name else {}),
         **({"base_model": recipe.model.base} if on_hub(recipe.model.base) else {}),
-        **({"license": "apache-2.0"} if recipe.model.base == NANO else {}),
         "language": ["en"],
         "library_name": "transformers" if is_merged else "peft",
         "pipeline_tag": "image-text-to-text",

@@ -6,11 +6,12 @@ import json
 import os
 import shutil
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from recipes.model import base_fingerprint
@@ -48,6 +49,15 @@ def real_ptbxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for table in ("ptbxl_database.csv", "scp_statements.csv"):
         shutil.copy(_REAL / table, folder / "ptb-xl" / table)
     return folder / "ptb-xl"
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Of torch, for tiny batches: threads would wait for each other, above all on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

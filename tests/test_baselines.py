@@ -9,7 +9,6 @@ import subprocess
 import sys
 import textwrap
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,18 +32,11 @@ from eval.metrics.bootstrap import macro_auc
 from render.errors import InputError, WorkFailed
 from render.record import EcgRecord
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CLASSES = ("slow", "fast")
 CONVOLUTIONAL = [name for name in BASELINES if BASELINES[name].window]
 SAMPLES = 1000
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Tiny batches: threads would wait for each other, above all on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def _two_kinds(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

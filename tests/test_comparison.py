@@ -32,13 +32,7 @@ from render.io import read_json_object
 from render.simulator.simulate import SimulatedSource
 from render.statements import task_classes
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize(("name", "exact", "paper"), [("multiresconv", 222_791, 223_000)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,15 +31,9 @@ from eval.baselines.train import ten_seconds, train
 from render.errors import InputError, WorkFailed
 from render.record import EcgRecord
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TINY = JepaSize(16, 2, 2)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize(

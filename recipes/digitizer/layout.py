@@ -277,14 +277,12 @@ def usual_stretch(rows: Sequence[Row]) -> float:
     return nearest if is_near else by_pulse
 
 
-def _earliest_foot_end(rows: Sequence[Row]) -> float:
-    """Where the foot of the pulses ends at the latest, mm: in one row or another a wave begins there."""
-    return min((row.latest_start for row in rows if math.isfinite(row.latest_start)), default=-math.inf)
-
-
 def _behind_feet(rows: Sequence[Row], start: float, end: float) -> tuple[float, float]:
-    """Start and end of the traces, mm, without the feet of pulses that run into them."""
-    latest = _earliest_foot_end(rows)
+    """Start and end of the traces, mm, without the feet of pulses that run into them.
+
+    Feet end at one place in all rows, at the latest where the first row is no longer level.
+    """
+    latest = min((row.latest_start for row in rows if math.isfinite(row.latest_start)), default=-math.inf)
     earliest = max((row.earliest_end for row in rows if math.isfinite(row.earliest_end)), default=math.inf)
     for length in _USUAL_ROWS_MM:
         if start + _LEAST_FOOT_MM < end - length < latest + _FOOT_SLACK_MM:
