@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
@@ -18,7 +21,8 @@ from recipes.digitizer.crossings import _ends
 from recipes.digitizer.digitize import _name_strips, digitize
 from recipes.digitizer.grid import find_grid
 from recipes.digitizer.layout import SINGLE_LEAD
-from recipes.digitizer.picture import as_picture
+from recipes.digitizer.network import load_network
+from recipes.digitizer.picture import as_picture, block_mean, interpolate
 from recipes.digitizer.refine import _without_other_traces, fit_pen
 from recipes.digitizer.result import DigitizedLead, DigitizedPage
 from recipes.digitizer.straighten import straighten
@@ -377,6 +381,31 @@ def test_missing_samples_of_the_reference_do_not_count() -> None:
 
 class InterruptionError(Exception):
     """Stops a run in the middle."""
+
+
+def test_the_network_reads_without_torch_what_it_learnt_in_torch(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    learnt = training.NameClassifier().train()
+    words, _ = training._batch(0, 0)
+    with torch.no_grad():
+        learnt(words)  # the running means and variances are no longer 0 and 1
+    training._write_weights(learnt, tmp_path)
+    learnt = learnt.half().float().eval()
+    network = load_network(tmp_path / "weights.safetensors")
+    with torch.no_grad():
+        np.testing.assert_allclose(network.logits(words.numpy()), learnt(words).numpy(), atol=1e-5)
+
+
+def test_a_picture_between_its_pixels_and_beyond_its_edge() -> None:
+    picture = np.stack([np.arange(12, dtype=np.float32).reshape(3, 4)] * 3)
+    x, y = np.array([[0.0, 1.5, 3.0, 3.5, -2.0]]), np.array([[0.0, 0.5, 2.0, 2.0, 1.0]])
+    np.testing.assert_allclose(interpolate(picture, x, y)[0], [[0.0, 3.5, 11.0, 6.0, 1.0]])  # half of 11 and 1; paper
+    np.testing.assert_allclose(block_mean(picture, 2)[2], [[2.5, 4.5]])
+
+
+def test_a_page_is_read_without_torch() -> None:
+    code = "import sys, ecg_vlm.page_reading; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_an_interrupted_training_gives_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

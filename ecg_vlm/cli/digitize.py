@@ -109,17 +109,10 @@ def _is_done(file: Path, name: str, out: Path) -> bool:
 
 def digitize_file(file: Path, name: str, out: Path, sampling_rate: float | None, step: Callable[[], None]) -> None:
     """Write the results of all pages of a file, and last the file that says so."""
-    import torch
-
     from render.io import file_digest, write_json
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # of small work; on shared cores more threads wait for each other
-    try:
-        digest = "" if str(file) == "-" else file_digest(file)
-        pages = list(_pages(file, name, out, sampling_rate))
-    finally:
-        torch.set_num_threads(threads)
+    digest = "" if str(file) == "-" else file_digest(file)
+    pages = list(_pages(file, name, out, sampling_rate))
     write_json(_result_file(out, name), {"digest": digest, "pages": pages})
     step()
 

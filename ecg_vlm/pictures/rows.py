@@ -133,7 +133,7 @@ def picture_file(picture: LabelledPicture, width: int | None, *, straighten: boo
     """
     image = _page_image(picture)
     if straighten:
-        from ecg_vlm.page_reading import read_page  # torch
+        from ecg_vlm.page_reading import read_page  # numba and scipy
 
         image = read_page(InputPage(image)).view
     if width is not None and image.width > width:

@@ -169,11 +169,8 @@ def _serve(pipe: Connection, prepare: Callable[[], object]) -> None:
 
 def warm_up() -> None:
     """Load what reading needs, and compile it, before the first request: on a drawn page."""
-    import torch
-
     from recipes.digitizer.digitize import digitize
     from render.pages.page import draw
     from render.sources.registry import open_source
 
-    torch.set_num_threads(1)  # of small work; on shared cores more threads wait for each other
     digitize(draw(open_source("simulated:NORM").read(0)).to_pil())

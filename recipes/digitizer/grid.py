@@ -49,7 +49,7 @@ def line_signal(picture: Picture) -> NDArray[np.float32]:
 
     The threshold follows from the shares of the paper: lines of a grid cover a tenth to a third of it, ink a twentieth.
     """
-    dark = 1.0 - picture.numpy().min(axis=0)
+    dark = 1.0 - picture.min(axis=0)
     level = max(float(np.percentile(dark[::3, ::3], _LINE_PERCENTILE)), _PALEST_LINE)
     signal = np.minimum(dark, 1.3 * level)
     signal = signal - gaussian_filter(signal, 12.0)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import find_objects, label, maximum_filter
+from scipy.special import softmax
 
 from recipes.digitizer.network import NAME_CLASSES, WORD_SHAPE, NameNetwork
 from recipes.digitizer.traces import InkMap, Row
@@ -96,8 +96,7 @@ def find_names(ink: InkMap, px_per_mm: float, rows: Sequence[Row], network: Name
     if not boxes:
         return []
     pictures = np.stack([word_picture(rest[y0:y1, x0:x1]) for x0, y0, x1, y1 in boxes])
-    with torch.inference_mode():
-        probabilities = network(torch.from_numpy(pictures)).softmax(dim=1).numpy()
+    probabilities = softmax(network.logits(pictures), axis=1)
     names = []
     for (x0, y0, x1, y1), probability in zip(boxes, probabilities, strict=True):
         best = int(np.argmax(probability[:-1]))

@@ -6,15 +6,17 @@ top left pixel at (0, 0).
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-Picture = torch.Tensor
-"""float32 (3, height, width), 1.0 bare paper."""
+from render.jit import jit
+
+Picture = NDArray[np.float32]
+"""(3, height, width), 1.0 bare paper."""
 Array = NDArray[np.float64]
 """float64 of any shape."""
 Homography = NDArray[np.float64]
@@ -32,15 +34,36 @@ def as_picture(image: Image.Image) -> Picture:
     Args:
         image: of any mode; it is read as RGB.
     """
-    pixels = np.asarray(image.convert("RGB"), dtype=np.uint8).transpose(2, 0, 1).astype(np.float32)
+    pixels = np.ascontiguousarray(np.asarray(image.convert("RGB"), dtype=np.uint8).transpose(2, 0, 1))
     height, width = pixels.shape[1:]
     block = max(1, min(round(max(height, width) / _BLOCKS), height, width))
-    light = torch.from_numpy(_paper_light(pixels, block))
-    light_map = F.interpolate(light[None], size=(height, width), mode="bilinear", align_corners=False)
-    return (torch.from_numpy(pixels) / light_map[0]).clamp_(0.0, _BRIGHTEST)
+    picture: Picture = _divide(pixels, _paper_light(pixels, block))
+    return picture
 
 
-def _paper_light(pixels: NDArray[np.float32], block: int) -> NDArray[np.float32]:
+@jit
+def _divide(pixels, light):  # type: ignore[no-untyped-def]  # numba infers these
+    """Pixels (3, height, width) divided by the light on blocks, (3, rows, columns), bilinear between their middles."""
+    channels, height, width = pixels.shape
+    rows, columns = light.shape[1:]
+    picture = np.empty((channels, height, width), np.float32)
+    x = np.minimum(np.maximum((np.arange(width) + 0.5) * columns / width - 0.5, 0.0), columns - 1.0)
+    left = x.astype(np.int64)
+    right = np.minimum(left + 1, columns - 1)
+    share = (x - left).astype(np.float32)
+    for channel in range(channels):
+        for i in range(height):
+            y = min(max((i + 0.5) * rows / height - 0.5, 0.0), rows - 1.0)
+            top = int(y)
+            down = np.float32(y - top)
+            near = light[channel, top] * (np.float32(1) - down) + light[channel, min(top + 1, rows - 1)] * down
+            for j in range(width):
+                here = near[left[j]] * (np.float32(1) - share[j]) + near[right[j]] * share[j]
+                picture[channel, i, j] = min(np.float32(pixels[channel, i, j]) / here, np.float32(_BRIGHTEST))
+    return picture
+
+
+def _paper_light(pixels: NDArray[np.uint8], block: int) -> NDArray[np.float32]:
     """Brightness of bare paper, 0-255, smoothed: (3, rows, columns) of blocks of `block` pixels a side."""
     step = max(1, block // 16)
     thin = pixels[:, ::step, ::step]
@@ -55,7 +78,15 @@ def _paper_light(pixels: NDArray[np.float32], block: int) -> NDArray[np.float32]
 
 def block_mean(picture: Picture, factor: int) -> Picture:
     """The picture `factor` times smaller: the mean of each block of factor x factor pixels."""
-    return picture if factor <= 1 else F.avg_pool2d(picture[None], factor)[0]
+    if factor <= 1:
+        return picture
+    rows, columns = picture.shape[1] // factor, picture.shape[2] // factor
+    total = np.zeros((3, rows, columns), np.float32)
+    for i in range(factor):
+        for j in range(factor):
+            total += picture[:, i : rows * factor : factor, j : columns * factor : factor]
+    total /= np.float32(factor * factor)
+    return total
 
 
 def interpolate(picture: Picture, x: NDArray[np.floating], y: NDArray[np.floating]) -> Picture:
@@ -65,11 +96,27 @@ def interpolate(picture: Picture, x: NDArray[np.floating], y: NDArray[np.floatin
         x: (rows, columns) pixels.
         y: (rows, columns) pixels.
     """
-    height, width = picture.shape[1:]
-    places = np.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], axis=-1).astype(np.float32)
-    # Outside, grid_sample gives 0: the paper is moved there and back.
-    values = F.grid_sample(picture[None] - 1.0, torch.from_numpy(places)[None], mode="bilinear", align_corners=False)
-    return values[0] + 1.0
+    values: Picture = _interpolate(picture, np.asarray(x, np.float64), np.asarray(y, np.float64))
+    return values
+
+
+@jit
+def _interpolate(picture, x, y):  # type: ignore[no-untyped-def]  # numba infers these
+    channels, height, width = picture.shape
+    rows, columns = x.shape
+    values = np.ones((channels, rows, columns), np.float32)
+    for i in range(rows):
+        for j in range(columns):
+            if not (-1.0 < x[i, j] < width and -1.0 < y[i, j] < height):
+                continue
+            left, top = math.floor(x[i, j]), math.floor(y[i, j])
+            right, down = np.float32(x[i, j] - left), np.float32(y[i, j] - top)
+            for row, high in ((top, np.float32(1) - down), (top + 1, down)):
+                for column, wide in ((left, np.float32(1) - right), (left + 1, right)):
+                    if 0 <= row < height and 0 <= column < width:
+                        for channel in range(channels):
+                            values[channel, i, j] += (picture[channel, row, column] - np.float32(1)) * high * wide
+    return values
 
 
 def apply_homography(

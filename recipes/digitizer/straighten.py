@@ -325,7 +325,7 @@ def ink_of(sheet: FlatSheet, px_per_mm: float) -> NDArray[np.float32]:
 
     The grid repeats every 5 mm: the median over all boxes is paper and grid, and what is darker is ink.
     """
-    raster = sheet.raster(px_per_mm).numpy()
+    raster = sheet.raster(px_per_mm)
     x0, y0, x1, y1 = _paper_box(raster, px_per_mm, grid_box(sheet))
     ink = np.zeros(raster.shape[1:], dtype=np.float32)
     ink[y0:y1, x0:x1] = _ink(raster[:, y0:y1, x0:x1], round(_BOX_MM * px_per_mm))

@@ -26,7 +26,7 @@ from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from recipes.digitizer.names import word_picture
-from recipes.digitizer.network import NAME_CLASSES, NameNetwork
+from recipes.digitizer.network import BATCH_EPSILON, NAME_CLASSES, WIDTHS, WORD_SHAPE
 from render.io import atomic_write
 from render.record import LEADS
 
@@ -149,6 +149,29 @@ def _crop_word(ink: Word, rng: Generator) -> Word:
     return ink[y0:y1, x0:x1]
 
 
+class NameClassifier(nn.Module):
+    """`recipes.digitizer.network.NameNetwork` as it learns: words (B, 2, *WORD_SHAPE) -> logits (B, 13)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        inputs = 2
+        for outputs in WIDTHS:
+            batch = nn.BatchNorm2d(outputs, eps=BATCH_EPSILON)
+            layers += [nn.Conv2d(inputs, outputs, 3, padding=1), batch, nn.ReLU(), nn.MaxPool2d(2)]
+            inputs = outputs
+        rows, columns = (side // 2 ** len(WIDTHS) for side in WORD_SHAPE)
+        self.features = nn.Sequential(*layers, nn.Flatten())
+        self.head = nn.Sequential(
+            nn.Linear(inputs * rows * columns, 96), nn.ReLU(), nn.Dropout(0.2), nn.Linear(96, len(NAME_CLASSES))
+        )
+
+    def forward(self, words: torch.Tensor) -> torch.Tensor:
+        """Logits (B, 13) of `NAME_CLASSES`."""
+        logits: torch.Tensor = self.head(self.features(words))
+        return logits
+
+
 def _batch(seed: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Words (B, 2, *WORD_SHAPE) and their classes (B,) of one step."""
     rng = np.random.default_rng([seed, step])
@@ -160,14 +183,14 @@ def _batch(seed: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
 class _Run:
     """A run: the network, its optimizer, and how many steps are complete. It begins where OUT/state.pt ends."""
 
-    network: NameNetwork
+    network: NameClassifier
     optimizer: torch.optim.AdamW
     step: int
 
     @staticmethod
     def open(out: Path, seed: int) -> _Run:
         torch.manual_seed(seed)
-        network = NameNetwork().train()
+        network = NameClassifier().train()
         optimizer = torch.optim.AdamW(network.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
         file = out / _STATE_FILE
         if not file.exists():
@@ -199,7 +222,7 @@ class _Run:
         return float(loss.detach()), float((logits.argmax(dim=1) == classes).float().mean())
 
 
-def train_network(out: Path, steps: int, seed: int = 0, report: Callable[[str], None] = print) -> NameNetwork:
+def train_network(out: Path, steps: int, seed: int = 0, report: Callable[[str], None] = print) -> NameClassifier:
     """Train up to step `steps`, from the state in OUT if there is one; the weights are in OUT/weights.safetensors.
 
     Args:
@@ -228,7 +251,7 @@ def _schedule(step: int, steps: int) -> float:
     return max(0.01, 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
-def _write_weights(network: NameNetwork, out: Path) -> Path:
+def _write_weights(network: NameClassifier, out: Path) -> Path:
     """Write the weights as float16 to OUT/weights.safetensors; returns its path."""
     from safetensors.torch import save_file
 
