@@ -18,7 +18,9 @@ from ecg_vlm.rhythm_strip import StripModel
 from ecg_vlm.statement_scores import StatementScores
 from ecg_vlm.translation import translate
 from eval.parser.parse import parse, refusal
+from render.dialogues.quantities import IMPLIED_RANGES
 from render.dialogues.wording import OPEN_QUESTION
+from render.statements import STATEMENTS
 
 SCHEMA_VERSION = 1
 """Of `PageAnswers.to_json`; it rises when a key changes its meaning or goes, not when one is added."""
@@ -203,10 +205,23 @@ def answer_page(
 
 
 def page_warnings(reading: PageReading, answers: Sequence[QuestionAnswer]) -> tuple[str, ...]:
-    """ST elevation is told wherever an answer calls the page normal, or does not speak of it."""
+    """What was measured and what was answered, where they contradict each other (`IMPLIED_RANGES`; what the model takes
+    back itself is left out); and ST elevation, wherever an answer calls the page normal, or does not speak of it."""
+    said = [(answer, parse(answer.text, answer.question).present) for answer in answers]
+    values = reading.measurements
+    warnings = dict.fromkeys(
+        f"{STATEMENTS[code].name} does not fit the measured {UNITS[key][0]} of {values[key]:.0f}{UNITS[key][1]}; "
+        "check it on the page"
+        for answer, codes in said
+        for code in codes
+        if code not in answer.contradicted
+        for key, least, most in IMPLIED_RANGES.get(code, ())
+        if key in values and key in UNITS and not least <= values[key] <= most
+    )
     if not reading.st_elevation:
-        return ()
+        return tuple(warnings)
     leads = ", ".join(f"{lead} {round(mv, 3):.2f} mV" for lead, mv in reading.st_elevation.items())
-    normal = any("NORM" in parse(answer.text, answer.question).present for answer in answers)
+    normal = any("NORM" in codes for _, codes in said)
     advice = "do not take this ECG for normal" if normal else "have it read at once"
-    return (f"ST elevation of 0.2 mV or more was measured in neighbouring leads ({leads}); {advice}",)
+    elevation = f"ST elevation of 0.2 mV or more was measured in neighbouring leads ({leads}); {advice}"
+    return (elevation, *warnings)

@@ -20,12 +20,13 @@ from ecg_vlm.page_answers import UNITS, PageAnswers, page_warnings
 from ecg_vlm.page_reading import PICTURE, PageReading
 from ecg_vlm.page_report import page_report_html, page_report_pdf
 from ecg_vlm.questions import read_question
+from ecg_vlm.reader import QuestionAnswer
 from ecg_vlm.rhythm_strip import RhythmStrip, StripModel
 from ecg_vlm.statement_scores import GROUPS, StatementScores
 from ecg_vlm.translation import translate
 from render.dialogues import quantities
 from render.dialogues.quantities import QUANTITIES
-from render.dialogues.wording import REFUSALS
+from render.dialogues.wording import OPEN_QUESTION, REFUSALS
 from render.statements import STATEMENTS
 
 ROOT = Path(ecg_vlm.__file__).parents[1]
@@ -140,6 +141,26 @@ def test_one_lead_in_german() -> None:
         assert not ENGLISH.search(german)
         rest = model.answer(None, "Liegt ein Herzinfarkt vor?").text
         assert rest.startswith("Eine Ableitung zeigt nur") and rest.endswith(german)
+
+
+def test_an_answer_that_a_measurement_contradicts_comes_with_a_warning() -> None:
+    image = Image.new("RGB", (60, 30), "white")
+    measured = {"rate_bpm": 74.0, "pr_ms": 160.0, "qrs_ms": 142.0}
+    reading = PageReading(image, PICTURE, None, "", measured)
+
+    def warnings(text: str, contradicted: dict[str, float] | None = None) -> tuple[str, ...]:
+        return page_warnings(reading, [QuestionAnswer(OPEN_QUESTION, text, contradicted=contradicted or {})])
+
+    assert warnings("Sinus rhythm, left bundle branch block.") == ()
+    (slow,) = warnings("I see sinus bradycardia.")
+    assert slow == "sinus bradycardia does not fit the measured rate of 74/min; check it on the page"
+    assert translate(slow, "de") == (
+        "Sinusbradykardie: passt nicht zum gemessenen Wert (Frequenz 74/min); bitte auf dem Blatt nachmessen"
+    )
+    assert warnings("I see sinus bradycardia.", {"SBRAD": 0.2}) == ()  # taken back already
+    (wide,) = warnings("This is a normal ECG.")
+    assert "measured QRS of 142 ms" in wide
+    assert page_warnings(PageReading(image, PICTURE), [QuestionAnswer(OPEN_QUESTION, "Sinus bradycardia.")]) == ()
 
 
 ENGLISH = re.compile(r"\b(the|of|is|are|and|was|rhythm|read|page|each|model|from|not|with|no)\b", re.IGNORECASE)

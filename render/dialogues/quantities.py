@@ -126,9 +126,7 @@ def question_forms(key: str, form: str) -> tuple[str, ...]:
     return (*(_format(text, key) for text in texts), *((_AXIS_GAP,) if form == "fill" and key == _AXIS_KEY else ()))
 
 
-# The ranges that a statement implies, with tolerance. Where number and statement contradict each other, one of them is
-# wrong and the number is not asked about. Criteria as in QUANTITIES; QTc > 450 to 460 ms is long (part IV).
-_CONSISTENT: dict[str, tuple[tuple[str, float, float], ...]] = {
+IMPLIED_RANGES: dict[str, tuple[tuple[str, float, float], ...]] = {
     "1AVB": (("pr_ms", 190, np.inf),),
     "LPR": (("pr_ms", 190, np.inf),),
     "WPW": (("pr_ms", 0, 130),),
@@ -139,6 +137,11 @@ _CONSISTENT: dict[str, tuple[tuple[str, float, float], ...]] = {
     "SBRAD": (("rate_bpm", 0, 65),),
     "NORM": (("pr_ms", 110, 220), ("qrs_ms", 0, 125), ("qtc_bazett_ms", 0, 475), ("qtc_fridericia_ms", 0, 470)),
 }
+"""Statement code -> what it implies of a measurement: key, least and most, with tolerance.
+
+Where number and statement contradict each other, one of them is wrong: the number is not asked about, and an answer
+that says so comes with a warning. Criteria as in `QUANTITIES`; QTc > 450 to 460 ms is long (there, part IV).
+"""
 # Rhythms that have no PR interval at all, and why: the answer states it.
 _WITHOUT_PR = {
     "AFIB": "The atria fibrillate",
@@ -161,7 +164,7 @@ def consistent_quantities(measurements: Mapping[str, float], statements: Collect
     if not HIDDEN_T_END.isdisjoint(statements):
         numbers.pop("qt_ms", None)
     numbers |= corrected_qt(numbers)
-    limits = [limit for code in statements for limit in _CONSISTENT.get(code, ())]
+    limits = [limit for code in statements for limit in IMPLIED_RANGES.get(code, ())]
     inconsistent = {key for limit in limits for key in _inconsistent_keys(numbers, *limit)}
     return {key: value for key, value in numbers.items() if key not in inconsistent}
 
