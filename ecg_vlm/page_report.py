@@ -12,7 +12,7 @@ import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -150,7 +150,7 @@ def report_content(result: Mapping[str, Any], language: str = "en") -> ReportCon
     try:
         return ReportContent(
             language=language,
-            source=str(result["image"]),
+            source=PureWindowsPath(str(result["image"])).name,  # a printed page does not name the folders of a machine
             facts=tuple(translate(fact, language) for fact in _facts(result)),
             refusal_reason=translate(str(result["refusal_reason"]), language),
             warnings=tuple(translate(str(warning), language) for warning in result["warnings"]),
