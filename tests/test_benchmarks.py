@@ -167,6 +167,7 @@ def test_delineation_reads_the_cardiologists_marks(tmp_path, monkeypatch, capsys
     _write_ludb(tmp_path, 2)
     records = list(delineation.read_ludb(tmp_path))
     known = {"pr_ms": 160.0, "qrs_ms": 90.0, "qt_ms": 390.0}
+    assert len(records) == 2
     for marked in records:
         assert {name: marked.reference[name] for name in known} == known
         assert {name: marked.reference[f"{name}*"] for name in known} == known

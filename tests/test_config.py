@@ -117,6 +117,7 @@ def test_files_that_are_no_recipe(text, tmp_path):
 def test_nano_files_are_what_the_builder_writes_around_its_tokenizer(tmp_path):
     shutil.copy(nano_path() / "tokenizer.json", tmp_path)
     build_nano(str(tmp_path))
+    assert len(list(tmp_path.iterdir())) > 4
     for file in tmp_path.iterdir():
         if file.name != "config.json":
             assert (nano_path() / file.name).read_text() == file.read_text(), file.name

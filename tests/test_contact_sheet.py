@@ -134,7 +134,7 @@ def test_no_text_leaves_its_card(texts, words, codes):
     sheet = image_of(
         contact_sheet([row(long, record_id=words, source=words, layout=words, style=words, statements=codes)])
     )
-    assert all(left >= 36 and right <= sheet.width - 36 + 0.5 for left, right, _ in texts)
+    assert texts and all(left >= 36 and right <= sheet.width - 36 + 0.5 for left, right, _ in texts)
     assert sheet.height < 3000
 
 

@@ -53,7 +53,9 @@ def record(*codes: str, **more: object) -> EcgRecord:
 
 
 def dialogues_of(ecg: EcgRecord, seeds: int = 40, **options: object) -> list[Dialogue]:
-    return [d for seed in range(seeds) for d in compose_dialogues(ecg, np.random.default_rng(seed), **options)]
+    dialogues = [d for seed in range(seeds) for d in compose_dialogues(ecg, np.random.default_rng(seed), **options)]
+    assert len(dialogues) >= seeds
+    return dialogues
 
 
 @cache

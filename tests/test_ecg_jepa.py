@@ -113,7 +113,8 @@ def test_the_target_is_a_slow_average_and_no_gradient_reaches_it() -> None:
     jepa = Jepa(TINY)
     stay, hidden = batch_masks(2, 20, np.random.default_rng(0))
     jepa(torch.randn(2, 12, 500), stay, hidden).backward()
-    assert all(parameter.grad is None for parameter in jepa.target.parameters())
+    target = list(jepa.target.parameters())
+    assert target and all(parameter.grad is None for parameter in target)
     idle = [name for name, p in jepa.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
     assert not idle
     with torch.no_grad():
@@ -246,7 +247,7 @@ def test_a_probe_leaves_the_encoder_as_it_is_and_tuning_begins_with_it() -> None
     tuned = train(signals, labels, **arguments)
     assert [len(model.epochs) for model in (probe, tuned)] == [1, 2]
     state = probe.network.get_submodule("encoder").state_dict()
-    assert all(torch.equal(state[name], encoder[name]) for name in encoder)
+    assert encoder and all(torch.equal(state[name], encoder[name]) for name in encoder)
     state = tuned.network.get_submodule("encoder").state_dict()
     moved = max(float((state[name] - encoder[name]).abs().max()) for name in encoder)
     assert 0 < moved < 1e-3  # two steps of 1e-4 at most

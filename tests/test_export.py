@@ -88,7 +88,7 @@ def test_the_adapter_alone_is_stock_peft_and_brings_nano_along(run, tmp_path, mo
     assert result["agreement"]["largest"] < 1e-4 and result["agreement"]["same_token"] == 1.0
     assert result["agreement"]["tokens"] > 4 * len(QUESTIONS) and not result["merged"]
     ours, theirs = (load_file(folder / "adapter_model.safetensors") for folder in (run, out))
-    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert ours and ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
     config = json.loads((out / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "./base" and not list(out.rglob("*.py"))
     new_place = out.rename(tmp_path / "moved")

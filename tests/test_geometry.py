@@ -33,6 +33,7 @@ def test_millivolts_of_every_lead_are_read_back_from_the_mask_of_a_page(
 ) -> None:
     page = drawn_page(ecg_mv, layout)
     geometry = PageGeometry.from_json(page.geometry.to_json())
+    assert len(geometry.leads) >= 6
     for trace in geometry.leads:
         left, top, right, bottom = (round(value) for value in trace.box)
         rows, columns = np.nonzero(page.mask[top:bottom, left + 2 : right - 2] == SIGNAL_CLASS)  # type: ignore[index]
@@ -67,6 +68,7 @@ def test_samples_lie_on_the_trace_in_a_picture_in_perspective(ecg_mv: NDArray[np
 def test_the_way_to_the_image_and_back_ends_where_it_began(ecg_mv: NDArray[np.float64]) -> None:
     page = drawn_page(ecg_mv, "3x4+1R,cabrera,half-chest", width=672)
     geometry = augment(page, {"rotation": 1.0, "perspective": 1.0}, np.random.default_rng(1)).geometry
+    assert len(geometry.leads) == 13
     for trace in geometry.leads:
         samples = np.linspace(trace.start_sample, trace.end_sample, 50)
         mv = np.linspace(-1.0, 2.0, 50)
@@ -92,7 +94,9 @@ def test_points_under_a_homography_by_hand() -> None:
 
 
 def test_the_geometry_of_a_data_set_of_version_0_1_is_read_and_written_byte_for_byte() -> None:
-    for row in open_dataset(V0_1_PAGES):
+    rows = open_dataset(V0_1_PAGES)
+    assert len(rows) == 6
+    for row in rows:
         assert PageGeometry.from_json(row["geometry"]).to_json() == row["geometry"]
 
 

@@ -127,7 +127,7 @@ def test_every_format_was_written_out() -> None:
 @pytest.mark.parametrize("words", FORMATS_AND_ORDERS + OPTIONS)
 def test_rows_and_columns_lie_side_by_side_on_heavy_lines(words: str) -> None:
     plan = layout_named(words)
-    assert all(at % 5 == 0 for at in plan.baselines)
+    assert plan.baselines and all(at % 5 == 0 for at in plan.baselines)
     for row in ([t for t in plan.traces if t.baseline == at] for at in plan.baselines):
         assert plan.trace_end(row[-1]) == row[0].x0 + 250.0
         for one, following in itertools.pairwise(row):
@@ -144,6 +144,7 @@ def all_layouts() -> list[Layout]:
             layouts.append(layout_named(",".join((name, *values))))
         except InputError as error:
             assert "12x1" in str(error) and "do not fit" in str(error)
+    assert len(layouts) > 100 and all(plan.traces for plan in layouts) and any(plan.pulses for plan in layouts)
     return layouts
 
 
@@ -276,7 +277,9 @@ def test_half_gain_is_a_stair_where_both_gains_meet() -> None:
 def test_what_is_left_out_is_left_out_and_nothing_else(with_it: str, without: str, places: Any) -> None:
     (more, plan), (less, _) = ink_of(with_it, 560), ink_of(without, 560)
     differs = more != less
-    for box in places(plan):
+    boxes = places(plan)
+    assert boxes
+    for box in boxes:
         x0, y0, x1, y1 = (round(2 * mm) for mm in box)
         assert differs[y0:y1, x0:x1].any() and not less[y0:y1, x0:x1].any()
         differs[y0:y1, x0:x1] = False
@@ -286,6 +289,7 @@ def test_what_is_left_out_is_left_out_and_nothing_else(with_it: str, without: st
 def test_names_say_which_lead_stands_upside_down() -> None:
     record = ramp_record(layout_named("6x2,cabrera"))
     page = draw(record, layout="6x2,cabrera", width=1120)
+    assert len(page.geometry.leads) == 12
     for entry in page.geometry.leads:
         assert entry.name_box
         x0, y0, x1, y1 = entry.name_box

@@ -49,7 +49,7 @@ def test_the_simulators_truth_is_found_again(key, median, p90, found):
 
 def test_only_known_keys_and_finite_numbers():
     for _, m in measured():
-        assert set(m) <= KEYS and all(np.isfinite(v) for v in m.values())
+        assert m and set(m) <= KEYS and all(np.isfinite(v) for v in m.values())
         assert all(m[key] >= 0 for key in AMPLITUDES if key in m)
 
 
@@ -148,10 +148,10 @@ def test_beats_are_what_scipy_finds_at_100_hz_and_the_same_at_500():
 
 def test_the_simulators_beats_are_found():
     """Its rate, which it knows from its own beats, is the rate of the beats that are found."""
-    for record, _ in measured():
-        rate = steady_rate((delineate(record).beats / 500).tolist())
-        if "rate_bpm" in record.measurements and rate is not None:
-            assert rate == pytest.approx(record.measurements["rate_bpm"], rel=0.02)
+    rates = [(r.measurements.get("rate_bpm"), steady_rate((delineate(r).beats / 500).tolist())) for r, _ in measured()]
+    both = [(own, rate) for own, rate in rates if own is not None and rate is not None]
+    assert len(both) > 10
+    assert all(rate == pytest.approx(own, rel=0.02) for own, rate in both)
 
 
 @st.composite

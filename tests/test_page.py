@@ -130,6 +130,7 @@ def test_a_lead_changes_its_own_boxes_only(lead: str) -> None:
 @pytest.mark.parametrize("width", WIDTHS)
 def test_names_are_written_in_their_boxes(width: int) -> None:
     page = draw(record_of(flat()), width=width)
+    assert len(page.geometry.leads) >= 12
     for entry in page.geometry.leads:
         assert entry.name_box
         x0, y0, x1, y1 = entry.name_box
@@ -199,6 +200,7 @@ def test_a_peak_of_a_single_sample_survives(width: int) -> None:
 def test_millivolts_are_read_back_from_picture_and_geometry(width: int) -> None:
     signal = heartbeats()
     page = draw(record_of(signal), width=width)
+    assert len(page.geometry.leads) >= 12
     for entry in page.geometry.leads:
         columns, mv = read_millivolts(page, entry)
         off = np.abs(mv - column_means(page, entry, signal, columns)) * 10 * entry.px_per_mm
@@ -243,6 +245,7 @@ def test_a_sample_between_gaps_is_a_dot() -> None:
 def test_short_and_long_records_draw_what_is_there(seconds: float, rate: float) -> None:
     samples = flat(seconds, rate).shape[1]
     page = draw(record_of(flat(seconds, rate), rate), width=1120)
+    assert len(page.geometry.leads) >= 12
     for entry in page.geometry.leads:
         assert 0 <= entry.start_sample <= entry.end_sample <= samples
         x0, x1 = round(entry.box[0]), round(entry.box[2])

@@ -499,6 +499,7 @@ def test_decoration_changes_nothing(decoration: str) -> None:
 @pytest.mark.parametrize("code", STATEMENTS)
 def test_a_yes_or_no_is_read_after_every_wording_of_its_question(code: str) -> None:
     wordings = [(form, name) for name in ("", *OTHER_NAMES.get(code, ())) for form in closed_forms(code, name)]
+    assert len(wordings) > 3
     for question in {closed_question(code, form, name) for form, name in wordings}:
         assert code in parse("Yes.", question).present, question
         assert code in parse("No.", question).absent, question

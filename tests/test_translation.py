@@ -103,6 +103,7 @@ def test_a_value_that_looks_like_a_placeholder_or_a_sentence_is_a_value() -> Non
 def test_numbers_in_german(key: str) -> None:
     question = read_question({"rate_bpm": "Wie hoch ist die Herzfrequenz?"}.get(key, "Wie lang ist die PQ-Zeit?"))
     assert question.kind == "quantity" and question.language == "de"
+    assert quantities._OPEN_ANSWERS
     for form in quantities._OPEN_ANSWERS:
         text = quantities._format(form, key, value="75")
         assert in_language(text, question) == translate(text, "de")

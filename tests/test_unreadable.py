@@ -291,6 +291,7 @@ def test_our_own_refusals_are_recognised_and_say_nothing_else(leads: str) -> Non
     questions = ("Is this a normal ECG?", "The rhythm is ____.", "Which one? A. Atrial fibrillation B. Normal ECG")
     for by_kind in REFUSALS.values():
         for kind, wordings in by_kind.items():
+            assert wordings
             for wording in wordings:
                 answer = wording.format(leads=leads)
                 assert refusal(answer) == REFUSAL_OF[kind], answer
