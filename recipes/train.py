@@ -113,8 +113,11 @@ def finetune(
         if recipe.train.keep == "macro_auc" and validate is None:
             raise InputError("recipe: train.keep=macro_auc: data.validation needs pages of ecg-vlm render")
         facts = open_run(recipe, out, resume=resume)
-        if facts is None and processes.is_main_process:
-            remove_damaged_checkpoints(out, note)
+        if processes.is_main_process:
+            if facts is None:
+                remove_damaged_checkpoints(out, note)
+            else:
+                remove_older_checkpoints(out)  # where the run was killed behind its last file
         processes.wait_for_everyone()  # nobody writes into `out` while another still checks whether it is empty
         try:
             return facts or _run(

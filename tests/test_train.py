@@ -518,6 +518,15 @@ def test_resuming_a_finished_run_changes_nothing(whole_run, tiny):
     assert finetune(tiny(log_every=3), out, resume=True) == facts
 
 
+def test_what_a_kill_behind_the_last_file_leaves_is_removed_by_going_on(tmp_path):
+    out = Path(shutil.copytree(Path(__file__).with_name("v0_1") / "run", tmp_path / "run"))
+    names = {path.name for path in out.iterdir()}
+    for name in ("checkpoint-1", "checkpoint-2", ".unfinished"):
+        (out / name).mkdir()
+    finetune(load_recipe(out / "recipe.yaml"), out, resume=True)
+    assert {path.name for path in out.iterdir()} == names | {"checkpoint-2"}
+
+
 def test_other_pages_are_not_resumed(tmp_path, tiny):
     out = tmp_path / "run"
     with pytest.raises(RunInterrupted):
