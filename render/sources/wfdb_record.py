@@ -144,9 +144,10 @@ def _in_millivolts(steps: NDArray[np.int16], codings: list[Coding]) -> NDArray[n
     sum or quotient to 53 bits first does not change its rounding to 24 (Figueroa 1995, "When is double rounding
     innocuous?").
     """
-    exact = all(
-        c.millivolts == 1 and float(np.float32(c.gain)) == c.gain and abs(c.baseline) < 1 << 23 for c in codings
-    )
+    with np.errstate(over="ignore"):  # a gain beyond float32 is not exact
+        exact = all(
+            c.millivolts == 1 and float(np.float32(c.gain)) == c.gain and abs(c.baseline) < 1 << 23 for c in codings
+        )
     result: NDArray[Any] = steps.astype(np.float32 if exact else np.float64)
     result -= np.array([[c.baseline] for c in codings], result.dtype)
     result /= np.array([[c.gain] for c in codings], result.dtype)
