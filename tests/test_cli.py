@@ -149,6 +149,16 @@ def test_a_long_wait_says_what_it_is_for(capsys, monkeypatch):
     assert capsys.readouterr().err == "counting ...\n"
 
 
+def test_work_begins_where_no_thread_can(monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("_thread.start_new_thread", fail)
+    monkeypatch.setattr("threading.Thread.start", lambda thread: pytest.fail("it would wait for the thread"))
+    with progress.waiting("counting"):
+        pass
+
+
 def test_a_missing_extra_is_named(capsys, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "trl", None)  # importing it then raises ModuleNotFoundError
     for module in [name for name in sys.modules if name in ("recipes.train", "recipes.trainer")]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import logging
 import os
 import sys
@@ -9,7 +10,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 Show = Callable[[str, int, int], None]
@@ -81,21 +82,26 @@ def waiting(what: str) -> Iterator[None]:
 def status_lines() -> Iterator[Callable[[str], None]]:
     """Like `waiting`, for work that reports what it does: a text is shown once its part of the work has taken two
     seconds without another text; "" shows none."""
-    timer: threading.Timer | None = None
+    has_ended = threading.Event()
 
     def status(text: str) -> None:
-        nonlocal timer
-        if timer is not None:
-            timer.cancel()
-        timer = threading.Timer(_SILENCE_S, lambda: print_note(f"{text} ..."))
-        timer.daemon = True
+        nonlocal has_ended
+        has_ended.set()
+        has_ended = threading.Event()
         if text:
-            timer.start()
+            with suppress(RuntimeError):  # no thread, no line
+                # Thread.start would wait for ever for a thread that finds no memory to begin with.
+                _thread.start_new_thread(_print_later, (text, has_ended))
 
     try:
         yield status
     finally:
         status("")
+
+
+def _print_later(text: str, has_ended: threading.Event) -> None:
+    if not has_ended.wait(_SILENCE_S):
+        print_note(f"{text} ...")
 
 
 @contextmanager
