@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo real comparison nano test check words docs crashes fuzz mutants licences wheel sbom lock audit clean
+.PHONY: demo real comparison nano test check words docs crashes kills faults fuzz mutants licences wheel sbom lock audit clean
 
 # torch goes first and alone: with a CPU build at hand the rest then finds it satisfied and pulls no CUDA build.
 .venv/.complete: pyproject.toml constraints.txt
@@ -45,6 +45,29 @@ crashes: .venv/.complete
 	$(BIN)/python tests/crash_points.py 1 runs/crashes/a/out render simulated runs/crashes/a/out --limit 3 --shard-size 2
 	$(BIN)/python tests/crash_points.py 1 runs/crashes/b/out render simulated runs/crashes/b/out --limit 3 --format llava
 	$(BIN)/python tests/crash_points.py 1 runs/crashes/c/out evaluate nano --data runs/crashes/pages --out runs/crashes/c/out
+	OMP_NUM_THREADS=1 $(BIN)/python tests/crash_points.py 1 runs/crashes/d/out $(FINETUNE) --out runs/crashes/d/out
+	OMP_NUM_THREADS=1 $(BIN)/python tests/crash_points.py 1 runs/crashes/e/out $(BASELINE) --out runs/crashes/e/out
+
+# The process is killed at random moments of its work and goes on to the same bytes; one thread adds up in one order.
+FINETUNE = finetune quickstart data.train=runs/crashes/pages train.images_per_batch=2 train.max_steps=3 \
+    train.save_every=1 train.log_to=none lora.rank=2
+BASELINE = baseline train wavelet_nn --data simulated --limit 6 --epochs 3
+KILLS ?= 100
+kills: .venv/.complete
+	rm -rf runs/crashes && mkdir -p runs/crashes
+	$(BIN)/ecg-vlm render simulated runs/crashes/pages --limit 6 --width 784
+	$(BIN)/python tests/crash_points.py random:$(KILLS) runs/crashes/a/out render simulated runs/crashes/a/out --limit 6 \
+	    --shard-size 2
+	$(BIN)/python tests/crash_points.py random:$(KILLS) runs/crashes/b/out evaluate nano --data runs/crashes/pages \
+	    --out runs/crashes/b/out
+	OMP_NUM_THREADS=1 $(BIN)/python tests/crash_points.py random:$(KILLS) runs/crashes/c/out $(FINETUNE) \
+	    --out runs/crashes/c/out
+	OMP_NUM_THREADS=1 $(BIN)/python tests/crash_points.py random:$(KILLS) runs/crashes/d/out $(BASELINE) \
+	    --out runs/crashes/d/out
+
+# The main commands on a full or read-only disk, without memory, descriptors, network or rights, on odd paths.
+faults: .venv/.complete
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults
 
 # Every reader on changed files; INPUTS that get past the first check of each, at most SECONDS of CPU time for each.
 INPUTS ?= 10000

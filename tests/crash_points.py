@@ -2,25 +2,36 @@
 
     python tests/crash_points.py 1 OUT render simulated OUT --limit 3
     python tests/crash_points.py 1 OUT evaluate nano --data PAGES --out OUT
+    python tests/crash_points.py random:100 OUT finetune quickstart data.train=PAGES --out OUT
 
-1: at every point, 4: at every fourth. Each crash is in a child process, which ends at once (`os._exit`): nothing is
-cleaned up. Then the same command runs with --resume. It has to succeed and to leave the files, byte by byte, that a run
-without a crash leaves, times in it apart. Prints one JSON object: the number of points, and those that failed.
+1: at every point, 4: at every fourth, random:100: a hundred times after a random share of its CPU time. Each crash is
+in a child process, which ends at once, by `os._exit` or by a signal that it does not handle: nothing is cleaned up.
+Then the same command runs with --resume. It has to succeed and to leave the files, byte by byte, that a run without a
+crash leaves, times in it apart. Prints one JSON object: the number of points, and those that failed.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import random
 import re
+import resource
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 
-_MODULES = ("ecg_vlm.images", "render.dataset.llava", "render.dataset.parquet", "render.simulator.simulate")
+_MODULES = {
+    "render": ("ecg_vlm.images", "render.dataset.llava", "render.dataset.parquet", "render.simulator.simulate"),
+    "evaluate": ("ecg_vlm.evaluation", "ecg_vlm.reader", "render.dataset.parquet"),
+    "finetune": ("recipes.train", "trl", "peft", "render.dataset.parquet"),
+    "baseline": ("eval.baselines.train", "pywt", "torch._dynamo", "render.simulator.simulate"),
+}
+"""Command -> what it imports: once, not in every child."""
 
 EVENTS = frozenset({"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.chmod"})
 CRASH = 77
@@ -50,8 +61,10 @@ TIMES = {
     "report.json": rb'"(seconds|pages_per_second)": [0-9.]+',
     "report.html": rb"[0-9.,]+",
     "scores.parquet": rb".*",
+    "run.json": rb'"seconds": [0-9.]+',
+    "README.md": rb"steps in [0-9,]+ s",
 }
-"""Files that hold times -> the times in them. report.json has every figure of the other two."""
+"""Files that hold times -> the times in them. report.json has every figure of the report's other two."""
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -63,16 +76,16 @@ def files_of(folder: Path) -> dict[str, bytes]:
     }
 
 
-def in_child(run: Callable[[], int], before: Callable[[], None] = lambda: None) -> int:
-    """Exit code of `run` in a forked process, silent."""
+def in_child(run: Callable[[], int], before: Callable[[], object] = lambda: None, errors: str = os.devnull) -> int:
+    """Exit code of `run` in a forked process, silent. errors: the file of what goes to standard error."""
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, 1)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             if "CRASH_POINTS_VERBOSE" not in os.environ:
-                os.dup2(null, 2)
+                os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+            sys.stdout, sys.stderr = os.fdopen(1, "w", 1), os.fdopen(2, "w", 1)  # pytest has put its own ones there
             before()
             code = run()
         finally:
@@ -91,18 +104,48 @@ def crash_everywhere(run: Callable[[bool], int], out: Path, every: int = 1) -> d
     whole_files = files_of(parent)
     failures = [] if code == 0 else [f"a run without a crash ends with {code}"]
     for number in range(1, points + 1, every):
-        shutil.rmtree(parent)
-        parent.mkdir()
+        _empty(parent)
         if (code := in_child(partial(run, False), partial(crash_at, number, str(parent)))) != CRASH:
             failures.append(f"point {number}: exit code {code}")
-            continue
-        left = sorted(files_of(parent))
-        if code := in_child(partial(run, True)):
-            failures.append(f"point {number}: {left}: resumed with exit code {code}")
-        elif (files := files_of(parent)) != whole_files:
-            names = sorted(n for n in {*files, *whole_files} if files.get(n) != whole_files.get(n))
-            failures.append(f"point {number}: {left}: other bytes in {names}")
+        else:
+            failures += [f"point {number}: {failure}" for failure in _differences(run, parent, whole_files)]
     return {"points": points, "files": len(whole_files), "failures": failures}
+
+
+def kill_at_random(run: Callable[[bool], int], out: Path, count: int) -> dict[str, object]:
+    """Kill `run(resume)` so many times after a random share of the CPU time of a whole run; go on, compare."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    code = in_child(lambda: run(False))
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    whole_files = files_of(out.parent)
+    failures = [] if code == 0 else [f"a run without a crash ends with {code}"]
+    kills, choice = 0, random.Random(0)
+    for _ in range(count):
+        _empty(out.parent)
+        moment = choice.uniform(0, seconds)
+        code = in_child(partial(run, False), partial(signal.setitimer, signal.ITIMER_PROF, moment))
+        if code not in (0, -signal.SIGPROF):  # no one handles this signal: it ends the process like SIGKILL
+            failures.append(f"after {moment:.2f} s: exit code {code}")
+            continue
+        kills += code != 0
+        failures += [f"after {moment:.2f} s: {failure}" for failure in _differences(run, out.parent, whole_files)]
+    return {"kills": kills, "seconds": round(seconds, 2), "files": len(whole_files), "failures": failures}
+
+
+def _empty(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def _differences(run: Callable[[bool], int], parent: Path, whole_files: dict[str, bytes]) -> list[str]:
+    """Go on after a crash: what is not as it would have been without it."""
+    left = sorted(files_of(parent))
+    if code := in_child(partial(run, True)):
+        return [f"{left}: resumed with exit code {code}"]
+    files = files_of(parent)
+    names = sorted(n for n in {*files, *whole_files} if files.get(n) != whole_files.get(n))
+    return [f"{left}: other bytes in {names}"] if names else []
 
 
 def _write(handle: int) -> None:
@@ -113,11 +156,18 @@ def main(words: Sequence[str]) -> None:
     """Crash a command line as the module's docstring says."""
     from ecg_vlm import cli
 
-    every, out, command = int(words[0]), Path(words[1]).resolve(), list(words[2:])
+    kind, out, command = words[0], Path(words[1]).resolve(), list(words[2:])
     out.parent.mkdir(parents=True)
-    for module in _MODULES:  # once, not in every child
+    for module in _MODULES[command[0]]:
         import_module(module)
-    result = crash_everywhere(lambda resume: cli.main(command + ["--resume"] * resume), out, every=every)
+
+    def run(resume: bool) -> int:
+        return cli.main(command + ["--resume"] * resume)
+
+    if kind.startswith("random:"):
+        result = kill_at_random(run, out, int(kind.removeprefix("random:")))
+    else:
+        result = crash_everywhere(run, out, every=int(kind))
     print(json.dumps(result))
 
 

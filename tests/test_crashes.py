@@ -44,6 +44,14 @@ def test_a_render_that_crashes_anywhere_goes_on_to_the_same_bytes(tmp_path, form
     assert result["failures"] == [] and result["points"] > 25
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills are of forked processes")
+def test_a_render_that_is_killed_at_random_goes_on_to_the_same_bytes(tmp_path):
+    out = tmp_path / "parent" / "pages"
+    words = ("render", "simulated", out, "--limit", 2, "--shard-size", 1, "--width", 400)
+    result = crash("random:3", out, *words)
+    assert result["failures"] == [] and result["kills"] > 0 and result["files"] > 3
+
+
 def test_a_folder_has_one_writer_at_a_time(tmp_path, capsys):
     out = tmp_path / "pages"
     with exclusive(out):

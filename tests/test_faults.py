@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from PIL import Image
 
 from ecg_vlm import cli
 from ecg_vlm.cli import main
+from tests.faults import FAULTS, ODD_NAMES, try_command, write_inputs
 
 _V01 = Path(__file__).with_name("v0_1")
 
@@ -148,6 +150,29 @@ def test_a_record_whose_name_is_no_text_is_left_out(tmp_path: Path, write_wfdb, 
         expect_one_line(capsys, "render", f"{kind}:{tmp_path / 'records'}", tmp_path / f"{kind}-2", *words)
         manifest = json.loads((tmp_path / f"{kind}-2" / "manifest.json").read_text())
         assert manifest["pages"] == 1 and len(manifest["skipped"]) == 1
+
+
+# A machine that fails
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("inputs") / "in"
+    write_inputs(folder)
+    return folder
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="commands run in forked processes")
+@pytest.mark.parametrize(("fault", "ends"), [("read-only", 1), ("input-removed", 2), ("line-break", 0), ("long", 0)])
+def test_a_command_on_a_machine_that_fails(fault: str, ends: int, inputs: Path) -> None:
+    outcome = try_command("parse", FAULTS.get(fault, lambda folder: None), inputs, ODD_NAMES.get(fault, ""))
+    assert outcome.wrong == "" and outcome.code == ends and len(outcome.lines) == (ends > 0)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="commands run in forked processes")
+def test_a_fault_of_the_program_counts_as_wrong(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ecg_vlm.cli.parse.run", lambda arguments: 1 / 0)
+    assert "unexpected ZeroDivisionError" in try_command("parse", lambda folder: None, inputs).wrong
 
 
 # The last net
