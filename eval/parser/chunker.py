@@ -36,8 +36,10 @@ def chunk_text(answer: str, subject: Sequence[str] = ()) -> list[Chunk]:
     subject: words of the term that the question is about, to which a short answer may refer ("Yes, a right one.").
     """
     tokens = [t._replace(text=w) if (w := correct_spelling(t.text)) != t.text else t for t in tokenize(answer)]
-    tokens = with_headers(tokens) if any(token.text == "|" for token in tokens) else tokens
     words = [token.text for token in tokens]
+    if "|" in words:
+        tokens = with_headers(tokens)
+        words = [token.text for token in tokens]
     text = TokenizedText(tokens, words, lead_runs(words))
     chunks: list[Chunk] = []
     line: list[Chunk] = []

@@ -8,17 +8,19 @@ from eval.parser.phrase_matcher import Match, longest_match
 from eval.parser.tokenizer import Token
 
 _MAX_HEADS = 5
-_CONTRASTS = {",", "but", "(", "rather", "not"}
-"""First words of what `_contrast` takes."""
+_JOINTS = {*JOIN, ",", "but", "(", "rather", "not"}
+"""Joins, and first words of what `_contrast` takes."""
 _CHAIN_REACH = _MAX_HEADS * 8  # tokens; a join has 4 at most ("but rather than a"), a head 3, and a comma after it
 
 
 def shared_tail(text: TokenizedText, i: int, longer_than: int) -> tuple[list[Chunk], int] | None:
     """ "left and right bundle branch block", "low or inverted T waves": heads A, B ... with one common tail."""
+    if _JOINTS.isdisjoint(text.words[i + 1 : i + 4]):
+        return None
     entries = lexicon()
     for length in (1, 2, 3):
         at = i + length
-        if at >= len(text.words) or not (text.words[at] in JOIN or text.words[at] in _CONTRASTS):
+        if at >= len(text.words) or text.words[at] not in _JOINTS:
             continue
         head = tuple(text.words[i:at])
         tails = entries.by_prefix.get(head)

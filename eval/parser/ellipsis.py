@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from eval.parser.chunk import Chunk, TokenizedText, is_general
 from eval.parser.lexicon import GENERAL, lexicon
@@ -18,8 +18,7 @@ _SHORT_FORM_ENDS = {BREAK, BULLET, ",", ")", "|", "and", "or", "but", "with"}
 _PRONOUNS = frozenset({"one", "?"})
 
 
-@dataclass(frozen=True)
-class Ellipsis:
+class Ellipsis(NamedTuple):
     """The noun that a short form refers to: "(bundle branch block? Yes,) a complete right one".
 
     noun: words of the last term. reply: the current sentence follows a question, and may leave the noun out.

@@ -61,18 +61,26 @@ GENERAL = Meaning()
 """A term that names no statement."""
 
 
+@dataclass(slots=True)
+class Node:
+    """The words that may follow some words. sequence: those words, if they are an entry; rank: the longest is first."""
+
+    after: dict[str, Node] = field(default_factory=dict)
+    sequence: tuple[str, ...] = ()
+    rank: tuple[int, int] = (0, 0)
+
+
 @dataclass
 class Lexicon:
     """Word sequences with their meanings, ready for lookup.
 
-    by_first: first word -> sequences, longest first; by_ends: first word -> last word -> ranks in that list.
-    by_start: first two words -> sequences that are no cues.
+    terms, cues: all sequences as trees, word by word. by_start: first two words -> sequences that are no cues.
     by_prefix: leading words -> remainders that complete a phrase, longest first. starts: the first words.
     """
 
     meanings: dict[tuple[str, ...], Meaning] = field(default_factory=dict)
-    by_first: dict[str, list[tuple[str, ...]]] = field(default_factory=lambda: defaultdict(list))
-    by_ends: dict[str, dict[str, list[int]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
+    terms: Node = field(default_factory=lambda: Node())
+    cues: Node = field(default_factory=lambda: Node())
     by_start: dict[tuple[str, ...], list[tuple[str, ...]]] = field(default_factory=lambda: defaultdict(list))
     by_prefix: dict[tuple[str, ...], list[tuple[str, ...]]] = field(default_factory=lambda: defaultdict(list))
     vocabulary: frozenset[str] = frozenset()
@@ -89,18 +97,18 @@ class Lexicon:
 
     def index(self) -> None:
         """Build the lookups; call once after the last `add`."""
-        for sequence, meaning in self.meanings.items():
-            self.by_first[sequence[0]].append(sequence)
+        for rank, (sequence, meaning) in enumerate(self.meanings.items()):
+            node = self.cues if meaning.cue else self.terms
+            for word in sequence:
+                node = node.after.setdefault(word, Node())
+            node.sequence, node.rank = sequence, (-len(sequence), rank)
             if not meaning.cue:
                 if len(sequence) > 1:
                     self.by_start[sequence[:2]].append(sequence)
                 for cut in range(1, len(sequence)):
                     self.by_prefix[sequence[:cut]].append(sequence[cut:])
-        for sequences in (*self.by_first.values(), *self.by_prefix.values()):
+        for sequences in self.by_prefix.values():
             sequences.sort(key=len, reverse=True)
-        for first, sequences in self.by_first.items():
-            for rank, sequence in enumerate(sequences):
-                self.by_ends[first][sequence[-1]].append(rank)
         self.starts = frozenset(sequence[0] for sequence in self.meanings)
         self.vocabulary = frozenset(w for sequence in self.meanings for w in sequence)
 

@@ -88,22 +88,31 @@ def read_sentence(sentence: Sequence[Chunk], header: Status | None) -> tuple[lis
     sentence = _without_hypothesis(sentence)
     if not sentence:
         return [], header
+    has_terms = any(chunk.kind == "term" for chunk in sentence)
+    mentions = _mentions(sentence, header) if has_terms else []
+    if alternatives := _alternatives_heading(sentence):
+        return [m for m in mentions if m.chunk.start < alternatives], "uncertain"
+    if not has_terms and (sentence[-1].kind == "colon" or _is_heading(sentence)):
+        return [], next((i.cue.status for i in sentence if i.kind == "cue"), None)
+    return mentions, _cue_of_list(sentence) or header
+
+
+def _mentions(sentence: Sequence[Chunk], header: Status | None) -> list[Mention]:
+    """The terms of a sentence that its cues leave something to say about."""
     status: dict[int, Status | None] = {}
     _before_cues(sentence, header, status)
     _after_cues(sentence, status)
     _alternatives(sentence, status)
     _values(sentence, status)
     _last_value(sentence, status)
-    terms = [n for n, chunk in enumerate(sentence) if chunk.kind == "term"]
-    mentions = [_mention(sentence, n, value) for n in terms if (value := status.get(n)) is not None]
+    mentions = [
+        _mention(sentence, n, value)
+        for n, chunk in enumerate(sentence)
+        if chunk.kind == "term" and (value := status.get(n)) is not None
+    ]
     if _leaves_choice(sentence):
         mentions = _with_alternatives(mentions)
-    mentions = _without_discarded(sentence, mentions)
-    if alternatives := _alternatives_heading(sentence):
-        return [m for m in mentions if m.chunk.start < alternatives], "uncertain"
-    if not terms and (sentence[-1].kind == "colon" or _is_heading(sentence)):
-        return [], next((i.cue.status for i in sentence if i.kind == "cue"), None)
-    return mentions, _cue_of_list(sentence) or header
+    return _without_discarded(sentence, mentions)
 
 
 def _leaves_choice(sentence: Sequence[Chunk]) -> bool:

@@ -11,6 +11,7 @@ import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from eval.parser.choices import Option, letter_picks, options_in, without_options
 from eval.parser.chunk import Chunk
@@ -90,7 +91,7 @@ def parse(answer: str, question: str = "", *, cautious: bool = False) -> ParsedA
         completion = _parse_completion(answer, question, gap, cautious)
         if completion.findings:
             return completion
-    subjects, asks_either = ([], False) if gap or not question else _question_subjects(question)
+    subjects, asks_either = ((), False) if gap or not question else _question_subjects(question)
     mentions, chunks = _read(without_options(answer), cautious, subjects[-1].chunk.text.split() if subjects else ())
     if subjects:
         mentions += _reply_mentions(answer, subjects, asks_either, mentions, cautious)
@@ -226,13 +227,14 @@ def _reply_mentions(
     ]
 
 
-def _question_subjects(question: str) -> tuple[list[Mention], bool]:
+@lru_cache(maxsize=1 << 10)  # a test asks the same questions about every record
+def _question_subjects(question: str) -> tuple[Sequence[Mention], bool]:
     """The terms that the last closed question of a text is about, and whether it asks which of several it is."""
     for sentence in reversed(split_sentences(_resolve_ambiguous_codes(chunk_text(question)))):
         mentions, _ = read_sentence(sentence, None)
         if _asks_about(sentence, mentions):
-            return mentions, any(c.kind == "or" for c in sentence) and _subject_count(mentions) > 1
-    return [], False
+            return tuple(mentions), any(c.kind == "or" for c in sentence) and _subject_count(mentions) > 1
+    return (), False
 
 
 def _doubt(chunk: Chunk) -> Chunk:

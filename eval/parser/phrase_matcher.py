@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from operator import itemgetter
+from typing import NamedTuple
 
-from eval.parser.lexicon import Meaning, lexicon
+from eval.parser.lexicon import Meaning, Node, lexicon
 from eval.parser.tokenizer import BREAK, BULLET, word_tuple
 
 
-@dataclass(frozen=True)
-class Match:
+class Match(NamedTuple):
     """A phrase at tokens start to end. inner: status set by words inside it. verb: it contains its own verb."""
 
     sequence: tuple[str, ...]
@@ -49,29 +48,18 @@ _DOUBT = set(
     word_tuple("possible possibly probable probably likely maybe perhaps borderline questionable may might could")
 )
 _MAX_FILL = 6
-_AHEAD = 60  # tokens; no phrase with all its gaps is longer
 _MAX_ASIDE = 5
 
 
 def longest_match(texts: Sequence[str], i: int, lead_lists: dict[int, int]) -> Match | None:
     """The phrase or cue with the most words that starts at token i."""
     entries = lexicon()
-    sequences = entries.by_first.get(texts[i])
-    if not sequences:
-        return None
-    by_last = entries.by_ends[texts[i]]
-    ahead = texts[i : i + _AHEAD]
-    if BREAK in ahead and "(" not in ahead:  # only a remark in brackets may span lines inside a phrase
-        ahead = ahead[: ahead.index(BREAK)]
-    words = set(ahead)
-    ends = by_last.keys() & words
-    for rank in sorted(itertools.chain.from_iterable(by_last[last] for last in ends)):
-        sequence = sequences[rank]
-        if len(sequence) > 2 and sequence[1] not in words:
-            continue
-        meaning = entries.meanings[sequence]
-        match = _match(sequence, texts, i, lead_lists, loose=meaning.cue is None)
-        if match and _position_fits(meaning, texts, match) and not _cuts_phrase(texts, match):
+    matches: list[tuple[tuple[int, int], Match]] = []
+    for root, loose in ((entries.terms, True), (entries.cues, False)):
+        if node := root.after.get(texts[i]):
+            _follow(node, texts, i, lead_lists, loose, matches)
+    for _, match in sorted(matches, key=itemgetter(0)):
+        if _position_fits(entries.meanings[match.sequence], texts, match) and not _cuts_phrase(texts, match):
             return match
     return None
 
@@ -87,42 +75,50 @@ def _cuts_phrase(texts: Sequence[str], match: Match) -> bool:
     )
 
 
-def _match(
-    sequence: tuple[str, ...], texts: Sequence[str], i: int, lead_lists: dict[int, int], loose: bool = True
-) -> Match | None:
-    """Match `sequence` from token i on; small words may occur between its words: adverbs, and more if `loose`."""
-    j, inner, verb = i, "", False
-    for word in sequence:
-        gap = 0
-        while j < len(texts) and texts[j] != word:
-            text = texts[j]
-            if j == i or gap >= _MAX_FILL or not (loose or text in _ADVERBS):
-                return None
-            if not loose:
-                j += 1
-            elif text == "(" and (close := _aside(texts, j)):
-                j = close
-            elif j in lead_lists:
-                j = lead_lists[j]
-            elif text in _DENY:
-                inner, j = "absent", j + 1
-            elif text in _DOUBT:
-                inner, j = inner or "uncertain", j + 1
-            elif (
-                text in _FILL
-                or text.isdigit()
-                or text == ":"
-                or (text == "/" and texts[j - 1].isdigit())
-                or (text in "|?" and sequence[0] == "rhythm")
-            ):
-                verb, j = verb or text in _VERBS, j + 1
-            else:
-                return None
-            gap += 1
-        if j >= len(texts):
-            return None
-        j += 1
-    return Match(sequence, i, j, inner, verb)
+def _follow(
+    node: Node,
+    texts: Sequence[str],
+    i: int,
+    lead_lists: dict[int, int],
+    loose: bool,
+    matches: list[tuple[tuple[int, int], Match]],
+) -> None:
+    """Append all matches of entries below `node`, which stands for token i, with their ranks.
+
+    Small words may occur between the words of an entry: adverbs, and more if `loose`.
+    """
+    states = [(node, i + 1, 0, "", False)]
+    while states:
+        node, j, gap, inner, verb = states.pop()
+        if node.sequence and not gap:
+            matches.append((node.rank, Match(node.sequence, i, j, inner, verb)))
+        if not node.after or j >= len(texts):
+            continue
+        text = texts[j]
+        following = node.after.get(text)
+        if gap >= _MAX_FILL:
+            pass
+        elif not loose:
+            if text in _ADVERBS:
+                states.append((node, j + 1, gap + 1, inner, verb))
+        elif text == "(" and (close := _aside(texts, j)):
+            states.append((node, close, gap + 1, inner, verb))
+        elif j in lead_lists:
+            states.append((node, lead_lists[j], gap + 1, inner, verb))
+        elif text in _DENY:
+            states.append((node, j + 1, gap + 1, "absent", verb))
+        elif text in _DOUBT:
+            states.append((node, j + 1, gap + 1, inner or "uncertain", verb))
+        elif (
+            text in _FILL
+            or text.isdigit()
+            or text == ":"
+            or (text == "/" and texts[j - 1].isdigit())
+            or (text in "|?" and texts[i] == "rhythm")
+        ):
+            states.append((node, j + 1, gap + 1, inner, verb or text in _VERBS))
+        if following:  # last, and so first to go on: of two places of a word the first counts
+            states.append((following, j + 1, 0, inner, verb))
 
 
 def _aside(texts: Sequence[str], i: int) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.resources import files
@@ -77,9 +77,10 @@ _TURNED_NEEDS = (
     "upside", "on its", "kopf", "seite", "rotat", "turn", "flip", "sideways", "inverted", "gedreht", "wrong way"
 )  # fmt: skip
 _CUT_NEEDS = ("cut", "crop", "trunc", "schnitten", "be read", "be seen", "visible", "shown", "missing", "only")
-_NO_ECG_NEEDS = (
-    "no", "n't", "kein", "ohne", "without", "rather", "instead", " eeg", " emg", "gram", "blank", "black", "empty",
-    "white", "this", "it", "here",
+_NO_ECG_NEEDS = ("ecg", "ekg", "gram", " eeg", " emg", "blank", "black", "empty", "white")
+_OTHER_NEEDS = (
+    "photo", "picture", "image", "drawing", "painting", "screenshot", "scan", "ray", "graph", "document", "letter",
+    "chart", "diagram", "form", "table", "text", "map", "landscape", "portrait", "scene", "animal", "person", "blank",
 )  # fmt: skip
 _NEAR = 100  # characters before a match in which a negation is searched
 _UMLAUTS = str.maketrans(
@@ -159,13 +160,16 @@ def refusal_in(text: str) -> str:
     none declines.
     """
     texts = _sentences(text)
+    whole = "\n".join(texts)
+    kinds = [
+        (kind, holds, strings)
+        for kind, holds, needs in _OF_PAGES
+        if (strings := [string for string in needs if string in whole])
+    ]
     for sentence in texts:
-        if _no_ecg(sentence):
-            return "not an ECG"
-        if _has(sentence, _TURNED_NEEDS) and _states(_UPSIDE_DOWN, sentence, _OF_WAVES):
-            return "upside down"
-        if _has(sentence, _CUT_NEEDS) and _states(_CUT, sentence, _OF_WAVES, _OF_NOISE):
-            return "cut off"
+        for kind, holds, needs in kinds:
+            if _has(sentence, needs) and holds(sentence):
+                return kind
     strings = _strings_in(texts)
     if any(span for _, span in _decline_spans(texts, strings)):
         return "declined"
@@ -214,7 +218,8 @@ def _decline_spans(texts: Sequence[str], strings: set[str]) -> Iterator[tuple[st
     cannot, declines = _possible("cannot", strings), _possible("declines", strings)
     for sentence in texts:
         span = _span_after_cannot(sentence) if cannot else None
-        match = None if span else next(filter(None, (w.pattern.search(sentence) for w in declines)), None)
+        possible = (w for w in declines if not span and _has(sentence, w.needs))
+        match = next(filter(None, (w.pattern.search(sentence) for w in possible)), None)
         yield sentence, match.span() if match else span
 
 
@@ -228,17 +233,34 @@ def _span_after_cannot(sentence: str) -> tuple[int, int] | None:
     return None
 
 
-def _has(sentence: str, strings: Sequence[str]) -> bool:
+def _has(sentence: str, strings: Iterable[str]) -> bool:
     """Whether a sentence has one of the strings without which a pattern can't match: quicker than the pattern."""
     return any(string in sentence for string in strings)
 
 
 def _no_ecg(sentence: str) -> bool:
-    if not _has(sentence, _NO_ECG_NEEDS):
-        return False
-    if any(pattern.search(sentence) for pattern in _NOT_ECG):
-        return True
+    return any(pattern.search(sentence) for pattern in _NOT_ECG)
+
+
+def _other_thing(sentence: str) -> bool:
     return any(pattern.search(sentence) for pattern in _OTHER) and not _HEART.search(sentence)
+
+
+def _turned(sentence: str) -> bool:
+    return _states(_UPSIDE_DOWN, sentence, _OF_WAVES)
+
+
+def _cut_off(sentence: str) -> bool:
+    return _states(_CUT, sentence, _OF_WAVES, _OF_NOISE)
+
+
+_OF_PAGES: tuple[tuple[str, Callable[[str], bool], Sequence[str]], ...] = (
+    ("not an ECG", _no_ecg, _NO_ECG_NEEDS),
+    ("not an ECG", _other_thing, _OTHER_NEEDS),
+    ("upside down", _turned, _TURNED_NEEDS),
+    ("cut off", _cut_off, _CUT_NEEDS),
+)
+"""Kinds of refusals for what the picture is, whether a sentence states them, and what they need in the text."""
 
 
 def _states(pattern: re.Pattern[str], sentence: str, *unless: re.Pattern[str]) -> bool:

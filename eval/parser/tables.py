@@ -92,7 +92,7 @@ def _cells(row: Sequence[Token]) -> list[list[Token]]:
         elif token.text != BREAK:
             cells[-1].append(token)
     first = row[0].text == "|"
-    last = len(cells) > first and [token.text for token in row if token.text != BREAK][-1] == "|"
+    last = len(cells) > first + 1 and [token.text for token in row if token.text != BREAK][-1] == "|"
     return cells[first : len(cells) - last]
 
 

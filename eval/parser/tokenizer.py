@@ -35,6 +35,7 @@ _MARKS = {"’": "'", "‘": "'", "´": "'", "`": "'", "“": '"', "”": '"', "
           **dict.fromkeys("·▪▫‣◦●○⁃∙", "•"), "✖": "✗", "❎": "❌", "☓": "✗"}  # fmt: skip
 _ASCII_MARKS = str.maketrans({"`": "'", "\r": "\n", "\v": "\n", "\f": "\n"})
 _TICKS = "°☐☑☒✓✔✗✘❌✅→•"
+_PLAIN_MARKS = set(',:?()[]{}|/="→>') | set(_TICKS) - set("°•")  # tokens as they are
 _CHECKBOXES = {"[x]": "☑", "[ ]": "☐", "(+)": "✓", "(-)": "✗"}
 
 # Compounds that are written as one word, as two, or with a hyphen.
@@ -117,7 +118,9 @@ def tokenize(answer: str) -> list[Token]:
             while position < len(plain_text) and place[position] < code.end():
                 position += 1
             continue
-        if piece.isalnum():
+        if piece in _PLAIN_MARKS:
+            out.append(Token(piece, start, end))
+        elif piece.isalnum():
             out += [Token(part, start, end) for part in normalize_words(piece)]
         elif piece != "\n":
             out += _pieces(piece, start, end, plain_text, at, after)
