@@ -55,7 +55,8 @@ def chunk_text(answer: str, subject: Sequence[str] = ()) -> list[Chunk]:
         line.append(last)
         if last.kind != "word" or last.text in _TOPICS:
             topic = _topic(topic, line, words[i] if i < len(words) else BREAK)
-            ellipsis = ellipsis.after(last)
+            if not (last.kind == "break" and len(chunks) > 1 and chunks[-2].kind == "question"):
+                ellipsis = ellipsis.after(last)
     return chunks
 
 

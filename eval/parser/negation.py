@@ -22,6 +22,7 @@ _VALUE_WORDS: dict[Status, str] = {
     "uncertain": "maybe possible possibly uncertain unclear probable likely equivocal borderline ? moeglich",
 }
 _VALUES: dict[str, Status] = {word: status for status, text in _VALUE_WORDS.items() for word in word_tuple(text)}
+_BEFORE_VALUES = set(word_tuple('" | both all each very most highly quite rather more'))
 _NO_VALUES = {"null", "unknown", "undetermined"}
 _TICKS = set("✓✔✅✗✘❌☐☑☒")
 _NOW = set(word_tuple("now currently today presently jetzt aktuell heute"))
@@ -34,7 +35,8 @@ _EXCLUSIONS = set(word_tuple("ruled rule excluded exclude out rejected discarded
 _POINTERS = {"that", "this", "it"}  # "AF would be irregular, so that is excluded"
 _RELATIVES = {"which", "where", "whose"}
 _ECTOPY = {"PVC", "PAC", "PRC(S)"}
-_REASONS = ("without", "given", "since")
+_CAUSES = {"because", "since"}
+_REASONS = ("without", "given", "since", "because", "at", "in", "for", "due", "by")
 _VALUE_ENDS = ("break", "comma", "close", "colon", "termination", "open", "question")
 _HEADING_WORDS = set(word_tuple("of the following sign evidence finding for any"))
 _OPEN_LISTS = set(word_tuple("consider ddx dd differential differentialdiagnose differenzialdiagnose"))
@@ -43,6 +45,9 @@ _ALTERNATIVES = set(
         "differential explanation possibility consideration option ddx differentialdiagnosen cause etiology candidate"
     )
 )
+_LINKS = {"is", "are", "was", "were", "include"}
+_LISTING = ("comma", "and", "or", "colon", "question")
+_CAUSE_NOUNS = set(word_tuple("cause explanation etiology differential"))
 _SEVERAL = set(word_tuple("two three four five several many other usual common possible main 2 3 4 5"))
 _CONCLUSIONS = set(word_tuple("conclusion final finally summary impression verdict overall fazit zusammenfassung"))
 _CONTRADICTIONS = tuple(
@@ -153,6 +158,15 @@ def contradicts(sentence: Sequence[Chunk]) -> bool:
     return f"{words} ".startswith(_CONTRADICTIONS)
 
 
+def denies_before(sentence: Sequence[Chunk]) -> bool:
+    """Whether a sentence denies what the one before considered: "The axis is normal, so that doesn't fit"."""
+    return any(
+        chunk.kind == "cue" and chunk.cue.status == "absent" and chunk.cue.side != "before"
+        and n > 0 and sentence[n - 1].text in _POINTERS and not any(c.kind == "term" for c in sentence[:n])
+        for n, chunk in enumerate(sentence)
+    )  # fmt: skip
+
+
 def concludes(sentence: Sequence[Chunk]) -> bool:
     """Whether a sentence starts the conclusion of an answer: "Final answer: ...", "In summary, ..."."""
     words = [chunk.text for chunk in sentence if chunk.kind not in ("bullet", "open", "close")][:2]
@@ -167,7 +181,9 @@ def _is_heading(sentence: Sequence[Chunk]) -> bool:
 
 def _alternatives_heading(sentence: Sequence[Chunk]) -> int:
     """The position of the noun in a heading of alternatives, or 0: "A tall R wave has several explanations:"."""
-    if sentence[-1].kind != "colon":
+    first_words = " ".join([c.text for c in sentence if c.kind in ("word", "cue")][:2]).split()
+    is_title = not _CAUSE_NOUNS.isdisjoint(first_words) and not any(c.text in _LINKS or c.kind in _LISTING for c in sentence)
+    if sentence[-1].kind != "colon" and not is_title:
         return 0
     nouns = (c.start + 1 for c in sentence if _ALTERNATIVES & set(c.text.split()) and c.kind in ("word", "cue"))
     return next(nouns, 0)
@@ -197,9 +213,12 @@ def _without_hypothesis(sentence: Sequence[Chunk]) -> Sequence[Chunk]:
 
 
 def _clause_start(sentence: Sequence[Chunk], n: int) -> int:
-    """Where the clause around n starts: at ", in which", or after the last comma, "and" or turn before its subject."""
+    """Where the clause around n starts: at ", in which", or after the last comma, "and" or turn before its subject.
+
+    What a colon and the cue before it say stays: "MAT - not supported: would need three P waves".
+    """
     for k in range(n - 1, 0, -1):
-        if sentence[k].text in _RELATIVES:
+        if sentence[k].text in _RELATIVES or (sentence[k].kind == "colon" and sentence[k - 1].kind == "cue"):
             return k
     subject = next((k for k in range(n - 1, -1, -1) if sentence[k].kind == "term"), 0)
     marks = (k for k in range(subject, -1, -1) if sentence[k].kind in ("comma", "and", "termination", "colon"))
@@ -222,7 +241,8 @@ def _resolution(sentence: Sequence[Chunk], about_this: bool) -> Sequence[Chunk]:
 def _mention(sentence: Sequence[Chunk], n: int, status: Status) -> Mention:
     following = sentence[n + 1].kind if n + 1 < len(sentence) else ""
     before = sentence[:n]
-    tentative = any(c.kind == "cue" and c.cue.kind == "attribution" and c.cue.side == "before" for c in before)
+    cause = next((k for k in range(n - 1, -1, -1) if sentence[k].text in _CAUSES), -1)
+    tentative = any(c.kind == "cue" and c.cue.kind == "attribution" and c.cue.side == "before" for c in before[cause + 1 :])
     final = any(c.text in _CONSEQUENCES for c in before) or (
         status == "absent" and any(c.kind == "cue" and not _EXCLUSIONS.isdisjoint(c.text.split()) for c in sentence)
     )
@@ -281,7 +301,7 @@ def _heads_alternatives(sentence: Sequence[Chunk], n: int) -> bool:
         return False
     words = [word for chunk in sentence[max(0, n - 4) : n] for word in chunk.text.split()]
     first = next((chunk.text for chunk in sentence if chunk.kind != "bullet"), "")
-    if sentence[n].kind == "colon" and first in _ALTERNATIVES:  # "Causes of a tall R wave in V1: RVH, RBBB"
+    if first in _ALTERNATIVES:  # "Causes of a tall R wave in V1: RVH, RBBB", "Possibilities for it are ..."
         return _lists(sentence[n:])
     if not words or words[-1] not in _ALTERNATIVES:
         return False
@@ -315,7 +335,7 @@ def _directly_after_cue(sentence: Sequence[Chunk], n: int) -> bool:
 def _has_object(sentence: Sequence[Chunk], n: int) -> bool:
     """Whether the "no" before the colon at n is about something else than what follows: "No abnormality: ..."."""
     cue = next(k for k in range(n - 1, -1, -1) if sentence[k].kind == "cue")
-    return sentence[cue].text in NO and bool({c.text for c in sentence[cue + 1 : n]} - _HEADING_WORDS)
+    return sentence[cue].text.split()[-1] in NO and bool({c.text for c in sentence[cue + 1 : n]} - _HEADING_WORDS)
 
 
 def _join(inner: str, outer: Status | None) -> Status:
@@ -334,7 +354,7 @@ def _heads_list(sentence: Sequence[Chunk], n: int) -> bool:
     if k >= len(sentence) or sentence[k].kind != "colon" or _interjection(sentence, n):
         return False
     object_words = {c.text for c in sentence[n + 1 : k]}
-    if sentence[n].text in NO and object_words - _HEADING_WORDS:  # "No major abnormality: sinus rhythm"
+    if sentence[n].text.split()[-1] in NO and object_words - _HEADING_WORDS:  # "No major abnormality: sinus rhythm"
         return False
     if k == n + 1 and any(c.kind == "termination" for c in sentence[max(0, n - 2) : n]):
         return False  # "It does not: the rhythm is ...", "There are none: ..."
@@ -358,7 +378,7 @@ def _looks_right(sentence: Sequence[Chunk], n: int) -> bool:
 
 def _interjection(sentence: Sequence[Chunk], n: int) -> bool:
     """ "No, the rhythm is ...", "None: complete block": the no answers a question and denies nothing that follows."""
-    return sentence[n].text in {*NO, "none"} and n + 1 < len(sentence) and sentence[n + 1].kind in ("comma", "colon")
+    return sentence[n].text in {*NO, "none", "neither"} and n + 1 < len(sentence) and sentence[n + 1].kind in ("comma", "colon")
 
 
 def _list_continues(sentence: Sequence[Chunk], n: int) -> bool:
@@ -426,6 +446,7 @@ def _subjects(sentence: Sequence[Chunk], n: int) -> list[int]:
     """The terms that a cue at n refers to: the nearest on its left, and those in one list with it."""
     out: list[int] = []
     in_list, words_between = False, 0
+    refers_to_it = sentence[n].text.endswith((" it", " them"))  # "I looked for AF because of ..., and can't find it"
     for k in range(_before_insertion(sentence, n), -1, -1):
         kind = sentence[k].kind
         if kind == "term":
@@ -434,13 +455,13 @@ def _subjects(sentence: Sequence[Chunk], n: int) -> list[int]:
                 break
             out.append(k)
             in_list, words_between = False, 0
-        elif kind in ("and", "or") or (kind == "comma" and len(out) > 1):
+        elif kind in ("and", "or") or (kind == "comma" and (len(out) > 1 or (refers_to_it and not out))):
             in_list = True
         elif kind in ("word", "lead", "open", "close") or (
             kind == "termination" and (_refers_back(sentence[n]) or (k == n - 1 and _continues(sentence, k)))
         ):
             words_between += kind == "word"
-            if words_between > 6:
+            if words_between > 6 and not refers_to_it:
                 break
         elif not (kind == "cue" and sentence[k].cue.kind in ("pseudo", "present", "assertive", "hypothetical")):
             break
@@ -487,13 +508,17 @@ def _alternatives(sentence: Sequence[Chunk], status: dict[int, Status | None]) -
 
 
 def _last_value(sentence: Sequence[Chunk], status: dict[int, Status | None]) -> None:
-    """ "LVH, no" on a line of its own, "WPW: PR 160 ms, no": the value after the last comma is that of the one term."""
+    """ "LVH, no" on a line of its own, "WPW: no delta wave, so no": the value after the last comma is the heading's."""
     content = [n for n, chunk in enumerate(sentence) if chunk.kind not in ("break", "bullet")]
     terms = [n for n in content if sentence[n].kind == "term"]
-    if len(terms) != 1 or len(content) < 3 or sentence[content[-2]].kind != "comma":
+    if not terms or len(content) < 3:
+        return
+    before = sentence[content[-2]]
+    if before.kind != "comma" and before.text not in _CONSEQUENCES:
         return
     value = _VALUES.get(sentence[content[-1]].text)
-    follows = sentence[content[1]].kind in ("comma", "colon") and terms[0] == content[0]
+    heads = sentence[content[1]].kind == "colon" or (len(terms) == 1 and sentence[content[1]].kind == "comma")
+    follows = heads and terms[0] == content[0]
     if value in ("present", "absent") and sentence[content[-1]].text in YES | NO and follows:
         status[terms[0]] = value
 
@@ -528,7 +553,7 @@ def _values(sentence: Sequence[Chunk], status: dict[int, Status | None]) -> None
             status[n] = _VALUES[sentence[k].text]
         if k + 1 >= len(sentence) or sentence[k].kind not in ("colon", "open"):
             continue
-        while k + 1 < len(sentence) and sentence[k + 1].text in ('"', "|", "both", "all", "each"):
+        while k + 1 < len(sentence) and sentence[k + 1].text in _BEFORE_VALUES:
             k += 1
         if k + 1 >= len(sentence):
             continue
@@ -542,7 +567,7 @@ def _values(sentence: Sequence[Chunk], status: dict[int, Status | None]) -> None
         after = rest[0].kind if rest else "break"
         run_together = after == "term" and sentence[k].text == "="  # "SR=0 AFIB=1"
         has_now = bool(rest) and rest[0].text in _NOW  # "not seen today"
-        reason = after == "cue" and rest[0].text.split()[0] in _REASONS  # "unlikely without P waves"
+        reason = bool(rest) and rest[0].text.partition(" ")[0] in _REASONS  # "unlikely without P waves"
         if value and (run_together or has_now or reason or after in _VALUE_ENDS):
             status.update(dict.fromkeys(_subjects(sentence, n + 1), value))
 

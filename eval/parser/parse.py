@@ -17,7 +17,7 @@ from eval.parser.choices import Option, letter_picks, options_in, without_option
 from eval.parser.chunk import Chunk
 from eval.parser.chunker import chunk_text
 from eval.parser.lexicon import Status
-from eval.parser.negation import Mention, concludes, contradicts, read_sentence
+from eval.parser.negation import Mention, concludes, contradicts, denies_before, read_sentence
 from eval.parser.refusals import besides_refusal, refusal_in
 from eval.parser.sentences import NO, YES, is_question, split_sentences, without_remarks
 from eval.parser.tokenizer import word_tuple
@@ -38,6 +38,8 @@ _WHOLE = set(
         "everything final answer befund beurteilung fazit"
     )
 )
+_CATEGORIES = {"ischemia", "myocardial ischemia", "premature beat", "ectopic beat"}
+_KINDS_IN_HEADINGS = ("word", "lead", "bullet", "colon", "comma", "and")
 _GAP = re.compile(r"_{2,}|\.{4,}")
 
 
@@ -133,17 +135,21 @@ def _read(text: str, cautious: bool = False, subject: Sequence[str] = ()) -> tup
     for n, sentence in enumerate(sentences):
         final = final or concludes(sentence)
         if contradicts(sentence):
-            while start < len(mentions):
-                mentions[start] = _without_impression(mentions[start])
-                start += 1
+            mentions[start:] = [_without_impression(mention) for mention in mentions[start:]]
+        elif denies_before(sentence):
+            mentions[start:] = [replace(m, status="absent") if m.status == "uncertain" else m for m in mentions[start:]]
         start = len(mentions)
         if question:
             mentions += _answer_mentions(question, sentence)
             question = []
         if title and not _heads_items(sentences, n) and (status := _line_of_status(sentence)):
             mentions[-1] = replace(mentions[-1], status=status)
+        elif title and _is_category(mentions[-1]) and text[: mentions[-1].chunk.start].endswith("# "):
+            mentions.pop()
         current, header = read_sentence(sentence, header)
-        if n and _judges_part(sentences[n - 1], sentence):
+        if current and _is_category(current[0]) and _labels(current[0], sentence):
+            del current[0]
+        if n and (_judges_part(sentences[n - 1], sentence) or _heads_normal_items(sentences, n)):
             current = []
         title = len(current) == 1 and [chunk for chunk in sentence if chunk.kind != "bullet"] == [current[0].chunk]
         open_question = sentence[-1].kind == "question"
@@ -156,6 +162,17 @@ def _read(text: str, cautious: bool = False, subject: Sequence[str] = ()) -> tup
     return mentions + _answer_mentions(question, []), chunks
 
 
+def _is_category(mention: Mention) -> bool:
+    """Whether a mention has the name of a whole chapter of an ECG, too: "## Ischemia", "Ischemia: T waves are ..."."""
+    return mention.status == "present" and mention.chunk.text in _CATEGORIES
+
+
+def _labels(mention: Mention, sentence: Sequence[Chunk]) -> bool:
+    """Whether a mention at the start of a sentence is a label of other findings after its colon."""
+    content = [chunk for chunk in sentence if chunk.kind != "bullet"]
+    return mention.heading and content[0] == mention.chunk and any(c.kind in ("term", "cue") for c in content[2:])
+
+
 def _heads_items(sentences: Sequence[Sequence[Chunk]], n: int) -> bool:
     """Whether line n is a heading rather than an answer to line n - 1: list items follow it, or only precede it."""
     before, here, *after = (s[0].kind == "bullet" for s in sentences[n - 1 : n + 2])
@@ -164,11 +181,18 @@ def _heads_items(sentences: Sequence[Sequence[Chunk]], n: int) -> bool:
 
 def _judges_part(heading: Sequence[Chunk], sentence: Sequence[Chunk]) -> bool:
     """Whether a sentence says "normal" of what the line before names: "## Ventricles", "Normal"."""
-    names = [chunk.text for chunk in heading if chunk.kind not in ("bullet", "colon", "and")]
-    is_heading = 0 < len(names) <= 2 and all(c.kind in ("word", "bullet", "colon", "and") for c in heading)
+    names = [chunk.text for chunk in heading if chunk.kind in ("word", "lead")]
+    is_heading = 0 < len(names) <= 4 and all(c.kind in _KINDS_IN_HEADINGS for c in heading)
     content = [chunk for chunk in sentence if chunk.kind not in ("bullet", "break")]
     normal = len(content) == 1 and content[0].meaning.codes == ("NORM",) and _WHOLE.isdisjoint(content[0].text.split())
     return normal and is_heading and _WHOLE.isdisjoint(names)
+
+
+def _heads_normal_items(sentences: Sequence[Sequence[Chunk]], n: int) -> bool:
+    """Whether line n is the heading "Normal" of a list of what is normal."""
+    here, following = sentences[n], sentences[n + 1 : n + 2]
+    alone = [chunk.text for chunk in here if chunk.kind != "colon"] in (["normal"], ["unremarkable"])
+    return alone and bool(following) and following[0][0].kind == "bullet"
 
 
 def _line_of_status(sentence: Sequence[Chunk]) -> Status | None:

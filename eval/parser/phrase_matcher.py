@@ -20,7 +20,7 @@ class Match(NamedTuple):
     verb: bool = False
 
 
-_VERBS = set(word_tuple("is are was were be been being appear show remain look seem become demonstrate have has"))
+_VERBS = set(word_tuple("is are was were be been being appear show remain look seem become demonstrate have has come measure"))
 _FILL = _VERBS | set(
     word_tuple(
         "the a an of to very mild mildly moderate moderately marked markedly slight slightly minor minimal minimally "
@@ -47,6 +47,8 @@ _DENY = set(word_tuple("not no neither never without nor kein keine nicht"))
 _DOUBT = set(
     word_tuple("possible possibly probable probably likely maybe perhaps borderline questionable may might could")
 )
+_AFTER_NUMBERS = {"/", "s", "sec", "second"}
+_MEASURES = {"pr", "pq", "qt", "qtc"}  # "| PR | 160 ms | normal |"
 _MAX_FILL = 6
 _MAX_ASIDE = 5
 
@@ -113,8 +115,9 @@ def _follow(
             text in _FILL
             or text.isdigit()
             or text == ":"
-            or (text == "/" and texts[j - 1].isdigit())
+            or (text in _AFTER_NUMBERS and texts[j - 1].isdigit())
             or (text in "|?" and texts[i] == "rhythm")
+            or (text in ("|", "→") and texts[i] in _MEASURES)
         ):
             states.append((node, j + 1, gap + 1, inner, verb or text in _VERBS))
         if following:  # last, and so first to go on: of two places of a word the first counts

@@ -116,7 +116,7 @@ _PART = re.compile(r"<(\w+)>")
 _CANNOT_NEEDS = frozenset((
     "not", "n't", "unable", "incapable", "lack", "declin", "refuse", "rather", "refrain", "avoid", "impossible",
     "prefer", "choose", "no way", "trouble", "difficult", "problem", "inappropriate", "irresponsible", "unsafe",
-    "unethical", "only",
+    "unethical", "only", "prohibit", "forbid", "barred", "preclud", "prevent", "restrict", "banned",
 ))  # fmt: skip
 
 

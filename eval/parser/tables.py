@@ -15,7 +15,7 @@ from eval.parser.tokenizer import BREAK, Token, word_tuple
 
 _TOPICS = set(word_tuple("st t p q r qrs qt qtc pr pq"))
 _TOPIC_WORDS = _TOPICS | set(word_tuple("wave segment interval complex and /"))
-_STATUSES = set(word_tuple("present absent yes no possible uncertain unclear probable positive negative ja nein"))
+_STATUSES = set(word_tuple("present absent yes no possible uncertain unclear probable positive negative ja nein normal abnormal"))
 _VALUES = _STATUSES | set(word_tuple("none ✓ ✔ ✅ ☑ ✗ ✘ ❌ x"))
 _MARKS = set(word_tuple("✓ ✔ ✅ ☑ ☒ x yes"))
 _EMPTY = {"✗", "-", "none", "no"}
@@ -51,7 +51,8 @@ def _completed(rows: Sequence[list[Token]]) -> list[list[Token]]:
         return list(rows)
     if len(headers) > 2:
         rows = [_without_dashes(row) for row in rows]
-    if any(_names_statement([token.text for token in _cells(row)[0]]) for row in rows[1:]):
+    in_rows = any(_names_statement([token.text for token in _cells(row)[0]]) for row in rows[1:])
+    if in_rows:
         names = [False] * len(headers)  # the findings are in the first column
     else:
         names = [_names_statement(header) for header in headers]
@@ -64,6 +65,11 @@ def _completed(rows: Sequence[list[Token]]) -> list[list[Token]]:
             out.append(row)
             continue
         filled = [_filled(*column, choice) for column in zip(cells, headers, names, strict=True)]
+        if not in_rows and len(headers) > 2:  # "| Blocks | Infarct |" over "| LAFB | none |"
+            filled = [
+                [] if not name and len(cell) == 1 and cell[0].text in _EMPTY else cell
+                for cell, name in zip(filled, names, strict=True)
+            ]
         lead = row[0].text == "|"
         line = bars[:lead]
         for n, cell in enumerate(filled):

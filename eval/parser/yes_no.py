@@ -14,6 +14,7 @@ _MARKS = ("open", "close", "bullet")
 _NEUTRAL = ("termination", "word")
 # "P waves are visible" says nothing about what was asked.
 _OTHER_SUBJECTS = set(word_tuple("wave complex segment interval axis lead beat baseline rate qrs p t st qt pr rr"))
+_SHORT_VERBS = set(word_tuple("do does is are has"))
 _SOMEWHAT = set(word_tuple("slightly minimally mildly somewhat moderately markedly clearly"))  # "Elevated? Slightly."
 # After these a "no" is an answer: "No it isn't", "No the rhythm is sinus".
 _AFTER_NO = set(word_tuple("it this that there the a an i we they he she is but not no because since as in at"))
@@ -85,8 +86,9 @@ def _is_determiner(content: Sequence[Chunk]) -> bool:
 
 
 def _short_yes(content: Sequence[Chunk]) -> Status | None:
-    """ "It does." and "They are." say yes."""
+    """ "It does.", "It is indeed." and "They are." say yes."""
     end = next((n for n, chunk in enumerate(content) if chunk.kind not in _NEUTRAL), len(content))
     words = [chunk.text for chunk in content[:end]]
+    words = words[:-1] if words[-1:] and words[-1] in YES else words
     short = len(words) <= 3 and words and words[0] in ("it", "they", "there", "i")
-    return "present" if short and words[-1] in ("do", "does", "is", "are", "has") else None
+    return "present" if short and words[-1] in _SHORT_VERBS else None
