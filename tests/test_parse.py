@@ -20,7 +20,9 @@ ANSWERS = Path(__file__).parent / "answers.csv"
 CHAT = Path(__file__).parent / "answers_chat.csv"
 UNSEEN = Path(__file__).parent / "answers_unseen.csv"
 UNSEEN2 = Path(__file__).parent / "answers_unseen2.csv"
+UNSEEN3 = Path(__file__).parent / "answers_unseen3.csv"
 REFUSALS_UNSEEN = Path(__file__).parent / "refusals_unseen.csv"
+REFUSALS_UNSEEN2 = Path(__file__).parent / "refusals_unseen2.csv"
 REFUSALS = Path(__file__).parent / "refusals.csv"
 STATUSES = ("present", "absent", "uncertain")
 
@@ -55,7 +57,13 @@ def _figures(rows: list[dict[str, str]]) -> tuple[float, float, float, float]:
 
 @pytest.mark.parametrize(
     ("path", "count", "least", "worst_style"),
-    [(ANSWERS, 1300, 0.97, 0.93), (CHAT, 350, 0.97, 0.9), (UNSEEN, 199, 0.94, 0.85), (UNSEEN2, 598, 0.97, 0.92)],
+    [
+        (ANSWERS, 1300, 0.97, 0.93),
+        (CHAT, 350, 0.97, 0.9),
+        (UNSEEN, 199, 0.94, 0.85),
+        (UNSEEN2, 598, 0.97, 0.92),
+        (UNSEEN3, 210, 0.96, 0.9),
+    ],
 )
 def test_f1_on_written_answers(
     path: Path, count: int, least: float, worst_style: float, capsys: pytest.CaptureFixture[str]
@@ -79,7 +87,12 @@ def test_f1_on_written_answers(
 
 
 @pytest.mark.parametrize(
-    ("answer", "refuses"), [(row["answer"], row["refuses"] == "1") for row in _rows(REFUSALS) + _rows(REFUSALS_UNSEEN)]
+    ("answer", "refuses"),
+    [
+        (row["answer"], row["refuses"] == "1")
+        for path in (REFUSALS, REFUSALS_UNSEEN, REFUSALS_UNSEEN2)
+        for row in _rows(path)
+    ],
 )
 def test_refusals_in_any_wording(answer: str, refuses: bool) -> None:
     assert bool(refusal(answer)) == refuses
@@ -216,6 +229,49 @@ def test_wordings_of_other_systems(answer: str, question: str, present: str, abs
         ("Bloqueo AV completo; no se puede descartar isquemia.", "3AVB", "", "ISC_"),
         ("QS in V1 belongs to the LBBB.", "CLBBB", "", ""),
         ("The patient needs a pacemaker.", "", "", ""),
+        ("## Ischemia\n**T waves:** inverted in V2\n## Rhythm\nsinus", "INVT SR", "", ""),
+        ("**Ischemia:** No ST elevation.", "", "STE_", ""),
+        ("Occasional premature beats; they are PVCs.", "PVC", "", ""),
+        ("The fascicle doesn't conduct: LAFB.", "LAFB", "", ""),
+        ("I looked for AF because of the irregular pulse on my exam, and I can't find it.", "", "AFIB", ""),
+        ("ST depression V5.\n\n## Possible causes of the ST depression\n- LVH\n- ischemia", "STD_", "", "ISC_ LVH"),
+        (
+            "Possibilities for the slow rate are sinus bradycardia, 2:1 AV block and complete heart block.",
+            "",
+            "",
+            "2AVB 3AVB SBRAD",
+        ),
+        (
+            "| Part | Value | Verdict |\n|---|---|---|\n| PR | 168 ms | normal |\n| Rhythm | sinus | ok |",
+            "SR",
+            "LPR",
+            "",
+        ),
+        (
+            "| Diagnosis | For | Verdict |\n|---|---|---|\n| AF | no P | very likely |\n| RVH | tall R | excluded |",
+            "",
+            "RVH",
+            "AFIB",
+        ),
+        ("| Part | Normal | Abnormal |\n|---|---|---|\n| PR interval | ✔ | |\n| Rhythm | sinus | |", "SR", "LPR", ""),
+        ("RVH: the axis is normal, so no.", "", "RVH", ""),
+        (
+            "Initially I suspected an anterior MI because of the ST elevation in V2. But it is early repolarization.",
+            "STE_",
+            "AMI",
+            "",
+        ),
+        ("I considered RVH; the axis is normal, so that doesn't fit.", "", "RVH", ""),
+        ("It could be LBBB or WPW. There is no delta wave. That leaves LBBB.", "CLBBB", "WPW", ""),
+        ("Possible lateral ischemia (T wave inversion in V5).", "INVT", "", "ISCLA"),
+        ("Possible atrial arrhythmia (AF).", "", "", "AFIB SVARR"),
+        ("This may or may not be LVH.", "", "", "LVH"),
+        ("Multifocal atrial tachycardia – not supported: would need three P waves.", "", "SVARR", ""),
+        ("### Leads II, III, aVF\nUnremarkable\n### Rhythm\nAF", "AFIB", "", ""),
+        ("### Normal\n- QRS duration\n### Abnormal\n- LVH", "LVH", "", ""),
+        ("Q: Is there a bundle branch block?\nA: Yes, left.", "CLBBB", "", ""),
+        ("Eine Hypokaliämie sollte ausgeschlossen werden.", "", "", "EL"),
+        ("|\nLVH\n| a | b |\n|", "LVH", "", ""),
         ("QRS 86 ms – normal. QT/QTc: 392/405 ms – normal.", "", "LNGQT", ""),
     ],
 )

@@ -36,7 +36,8 @@ _POINTERS = {"that", "this", "it"}  # "AF would be irregular, so that is exclude
 _RELATIVES = {"which", "where", "whose"}
 _ECTOPY = {"PVC", "PAC", "PRC(S)"}
 _CAUSES = {"because", "since"}
-_REASONS = ("without", "given", "since", "because", "at", "in", "for", "due", "by")
+_SIGNS = {"STE_", "STD_", "INVT", "QWAVE", "NT_", "LOWT", "TAB_", "NST_"}
+_REASONS = ("without", "given", "since", "because", "at", "in", "on", "for", "due", "by")
 _VALUE_ENDS = ("break", "comma", "close", "colon", "termination", "open", "question")
 _HEADING_WORDS = set(word_tuple("of the following sign evidence finding for any"))
 _OPEN_LISTS = set(word_tuple("consider ddx dd differential differentialdiagnose differenzialdiagnose"))
@@ -182,7 +183,9 @@ def _is_heading(sentence: Sequence[Chunk]) -> bool:
 def _alternatives_heading(sentence: Sequence[Chunk]) -> int:
     """The position of the noun in a heading of alternatives, or 0: "A tall R wave has several explanations:"."""
     first_words = " ".join([c.text for c in sentence if c.kind in ("word", "cue")][:2]).split()
-    is_title = not _CAUSE_NOUNS.isdisjoint(first_words) and not any(c.text in _LINKS or c.kind in _LISTING for c in sentence)
+    is_title = not _CAUSE_NOUNS.isdisjoint(first_words) and not any(
+        c.text in _LINKS or c.kind in _LISTING for c in sentence
+    )
     if sentence[-1].kind != "colon" and not is_title:
         return 0
     nouns = (c.start + 1 for c in sentence if _ALTERNATIVES & set(c.text.split()) and c.kind in ("word", "cue"))
@@ -242,7 +245,9 @@ def _mention(sentence: Sequence[Chunk], n: int, status: Status) -> Mention:
     following = sentence[n + 1].kind if n + 1 < len(sentence) else ""
     before = sentence[:n]
     cause = next((k for k in range(n - 1, -1, -1) if sentence[k].text in _CAUSES), -1)
-    tentative = any(c.kind == "cue" and c.cue.kind == "attribution" and c.cue.side == "before" for c in before[cause + 1 :])
+    tentative = any(
+        c.kind == "cue" and c.cue.kind == "attribution" and c.cue.side == "before" for c in before[cause + 1 :]
+    )
     final = any(c.text in _CONSEQUENCES for c in before) or (
         status == "absent" and any(c.kind == "cue" and not _EXCLUSIONS.isdisjoint(c.text.split()) for c in sentence)
     )
@@ -281,6 +286,8 @@ def _before_cues(sentence: Sequence[Chunk], header: Status | None, status: dict[
             base, cue = "uncertain", None
         elif chunk.kind == "open":
             outside.append(cue)
+            if _encloses_signs(sentence, n):
+                cue, skip = None if cue == "uncertain" else cue, False
         elif chunk.kind == "close" and outside:
             cue = outside.pop()
         elif chunk.kind == "question" and n + 1 < len(sentence):
@@ -293,6 +300,15 @@ def _before_cues(sentence: Sequence[Chunk], header: Status | None, status: dict[
             chunk.kind in ("comma", "and", "termination") and not _list_continues(sentence, n)
         ):
             cue, skip = None, False
+
+
+def _encloses_signs(sentence: Sequence[Chunk], n: int) -> bool:
+    """Whether the bracket at n has the signs of a finding before it: "Possible ischemia (T inversion in V5)"."""
+    before = next((c for c in reversed(sentence[:n]) if c.kind == "term"), None)
+    inside = next((c for c in sentence[n:] if c.kind == "term"), None)
+    return bool(
+        before and inside and _SIGNS.issuperset(inside.meaning.codes) and _SIGNS.isdisjoint(before.meaning.codes)
+    )
 
 
 def _heads_alternatives(sentence: Sequence[Chunk], n: int) -> bool:
@@ -378,7 +394,11 @@ def _looks_right(sentence: Sequence[Chunk], n: int) -> bool:
 
 def _interjection(sentence: Sequence[Chunk], n: int) -> bool:
     """ "No, the rhythm is ...", "None: complete block": the no answers a question and denies nothing that follows."""
-    return sentence[n].text in {*NO, "none", "neither"} and n + 1 < len(sentence) and sentence[n + 1].kind in ("comma", "colon")
+    return (
+        sentence[n].text in {*NO, "none", "neither"}
+        and n + 1 < len(sentence)
+        and sentence[n + 1].kind in ("comma", "colon")
+    )
 
 
 def _list_continues(sentence: Sequence[Chunk], n: int) -> bool:

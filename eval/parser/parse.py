@@ -144,12 +144,12 @@ def _read(text: str, cautious: bool = False, subject: Sequence[str] = ()) -> tup
             question = []
         if title and not _heads_items(sentences, n) and (status := _line_of_status(sentence)):
             mentions[-1] = replace(mentions[-1], status=status)
-        elif title and _is_category(mentions[-1]) and text[: mentions[-1].chunk.start].endswith("# "):
+        elif title and _is_category(mentions[-1]) and _line_start(text, mentions[-1].chunk.start).startswith("#"):
             mentions.pop()
         current, header = read_sentence(sentence, header)
         if current and _is_category(current[0]) and _labels(current[0], sentence):
             del current[0]
-        if n and (_judges_part(sentences[n - 1], sentence) or _heads_normal_items(sentences, n)):
+        if (n and _judges_part(sentences[n - 1], sentence)) or _heads_normal_items(sentences, n):
             current = []
         title = len(current) == 1 and [chunk for chunk in sentence if chunk.kind != "bullet"] == [current[0].chunk]
         open_question = sentence[-1].kind == "question"
@@ -165,6 +165,11 @@ def _read(text: str, cautious: bool = False, subject: Sequence[str] = ()) -> tup
 def _is_category(mention: Mention) -> bool:
     """Whether a mention has the name of a whole chapter of an ECG, too: "## Ischemia", "Ischemia: T waves are ..."."""
     return mention.status == "present" and mention.chunk.text in _CATEGORIES
+
+
+def _line_start(text: str, place: int) -> str:
+    """What stands before a place in its line."""
+    return text[text.rfind("\n", 0, place) + 1 : place]
 
 
 def _labels(mention: Mention, sentence: Sequence[Chunk]) -> bool:
@@ -324,7 +329,9 @@ def _summary(mentions: Sequence[Mention], chunks: Sequence[Chunk]) -> ParsedAnsw
             votes.setdefault(code, []).append((status, mention))
     verdicts = {code: _verdict(of_code) for code, of_code in votes.items()}
     for code, of_code in votes.items():
-        if verdicts[code] == "uncertain" and all(_is_settled(mention, mentions) for _, mention in of_code):
+        doubts = [mention for status, mention in of_code if status == "uncertain"]
+        is_open = any(status == "present" for status, _ in of_code) or not all(_is_settled(m, mentions) for m in doubts)
+        if verdicts[code] == "uncertain" and not is_open:
             verdicts[code] = "absent"
     if _otherwise_normal(chunks) and not {c for c, v in verdicts.items() if v != "absent"} - _SINUS:
         verdicts["NORM"] = "present"

@@ -20,7 +20,9 @@ class Match(NamedTuple):
     verb: bool = False
 
 
-_VERBS = set(word_tuple("is are was were be been being appear show remain look seem become demonstrate have has come measure"))
+_VERBS = set(
+    word_tuple("is are was were be been being appear show remain look seem become demonstrate have has come measure")
+)
 _FILL = _VERBS | set(
     word_tuple(
         "the a an of to very mild mildly moderate moderately marked markedly slight slightly minor minimal minimally "

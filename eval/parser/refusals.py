@@ -111,7 +111,10 @@ _GENERAL = re.compile(
 _GENERAL_LIST = re.compile(
     r"\b(?:here (?:is|are)|here's|general|steps|how to|what to look|include|things to)\b[^:]*:\s*$"
 )
-_TURN = re.compile(r"\b(?:but|however|that said|nevertheless|nonetheless|still|although|though)\b,?")
+_TURN = re.compile(
+    r"\b(?:but|however|that said|nevertheless|nonetheless|still|although|though|"
+    r"the (?:rest|others?|remaining|curves?|waveforms?))\b,?"
+)
 _PART = re.compile(r"<(\w+)>")
 _CANNOT_NEEDS = frozenset((
     "not", "n't", "unable", "incapable", "lack", "declin", "refuse", "rather", "refrain", "avoid", "impossible",

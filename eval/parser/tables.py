@@ -15,8 +15,11 @@ from eval.parser.tokenizer import BREAK, Token, word_tuple
 
 _TOPICS = set(word_tuple("st t p q r qrs qt qtc pr pq"))
 _TOPIC_WORDS = _TOPICS | set(word_tuple("wave segment interval complex and /"))
-_STATUSES = set(word_tuple("present absent yes no possible uncertain unclear probable positive negative ja nein normal abnormal"))
+_STATUSES = set(
+    word_tuple("present absent yes no possible uncertain unclear probable positive negative ja nein normal abnormal")
+)
 _VALUES = _STATUSES | set(word_tuple("none ✓ ✔ ✅ ☑ ✗ ✘ ❌ x"))
+_VERDICTS = set(word_tuple("verdict likelihood probability status conclusion"))
 _MARKS = set(word_tuple("✓ ✔ ✅ ☑ ☒ x yes"))
 _EMPTY = {"✗", "-", "none", "no"}
 
@@ -51,11 +54,10 @@ def _completed(rows: Sequence[list[Token]]) -> list[list[Token]]:
         return list(rows)
     if len(headers) > 2:
         rows = [_without_dashes(row) for row in rows]
+    verdict = next((n for n, header in enumerate(headers) if not _VERDICTS.isdisjoint(header)), 0)
+    # Whether the findings are in the first column.
     in_rows = any(_names_statement([token.text for token in _cells(row)[0]]) for row in rows[1:])
-    if in_rows:
-        names = [False] * len(headers)  # the findings are in the first column
-    else:
-        names = [_names_statement(header) for header in headers]
+    names = [not in_rows and _names_statement(header) for header in headers]
     choice = sum(header[:1] != [] and header[0] in _STATUSES for header in headers) > 1
     out = [_without_names(rows[0], names) if _has_values(rows[1:], names) else rows[0]]
     for row in rows[1:]:
@@ -65,11 +67,8 @@ def _completed(rows: Sequence[list[Token]]) -> list[list[Token]]:
             out.append(row)
             continue
         filled = [_filled(*column, choice) for column in zip(cells, headers, names, strict=True)]
-        if not in_rows and len(headers) > 2:  # "| Blocks | Infarct |" over "| LAFB | none |"
-            filled = [
-                [] if not name and len(cell) == 1 and cell[0].text in _EMPTY else cell
-                for cell, name in zip(filled, names, strict=True)
-            ]
+        if verdict and in_rows:  # the verdict stands next to the finding that it is about
+            filled.insert(1, filled.pop(verdict))
         lead = row[0].text == "|"
         line = bars[:lead]
         for n, cell in enumerate(filled):
