@@ -165,9 +165,9 @@ def refusal_in(text: str) -> str:
     texts = _sentences(text)
     whole = "\n".join(texts)
     kinds = [
-        (kind, holds, strings)
+        (kind, holds, in_text)
         for kind, holds, needs in _OF_PAGES
-        if (strings := [string for string in needs if string in whole])
+        if (in_text := [string for string in needs if string in whole])
     ]
     for sentence in texts:
         for kind, holds, needs in kinds:
