@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
+
+# Before torch is imported, and for the processes that tests start: their batches are tiny, and threads would wait for
+# each other, above all where two processes run tests.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 from recipes.model import base_fingerprint
 from render.record import LEADS
@@ -33,6 +37,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.write_line(f"{count} TESTS {what} WERE SKIPPED: {mend}", red=True, bold=True)
 
 
+def pytest_collection_finish() -> None:
+    """Keep what is imported by now out of every collection of garbage: a run of the trainer asks for a whole one."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def real_ptbxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A PTB-XL folder: whole tables, the first 8 records of fold 9 at 500 Hz, ids 1 to 10 (no 9) at 100 Hz.
@@ -49,15 +59,6 @@ def real_ptbxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for table in ("ptbxl_database.csv", "scp_statements.csv"):
         shutil.copy(_REAL / table, folder / "ptb-xl" / table)
     return folder / "ptb-xl"
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Of torch, for tiny batches: threads would wait for each other, above all on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -32,8 +32,6 @@ from eval.metrics.bootstrap import macro_auc
 from render.errors import InputError, WorkFailed
 from render.record import EcgRecord
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 CLASSES = ("slow", "fast")
 CONVOLUTIONAL = [name for name in BASELINES if BASELINES[name].window]
 SAMPLES = 1000
@@ -137,6 +135,11 @@ def test_it_learns_and_comes_back_from_disk(name: str, lr: float, tmp_path: Path
     assert np.array_equal(predict(back, test), scores)
     assert back.request == model.request
     assert back.epochs == model.epochs == tuple(epoch for epoch, _ in progress)
+
+
+def test_torch_computes_with_one_thread() -> None:
+    """conftest.py says so, which has no effect where something has imported torch before."""
+    assert torch.get_num_threads() == 1
 
 
 def test_the_same_seed_gives_the_same_weights_and_leaves_the_callers_chance_alone() -> None:
@@ -252,9 +255,8 @@ _KILL_SCRIPT = """
     from pathlib import Path
     sys.path[:0] = sys.argv[2:]
     from eval.baselines import checkpoint
-    from test_baselines import _train, torch
+    from test_baselines import _train
 
-    torch.set_num_threads(1)
     write, calls = checkpoint.save_file, []
 
     def half(tensors, path, **more):

@@ -32,8 +32,6 @@ from render.io import read_json_object
 from render.simulator.simulate import SimulatedSource
 from render.statements import task_classes
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.mark.parametrize(("name", "exact", "paper"), [("multiresconv", 222_791, 223_000)])
 def test_parameter_counts_are_the_published_ones(name: str, exact: int, paper: int) -> None:
@@ -127,11 +125,8 @@ def _train_prototypes(out: Path, *, resume: bool = False, stop_after: int = 0) -
 
 @pytest.fixture(scope="module")
 def prototype_folder(_narrow: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("prototypes")
     model = _train_prototypes(folder)
-    torch.set_num_threads(threads)
     assert [epoch.total for epoch in model.epochs] == [4] * 4  # two of the branches, one of classifier and fusion
     return folder
 

@@ -31,8 +31,6 @@ from eval.baselines.train import ten_seconds, train
 from render.errors import InputError, WorkFailed
 from render.record import EcgRecord
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 TINY = JepaSize(16, 2, 2)
 
 

@@ -653,7 +653,7 @@ def test_a_model_behind_another_server(images, monkeypatch):
 @pytest.fixture(scope="module")
 def server():
     command = [sys.executable, "-c", "import sys; from ecg_vlm.cli import main; sys.exit(main())"]
-    environment = {**os.environ, "ECG_VLM_TOKEN": _TOKEN, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "ECG_VLM_TOKEN": _TOKEN}
     process = subprocess.Popen(
         [*command, "serve", "--port", "0", "--workers", "1", "--queue", "2"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
