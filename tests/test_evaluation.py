@@ -163,27 +163,28 @@ def _stop_after(pages_seen: int) -> Callable[[str, int, int], None]:
     return show
 
 
-@pytest.mark.parametrize("batches", range(1, 11))
 def test_an_evaluation_that_is_stopped_goes_on_behind_its_last_batch(
-    batches: int, model: FakeReader, pages: Pages, tmp_path: Path
+    model: FakeReader, pages: Pages, tmp_path: Path
 ) -> None:
     request: dict[str, Any] = {"compare": ["other"], "controls": True}
     whole = evaluate("fake", pages, tmp_path / "whole", **request).to_json()
     looks = len(model.sizes)
-    model.sizes.clear()
-    with pytest.raises(KeyboardInterrupt):
-        evaluate("fake", pages, tmp_path / "half", **request, show=_stop_after(batches))
-    assert not (tmp_path / "half" / "report.html").exists()
-    with (tmp_path / "half" / ".unfinished" / "system 0.jsonl").open("a") as file:
-        file.write('{"rows": 5, "scores": [[0.')  # killed while it wrote
-    again = evaluate("fake", pages, tmp_path / "half", **request, resume=True).to_json()
-    assert len(model.sizes) == looks, "no page is looked at twice"
-    assert _without_costs(again) == _without_costs(whole)
-    names = [sorted(p.relative_to(tmp_path / f) for p in (tmp_path / f).rglob("*")) for f in ("whole", "half")]
-    assert names[0] == names[1] and len(names[0]) > 10
-    for scores in ("scores.parquet", "compared/other/scores.parquet", "controls/shuffled/scores.parquet"):
-        first, second = (read_scores_file(tmp_path / name / scores) for name in ("whole", "half"))
-        assert np.array_equal(first.scores, second.scores)
+    for batches in range(1, 11):
+        model.sizes.clear()
+        half = tmp_path / f"stopped after {batches}"
+        with pytest.raises(KeyboardInterrupt):
+            evaluate("fake", pages, half, **request, show=_stop_after(batches))
+        assert not (half / "report.html").exists()
+        with (half / ".unfinished" / "system 0.jsonl").open("a") as file:
+            file.write('{"rows": 5, "scores": [[0.')  # killed while it wrote
+        again = evaluate("fake", pages, half, **request, resume=True).to_json()
+        assert len(model.sizes) == looks, f"a page is looked at twice: {half}"
+        assert _without_costs(again) == _without_costs(whole), half
+        names = [sorted(p.relative_to(f) for p in f.rglob("*")) for f in (tmp_path / "whole", half)]
+        assert names[0] == names[1] and len(names[0]) > 10
+        for scores in ("scores.parquet", "compared/other/scores.parquet", "controls/shuffled/scores.parquet"):
+            first, second = (read_scores_file(folder / scores) for folder in (tmp_path / "whole", half))
+            assert np.array_equal(first.scores, second.scores), half
 
 
 def _without_costs(text: str) -> dict[str, Any]:

@@ -348,16 +348,23 @@ def test_an_incomplete_checkpoint_is_never_resumed_from(whole_run, tmp_path, mon
     assert sorted(p.name for p in out.glob("*checkpoint*")) == ["checkpoint-4"] and not (out / ".unfinished").exists()
 
 
-@pytest.mark.parametrize("damage", ["cut short", "a byte changed", "no state", "state of another type", "by 0.1"])
-def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(damage, whole_run, tmp_path, tiny):
-    out = tmp_path / "run"
+@pytest.fixture(scope="module")
+def stopped_run(pages, base, tmp_path_factory) -> Path:
+    """The folder of a run that saves every step and is stopped in the last."""
+    out = tmp_path_factory.mktemp("stopped") / "run"
 
     def stop(progress) -> None:
         if progress.step == 4:
             raise KeyboardInterrupt
 
     with pytest.raises(RunInterrupted):
-        finetune(tiny(save_every=1), out, report=stop)
+        finetune(_tiny(pages, base, save_every=1), out, report=stop)
+    return out
+
+
+@pytest.mark.parametrize("damage", ["cut short", "a byte changed", "no state", "state of another type", "by 0.1"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(damage, whole_run, stopped_run, tmp_path, tiny):
+    out = shutil.copytree(stopped_run, tmp_path / "run")
     folders = sorted(p.name for p in out.glob("checkpoint-*"))
     assert folders == ["checkpoint-2", "checkpoint-3"]
     last = out / "checkpoint-3"
@@ -448,24 +455,18 @@ def test_the_time_limit_ends_the_run_like_an_interrupt(whole_run, tmp_path, tiny
     assert finetune(tiny(), out, resume=True).losses == whole_run[1].losses
 
 
-@pytest.mark.parametrize("mend", ["more memory", "no evaluation"])
-def test_a_step_is_saved_before_it_is_evaluated(mend, whole_run, pages, tmp_path, tiny):
+def test_a_step_is_saved_before_it_is_evaluated(whole_run, pages, tmp_path, tiny):
     out, recipe = tmp_path / "run", tiny(f"data.validation={pages}", validate_every=3, keep="macro_auc")
 
-    def fail_at_the_end(model, processor):
-        if failing:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return {"macro_auc": 0.5}
+    def fail(model, processor):
+        raise torch.OutOfMemoryError("CUDA out of memory")
 
-    failing = True
-    for step in (3, 3):
-        with pytest.raises(WorkFailed, match=rf"evaluation behind step {step}, which is saved; .*--resume data.valid"):
-            finetune(recipe, out, validate=fail_at_the_end, resume=step > 3 or out.exists())
-    if mend == "no evaluation":
-        assert finetune(tiny(keep="last"), out, resume=True).losses == whole_run[1].losses
-        return
-    failing = False
-    facts = finetune(recipe, out, validate=fail_at_the_end, resume=True)
+    for resume in (False, True):
+        with pytest.raises(WorkFailed, match=r"evaluation behind step 3, which is saved; .*--resume data.valid"):
+            finetune(recipe, out, validate=fail, resume=resume)
+    not_evaluated = shutil.copytree(out, tmp_path / "without evaluation")
+    assert finetune(tiny(keep="last"), not_evaluated, resume=True).losses == whole_run[1].losses
+    facts = finetune(recipe, out, validate=lambda model, processor: {"macro_auc": 0.5}, resume=True)
     assert facts.losses == whole_run[1].losses
     assert [(v["step"], v["macro_auc"], v["loss"] > 0) for v in facts.validation] == [(3, 0.5, True), (4, 0.5, True)]
 
