@@ -25,8 +25,9 @@ comparison: .venv/.complete
 nano: .venv/.complete
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash nano.sh
 
+# In two processes, a whole file of tests in one of them: its tests share what they make.
 test: .venv/.complete
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: .venv/.complete
 	$(BIN)/ruff check .

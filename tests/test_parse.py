@@ -360,9 +360,9 @@ def test_odd_input_is_no_error(answer: str) -> None:
 def test_a_long_answer_takes_a_moment() -> None:
     import time
 
-    start = time.perf_counter()
+    start = time.process_time()
     parse("Sinus rhythm, no ST elevation or Q waves in II, III and aVF; possible LVH. " * 200)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize(

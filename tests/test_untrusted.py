@@ -109,20 +109,20 @@ def test_an_adapter_that_is_no_plain_lora_is_refused(key: str, value: object, ad
     folder = shutil.copytree(adapter, tmp_path / "adapter")
     config = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(json.dumps({**config, key: value}))
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(InputError, match=rf"adapter_config.json: {key}="):
         load_adapter(load_model(ModelPart()), folder, "nano")
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_a_pattern_of_layers_is_never_run(adapter: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(adapter, tmp_path / "adapter")
     config = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(json.dumps({**config, "target_modules": "(.+)+(.+)+x" * 9}))
-    start = time.monotonic()
+    start = time.process_time()
     layers = load_adapter(load_model(ModelPart()), folder, "nano").peft_config["default"].target_modules
     assert layers and all(layer.endswith(tuple(config["target_modules"])) for layer in layers)
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"r": 1}', "null", "\x00"])
@@ -146,10 +146,10 @@ def test_a_damaged_adapter_config_is_refused(content: str, adapter: Path, tmp_pa
 def test_a_chat_template_that_fails_or_does_not_end_is_refused(template: str) -> None:
     processor = load_processor("nano")
     processor.chat_template = template
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(InputError, match=r"chat template: .*name another model"):
         render_chat(processor, [{"role": "user", "content": "a"}], prompt=True)
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
 
 
 # Data sets

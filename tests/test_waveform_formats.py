@@ -562,13 +562,13 @@ def test_no_picture_is_taken_for_a_waveform(kind: str) -> None:
 def test_long_recordings_end_soon(steps: Steps) -> None:
     """As many leads and samples as 8 and 16 bits can count would take minutes to decode bit by bit."""
     many = np.zeros((200, 30_000), np.int64)
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(InputError, match="200 leads of 30000 samples"):
         read_waveform(scp(many, ["I"] * 200, huffman=True, encode=lambda row: bytes(row.size // 8 + 1)), None, "x")
     bomb = philips(steps).replace(b'durationperchannel="4000"', b'durationperchannel="9999999"')
     with pytest.raises(InputError, match="export 10 s"):
         read_waveform(bomb, None, "x")
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
 
 
 def test_scp_without_a_mark(steps: Steps) -> None:
@@ -627,11 +627,11 @@ def test_xml_refusals(content: bytes, reason: str) -> None:
 def test_xml_bombs_end_soon() -> None:
     lines = "".join(f"<!ENTITY a{i} '{f'&a{i - 1};' * 10}'>" for i in range(1, 12))
     laughs = f"<!DOCTYPE a [<!ENTITY a0 'ha'>{lines}]><RestingECG>&a11;</RestingECG>".encode()
-    start = time.perf_counter()
+    start = time.process_time()
     for content in (laughs, b"<RestingECG>" + b"<a/>" * 2_000_000):
         with pytest.raises(InputError):
             read_waveform(content, None, "x")
-    assert time.perf_counter() - start < 20
+    assert time.process_time() - start < 20
 
 
 # ---- EDF
