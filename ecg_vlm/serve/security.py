@@ -91,6 +91,7 @@ class Door:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         start, status, size, is_unread = time.perf_counter(), 0, 0, True
+        parts = _parts(receive)
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -105,7 +106,7 @@ class Door:
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
             check_access(self._access, scope["method"], scope["path"], headers)
             _check_length(headers, self._limits.body_bytes)
-            body = await self._read(receive)
+            body = await self._read(parts)
             size, is_unread = len(body), False
             _require_text(body)
             messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
@@ -117,7 +118,7 @@ class Door:
             await self._inside(scope, replay, send_with_headers)
         except ApiError as error:
             if is_unread and not isinstance(error, DeadlineError):
-                await _discard(receive, self._limits)  # a client that still sends would not see the answer
+                await _discard(parts, self._limits)  # a client that still sends would not see the answer
             await _send_error(send_with_headers, error)
         except TimeoutError:
             status = ClientGoneError.status  # it does not read; uvicorn closes the connection
@@ -130,13 +131,13 @@ class Door:
             route = getattr(scope.get("route"), "path", "other")
             self._metrics.count(route, status, time.perf_counter() - start)
 
-    async def _read(self, receive: Receive) -> bytes:
+    async def _read(self, body: AsyncIterator[bytes]) -> bytes:
         """The whole body. It counts in `_bytes` from here on."""
         parts: list[bytes] = []
         size = 0
         try:
             async with asyncio.timeout(self._limits.upload_seconds):
-                async for part in _parts(receive):
+                async for part in body:
                     parts.append(part)
                     size += len(part)
                     self._bytes += len(part)
@@ -162,12 +163,12 @@ async def _parts(receive: Receive) -> AsyncIterator[bytes]:
             return
 
 
-async def _discard(receive: Receive, limits: Limits) -> None:
-    """Read the rest of a body that is not wanted, as far as a mistake may be long."""
+async def _discard(body: AsyncIterator[bytes], limits: Limits) -> None:
+    """Read the rest of a body that is not wanted, if there is one, as far as a mistake may be long."""
     size = 0
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(limits.upload_seconds):
-            async for part in _parts(receive):
+            async for part in body:
                 size += len(part)
                 if size > 8 * limits.body_bytes:
                     return
