@@ -207,12 +207,12 @@ def answer_page(
 def page_warnings(reading: PageReading, answers: Sequence[QuestionAnswer]) -> tuple[str, ...]:
     """What was measured and what was answered, where they contradict each other (`IMPLIED_RANGES`; what the model takes
     back itself is left out); and ST elevation, wherever an answer calls the page normal, or does not speak of it."""
-    said = [(answer, parse(answer.text, answer.question).present) for answer in answers]
+    statements = [(answer, parse(answer.text, answer.question).present) for answer in answers]
     values = reading.measurements
     warnings = dict.fromkeys(
         f"{STATEMENTS[code].name} does not fit the measured {UNITS[key][0]} of {values[key]:.0f}{UNITS[key][1]}; "
         "check it on the page"
-        for answer, codes in said
+        for answer, codes in statements
         for code in codes
         if code not in answer.contradicted
         for key, least, most in IMPLIED_RANGES.get(code, ())
@@ -221,7 +221,7 @@ def page_warnings(reading: PageReading, answers: Sequence[QuestionAnswer]) -> tu
     if not reading.st_elevation:
         return tuple(warnings)
     leads = ", ".join(f"{lead} {round(mv, 3):.2f} mV" for lead, mv in reading.st_elevation.items())
-    normal = any("NORM" in codes for _, codes in said)
+    normal = any("NORM" in codes for _, codes in statements)
     advice = "do not take this ECG for normal" if normal else "have it read at once"
     elevation = f"ST elevation of 0.2 mV or more was measured in neighbouring leads ({leads}); {advice}"
     return (elevation, *warnings)
