@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from eval.metrics.signal_to_noise import MOST_DB, signal_to_noise_db
-from recipes.digitizer import digitize as digitize_module
 from recipes.digitizer import training
 from recipes.digitizer.crossings import _ends
 from recipes.digitizer.digitize import _name_strips, digitize
-from recipes.digitizer.grid import Grid, find_grid
+from recipes.digitizer.grid import find_grid
 from recipes.digitizer.layout import SINGLE_LEAD
 from recipes.digitizer.network import load_network
-from recipes.digitizer.picture import apply_homography, as_picture, block_mean, interpolate
+from recipes.digitizer.picture import as_picture, block_mean, interpolate
 from recipes.digitizer.refine import _without_other_traces, fit_pen
 from recipes.digitizer.result import DigitizedLead, DigitizedPage
 from recipes.digitizer.straighten import straighten
@@ -383,37 +382,6 @@ def test_missing_samples_of_the_reference_do_not_count() -> None:
 
 class InterruptionError(Exception):
     """Stops a run in the middle."""
-
-
-def test_a_small_page_as_a_program_draws_it_is_read_between_its_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
-    record = simulate(5, ["NORM"])
-
-    def decibels() -> float:
-        picture, _ = make_picture(record, 0, Options(width=1120))
-        page = digitize(Image.open(io.BytesIO(picture.data)))
-        signals = {lead.lead: lead.millivolts for lead in page.leads if lead.seconds < 3}
-        rate = round(record.sampling_rate)
-        pairs = [
-            (record.signal[LEADS.index(lead.lead), lead.start_sample : lead.end_sample], signals[lead.lead])
-            for lead in picture.geometry.leads
-            if lead.end_sample - lead.start_sample < 3 * rate
-        ]
-        return signal_to_noise_db(pairs, rate)
-
-    between = decibels()
-    monkeypatch.setattr(digitize_module, "_FEW_PX_PER_MM", 0)
-    assert between > decibels() + 1.0
-
-
-def test_a_grid_is_level_on_a_drawn_page_and_not_on_a_photo() -> None:
-    straight = np.array([[4.0, 0.01, 7.0], [-0.02, 4.0, 3.0], [1e-6, 2e-6, 1.0]])
-    turned = np.array([[4.0, 0.2, 7.0], [-0.2, 4.0, 3.0], [1e-6, 2e-6, 1.0]])
-    tilted = straight + np.array([[0, 0, 0], [0, 0, 0], [0, 1e-4, 0]])
-    assert [Grid(m, 4.0, True).is_level for m in (straight, turned, tilted)] == [True, False, False]
-    grid = Grid(straight, 4.0, True)
-    x, y = apply_homography(grid.to_picture, np.array([10.0]), np.array([20.0]))
-    twice_x, twice_y = apply_homography(grid.enlarged().to_picture, np.array([10.0]), np.array([20.0]))
-    np.testing.assert_allclose([twice_x + 0.5, twice_y + 0.5], [2 * (x + 0.5), 2 * (y + 0.5)])  # from the corner
 
 
 def test_the_network_reads_without_torch_what_it_learnt_in_torch(tmp_path: Path) -> None:

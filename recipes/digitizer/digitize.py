@@ -42,7 +42,6 @@ _STRIP_RATIO = 1.8  # of a strip's length to a column's
 _ALIKE, _ALIKE_RATIO = 0.85, 0.4  # a strip's correlation with its lead's column; what it lacks against another's
 _USUAL_WIDTH_MM = 280.0  # of a page without a grid
 _RESCALINGS, _LEAST_STRETCH = 3, 0.003  # of such a page; a smaller correction changes nothing
-_FEW_PX_PER_MM = 4.5  # of a page that a program drew: its strokes hold more than their pixels, those of a photo do not
 _LEAST_INK_SCALE, _MOST_INK_SCALE = 4, 8  # pixels per mm; narrow waves vanish below, and time is lost above
 _EDGE_MM, _MOST_AT_EDGE = 1.5, 0.08  # of the picture; share of a row's columns there
 _FEWEST_HALF, _HALF_TOLERANCE = 2, 0.12  # rows whose pulses say half the gain; of their height
@@ -144,9 +143,6 @@ def _digitize_light(upright: Image.Image, network: NameNetwork | None) -> Digiti
     small, factor = _resize(upright)
     picture = as_picture(small)
     grid = find_grid(picture)
-    if grid and grid.is_level and grid.px_per_mm < _FEW_PX_PER_MM:
-        enlarged, factor = small.resize((2 * small.width, 2 * small.height), Image.Resampling.BICUBIC), factor / 2
-        picture, grid = as_picture(enlarged), grid.enlarged()
     sheet = straighten(picture, grid) if grid else sheet_at_scale(picture, max(picture.shape[1:]) / _USUAL_WIDTH_MM)
     reading = _best_reading(sheet, network)
     for _ in range(_RESCALINGS if grid is None else 0):  # pulses are seen at about the right scale only

@@ -24,7 +24,6 @@ _HIGHEST = 0.42  # cycles per pixel; lines of a higher frequency are thinner tha
 _HARMONICS = 10  # at most, of a comb
 _LEAST_CONTRAST = 0.003  # standard deviation of a patch; a flat one shows no grid
 _LEAST_SCORE = 0.9  # of a comb: logarithm of the power on its teeth above that between them
-_LEVEL, _LEVEL_MM = 0.008, 300.0  # slope of level lines, and change of scale over a page of this length
 _NEARLY = 0.65  # of the best score: enough for a comb of a smaller base
 _NEAR, _PERSPECTIVE = 1.2, 0.3  # distance, in patches, of those that vote together; logarithm of the spacing's range
 _MOST_BOXES = 90  # along a picture's longer side; more lines than that are 1 mm apart
@@ -43,18 +42,6 @@ class Grid:
     to_picture: Homography
     px_per_mm: float
     thin_lines: bool
-
-    @property
-    def is_level(self) -> bool:
-        """Whether its lines run along the picture's rows and columns, as on a page that was not photographed."""
-        matrix = self.to_picture / self.px_per_mm
-        turned = max(abs(matrix[0, 1]), abs(matrix[1, 0]), *(_LEVEL_MM * abs(self.to_picture[2, :2])))
-        return bool(turned < _LEVEL)
-
-    def enlarged(self) -> Grid:
-        """The same on the picture in twice its size."""
-        twice = np.array([[2, 0, 0.5], [0, 2, 0.5], [0, 0, 1.0]])  # pixels have whole numbers in their centres
-        return Grid(twice @ self.to_picture, 2 * self.px_per_mm, self.thin_lines)
 
 
 def line_signal(picture: Picture) -> NDArray[np.float32]:
