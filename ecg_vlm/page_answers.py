@@ -18,7 +18,7 @@ from ecg_vlm.rhythm_strip import StripModel
 from ecg_vlm.statement_scores import StatementScores
 from ecg_vlm.translation import translate
 from eval.parser.parse import parse, refusal
-from render.dialogues.quantities import IMPLIED_RANGES
+from render.dialogues.quantities import contradictions
 from render.dialogues.wording import OPEN_QUESTION
 from render.statements import STATEMENTS
 
@@ -205,18 +205,16 @@ def answer_page(
 
 
 def page_warnings(reading: PageReading, answers: Sequence[QuestionAnswer]) -> tuple[str, ...]:
-    """What was measured and what was answered, where they contradict each other (`IMPLIED_RANGES`; what the model takes
-    back itself is left out); and ST elevation, wherever an answer calls the page normal, or does not speak of it."""
+    """What was measured and what was answered, where they contradict each other (not what the model takes back itself);
+    and ST elevation, wherever an answer calls the page normal, or does not speak of it."""
     statements = [(answer, parse(answer.text, answer.question).present) for answer in answers]
     values = reading.measurements
     warnings = dict.fromkeys(
         f"{STATEMENTS[code].name} does not fit the measured {UNITS[key][0]} of {values[key]:.0f}{UNITS[key][1]}; "
         "check it on the page"
         for answer, codes in statements
-        for code in codes
-        if code not in answer.contradicted
-        for key, least, most in IMPLIED_RANGES.get(code, ())
-        if key in values and key in UNITS and not least <= values[key] <= most
+        for code, key in contradictions(values, codes)
+        if code not in answer.contradicted and key in UNITS
     )
     if not reading.st_elevation:
         return tuple(warnings)

@@ -6,7 +6,7 @@ percentile of the error of `render.measurements` against cardiologists on LUDB.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -164,16 +164,20 @@ def consistent_quantities(measurements: Mapping[str, float], statements: Collect
     if not HIDDEN_T_END.isdisjoint(statements):
         numbers.pop("qt_ms", None)
     numbers |= corrected_qt(numbers)
-    limits = [limit for code in statements for limit in IMPLIED_RANGES.get(code, ())]
-    inconsistent = {key for limit in limits for key in _inconsistent_keys(numbers, *limit)}
+    inconsistent = {key for _, key in contradictions(numbers, statements)}
+    if any(key.startswith("qtc") for key in inconsistent):  # their QT is as wrong
+        inconsistent |= {"qt_ms", "qtc_bazett_ms", "qtc_fridericia_ms"}
     return {key: value for key, value in numbers.items() if key not in inconsistent}
 
 
-def _inconsistent_keys(numbers: Mapping[str, float], key: str, low: float, high: float) -> set[str]:
-    """The quantities to leave out when `key` lies outside low..high; a QTc outside also excludes its QT."""
-    if key not in numbers or low <= numbers[key] <= high:
-        return set()
-    return {key} if not key.startswith("qtc") else {"qt_ms", "qtc_bazett_ms", "qtc_fridericia_ms"}
+def contradictions(measurements: Mapping[str, float], statements: Iterable[str]) -> list[tuple[str, str]]:
+    """The statements and the keys of the measurements that contradict each other by `IMPLIED_RANGES`."""
+    return [
+        (code, key)
+        for code in statements
+        for key, least, most in IMPLIED_RANGES.get(code, ())
+        if key in measurements and not least <= measurements[key] <= most
+    ]
 
 
 def feature_questions(
