@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import math
 import os
 import random
 import shutil
@@ -24,6 +23,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+
+from scipy.stats import binomtest
 
 _ROOT = Path(__file__).resolve().parent.parent
 _COMPARISONS = {
@@ -118,14 +119,6 @@ def pass_in(copy: Path, tests: Sequence[str]) -> bool:
         os._exit(code)
 
 
-def interval(count: int, total: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson 1927)."""
-    z2, share = 1.96**2, count / total
-    middle = (share + z2 / (2 * total)) / (1 + z2 / total)
-    half = math.sqrt(z2 * (share * (1 - share) / total + z2 / (4 * total**2))) / (1 + z2 / total)
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
 def main(words: Sequence[str] | None = None) -> int:
     """Print the survivors; exit code 1 where more than --most of the mutants survive."""
     parser = argparse.ArgumentParser(description="Changed lines that no test notices.")
@@ -151,8 +144,11 @@ def main(words: Sequence[str] | None = None) -> int:
             if survives(mutant, copy, arguments.tests):
                 survivors += 1
                 print(f"{mutant.file}:{mutant.line}: {mutant.change}", flush=True)
-    low, high = interval(survivors, count)
-    print(f"{survivors} of {count} mutants survive ({survivors / count:.1%}, 95 % interval {low:.1%} to {high:.1%})")
+    share = binomtest(survivors, count).proportion_ci(method="wilson")
+    print(
+        f"{survivors} of {count} mutants survive "
+        f"({survivors / count:.1%}, 95 % interval {share.low:.1%} to {share.high:.1%})"
+    )
     return int(survivors > arguments.most * count)
 
 
