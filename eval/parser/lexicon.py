@@ -79,8 +79,8 @@ class Lexicon:
     """
 
     meanings: dict[tuple[str, ...], Meaning] = field(default_factory=dict)
-    terms: Node = field(default_factory=lambda: Node())
-    cues: Node = field(default_factory=lambda: Node())
+    terms: Node = field(default_factory=Node)
+    cues: Node = field(default_factory=Node)
     by_start: dict[tuple[str, ...], list[tuple[str, ...]]] = field(default_factory=lambda: defaultdict(list))
     by_prefix: dict[tuple[str, ...], list[tuple[str, ...]]] = field(default_factory=lambda: defaultdict(list))
     vocabulary: frozenset[str] = frozenset()
