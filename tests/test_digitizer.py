@@ -18,20 +18,22 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from eval.metrics.signal_to_noise import MOST_DB, signal_to_noise_db
 from recipes.digitizer import training
 from recipes.digitizer.crossings import _ends
-from recipes.digitizer.digitize import _name_strips, digitize
+from recipes.digitizer.digitize import _name_strips, _page_start, digitize
 from recipes.digitizer.grid import find_grid
-from recipes.digitizer.layout import SINGLE_LEAD
+from recipes.digitizer.layout import SINGLE_LEAD, read_layout
+from recipes.digitizer.names import Name
 from recipes.digitizer.network import load_network
 from recipes.digitizer.picture import as_picture, block_mean, interpolate
 from recipes.digitizer.refine import _without_other_traces, fit_pen
 from recipes.digitizer.result import DigitizedLead, DigitizedPage
 from recipes.digitizer.straighten import straighten
-from recipes.digitizer.traces import Row, _read_pulses
+from recipes.digitizer.traces import Row, _read_pulses, find_rows
 from render.dataset.rows import Options, make_picture
 from render.errors import InputError
 from render.pages import page as page_module
 from render.pages.geometry import PageGeometry, transform_points
 from render.pages.layout import Layout, Pulse
+from render.pages.options import PageOptions
 from render.record import HIGH_RATE_HZ, LEADS, EcgRecord
 from render.simulator.simulate import simulate
 
@@ -524,3 +526,47 @@ def test_the_foot_of_a_pulse_that_runs_into_the_trace_is_no_part_of_it(side, mon
     monkeypatch.setattr(page_module, "_outline", with_long_foot)
     record, image, geometry = picture_of("clean", f"3x4+1R,{side}")
     assert Case(record, image, geometry, digitize(image)).decibels() >= 22
+
+
+@pytest.mark.parametrize(("column", "gap", "starts", "times"), [
+    (250.0, 6.0, [10.0, 266.0], [0.0, 0.0]),  # paper between columns of 10 s
+    (62.5, 4.0, [10.0, 76.5, 143.0, 209.5], [0.0, 2.5, 5.0, 7.5]),  # and of 2.5 s
+    (60.0, 2.5, [10.0, 72.5, 135.0, 197.5], [0.0, 2.5, 5.0, 7.5]),  # a pen that is lifted while time goes on
+])  # fmt: skip
+def test_bare_paper_between_columns_is_no_time(column, gap, starts, times):
+    x = np.arange(0.0, 540.0, 0.1)
+    count = len(starts)
+    lefts = 10.0 + (column + gap) * np.arange(count)
+    end = float(lefts[-1] + column)
+    shown = np.any([(x > left) & (x < left + column) for left in lefts], axis=0)
+    rows = [
+        Row(x, np.where(shown, level, np.nan), level, 10.0, end, shown.astype(float), np.zeros(x.size, np.bool_))
+        for level in 30.0 + 25.0 * np.arange(12 // count)
+    ]
+    labels = PageOptions("6x2" if count == 2 else "3x4").rows
+    names = [
+        Name(lead, (left, row.level - 8.0, left + 5.0, row.level - 5.0), 1.0)
+        for row, leads in zip(rows, labels, strict=True)
+        for left, lead in zip(lefts, leads, strict=True)
+    ]
+    layout = read_layout(rows, names)
+    assert layout is not None and layout.format == ("6x2" if count == 2 else "3x4")
+    first_row = [span for span in layout.spans if span.row == 0]
+    # The last of columns that touch ends with the ink, which the lifted pen makes shorter.
+    np.testing.assert_allclose([span.x0 for span in first_row], starts, atol=0.2 if column > 60 else 2.0)
+    if count == 4:
+        began = [(span.x0 - _page_start(span, layout.spans)) / 25.0 for span in first_row]
+        np.testing.assert_allclose(began, times, atol=0.01 if column > 60 else 0.08)
+
+
+def test_a_row_that_wanders_over_its_paper_is_looked_for_where_rows_are_regular():
+    columns, apart = 4 * 200, 4 * 20
+    beats = 24 * np.exp(-(((np.arange(columns) % 100 - 50) / 6) ** 2))
+    heights = [apart * (k + 1) - beats for k in range(5)]
+    heights.append(apart * 6 + 30 * np.sin(np.linspace(0, 6 * np.pi, columns)))
+    ink = np.zeros((4 * 140, columns), np.float32)
+    for height in heights:
+        for x, y in enumerate(height):
+            ink[int(y) - 1 : int(y) + 2, x] = 1.0
+    assert len(find_rows(ink, 4.0)) == 5
+    assert [round(row.level / 20) for row in find_rows(ink, 4.0, regular=True)] == [1, 2, 3, 4, 5, 6]

@@ -236,6 +236,11 @@ def _read(sheet: FlatSheet, quarters: int, network: NameNetwork | None) -> _Read
     names = find_names(ink, scale, rows, network) if rows and network is not None else []
     rows = align_rows(rows)
     layout = read_layout(rows, names)
+    if layout is None and len(names) >= _UPRIGHT_NAMES:  # a row may have been overlooked
+        more = align_rows(find_rows(ink, scale, regular=True))
+        complete = _Reading(sheet, quarters, ink, tuple(more), read_layout(more, names))
+        if complete.is_upright:
+            return complete
     half = len(rows) // 2
     if layout is None and half >= _FEWEST_ROWS and len(rows) == 2 * half:  # as many rows as two sheets have
         middle = (rows[half - 1].level + rows[half].level) / 2
@@ -248,15 +253,15 @@ def _page(reading: _Reading, layout: PageLayout, grid: Grid | None) -> Digitized
     """The page with all leads in millivolts, in pixels of the picture that was read."""
     pulse_gain, pulse_speed = pulse_scales(reading.rows)
     speed, gain = pulse_speed or _USUAL_SPEED, pulse_gain or _USUAL_GAIN
-    left, right = min(span.x0 for span in layout.spans), max(span.x1 for span in layout.spans)
+    lengths = [sum(s.x1 - s.x0 for s in layout.spans if s.row == row) for row in range(len(reading.rows))]
     # A 12-lead ECG is 10 s long: columns that are longer in all show the same time.
-    sequential = (right - left) / speed < _LONGEST_SECONDS
+    sequential = max(lengths) / speed < _LONGEST_SECONDS
     half_rows = _rows_at_half_gain(reading.rows, layout, gain)
     leads = [
         _lead(
             reading,
             span,
-            left if sequential else span.x0,
+            _page_start(span, layout.spans) if sequential else span.x0,
             speed,
             gain / 2 if span.row in half_rows and span.lead in CHEST_LEADS else gain,
         )
@@ -279,6 +284,13 @@ def _page(reading: _Reading, layout: PageLayout, grid: Grid | None) -> Digitized
         remarks=tuple(_page_remarks(layout, grid, pulse_gain, reading.sheets, half_chest=bool(half_rows))),
         outline=reading.sheet.outline(),
     )
+
+
+def _page_start(span: Span, spans: Sequence[Span]) -> float:
+    """Where the page's time would begin, mm, had this lead's row no bare paper between its columns."""
+    own = [other for other in spans if other.row == span.row]
+    between = span.x0 - min(other.x0 for other in own) - sum(o.x1 - o.x0 for o in own if o.x0 < span.x0)
+    return min(other.x0 for other in spans) + between
 
 
 def _rows_at_half_gain(rows: Sequence[Row], layout: PageLayout, gain: float) -> set[int]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from recipes.digitizer.names import Name
 from recipes.digitizer.picture import Array
-from recipes.digitizer.traces import Row
+from recipes.digitizer.traces import Row, runs
 from render.pages.options import FORMATS, PageOptions
 
 _NAME_BESIDE_MM = 3.0  # from the usual height of names above their traces
@@ -21,6 +21,8 @@ _NAMES_LEFT_MM = 14.0  # how far left of that the names of a whole row may stand
 _STRIP_NAME_MM = 25.0  # from the start of a rhythm strip: the range of its name
 _USUAL_COLUMNS_MM = np.array([62.5, 75.0, 125.0, 150.0, 250.0, 300.0, 500.0])  # 2.5, 3, 5, 6 and 10 s
 _NEARLY_USUAL = 0.006  # relative difference from a usual column that the pen's width explains
+_LEAST_APART_MM, _BARE_SHARE = 1.0, 0.9  # between columns; of the rows that have no trace there
+_LEAST_LAST = 0.9  # of the last column that must be on the picture
 _USUAL_ROWS_MM = (250.0, 300.0, 500.0)  # 10 and 12 s at 25 mm/s, 10 s at 50
 _NEAR_BY_PULSE, _NEAR_BY_WIDTH = 0.15, 0.4  # logarithm of a usual length by what the pulses, or a page's width, say
 _LEAST_FOOT_MM, _FOOT_SLACK_MM = 1.0, 0.5  # beyond what the pen's width explains; of a row's usual length
@@ -143,13 +145,13 @@ def _match_format(options: PageOptions, rows: Sequence[Row], places: Sequence[tu
         return None
     columns = max(len(row) for row in labels)
     strips = {k for k, row in enumerate(labels) if len(row) == 1 and columns > 1}
-    edges = _column_edges(rows, places, columns, strips)
+    columns_mm = _columns(rows, places, columns, strips)
     weights: list[float] = []
     agree: list[float] = []
     strip_leads: dict[int, dict[str, float]] = {k: defaultdict(float) for k in strips}
     for row, name in places:
         if row not in strips:
-            column = int(np.searchsorted(edges[1:-1], name.x + _NAME_BEFORE_MM))
+            column = int(np.searchsorted(columns_mm[1:, 0], name.x + _NAME_BEFORE_MM))
             agree.append(float(labels[row][column].removeprefix("-") == name.lead))
             weights.append(name.weight)
         elif name.x < rows[row].start + _STRIP_NAME_MM:
@@ -159,44 +161,48 @@ def _match_format(options: PageOptions, rows: Sequence[Row], places: Sequence[tu
     spans: list[Span] = []
     for k, row_labels in enumerate(labels):
         if k in strips:
-            spans.append(_strip_span(k, row_labels[0], strip_leads[k], rows[k], edges))
+            spans.append(_strip_span(k, row_labels[0], strip_leads[k], rows[k], columns_mm))
         else:
-            spans += _column_spans(k, row_labels, edges)
+            spans += _column_spans(k, row_labels, columns_mm)
     agreement = float(np.average(agree, weights=weights)) if agree else 0.0
     return PageLayout(options.format, options.order, tuple(spans), agreement, float(np.dot(agree, weights)))
 
 
-def _column_spans(row: int, labels: Sequence[str], edges: Array) -> list[Span]:
-    """The leads of a row of columns. edges: (columns + 1,) mm."""
+def _column_spans(row: int, labels: Sequence[str], columns_mm: Array) -> list[Span]:
+    """The leads of a row of columns. columns_mm: (columns, 2)."""
     leads = [label.removeprefix("-") for label in labels]
     return [
-        Span(lead, row, float(edges[k]), float(edges[k + 1]), 1 if label == lead else -1)
-        for k, (label, lead) in enumerate(zip(labels, leads, strict=True))
+        Span(lead, row, float(x0), float(x1), 1 if label == lead else -1)
+        for label, lead, (x0, x1) in zip(labels, leads, columns_mm, strict=True)
     ]
 
 
-def _strip_span(number: int, label: str, names: Mapping[str, float], row: Row, edges: Array) -> Span:
+def _strip_span(number: int, label: str, names: Mapping[str, float], row: Row, columns_mm: Array) -> Span:
     """The lead of a rhythm strip: by the names (lead -> weight) at its start, else the label of the format.
 
     Its ends are those of the columns above where it is about as long.
     """
     lead, weight = max(names.items(), key=lambda pair: pair[1], default=(label, 0.0))
-    start, end = float(edges[0]), float(edges[-1])
+    start, end = float(columns_mm[0, 0]), float(columns_mm[-1, 1])
     if abs(row.start - start) >= _STRIP_ALIGNMENT_MM or abs(row.end - end) >= _STRIP_ALIGNMENT_MM:
         start, end = row.start, row.end
     return Span(lead if weight >= _STRIP_WEIGHT else label, number, start, end, 1)
 
 
-def _column_edges(rows: Sequence[Row], places: Sequence[tuple[int, Name]], columns: int, strips: set[int]) -> Array:
-    """Left ends of the columns and the right end of the last, (columns + 1,) mm: equal parts of the rows' length.
+def _columns(rows: Sequence[Row], places: Sequence[tuple[int, Name]], columns: int, strips: set[int]) -> Array:
+    """Left and right ends of the columns, (columns, 2) mm: equal parts of the rows' length.
 
     Where the distance between the names of neighbouring columns is another, the picture cuts off the right of the
-    page, and the distance between the names is taken.
+    page, and the distance between the names is taken. Where bare paper lies between columns of a usual length, they end
+    there; between shorter ones only the pen is lifted, and time goes on.
     """
     main = [row for k, row in enumerate(rows) if k not in strips]
     start, end = float(np.median([row.start for row in main])), float(np.median([row.end for row in main]))
     if columns == 1:
-        return np.array([start, end])
+        return np.array([[start, end]])
+    apart = _columns_apart(main, start, end, columns)
+    if apart is not None:
+        return apart
     share = (end - start) / columns
     usual = _USUAL_COLUMNS_MM[int(np.argmin(np.abs(np.log(_USUAL_COLUMNS_MM / share))))]
     if abs(usual / share - 1) < _NEARLY_USUAL:  # the pen's width and specks of ink lengthen and shorten it
@@ -210,7 +216,26 @@ def _column_edges(rows: Sequence[Row], places: Sequence[tuple[int, Name]], colum
             share = name_pitch
             lefts = [name.x - round((name.x - start) / share) * share for row, name in places if row not in strips]
             start = max(start, float(np.median(lefts)) - 2.0) if lefts and np.median(lefts) > start + 6 else start
-    return np.asarray(start + share * np.arange(columns + 1), dtype=np.float64)
+    edges = start + share * np.arange(columns + 1)
+    return np.stack([edges[:-1], edges[1:]], axis=1)
+
+
+def _columns_apart(rows: Sequence[Row], start: float, end: float, columns: int) -> Array | None:
+    """Left and right ends (columns, 2), mm, of columns with bare paper between them; None where there are none."""
+    x = rows[0].x
+    inside = (x > start) & (x < end)
+    bare = np.mean([~np.isfinite(row.y[inside]) for row in rows], axis=0) > _BARE_SHARE
+    step = (x[-1] - x[0]) / (x.size - 1)
+    gaps = [(x[inside][a], x[inside][b - 1]) for a, b in runs(bare) if (b - a) * step >= _LEAST_APART_MM]
+    if len(gaps) != columns - 1:
+        return None
+    starts, ends = np.array([start, *(right for _, right in gaps)]), np.array([left for left, _ in gaps])
+    lengths = ends - starts[:-1]
+    usual = _USUAL_COLUMNS_MM[int(np.argmin(np.abs(np.log(_USUAL_COLUMNS_MM / np.median(lengths)))))]
+    if np.abs(usual / lengths - 1).max() >= _NEARLY_USUAL or end - starts[-1] < _LEAST_LAST * usual:
+        return None
+    starts += np.mean(lengths - usual) / 2  # the pen's width
+    return np.stack([starts, starts + usual], axis=1)
 
 
 def _name_steps(places: Sequence[tuple[int, Name]], strips: set[int]) -> Array:

@@ -551,15 +551,22 @@ def row_distance(levels: Sequence[float]) -> float:
     return float(np.median(np.diff(levels))) if len(levels) > 1 else REACH_MM
 
 
-def find_rows(ink: InkMap, px_per_mm: float) -> list[Row]:
+def find_rows(ink: InkMap, px_per_mm: float, *, regular: bool = False) -> list[Row]:
     """The rows of traces on a sheet, from top to bottom.
 
     Args:
         ink: of the sheet.
         px_per_mm: pixels of the ink per mm.
+        regular: look for a trace also where a row is missing among rows at equal distances, or before and behind them:
+            one that wanders or leaves the paper has little ink at any one height.
     """
     levels = _row_levels(ink, px_per_mm)
     apart = row_distance(levels)
+    if regular and len(levels) > 1:
+        steps = np.arange(-1, round((levels[-1] - levels[0]) / apart) + 2)
+        places = levels[0] + steps * (levels[-1] - levels[0]) / max(1, steps.size - 3)
+        missing = [float(p) for p in places if np.abs(np.array(levels) - p).min() > apart / 2]
+        levels = sorted(levels + [p for p in missing if 0 < p * px_per_mm < ink.shape[0]])
     rows = [row for row in (_trace_row(ink, px_per_mm, level, apart) for level in levels) if row is not None]
     distinct: list[Row] = []
     for row in rows:
