@@ -19,6 +19,7 @@ from eval.metrics.signal_to_noise import MOST_DB, signal_to_noise_db
 from recipes.digitizer import training
 from recipes.digitizer.crossings import _ends
 from recipes.digitizer.digitize import _name_strips, _page_start, digitize
+from recipes.digitizer.frames import inside_frames
 from recipes.digitizer.grid import find_grid
 from recipes.digitizer.layout import SINGLE_LEAD, read_layout
 from recipes.digitizer.names import Name
@@ -570,3 +571,22 @@ def test_a_row_that_wanders_over_its_paper_is_looked_for_where_rows_are_regular(
             ink[int(y) - 1 : int(y) + 2, x] = 1.0
     assert len(find_rows(ink, 4.0)) == 5
     assert [round(row.level / 20) for row in find_rows(ink, 4.0, regular=True)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_frames_and_what_lies_outside_of_them_are_no_trace():
+    ink = np.zeros((4 * 90, 4 * 120), np.float32)
+    ink[40 + 60, 41:439] = 1.0  # a flat trace
+    ink[40 + 60 - 40 : 40 + 60, 150] = 1.0  # with a wave
+    trace = ink.copy()
+    for x in (40, 440):
+        ink[40:164, x] = 1.0
+    for y in (40, 160):
+        ink[y, 36:440] = 1.0  # the strokes of an axis go on beyond the corners
+    ink[90:96, 10:30] = 1.0  # the axis' number
+    inside = inside_frames(ink, 4.0)
+    assert inside[90:96, 10:30].sum() == 0 and inside[:, 38:42].sum() == 0 and inside[158:170].sum() == 0
+    np.testing.assert_array_equal(inside[50:150, 44:436], trace[50:150, 44:436])
+
+    ink[200:340:20, 20:460] = 1.0  # most of the ink lies elsewhere: the frame is that of a table
+    assert inside_frames(ink, 4.0) is ink
+    assert inside_frames(trace, 4.0) is trace

@@ -1,8 +1,8 @@
 """From a picture of an ECG to millivolts.
 
-`digitize` finds the grid (`grid`), flattens the sheet (`straighten`), traces the rows (`traces`), reads the names of
-the leads (`names`), matches a layout (`layout`) and fits the traces to the ink (`refine`). Of the four orientations of
-the sheet it takes the one with the best rows and names.
+`digitize` finds the grid (`grid`), flattens the sheet (`straighten`), looks inside the leads' frames where there are
+any (`frames`), traces the rows (`traces`), reads the names of the leads (`names`), matches a layout (`layout`) and fits
+the traces to the ink (`refine`). Of the four orientations of the sheet it takes the one with the best rows and names.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from scipy.ndimage import find_objects, label, uniform_filter
 
+from recipes.digitizer.frames import inside_frames
 from recipes.digitizer.grid import Grid, find_grid
 from recipes.digitizer.layout import SINGLE_LEAD, PageLayout, Span, align_rows, pulse_scales, read_layout, usual_stretch
 from recipes.digitizer.names import find_names
@@ -231,9 +232,10 @@ def _trace_length(sheet: FlatSheet) -> float:
 def _read(sheet: FlatSheet, quarters: int, network: NameNetwork | None) -> _Reading:
     """The rows, names and layout of a sheet in this orientation; a layout without names if there is no network."""
     scale = _ink_scale(sheet)
-    ink = ink_of(sheet, scale)
+    whole = ink_of(sheet, scale)
+    ink = inside_frames(whole, scale)
     rows = find_rows(ink, scale)
-    names = find_names(ink, scale, rows, network) if rows and network is not None else []
+    names = find_names(whole, scale, rows, network) if rows and network is not None else []
     rows = align_rows(rows)
     layout = read_layout(rows, names)
     if layout is None and len(names) >= _UPRIGHT_NAMES:  # a row may have been overlooked

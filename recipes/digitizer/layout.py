@@ -22,6 +22,7 @@ _STRIP_NAME_MM = 25.0  # from the start of a rhythm strip: the range of its name
 _USUAL_COLUMNS_MM = np.array([62.5, 75.0, 125.0, 150.0, 250.0, 300.0, 500.0])  # 2.5, 3, 5, 6 and 10 s
 _NEARLY_USUAL = 0.006  # relative difference from a usual column that the pen's width explains
 _LEAST_APART_MM, _BARE_SHARE = 1.0, 0.9  # between columns; of the rows that have no trace there
+_NEAR_FRAME = 0.03  # relative difference from a usual column that the lines of frames explain
 _LEAST_LAST = 0.9  # of the last column that must be on the picture
 _USUAL_ROWS_MM = (250.0, 300.0, 500.0)  # 10 and 12 s at 25 mm/s, 10 s at 50
 _NEAR_BY_PULSE, _NEAR_BY_WIDTH = 0.15, 0.4  # logarithm of a usual length by what the pulses, or a page's width, say
@@ -198,9 +199,7 @@ def _columns(rows: Sequence[Row], places: Sequence[tuple[int, Name]], columns: i
     """
     main = [row for k, row in enumerate(rows) if k not in strips]
     start, end = float(np.median([row.start for row in main])), float(np.median([row.end for row in main]))
-    if columns == 1:
-        return np.array([[start, end]])
-    apart = _columns_apart(main, start, end, columns)
+    apart = _columns_apart(main, start, end, columns) if columns > 1 else None
     if apart is not None:
         return apart
     share = (end - start) / columns
@@ -232,7 +231,8 @@ def _columns_apart(rows: Sequence[Row], start: float, end: float, columns: int) 
     starts, ends = np.array([start, *(right for _, right in gaps)]), np.array([left for left, _ in gaps])
     lengths = ends - starts[:-1]
     usual = _USUAL_COLUMNS_MM[int(np.argmin(np.abs(np.log(_USUAL_COLUMNS_MM / np.median(lengths)))))]
-    if np.abs(usual / lengths - 1).max() >= _NEARLY_USUAL or end - starts[-1] < _LEAST_LAST * usual:
+    goes_on = np.abs(usual / np.diff(starts) - 1).max() < _NEARLY_USUAL  # the pen is lifted, time goes on
+    if goes_on or np.abs(usual / lengths - 1).max() > _NEAR_FRAME or end - starts[-1] < _LEAST_LAST * usual:
         return None
     starts += np.mean(lengths - usual) / 2  # the pen's width
     return np.stack([starts, starts + usual], axis=1)

@@ -1,0 +1,67 @@
+"""Frames around the leads, as plotting libraries draw them: what lies on them and outside of them is no trace."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import binary_fill_holes, find_objects, label, maximum_filter, maximum_filter1d, minimum_filter1d
+
+from recipes.digitizer.traces import STROKE_INK, InkMap
+
+_LEAST_ALONG_MM, _LEAST_ACROSS_MM = 40.0, 12.0  # sides; no trace is as straight, no pulse as high at 10 mm/mV
+_CORNER_MM = 2.0  # of a side's end, in which it meets the next: the strokes of an axis go on beyond
+_LINE_MM = 0.8  # round a side: its stroke, and a gap at a corner
+_LEAST_SHARE = 0.6  # of the ink that lies inside: else the frames are those of a table or of a report's head
+
+Mask = NDArray[np.bool_]
+
+
+def inside_frames(ink: InkMap, px_per_mm: float) -> InkMap:
+    """The ink (rows, columns) inside the frames on a sheet; all of it where there are none.
+
+    Args:
+        ink: of the sheet.
+        px_per_mm: pixels of the ink per mm.
+    """
+    stroke = ink > STROKE_INK
+    corner, width = round(_CORNER_MM * px_per_mm), 2 * max(1, round(_LINE_MM * px_per_mm)) + 1
+    along = _straight(stroke, 1, _LEAST_ALONG_MM * px_per_mm)
+    if not along.any():
+        return ink
+    across = _between(_straight(stroke, 0, _LEAST_ACROSS_MM * px_per_mm), along, 0, corner)
+    along = _between(along, across, 1, corner)
+    if not along.any():
+        return ink
+    lines: Mask = maximum_filter(along | across, width)
+    inside = binary_fill_holes(lines) & ~lines
+    if np.count_nonzero(stroke & inside) < _LEAST_SHARE * np.count_nonzero(stroke & ~lines):
+        return ink
+    inside |= maximum_filter(inside, width) & ~maximum_filter(along | across, 3)
+    return np.where(inside, ink, np.float32(0))
+
+
+def _straight(stroke: Mask, axis: int, length: float) -> Mask:
+    """The strokes that run along an axis for so many pixels, in one line of pixels or two neighbouring ones."""
+    size = round(length)
+    beside = maximum_filter1d(stroke.view(np.uint8), 3, axis=1 - axis)
+    lines = np.flatnonzero(beside.sum(axis=axis, dtype=np.int32) >= size)  # few, and the filters take most of the time
+    part = np.take(beside, lines, axis=1 - axis)
+    part = maximum_filter1d(minimum_filter1d(part, size, axis=axis), size, axis=axis)
+    result = np.zeros_like(beside)
+    result[(slice(None), lines) if axis == 0 else lines] = part
+    return (result > 0) & stroke
+
+
+def _between(sides: Mask, others: Mask, axis: int, corner: int) -> Mask:
+    """Those sides along an axis that have one of the others at both ends."""
+    near = maximum_filter(others, 3)
+    labels, _ = label(sides, np.ones((3, 3)))
+    kept = np.zeros_like(sides)
+    for number, box in enumerate(find_objects(labels), start=1):
+        first, last = (
+            tuple(slice(start, start + corner) if k == axis else part for k, part in enumerate(box))
+            for start in (box[axis].start, max(0, box[axis].stop - corner))
+        )
+        if near[first].any() and near[last].any():
+            kept[box] |= labels[box] == number
+    return kept
