@@ -49,7 +49,8 @@ def _straight(stroke: Mask, axis: int, length: float) -> Mask:
     part = maximum_filter1d(minimum_filter1d(part, size, axis=axis), size, axis=axis)
     result = np.zeros_like(beside)
     result[(slice(None), lines) if axis == 0 else lines] = part
-    return (result > 0) & stroke
+    straight: Mask = (result > 0) & stroke
+    return straight
 
 
 def _between(sides: Mask, others: Mask, axis: int, corner: int) -> Mask:
