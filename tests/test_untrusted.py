@@ -171,6 +171,23 @@ def _change_second_row(dataset: Path, column: str, image: dict[str, object]) -> 
     pq.write_table(table.set_column(place, table.schema.field(column), pa.array(values, column_type)), shard)
 
 
+@pytest.mark.parametrize("damage", ["data", "length", "end"])
+def test_a_damaged_picture_of_a_data_set_is_an_error_in_the_input(dataset: Path, damage: str) -> None:
+    picture = bytearray(open_dataset(dataset).data.column("image")[1].as_py()["bytes"])
+    if damage == "data":
+        picture[len(picture) // 2 : len(picture) // 2 + 40] = bytes(40)
+    elif damage == "length":
+        picture[33:37] = b"\xff\xff\xff\xff"  # of the first chunk behind the header
+    else:
+        del picture[len(picture) // 2 :]
+    _change_second_row(dataset, "image", {"bytes": bytes(picture)})
+    rows = open_dataset(dataset)
+    assert rows[0]["image"].width == 400
+    for read in (lambda: rows[1]["image"], lambda: rows[0:2]["image"], lambda: rows.select([2, 1])[1]["image"]):
+        with pytest.raises(InputError, match="a picture of the data set is damaged"):
+            read()
+
+
 def _eps() -> bytes:
     return b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
 

@@ -207,7 +207,7 @@ def _columns(rows: Sequence[Row], places: Sequence[tuple[int, Name]], columns: i
     if abs(usual / share - 1) < _NEARLY_USUAL:  # the pen's width and specks of ink lengthen and shorten it
         start, share = (start + end - columns * usual) / 2, float(usual)
     steps = _name_steps(places, strips)
-    if steps.size:
+    if columns > 1 and steps.size:
         near = [step / round(step / share) for step in steps if round(step / share) >= 1]
         name_pitch = float(np.median(near)) if len(near) >= columns - 1 else share
         # The picture cuts off the page, or rows start at a wrong place: the names agree with each other only.

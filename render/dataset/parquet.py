@@ -304,9 +304,24 @@ def open_dataset(folder: str | Path, cache_folder: Path | None = None) -> datase
         rows = datasets.Dataset.from_parquet(shards, cache_dir=str(cache_folder or _cache_of_process()))
         require_images(rows, f"{folder}/data")
         _require_columns(rows, folder)
+        return rows.cast_column("image", _picture_feature())
     except (pa.ArrowException, OSError, datasets.exceptions.DatasetGenerationError) as error:
         raise InputError(f"{folder}/data: a shard cannot be read ({error}); render the data set again") from error
-    return rows
+
+
+@cache
+def _picture_feature() -> datasets.Image:
+    """The feature of a picture whose damage is an error in the input, wherever its row is read."""
+    import datasets
+
+    class PictureOfDataset(datasets.Image):  # type: ignore[misc]  # datasets has no types
+        def decode_example(self, *args: Any, **options: Any) -> Any:
+            try:
+                return super().decode_example(*args, **options)
+            except (OSError, SyntaxError, ValueError) as error:  # as Pillow raises them for a damaged PNG
+                raise InputError(f"a picture of the data set is damaged ({error}); {_RENDER_AGAIN}") from error
+
+    return PictureOfDataset()
 
 
 def require_images(rows: datasets.Dataset, where: str) -> None:
