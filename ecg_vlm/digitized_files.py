@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from recipes.digitizer.result import DigitizedLead, DigitizedPage
+from recipes.digitizer.result import DigitizedPage
 from render.delineation import beats
 from render.io import atomic_write
 from render.record import HIGH_RATE_HZ, LEADS
@@ -96,6 +95,7 @@ def overlay(page: DigitizedPage, image: Image.Image) -> Image.Image:
     font = ImageFont.load_default(max(12, canvas.width // 70))
     if len(page.outline):
         pen.line([tuple(point) for point in (page.outline / factor).tolist()], fill="#ff9900", width=3)
+    signal = page.signal()
     for number, trace in enumerate(page.leads):
         if not len(trace.path):
             continue
@@ -107,15 +107,9 @@ def overlay(page: DigitizedPage, image: Image.Image) -> Image.Image:
                 pen.line([tuple(point) for point in piece.tolist()], fill=colour, width=1)
         (x0, y0), (x1, y1) = (points.min(axis=0) - 2).tolist(), (points.max(axis=0) + 2).tolist()
         pen.rectangle((x0, y0, x1, y1), outline=colour)
-        for beat in _beat_places(trace, points):
+        first = round(trace.start_s * HIGH_RATE_HZ)
+        shares = beats(signal[:, first : first + trace.millivolts.size], HIGH_RATE_HZ) / trace.millivolts.size
+        for beat in np.interp(shares, np.linspace(0, 1, len(points)), points[:, 0]).tolist():
             pen.line((beat, y1, beat, y1 + 8), fill=colour, width=2)
         pen.text((x0 + 3, y0 - 4), f"{trace.lead} {trace.quality:.2f}", fill=colour, font=font, anchor="ls")
     return canvas
-
-
-def _beat_places(trace: DigitizedLead, points: NDArray[np.floating]) -> list[float]:
-    """Where the lead's beats lie along its path, pixels from the left."""
-    samples = np.nan_to_num(trace.millivolts)
-    middles = beats(np.tile(samples, (len(LEADS), 1)), HIGH_RATE_HZ)
-    places = np.interp(middles / max(samples.size, 1), np.linspace(0, 1, len(points)), points[:, 0])
-    return [float(place) for place in places]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 class InputError(ValueError):
     """The user's input is wrong. The message is one line: file, field, value and the mend.
@@ -24,6 +26,12 @@ def is_memory_full(error: BaseException) -> bool:
     """Whether an error says that main memory or the GPU's is full. torch's on a CPU is a plain RuntimeError."""
     texts = ("not enough memory", "can't allocate memory", "out of memory", "ALLOC_FAILED")
     return isinstance(error, MemoryError) or any(text in str(error) for text in texts)
+
+
+def disk_failure(error: BaseException) -> str:
+    """What the system says of a disk that failed in code outside of Python, which wraps it; "" of any other error."""
+    found = re.search(r"(?:I/O error: )?([^:]+) \(os error \d+\)", str(error))
+    return found[1] if found else ""
 
 
 def is_text(name: str) -> bool:

@@ -201,6 +201,13 @@ def test_what_no_one_foresaw_is_one_line_with_the_way_to_report_it() -> None:
     assert "ecg-vlm: unexpected KeyError" in process.stderr.splitlines()[-1]
 
 
+def test_a_full_disk_is_no_surprise_where_safetensors_writes() -> None:
+    error = "__import__('safetensors').SafetensorError"
+    text = "Error while serializing: I/O error: No space left on device (os error 28)"
+    process = _run(f"{error}({text!r})")
+    assert (process.returncode, process.stderr) == (1, "ecg-vlm: disk: No space left on device\n")
+
+
 def test_the_net_is_not_there_for_a_program_that_calls_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(arguments: object) -> None:
         raise KeyError("a")

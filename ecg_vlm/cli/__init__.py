@@ -19,7 +19,7 @@ from types import ModuleType
 from ecg_vlm import __version__
 from ecg_vlm.cli import progress
 from ecg_vlm.cli.arguments import Parser, add_common_options
-from render.errors import InputError, WorkFailed, is_memory_full, is_text
+from render.errors import InputError, WorkFailed, disk_failure, is_memory_full, is_text
 from render.suggest import did_you_mean
 
 COMMANDS = (
@@ -78,6 +78,8 @@ def _main(argv: Sequence[str] | None) -> int:
             reason = (str(error).strip() or "allocation failed").splitlines()[0].partition(" GPU ")[0]
             mend = _SMALLER_MODEL if hasattr(arguments, "quantization") else _LESS_MEMORY
             return _fail(f"not enough memory ({reason}); {mend}", 1)
+        if reason := disk_failure(error):
+            return _fail(f"disk: {reason}", 1)
         return _report_fault(error, argv)
     return 0
 
