@@ -18,7 +18,7 @@ def test_ticks_stand_at_the_beats_of_all_leads_not_at_tall_t_waves_of_one() -> N
     signal[9] = 0.3 * signal[1] + np.cumsum(late)
     path = np.stack([np.linspace(50, 950, 500), np.full(500, 0.0)], axis=1).astype(np.float32)
     leads = tuple(
-        DigitizedLead(name, 0.0, signal[k].astype(np.float32), 1.0, (), path + np.float32([0, 60 + 60 * k]))
+        DigitizedLead(name, 0.0, signal[k].astype(np.float32), 1.0, (), path + np.array([0, 60 + 60 * k], np.float32))
         for k, name in enumerate(LEADS)
     )
     page = DigitizedPage("12x1", "standard", leads, 25, 10, "pulse", "pulse", 0, True, 4, 12, 1.0, (), path[:0])
