@@ -32,6 +32,7 @@ needs an extra of pyproject.toml."""
 # Packages of extras that any command may need, depending on what it is given.
 _EXTRA_OF_PACKAGE = {
     "bitsandbytes": "quantized",
+    "ray": "cluster",
     **dict.fromkeys(("fpdf", "pillow_heif", "pydicom", "pypdfium2"), "formats"),
 }
 

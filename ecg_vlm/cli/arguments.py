@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import argparse
 import re
-from typing import Any, NoReturn
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from render.errors import InputError
+
+if TYPE_CHECKING:
+    from render.workers import Workers
 
 
 class Parser(argparse.ArgumentParser):
@@ -79,6 +84,38 @@ def add_loading(parser: Parser, *, batch: bool = True) -> None:
             metavar="N",
             help="images in a forward pass (default 8; of a large model 2)",
         )
+
+
+def add_engine(parser: Parser) -> None:
+    """--workers, and --engine and --address for those of a cluster; `workers_of` reads them."""
+    parser.add_argument(
+        "--workers", type=positive, help="processes (default 1); with --engine ray the most shards at once"
+    )
+    parser.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="ray: a Ray cluster makes the shards, with the same bytes; its nodes see SOURCE and OUT at the same paths",
+    )
+    parser.add_argument(
+        "--address",
+        metavar="HOST:PORT",
+        help="of the Ray cluster: auto, HOST:PORT or ray://HOST:PORT (default: $RAY_ADDRESS, else this machine alone)",
+    )
+
+
+@contextmanager
+def workers_of(arguments: argparse.Namespace) -> Iterator[int | Workers]:
+    """What `add_engine`'s options ask for. Raises `InputError` for a cluster that cannot be reached."""
+    if arguments.engine == "local":
+        if arguments.address is not None:
+            raise InputError(f"--address {arguments.address}: is that of a Ray cluster; add --engine ray")
+        yield arguments.workers or 1
+        return
+    from render.cluster import ray_cluster
+
+    with ray_cluster(arguments.address, arguments.workers) as cluster:
+        yield cluster
 
 
 def loading(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -8,7 +8,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ecg_vlm.cli.arguments import Parser, add_sampling_rate, dpi, folds, page_width, positive, seed, share, word_list
+from ecg_vlm.cli.arguments import (
+    Parser,
+    add_engine,
+    add_sampling_rate,
+    dpi,
+    folds,
+    page_width,
+    positive,
+    seed,
+    share,
+    word_list,
+    workers_of,
+)
 from ecg_vlm.cli.progress import progress_bar
 from ecg_vlm.cli.push import add_push, check_push, push
 from render.errors import InputError
@@ -96,7 +108,7 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--preview", action="store_true", help="draw twelve of the pages to OUT-preview.png, and stop")
     parser.add_argument("--shard-size", type=positive, default=500, help="pages per Parquet file (default 500)")
-    parser.add_argument("--workers", type=positive, default=1, help="processes (default 1)")
+    add_engine(parser)
     parser.add_argument("--seed", type=seed, default=0, help="seed of simulated records, mixed looks and questions")
     parser.add_argument(
         "--lenient", action="store_true", help="draw dead leads and short records as they are, skip unreadable ones"
@@ -213,12 +225,12 @@ def _render_pictures(a: argparse.Namespace, kind: str, path: str) -> None:
         rows = PictureRows(source, options)
         _write_preview(a.out, len(rows), lambda i: rows.row(i)[0])
         return
-    with progress_bar("pages") as show:
+    with workers_of(a) as workers, progress_bar("pages") as show:
         manifest = write_pictures(
             source,
             a.out,
             options,
-            workers=a.workers,
+            workers=workers,
             resume=a.resume,
             progress=lambda count, total: show("pages", count, total),
         )
@@ -254,13 +266,13 @@ def _render_all(a: argparse.Namespace, source: Source, options: Options) -> None
     from render.dataset.parquet import write_dataset
 
     dialogues = LlavaDialogues(a.dialogues, source.name) if a.dialogues else None
-    with progress_bar("pages") as show:
+    with workers_of(a) as workers, progress_bar("pages") as show:
         manifest = write_dataset(
             source,
             a.out,
             options,
             dialogue_source=dialogues,
-            workers=a.workers,
+            workers=workers,
             resume=a.resume,
             progress=lambda count, total: show("pages", count, total),
         )

@@ -22,6 +22,7 @@ from render.dialogues.wording import GERMAN_QUESTIONS, REPORT_QUESTIONS, pick_qu
 from render.errors import InputError
 from render.io import file_digest
 from render.statements import STATEMENTS
+from render.workers import Workers
 
 # What a camera or a scanner has compressed with loss does so again: as PNG, a photo would be ten times as large.
 _LOSSY_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".heic", ".heif", ".avif"))
@@ -96,7 +97,7 @@ def write_pictures(
     out: str | Path,
     options: PictureOptions,
     *,
-    workers: int = 1,
+    workers: int | Workers = 1,
     resume: bool = False,
     progress: Callable[[int, int], None] = lambda count, total: None,
 ) -> dict[str, Any]:

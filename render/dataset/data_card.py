@@ -64,6 +64,11 @@ class Counts:
         return json.dumps({"skipped": self._omissions, **counters}, sort_keys=True)
 
 
+def package_versions() -> dict[str, str]:
+    """The versions of the packages on which the bytes of a page depend."""
+    return {name: version(name) for name in _VERSIONS}
+
+
 def summary(shards: Iterable[Path]) -> dict[str, Any]:
     """The counts of all shards together: "pages", "skipped", and a mapping for each counter of `Counts`."""
     pages, omissions = 0, []
@@ -84,7 +89,7 @@ def summary(shards: Iterable[Path]) -> dict[str, Any]:
         **{name: dict(sorted(counter.items())) for name, counter in total.items()},
         "unmapped_report_lines": sum(lines.values()),
         "most_unmapped": dict(sorted(lines.items(), key=lambda item: (-item[1], item[0]))[:_MOST_UNMAPPED]),
-        "versions": {name: version(name) for name in _VERSIONS},
+        "versions": package_versions(),
     }
 
 

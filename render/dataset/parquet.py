@@ -7,6 +7,7 @@ without it is not a finished data set and cannot be opened.
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -17,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from render.dataset.data_card import COUNTS_KEY, Counts, summary, write_card
+from render.dataset.data_card import COUNTS_KEY, Counts, package_versions, summary, write_card
 from render.dataset.rows import IMAGE_STARTS, Options, make_row, schema
 from render.dialogues.compose import Dialogue
 from render.errors import InputError
@@ -26,6 +27,7 @@ from render.io import (
     exclusive,
     file_digest,
     read_json_object,
+    remove_partial,
     require_empty,
     require_same_request,
     temporary_folder,
@@ -34,7 +36,7 @@ from render.io import (
 )
 from render.record import EcgRecord
 from render.sources.registry import Source, digest_of, prevalence_of
-from render.workers import Step, run_tasks
+from render.workers import Step, Workers, run_tasks
 
 if TYPE_CHECKING:
     import datasets
@@ -114,6 +116,7 @@ class _Job:
     rows: RowSource
     shard_size: int
     lenient: bool
+    versions: Mapping[str, str]
 
     def shards(self, out: Path) -> Iterator[tuple[int, int, Path]]:
         """First page, last page (excluded) and file of every shard."""
@@ -123,7 +126,15 @@ class _Job:
             yield k * size, min((k + 1) * size, pages), out / "data" / f"train-{k:05d}-of-{count:05d}.parquet"
 
     def write(self, start: int, stop: int, path: Path, step: Step) -> None:
-        """Write rows start..stop-1 to one Parquet file, atomically; its metadata contain their counts."""
+        """Write rows start..stop-1 to one Parquet file, atomically; its metadata contain their counts.
+
+        Raises `InputError` on a machine with other versions of what makes the bytes of a page.
+        """
+        if (here := package_versions()) != self.versions:
+            raise InputError(
+                f"{platform.node()}: has {here}, and the work was started with {dict(self.versions)}; "
+                "install the same versions on all machines"
+            )
         rows: list[dict[str, Any]] = []
         counts = Counts()
         for i in range(start, stop):
@@ -154,13 +165,14 @@ def write_dataset(
     options: Options,
     *,
     dialogue_source: DialogueSource | None = None,
-    workers: int = 1,
+    workers: int | Workers = 1,
     resume: bool = False,
     progress: Callable[[int, int], None] = lambda count, total: None,
 ) -> dict[str, Any]:
     """Render every record of `source` into the folder `out` and return the manifest.
 
     Args:
+        workers: processes, or a cluster (`render.cluster`) whose nodes see the records and `out` at the same paths.
         dialogue_source: replaces composed dialogues; records without any in it are left out.
         progress: called with (pages drawn, total pages) as they are drawn.
 
@@ -199,7 +211,7 @@ def write_rows(
     *,
     shard_size: int,
     lenient: bool = False,
-    workers: int = 1,
+    workers: int | Workers = 1,
     resume: bool = False,
     progress: Callable[[int, int], None] = lambda count, total: None,
 ) -> dict[str, Any]:
@@ -210,6 +222,7 @@ def write_rows(
             None), and anything else that must be the same when the work is resumed.
         digests: "source" and "dialogues": of the records and of the dialogues that replace composed ones.
         lenient: list the rows that cannot be made, in place of stopping at the first.
+        workers: like `write_dataset`.
         progress: called with (pages drawn, total pages) as they are drawn.
 
     Raises:
@@ -223,12 +236,13 @@ def write_rows(
         _start(out, request, digests, resume)
         if _is_exported(out):
             return read_json_object(out / "manifest.json", "name a new folder") | request
-        job = _Job(rows, shard_size, lenient)
+        job = _Job(rows, shard_size, lenient, package_versions())
         shards = list(job.shards(out))
         pending = [shard for shard in shards if not shard[2].exists()]
         count = len(rows) - sum(stop - start for start, stop, _ in pending)
         progress(count, len(rows))
         run_tasks(job.write, pending, workers, lambda steps: progress(count + steps, len(rows)))
+        remove_partial(out)  # of a node that was lost
         manifest = {**request, **summary(path for _, _, path in shards)}
         if manifest["pages"] == 0:
             raise InputError(

@@ -1,0 +1,219 @@
+"""Rendering on a Ray cluster whose nodes are processes of this machine: the bytes are those of one process."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+# Ray reads these when it is imported: only the loopback, no home folder, and nothing is sent to anyone.
+os.environ["RAY_AUTH_TOKEN"] = os.environ.get("RAY_AUTH_TOKEN", secrets.token_hex(16))
+os.environ["RAY_AUTH_MODE"] = "token"
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+pytest.importorskip("ray", reason="ray is not installed: pip install 'ecg-vlm[cluster]'")
+import ray
+from ray.cluster_utils import Cluster
+
+from ecg_vlm.cli import main
+from render import cluster as ray_engine
+from render.dataset.data_card import package_versions
+from render.dataset.parquet import write_dataset
+from render.dataset.rows import Options
+from render.errors import InputError, WorkFailed
+from render.record import EcgRecord
+from render.simulator.simulate import SimulatedSource
+from render.workers import Step, run_tasks
+
+_ROOT = Path(__file__).parents[1]
+_LONGEST_S = 300  # of a wait that ends in seconds; a bound only where something is wrong
+SMALL = Options(width=400, shard_size=2, seed=3)
+_RECORDS = 6
+
+
+class Gate:
+    """Simulated records. Every read leaves a line in `folder`; all records but the first two wait for the file `open`.
+
+    kill: the record whose first reader ends its own process, as the system does where memory is short.
+    """
+
+    name = "simulated"
+
+    def __init__(self, folder: Path, kill: int | None = None) -> None:
+        self._folder, self._kill = folder, kill
+        self._source = SimulatedSource(SMALL.seed, _RECORDS)
+
+    def __len__(self) -> int:
+        return _RECORDS
+
+    def digest(self) -> str:
+        return self._source.digest()
+
+    def read(self, i: int) -> EcgRecord:
+        with (self._folder / str(i)).open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        if i == self._kill and self.reads(i) == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        wait_for(lambda: i < SMALL.shard_size or (self._folder / "open").exists())
+        return self._source.read(i)
+
+    def reads(self, i: int) -> int:
+        """How often record i was read."""
+        file = self._folder / str(i)
+        return file.read_text().count("\n") if file.exists() else 0
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + _LONGEST_S
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Any]:
+    """A head without cores and two nodes with one each, and a connection to them. Afterwards nothing of it runs."""
+    place = tempfile.mkdtemp(prefix="ray")  # paths of sockets have 107 bytes, too few for pytest's folders
+    others = set(psutil.Process().children(recursive=True))  # of other tests, such as multiprocessing's tracker
+    one = {"node_ip_address": "127.0.0.1", "object_store_memory": 80 << 20}
+    cluster = Cluster(True, head_node_args={"num_cpus": 0, "temp_dir": place, "include_dashboard": False, **one})
+    try:
+        for _ in range(2):
+            cluster.add_node(num_cpus=1, **one)
+        ray.init(cluster.address, log_to_driver=False, logging_level="ERROR")
+        processes = set(psutil.Process().children(recursive=True))
+        yield cluster
+        processes |= set(psutil.Process().children(recursive=True))
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+        shutil.rmtree(place, ignore_errors=True)
+    _, alive = psutil.wait_procs(processes - others, timeout=_LONGEST_S)
+    assert not alive
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The data set as one process of this machine makes it."""
+    folder = tmp_path_factory.mktemp("local") / "pages"
+    write_dataset(SimulatedSource(SMALL.seed, _RECORDS), folder, SMALL)
+    return bytes_of(folder)
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_lost_process_and_a_lost_node_change_no_byte(tmp_path: Path, nodes: Any, local: dict[str, bytes]) -> None:
+    source, steps = Gate(tmp_path, kill=1), []
+
+    def lose_node(count: int, total: int) -> None:
+        steps.append(count)
+        at_the_gate = [i for i in (2, 4) if source.reads(i)]
+        if len(at_the_gate) == 2 and not (tmp_path / "open").exists():
+            nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
+            (tmp_path / "pages" / ".half.ecg-vlm-abcdefgh.parquet").touch()
+            (tmp_path / "open").touch()
+
+    with ray_engine.ray_cluster() as cluster:
+        write_dataset(source, tmp_path / "pages", SMALL, workers=cluster, progress=lose_node)
+    assert bytes_of(tmp_path / "pages") == local  # the temporary file that a lost node left is gone, too
+    assert source.reads(1) == 2 and sorted(source.reads(i) for i in (2, 4)) == [1, 2]
+    assert steps == sorted(steps) and steps[0] == 0 and steps[-1] == _RECORDS
+    nodes.add_node(num_cpus=1, node_ip_address="127.0.0.1", object_store_memory=80 << 20)
+
+
+def drive(folder: str, address: str) -> None:
+    """What the process does that is killed below."""
+    with ray_engine.ray_cluster(address) as cluster:
+        write_dataset(Gate(Path(folder)), Path(folder) / "pages", SMALL, workers=cluster)
+
+
+def test_a_killed_driver_loses_no_shard(tmp_path: Path, nodes: Any, local: dict[str, bytes]) -> None:
+    program = f"from tests.test_cluster import drive; drive({str(tmp_path)!r}, {nodes.address!r})"
+    driver = subprocess.Popen([sys.executable, "-c", program], cwd=_ROOT, stderr=subprocess.DEVNULL)
+    shard = tmp_path / "pages" / "data" / "train-00000-of-00003.parquet"
+    wait_for(lambda: shard.exists() or driver.poll() is not None)
+    assert driver.poll() is None
+    driver.kill()
+    driver.wait()
+    assert not (tmp_path / "pages" / "manifest.json").exists()
+    (tmp_path / "open").touch()
+    with ray_engine.ray_cluster() as cluster:
+        write_dataset(Gate(tmp_path), tmp_path / "pages", SMALL, workers=cluster, resume=True)
+    assert bytes_of(tmp_path / "pages") == local and Gate(tmp_path).reads(0) == 1
+
+
+def test_the_command_line_makes_the_same_bytes(tmp_path: Path, nodes: Any, local: dict[str, bytes]) -> None:
+    arguments = ["render", "simulated", str(tmp_path / "pages"), "--limit", str(_RECORDS), "--seed", str(SMALL.seed)]
+    arguments += ["--width", str(SMALL.width), "--shard-size", str(SMALL.shard_size), "--engine", "ray"]
+    assert main([*arguments, "--address", nodes.address, "--workers", "1", "--quiet"]) == 0
+    assert bytes_of(tmp_path / "pages") == local
+
+
+class Damaged(Gate):
+    """One record cannot be read."""
+
+    def read(self, i: int) -> EcgRecord:
+        raise InputError(f"record {i}: is damaged")
+
+
+def test_an_error_of_a_task_is_raised_here(tmp_path: Path, nodes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ray_engine.ray_cluster() as cluster:
+        with pytest.raises(InputError, match=r"^record [024]: is damaged$"):
+            write_dataset(Damaged(tmp_path), tmp_path / "a", SMALL, workers=cluster)
+        monkeypatch.setattr(ray_engine, "_RETRIES", 0)
+        (tmp_path / "open").touch()
+        with pytest.raises(WorkFailed, match=r"a task was lost on the cluster .*--resume"):
+            write_dataset(Gate(tmp_path, kill=5), tmp_path / "b", SMALL, workers=cluster)
+        versions = package_versions() | {"numpy": "0.1"}
+        monkeypatch.setattr("render.dataset.parquet.package_versions", lambda: versions)
+        with pytest.raises(InputError, match=r"'numpy': '0\.1'.* install the same versions on all machines"):
+            write_dataset(Gate(tmp_path), tmp_path / "c", SMALL, workers=cluster)
+
+
+def one_step(number: int, step: Step) -> None:
+    step()
+
+
+def test_tasks_wait_here_until_there_is_room(nodes: Any) -> None:
+    submitted = 0
+
+    def tasks() -> Iterator[tuple[int]]:
+        nonlocal submitted
+        for submitted in range(1, 41):
+            yield (submitted,)
+
+    ahead: list[int] = []
+    with ray_engine.ray_cluster(most=3) as cluster:
+        run_tasks(one_step, tasks(), cluster, lambda steps: ahead.append(submitted - steps))
+    assert submitted == 40 and max(ahead) <= 3 and ahead[-1] == 0
+
+
+def test_without_a_cluster_one_line_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    render = ["render", "simulated", str(tmp_path / "pages"), "--limit", "1"]
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        assert main([*render, "--engine", "ray", "--address", address]) == 2
+    assert f"--address {address}: no Ray cluster can be reached" in capsys.readouterr().err
+    assert main([*render, "--address", "auto"]) == 2
+    assert "add --engine ray" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert main([*render, "--engine", "ray"]) == 2
+    assert "pip install 'ecg-vlm[cluster]'" in capsys.readouterr().err
+    assert not (tmp_path / "pages").exists()
