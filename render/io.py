@@ -17,6 +17,7 @@ import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,56 @@ _PARTIAL = re.compile(r"\..{1,40}\.ecg-vlm-[a-z0-9_]{8}(\.[^.]{0,9})?", re.DOTAL
 """Names of temporary files and folders, see `_partial_name`."""
 
 
-def user_path(text: str) -> Path:
-    """The path that a person wrote, with the home folder for ~; as it stands where there is no such user."""
-    return Path(os.path.expanduser(text))  # Path.expanduser raises for a user that does not exist
+_URL = re.compile(r"(?!hf:)[a-z][a-z0-9+.-]+://", re.IGNORECASE)  # data sets of the hub have readers of their own
+
+
+def user_path(text: str | Path) -> Path:
+    """The path that a person wrote, with the home folder for ~; as it stands where there is no such user.
+
+    Of a URL that fsspec opens (s3://, gs://, memory:// ...) an object that is no `Path` (`is_url`) and has its methods.
+    Raises `InputError` for a URL of an unknown kind, and where a package for it is missing.
+    """
+    if not isinstance(text, str):
+        return text
+    if not _URL.match(text):
+        return Path(os.path.expanduser(text))  # Path.expanduser raises for a user that does not exist
+    from upath import UPath
+
+    try:
+        # Without its cache of listings, which knows no file that another process has written since.
+        path: Any = UPath(text, use_listings_cache=False)
+        path.fs.protocol  # noqa: B018  # the package is imported here
+    except (ImportError, ValueError) as error:
+        raise InputError(f"{text}: {error}") from error
+    return path  # type: ignore[no-any-return]
+
+
+def is_url(path: Path) -> bool:
+    """Whether `user_path` made it of a URL."""
+    return not isinstance(path, Path)
+
+
+def download(path: Path, folder: Path) -> Path:
+    """A copy of a URL's file in a folder of this machine, whole or not at all. Raises FileNotFoundError."""
+    remote: Any = path
+    with atomic_write(folder / path.name) as partial:
+        remote.fs.get_file(remote.path, str(partial))
+    return folder / path.name
+
+
+def local_copy(path: Path) -> Path:
+    """The file itself, or of a URL's file a copy that this process keeps until it ends."""
+    return _copy_of_process(path) if is_url(path) else path
+
+
+@cache
+def _copy_of_process(path: Path) -> Path:
+    return download(path, Path(tempfile.mkdtemp(dir=_transfers())))
+
+
+@cache
+def _transfers() -> Path:
+    return temporary_folder("transfers")
 
 
 def read_json_object(path: Path, mend: str) -> dict[str, Any]:
@@ -58,9 +106,17 @@ def read_json_object(path: Path, mend: str) -> dict[str, Any]:
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; move it into place only when the block succeeds.
 
-    A reader therefore sees the old file, the new file or none, but never a partial one.
+    A reader therefore sees the old file, the new file or none, but never a partial one. Object stores cannot rename,
+    and need not: an object is there once all of it has arrived.
     """
-    path = Path(path)
+    path = user_path(path)
+    if is_url(path):
+        remote: Any = path
+        with tempfile.TemporaryDirectory(dir=_transfers()) as folder:
+            partial = Path(folder, path.name)
+            yield partial
+            remote.fs.put_file(str(partial), remote.path)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     prefix, suffix = _partial_name(path)
     handle, name = tempfile.mkstemp(suffix, prefix, path.parent)
@@ -121,12 +177,15 @@ def exclusive(folder: str | Path) -> Iterator[None]:
     """Let one process at a time write into a folder, and remove the temporary files that killed ones have left there.
 
     The folder is made, and removed again where the block leaves nothing in it. The lock is on the folder itself and
-    ends with the process, however that ends. Without one: Windows, and network disks that cannot lock.
+    ends with the process, however that ends. Without one: Windows, network disks that cannot lock, and URLs.
 
     Raises:
         InputError: When `folder` is a file, and when another process is writing there.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
+    if is_url(folder):
+        yield
+        return
     new_folders = [each for each in (folder, *folder.parents) if not each.exists()]
     handle = _lock(folder)
     try:
@@ -167,7 +226,12 @@ def _lock(folder: Path) -> int | None:
 
 
 def remove_partial(folder: Path) -> None:
-    """Remove the temporary files in a folder and below. Call it where no other process writes: in `exclusive`."""
+    """Remove the temporary files in a folder and below. Call it where no other process writes: in `exclusive`.
+
+    A URL has none.
+    """
+    if is_url(folder):
+        return
     for parent, folders, names in os.walk(folder):
         for name in filter(_PARTIAL.fullmatch, names):
             (Path(parent) / name).unlink(missing_ok=True)
@@ -203,7 +267,7 @@ def remove_folder(folder: Path) -> None:
 
 def file_digest(path: str | Path) -> str:
     """BLAKE2 of a file's bytes."""
-    with Path(path).open("rb") as file:
+    with user_path(path).open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
@@ -226,7 +290,7 @@ def require_empty(path: str | Path) -> None:
 
     Temporary files of a killed process do not count.
     """
-    path = Path(path)
+    path = user_path(path)
     if path.is_file() or (path.is_dir() and not all(_PARTIAL.fullmatch(item.name) for item in path.iterdir())):
         raise InputError(f"{path}: already exists and is not empty; name a new folder, or remove this one first")
 

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +79,27 @@ def _unpack(archive: Path, folder: Path, records: int) -> None:
             signals += member.name.endswith(".dat")
             if signals == records:
                 return
+
+
+@pytest.fixture(scope="session")
+def bucket() -> Iterator[str]:
+    """The URL of an empty bucket on an S3 server (moto) on the loopback, which s3fs finds by its own variables."""
+    for package in ("moto", "s3fs", "upath"):
+        pytest.importorskip(package, reason=f"{package} is not installed: pip install 'ecg-vlm[cluster]' 'moto[s3]'")
+    import s3fs  # type: ignore[import-untyped]
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        s3fs.S3FileSystem(use_listings_cache=False).mkdir("pages-of-tests")
+        yield "s3://pages-of-tests"
+    server.stop()
 
 
 @pytest.fixture(scope="session")

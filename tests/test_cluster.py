@@ -33,6 +33,7 @@ from render.dataset.data_card import package_versions
 from render.dataset.parquet import write_dataset
 from render.dataset.rows import Options
 from render.errors import InputError, WorkFailed
+from render.io import user_path
 from render.record import EcgRecord
 from render.simulator.simulate import SimulatedSource
 from render.workers import Step, run_tasks
@@ -83,8 +84,11 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 @pytest.fixture(scope="module")
-def nodes() -> Iterator[Any]:
-    """A head without cores and two nodes with one each, and a connection to them. Afterwards nothing of it runs."""
+def nodes(bucket: str) -> Iterator[Any]:
+    """A head without cores and two nodes with one each, and a connection to them. Afterwards nothing of it runs.
+
+    bucket: whose variables the nodes know, too.
+    """
     place = tempfile.mkdtemp(prefix="ray")  # paths of sockets have 107 bytes, too few for pytest's folders
     others = set(psutil.Process().children(recursive=True))  # of other tests, such as multiprocessing's tracker
     one = {"node_ip_address": "127.0.0.1", "object_store_memory": 80 << 20}
@@ -161,6 +165,13 @@ def test_the_command_line_makes_the_same_bytes(tmp_path: Path, nodes: Any, local
     arguments += ["--width", str(SMALL.width), "--shard-size", str(SMALL.shard_size), "--engine", "ray"]
     assert main([*arguments, "--address", nodes.address, "--workers", "1", "--quiet"]) == 0
     assert bytes_of(tmp_path / "pages") == local
+
+
+def test_nodes_write_to_a_url(nodes: Any, bucket: str, local: dict[str, bytes]) -> None:
+    url: Any = user_path(f"{bucket}/of-nodes")
+    with ray_engine.ray_cluster() as cluster:
+        write_dataset(SimulatedSource(SMALL.seed, _RECORDS), url, SMALL, workers=cluster)
+    assert {path.removeprefix(f"{url.path}/"): url.fs.cat(path) for path in url.fs.find(url.path)} == local
 
 
 class Damaged(Gate):

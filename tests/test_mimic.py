@@ -6,6 +6,7 @@ import csv
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from render.errors import InputError
+from render.io import user_path
 from render.record import LEADS
 from render.sources.mimic import MimicIvEcg, measurements
 from render.sources.mimic_statements import codes_in_line, statements_in
@@ -93,6 +95,19 @@ def test_mimic_record(mimic: Callable[..., Path], ecg_mv: Signal) -> None:
         "Bandwidth": "0.005-150 Hz",
         "Filter": "60 Hz notch Baseline filter",
     }
+
+
+def test_mimic_at_a_url(mimic: Callable[..., Path], bucket: str) -> None:
+    folder = mimic()
+    url: Any = user_path(f"{bucket}/mimic")
+    url.fs.put(str(folder), url.path, recursive=True)
+    local, remote = MimicIvEcg(folder), pickle.loads(pickle.dumps(open_source(f"mimic:{url}")))
+    ours, theirs = vars(local.read(0)), vars(remote.read(0))
+    assert remote.digest() == local.digest() and np.array_equal(ours.pop("signal"), theirs.pop("signal"))
+    assert theirs == ours
+    url.joinpath(f"{STUDY}.dat").unlink()
+    with pytest.raises(MissingRecordError, match=f"{url}.*40689238.hea: the header or its signal file is missing"):
+        remote.read(0)
 
 
 @pytest.mark.parametrize(

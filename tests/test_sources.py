@@ -17,9 +17,10 @@ import wfdb
 from numpy.typing import NDArray
 
 from render.errors import InputError
+from render.io import user_path
 from render.record import LEADS, resample
 from render.sources.ptbxl import LABELS_DIFFER, OVER_89_YEARS, PtbXl
-from render.sources.registry import LimitedSource, open_source, parse_folds
+from render.sources.registry import LimitedSource, open_source, parse_folds, record_ids
 from render.sources.wfdb_folder import WfdbFolder
 from render.sources.wfdb_record import MissingRecordError, inside, read_wfdb
 from render.statements import STATEMENTS
@@ -408,6 +409,27 @@ def ptbxl(tmp_path: Path, write_wfdb: WriteWfdb, ecg_mv: Signal) -> Callable[...
         return tmp_path
 
     return write
+
+
+def test_records_at_a_url(ptbxl: Callable[..., Path], bucket: str) -> None:
+    folder = ptbxl()
+    url: Any = user_path(f"{bucket}/ptbxl")
+    url.fs.put(str(folder), url.path, recursive=True)
+    local, remote = PtbXl(folder), open_source(f"ptbxl:{url}", folds=[3])
+    assert np.array_equal(remote.read(0).signal, local.read(0).signal) and remote.read(0).record_id == "1"
+    found = open_source(f"wfdb:{url}")
+    assert list(record_ids(found)) == ["records500/00000/00001_hr"]
+    assert np.array_equal(found.read(0).signal, local.read(0).signal)
+    header = url / "records500/00000/00001_hr.hea"
+    header.write_text(header.read_text().replace(" 12 500 ", " 11 500 "))
+    with pytest.raises(InputError, match=f"^{header}: 11 channels in the record line"):
+        found.read(0)
+    header.write_text("many/2 12 500 5000\na 2500\nb 2500\n")
+    with pytest.raises(InputError, match="of several segments is read from a disk only"):
+        found.read(0)
+    for spec in (f"files:{url}", f"{header.with_suffix('.scp')}"):
+        with pytest.raises(InputError, match="are read from a URL; download the files"):
+            open_source(spec)
 
 
 def test_ptbxl_record(ptbxl: Callable[..., Path], ecg_mv: Signal) -> None:

@@ -32,10 +32,12 @@ needs an extra of pyproject.toml."""
 # Packages of extras that any command may need, depending on what it is given.
 _EXTRA_OF_PACKAGE = {
     "bitsandbytes": "quantized",
-    "ray": "cluster",
+    **dict.fromkeys(("ray", "upath"), "cluster"),
     **dict.fromkeys(("fpdf", "pillow_heif", "pydicom", "pypdfium2"), "formats"),
 }
 
+
+_STORAGE_PACKAGES = ("botocore", "aiohttp", "gcsfs", "google", "azure", "adlfs")
 
 _LESS_MEMORY = "close other programs, or take smaller pages, fewer --workers or a smaller recipe"
 _SMALLER_MODEL = "close other programs, or try --batch 1, --quantization nf4, --dtype bfloat16 or --device cpu"
@@ -72,6 +74,8 @@ def _main(argv: Sequence[str] | None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         if error.errno is None:
+            if _is_of_storage(error):
+                return _fail(f"storage: {error}", 1)
             return _report_fault(error, argv)
         return _fail(f"{error.filename or 'disk'}: {error.strerror}", 1)
     except Exception as error:
@@ -81,8 +85,16 @@ def _main(argv: Sequence[str] | None) -> int:
             return _fail(f"not enough memory ({reason}); {mend}", 1)
         if reason := disk_failure(error):
             return _fail(f"disk: {reason}", 1)
+        if _is_of_storage(error):
+            return _fail(f"storage: {error}", 1)
         return _report_fault(error, argv)
     return 0
+
+
+def _is_of_storage(error: Exception) -> bool:
+    """Whether an object store did not answer, knows no such place, or wants other credentials."""
+    kinds = {type(each).__module__.partition(".")[0] for each in (error, error.__cause__)}
+    return not kinds.isdisjoint(_STORAGE_PACKAGES)
 
 
 def _report_fault(error: Exception, argv: Sequence[str] | None) -> int:

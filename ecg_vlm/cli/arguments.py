@@ -6,6 +6,7 @@ import argparse
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from render.errors import InputError
@@ -166,6 +167,16 @@ def page_width(text: str) -> int:
 def dpi(text: str) -> int:
     """Dots per inch."""
     return _whole(text, 30, 400)
+
+
+def place(text: str) -> Path:
+    """A path, or what behaves like one of a URL."""
+    from render.io import user_path
+
+    try:
+        return user_path(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def share(text: str) -> float:

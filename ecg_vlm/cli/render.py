@@ -15,6 +15,7 @@ from ecg_vlm.cli.arguments import (
     dpi,
     folds,
     page_width,
+    place,
     positive,
     seed,
     share,
@@ -59,7 +60,9 @@ def add_arguments(parser: Parser) -> None:
         "files:DIR | a waveform file (.hea, .dcm, .scp, .xml, .edf, .mat, .csv, .npy) | pictures:DIR | "
         "llava:FILE.json (pictures and their labels); several sources of records become one data set",
     )
-    parser.add_argument("out", type=Path, help="folder of the new data set, or a .png for one page of one record")
+    parser.add_argument(
+        "out", type=place, help="folder or URL (s3:// ...) of the new data set, or a .png for one page of one record"
+    )
     add_sampling_rate(parser)
     parser.add_argument(
         "--limit", type=positive, help="the first N records of each source (simulated: how many, default 1000)"
@@ -121,9 +124,14 @@ def run(arguments: argparse.Namespace) -> None:
     """Render a data set, a preview of it, or one page of the first record when `out` is a .png or .jpg."""
     from ecg_vlm.images import PICTURE_SUFFIXES
     from render.dataset.rows import Options
+    from render.io import is_url
     from render.sources.registry import PICTURE_KINDS, open_source
 
     a = arguments
+    if is_url(a.out) and (a.push or a.format != "parquet"):
+        raise InputError(
+            f"{a.out}: a URL takes a data set as Parquet only; name a folder for --format and --push-to-hub"
+        )
     check_push(a, is_folder=not a.preview and a.out.suffix.lower() not in _PICTURES)
     kind, colon, path = a.source[0].partition(":")
     if colon and kind in PICTURE_KINDS and len(a.source) == 1:
@@ -241,7 +249,7 @@ def _open_pictures(a: argparse.Namespace, kind: str, path: str) -> PictureSource
     """The pictures that the arguments name. Raises `InputError` for options that only records have."""
     from ecg_vlm.pictures.llava_file import LlavaPictures
     from ecg_vlm.pictures.picture_table import PictureTable
-    from render.io import user_path
+    from render.io import is_url, user_path
 
     for name, default in _RECORD_OPTIONS.items():
         if getattr(a, name) != default:
@@ -252,6 +260,8 @@ def _open_pictures(a: argparse.Namespace, kind: str, path: str) -> PictureSource
         raise InputError(f"{a.out}: pictures are written into a folder; name one, or add --preview")
     if not path:
         raise InputError(f"source {kind}: the path is missing; write {_PICTURE_FORMS[kind]}")
+    if is_url(user_path(path)):
+        raise InputError(f"source {a.source[0]}: pictures are read from a disk; download them")
     if kind == "llava":
         if a.folds is not None:
             raise InputError("--folds: LLaVA files have no folds; leave --folds out")

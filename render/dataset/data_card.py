@@ -74,7 +74,8 @@ def summary(shards: Iterable[Path]) -> dict[str, Any]:
     pages, omissions = 0, []
     total: dict[str, Counter[str]] = {name: Counter() for name in _COUNTERS}
     for shard in shards:
-        metadata = pq.read_metadata(shard)
+        with shard.open("rb") as file:
+            metadata = pq.read_metadata(file)
         counts = json.loads(metadata.metadata[COUNTS_KEY])
         pages += metadata.num_rows
         omissions += counts["skipped"]

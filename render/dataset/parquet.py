@@ -24,14 +24,17 @@ from render.dialogues.compose import Dialogue
 from render.errors import InputError
 from render.io import (
     atomic_write,
+    download,
     exclusive,
     file_digest,
+    is_url,
     read_json_object,
     remove_partial,
     require_empty,
     require_same_request,
     temporary_folder,
     text_digest,
+    user_path,
     write_json,
 )
 from render.record import EcgRecord
@@ -229,7 +232,7 @@ def write_rows(
         InputError: Like `write_dataset`.
         WorkFailed: When a worker dies.
     """
-    out = Path(out)
+    out = user_path(out)
     if len(rows) == 0:
         raise InputError(f"{rows.name}: no records to render; check the folder and --folds")
     with exclusive(out):
@@ -238,7 +241,8 @@ def write_rows(
             return read_json_object(out / "manifest.json", "name a new folder") | request
         job = _Job(rows, shard_size, lenient, package_versions())
         shards = list(job.shards(out))
-        pending = [shard for shard in shards if not shard[2].exists()]
+        names = {path.name for path in (out / "data").glob("*.parquet")}
+        pending = [shard for shard in shards if shard[2].name not in names]
         count = len(rows) - sum(stop - start for start, stop, _ in pending)
         progress(count, len(rows))
         run_tasks(job.write, pending, workers, lambda steps: progress(count + steps, len(rows)))
@@ -288,8 +292,9 @@ def _cache_of_process() -> Path:
 
 def is_dataset(folder: str | Path) -> bool:
     """Whether a folder was made by `ecg-vlm render`, finished or not."""
-    return any((Path(folder) / name).is_file() for name in ("manifest.json", "begun.json")) and not any(
-        (Path(folder) / name).exists() for name in _EXPORTS
+    folder = user_path(folder)
+    return any((folder / name).is_file() for name in ("manifest.json", "begun.json")) and not any(
+        (folder / name).exists() for name in _EXPORTS
     )
 
 
@@ -297,9 +302,10 @@ def open_dataset(folder: str | Path, cache_folder: Path | None = None) -> datase
     """Open a finished data set with `datasets` (memory-mapped). Raises `InputError` when the folder is none.
 
     cache_folder: where `datasets` writes its copies of the pages; by default a private temporary folder that is removed
-    when the process ends. Pages of patients never stay in the cache in the home folder.
+    when the process ends. Pages of patients never stay in the cache in the home folder. Of a URL the shards are copied
+    there, too.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such data set folder; create one with: ecg-vlm render simulated {folder}")
     if not (folder / "manifest.json").exists():
@@ -311,11 +317,15 @@ def open_dataset(folder: str | Path, cache_folder: Path | None = None) -> datase
         raise InputError(f"{folder}: no manifest.json: {hint}")
     import datasets
 
-    shards = sorted(str(path) for path in (folder / "data").glob("*.parquet"))
+    shards = sorted((folder / "data").glob("*.parquet"), key=str)
     if not shards:
         raise InputError(f"{folder}/data: no .parquet shard; render the data set again")
+    cache_folder = cache_folder or _cache_of_process()
+    if is_url(folder):
+        copies = cache_folder / dataset_digest(folder)
+        shards = [copy if (copy := copies / shard.name).exists() else download(shard, copies) for shard in shards]
     try:
-        rows = datasets.Dataset.from_parquet(shards, cache_dir=str(cache_folder or _cache_of_process()))
+        rows = datasets.Dataset.from_parquet([str(shard) for shard in shards], cache_dir=str(cache_folder))
         require_images(rows, f"{folder}/data")
         _require_columns(rows, folder)
         return rows.cast_column("image", _picture_feature())
@@ -394,6 +404,6 @@ def _lacks_value(array: pa.Array) -> bool:
 
 def dataset_digest(folder: str | Path) -> str:
     """Of the manifest of a data set and the sizes of its shards: of what `open_dataset` opens, wherever it lies."""
-    folder = Path(folder)
-    sizes = ((path.name, path.stat().st_size) for path in sorted(folder.glob("data/*.parquet")))
+    folder = user_path(folder)
+    sizes = ((path.name, path.stat().st_size) for path in sorted(folder.glob("data/*.parquet"), key=str))
     return text_digest(file_digest(folder / "manifest.json"), *sizes)

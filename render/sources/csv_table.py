@@ -1,7 +1,7 @@
 """A data set's CSV table, read one row at a time: only the byte offsets of its rows stay in memory.
 
 PTB-XL's table has 21,799 rows and MIMIC-IV-ECG's 800,035. As 8-byte offsets they take a few megabytes, so that a
-source can be sent to every worker process.
+source can be sent to every worker process. Of a table at a URL each process that reads rows makes a copy.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from render.errors import InputError
+from render.io import local_copy
 
 
 class CsvFile:
@@ -31,7 +32,7 @@ class CsvFile:
         if not path.is_file():
             raise InputError(f"{path}: no such file; {mend}")
         try:
-            with path.open("rb") as file:
+            with local_copy(path).open("rb") as file:
                 self._scan(file, columns, key)
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
@@ -44,7 +45,7 @@ class CsvFile:
     def row(self, i: int) -> dict[str, str]:
         """Row i as column -> text. Raises `InputError` when its number of fields differs from the header's."""
         try:
-            with self.path.open("rb") as file:
+            with local_copy(self.path).open("rb") as file:
                 file.seek(self._offsets[i])
                 fields = next(self._records(_lines(file)))
         except (OSError, StopIteration) as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from render.errors import InputError
-from render.io import file_digest, text_digest
+from render.io import file_digest, local_copy, text_digest, user_path
 from render.record import EcgRecord
 from render.sources.csv_table import CsvFile
 from render.sources.mimic_statements import codes_in_line, statements_in
@@ -55,7 +55,7 @@ class MimicIvEcg:
     name = "mimic"
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        self.folder = user_path(folder)
         records, measurements_path = self.folder / "record_list.csv", self.folder / "machine_measurements.csv"
         self._records = CsvFile(records, _RECORD_COLUMNS, key="study_id", mend=_MEND)
         self._machine = CsvFile(measurements_path, _MEASURED_COLUMNS, key="study_id", mend=_MEND)
@@ -71,7 +71,7 @@ class MimicIvEcg:
 
     def digest(self) -> str:
         """Of both tables."""
-        return text_digest(file_digest(self._records.path), file_digest(self._machine.path))
+        return text_digest(*(file_digest(local_copy(table.path)) for table in (self._records, self._machine)))
 
     def record_ids(self) -> list[str]:
         """The study's number of every record."""

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from render.errors import InputError
-from render.io import file_digest, text_digest
+from render.io import file_digest, local_copy, text_digest, user_path
 from render.record import HIGH_RATE_HZ, LOW_RATE_HZ, EcgRecord, RecordLabels, resample, sorted_statements
 from render.sources.csv_table import CsvFile
 from render.sources.wfdb_record import MissingRecordError, inside, read_wfdb
@@ -66,7 +66,7 @@ class PtbXl:
     def __init__(
         self, folder: str | Path, folds: Collection[int] | None = None, sampling_rate: int = HIGH_RATE_HZ
     ) -> None:
-        self.folder = Path(folder)
+        self.folder = user_path(folder)
         if sampling_rate not in _FILE_COLUMN:
             raise InputError(f"PTB-XL: sampling rate {sampling_rate} Hz; it is published at 500 and 100 Hz")
         if (self.folder / "restored.csv").is_file():
@@ -89,7 +89,7 @@ class PtbXl:
 
     def digest(self) -> str:
         """Of the table and the folds."""
-        return text_digest(file_digest(self._table.path), self._rate, self._rows)
+        return text_digest(file_digest(local_copy(self._table.path)), self._rate, self._rows)
 
     def prevalence(self) -> dict[str, float]:
         """Statement -> share of the records that carry it."""

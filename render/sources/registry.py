@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from render.errors import InputError
-from render.io import text_digest, user_path
+from render.io import is_url, text_digest, user_path
 from render.record import EcgRecord, RecordLabels
 from render.sources.mimic import MimicIvEcg
 from render.sources.ptbxl import PtbXl
@@ -28,6 +28,7 @@ _FORMS = (
 PICTURE_KINDS = ("pictures", "llava")
 """Kinds of sources without waveforms, which `ecg_vlm.pictures` opens."""
 
+_NO_URL = "source {spec}: only ptbxl:URL, mimic:URL, wfdb:URL and a .hea are read from a URL; download the files"
 _KINDS = ("simulated", "ptbxl", "mimic", "wfdb", "files", *PICTURE_KINDS)
 _USUAL_PICTURES = frozenset((".png", ".jpg", ".jpeg"))
 
@@ -209,13 +210,18 @@ def _real_source(spec: str, folds: Collection[int] | None, sampling_rate: float 
         return others[word](_folder(word, rest))
     if colon and word == "files":
         _refuse_folds(word, folds)
-        return WaveformFolder(_folder(word, rest), sampling_rate)
+        folder = _folder(word, rest)
+        if is_url(folder):
+            raise InputError(_NO_URL.format(spec=spec))
+        return WaveformFolder(folder, sampling_rate)
     if colon and word in PICTURE_KINDS:
         raise InputError(f"source {spec!r}: holds pictures, not waveforms; only ecg-vlm render OUT takes it")
     if spec.endswith(".hea"):
         _refuse_folds(spec, folds)
         return WfdbFolder(spec)
     path = user_path(spec)
+    if is_url(path):
+        raise InputError(_NO_URL.format(spec=spec))
     if path.is_file() or path.suffix.lower() in WAVEFORM_SUFFIXES:
         _refuse_folds(spec, folds)
         if path.with_suffix(".hea").is_file() and path.suffix.lower() == ".dat":

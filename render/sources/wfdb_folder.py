@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from render.errors import InputError, is_text
-from render.io import text_digest
+from render.io import is_url, text_digest, user_path
 from render.record import EcgRecord, RecordLabels
 from render.sources.snomed import diagnoses_in
 from render.sources.wfdb_record import read_wfdb
@@ -26,7 +27,7 @@ class WfdbFolder:
     name = "wfdb"
 
     def __init__(self, path: str | Path) -> None:
-        path = Path(path)
+        path = user_path(path)
         if path.is_dir():
             self.folder = path
             self._headers = _headers_below(path)
@@ -83,6 +84,10 @@ def _headers_below(folder: Path) -> list[str]:
 
     Linked folders are skipped: a link to a parent folder would never end.
     """
+    if is_url(folder):
+        remote: Any = folder
+        files = [PurePosixPath(file).relative_to(remote.path) for file in remote.fs.find(remote.path)]
+        return sorted(file.as_posix() for file in files if file.suffix == ".hea")
     headers: list[Path] = []
     for parent, _, names in os.walk(folder):
         headers += [Path(parent) / name for name in names if Path(name).suffix == ".hea"]

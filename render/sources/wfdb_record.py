@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from render.errors import InputError
+from render.io import download, is_url, user_path
 from render.record import LEADS
 from render.sources.lead_names import complete_leads, lead_channels
 from render.sources.wfdb_header import (
@@ -47,17 +48,36 @@ def read_wfdb(header: str | Path) -> tuple[NDArray[np.float32], float]:
 
     Returns the signal, (12, n) float32 in millivolts in the order of `LEADS`, and the sampling rate in hertz.
     Samples stored as "invalid" become NaN. No file outside the header's own folder is opened, and no network is
-    used.
+    used, but for a header at a URL.
 
     Raises `MissingRecordError` when the header or a signal file does not exist, and `InputError` for any other fault:
     a damaged header, a signal file that is too short for the header, samples that do not add up to the header's
     checksums (plain records; header(5)), a path in place of a file name, a lead in an unknown unit or with a gain of 0
     (uncalibrated), a lead that is missing and does not follow from others, segments that differ in rate.
     """
-    head = read_header(Path(header))
+    header = user_path(header)
+    if is_url(header):
+        return _read_copy(header)
+    head = read_header(header)
     if isinstance(head, SegmentedHeader):
         return _read_segments(head), head.hertz
     return _read_leads(head)
+
+
+def _read_copy(header: Path) -> tuple[NDArray[np.float32], float]:
+    """A record at a URL, from a copy of its files."""
+    with TemporaryDirectory() as folder:
+        try:
+            head = read_header(download(header, Path(folder)), check_files=False)
+            if isinstance(head, SegmentedHeader):
+                raise InputError(f"{header}: a record of several segments is read from a disk only; download it")
+            for file in {channel.file for channel in head.channels}:
+                download(header.with_name(file), Path(folder))
+            return read_wfdb(head.path)
+        except FileNotFoundError as error:
+            raise MissingRecordError(f"{header}: the header or its signal file is missing; {RECORD_HINT}") from error
+        except InputError as error:
+            raise type(error)(str(error).replace(folder, str(header.parent))) from error
 
 
 def _read_leads(head: Header) -> tuple[NDArray[np.float32], float]:
