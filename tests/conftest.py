@@ -86,7 +86,7 @@ def bucket() -> Iterator[str]:
     """The URL of an empty bucket on an S3 server (moto) on the loopback, which s3fs finds by its own variables."""
     for package in ("moto", "s3fs", "upath"):
         pytest.importorskip(package, reason=f"{package} is not installed: pip install 'ecg-vlm[cluster]' 'moto[s3]'")
-    import s3fs  # type: ignore[import-untyped]
+    import s3fs
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)

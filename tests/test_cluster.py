@@ -27,15 +27,17 @@ pytest.importorskip("ray", reason="ray is not installed: pip install 'ecg-vlm[cl
 import ray
 from ray.cluster_utils import Cluster
 
+from benchmarks import cluster as benchmark
 from ecg_vlm.cli import main
 from render import cluster as ray_engine
 from render.dataset.data_card import package_versions
-from render.dataset.parquet import write_dataset
+from render.dataset.parquet import write_dataset, write_rows
 from render.dataset.rows import Options
 from render.errors import InputError, WorkFailed
 from render.io import user_path
 from render.record import EcgRecord
 from render.simulator.simulate import SimulatedSource
+from render.sources.mimic import MimicIvEcg
 from render.workers import Step, run_tasks
 
 _ROOT = Path(__file__).parents[1]
@@ -211,6 +213,15 @@ def test_tasks_wait_here_until_there_is_room(nodes: Any) -> None:
     with ray_engine.ray_cluster(most=3) as cluster:
         run_tasks(one_step, tasks(), cluster, lambda steps: ahead.append(submitted - steps))
     assert submitted == 40 and max(ahead) <= 3 and ahead[-1] == 0
+
+
+def test_the_benchmark_makes_rows_of_generated_tables(tmp_path: Path) -> None:
+    benchmark.write_tables(tmp_path / "mimic", 7)
+    rows = benchmark.IndexRows(MimicIvEcg(tmp_path / "mimic"))
+    assert len(rows) == 7 and set(rows.row(2)[0]) == set(rows.schema().names)
+    request = {"source": "mimic", "records": len(rows), "options": {}, "told": None}
+    manifest = write_rows(rows, tmp_path / "pages", request, {"source": "", "dialogues": ""}, shard_size=3)
+    assert manifest["pages"] == 7 and len(list((tmp_path / "pages" / "data").iterdir())) == 3
 
 
 def test_without_a_cluster_one_line_says_what_to_do(

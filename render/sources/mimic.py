@@ -58,13 +58,13 @@ class MimicIvEcg:
         self.folder = user_path(folder)
         records, measurements_path = self.folder / "record_list.csv", self.folder / "machine_measurements.csv"
         self._records = CsvFile(records, _RECORD_COLUMNS, key="study_id", mend=_MEND)
+        self._record_studies = _numbers(self._records)
+        self._records.drop_keys()  # before the other table's are read: as text they take more than all the rest
         self._machine = CsvFile(measurements_path, _MEASURED_COLUMNS, key="study_id", mend=_MEND)
         studies = _numbers(self._machine)
+        self._machine.drop_keys()
         self._order = np.argsort(studies, kind="stable")
         self._studies = studies[self._order]
-        self._record_studies = _numbers(self._records)
-        self._records.drop_keys()
-        self._machine.drop_keys()
 
     def __len__(self) -> int:
         return len(self._records)
