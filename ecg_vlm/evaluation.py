@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +50,7 @@ from render.dialogues.wording import OPEN_QUESTION
 from render.errors import InputError
 from render.io import exclusive
 from render.statements import STATEMENTS
+from render.workers import Step, Workers, run_tasks
 
 if TYPE_CHECKING:
     from ecg_vlm.reader import Reader
@@ -77,6 +78,7 @@ def evaluate(
     seed: int = 0,
     resume: bool = False,
     loading: Mapping[str, Any] | None = None,
+    workers: Workers | None = None,
     show: _Show = _show_nothing,
 ) -> Report:
     """Judge `model`, and the systems it is compared with, on `pages`; write the report into `out`.
@@ -92,6 +94,8 @@ def evaluate(
         seed: of the bootstrap and of the shuffled pages.
         resume: go on with an evaluation in `out` that was interrupted, behind its last batch.
         loading: keyword arguments of `Reader.load` for all models but a nano that another one is compared with.
+        workers: a cluster whose processes hold the model, once each, in place of this one; they get the images, and
+            have to see the model's folder at the same path.
 
     Raises:
         InputError: For what is missing or damaged, records that a model was tuned on (unless `force`), another request
@@ -111,7 +115,9 @@ def evaluate(
         control_scores: tuple[Control, ...] = ()
         for place, (spec, name) in enumerate(names.items()):
             options = None if place and spec == "nano" else loading
-            reader = None if spec.endswith(RESULT_FILES) else _load(spec, options)
+            reader: Reader | ReaderOnNodes | None = None
+            if not spec.endswith(RESULT_FILES):
+                reader = _load(spec, options) if workers is None else ReaderOnNodes(workers, spec, options or {})
             if reader is None:
                 systems.append(load_system(Path(spec), name, records))
             else:
@@ -135,7 +141,7 @@ def evaluate(
 
 
 def evaluate_model(
-    reader: Reader,
+    reader: Reader | ReaderOnNodes,
     name: str,
     pages: Pages,
     records: LabelledRecords,
@@ -149,10 +155,12 @@ def evaluate_model(
     results = results or BatchResults()
     batches: list[dict[str, Any]] = []
     answers: list[Answer] = []
-    for rows in _batches(len(pages.rows), reader.batch_size):
-        batches.append(results.next(len(rows), partial(_scores_and_texts, reader, pages, rows)))
-        answers += [_answer(records, row, text) for row, text in zip(rows, batches[-1]["texts"], strict=True)]
-        show(name, len(answers), len(pages.rows))
+    for rows, result in _results(
+        reader, _scores_and_texts, lambda rows: pages.rows[rows.start : rows.stop]["image"], len(pages.rows), results,
+        partial(show, name),
+    ):  # fmt: skip
+        batches.append(result)
+        answers += [_answer(records, row, text) for row, text in zip(rows, result["texts"], strict=True)]
     seconds = sum(batch["seconds"] for batch in batches)
     cost = {
         "pages": len(answers),
@@ -166,9 +174,88 @@ def evaluate_model(
     return System(name, pages.record_ids, scores, tuple(answers), reader.name, cost)
 
 
-def _scores_and_texts(reader: Reader, pages: Pages, rows: range) -> dict[str, Any]:
+def _results(
+    reader: Reader | ReaderOnNodes,
+    work: Callable[[Reader, Sequence[Any]], dict[str, Any]],
+    images: Callable[[range], Sequence[Any]],
+    count: int,
+    results: BatchResults,
+    show: Callable[[int, int], None],
+) -> Iterator[tuple[range, dict[str, Any]]]:
+    """The rows of each batch, and what `work` makes of their images."""
+    batches = list(_batches(count, reader.batch_size))
+    if isinstance(reader, ReaderOnNodes):
+        reader.fill(results, work, images, batches, show)
+
+    def compute(rows: range) -> dict[str, Any]:
+        assert not isinstance(reader, ReaderOnNodes)  # which has filled in all of them
+        return work(reader, images(rows))
+
+    for rows in batches:
+        yield rows, results.next(len(rows), partial(compute, rows))
+        show(rows.stop, count)
+
+
+class ReaderOnNodes:
+    """A model in the processes of a cluster, each of which holds it once. Its facts as of `Reader`.
+
+    model, loading: as of `Reader.load`.
+    """
+
+    def __init__(self, workers: Workers, model: str, loading: Mapping[str, Any]) -> None:
+        self._workers, self._model = workers, (model, tuple(loading.items()))
+        facts: list[tuple[str, int, str]] = []
+        run_tasks(_facts_on_node, [self._model], workers, lambda steps: None, facts.append)
+        self.name, self.batch_size, self.device = facts[0]
+
+    def fill(
+        self,
+        results: BatchResults,
+        work: Callable[[Reader, Sequence[Any]], dict[str, Any]],
+        images: Callable[[range], Sequence[Any]],
+        batches: Sequence[range],
+        show: Callable[[int, int], None],
+    ) -> None:
+        """Compute all batches that are not in `results` yet; a bounded number of their images is on the way at once."""
+
+        def compute(numbers: range, take: Callable[[int, dict[str, Any]], None]) -> None:
+            tasks = ((*self._model, work, number, images(batches[number])) for number in numbers)
+            before = sum(map(len, batches[: numbers.start]))
+            total = before + sum(len(batches[number]) for number in numbers)
+            run_tasks(
+                _work_on_node, tasks, self._workers, lambda steps: show(before + steps, total), lambda done: take(*done)
+            )
+
+        results.fill([len(rows) for rows in batches], compute)
+
+
+@lru_cache(maxsize=1)
+def _reader_of_process(model: str, loading: tuple[tuple[str, Any], ...]) -> Reader:
+    return _load(model, dict(loading))
+
+
+def _facts_on_node(model: str, loading: tuple[tuple[str, Any], ...], step: Step) -> tuple[str, int, str]:
+    reader = _reader_of_process(model, loading)
+    return reader.name, reader.batch_size, _device(reader)
+
+
+def _work_on_node(
+    model: str,
+    loading: tuple[tuple[str, Any], ...],
+    work: Callable[[Reader, Sequence[Any]], dict[str, Any]],
+    number: int,
+    images: Sequence[Any],
+    step: Step,
+) -> tuple[int, dict[str, Any]]:
+    result = work(_reader_of_process(model, loading), images)
+    for _ in images:
+        step()
+    return number, result
+
+
+def _scores_and_texts(reader: Reader, images: Sequence[Any]) -> dict[str, Any]:
     start_time = time.monotonic()
-    prefill = reader.prefill(pages.rows[rows.start : rows.stop]["image"])
+    prefill = reader.prefill(images)
     scores = reader.score_many(prefill).astype(np.float64).tolist()
     texts = reader.ask_many(prefill, OPEN_QUESTION, max_new_tokens=_MAX_NEW_TOKENS)
     return {"scores": scores, "texts": list(texts), "seconds": time.monotonic() - start_time}
@@ -251,7 +338,7 @@ def calibrate(
 
 
 def score_images(
-    reader: Reader,
+    reader: Reader | ReaderOnNodes,
     image: Callable[[int], Any],
     count: int,
     what: str = "pages",
@@ -263,15 +350,12 @@ def score_images(
     results: of batches that were computed before, and the place for new ones.
     """
     results = results or BatchResults()
+    batches = _results(reader, _scores, lambda rows: [image(i) for i in rows], count, results, partial(show, what))
+    return np.concatenate([np.array(result["scores"]) for _, result in batches])
 
-    def score(rows: range) -> dict[str, Any]:
-        return {"scores": reader.score_many([image(i) for i in rows]).astype(np.float64).tolist()}
 
-    parts = []
-    for rows in _batches(count, reader.batch_size):
-        parts.append(np.array(results.next(len(rows), partial(score, rows))["scores"]))
-        show(what, rows.stop, count)
-    return np.concatenate(parts)
+def _scores(reader: Reader, images: Sequence[Any]) -> dict[str, Any]:
+    return {"scores": reader.score_many(images).astype(np.float64).tolist()}
 
 
 def _check_controls(model: str, controls: bool, source: str | Sequence[str]) -> None:
@@ -293,7 +377,7 @@ def _load(model: str, loading: Mapping[str, Any] | None) -> Reader:
 
 
 def _control(
-    reader: Reader, control: str, page: AlteredPages, system: System, show: _Show, results: BatchResults
+    reader: Reader | ReaderOnNodes, control: str, page: AlteredPages, system: System, show: _Show, results: BatchResults
 ) -> Control:
     scores = score_images(reader, page.image, len(system.record_ids), f"control {control}", show, results)
     return Control(control, page.detail, System(system.name, system.record_ids, scores))
@@ -305,13 +389,16 @@ def _batches(count: int, size: int) -> Iterator[range]:
         yield range(start, min(start + size, count))
 
 
-def _answers_about_unreadable(reader: Reader, pages: Pages, results: BatchResults) -> Iterator[Answer]:
-    def ask(rows: range) -> dict[str, Any]:
-        images = pages.unreadable[rows.start : rows.stop]["image"]
-        return {"texts": list(reader.ask_many(images, OPEN_QUESTION, max_new_tokens=_MAX_NEW_TOKENS))}
+def _texts(reader: Reader, images: Sequence[Any]) -> dict[str, Any]:
+    return {"texts": list(reader.ask_many(images, OPEN_QUESTION, max_new_tokens=_MAX_NEW_TOKENS))}
 
-    for rows in _batches(len(pages.unreadable), reader.batch_size):
-        texts = results.next(len(rows), partial(ask, rows))["texts"]
+
+def _answers_about_unreadable(reader: Reader | ReaderOnNodes, pages: Pages, results: BatchResults) -> Iterator[Answer]:
+    def images(rows: range) -> Sequence[Any]:
+        return pages.unreadable[rows.start : rows.stop]["image"]  # type: ignore[no-any-return]
+
+    for rows, result in _results(reader, _texts, images, len(pages.unreadable), results, partial(_show_nothing, "")):
+        texts = result["texts"]
         part = pages.unreadable.select(rows).remove_columns("image")
         for record, why, text in zip(part["record_id"], part["unreadable"], texts, strict=True):
             yield read_answer(record, OPEN_QUESTION, text, _DECODING, (), unreadable=why)
@@ -323,7 +410,9 @@ def _answer(records: LabelledRecords, row: int, text: str) -> Answer:
     )
 
 
-def _device(reader: Reader) -> str:
+def _device(reader: Reader | ReaderOnNodes) -> str:
+    if isinstance(reader, ReaderOnNodes):
+        return reader.device
     import torch
 
     device = next(reader.model.parameters()).device

@@ -18,6 +18,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -331,6 +332,31 @@ class BatchResults:
             self._write("a", self._results[-1:])
         self._next += 1
         return self._results[self._next - 1]
+
+    def fill(
+        self, sizes: Sequence[int], compute: Callable[[range, Callable[[int, dict[str, Any]], None]], None]
+    ) -> None:
+        """Compute the next batches, of these sizes, in any order, as far as they are not in the file.
+
+        A result is written once those before it are.
+
+        Args:
+            compute: called with the numbers of the batches, from 0, and with what takes a number and its result.
+        """
+        done = self._results[self._next :]
+        same = sum(1 for _ in takewhile(lambda pair: pair[0].get("rows") == pair[1], zip(done, sizes, strict=False)))
+        if same < min(len(done), len(sizes)):
+            del self._results[self._next + same :]  # batches had another size
+            self._write("w", self._results)
+        early: dict[int, dict[str, Any]] = {}
+
+        def take(number: int, result: dict[str, Any]) -> None:
+            early[number] = result
+            while (following := len(self._results) - self._next) in early:
+                self._results.append({"rows": sizes[following], **early.pop(following)})
+                self._write("a", self._results[-1:])
+
+        compute(range(same, len(sizes)), take)
 
     def _write(self, mode: str, results: Sequence[Mapping[str, Any]]) -> None:
         if self._path is not None:

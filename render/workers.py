@@ -43,8 +43,8 @@ class Pool(Protocol):
         """Start a task as soon as a process is free."""
         ...
 
-    def finish(self, future: Future[Any]) -> None:
-        """Take note of a task that has ended. Raises what it raised, and `WorkFailed` when its process was lost."""
+    def finish(self, future: Future[Any]) -> Any:
+        """The result of a task that has ended. Raises what it raised, and `WorkFailed` when its process was lost."""
         ...
 
     def close(self) -> None:
@@ -55,16 +55,21 @@ class Pool(Protocol):
 class Workers(Protocol):
     """Where tasks run, in place of a number of processes of this machine: a cluster (`render.cluster`)."""
 
-    def pool(self, function: Callable[..., None]) -> Pool:
+    def pool(self, function: Callable[..., Any]) -> Pool:
         """A pool that calls `function(*task, step)` for each task."""
         ...
 
 
+def _drop(result: Any) -> None:
+    """Takes a result that no one needs."""
+
+
 def run_tasks(
-    function: Callable[..., None],
+    function: Callable[..., Any],
     tasks: Iterable[tuple[Any, ...]],
     workers: int | Workers,
     report: Callable[[int], None],
+    take: Callable[[Any], None] = _drop,
 ) -> None:
     """Call `function(*task, step)` for every task, in this process, in `workers` spawned ones, or on a cluster.
 
@@ -73,6 +78,7 @@ def run_tasks(
 
     Args:
         report: called with the number of steps of all tasks so far, in this process.
+        take: called with the result of each task as it ends, in this process.
 
     Raises:
         WorkFailed: When a worker is killed (on a cluster: more often than a task is tried again).
@@ -86,7 +92,7 @@ def run_tasks(
             report(count)
 
         for task in tasks:
-            function(*task, step)
+            take(function(*task, step))
         return
     pool = _ProcessPool(function, workers) if isinstance(workers, int) else workers.pool(function)
     waiting = iter(tasks)
@@ -98,7 +104,7 @@ def run_tasks(
                 break
             finished, pending = wait(pending, _REPORT_EVERY_S, FIRST_COMPLETED)
             for future in finished:
-                pool.finish(future)
+                take(pool.finish(future))
             report(pool.steps)
     finally:
         pool.close()
@@ -107,7 +113,7 @@ def run_tasks(
 class _ProcessPool:
     """Spawned processes of this machine."""
 
-    def __init__(self, function: Callable[..., None], workers: int) -> None:
+    def __init__(self, function: Callable[..., Any], workers: int) -> None:
         # spawn, not fork: a forked child inherits locks of threads (OpenMP, Arrow) that do not exist in it.
         context = multiprocessing.get_context("spawn")
         self.capacity = 2 * workers
@@ -122,9 +128,9 @@ class _ProcessPool:
         with _killed_worker():
             return self._pool.submit(_run_in_worker, self._function, task)
 
-    def finish(self, future: Future[Any]) -> None:
+    def finish(self, future: Future[Any]) -> Any:
         with _killed_worker():
-            future.result()
+            return future.result()
 
     def close(self) -> None:
         self._stop.set()
@@ -159,11 +165,11 @@ def _start_worker(counter: Any, stop: Any) -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def _run_in_worker(function: Callable[..., None], task: tuple[Any, ...]) -> None:
+def _run_in_worker(function: Callable[..., Any], task: tuple[Any, ...]) -> Any:
     def step() -> None:
         with _counter.get_lock():
             _counter.value += 1
         if _stop.is_set():
             raise _Stopped
 
-    function(*task, step)
+    return function(*task, step)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import secrets
 import shutil
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
+import pyarrow.parquet as pq
 import pytest
 
 # Ray reads these when it is imported: only the loopback, no home folder, and nothing is sent to anyone.
@@ -174,6 +177,22 @@ def test_nodes_write_to_a_url(nodes: Any, bucket: str, local: dict[str, bytes]) 
     with ray_engine.ray_cluster() as cluster:
         write_dataset(SimulatedSource(SMALL.seed, _RECORDS), url, SMALL, workers=cluster)
     assert {path.removeprefix(f"{url.path}/"): url.fs.cat(path) for path in url.fs.find(url.path)} == local
+
+
+def test_a_model_on_the_nodes_is_judged_as_here(tmp_path: Path, nodes: Any) -> None:
+    write_dataset(SimulatedSource(SMALL.seed, 3), tmp_path / "pages", dataclasses.replace(SMALL, unreadable=0.4))
+    arguments = ["evaluate", "nano", "--data", str(tmp_path / "pages"), "--batch", "1", "--quiet", "--out"]
+    reports = []
+    for name, options in (("here", []), ("nodes", ["--engine", "ray"])):
+        assert main([*arguments, str(tmp_path / name), *options]) == 0
+        reports.append(json.loads((tmp_path / name / "report.json").read_text()))
+        costs = [system.pop("cost") for system in reports[-1]["systems"]]
+        assert costs[0]["pages"] == reports[-1]["records"]
+    assert reports[0] == reports[1]
+    tables = [pq.read_table(tmp_path / name / "scores.parquet") for name in ("here", "nodes")]
+    assert tables[0].equals(tables[1]) and len(tables[0]) == reports[0]["records"]  # to the last digit
+    answers = [(tmp_path / name / "answers.jsonl").read_bytes() for name in ("here", "nodes")]
+    assert answers[0] == answers[1] and answers[0].count(b"\n") == 3
 
 
 class Damaged(Gate):

@@ -26,6 +26,7 @@ from eval.parser.parse import parse
 from eval.prediction_files import read_predictions
 from eval.report.compare import compare_reports, comparison_text, write_comparison
 from eval.storage import (
+    BatchResults,
     read_answers,
     read_evaluation,
     read_scores_file,
@@ -101,6 +102,37 @@ def _scores_file(path: Path, pages: Pages, seed: int = 1) -> Path:
     y = np.array([[code in codes for code in CODES] for codes in pages.labelled_records().statements])
     write_scores(path, pages.record_ids, 0.8 * np.random.default_rng(seed).random(y.shape) + 0.2 * y)
     return path
+
+
+def test_batches_may_end_in_any_order_and_are_stored_in_theirs(tmp_path: Path) -> None:
+    file = tmp_path / "batches.jsonl"
+    results = BatchResults(file)
+    assert results.next(2, lambda: {"x": "first"})["x"] == "first"
+
+    def interrupted(numbers: range, take: Callable[[int, dict], None]) -> None:
+        assert numbers == range(4)
+        for number in (1, 0, 3):
+            take(number, {"x": number})
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        results.fill([3, 3, 3, 1], interrupted)
+    assert [json.loads(line)["x"] for line in file.read_text().splitlines()] == ["first", 0, 1]  # 3 waits for 2
+    numbers: list[int] = []
+
+    def whole(missing: range, take: Callable[[int, dict], None]) -> None:
+        numbers.extend(missing)
+        for number in missing:
+            take(number, {"x": 10 * number})
+
+    again = BatchResults(file)
+    again.next(2, dict)
+    again.fill([3, 3, 3, 1], whole)
+    assert numbers == [2, 3] and [again.next(rows, dict)["x"] for rows in (3, 3, 3, 1)] == [0, 1, 20, 30]
+    other = BatchResults(file)
+    other.next(2, dict)
+    other.fill([3, 4, 3], whole)  # batches of another size
+    assert [json.loads(line)["x"] for line in file.read_text().splitlines()] == ["first", 0, 10, 20]
 
 
 # --- evaluate, and again without a model

@@ -87,17 +87,10 @@ def add_loading(parser: Parser, *, batch: bool = True) -> None:
         )
 
 
-def add_engine(parser: Parser) -> None:
-    """--workers, and --engine and --address for those of a cluster; `workers_of` reads them."""
-    parser.add_argument(
-        "--workers", type=positive, help="processes (default 1); with --engine ray the most shards at once"
-    )
-    parser.add_argument(
-        "--engine",
-        choices=("local", "ray"),
-        default="local",
-        help="ray: a Ray cluster makes the shards, with the same bytes; its nodes see SOURCE and OUT at the same paths",
-    )
+def add_engine(parser: Parser, *, workers: str, ray: str) -> None:
+    """--workers, and --engine and --address for those of a cluster, with their help; `workers_of` reads them."""
+    parser.add_argument("--workers", type=positive, help=workers)
+    parser.add_argument("--engine", choices=("local", "ray"), default="local", help=ray)
     parser.add_argument(
         "--address",
         metavar="HOST:PORT",
@@ -106,8 +99,11 @@ def add_engine(parser: Parser) -> None:
 
 
 @contextmanager
-def workers_of(arguments: argparse.Namespace) -> Iterator[int | Workers]:
-    """What `add_engine`'s options ask for. Raises `InputError` for a cluster that cannot be reached."""
+def workers_of(arguments: argparse.Namespace, *, has_model: bool = False) -> Iterator[int | Workers]:
+    """What `add_engine`'s options ask for. Raises `InputError` for a cluster that cannot be reached.
+
+    has_model: as of `render.cluster.ray_cluster`.
+    """
     if arguments.engine == "local":
         if arguments.address is not None:
             raise InputError(f"--address {arguments.address}: is that of a Ray cluster; add --engine ray")
@@ -115,7 +111,7 @@ def workers_of(arguments: argparse.Namespace) -> Iterator[int | Workers]:
         return
     from render.cluster import ray_cluster
 
-    with ray_cluster(arguments.address, arguments.workers) as cluster:
+    with ray_cluster(arguments.address, arguments.workers, has_model=has_model) as cluster:
         yield cluster
 
 

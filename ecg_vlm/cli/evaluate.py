@@ -6,7 +6,18 @@ import argparse
 import sys
 from pathlib import Path
 
-from ecg_vlm.cli.arguments import Parser, add_data, add_loading, add_table, folds, loading, positive, seed
+from ecg_vlm.cli.arguments import (
+    Parser,
+    add_data,
+    add_engine,
+    add_loading,
+    add_table,
+    folds,
+    loading,
+    positive,
+    seed,
+    workers_of,
+)
 from ecg_vlm.cli.progress import progress_bar, waiting
 from render.errors import InputError
 
@@ -70,6 +81,11 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--figures", action="store_true", help="the report's figures as SVG and PDF in OUT/figures too")
     add_table(parser)
     add_loading(parser)
+    add_engine(
+        parser,
+        workers="with --engine ray: the most batches at once, each in a process that holds the model",
+        ray="ray: processes of a Ray cluster hold the model and get the pages; they see MODEL at the same path",
+    )
     parser.add_argument("--seed", type=seed, default=0, help="seed of resamples and of shuffled pages")
     parser.add_argument("--resume", action="store_true", help="go on with an evaluation that was interrupted")
     parser.add_argument(
@@ -96,6 +112,8 @@ def run(arguments: argparse.Namespace) -> None:
         from eval.report.write import text_table
         from eval.storage import is_report, require_new_report
 
+        if a.engine == "local" and a.workers:
+            raise InputError(f"--workers {a.workers}: one process holds a model here; leave it out or add --engine ray")
         require_new_report(a.out, resume=a.resume)
         if a.resume and is_report(a.out):
             a.previous = a.out  # it has finished: nothing is left to do but to print it
@@ -109,7 +127,7 @@ def run(arguments: argparse.Namespace) -> None:
         records = records_for(systems, a.labels, a.folds, a.limit)
         report = evaluation.judge_files(systems, records, a.out, force=a.force, seed=a.seed)
     else:
-        with progress_bar("pages") as show:
+        with workers_of(a, has_model=True) as workers, progress_bar("pages") as show:
             report = evaluation.evaluate(
                 a.model[0],
                 pages,
@@ -122,6 +140,7 @@ def run(arguments: argparse.Namespace) -> None:
                 seed=a.seed,
                 resume=a.resume,
                 loading=loading(a),
+                workers=None if isinstance(workers, int) else workers,
                 show=show,
             )
     if a.figures:

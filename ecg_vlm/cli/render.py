@@ -111,7 +111,11 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--preview", action="store_true", help="draw twelve of the pages to OUT-preview.png, and stop")
     parser.add_argument("--shard-size", type=positive, default=500, help="pages per Parquet file (default 500)")
-    add_engine(parser)
+    add_engine(
+        parser,
+        workers="processes (default 1); with --engine ray the most shards at once",
+        ray="ray: a Ray cluster makes the shards, with the same bytes; its nodes see SOURCE and OUT at the same paths",
+    )
     parser.add_argument("--seed", type=seed, default=0, help="seed of simulated records, mixed looks and questions")
     parser.add_argument(
         "--lenient", action="store_true", help="draw dead leads and short records as they are, skip unreadable ones"
