@@ -165,7 +165,7 @@ def dpi(text: str) -> int:
     return _whole(text, 30, 400)
 
 
-def place(text: str) -> Path:
+def folder_or_url(text: str) -> Path:
     """A path, or what behaves like one of a URL."""
     from render.io import user_path
 

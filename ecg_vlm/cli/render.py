@@ -13,9 +13,9 @@ from ecg_vlm.cli.arguments import (
     add_engine,
     add_sampling_rate,
     dpi,
+    folder_or_url,
     folds,
     page_width,
-    place,
     positive,
     seed,
     share,
@@ -61,7 +61,9 @@ def add_arguments(parser: Parser) -> None:
         "llava:FILE.json (pictures and their labels); several sources of records become one data set",
     )
     parser.add_argument(
-        "out", type=place, help="folder or URL (s3:// ...) of the new data set, or a .png for one page of one record"
+        "out",
+        type=folder_or_url,
+        help="folder or URL (s3:// ...) of the new data set, or a .png for one page of one record",
     )
     add_sampling_rate(parser)
     parser.add_argument(
