@@ -26,7 +26,7 @@ def ray_cluster(address: str | None = None, most: int | None = None, *, has_mode
     """A Ray cluster as the place of tasks, one core each.
 
     Args:
-        address: as `ray.init` takes it: "auto", HOST:PORT or ray://HOST:PORT. None: what RAY_ADDRESS says, the cluster
+        address: as `ray.init` takes it: "auto" or HOST:PORT. None: what RAY_ADDRESS says, the cluster
             that runs on this machine, or a new one of this machine alone, which ends with the block.
         most: tasks in the cluster at once; None: twice as many as it has cores, or GPUs.
         has_model: a task needs a GPU of its own where the cluster has any.

@@ -94,7 +94,7 @@ def add_engine(parser: Parser, *, workers: str, ray: str) -> None:
     parser.add_argument(
         "--address",
         metavar="HOST:PORT",
-        help="of the Ray cluster: auto, HOST:PORT or ray://HOST:PORT (default: $RAY_ADDRESS, else this machine alone)",
+        help="of the Ray cluster: auto or HOST:PORT (default: $RAY_ADDRESS, else this machine alone)",
     )
 
 
