@@ -62,6 +62,8 @@ def nodes(count: int) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     place = tempfile.mkdtemp(prefix="ray")
+    os.environ["RAY_TMPDIR"] = place  # for the cluster's address, else in /tmp/ray, which has to be there
+    Path(place, "ray").mkdir()
     head = {**_NODE, "num_cpus": 0, "temp_dir": place, "include_dashboard": False}
     cluster = Cluster(True, head_node_args=head)
     try:

@@ -95,6 +95,9 @@ def nodes(bucket: str) -> Iterator[Any]:
     bucket: whose variables the nodes know, too.
     """
     place = tempfile.mkdtemp(prefix="ray")  # paths of sockets have 107 bytes, too few for pytest's folders
+    patch = pytest.MonkeyPatch()
+    patch.setenv("RAY_TMPDIR", place)  # for the cluster's address, else in /tmp/ray, which has to be there
+    Path(place, "ray").mkdir()
     others = set(psutil.Process().children(recursive=True))  # of other tests, such as multiprocessing's tracker
     one = {"node_ip_address": "127.0.0.1", "object_store_memory": 80 << 20}
     cluster = Cluster(True, head_node_args={"num_cpus": 0, "temp_dir": place, "include_dashboard": False, **one})
@@ -108,6 +111,7 @@ def nodes(bucket: str) -> Iterator[Any]:
     finally:
         ray.shutdown()
         cluster.shutdown()
+        patch.undo()
         shutil.rmtree(place, ignore_errors=True)
     _, alive = psutil.wait_procs(processes - others, timeout=_LONGEST_S)
     assert not alive
