@@ -34,7 +34,6 @@ _OUTLINE_POINTS = 24  # of a side
 _CLEAR = 0.3  # amplitude at the nodes where there is a grid
 _DARK, _MOST_DARK = 0.25, 0.3  # a pixel that is no paper; the share of such pixels in a line where the page ends
 _INSIDE_MM, _HEAD_MM = 3.0, 12.0  # how far inside and outside the grid a side may lie
-_EDGE_MM = 1.0  # a dark stripe as wide is the end of the paper; the line of a frame is narrower
 _ENOUGH_BOXES = 400  # for their median
 _LEAST_INK, _PEN_PERCENTILE = 0.15, 35  # darkness of ink; of the dark pixels, those that lie wholly under the pen
 
@@ -342,7 +341,7 @@ def _paper_box(
     """
     dark = 1.0 - raster.mean(axis=0) > _DARK
     x0, y0, x1, y1 = (round(v * px_per_mm) for v in box)
-    step, inner, outer = max(1, round(_EDGE_MM * px_per_mm)), round(_INSIDE_MM * px_per_mm), round(_HEAD_MM * px_per_mm)
+    step, inner, outer = max(1, round(0.5 * px_per_mm)), round(_INSIDE_MM * px_per_mm), round(_HEAD_MM * px_per_mm)
     across, down = dark[y0:y1].mean(axis=0), dark[:, x0:x1].mean(axis=1)
 
     def outer_side(line: Array, side: int, direction: int) -> int:
