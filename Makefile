@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo real comparison nano test check words docs crashes kills faults fuzz mutants licences wheel sbom lock audit clean
+.PHONY: demo real comparison nano test cluster check words docs crashes kills faults fuzz mutants licences wheel sbom lock audit clean
 
 # torch goes first and alone: with a CPU build at hand the rest then finds it satisfied and pulls no CUDA build.
 .venv/.complete: pyproject.toml constraints.txt
@@ -28,6 +28,10 @@ nano: .venv/.complete
 # In two processes, a whole file of tests in one of them: its tests share what they make.
 test: .venv/.complete
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# A Ray cluster of processes of this machine, which should have nothing else to do.
+cluster: .venv/.complete
+	ECG_VLM_CLUSTER_TESTS=1 $(BIN)/python -m pytest tests/test_cluster.py
 
 check: .venv/.complete
 	$(BIN)/ruff check .

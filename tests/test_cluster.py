@@ -21,6 +21,9 @@ import psutil  # type: ignore[import-untyped]
 import pyarrow.parquet as pq
 import pytest
 
+if os.environ.get("ECG_VLM_CLUSTER_TESTS") != "1":  # Ray gives its processes seconds to start, which busy cores need
+    pytest.skip("starts a Ray cluster on this machine: make cluster", allow_module_level=True)
+
 # Ray reads these when it is imported: only the loopback, no home folder, and nothing is sent to anyone.
 os.environ["RAY_AUTH_TOKEN"] = os.environ.get("RAY_AUTH_TOKEN", secrets.token_hex(16))
 os.environ["RAY_AUTH_MODE"] = "token"

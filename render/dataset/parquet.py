@@ -345,6 +345,12 @@ def _picture_feature() -> datasets.Image:
             except (OSError, SyntaxError, ValueError) as error:  # as Pillow raises them for a damaged PNG
                 raise InputError(f"a picture of the data set is damaged ({error}); {_RENDER_AGAIN}") from error
 
+        # `datasets` joins rows whose features are equal: this one and its own are.
+        def __eq__(self, other: object) -> bool:
+            return isinstance(other, datasets.Image) and (self.mode, self.decode) == (other.mode, other.decode)
+
+        __hash__ = None  # type: ignore[assignment]  # as that of its parent
+
     return PictureOfDataset()
 
 
