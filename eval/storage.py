@@ -324,12 +324,8 @@ class BatchResults:
 
         The result has to survive JSON; numbers do to the last digit.
         """
-        if self._next < len(self._results) and self._results[self._next].get("rows") != rows:
-            del self._results[self._next :]  # batches had another size
-            self._write("w", self._results)
-        if self._next == len(self._results):
-            self._results.append({"rows": rows, **compute()})
-            self._write("a", self._results[-1:])
+        if not self._stored([rows]):
+            self._add(rows, compute())
         self._next += 1
         return self._results[self._next - 1]
 
@@ -343,20 +339,27 @@ class BatchResults:
         Args:
             compute: called with the numbers of the batches, from 0, and with what takes a number and its result.
         """
-        done = self._results[self._next :]
-        same = sum(1 for _ in takewhile(lambda pair: pair[0].get("rows") == pair[1], zip(done, sizes, strict=False)))
-        if same < min(len(done), len(sizes)):
-            del self._results[self._next + same :]  # batches had another size
-            self._write("w", self._results)
         early: dict[int, dict[str, Any]] = {}
 
         def take(number: int, result: dict[str, Any]) -> None:
             early[number] = result
             while (following := len(self._results) - self._next) in early:
-                self._results.append({"rows": sizes[following], **early.pop(following)})
-                self._write("a", self._results[-1:])
+                self._add(sizes[following], early.pop(following))
 
-        compute(range(same, len(sizes)), take)
+        compute(range(self._stored(sizes), len(sizes)), take)
+
+    def _stored(self, sizes: Sequence[int]) -> int:
+        """How many of the next batches are there; one of another size is dropped, with those behind it."""
+        done = self._results[self._next :]
+        same = sum(1 for _ in takewhile(lambda pair: pair[0].get("rows") == pair[1], zip(done, sizes, strict=False)))
+        if same < min(len(done), len(sizes)):
+            del self._results[self._next + same :]
+            self._write("w", self._results)
+        return same
+
+    def _add(self, rows: int, result: Mapping[str, Any]) -> None:
+        self._results.append({"rows": rows, **result})
+        self._write("a", self._results[-1:])
 
     def _write(self, mode: str, results: Sequence[Mapping[str, Any]]) -> None:
         if self._path is not None:

@@ -203,9 +203,9 @@ def _columns(rows: Sequence[Row], places: Sequence[tuple[int, Name]], columns: i
     if apart is not None:
         return apart
     share = (end - start) / columns
-    usual = _USUAL_COLUMNS_MM[int(np.argmin(np.abs(np.log(_USUAL_COLUMNS_MM / share))))]
+    usual = _usual_column(share)
     if abs(usual / share - 1) < _NEARLY_USUAL:  # the pen's width and specks of ink lengthen and shorten it
-        start, share = (start + end - columns * usual) / 2, float(usual)
+        start, share = (start + end - columns * usual) / 2, usual
     steps = _name_steps(places, strips)
     if columns > 1 and steps.size:
         near = [step / round(step / share) for step in steps if round(step / share) >= 1]
@@ -224,18 +224,22 @@ def _columns_apart(rows: Sequence[Row], start: float, end: float, columns: int) 
     x = rows[0].x
     inside = (x > start) & (x < end)
     bare = np.mean([~np.isfinite(row.y[inside]) for row in rows], axis=0) > _BARE_SHARE
-    step = (x[-1] - x[0]) / (x.size - 1)
-    gaps = [(x[inside][a], x[inside][b - 1]) for a, b in runs(bare) if (b - a) * step >= _LEAST_APART_MM]
+    gaps = [(x[inside][a], x[inside][b - 1]) for a, b in runs(bare) if (b - a) * rows[0].step >= _LEAST_APART_MM]
     if len(gaps) != columns - 1:
         return None
     starts, ends = np.array([start, *(right for _, right in gaps)]), np.array([left for left, _ in gaps])
     lengths = ends - starts[:-1]
-    usual = _USUAL_COLUMNS_MM[int(np.argmin(np.abs(np.log(_USUAL_COLUMNS_MM / np.median(lengths)))))]
+    usual = _usual_column(float(np.median(lengths)))
     goes_on = np.abs(usual / np.diff(starts) - 1).max() < _NEARLY_USUAL  # the pen is lifted, time goes on
     if goes_on or np.abs(usual / lengths - 1).max() > _NEAR_FRAME or end - starts[-1] < _LEAST_LAST * usual:
         return None
     starts += np.mean(lengths - usual) / 2  # the pen's width
     return np.stack([starts, starts + usual], axis=1)
+
+
+def _usual_column(length: float) -> float:
+    """The usual length of a column that is nearest to a length, mm."""
+    return float(_USUAL_COLUMNS_MM[int(np.argmin(np.abs(np.log(_USUAL_COLUMNS_MM / length))))])
 
 
 def _name_steps(places: Sequence[tuple[int, Name]], strips: set[int]) -> Array:

@@ -90,6 +90,11 @@ class Row:
     latest_start: float = -math.inf
     earliest_end: float = math.inf
 
+    @property
+    def step(self) -> float:
+        """Between the row's places, mm."""
+        return float((self.x[-1] - self.x[0]) / (self.x.size - 1))
+
 
 def runs(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
     """First place and end, excluded, of every stretch in which a mask (n,) is true."""
@@ -459,7 +464,7 @@ def _read_pulses(rows: Sequence[Row]) -> list[Row]:
 
 def _without_pulses(row: Row, pulses: Sequence[CalibrationPulse]) -> Row:
     """The row with these pulses, and the start and end of its trace inside them."""
-    step = _step(row)
+    step = row.step
     middle = (row.start + row.end) / 2
     for pulse in pulses:
         if pulse.x0 < middle:
@@ -478,17 +483,12 @@ def _foot_mm(y: Array, step: float) -> float:
     return float(away[0] * step) if away.size else _LONGEST_FOOT_MM
 
 
-def _step(row: Row) -> float:
-    """Between the row's places, mm."""
-    return float((row.x[-1] - row.x[0]) / (row.x.size - 1))
-
-
 def _pulse(row: Row, *, at_start: bool) -> CalibrationPulse | None:
     """The calibration pulse at one end of the row, None without one: a plateau with steep sides.
 
     Of several candidates, that with the height nearest to 1 mV at a usual gain.
     """
-    step = _step(row)
+    step = row.step
     zone = (row.x < row.start + _PULSE_ZONE_MM) if at_start else (row.x > row.end - _PULSE_ZONE_MM)
     index = np.flatnonzero(zone & np.isfinite(row.y))
     if index.size < 2 / step:
