@@ -27,7 +27,7 @@ from recipes.digitizer.network import load_network
 from recipes.digitizer.picture import as_picture, block_mean, interpolate
 from recipes.digitizer.refine import _without_other_traces, fit_pen
 from recipes.digitizer.result import DigitizedLead, DigitizedPage
-from recipes.digitizer.straighten import straighten
+from recipes.digitizer.straighten import ink_of, straighten
 from recipes.digitizer.traces import Row, _read_pulses, find_rows
 from render.dataset.rows import Options, make_picture
 from render.errors import InputError
@@ -590,3 +590,44 @@ def test_frames_and_what_lies_outside_of_them_are_no_trace():
     ink[200:340:20, 20:460] = 1.0  # most of the ink lies elsewhere: the frame is that of a table
     assert inside_frames(ink, 4.0) is ink
     assert inside_frames(trace, 4.0) is trace
+
+
+@pytest.fixture(scope="module")
+def page_of_axes() -> Image.Image:
+    """12 axes of 62.5 x 30 mm, 4 mm apart, 5 px per mm: each with a grid, a frame, strokes and a flat trace."""
+    picture = Image.new("RGB", (5 * 292, 5 * 142), "white")
+    draw = ImageDraw.Draw(picture)
+    for row in range(3):
+        for column in range(4):
+            x0, y0 = 5 * 10 + column * 332, 5 * (10 + row * 40)
+            x1, y1 = x0 + 312, y0 + 150
+            for heavy, color in ((False, (251, 218, 218)), (True, (244, 176, 176))):
+                for k in range(0, 313, 25 if heavy else 5):
+                    draw.line([(x0 + k, y0), (x0 + k, y1)], fill=color)
+                for k in range(0, 151, 25 if heavy else 5):
+                    draw.line([(x0, y1 - k), (x1, y1 - k)], fill=color)
+            for k in range(0, 151, 5):
+                draw.line([(x0 - (10 if k % 25 else 15), y1 - k), (x0, y1 - k)], fill="black", width=2)
+            draw.line([(x0, y0 + 75), (x1, y0 + 75)], fill="black", width=2)
+            draw.rectangle([x0, y0, x1, y1], outline="black")
+    return picture
+
+
+def test_a_grid_that_begins_anew_in_every_column_is_not_bent(page_of_axes: Image.Image) -> None:
+    picture = as_picture(page_of_axes)
+    grid = find_grid(picture)
+    assert grid is not None
+    sheet = straighten(picture, grid)
+    x, y = sheet.place(np.linspace(20.0, 270.0, 26), np.full(26, 60.0))
+    np.testing.assert_allclose(x - x[0], np.linspace(0.0, 1250.0, 26), atol=0.6)
+    np.testing.assert_allclose(y, y[0], atol=0.3)
+
+
+def test_the_strokes_of_an_axis_are_not_the_end_of_the_paper(page_of_axes: Image.Image) -> None:
+    picture = as_picture(page_of_axes)
+    grid = find_grid(picture)
+    assert grid is not None
+    sheet = straighten(picture, grid)
+    ink = ink_of(sheet, 4.0)
+    x, _ = sheet.place((np.arange(ink.shape[1]) + 0.5) / 4, np.full(ink.shape[1], 60.0))
+    assert ink[:, np.abs(x - 50.0) < 3].max() > 0.5  # the frame at the left

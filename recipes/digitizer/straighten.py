@@ -7,12 +7,12 @@ grid's lines, the thin ones if there are any: first as a polynomial, then place 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.polynomial.legendre import legval
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, map_coordinates
+from scipy.ndimage import gaussian_filter, map_coordinates, maximum_filter1d, minimum_filter1d
 
 from recipes.digitizer.grid import Grid, line_signal
 from recipes.digitizer.picture import Array, Homography, Picture, apply_homography, block_mean, interpolate
@@ -20,10 +20,16 @@ from recipes.digitizer.picture import Array, Homography, Picture, apply_homograp
 _SCALE = 4.0  # pixels per mm of the raster that the grid's phase is read from
 _NODE_MM = 2.5  # between the nodes at which shifts are measured
 _SMOOTH_MM, _LOCAL_MM = 5.0, 12.0  # standard deviations of the means around a node: of the lines, of what is left
+_DRAWN_SMOOTH_MM = 2.0  # of the lines of a drawn page: two grids are mixed where they meet
 _DEGREES = (2, 5)  # of the polynomials that describe curl; to the last, what differs from place to place is added
 _LEAST_MISFIT_MM = 0.008  # of the grid's lines: as straight as a drawing on whole pixels allows
 _BETTER = 0.65  # share of the misfit that a more complex phase must come below
 _MISFIT_MM = 12.0  # standard deviation of the mean of the misfit
+_MOST_SKEW = 0.03  # of a drawn page's homography as found, whose grid may begin anew in every column
+_LEVEL = 0.3  # radians between the two halves of a drawn grid's lines; a tilt of 0.02 degrees gives more
+_APART = (1, 8)  # nodes between those that the pitch follows from, at first and then
+_ANEW, _ANEW_SHARE = 1.0, 0.02  # radians more than paper curls between such nodes; of all pairs
+_SAME_STEP = 0.15  # radians around the median of the differences between neighbours
 _FAINT = 0.25  # of the upper quartile of the amplitude; the phase of a fainter grid is noise
 _FILL_MM = 25.0  # standard deviation of the mean that replaces the phase of a faint grid
 _LONGEST_MM = 700.0  # side of a sheet; a wrong homography would make it endless
@@ -33,6 +39,7 @@ _LEAST_TRUST = 1e-3  # weight of a difference between nodes that the polynomial 
 _OUTLINE_POINTS = 24  # of a side
 _CLEAR = 0.3  # amplitude at the nodes where there is a grid
 _DARK, _MOST_DARK = 0.25, 0.3  # a pixel that is no paper; the share of such pixels in a line where the page ends
+_DARK_RUN_MM = 2.0  # of pixels along such a line; the strokes of a frame's axis are dark as well, but apart
 _INSIDE_MM, _HEAD_MM = 3.0, 12.0  # how far inside and outside the grid a side may lie
 _ENOUGH_BOXES = 400  # for their median
 _LEAST_INK, _PEN_PERCENTILE = 0.15, 35  # darkness of ink; of the dark pixels, those that lie wholly under the pen
@@ -107,12 +114,18 @@ def _between_nodes(values: NDArray[np.float32], rows: int, columns: int, px_per_
 
 
 def straighten(picture: Picture, grid: Grid) -> FlatSheet:
-    """The sheet on which the grid's heavy lines are straight and lie at multiples of 5 mm."""
-    matrix, size = _frame(grid.to_picture, picture.shape[2], picture.shape[1])
-    sheet = _without_shifts(picture, matrix, size, grid.px_per_mm)
+    """The sheet on which the grid's heavy lines are straight and lie at multiples of 5 mm.
+
+    Nothing is bent on a page as a program drew it, level to the pixel: a grid that begins anew in every column of leads
+    would be taken for curl.
+    """
+    drawn = _drawn_sheet(picture, grid)
+    sheet = drawn or _without_shifts(
+        picture, *_frame(grid.to_picture, picture.shape[2], picture.shape[1]), grid.px_per_mm
+    )
     for _ in range(2):
-        shifts, amplitude = _phase_shifts(sheet, thin_lines=grid.thin_lines)
-        sheet = FlatSheet(picture, *size, matrix, sheet.shifts + shifts, amplitude, grid.px_per_mm)
+        shifts, amplitude = _phase_shifts(sheet, thin_lines=grid.thin_lines, is_flat=drawn is not None)
+        sheet = replace(sheet, shifts=sheet.shifts + shifts, grid_amplitude=amplitude)
     return sheet
 
 
@@ -171,27 +184,94 @@ def _extent(values: Array) -> tuple[float, float]:
     return float(np.clip(values.min(), low, high)), float(np.clip(values.max(), low, high))
 
 
-def _phase_shifts(sheet: FlatSheet, *, thin_lines: bool) -> tuple[Array, Array]:
+def _drawn_sheet(picture: Picture, grid: Grid) -> FlatSheet | None:
+    """The sheet by the grid's pitch, of a page whose grid is level to the pixel and begins anew; None for others."""
+    height, width = picture.shape[1:]
+    middle = apply_homography(np.linalg.inv(grid.to_picture), np.array([width / 2]), np.array([height / 2]))
+    x, y = (float(np.round(place[0] / _BOX_MM)) * _BOX_MM for place in middle)
+    px, py = apply_homography(grid.to_picture, np.array([x, x + _BOX_MM, x]), np.array([y, y, y + _BOX_MM]))
+    pitch = np.array([px[1] - px[0], py[2] - py[0]]) / _BOX_MM
+    if max(abs(px[2] - px[0]), abs(py[1] - py[0])) > _MOST_SKEW * _BOX_MM * pitch.min():
+        return None
+    order = _lines_per_box(thin_lines=grid.thin_lines)
+
+    def sheet_of(pitch: Array) -> FlatSheet:
+        matrix = np.diag([*pitch, 1.0])
+        matrix[:2, 2] = px[0] - pitch[0] * x, py[0] - pitch[1] * y
+        return _without_shifts(picture, *_frame(matrix, width, height), grid.px_per_mm)
+
+    for distance in _APART:
+        waves = _grid_waves(sheet_of(pitch), order, _DRAWN_SMOOTH_MM)
+        if distance == _APART[0] and not (_is_level(waves[0]) and _is_level(waves[1].T)):
+            return None
+        steps = np.array([_usual_step(waves[0], distance), _usual_step(waves[1].T, distance)])
+        pitch = pitch * (1 - steps / (2 * np.pi * order * _NODE_MM / _BOX_MM))
+    return sheet_of(pitch) if _begins_anew(waves[0]) or _begins_anew(waves[1].T) else None
+
+
+def _is_level(wave: NDArray[np.complex128]) -> bool:
+    """Whether most of the lines along the columns of nodes keep their phase over half the sheet."""
+    steps, clear = _steps(wave, wave.shape[0] // 2)
+    return bool(clear.any() and np.median(np.abs(steps[clear])) < _LEVEL)
+
+
+def _usual_step(wave: NDArray[np.complex128], distance: int) -> float:
+    """The difference of phase between neighbours in a row of nodes, radians, from nodes so far apart.
+
+    Those between which a grid begins anew are left out.
+    """
+    steps, clear = _steps(wave.T, distance)
+    usual = np.abs(steps - np.median(steps[clear])) < _SAME_STEP
+    return float(steps[clear & usual].mean()) / distance
+
+
+def _begins_anew(wave: NDArray[np.complex128]) -> bool:
+    """Whether the phase jumps somewhere along the rows of nodes."""
+    steps, clear = _steps(wave.T, _APART[-1])
+    return bool(np.mean(np.abs(steps[clear]) > _ANEW) > _ANEW_SHARE)
+
+
+def _steps(wave: NDArray[np.complex128], distance: int) -> tuple[Array, NDArray[np.bool_]]:
+    """Differences of phase between nodes so many rows apart, radians, and where both have a clear grid."""
+    amplitude = _relative_amplitude(wave)
+    clear: NDArray[np.bool_] = np.minimum(amplitude[distance:], amplitude[:-distance]) > _CLEAR
+    return np.angle(wave[distance:] * wave[:-distance].conj()), clear
+
+
+def _phase_shifts(sheet: FlatSheet, *, thin_lines: bool, is_flat: bool) -> tuple[Array, Array]:
     """Distances of the grid's lines from their places, (2, rows, columns) mm, and the grid's amplitude at the nodes."""
-    signal = line_signal(sheet.raster(_SCALE))
-    y, x = (np.asarray((np.arange(n) + 0.5) / _SCALE, dtype=np.float64) for n in signal.shape)
-    order = 5 if thin_lines else 1
+    order = _lines_per_box(thin_lines=thin_lines)
     radians_per_mm = 2 * np.pi * order / _BOX_MM
-    shifts, amplitudes = [], []
-    for axis in (0, 1):
-        wave = _wave_at_nodes(signal, x[None, :] if axis == 0 else y[:, None], order, sheet)
-        amplitude = np.abs(wave)
-        relative = np.minimum(amplitude / max(float(np.percentile(amplitude, 60)), 1e-9), 1.0)
+    waves = _grid_waves(sheet, order, _SMOOTH_MM)
+    shifts = []
+    for wave in waves:
+        relative = _relative_amplitude(wave)
         # A mean that reaches beyond the grid's edge is of half a wave, whose phase is wrong.
         covered = gaussian_filter((relative > _CLEAR).astype(np.float64), _SMOOTH_MM / _NODE_MM, mode="constant")
         weight = relative**2 * np.clip(2 * covered - 1, 0.0, 1.0)
-        phase = _simplest_phase(wave, weight, _LEAST_MISFIT_MM * radians_per_mm)
-        shifts.append(-phase / radians_per_mm)
-        amplitudes.append(amplitude / max(float(np.percentile(amplitude, 90)), 1e-9))
-    return np.stack(shifts), np.minimum(*amplitudes)
+        shifts.append(-_simplest_phase(wave, weight, _LEAST_MISFIT_MM * radians_per_mm, is_flat) / radians_per_mm)
+    first, second = (np.abs(wave) / max(float(np.percentile(np.abs(wave), 90)), 1e-9) for wave in waves)
+    return np.stack(shifts), np.minimum(first, second)
 
 
-def _simplest_phase(wave: NDArray[np.complex128], weight: Array, least: float) -> Array:
+def _lines_per_box(*, thin_lines: bool) -> int:
+    return 5 if thin_lines else 1
+
+
+def _grid_waves(sheet: FlatSheet, order: int, smooth_mm: float) -> list[NDArray[np.complex128]]:
+    """The complex amplitude at the nodes of the lines across x and of those across y. order: lines per 5 mm."""
+    signal = line_signal(sheet.raster(_SCALE))
+    y, x = (np.asarray((np.arange(n) + 0.5) / _SCALE, dtype=np.float64) for n in signal.shape)
+    return [_wave_at_nodes(signal, place, order, sheet, smooth_mm) for place in (x[None, :], y[:, None])]
+
+
+def _relative_amplitude(wave: NDArray[np.complex128]) -> Array:
+    """0-1 at each node; 1 at the clearer ones."""
+    amplitude = np.abs(wave)
+    return np.asarray(np.minimum(amplitude / max(float(np.percentile(amplitude, 60)), 1e-9), 1.0))
+
+
+def _simplest_phase(wave: NDArray[np.complex128], weight: Array, least: float, is_flat: bool) -> Array:
     """The phase of the nodes, radians: the smoothest one that the grid allows.
 
     A flat sheet has a misfit as well where its grid was drawn on whole pixels, and no curl of the sheet explains that:
@@ -201,9 +281,12 @@ def _simplest_phase(wave: NDArray[np.complex128], weight: Array, least: float) -
         wave: (rows, columns) amplitude of the lines at the nodes.
         weight: (rows, columns) 0-1.
         least: radians; a phase with a smaller misfit is not improved.
+        is_flat: the lines are straight and lie at their pitch, in parts whose phases may differ.
     """
     phase = _smooth_phase(wave, weight, 1)
     misfit = _misfit(wave, weight, phase)
+    if is_flat and misfit >= least:
+        return np.full(wave.shape, np.angle((wave * weight).sum()))
     for degree in _DEGREES:
         if misfit < least:
             break
@@ -278,13 +361,16 @@ def _blur(values: NDArray[np.complex128], width: float) -> NDArray[np.complex128
     return result
 
 
-def _wave_at_nodes(signal: NDArray[np.float32], place: Array, order: int, sheet: FlatSheet) -> NDArray[np.complex128]:
+def _wave_at_nodes(
+    signal: NDArray[np.float32], place: Array, order: int, sheet: FlatSheet, smooth_mm: float
+) -> NDArray[np.complex128]:
     """The complex amplitude of the lines at each node, (rows, columns).
 
     Args:
         signal: (height, width) of the sheet at `_SCALE`.
         place: mm along the axis, of the signal's columns (1, width) or rows (height, 1).
         order: lines per 5 mm.
+        smooth_mm: standard deviation of the mean around a node.
     """
     wave = signal * np.exp(-2j * np.pi * order * place / _BOX_MM).astype(np.complex64)
     block = round(_NODE_MM * _SCALE)
@@ -294,7 +380,7 @@ def _wave_at_nodes(signal: NDArray[np.float32], place: Array, order: int, sheet:
     part = wave[: blocks.shape[0] - half, : blocks.shape[1] - half]
     blocks[half : half + part.shape[0], half : half + part.shape[1]] = part
     means = blocks.reshape(rows, block, columns, block).mean(axis=(1, 3))
-    return _blur(means, _SMOOTH_MM / _NODE_MM)
+    return _blur(means, smooth_mm / _NODE_MM)
 
 
 def _fill_faint(shift: Array, amplitude: Array) -> Array:
@@ -342,7 +428,11 @@ def _paper_box(
     dark = 1.0 - raster.mean(axis=0) > _DARK
     x0, y0, x1, y1 = (round(v * px_per_mm) for v in box)
     step, inner, outer = max(1, round(0.5 * px_per_mm)), round(_INSIDE_MM * px_per_mm), round(_HEAD_MM * px_per_mm)
-    across, down = dark[y0:y1].mean(axis=0), dark[:, x0:x1].mean(axis=1)
+    run = max(1, round(_DARK_RUN_MM * px_per_mm))
+    across, down = (
+        maximum_filter1d(minimum_filter1d(part.view(np.uint8), run, axis=axis), run, axis=axis).mean(axis=axis)
+        for axis, part in enumerate((dark[y0:y1], dark[:, x0:x1]))
+    )
 
     def outer_side(line: Array, side: int, direction: int) -> int:
         place = side - direction * inner
