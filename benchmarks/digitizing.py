@@ -5,9 +5,10 @@
 
 For each look: the median signal-to-noise ratio (`eval.metrics.signal_to_noise`), pages whose layout and lead names are
 right, the median differences of rate, intervals and axis from those of the whole record, and CPU seconds a page.
-"ecg-plot" is the package of that name, drawn in its two formats; it is left out where it is not installed;
-"photo-12x1" is a photo of twelve rows of 10 s. With --keep what was read is kept in a folder, page by page, and not
-read again. With --model: macro-AUC of each model (71 statements, those with both labels among the records) on the view
+"ecg-plot" is the package of that name, drawn in its two formats; it is left out where it is not installed; "wfdb" is
+`wfdb.plot_items` with its grid, whose axes have scales of their own; "photo-12x1" is a photo of twelve rows of 10 s.
+With --keep what was read is kept in a folder, page by page, and not read again. With --model: macro-AUC of each model
+(71 statements, those with both labels among the records) on the view
 that `ask` shows, with --as-is on the picture as it is as well. With --baseline: macro-AUC of a CNN on the records, on
 what the pages show of them (0 mV elsewhere), and on the same digitized.
 """
@@ -45,7 +46,7 @@ from render.record import HIGH_RATE_HZ, LEADS, LOW_RATE_HZ, EcgRecord, resample
 from render.sources.registry import open_source
 from render.statements import STATEMENTS
 
-LOOKS = ("clean", "scan", "photo", "worn", "photo-12x1", "ecg-plot")
+LOOKS = ("clean", "scan", "photo", "worn", "photo-12x1", "ecg-plot", "wfdb")
 MEASURES = ("rate_bpm", "pr_ms", "qrs_ms", "qt_ms", "qrs_axis_deg")
 WIDTH = 2200  # pixels of our own pages: 200 dots per inch
 
@@ -66,6 +67,8 @@ def draw_page(record: EcgRecord, look: str, seed: int) -> tuple[Image.Image, lis
     """A page with the stretches of the record that it shows, and the name of its layout."""
     if look == "ecg-plot":
         return _ecg_plot_page(record, two_columns=seed % 2 == 1)
+    if look == "wfdb":
+        return _wfdb_page(record)
     style, _, rows = look.partition("-")
     layout = rows or "3x4+1R"
     picture, _ = make_picture(record, seed, Options(style=style, layout=layout, width=WIDTH, lenient=True))
@@ -90,6 +93,23 @@ def _ecg_plot_page(record: EcgRecord, *, two_columns: bool) -> tuple[Image.Image
     plt.savefig(page, format="png", dpi=140 if two_columns else 100)
     layout = "6x2" if two_columns else "12x1"
     return Image.open(page).convert("RGB"), [(lead, 0.0, samples / record.sampling_rate) for lead in LEADS], layout
+
+
+def _wfdb_page(record: EcgRecord) -> tuple[Image.Image, list[Stretch], str]:
+    import matplotlib
+    import matplotlib.pyplot as plt
+    import wfdb
+
+    matplotlib.use("Agg")
+    plt.close("all")
+    figure = wfdb.plot_items(
+        record.signal.T.astype(float), fs=record.sampling_rate, sig_name=list(LEADS), sig_units=["mV"] * len(LEADS),
+        time_units="seconds", ecg_grids="all", figsize=(20, 30), return_fig=True,
+    )  # fmt: skip
+    page = io.BytesIO()
+    figure.savefig(page, format="png", dpi=100)
+    seconds = record.signal.shape[1] / record.sampling_rate
+    return Image.open(page).convert("RGB"), [(lead, 0.0, seconds) for lead in LEADS], "12x1"
 
 
 def page_db(record: EcgRecord, page: DigitizedPage, shown: Sequence[Stretch]) -> float:

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from eval.metrics.signal_to_noise import MOST_DB, signal_to_noise_db
 from recipes.digitizer import training
+from recipes.digitizer.axes import redraw_axes
 from recipes.digitizer.crossings import _ends
 from recipes.digitizer.digitize import _name_strips, _page_start, digitize
 from recipes.digitizer.frames import inside_frames
@@ -631,3 +632,42 @@ def test_the_strokes_of_an_axis_are_not_the_end_of_the_paper(page_of_axes: Image
     ink = ink_of(sheet, 4.0)
     x, _ = sheet.place((np.arange(ink.shape[1]) + 0.5) / 4, np.full(ink.shape[1], 60.0))
     assert ink[:, np.abs(x - 50.0) < 3].max() > 0.5  # the frame at the left
+
+
+def test_axes_with_scales_of_their_own_are_read_by_the_grid_of_each() -> None:
+    record = simulate(3)
+    seconds = record.signal.shape[1] / record.sampling_rate
+    px_per_s, width, height = 200.0, 2200, 110
+    picture = Image.new("RGB", (width, 60 + 12 * (height + 40)), "white")
+    draw = ImageDraw.Draw(picture)
+    boxes = []
+    for row, name in enumerate(LEADS):
+        signal = record.lead(name)
+        low, high = float(signal.min()) - 0.05, float(signal.max()) + 0.05
+        left, top = 90, 30 + row * (height + 40)
+        right, bottom, px_per_mv = left + int(seconds * px_per_s), top + height, height / (high - low)
+        boxes.append((left, top, right, bottom))
+        for step, color in ((0.1, (238, 238, 238)), (0.5, (190, 190, 190))):
+            for k in range(int(seconds / (0.4 * step)) + 1):
+                draw.line(
+                    [(left + k * 0.4 * step * px_per_s, top), (left + k * 0.4 * step * px_per_s, bottom)], fill=color
+                )
+            for k in range(int(np.ceil(low / step)), int(high / step) + 1):
+                draw.line(
+                    [(left, bottom - (k * step - low) * px_per_mv), (right, bottom - (k * step - low) * px_per_mv)],
+                    fill=color,
+                )
+        x = left + np.arange(signal.size) / record.sampling_rate * px_per_s
+        draw.line(list(zip(x, bottom - (signal - low) * px_per_mv, strict=True)), fill=(31, 119, 180), width=2)
+        draw.rectangle([left, top, right, bottom], outline="black")
+    page = digitize(picture)
+    assert (page.layout, page.name_count, page.gain_from, len(page.leads)) == ("12x1", 0, "grid", 12)
+    pairs = [(record.lead(lead.lead), lead.millivolts) for lead in page.leads]
+    assert signal_to_noise_db(pairs, HIGH_RATE_HZ) > 12
+    for lead, (left, top, right, bottom) in zip(page.leads, boxes, strict=True):
+        x, y = lead.path.T
+        assert left < x.min() < x.max() < right and top < y.min() < y.max() < bottom
+
+
+def test_axes_with_square_boxes_are_a_page_already(page_of_axes: Image.Image) -> None:
+    assert redraw_axes(page_of_axes) is None

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from scipy.ndimage import find_objects, label, uniform_filter
 
+from recipes.digitizer.axes import places_in_picture, redraw_axes
 from recipes.digitizer.frames import inside_frames
 from recipes.digitizer.grid import Grid, find_grid
 from recipes.digitizer.layout import SINGLE_LEAD, PageLayout, Span, align_rows, pulse_scales, read_layout, usual_stretch
@@ -50,6 +51,8 @@ _UPRIGHT_NAMES, _UPRIGHT_AGREEMENT = 5, 0.7  # enough names in their places to l
 _LOW_AGREEMENT = 0.6  # of the names with the layout: worth a remark
 _LEAST_LEAD_SHARE = 0.1  # of a lead's place that has a trace; a lead with less is missing
 _FAINT = 0.5  # mean ink of a trace
+_NO_NAME_REMARK = "no lead name could be read: the leads are those that usually stand in their places"
+_AXES_REMARK = "a plot whose axes have scales of their own: speed and gain follow from the grid of each"
 _SMALLEST_PX, _LARGEST_PX = 200, 3400  # of a picture's longer side; a larger one is reduced by a whole factor
 
 
@@ -102,6 +105,20 @@ def digitize(image: Image.Image, network: NameNetwork | None = None) -> Digitize
     if max(upright.size) < _SMALLEST_PX:
         raise InputError(f"{upright.width} x {upright.height} pixels are too few; {_SMALLEST_PX} are needed")
     network = network or _default_network()
+    if redrawn := redraw_axes(upright):
+        sheet, axes = redrawn
+        page = _digitize_light(sheet, network)
+        return replace(
+            page,
+            leads=tuple(replace(lead, path=places_in_picture(lead.path, axes)) for lead in page.leads),
+            speed_from="grid",
+            gain_from="grid",
+            px_per_mm=page.px_per_mm * axes[0].pixels_across,
+            name_count=0,
+            name_agreement=0.0,
+            remarks=(_AXES_REMARK, _NO_NAME_REMARK),
+            outline=places_in_picture(page.outline, axes),
+        )
     box = _paper_box(upright)
     part = upright if box is None else upright.crop(box)
     try:
@@ -351,7 +368,7 @@ def _page_remarks(
     if pulse_gain is None:
         remarks.append("no calibration pulse: the gain of 10 mm/mV is taken as usual")
     if layout.name_weight < 1:
-        remarks.append("no lead name could be read: the leads are those that usually stand in their places")
+        remarks.append(_NO_NAME_REMARK)
     elif layout.agreement < _LOW_AGREEMENT:
         remarks.append("the lead names that were read disagree with every known layout; check the leads")
     return remarks
