@@ -51,7 +51,12 @@ class Ellipsis(NamedTuple):
             if not pronoun and following != "?" and not (self.reply and following in _SHORT_FORM_ENDS):
                 continue
             end = i + width + pronoun
-            sequence = self._phrase(tuple(text.words[i : i + width]))
+            adjectives = tuple(text.words[i : i + width])
+            if pronoun and text.words[end : end + 1] == [","]:  # "a right one, incomplete"
+                further = self._phrase((*text.words[end + 1 : end + 2], *adjectives))
+                if further and (end + 2 == len(text.words) or text.words[end + 2] in _SHORT_FORM_ENDS):
+                    return Match(further, i, end + 2)
+            sequence = self._phrase(adjectives)
             if sequence and text.words[i] != "normal" and (not rival or end > rival.end or is_general(rival)):
                 return Match(sequence, i, end)
         return None

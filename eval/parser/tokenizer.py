@@ -77,6 +77,7 @@ _NEAR = 60  # characters inspected on either side of a mark
 # "1." or "b)" or a star at the start of a line; "1. Grades" is an ordinal.
 _LIST_MARK = re.compile(r"(?:^|\n)[ \t>#*_]*(\(?(?:\d{1,2}|[a-h])[.)](?=\s)(?!\s*(?:grad|degree))|[*+](?=\s)|•)")
 _WORD_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789.")
+_REPLY_MARKS = {"a", "answer", "antwort"}
 _ORDINALS = {"1", "2", "3", "i", "ii", "iii"}
 _GERMAN_SHORT = re.compile(r"\b[vz]\.?( ?[an])?$")
 _LINE_END = re.compile("[\n\r\v\f\u2028\u2029]")
@@ -87,7 +88,7 @@ _CODE = re.compile(
 )
 _WORD = re.compile(
     r"\b(?:w/o|c/w|r/o|s/o|h/o|o/w|w/)|[a-z0-9]+(?:'[a-z]+)*|\[[ x]\]|\([+-]\)|°"
-    r"|[&+]|\*(?=\s)|\.{2,}|[,.;:?!()\[\]{}/|=\"→>•☐☑☒✓✔✗✘❌✅-]|\n"
+    r"|[&+]|\*(?=\s)|\.{2,}|[-=]>|[,.;:?!()\[\]{}/|=\"→>•☐☑☒✓✔✗✘❌✅-]|\n"
 )
 
 
@@ -126,7 +127,19 @@ def tokenize(answer: str) -> list[Token]:
             out += _pieces(piece, start, end, plain_text, at, after)
         elif start in breaks:
             out.append(Token(BREAK, start, end))
-    return _join_words(out)
+    return _join_words(_without_reply_marks(out))
+
+
+def _without_reply_marks(tokens: list[Token]) -> list[Token]:
+    """The tokens of "Q waves? A: none." without the mark of the answer."""
+    out: list[Token] = []
+    for token in tokens:
+        asked = any(before.text == "?" for before in out[-3:-1])
+        if token.text == ":" and asked and out[-1].text in _REPLY_MARKS:
+            out.pop()
+        else:
+            out.append(token)
+    return out
 
 
 @lru_cache(maxsize=1 << 14)
@@ -198,6 +211,8 @@ def _plain(char: str) -> str:
 
 def _pieces(text: str, start: int, end: int, plain_text: str, at: int, after: int) -> list[Token]:
     """The tokens of one raw piece: contractions are divided, marks are interpreted by their context."""
+    if text in ("->", "=>"):
+        return [Token("→", start, end)]
     if text == "-":
         return _dash(start, end, plain_text, at, after)
     if text.startswith(".."):  # "PR ..... prolonged" has dot leaders, "possible ... no, certain" a pause
