@@ -20,7 +20,7 @@ real: .venv/.complete
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash real.sh $(PTBXL)
 
 comparison: .venv/.complete
-	@PATH="$(CURDIR)/$(BIN):$$PATH" bash comparison.sh "$(PTBXL)"
+	@PATH="$(CURDIR)/$(BIN):$$PATH" bash comparison.sh $(PTBXL)
 
 nano: .venv/.complete
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash nano.sh

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Every comparison system on the same real records: trained on PTB-XL's folds 1-8, judged on fold 9 beside nano, tuned and
-# untuned. Called by `make comparison PTBXL=DIR`; a night on two cores for some 2,300 records. Interrupted, it goes on where
-# it was.
+# untuned. Called by `make comparison PTBXL=DIR`, or PTBXL="DIR DIR" for several folders; a night on two cores for some 2,300
+# records. Interrupted, it goes on where it was. Less time: EPOCHS=10 for all systems, SEEDS=1.
 set -euo pipefail
-data=ptbxl:$1
+data=()
+for source in "$@"; do data+=(--data "ptbxl:$source"); done
 out=${OUT:-runs/comparison} real=${REAL:-runs/real}
 limit=(${LIMIT:+--limit "$LIMIT"}) # for a trial: LIMIT=40 EPOCHS=1 STEPS=2
 # Name, epochs, seeds: three seeds for what takes minutes; fewer epochs than published for what would take more than a night.
@@ -15,6 +16,7 @@ xresnet1d101 50 3
 inception1d 50 3
 multiresconv 50 1
 protoecgnet 40 1
+ecg_jepa 20 1
 "
 
 timed() { # a file, a command: adds the seconds to the file, those of all attempts
@@ -24,18 +26,18 @@ timed() { # a file, a command: adds the seconds to the file, those of all attemp
     return $status
 }
 
-[[ -f $real/report/report.json ]] || OUT=$real bash real.sh "$1" # nano, tuned, and the pages of fold 9
+[[ -f $real/report/report.json ]] || OUT=$real bash real.sh "$@" # nano, tuned, and the pages of fold 9
 mkdir -p "$out"
 compare=()
 while read -r name epochs seeds; do
     [[ $name ]] || continue
-    for ((seed = 0; seed < seeds; seed++)); do
+    for ((seed = 0; seed < ${SEEDS:-$seeds}; seed++)); do
         run=$out/runs/$seed/$name scores=$out/scores/$seed/$name
         mkdir -p "$out/runs/$seed" "$out/scores/$seed"
-        timed "$run.seconds" ecg-vlm baseline train "$name" --data "$data" --folds 1-8 --seed "$seed" --out "$run" --resume \
+        timed "$run.seconds" ecg-vlm baseline train "$name" "${data[@]}" --folds 1-8 --seed "$seed" --out "$run" --resume \
             --epochs "${EPOCHS:-$epochs}" "${limit[@]}"
         [[ -f $scores/scores.parquet ]] ||
-            timed "$scores.seconds" ecg-vlm baseline predict "$run" --data "$data" --folds 9 --out "$scores" "${limit[@]}"
+            timed "$scores.seconds" ecg-vlm baseline predict "$run" "${data[@]}" --folds 9 --out "$scores" "${limit[@]}"
     done
     compare+=(--compare "$out/scores/0/$name/scores.parquet")
 done <<<"$systems"
