@@ -421,3 +421,20 @@ def test_short_long_and_damaged_records() -> None:
 
 def test_the_registry_and_the_settings_name_the_same_systems() -> None:
     assert list(BASELINES) == list(SETTINGS)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+def test_freed_memory_is_kept_for_the_next_step() -> None:
+    code = (
+        "import resource, sys; import numpy as np; from ecg_vlm.cli.baseline import _keep_freed_memory\n"
+        "if sys.argv[1] == 'keep': _keep_freed_memory()\n"
+        "for k in range(11):\n"
+        "    start = start if k > 1 else resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "    np.ones(2**23)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - start)"
+    )
+    kept, given_back = (
+        int(subprocess.run([sys.executable, "-c", code, word], capture_output=True, text=True, check=True).stdout)
+        for word in ("keep", "give")
+    )
+    assert kept < 0.2 * given_back
