@@ -48,7 +48,7 @@ from eval.storage import (
 from eval.types import Answer, LabelledRecords, System
 from render.dialogues.wording import OPEN_QUESTION
 from render.errors import InputError
-from render.io import exclusive
+from render.io import atomic_folder, exclusive
 from render.statements import STATEMENTS
 from render.workers import Step, Workers, run_tasks
 
@@ -283,9 +283,9 @@ def judge_files(
         contamination=tuple(contamination(spec, records, force) for spec in names),
         meta={"data": records.dataset, "files": dict(names), "seed": seed, "versions": versions()},
     )
-    with exclusive(out):
-        write_evaluation(out, evaluation)
-        return _report(out, evaluation, None, seed)
+    with atomic_folder(out) as folder:
+        write_evaluation(folder, evaluation)
+        return _report(folder, evaluation, None, seed)
 
 
 def rejudge(path: Path, out: Path, *, pages: Pages | None = None, seed: int = 0) -> Report:
@@ -296,10 +296,12 @@ def rejudge(path: Path, out: Path, *, pages: Pages | None = None, seed: int = 0)
             is no gallery.
     """
     evaluation = read_evaluation(path, pages.labelled_records() if pages else None)
-    with exclusive(out):
-        if out.resolve() != path.resolve():
-            write_evaluation(out, evaluation)
-        return _report(out, evaluation, pages, seed)
+    if out.resolve() == path.resolve():
+        with exclusive(out):
+            return _report(out, evaluation, pages, seed)
+    with atomic_folder(out) as folder:
+        write_evaluation(folder, evaluation)
+        return _report(folder, evaluation, pages, seed)
 
 
 def calibrate(

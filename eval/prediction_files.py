@@ -248,7 +248,8 @@ def read_parquet(path: Path) -> pa.Table:
     if not path.is_file():
         raise InputError(f"{path}: no such file; name one that ecg-vlm evaluate wrote")
     try:
-        return pq.read_table(path)
+        # Without threads: Arrow waits for ever for one that finds no memory to begin with.
+        return pq.ParquetFile(path, pre_buffer=False).read(use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path}: not a readable Parquet file ({error})") from error
 

@@ -23,8 +23,12 @@ class WorkFailed(RuntimeError):  # noqa: N818  # a full disk or a lost worker is
 
 
 def is_memory_full(error: BaseException) -> bool:
-    """Whether an error says that main memory or the GPU's is full. torch's on a CPU is a plain RuntimeError."""
-    texts = ("not enough memory", "can't allocate memory", "out of memory", "ALLOC_FAILED")
+    """Whether an error says that main memory or the GPU's is full, also for a thread or a library to be loaded. torch's
+    on a CPU is a plain RuntimeError."""
+    texts = (
+        "not enough memory", "can't allocate memory", "Cannot allocate memory", "out of memory", "ALLOC_FAILED",
+        "can't start new thread", "Failed to launch worker thread", "failed to map segment",
+    )  # fmt: skip
     return isinstance(error, MemoryError) or any(text in str(error) for text in texts)
 
 

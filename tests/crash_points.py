@@ -12,6 +12,7 @@ crash leaves, times in it apart. Prints one JSON object: the number of points, a
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import random
@@ -35,6 +36,7 @@ _MODULES = {
 
 EVENTS = frozenset({"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.chmod"})
 CRASH = 77
+HANG_S = 300  # by the clock; the longest command takes half of it on a busy machine
 
 
 def crash_at(number: int, parent: str, count: Callable[[], None] = lambda: None) -> None:
@@ -77,7 +79,10 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 def in_child(run: Callable[[], int], before: Callable[[], object] = lambda: None, errors: str = os.devnull) -> int:
-    """Exit code of `run` in a forked process, silent. errors: the file of what goes to standard error."""
+    """Exit code of `run` in a forked process, silent. One that hangs is ended by SIGALRM, and says where it was.
+
+    errors: the file of what goes to standard error.
+    """
     child = os.fork()
     if child == 0:
         code = 1
@@ -86,6 +91,8 @@ def in_child(run: Callable[[], int], before: Callable[[], object] = lambda: None
             if "CRASH_POINTS_VERBOSE" not in os.environ:
                 os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
             sys.stdout, sys.stderr = os.fdopen(1, "w", 1), os.fdopen(2, "w", 1)  # pytest has put its own ones there
+            faulthandler.register(signal.SIGALRM, chain=True)
+            signal.alarm(HANG_S)
             before()
             code = run()
         finally:

@@ -15,6 +15,7 @@ import ctypes
 import os
 import resource
 import shutil
+import signal
 import stat
 import sys
 import tempfile
@@ -41,13 +42,13 @@ COMMANDS: dict[str, str] = {
     "digitize": "digitize IN/page.png OUT",
     "finetune": "finetune quickstart data.train=IN/pages train.max_steps=1 lora.rank=2 --out OUT",
     "ask": "ask IN/page.png Rhythm? --max-new-tokens 2",
-    "evaluate": "evaluate IN/pred/scores.parquet --data IN/pages --out OUT",
+    "evaluate": "evaluate IN/pred/scores.parquet --data IN/pages --force --out OUT",
     "rejudge": "evaluate --from IN/report --out OUT",
-    "compare": "compare IN/report IN/report --out OUT.html",
+    "compare": "compare IN/report IN/report2 --out OUT.html",
     "train": "baseline train wavelet_nn --data simulated --limit 4 --epochs 1 --out OUT",
     "predict": "baseline predict IN/baseline --data simulated --limit 2 --out OUT",
     "parse": "parse IN/report/answers.jsonl --out OUT.csv",
-    "export": "export IN/run OUT",
+    "export": "export IN/new-run OUT",
 }
 RESUMED = ("render", "llava", "digitize", "finetune", "evaluate", "train")
 
@@ -115,10 +116,10 @@ def _drop_rights() -> None:
     _checked(_libc.capset(header, nothing))
 
 
-def no_memory(folder: Path) -> None:
+def no_memory(folder: Path, megabytes: int = 0) -> None:
     """No more than what the process has taken from the system already; some of that is free."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limit = pages * resource.getpagesize()
+    limit = pages * resource.getpagesize() + megabytes * 2**20
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
@@ -169,8 +170,10 @@ def plain_ascii(folder: Path) -> None:
 
 
 FAULTS: dict[str, Callable[[Path], None]] = {
-    "disk-full": disk_full, "disk-nearly-full": disk_nearly_full, "no-shared-memory": no_shared_memory,
+    "none": lambda folder: None, "disk-full": disk_full, "disk-nearly-full": disk_nearly_full,
+    "no-shared-memory": no_shared_memory,
     "short-files": short_files, "read-only": read_only, "no-rights": no_rights, "no-memory": no_memory,
+    "memory-10": lambda folder: no_memory(folder, 10), "memory-100": lambda folder: no_memory(folder, 100),
     "no-descriptors": no_descriptors, "input-removed": input_removed, "clock-jumps": clock_jumps,
     "no-network": no_network, "plain-ascii": plain_ascii,
 }  # fmt: skip
@@ -181,6 +184,8 @@ ODD_NAMES = {
     "quotes": "'\"$(x);*",
     "long": "n" * 250,
 }
+HARMLESS = frozenset({"none", "no-shared-memory", "clock-jumps", "no-network", "plain-ascii", *ODD_NAMES})
+"""With these every command has to do its work."""
 
 
 @dataclass
@@ -203,7 +208,7 @@ def try_command(name: str, fault: Callable[[Path], None], inputs: Path, odd: str
         errors.touch()
         code = in_child(lambda: _run(_words(name, folder)), lambda: _prepare(fault, folder), str(errors))
         text = errors.read_text(encoding="utf-8", errors="replace")
-        outcome = Outcome(code, [line for line in text.splitlines() if line.startswith("ecg-vlm: ")])
+        outcome = Outcome(code, [line for line in text.splitlines() if "ecg-vlm: " in line])
         (folder / "out").chmod(0o700)
         outcome.wrong = _wrong(outcome, text) or _left_wrong(name, folder, inputs, code)
         return outcome
@@ -237,6 +242,8 @@ def _prepare(fault: Callable[[Path], None], folder: Path) -> None:
 
 
 def _wrong(outcome: Outcome, text: str) -> str:
+    if outcome.code == -signal.SIGALRM:
+        return f"hangs: {text[:900]!r}"
     if outcome.code not in (0, 1, 2):
         return f"exit code {outcome.code}: {text[-300:]!r}"
     if "Traceback" in text or "unexpected" in text:
@@ -262,16 +269,17 @@ def _left_wrong(name: str, folder: Path, inputs: Path, code: int) -> str:
 
 
 def write_inputs(folder: Path) -> None:
-    """The files of version 0.1, and a page."""
+    """The files of version 0.1, a copy of its report, and a page."""
     from render.pages.page import draw
     from render.sources.registry import open_source
 
     shutil.copytree(_V01, folder, dirs_exist_ok=True)
+    shutil.copytree(_V01 / "report", folder / "report2")
     draw(open_source("simulated:AFIB").read(0)).to_pil().save(folder / "page.png")
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Print a line for each command that does not end as it should, and the counts; 1 where there is one."""
+    """Print the counts, and how each command ended that did not do its work; 1 where that is not as it should be."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--commands", nargs="+", choices=COMMANDS, default=list(COMMANDS), metavar="NAME")
     parser.add_argument(
@@ -283,6 +291,8 @@ def main(words: Sequence[str] | None = None) -> int:
     failures = 0
     with tempfile.TemporaryDirectory() as folder:
         write_inputs(Path(folder))
+        make_run = f"finetune quickstart data.train={folder}/pages train.max_steps=1 lora.rank=2 --out {folder}/new-run"
+        assert in_child(lambda: _run(make_run.split())) == 0
         for fault in arguments.faults:
             outcomes = {
                 name: try_command(name, FAULTS.get(fault, lambda folder: None), Path(folder), ODD_NAMES.get(fault, ""))
@@ -292,9 +302,12 @@ def main(words: Sequence[str] | None = None) -> int:
             counts = {0: "done", 1: "exit 1", 2: "exit 2", _NO_RIGHTS: "cannot be tried here"}
             print(f"{fault}: " + ", ".join(f"{codes.count(c)} {word}" for c, word in counts.items() if c in codes))
             for name, outcome in outcomes.items():
-                if outcome.wrong and outcome.code != _NO_RIGHTS:
+                wrong = outcome.wrong or ("does not do its work" if fault in HARMLESS and outcome.code else "")
+                if wrong and outcome.code != _NO_RIGHTS:
                     failures += 1
-                    print(f"  {name}: {outcome.wrong}")
+                    print(f"  {name}: {wrong}")
+                elif outcome.code and outcome.code != _NO_RIGHTS:
+                    print(f"    {name}: {' | '.join(outcome.lines)[:300]}")
             sys.stdout.flush()
     return int(failures > 0)
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -170,6 +171,65 @@ def test_a_command_on_a_machine_that_fails(fault: str, ends: int, inputs: Path) 
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="commands run in forked processes")
+def test_a_command_that_hangs_is_ended_and_says_where_it_was(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.crash_points.HANG_S", 1)
+    monkeypatch.setattr("ecg_vlm.cli.parse.run", lambda arguments: threading.Event().wait())
+    wrong = try_command("parse", lambda folder: None, inputs).wrong
+    assert wrong.startswith("hangs: ") and "threading.py" in wrong
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted as Linux does")
+def test_no_thread_is_awaited_where_data_sets_and_scores_are_read(tmp_path: Path) -> None:
+    """Arrow, `datasets` and Python wait for ever for a thread that finds no memory to begin with."""
+    program = """
+import os
+import sys
+from pathlib import Path
+import datasets.table
+import pyarrow.parquet
+from eval.storage import read_evaluation
+from render.dataset.llava import export_llava
+from render.dataset.other_rows import open_rows
+from render.dataset.parquet import open_dataset
+from render.dataset.trl import export_trl
+
+inputs, out = map(Path, sys.argv[1:])
+before = len(os.listdir("/proc/self/task"))
+rows = open_dataset(inputs / "pages", out).filter(lambda fold: True, input_columns="fold").map(lambda row: row)
+assert len(rows) == 6 and read_evaluation(inputs / "report").records.record_ids
+assert export_llava(inputs / "pages", out / "llava") and export_trl(inputs / "pages", out / "t")
+assert len(open_rows(str(out / "t" / "trl"), out)) > 0
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", program, str(_V01), str(tmp_path)]
+    process = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200, check=False)
+    assert (process.returncode, process.stdout) == (0, "0\n"), process.stderr
+
+
+def test_files_that_are_not_resumed_are_there_whole_or_not_at_all(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = copy / "baseline" / "model.json"  # with the records of its training, predict writes a second file
+    model.write_text(json.dumps(json.loads(model.read_text()) | {"record_ids": ["a"], "patients": ["b"]}))
+    commands = {
+        "ecg_vlm.evaluation.write_report": ("evaluate", "--from", copy / "report"),
+        "render.io.write_json": ("baseline", "predict", copy / "baseline", "--data", "simulated", "--limit", 1),
+    }
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise MemoryError
+
+    for name, words in commands.items():
+        out = tmp_path / name
+        with monkeypatch.context() as patch:
+            patch.setattr(name, fail)
+            expect_one_line(capsys, *words, "--out", out)
+        assert not out.exists()
+        assert main([*map(str, words), "--out", str(out)]) == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="commands run in forked processes")
 def test_a_fault_of_the_program_counts_as_wrong(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ecg_vlm.cli.parse.run", lambda arguments: 1 / 0)
     assert "unexpected ZeroDivisionError" in try_command("parse", lambda folder: None, inputs).wrong
@@ -201,6 +261,12 @@ def test_what_no_one_foresaw_is_one_line_with_the_way_to_report_it() -> None:
     assert "ecg-vlm: unexpected KeyError" in process.stderr.splitlines()[-1]
 
 
+def test_no_memory_is_not_taken_for_damage() -> None:
+    process = _run("__import__('render.errors').errors.InputError('a: not readable') from MemoryError('malloc failed')")
+    (line,) = process.stderr.splitlines()
+    assert process.returncode == 1 and line.startswith("ecg-vlm: not enough memory (malloc failed)")
+
+
 def test_a_full_disk_is_no_surprise_where_safetensors_writes() -> None:
     error = "__import__('safetensors').SafetensorError"
     text = "Error while serializing: I/O error: No space left on device (os error 28)"
@@ -224,6 +290,8 @@ def test_the_net_is_not_there_for_a_program_that_calls_the_command_line(monkeypa
         "__import__('pyarrow').ArrowMemoryError('malloc of size 99 failed')",
         "RuntimeError('[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: not enough memory: you tried')",
         "__import__('torch').empty(1 << 50)",
+        'RuntimeError("can\'t start new thread")',
+        "ImportError('_sigtools.so: failed to map segment from shared object')",
         "__import__('torch').OutOfMemoryError('CUDA out of memory. Tried to allocate 2 GiB. GPU 0 has 1 MiB free')",
     ],
 )

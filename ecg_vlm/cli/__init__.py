@@ -59,6 +59,8 @@ def _main(argv: Sequence[str] | None) -> int:
         arguments.own_process = argv is None  # called by a program, a command may not change how libraries start
         arguments.run(arguments)
     except InputError as error:
+        if error.__cause__ and is_memory_full(error.__cause__):  # which a reader takes for damage
+            return _fail_of_memory(error.__cause__, arguments)
         return _fail(error, 2)
     except WorkFailed as error:
         return _fail(error, 1)
@@ -80,15 +82,19 @@ def _main(argv: Sequence[str] | None) -> int:
         return _fail(f"{error.filename or 'disk'}: {error.strerror}", 1)
     except Exception as error:
         if is_memory_full(error):
-            reason = (str(error).strip() or "allocation failed").splitlines()[0].partition(" GPU ")[0]
-            mend = _SMALLER_MODEL if hasattr(arguments, "quantization") else _LESS_MEMORY
-            return _fail(f"not enough memory ({reason}); {mend}", 1)
+            return _fail_of_memory(error, arguments)
         if reason := disk_failure(error):
             return _fail(f"disk: {reason}", 1)
         if _is_of_storage(error):
             return _fail(f"storage: {error}", 1)
         return _report_fault(error, argv)
     return 0
+
+
+def _fail_of_memory(error: BaseException, arguments: argparse.Namespace) -> int:
+    reason = (str(error).strip() or "allocation failed").splitlines()[0].partition(" GPU ")[0]
+    mend = _SMALLER_MODEL if hasattr(arguments, "quantization") else _LESS_MEMORY
+    return _fail(f"not enough memory ({reason}); {mend}", 1)
 
 
 def _is_of_storage(error: Exception) -> bool:

@@ -171,7 +171,7 @@ def _pretrain(a: argparse.Namespace) -> None:
 
 def _predict(a: argparse.Namespace) -> None:
     """Score records with a trained comparison system."""
-    from render.io import require_empty, write_json
+    from render.io import atomic_folder, require_empty, write_json
 
     with waiting("importing torch"):
         from ecg_vlm.provenance import TRAINING_FILE
@@ -183,9 +183,12 @@ def _predict(a: argparse.Namespace) -> None:
     require_empty(a.out)
     records = _waveforms(a, a.folds, BASELINES[model.name].rate, judged=True)
     about = {"training": model.training}
-    write_scores(a.out / "scores.parquet", records.record_ids, train.predict(model, records.signals), about=about)
-    if model.record_ids:
-        write_json(a.out / TRAINING_FILE, {"record_ids": model.record_ids, "patients": sorted(set(model.patients))})
+    scores = train.predict(model, records.signals)
+    with atomic_folder(a.out) as folder:
+        write_scores(folder / "scores.parquet", records.record_ids, scores, about=about)
+        if model.record_ids:
+            patients = sorted(set(model.patients))
+            write_json(folder / TRAINING_FILE, {"record_ids": model.record_ids, "patients": patients})
     print(f"{a.out / 'scores.parquet'}: {len(records.record_ids)} records")
 
 

@@ -115,7 +115,7 @@ def shards_of(dataset: str | Path) -> list[Path]:
 
 def open_shard(shard: Path) -> pq.ParquetFile:
     try:
-        file = pq.ParquetFile(shard)
+        file = pq.ParquetFile(shard, pre_buffer=False)  # with use_threads=False below: no thread, see `open_files`
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{shard}: not a readable Parquet file ({error}); render the data set again") from error
     missing = _COLUMNS - set(file.schema_arrow.names)
@@ -129,7 +129,7 @@ def _pages(shards: list[Path]) -> Iterator[tuple[dict[str, Any], str]]:
     for k, shard in enumerate(shards):
         counts: Counter[str] = Counter()
         try:
-            for batch in open_shard(shard).iter_batches(16, columns=sorted(_COLUMNS)):
+            for batch in open_shard(shard).iter_batches(16, columns=sorted(_COLUMNS), use_threads=False):
                 for row in batch.to_pylist():
                     yield row, f"images/{k:05d}/{_image_name(row, counts, shard)}"
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from render.dataset.json_stream import samples_in
 from render.dataset.llava import conversation_turns, guess_form, guess_task, sample_record_id
-from render.dataset.parquet import require_images
+from render.dataset.parquet import open_files, require_images
 from render.dataset.rows import IMAGE_STARTS, Options, schema
 from render.errors import InputError
 from render.io import atomic_write, file_digest, text_digest, user_path
@@ -182,15 +182,13 @@ def open_rows(name: str, cache_folder: Path) -> datasets.Dataset:
     Raises:
         InputError: For what is none of these, with file, row and the mend.
     """
-    import datasets
-
     pages = cache_folder / f"rows-{text_digest(name)[:16]}.parquet"
     if not pages.is_file():
         source = _open(name, cache_folder)
         if not isinstance(source, (_LlavaFile, _TrlRows)):
             return source
         _write_pages(source, name, pages)
-    return datasets.Dataset.from_parquet(str(pages), cache_dir=str(cache_folder))
+    return open_files([pages], cache_folder)
 
 
 def rows_digest(name: str) -> str:
@@ -223,17 +221,17 @@ def _open(name: str, cache_folder: Path) -> _LlavaFile | _TrlRows | datasets.Dat
             return _TrlRows(rows, name, None)
         if (path / "dataset_info.json").is_file():
             return _TrlRows(datasets.load_from_disk(str(path)), name, folder)
-        files = sorted(str(p) for p in (path.rglob("*.parquet") if path.is_dir() else [path]))
-        files = files or sorted(str(p) for p in path.glob("*.jsonl"))
+        files = sorted((path.rglob("*.parquet") if path.is_dir() else [path]), key=str)
+        files = files or sorted(path.glob("*.jsonl"), key=str)
         if not files:
             raise InputError(f"{name}: no .parquet or .jsonl file; {_FORMS_IN_WORDS}")
-        if files[0].endswith((".jsonl", ".json")):
-            digests = {file: file_digest(file) for file in files}
+        if files[0].suffix in (".jsonl", ".json"):
+            digests = {str(file): file_digest(file) for file in files}
             rows = datasets.Dataset.from_generator(
                 _json_objects, gen_kwargs={"digests": digests}, cache_dir=str(cache_folder)
             )
         else:
-            rows = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(cache_folder))
+            rows = open_files(files, cache_folder)
         return _TrlRows(rows, name, folder)
     except InputError:
         raise

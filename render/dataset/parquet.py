@@ -301,7 +301,7 @@ def is_dataset(folder: str | Path) -> bool:
 def open_dataset(folder: str | Path, cache_folder: Path | None = None) -> datasets.Dataset:
     """Open a finished data set with `datasets` (memory-mapped). Raises `InputError` when the folder is none.
 
-    cache_folder: where `datasets` writes its copies of the pages; by default a private temporary folder that is removed
+    cache_folder: where copies of the pages are written; by default a private temporary folder that is removed
     when the process ends. Pages of patients never stay in the cache in the home folder. Of a URL the shards are copied
     there, too.
     """
@@ -315,8 +315,6 @@ def open_dataset(folder: str | Path, cache_folder: Path | None = None) -> datase
             else "not a data set of ecg-vlm"
         )
         raise InputError(f"{folder}: no manifest.json: {hint}")
-    import datasets
-
     shards = sorted((folder / "data").glob("*.parquet"), key=str)
     if not shards:
         raise InputError(f"{folder}/data: no .parquet shard; render the data set again")
@@ -325,12 +323,38 @@ def open_dataset(folder: str | Path, cache_folder: Path | None = None) -> datase
         copies = cache_folder / dataset_digest(folder)
         shards = [copy if (copy := copies / shard.name).exists() else download(shard, copies) for shard in shards]
     try:
-        rows = datasets.Dataset.from_parquet([str(shard) for shard in shards], cache_dir=str(cache_folder))
+        rows = open_files(shards, cache_folder)
         require_images(rows, f"{folder}/data")
         _require_columns(rows, folder)
         return rows.cast_column("image", _picture_feature())
-    except (pa.ArrowException, OSError, datasets.exceptions.DatasetGenerationError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(f"{folder}/data: a shard cannot be read ({error}); render the data set again") from error
+
+
+def open_files(files: Sequence[Path], cache_folder: Path) -> datasets.Dataset:
+    """Parquet files with the columns of the first one, memory-mapped in a copy in `cache_folder`.
+
+    `datasets.Dataset.from_parquet` does the same with threads, of Arrow and of a progress bar, and waits for ever
+    where one of them finds no memory to begin with.
+
+    Raises:
+        ArrowException, OSError, ValueError: For a damaged file, and for one with other columns.
+    """
+    import datasets
+    from datasets.table import table_cast
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
+    tqdm.monitor_interval = 0  # no thread for the bars that are not shown
+    digest = text_digest(*((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
+    copy = cache_folder / f"{digest}.arrow"
+    if not copy.exists():
+        columns = datasets.Features.from_arrow_schema(pq.read_schema(files[0])).arrow_schema
+        with atomic_write(copy) as partial, pa.ipc.new_stream(str(partial), columns) as stream:
+            for file in files:
+                with pq.ParquetFile(file, pre_buffer=False) as source:
+                    for batch in source.iter_batches(100, use_threads=False):
+                        stream.write_table(table_cast(pa.Table.from_batches([batch]), columns))
+    return datasets.Dataset.from_file(str(copy))
 
 
 @cache

@@ -54,7 +54,7 @@ def export_trl(
                 atomic_write(out / "trl" / shard.name) as partial,
                 pq.ParquetWriter(partial, _SCHEMA, dictionary_pagesize_limit=_DICTIONARY_BYTES) as file,
             ):
-                for batch in open_shard(shard).iter_batches(_PAGES_AT_ONCE):
+                for batch in open_shard(shard).iter_batches(_PAGES_AT_ONCE, use_threads=False):
                     rows = [row for page in batch.to_pylist() for row in trl_rows(page)]
                     file.write_table(pa.Table.from_pylist(rows, _SCHEMA))
                     pages += batch.num_rows
