@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 
 
@@ -32,10 +34,17 @@ def is_memory_full(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(text in str(error) for text in texts)
 
 
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
 def disk_failure(error: BaseException) -> str:
-    """What the system says of a disk that failed in code outside of Python, which wraps it; "" of any other error."""
-    found = re.search(r"(?:I/O error: )?([^:]+) \(os error \d+\)", str(error))
-    return found[1] if found else ""
+    """What the system says of a full disk, and of any that failed in code that wraps it; "" of any other error."""
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return os.strerror(error.errno)
+    if wrapped := re.search(r"(?:I/O error: )?([^:]+) \(os error \d+\)", str(error)):  # outside of Python
+        return wrapped[1]
+    numbers = map(int, re.findall(r"\[Errno (\d+)\]", str(error)))  # shutil.copytree lists all of a folder
+    return next((os.strerror(number) for number in numbers if number in _FULL), "")
 
 
 def is_text(name: str) -> bool:

@@ -3,15 +3,19 @@
     python tests/crash_points.py 1 OUT render simulated OUT --limit 3
     python tests/crash_points.py 1 OUT evaluate nano --data PAGES --out OUT
     python tests/crash_points.py random:100 OUT finetune quickstart data.train=PAGES --out OUT
+    python tests/crash_points.py random:20 OUT serve --port 8599
 
 1: at every point, 4: at every fourth, random:100: a hundred times after a random share of its CPU time. Each crash is
 in a child process, which ends at once, by `os._exit` or by a signal that it does not handle: nothing is cleaned up.
 Then the same command runs with --resume. It has to succeed and to leave the files, byte by byte, that a run without a
 crash leaves, times in it apart. Prints one JSON object: the number of points, and those that failed.
+
+A server is killed while it starts, waits, or answers about a page. It has to leave no file, no process and a free port.
 """
 
 from __future__ import annotations
 
+import base64
 import faulthandler
 import json
 import os
@@ -20,17 +24,28 @@ import re
 import resource
 import shutil
 import signal
+import socket
 import sys
+import tempfile
+import threading
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
+from http.client import HTTPException
 from importlib import import_module
+from io import BytesIO
 from pathlib import Path
+from urllib.request import Request, urlopen
+
+import psutil  # type: ignore[import-untyped]
 
 _MODULES = {
     "render": ("ecg_vlm.images", "render.dataset.llava", "render.dataset.parquet", "render.simulator.simulate"),
     "evaluate": ("ecg_vlm.evaluation", "ecg_vlm.reader", "render.dataset.parquet"),
     "finetune": ("recipes.train", "trl", "peft", "render.dataset.parquet"),
     "baseline": ("eval.baselines.train", "pywt", "torch._dynamo", "render.simulator.simulate"),
+    "serve": ("ecg_vlm.serve.server", "ecg_vlm.reader", "render.pages.page", "render.simulator.simulate"),
 }
 """Command -> what it imports: once, not in every child."""
 
@@ -83,6 +98,10 @@ def in_child(run: Callable[[], int], before: Callable[[], object] = lambda: None
 
     errors: the file of what goes to standard error.
     """
+    return _exit_code(_fork(run, before, errors))
+
+
+def _fork(run: Callable[[], int], before: Callable[[], object], errors: str = os.devnull) -> int:
     child = os.fork()
     if child == 0:
         code = 1
@@ -97,6 +116,10 @@ def in_child(run: Callable[[], int], before: Callable[[], object] = lambda: None
             code = run()
         finally:
             os._exit(code)
+    return child
+
+
+def _exit_code(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
@@ -140,6 +163,75 @@ def kill_at_random(run: Callable[[bool], int], out: Path, count: int) -> dict[st
     return {"kills": kills, "seconds": round(seconds, 2), "files": len(whole_files), "failures": failures}
 
 
+def kill_server(run: Callable[[bool], int], out: Path, count: int, port: int) -> dict[str, object]:
+    """Kill a server so many times, while it starts or works on pages; its failures to leave nothing behind."""
+    failures, answers, choice, seconds = [], 0, random.Random(0), 0.0
+    for number in range(count + 1):  # the first one is killed when it has answered, which tells how long that takes
+        moment = choice.uniform(0, 1.5 * seconds)
+        child = _fork(partial(run, False), partial(_live_in, out.parent))
+        has_answered, is_over = threading.Event(), threading.Event()
+        client = threading.Thread(target=_ask_about_pages, args=(port, has_answered, is_over))
+        begin = time.monotonic()
+        client.start()
+        if number:
+            time.sleep(moment)
+        elif has_answered.wait(HANG_S):
+            seconds = time.monotonic() - begin
+        else:
+            failures.append("does not answer")
+        os.kill(child, signal.SIGKILL)
+        is_over.set()
+        if (code := _exit_code(child)) != -signal.SIGKILL:
+            failures.append(f"after {moment:.2f} s: exit code {code}")
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError as error:
+            failures.append(f"after {moment:.2f} s: the port is not free ({error})")
+        client.join()
+        answers += has_answered.is_set()
+        if processes := _processes_in(out.parent):
+            failures.append(f"after {moment:.2f} s: {len(processes)} processes live on")
+        if left := files_of(out.parent):
+            failures.append(f"after {moment:.2f} s: left {sorted(left)}")
+        _empty(out.parent)
+    return {"kills": count, "after an answer": answers - 1, "seconds": round(seconds, 2), "failures": failures}
+
+
+def _live_in(folder: Path) -> None:
+    """Let this folder tell a process and its children from others, and take what they leave."""
+    os.chdir(folder)
+    tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
+
+
+def _ask_about_pages(port: int, has_answered: threading.Event, is_over: threading.Event) -> None:
+    """Ask a server about a page again and again."""
+    from render.pages.page import draw
+    from render.sources.registry import open_source
+
+    stream = BytesIO()
+    draw(open_source("simulated:AFIB").read(0)).to_pil().save(stream, "PNG")
+    uri = f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
+    body = {"images": [{"name": "page.png", "data": uri}], "questions": ["Rhythm?"], "view": False}
+    request = Request(
+        f"http://127.0.0.1:{port}/v1/ask", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    while not is_over.wait(0.05):
+        with suppress(OSError, HTTPException), urlopen(request, timeout=HANG_S):
+            has_answered.set()
+
+
+def _processes_in(folder: Path, patience: float = 2.0) -> list[int]:
+    """The processes whose working folder this is, after the patience that they have to notice their parent's end."""
+    end = time.monotonic() + patience
+    while True:
+        processes = [
+            each.info["pid"] for each in psutil.process_iter(["pid", "cwd"]) if each.info["cwd"] == str(folder)
+        ]
+        if not processes or time.monotonic() > end:
+            return processes
+        time.sleep(0.1)
+
+
 def _empty(folder: Path) -> None:
     shutil.rmtree(folder)
     folder.mkdir()
@@ -171,7 +263,9 @@ def main(words: Sequence[str]) -> None:
     def run(resume: bool) -> int:
         return cli.main(command + ["--resume"] * resume)
 
-    if kind.startswith("random:"):
+    if command[0] == "serve":
+        result = kill_server(run, out, int(kind.removeprefix("random:")), int(command[command.index("--port") + 1]))
+    elif kind.startswith("random:"):
         result = kill_at_random(run, out, int(kind.removeprefix("random:")))
     else:
         result = crash_everywhere(run, out, every=int(kind))

@@ -261,10 +261,22 @@ def test_what_no_one_foresaw_is_one_line_with_the_way_to_report_it() -> None:
     assert "ecg-vlm: unexpected KeyError" in process.stderr.splitlines()[-1]
 
 
-def test_no_memory_is_not_taken_for_damage() -> None:
-    process = _run("__import__('render.errors').errors.InputError('a: not readable') from MemoryError('malloc failed')")
+@pytest.mark.parametrize(
+    ("cause", "start"),
+    [
+        ("MemoryError('malloc failed')", "not enough memory (malloc failed);"),
+        ("OSError(28, 'Error writing bytes to file')", "disk: No space left on device"),
+    ],
+)
+def test_what_the_machine_lacks_is_not_taken_for_damage(cause: str, start: str) -> None:
+    process = _run(f"__import__('render.errors').errors.InputError('a: not readable') from {cause}")
     (line,) = process.stderr.splitlines()
-    assert process.returncode == 1 and line.startswith("ecg-vlm: not enough memory (malloc failed)")
+    assert process.returncode == 1 and line.startswith(f"ecg-vlm: {start}")
+
+
+def test_a_full_disk_is_no_surprise_where_a_folder_is_copied() -> None:
+    process = _run("__import__('shutil').Error([('a', 'b', \"[Errno 28] No space left on device: 'b'\")])")
+    assert (process.returncode, process.stderr) == (1, "ecg-vlm: disk: No space left on device\n")
 
 
 def test_a_full_disk_is_no_surprise_where_safetensors_writes() -> None:

@@ -59,8 +59,8 @@ def _main(argv: Sequence[str] | None) -> int:
         arguments.own_process = argv is None  # called by a program, a command may not change how libraries start
         arguments.run(arguments)
     except InputError as error:
-        if error.__cause__ and is_memory_full(error.__cause__):  # which a reader takes for damage
-            return _fail_of_memory(error.__cause__, arguments)
+        if error.__cause__ and (line := _machine_failure(error.__cause__, arguments)):  # taken for damage by a reader
+            return _fail(line, 1)
         return _fail(error, 2)
     except WorkFailed as error:
         return _fail(error, 1)
@@ -74,27 +74,25 @@ def _main(argv: Sequence[str] | None) -> int:
         return _fail(str(error) or "interrupted; finished shards, batches and checkpoints stay (--resume goes on)", 130)
     except BrokenPipeError:  # `ecg-vlm parse | head` closes our stdout; that is no failure
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        if error.errno is None:
-            if _is_of_storage(error):
-                return _fail(f"storage: {error}", 1)
-            return _report_fault(error, argv)
-        return _fail(f"{error.filename or 'disk'}: {error.strerror}", 1)
     except Exception as error:
-        if is_memory_full(error):
-            return _fail_of_memory(error, arguments)
-        if reason := disk_failure(error):
-            return _fail(f"disk: {reason}", 1)
+        if isinstance(error, OSError) and error.errno is not None:
+            return _fail(f"{error.filename or 'disk'}: {error.strerror}", 1)
+        if line := _machine_failure(error, arguments):
+            return _fail(line, 1)
         if _is_of_storage(error):
             return _fail(f"storage: {error}", 1)
         return _report_fault(error, argv)
     return 0
 
 
-def _fail_of_memory(error: BaseException, arguments: argparse.Namespace) -> int:
-    reason = (str(error).strip() or "allocation failed").splitlines()[0].partition(" GPU ")[0]
-    mend = _SMALLER_MODEL if hasattr(arguments, "quantization") else _LESS_MEMORY
-    return _fail(f"not enough memory ({reason}); {mend}", 1)
+def _machine_failure(error: BaseException, arguments: argparse.Namespace) -> str:
+    """The line about a machine without memory or room on its disk; "" for any other error."""
+    if is_memory_full(error):
+        reason = (str(error).strip() or "allocation failed").splitlines()[0].partition(" GPU ")[0]
+        mend = _SMALLER_MODEL if hasattr(arguments, "quantization") else _LESS_MEMORY
+        return f"not enough memory ({reason}); {mend}"
+    reason = disk_failure(error)
+    return f"disk: {reason}" if reason else ""
 
 
 def _is_of_storage(error: Exception) -> bool:
