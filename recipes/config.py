@@ -311,7 +311,9 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         if not isinstance(child, dict):
             raise InputError(f"override {override!r}: {part} is a value, not a section")
         node = child
-    node[parts[-1]] = _yaml(value, f"override {in_message(override)}", f"{in_message(value)} is not a YAML value")
+    content = _yaml(value, f"override {in_message(override)}", f"{in_message(value)} is not a YAML value")
+    # YAML folds line breaks of a plain text and ends it before " #": a folder may be called so.
+    node[parts[-1]] = value if isinstance(content, str) and value.strip()[0] not in "'\"!|>" else content
 
 
 def _build(kind: type[Any], tree: Any, where: str, prefix: str) -> Any:

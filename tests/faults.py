@@ -306,7 +306,7 @@ def main(words: Sequence[str] | None = None) -> int:
                 if wrong and outcome.code != _NO_RIGHTS:
                     failures += 1
                     print(f"  {name}: {wrong}")
-                elif outcome.code and outcome.code != _NO_RIGHTS:
+                if outcome.code and outcome.code != _NO_RIGHTS:
                     print(f"    {name}: {' | '.join(outcome.lines)[:300]}")
             sys.stdout.flush()
     return int(failures > 0)

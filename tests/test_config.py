@@ -86,6 +86,13 @@ def test_quantized_weights_need_an_adapter(tmp_path):
         load_recipe(tmp_path / "r.yaml")
 
 
+@pytest.mark.parametrize(
+    ("text", "folder"), [("a\nb", "a\nb"), ("a #b/c", "a #b/c"), ("'a #b'", "a #b"), ('"a\\tb"', "a\tb"), ("12", "12")]
+)
+def test_a_folder_in_an_override_keeps_its_name(text, folder):
+    assert load_recipe("quickstart", [f"data.train={text}"]).data.train == folder
+
+
 def test_overrides_reach_their_key():
     recipe = load_recipe("quickstart", ["train.learning_rate=3e-4", "data.leave_out=[PACE, WPW]", "lora=null"])
     assert recipe.train.learning_rate == 3e-4 and recipe.data.leave_out == ("PACE", "WPW") and recipe.lora is None
