@@ -69,6 +69,7 @@ kills: .venv/.complete
 	    --out runs/crashes/c/out
 	OMP_NUM_THREADS=1 $(BIN)/python tests/crash_points.py random:$(KILLS) runs/crashes/d/out $(BASELINE) \
 	    --out runs/crashes/d/out
+	$(BIN)/python tests/crash_points.py random:$(KILLS) runs/crashes/e/out serve --port 8599 --workers 1
 
 # The main commands on a full or read-only disk, without memory, descriptors, network or rights, on odd paths.
 faults: .venv/.complete

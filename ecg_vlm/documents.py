@@ -30,7 +30,6 @@ from render.sources.dicom import read_dataset
 
 PDF_DPI = 254
 """Ten pixels a millimetre: a line of an ECG is two to four pixels wide."""
-_PDF_SECONDS = 30  # a page of a scan takes less than one
 _PDF = "application/pdf"
 
 
@@ -79,7 +78,7 @@ def _next_page(process: subprocess.Popen[bytes], source: str, number: int) -> tu
         late.set()
         process.kill()
 
-    timer = threading.Timer(_PDF_SECONDS, end)
+    timer = threading.Timer(pdf_process.SECONDS, end)
     timer.start()
     try:
         numbers = [int(word) for word in process.stdout.readline().split()]
@@ -87,7 +86,9 @@ def _next_page(process: subprocess.Popen[bytes], source: str, number: int) -> tu
     finally:
         timer.cancel()
     if late.is_set():
-        raise InputError(f"{source}: page {number} of the PDF takes more than {_PDF_SECONDS} s to draw; save it as PNG")
+        raise InputError(
+            f"{source}: page {number} of the PDF takes more than {pdf_process.SECONDS} s to draw; save it as PNG"
+        )
     if not numbers:
         raise InputError(_pdf_failure(process, source, number))
     count, width, height = numbers

@@ -2,7 +2,8 @@
 
 Writes for each page "PAGES WIDTH HEIGHT", a line break, and the pixels, 3 bytes each. What is wrong with the PDF goes
 to standard error, with exit code 3. A process of its own, since a PDF of 2,000 bytes can keep the library busy for
-days, fill the memory, or end the process: `ecg_vlm.documents` ends this one in time.
+days, fill the memory, or end the process: `ecg_vlm.documents` ends this one in time, and where that was killed, the
+system does.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
+import time
 from typing import Any
 
+SECONDS = 30  # a page of a scan takes less than one
 MOST_MEMORY = 4 << 30  # bytes of address space, where the system can limit it
 UNREADABLE = 3  # exit code
 NO_PAGE = "there is no page"  # how the message begins
@@ -22,11 +25,9 @@ def draw_pages(dpi: float, most_pixels: int, most_pages: int, first: int) -> int
     """Draw the pages from `first` on at `dpi`, or at as many as `most_pixels` allow. Returns the exit code."""
     import pypdfium2
 
-    with contextlib.suppress(ImportError, ValueError, OSError):
-        import resource  # not on Windows
-
-        resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
+    _limit("RLIMIT_AS", MOST_MEMORY)
     try:
+        _limit("RLIMIT_CPU", math.ceil(time.process_time()) + SECONDS)
         document = pypdfium2.PdfDocument(sys.stdin.buffer.read())
         count = min(len(document), most_pages)
         if not count:
@@ -34,6 +35,7 @@ def draw_pages(dpi: float, most_pixels: int, most_pages: int, first: int) -> int
         if first > count:
             raise ValueError(f"{NO_PAGE} {first} of {count}")
         for number in range(first - 1, count):
+            _limit("RLIMIT_CPU", math.ceil(time.process_time()) + SECONDS)
             _write_page(document[number], count, dpi, most_pixels)
     except (pypdfium2.PdfiumError, ValueError, MemoryError) as error:
         print(error or type(error).__name__, file=sys.stderr)
@@ -41,6 +43,15 @@ def draw_pages(dpi: float, most_pixels: int, most_pages: int, first: int) -> int
     except BrokenPipeError:  # the other side has read what it needs
         pass
     return 0
+
+
+def _limit(name: str, value: int) -> None:
+    """Let the system limit what this process takes, where it can."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource  # not on Windows
+
+        kind = getattr(resource, name)
+        resource.setrlimit(kind, (value, resource.getrlimit(kind)[1]))
 
 
 def _write_page(page: Any, count: int, dpi: float, most_pixels: int) -> None:

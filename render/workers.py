@@ -151,18 +151,22 @@ _stop: Any = None
 
 
 def _start_worker(counter: Any, stop: Any) -> None:
-    """Set up a worker: Ctrl-C is the parent's to handle, and a thread ends this process with its parent."""
     global _counter, _stop
     _counter, _stop = counter, stop
+    follow_parent()
+
+
+def follow_parent() -> None:
+    """In a process of `multiprocessing`: leave Ctrl-C to its parent, and end with it, at once and whatever is done."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
 
-    def end_with_parent() -> None:
+    def end() -> None:
         parent.join()
         os._exit(1)
 
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    threading.Thread(target=end, daemon=True).start()
 
 
 def _run_in_worker(function: Callable[..., Any], task: tuple[Any, ...]) -> Any:

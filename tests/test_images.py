@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import subprocess
 import sys
 import zlib
@@ -475,6 +476,11 @@ def test_pdf_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nest = [stream(b"/F Do " * 10, form + b"/Resources<</XObject<</F %d 0 R>>>>" % (6 + i)) for i in range(9)]
     page = b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 600 400]/Contents 4 0 R/Resources<</XObject<</F 5 0 R>>>>>>"
     (tmp_path / "nest.pdf").write_bytes(pdf(page, stream(b"/F Do"), *nest, stream(b"0 0 10 10 re f", form)))
-    monkeypatch.setattr(documents, "_PDF_SECONDS", 2)
+    monkeypatch.setattr(documents.pdf_process, "SECONDS", 2)
     with pytest.raises(InputError, match="takes more than 2 s to draw"):
         open_image(tmp_path / "nest.pdf")
+    # Where the process that draws has lost its parent, the system ends it.
+    program = "from ecg_vlm import pdf_process as p; p.SECONDS = 1; p.draw_pages(100, 10**6, 1, 1)"
+    command = [sys.executable, "-c", program]
+    process = subprocess.run(command, input=(tmp_path / "nest.pdf").read_bytes(), timeout=100, check=False)
+    assert process.returncode == -signal.SIGXCPU

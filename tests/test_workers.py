@@ -81,6 +81,25 @@ def test_an_error_of_one_task_stops_the_others(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) < 390
 
 
+def test_no_reading_process_outlives_its_server() -> None:
+    program = """
+import time
+from functools import partial
+from ecg_vlm.serve.reading_process import ReadingProcess
+
+if __name__ == "__main__":
+    ReadingProcess(partial(exec, "import os, time; print(os.getpid(), flush=True); time.sleep(600)"))
+    time.sleep(600)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = psutil.Process(int(parent.stdout.readline()))
+    parent.kill()
+    parent.wait(timeout=20)
+    parent.stdout.close()
+    assert not psutil.wait_procs([child], timeout=10)[1]
+
+
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
 def test_no_worker_outlives_its_parent(name: str, tmp_path: Path) -> None:
     (tmp_path / "tests_workers_helper.py").write_text(HELPER)

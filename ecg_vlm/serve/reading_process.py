@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import math
 import multiprocessing
-import signal
 import sys
 import threading
 import traceback
@@ -22,6 +21,7 @@ import psutil  # type: ignore[import-untyped]
 from ecg_vlm.serve.errors import DeadlineError
 from ecg_vlm.serve.work_queue import Turn
 from render.errors import InputError, WorkFailed
+from render.workers import follow_parent
 
 _Value = TypeVar("_Value")
 
@@ -149,7 +149,7 @@ class ReadingProcess:
 
 def _serve(pipe: Connection, prepare: Callable[[], object]) -> None:
     """Do one task after the other until the other side closes the pipe."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server: it lets this process finish
+    follow_parent()
     prepare()
     pipe.send(True)
     while True:
