@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from ecg_vlm import documents, images
+from ecg_vlm import documents, images, pdf_process
 from ecg_vlm.answers import QuestionAnswer
 from ecg_vlm.cli import main
 from ecg_vlm.images import (
@@ -476,7 +476,7 @@ def test_pdf_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nest = [stream(b"/F Do " * 10, form + b"/Resources<</XObject<</F %d 0 R>>>>" % (6 + i)) for i in range(9)]
     page = b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 600 400]/Contents 4 0 R/Resources<</XObject<</F 5 0 R>>>>>>"
     (tmp_path / "nest.pdf").write_bytes(pdf(page, stream(b"/F Do"), *nest, stream(b"0 0 10 10 re f", form)))
-    monkeypatch.setattr(documents.pdf_process, "SECONDS", 2)
+    monkeypatch.setattr(pdf_process, "SECONDS", 2)
     with pytest.raises(InputError, match="takes more than 2 s to draw"):
         open_image(tmp_path / "nest.pdf")
     # Where the process that draws has lost its parent, the system ends it.
