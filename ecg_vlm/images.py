@@ -10,10 +10,12 @@ import glob
 import hashlib
 import io
 import math
+import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -295,12 +297,33 @@ def _pillow_pages(content: bytes, source: str, first: int = 1) -> Iterator[Input
         count = 1 if image.format == "MPO" else _frames(image)  # an MPO's further images are previews of the first
     require_page(first, count, source)
     for number in range(first, count + 1):
-        with damage_refused(source):
+        with damage_refused(source), _libtiff_muted() if image.format == "TIFF" else nullcontext():
             image.seek(number - 1)
             require_few_pixels(*image.size, source)
             zero_is_white = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO
             page = to_rgb(_fewer_pixels(_upright(image)), zero_is_white=zero_is_white)
         yield InputPage(page, number, count, source)
+
+
+_MUTING = threading.Lock()
+
+
+@contextmanager
+def _libtiff_muted() -> Iterator[None]:
+    """Drop what libtiff says of a damaged file: it writes to the process's standard error, and Pillow lets it."""
+    with _MUTING:
+        try:
+            stderr = os.dup(2)
+        except OSError:  # there is none
+            yield
+            return
+        try:
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), 2)
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 def _frames(image: Image.Image) -> int:

@@ -109,6 +109,19 @@ def test_deep_grey_stays_blank_where_it_is() -> None:
     assert is_blank(images.to_rgb(Image.fromarray(noise)))
 
 
+def test_a_damaged_tiff_is_refused_without_a_word_of_libtiff(tmp_path: Path, capfd) -> None:
+    Image.fromarray((255 * np.random.default_rng(0).random((90, 120))).astype(np.uint8)).save(
+        tmp_path / "x.tif", compression="tiff_lzw"
+    )
+    content = bytearray((tmp_path / "x.tif").read_bytes())
+    content[100:160] = b"\xff" * 60
+    (tmp_path / "x.tif").write_bytes(content)
+    with pytest.raises(InputError, match="not an image that can be read"):
+        open_image(tmp_path / "x.tif")
+    print("after it", file=sys.stderr)
+    assert capfd.readouterr().err == "after it\n"
+
+
 def test_tiff_with_white_at_zero(grey: Grey, tmp_path: Path) -> None:
     for name, values in (("8", 255 - grey.astype(np.uint8)), ("16", 65535 - (grey * 257).astype(np.uint16))):
         Image.fromarray(values).save(tmp_path / f"{name}.tif")
