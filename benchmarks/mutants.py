@@ -20,8 +20,10 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
 
 from scipy.stats import binomtest
@@ -38,29 +40,31 @@ _LIBRARIES = ("pytest", "numpy", "scipy.stats", "scipy.signal", "hypothesis", "P
 
 @dataclass(frozen=True)
 class Mutant:
-    """One change of one file: its path below the root, the line, the new source, and what was changed."""
+    """One change of one file: its path below the root, the line, what is changed, and which node of the syntax tree."""
 
     file: str
     line: int
-    source: str
     change: str
+    root: Path
+    number: int
+    choice: int
+
+    @property
+    def source(self) -> str:
+        """The new source. It is written anew by `ast`, so comments and layout are lost, not behaviour."""
+        tree = ast.parse((self.root / self.file).read_text(encoding="utf-8"))
+        _change(next(islice(ast.walk(tree), self.number, None)), self.choice)
+        return ast.unparse(tree)
 
 
 def mutants(file: Path, root: Path = _ROOT) -> Iterator[Mutant]:
-    """All mutants of a file. The source is written anew by `ast`, so comments and layout are lost, not behaviour."""
-    text = file.read_text(encoding="utf-8")
-    count = sum(1 for _ in ast.walk(ast.parse(text)))
-    original = ast.unparse(ast.parse(text))
-    for number in range(count):
+    """All mutants of a file."""
+    for number, node in enumerate(ast.walk(ast.parse(file.read_text(encoding="utf-8")))):
         for choice in range(2):
-            tree = ast.parse(text)
-            node = next(n for i, n in enumerate(ast.walk(tree)) if i == number)
-            change = _change(node, choice)
-            if not change:
-                break
-            source = ast.unparse(tree)
-            if source != original:
-                yield Mutant(file.relative_to(root).as_posix(), getattr(node, "lineno", 0), source, change)
+            if change := _change(copy(node), choice):
+                yield Mutant(
+                    file.relative_to(root).as_posix(), getattr(node, "lineno", 0), change, root, number, choice
+                )
 
 
 def _change(node: ast.AST, choice: int) -> str:
@@ -68,7 +72,7 @@ def _change(node: ast.AST, choice: int) -> str:
     if isinstance(node, ast.Compare) and choice < len(node.ops) and type(node.ops[choice]) in _COMPARISONS:
         new = _COMPARISONS[type(node.ops[choice])]()
         words = f"{type(node.ops[choice]).__name__} -> {type(new).__name__}"
-        node.ops[choice] = new
+        node.ops = [*node.ops[:choice], new, *node.ops[choice + 1 :]]
         return words
     if choice:
         return ""
@@ -89,18 +93,18 @@ def _change(node: ast.AST, choice: int) -> str:
     return ""
 
 
-def survives(mutant: Mutant, copy: Path, tests: Sequence[str]) -> bool:
+def survives(mutant: Mutant, clone: Path, tests: Sequence[str]) -> bool:
     """Whether all tests pass on a copy of the repository with this mutant."""
-    file = copy / mutant.file
+    file = clone / mutant.file
     original = file.read_bytes()
     file.write_text(mutant.source, encoding="utf-8")
     try:
-        return pass_in(copy, tests)
+        return pass_in(clone, tests)
     finally:
         file.write_bytes(original)
 
 
-def pass_in(copy: Path, tests: Sequence[str]) -> bool:
+def pass_in(clone: Path, tests: Sequence[str]) -> bool:
     """Whether all tests pass on a copy of the repository, in a forked process."""
     child = os.fork()
     if child:
@@ -110,8 +114,8 @@ def pass_in(copy: Path, tests: Sequence[str]) -> bool:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         os.dup2(null, 2)
-        os.chdir(copy)
-        sys.path.insert(0, str(copy))
+        os.chdir(clone)
+        sys.path.insert(0, str(clone))
         sys.dont_write_bytecode = True
         signal.setitimer(signal.ITIMER_PROF, _SECONDS)  # its signal ends the process
         code = int(import_module("pytest").main(["-q", "-x", "-p", "no:cacheprovider", *tests]))
@@ -135,13 +139,13 @@ def main(words: Sequence[str] | None = None) -> int:
     for name in _LIBRARIES:
         import_module(name)
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "copy"
-        shutil.copytree(_ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv", "__pycache__", "runs", "site"))
-        if not pass_in(copy, arguments.tests):
+        clone = Path(folder) / "copy"
+        shutil.copytree(_ROOT, clone, ignore=shutil.ignore_patterns(".git", ".venv", "__pycache__", "runs", "site"))
+        if not pass_in(clone, arguments.tests):
             print(f"{' '.join(arguments.tests)}: fail without any change")
             return 2
         for mutant in selection:
-            if survives(mutant, copy, arguments.tests):
+            if survives(mutant, clone, arguments.tests):
                 survivors += 1
                 print(f"{mutant.file}:{mutant.line}: {mutant.change}", flush=True)
     share = binomtest(survivors, count).proportion_ci(method="wilson")
