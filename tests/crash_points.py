@@ -220,7 +220,7 @@ def _ask_about_pages(port: int, has_answered: threading.Event, is_over: threadin
             has_answered.set()
 
 
-def _processes_in(folder: Path, patience: float = 2.0) -> list[int]:
+def _processes_in(folder: Path, patience: float = 10.0) -> list[int]:
     """The processes whose working folder this is, after the patience that they have to notice their parent's end."""
     end = time.monotonic() + patience
     while True:
