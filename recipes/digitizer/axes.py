@@ -32,7 +32,7 @@ _LEAST_REGULAR, _TOLERANCE = 0.9, 0.1  # share of the lines that lie where they 
 _SQUARE = 0.03  # of the pitch: boxes that are squares, on a page that needs nothing
 _PX_PER_MM, _BOX_MM, _MARGIN_MM = 8.0, 5.0, 8.0
 _NAME_MM = 4.0  # height of a lead's name, in the margin above its axes
-_LONGEST_MM = 600.0  # side of the sheet
+_LONGEST_MM = 800.0  # side of the sheet
 
 
 @dataclass(frozen=True)
