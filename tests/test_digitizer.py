@@ -660,6 +660,7 @@ def test_axes_with_scales_of_their_own_are_read_by_the_grid_of_each() -> None:
         x = left + np.arange(signal.size) / record.sampling_rate * px_per_s
         draw.line(list(zip(x, bottom - (signal - low) * px_per_mv, strict=True)), fill=(31, 119, 180), width=2)
         draw.rectangle([left, top, right, bottom], outline="black")
+    draw.line([(left - 6, bottom), (left, bottom)], fill="black")  # a stroke of the last axis, in line with its frame
     page = digitize(picture)
     assert (page.layout, page.name_count, page.gain_from, len(page.leads)) == ("12x1", 0, "grid", 12)
     pairs = [(record.lead(lead.lead), lead.millivolts) for lead in page.leads]

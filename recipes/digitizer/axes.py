@@ -21,6 +21,7 @@ from render.record import LEADS
 
 _DARK = 150  # of 255, and below: the line of a frame
 _LEAST_WIDTH, _LEAST_HEIGHT_PX, _FRAME_PX = 0.25, 24, 3  # of a frame: share of the picture, and its line
+_STROKE_PX = 12  # of an axis
 _LEAST_SIDE = 0.95  # of a frame's upright line that is dark
 _INK, _LEAST_INK = 99.0, 0.3  # percentile of the darkness that is full ink; less than that of it is where lines cross
 _MOST_LINES = 300  # dark rows of pixels; a photo of a dark table has more
@@ -32,7 +33,7 @@ _LEAST_REGULAR, _TOLERANCE = 0.9, 0.1  # share of the lines that lie where they 
 _SQUARE = 0.03  # of the pitch: boxes that are squares, on a page that needs nothing
 _PX_PER_MM, _BOX_MM, _MARGIN_MM = 8.0, 5.0, 8.0
 _NAME_MM = 4.0  # height of a lead's name, in the margin above its axes
-_LONGEST_MM = 800.0  # side of the sheet
+_LONGEST_MM = 600.0  # side of the sheet
 
 
 @dataclass(frozen=True)
@@ -73,12 +74,15 @@ def redraw_axes(picture: Image.Image) -> tuple[Image.Image, tuple[Axes, ...]] | 
         (round((right - left) * box_px / x), round((bottom - top) * box_px / y))
         for (left, top, right, bottom), (x, y) in zip(frames, scales, strict=True)
     ]
-    step = max(height for _, height in sizes) + edge
+    room = [height + edge for _, height in sizes]
+    if edge + len(room) * max(room) <= _LONGEST_MM * _PX_PER_MM:  # rows at equal distances are read best
+        room = [max(room)] * len(room)
+    tops = np.cumsum([edge, *room]).tolist()
     axes = [
-        Axes(box, (edge, edge + k * step, edge + width, edge + k * step + height))
-        for k, (box, (width, height)) in enumerate(zip(frames, sizes, strict=True))
+        Axes(box, (edge, top, edge + width, top + height))
+        for box, top, (width, height) in zip(frames, tops, sizes, strict=False)
     ]
-    shape = edge + step * len(axes), 2 * edge + max(width for width, _ in sizes)
+    shape = tops[-1], 2 * edge + max(width for width, _ in sizes)
     if max(shape) > _LONGEST_MM * _PX_PER_MM:
         return None
     sheet = _paper(shape)
@@ -141,9 +145,10 @@ def _frames(dark: NDArray[np.bool_]) -> list[tuple[int, int, int, int]]:
         if len(runs) == 1:  # axes beside each other are columns of a page
             lines.append((int(y), *runs[0]))
     frames = []
-    for (top, left, right), (bottom, other_left, other_right) in pairwise(lines):
-        if bottom - top < _LEAST_HEIGHT_PX or abs(left - other_left) > 1 or abs(right - other_right) > 1:
+    for (top, *above), (bottom, *below) in pairwise(lines):
+        if bottom - top < _LEAST_HEIGHT_PX or np.abs(np.subtract(above, below)).max() > _STROKE_PX:
             continue
+        left, right = max(above[0], below[0]), min(above[1], below[1])  # a stroke may go on at a corner
         sides = (dark[top:bottom, max(0, x - 1) : x + 2].any(axis=1).mean() for x in (left, right - 1))
         if min(sides) > _LEAST_SIDE:
             frames.append((left + _FRAME_PX, top + _FRAME_PX, right - _FRAME_PX, bottom - _FRAME_PX + 1))
