@@ -424,17 +424,28 @@ def test_the_registry_and_the_settings_name_the_same_systems() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
-def test_freed_memory_is_kept_for_the_next_step() -> None:
-    code = (
-        "import resource, sys; import numpy as np; from ecg_vlm.cli.baseline import _keep_freed_memory\n"
-        "if sys.argv[1] == 'keep': _keep_freed_memory()\n"
-        "for k in range(11):\n"
-        "    start = start if k > 1 else resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
-        "    np.ones(2**23)\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - start)"
+def test_freed_memory_is_kept_while_a_command_works_and_given_back_then() -> None:
+    code = textwrap.dedent(
+        """
+        import resource
+        import numpy as np
+        import psutil
+        from ecg_vlm.cli.baseline import _freed_memory_kept
+
+        def faults() -> int:
+            np.ones(2**23)
+            start = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            for _ in range(10):
+                np.ones(2**23)
+            return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - start
+
+        before = faults()
+        size = psutil.Process().memory_info().rss
+        with _freed_memory_kept():
+            kept = faults()
+        print(kept / before, faults() / before, psutil.Process().memory_info().rss - size)
+        """
     )
-    kept, given_back = (
-        int(subprocess.run([sys.executable, "-c", code, word], capture_output=True, text=True, check=True).stdout)
-        for word in ("keep", "give")
-    )
-    assert kept < 0.2 * given_back
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    kept, after, growth = map(float, output.split())
+    assert kept < 0.2 and after > 0.8 and growth < 2**25

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import ctypes
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ecg_vlm.cli.arguments import Parser, add_common_options, add_data, folds, positive, seed
 from ecg_vlm.cli.progress import progress_bar, waiting
@@ -73,22 +75,31 @@ def add_arguments(parser: Parser) -> None:
         verb.set_defaults(verb=function, options=verb.option_strings())
 
 
-def _keep_freed_memory() -> None:
+@contextmanager
+def _freed_memory_kept() -> Iterator[None]:
     """Let glibc keep what is freed: else it gives large arrays back to the system, which has to clear their pages anew.
 
     A training step frees and takes the same gigabytes again: of MultiresConv that was up to half of its CPU time.
     Without glibc nothing changes.
     """
-    mallopt = getattr(ctypes.CDLL(None) if sys.platform == "linux" else None, "mallopt", None)
-    if mallopt is not None:
-        mallopt(_MMAP_MAX, 0)
-        mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+    libc: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if not hasattr(libc, "mallopt"):
+        yield
+        return
+    libc.mallopt(_MMAP_MAX, 0)
+    libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+    try:
+        yield
+    finally:
+        libc.mallopt(_MMAP_MAX, 2**16)  # as glibc begins
+        libc.mallopt(_TRIM_THRESHOLD, 2**17)
+        libc.malloc_trim(0)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """What the verb says; without one print the help."""
-    _keep_freed_memory()
-    arguments.verb(arguments)
+    with _freed_memory_kept():
+        arguments.verb(arguments)
 
 
 def _train(a: argparse.Namespace) -> None:
