@@ -201,9 +201,8 @@ def _without_hypothesis(sentence: Sequence[Chunk]) -> Sequence[Chunk]:
         if chunk.kind == "cue" and chunk.cue.kind == "hypothetical":
             has_term = any(c.kind == "term" for c in sentence[:n])
             about_this = chunk.text.split()[0] in _CONDITIONAL
-            would = about_this and any(
-                c.text == "would" for c in sentence[:n]
-            )  # "I would call it flutter if there were"
+            # "I would call it flutter if there were ..." has its term before the cue.
+            would = about_this and any(c.text == "would" for c in sentence[:n])
             if has_term == (chunk.cue.side == "after") or would:
                 before = sentence[: _clause_start(sentence, n)] if about_this else []
                 rest = _resolution(sentence[n + 1 :], about_this)

@@ -134,8 +134,8 @@ def _without_reply_marks(tokens: list[Token]) -> list[Token]:
     """The tokens of "Q waves? A: none." without the mark of the answer."""
     out: list[Token] = []
     for token in tokens:
-        asked = any(before.text == "?" for before in out[-3:-1])
-        if token.text == ":" and asked and out[-1].text in _REPLY_MARKS:
+        is_mark = token.text == ":" and bool(out) and out[-1].text in _REPLY_MARKS
+        if is_mark and any(before.text == "?" for before in out[-3:-1]):
             out.pop()
         else:
             out.append(token)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from recipes.digitizer.picture import Array
+from recipes.digitizer.traces import runs
 from render.record import LEADS
 
 _DARK = 150  # of 255, and below: the line of a frame
@@ -138,19 +139,16 @@ def _frames(dark: NDArray[np.bool_]) -> list[tuple[int, int, int, int]]:
     long, lines = _LEAST_WIDTH * dark.shape[1], []
     rows = np.flatnonzero(dark.sum(axis=1) > long)
     for y in rows if rows.size < _MOST_LINES else ():
-        edges = np.flatnonzero(np.diff(np.pad(dark[y].view(np.int8), 1)))
-        runs = [
-            (int(start), int(end)) for start, end in zip(edges[::2], edges[1::2], strict=True) if end - start > long
-        ]
-        if len(runs) == 1:  # axes beside each other are columns of a page
-            lines.append((int(y), *runs[0]))
+        sides = [(start, end) for start, end in runs(dark[y]) if end - start > long]
+        if len(sides) == 1:  # axes beside each other are columns of a page
+            lines.append((int(y), *sides[0]))
     frames = []
     for (top, *above), (bottom, *below) in pairwise(lines):
         if bottom - top < _LEAST_HEIGHT_PX or np.abs(np.subtract(above, below)).max() > _STROKE_PX:
             continue
         left, right = max(above[0], below[0]), min(above[1], below[1])  # a stroke may go on at a corner
-        sides = (dark[top:bottom, max(0, x - 1) : x + 2].any(axis=1).mean() for x in (left, right - 1))
-        if min(sides) > _LEAST_SIDE:
+        upright = (dark[top:bottom, max(0, x - 1) : x + 2].any(axis=1).mean() for x in (left, right - 1))
+        if min(upright) > _LEAST_SIDE:
             frames.append((left + _FRAME_PX, top + _FRAME_PX, right - _FRAME_PX, bottom - _FRAME_PX + 1))
     return frames
 
@@ -168,8 +166,7 @@ def _lines(grey: NDArray[np.float32], axis: int) -> tuple[float | None, float | 
 
 def _pitch(is_line: NDArray[np.bool_]) -> float | None:
     """Pixels from line to line; None for less than two lines, or lines that are not regular."""
-    edges = np.flatnonzero(np.diff(np.pad(is_line.view(np.int8), 1)))
-    middles = (edges[::2] + edges[1::2]) / 2
+    middles = np.array([(start + end) / 2 for start, end in runs(is_line)])
     if middles.size < 2:
         return None
     apart = np.diff(middles)
