@@ -37,6 +37,18 @@ _RELATIVES = {"which", "where", "whose"}
 _ECTOPY = {"PVC", "PAC", "PRC(S)"}
 _CAUSES = {"because", "since"}
 _SIGNS = {"STE_", "STD_", "INVT", "QWAVE", "NT_", "LOWT", "TAB_", "NST_"}
+# What defines a statement is no finding of its own behind it: AHA/ACCF/HRS 2009, part IV (low potassium: flat T waves,
+# ST depression), and the AHA's list of 2007 (a first-degree block is a long PR interval).
+_DEFINING_SIGNS = {
+    "EL": {"STD_", "NT_", "LOWT"},
+    "DIG": {"STD_", "NT_", "LOWT"},
+    "1AVB": {"LPR"},
+}
+# Nor are repolarization changes that are said to be secondary to the conduction or to hypertrophy (part IV, too).
+_SECONDARY = set(word_tuple("secondary discordant expected usual appropriate"))
+_HAVE_SECONDARY_SIGNS = {"CLBBB", "CRBBB", "ILBBB", "IRBBB", "IVCD", "WPW", "PACE", "LVH", "RVH"}
+_SECONDARY_SIGNS = {"STE_", "STD_", "INVT"}
+_SIGN_LINKS = {":", "(", "with", "namely"}
 _REASONS = ("without", "given", "since", "because", "at", "in", "on", "for", "due", "by")
 _VALUE_ENDS = ("break", "comma", "close", "colon", "termination", "open", "question")
 _HEADING_WORDS = set(word_tuple("of the following sign evidence finding for any"))
@@ -111,6 +123,7 @@ def _mentions(sentence: Sequence[Chunk], header: Status | None) -> list[Mention]
     _alternatives(sentence, status)
     _values(sentence, status)
     _last_value(sentence, status)
+    _defining_signs(sentence, status)
     mentions = [
         _mention(sentence, n, value)
         for n, chunk in enumerate(sentence)
@@ -592,6 +605,30 @@ def _values(sentence: Sequence[Chunk], status: dict[int, Status | None]) -> None
         reason = bool(rest) and rest[0].text.partition(" ")[0] in _REASONS  # "unlikely without P waves"
         if value and (run_together or has_now or reason or after in _VALUE_ENDS):
             status.update(dict.fromkeys(_subjects(sentence, n + 1), value))
+
+
+def _defining_signs(sentence: Sequence[Chunk], status: dict[int, Status | None]) -> None:
+    """Take away the signs behind the statement that they define: "Hypokalaemia: U waves, flat T waves"."""
+    owner: set[str] = set()
+    signs: set[str] = set()
+    linked = False
+    for n, chunk in enumerate(sentence):
+        codes = {*chunk.meaning.codes}
+        if codes and codes <= signs:
+            status[n] = None if status[n] == "present" else status[n]
+        elif chunk.kind == "term" and not codes & owner and status.get(n) != "absent" and chunk.text != "electrolyte":
+            owner, linked = codes, "(" in chunk.text
+            signs = _signs_of(owner) if linked else set()
+        elif owner and chunk.text in _SIGN_LINKS and sentence[n - 1].kind in ("term", "comma"):
+            linked, signs = True, _signs_of(owner)
+        elif linked and chunk.text in _SECONDARY and owner & _HAVE_SECONDARY_SIGNS:
+            signs = signs | _SECONDARY_SIGNS
+        elif chunk.kind == "close" or (chunk.kind == "termination" and chunk.text not in _SIGN_LINKS):
+            owner, signs, linked = set(), set(), False
+
+
+def _signs_of(codes: set[str]) -> set[str]:
+    return {sign for code in codes for sign in _DEFINING_SIGNS.get(code, ())}
 
 
 def _value_cue(sentence: Sequence[Chunk], n: int) -> Status | None:
