@@ -15,25 +15,31 @@ from render.statements import STATEMENTS
 _SHORT_FORM_ENDS = {BREAK, BULLET, ",", ")", "|", "and", "or", "but", "with"}
 
 
+_GENERAL_CODES = ((), ("PRC(S)",))
+"""Codes of a noun that a list specifies: none, or premature beats without an origin."""
 _PRONOUNS = frozenset({"one", "?"})
 
 
 class Ellipsis(NamedTuple):
     """The noun that a short form refers to: "(bundle branch block? Yes,) a complete right one".
 
-    noun: words of the last term. reply: the current sentence follows a question, and may leave the noun out.
+    noun: words of the last term. reply: a short form here may leave the noun out. listed: so may those behind the next
+    comma or semicolon, as a question or the noun and a colon or bracket opened a list of them.
     """
 
     noun: tuple[str, ...] = ()
     reply: bool = False
+    listed: bool = False
 
-    def after(self, chunk: Chunk) -> Ellipsis:
-        """The state after one more chunk."""
+    def after(self, chunk: Chunk, before: Chunk, semicolon: bool) -> Ellipsis:
+        """The state after one more chunk and the one before it. semicolon: it is one."""
         if chunk.kind == "term":
-            return Ellipsis(tuple(chunk.text.split()), False)
-        if chunk.kind == "question":
-            return Ellipsis(self.noun, True)
-        return Ellipsis(self.noun, False) if chunk.kind == "break" and self.reply else self
+            return Ellipsis(tuple(chunk.text.split()), False, self.listed)
+        general = before.kind == "term" and before.meaning.codes in _GENERAL_CODES
+        opens = chunk.kind == "question" or (general and chunk.kind in ("colon", "open"))
+        if opens or (self.listed and (chunk.kind == "comma" or semicolon)):
+            return Ellipsis(self.noun, True, True)
+        return Ellipsis(self.noun) if chunk.kind == "break" else self
 
     def may_match(self, words: Sequence[str], i: int) -> bool:
         """Whether `match` can find anything at token i: cheaper, for words that begin no phrase."""
@@ -51,7 +57,7 @@ class Ellipsis(NamedTuple):
             if not pronoun and following != "?" and not (self.reply and following in _SHORT_FORM_ENDS):
                 continue
             end = i + width + pronoun
-            adjectives = tuple(text.words[i : i + width])
+            adjectives = tuple(word for word in text.words[i : i + width] if word != ",")  # "(incomplete, right)"
             if pronoun and text.words[end : end + 1] == [","]:  # "a right one, incomplete"
                 further = self._phrase((*text.words[end + 1 : end + 2], *adjectives))
                 if further and (end + 2 == len(text.words) or text.words[end + 2] in _SHORT_FORM_ENDS):
