@@ -70,7 +70,8 @@ _CONTRADICTIONS = tuple(
         "looking more", "wait", "no wait", "hmm", "in fact", "in reality", "upon closer", "a closer", "yet", "instead",
         "i disagree", "i do not agree", "i would disagree", "that is wrong", "that can not be right",
         "that is not right", "that is incorrect", "that is not correct", "this is wrong", "this is incorrect",
-        "this is not correct",
+        "this is not correct", "that was wrong", "that was a mistake", "that was an error", "that was incorrect",
+        "scratch that", "correction", "edit",
     )
 )  # fmt: skip
 # Stop words that do not end a scope right after its cue: "not sure whether this is", "no indication that".

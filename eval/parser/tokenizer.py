@@ -30,7 +30,7 @@ BREAK = "\n"
 BULLET = "\x07"
 """Text of the token that opens a list item."""
 
-_LETTERS = {"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "æ": "ae", "ø": "oe", "å": "a"}
+_LETTERS = {"∅": "no ", "Δ": "change", "δ": "change", "ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "æ": "ae", "ø": "oe", "å": "a"}
 _MARKS = {"’": "'", "‘": "'", "´": "'", "`": "'", "“": '"', "”": '"', "‐": "-", "‑": "-", "−": "-", "–": "-", "—": "-",
           **dict.fromkeys("·▪▫‣◦●○⁃∙", "•"), "✖": "✗", "❎": "❌", "☓": "✗"}  # fmt: skip
 _ASCII_MARKS = str.maketrans({"`": "'", "\r": "\n", "\v": "\n", "\f": "\n"})
@@ -62,7 +62,7 @@ _SAME = {
     "elev": "elevation", "dep": "depression", "depr": "depression", "rythm": "rhythm", "rhythym": "rhythm",
     "recip": "reciprocal", "bifasc": "bifascicular", "indet": "indeterminate", "freq": "frequent",
     "favour": "favor", "favours": "favor", "favoured": "favored", "favouring": "favoring", "ondas": "onda",
-    "tachy": "tachycardia", "brady": "bradycardia", "ts": "t", "hyperk": "hyperkalemia", "hypok": "hypokalemia",
+    "volt": "voltage", "-ve": "negative", "+ve": "positive", "tachy": "tachycardia", "brady": "bradycardia", "ts": "t", "hyperk": "hyperkalemia", "hypok": "hypokalemia",
 }  # fmt: skip
 _ABBREVIATIONS = {
     "v.a", "z.n", "moegl", "vs", "approx", "incl", "ca", "bzw", "evtl", "li", "re", "e.g", "i.e", "unspez", "unbest",
@@ -87,7 +87,7 @@ _CODE = re.compile(
     + r")(?![A-Za-z0-9_])"
 )
 _WORD = re.compile(
-    r"\b(?:w/o|c/w|r/o|s/o|h/o|o/w|w/)|[a-z0-9]+(?:'[a-z]+)*|\[[ x]\]|\([+-]\)|°"
+    r"\b(?:w/o|c/w|r/o|s/o|h/o|o/w|w/)|[-+]ve\b|~~(?=\w)|[a-z0-9]+(?:'[a-z]+)*|\[[ x]\]|\([+-]\)|°"
     r"|[&+]|\*(?=\s)|\.{2,}|[-=]>|[,.;:?!()\[\]{}/|=\"→>•☐☑☒✓✔✗✘❌✅-]|\n"
 )
 
@@ -213,6 +213,8 @@ def _pieces(text: str, start: int, end: int, plain_text: str, at: int, after: in
     """The tokens of one raw piece: contractions are divided, marks are interpreted by their context."""
     if text in ("->", "=>"):
         return [Token("→", start, end)]
+    if text == "~~":  # struck out
+        return [Token("not", start, end)]
     if text == "-":
         return _dash(start, end, plain_text, at, after)
     if text.startswith(".."):  # "PR ..... prolonged" has dot leaders, "possible ... no, certain" a pause
