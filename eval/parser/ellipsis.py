@@ -47,7 +47,7 @@ class Ellipsis(NamedTuple):
 
     def match(self, text: TokenizedText, i: int, rival: Match | None) -> Match | None:
         """The short form at token i, if it makes a phrase with the noun and is longer than `rival`."""
-        if not self.noun:
+        if not self.noun or text.words[i] == ",":
             return None
         for width in (3, 2, 1):
             if i + width > len(text.words):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from eval.parser.chunk import Chunk
 from eval.parser.lexicon import Status
 from eval.parser.sentences import NO, YES, is_question
+from eval.parser.territories import ADJECTIVES
 from eval.parser.tokenizer import word_tuple
 
 _VALUE_WORDS: dict[Status, str] = {
@@ -27,6 +28,7 @@ _NO_VALUES = {"null", "unknown", "undetermined"}
 _TICKS = set("✓✔✅✗✘❌☐☑☒")
 _NOW = set(word_tuple("now currently today presently jetzt aktuell heute"))
 _TURNS = set(word_tuple("but however yet whereas while"))
+_TURNS_WITHIN = {"however", "jedoch"}  # "the P waves, however, are upright"
 _CONDITIONAL = set(word_tuple("would should could might if were had falls sollte"))
 _RESOLUTIONS = _TURNS | set(word_tuple("so therefore thus hence instead although though"))
 _STATES = [[subject, "is"] for subject in ("it", "this", "here", "there", "rhythm")]
@@ -35,7 +37,7 @@ _EXCLUSIONS = set(word_tuple("ruled rule excluded exclude out rejected discarded
 _POINTERS = {"that", "this", "it"}  # "AF would be irregular, so that is excluded"
 _RELATIVES = {"which", "where", "whose"}
 _ECTOPY = {"PVC", "PAC", "PRC(S)"}
-_CAUSES = {"because", "since"}
+_CAUSES = {"because", "since", "basis"}
 _SIGNS = {"STE_", "STD_", "INVT", "QWAVE", "NT_", "LOWT", "TAB_", "NST_"}
 # What defines a statement is no finding of its own behind it: AHA/ACCF/HRS 2009, part IV (low potassium: flat T waves,
 # ST depression), and the AHA's list of 2007 (a first-degree block is a long PR interval).
@@ -71,7 +73,7 @@ _CONTRADICTIONS = tuple(
         "i disagree", "i do not agree", "i would disagree", "that is wrong", "that can not be right",
         "that is not right", "that is incorrect", "that is not correct", "this is wrong", "this is incorrect",
         "this is not correct", "that was wrong", "that was a mistake", "that was an error", "that was incorrect",
-        "scratch that", "correction", "edit",
+        "scratch that", "correction", "edit", "i would not",
     )
 )  # fmt: skip
 # Stop words that do not end a scope right after its cue: "not sure whether this is", "no indication that".
@@ -125,6 +127,7 @@ def _mentions(sentence: Sequence[Chunk], header: Status | None) -> list[Mention]
     _values(sentence, status)
     _last_value(sentence, status)
     _defining_signs(sentence, status)
+    _other_kinds(sentence, status)
     mentions = [
         _mention(sentence, n, value)
         for n, chunk in enumerate(sentence)
@@ -170,7 +173,7 @@ def _cue_of_list(sentence: Sequence[Chunk]) -> Status | None:
 def contradicts(sentence: Sequence[Chunk]) -> bool:
     """Whether a sentence starts with a turn ("However, ...", "Looking again, ..."): the one before was tentative."""
     words = " ".join(chunk.text for chunk in sentence[:5] if chunk.kind in ("word", "termination", "cue"))
-    return f"{words} ".startswith(_CONTRADICTIONS)
+    return f"{words} ".startswith(_CONTRADICTIONS) or any(chunk.text in _TURNS_WITHIN for chunk in sentence[:5])
 
 
 def denies_before(sentence: Sequence[Chunk]) -> bool:
@@ -267,7 +270,10 @@ def _mention(sentence: Sequence[Chunk], n: int, status: Status) -> Mention:
     final = any(c.text in _CONSEQUENCES for c in before) or (
         status == "absent" and any(c.kind == "cue" and not _EXCLUSIONS.isdisjoint(c.text.split()) for c in sentence)
     )
-    return Mention(sentence[n], status, following == "lead", following == "colon", tentative, final)
+    is_heading = following == "colon" and not (n + 2 < len(sentence) and sentence[n + 2].text in YES)  # "| Q | yes |"
+    place = sentence[1] if sentence[0].text == "|" and len(sentence) > 1 else sentence[n]  # first cell of a table's row
+    local = following == "lead" or place.kind == "lead" or place.text in ADJECTIVES
+    return Mention(sentence[n], status, local, is_heading, tentative, final)
 
 
 def _before_cues(sentence: Sequence[Chunk], header: Status | None, status: dict[int, Status | None]) -> None:
@@ -276,13 +282,16 @@ def _before_cues(sentence: Sequence[Chunk], header: Status | None, status: dict[
     cue: Status | None = None
     skip = past = doubt = either = False
     outside: list[Status | None] = []
+    behind_colon: Status | None = None
     for n, chunk in enumerate(sentence):
         if chunk.kind == "term":
             status[n] = None if skip or past else _join(chunk.inner, cue or base)
             cue = "absent" if chunk.inner == "absent" else cue
         elif chunk.kind == "cue":
             either = chunk.text == "either"
-            if _heads_list(sentence, n):
+            if _heads_list(sentence, n) and _is_about_sign(sentence, n):
+                behind_colon = chunk.cue.status
+            elif _heads_list(sentence, n):
                 base, cue, past = chunk.cue.status, None, chunk.cue.kind == "unrelated"
             elif chunk.cue.kind == "unrelated" and chunk.cue.side == "before":
                 skip = True
@@ -308,6 +317,8 @@ def _before_cues(sentence: Sequence[Chunk], header: Status | None, status: dict[
             cue = outside.pop()
         elif chunk.kind == "question" and n + 1 < len(sentence):
             cue = "uncertain"
+        elif chunk.kind == "colon" and behind_colon:
+            base, behind_colon = behind_colon, None
         elif chunk.kind == "colon" and cue and (not _directly_after_cue(sentence, n) or _has_object(sentence, n)):
             cue = None  # "without flutter waves: SVT", "no major abnormality: sinus rhythm"
         elif _is_transparent(sentence, n, "uncertain" if doubt else cue) or (either and chunk.text == "with"):
@@ -316,6 +327,13 @@ def _before_cues(sentence: Sequence[Chunk], header: Status | None, status: dict[
             chunk.kind in ("comma", "and", "termination") and not _list_continues(sentence, n)
         ):
             cue, skip = None, False
+
+
+def _is_about_sign(sentence: Sequence[Chunk], n: int) -> bool:
+    """Whether a list of alternatives explains a sign before its colon: "Differential of the T inversion: ..."."""
+    is_object = n + 1 < len(sentence) and sentence[n + 1].text in ("for", "of")
+    sign = next((c for c in sentence[n + 1 :] if c.kind in ("term", "colon")), None)
+    return bool(is_object and sign and sign.meaning.codes and _SIGNS.issuperset(sign.meaning.codes))
 
 
 def _encloses_signs(sentence: Sequence[Chunk], n: int) -> bool:
@@ -482,6 +500,7 @@ def _subjects(sentence: Sequence[Chunk], n: int) -> list[int]:
     """The terms that a cue at n refers to: the nearest on its left, and those in one list with it."""
     out: list[int] = []
     in_list, words_between = False, 0
+    denies = sentence[n].kind == "cue" and sentence[n].cue.status == "absent"
     refers_to_it = sentence[n].text.endswith((" it", " them"))  # "I looked for AF because of ..., and can't find it"
     for k in range(_before_insertion(sentence, n), -1, -1):
         kind = sentence[k].kind
@@ -491,6 +510,8 @@ def _subjects(sentence: Sequence[Chunk], n: int) -> list[int]:
                 break
             out.append(k)
             in_list, words_between = False, 0
+        elif denies and not out and (sentence[k].text == "which" or sentence[k + 1].text in ("which", "or rather")):
+            continue
         elif kind in ("and", "or") or (kind == "comma" and (len(out) > 1 or (refers_to_it and not out))):
             in_list = True
         elif kind in ("word", "lead", "open", "close") or (
@@ -626,6 +647,15 @@ def _defining_signs(sentence: Sequence[Chunk], status: dict[int, Status | None])
             signs = signs | _SECONDARY_SIGNS
         elif chunk.kind == "close" or (chunk.kind == "termination" and chunk.text not in _SIGN_LINKS):
             owner, signs, linked = set(), set(), False
+
+
+def _other_kinds(sentence: Sequence[Chunk], status: dict[int, Status | None]) -> None:
+    """Take away the denial of another kind of what is stated: "Wenckebach, not Mobitz II" is a second-degree block."""
+    for n in range(3, len(sentence)):
+        stated, comma, cue, chunk = sentence[n - 3 : n + 1]
+        kinds = stated.kind == chunk.kind == "term" and stated.meaning.codes == chunk.meaning.codes
+        if kinds and comma.kind == "comma" and cue.text == "not" and status.get(n - 3) == "present":
+            status[n] = None
 
 
 def _signs_of(codes: set[str]) -> set[str]:

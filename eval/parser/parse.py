@@ -135,7 +135,10 @@ def _read(text: str, cautious: bool = False, subject: Sequence[str] = ()) -> tup
     for n, sentence in enumerate(sentences):
         final = final or concludes(sentence)
         if contradicts(sentence):
-            mentions[start:] = [_without_impression(mention) for mention in mentions[start:]]
+            denied = denies_before(sentence)  # "The QT is prolonged. Edit: corrected it is not"
+            mentions[start:] = [
+                replace(m, status="absent") if denied else _without_impression(m) for m in mentions[start:]
+            ]
         elif denies_before(sentence):
             mentions[start:] = [replace(m, status="absent") if m.status == "uncertain" else m for m in mentions[start:]]
         start = len(mentions)
@@ -347,6 +350,8 @@ def _verdict(votes: Sequence[tuple[Status, Mention]]) -> Status:
     last, mention = votes[-1]
     if last != "uncertain" and mention.final and not mention.local:
         return last
+    if last == "absent" and not mention.local and all(m.alternatives for _, m in votes[:-1]):
+        return last  # "RBBB or LBBB. V1 is negative: not RBBB"
     kinds = {status for status, _ in votes}
     if "present" in kinds:
         absent_in_all_leads = any(status == "absent" and not mention.local for status, mention in votes)

@@ -25,8 +25,8 @@ def split_sentences(chunks: Sequence[Chunk]) -> list[list[Chunk]]:
     for n, chunk in enumerate(chunks):
         if chunk.kind == "break":
             out.append([])
-        elif chunk.kind == "bullet":
-            out.append([chunk])
+        elif chunk.kind == "bullet" or (chunk.kind == "question" and out[-1] and out[-1][-1].kind == "comma"):
+            out.append([chunk])  # "T inversion V1-V4, ? embolism" doubts what follows
         else:
             out[-1].append(chunk)
             if len(out[-1]) >= _MAX_CHUNKS:

@@ -20,6 +20,8 @@ _STATUSES = set(
 )
 _VALUES = _STATUSES | set(word_tuple("none ✓ ✔ ✅ ☑ ✗ ✘ ❌ x"))
 _VERDICTS = set(word_tuple("verdict likelihood probability status conclusion"))
+_PROBABILITIES = {"probability", "likelihood"}
+_Q_WAVE = (["q"], ["q", "wave"])
 _MARKS = set(word_tuple("✓ ✔ ✅ ☑ ☒ x yes"))
 _EMPTY = {"✗", "-", "none", "no"}
 
@@ -66,7 +68,12 @@ def _completed(rows: Sequence[list[Token]]) -> list[list[Token]]:
         if len(cells) != len(headers):
             out.append(row)
             continue
-        filled = [_filled(*column, choice) for column in zip(cells, headers, names, strict=True)]
+        first = [token.text for token in cells[0]]
+        heads = [
+            first + header if name and _codes(first + header) not in ((), _codes(header)) else header
+            for header, name in zip(headers, names, strict=True)
+        ]  # "Inferior" under "Territory", "Ischaemia"
+        filled = [_filled(*column, choice) for column in zip(cells, heads, names, strict=True)]
         if verdict and in_rows:  # the verdict stands next to the finding that it is about
             filled.insert(1, filled.pop(verdict))
         lead = row[0].text == "|"
@@ -107,8 +114,13 @@ def _is_topic(header: Sequence[str]) -> bool:
 
 def _names_statement(header: Sequence[str]) -> bool:
     """Whether a header is the name of a finding, which the cells below it then assert or deny."""
-    match = longest_match(header, 0, {}) if header and not _is_topic(header) else None
-    return match is not None and match.end == len(header) and bool(lexicon().meanings[match.sequence].codes)
+    return bool(header) and not _is_topic(header) and bool(_codes(header))
+
+
+def _codes(words: Sequence[str]) -> tuple[str, ...]:
+    """The codes of the statement that all of `words` name, or ()."""
+    match = longest_match(words, 0, {})
+    return lexicon().meanings[match.sequence].codes if match and match.end == len(words) else ()
 
 
 def _has_values(rows: Sequence[Sequence[Token]], names: Sequence[bool]) -> bool:
@@ -145,6 +157,10 @@ def _filled(cell: list[Token], header: Sequence[str], is_name: bool, choice: boo
         return [] if first.text in _EMPTY else cell
     if is_name and first.text in _VALUES:
         return [*words, Token(":", first.start, first.start), *cell]
+    if list(header) in _Q_WAVE and first.text in _VALUES:
+        return [*words[:1], Token("wave", first.start, first.start), Token(":", first.start, first.start), *cell]
+    if not _PROBABILITIES.isdisjoint(header) and first.text.replace(".", "").isdigit():
+        return [first._replace(text="probable")]
     if _is_topic(header) and _TOPICS.isdisjoint(token.text for token in cell):
         return [*words, *cell]
     return cell

@@ -15,11 +15,12 @@ from eval.parser.tokenizer import BREAK, BULLET, word_tuple
 
 _MAX_TERRITORIES = 6
 _MAX_REMARK = 12  # tokens in brackets after a territory: "(II, III, aVF)"
-_ADJECTIVES = {
+ADJECTIVES = {
     "inferior", "anterior", "lateral", "septal", "posterior", "anteroseptal", "anterolateral", "inferolateral",
     "inferoposterior", "inferoposterolateral", "posteroinferior",
 }  # fmt: skip
-_ADVERBS = {f"{adjective}ly": adjective for adjective in _ADJECTIVES} | {"septum": "septal"}
+"""Territories as a report names them, before or behind their noun."""
+_ADVERBS = {f"{adjective}ly": adjective for adjective in ADJECTIVES} | {"septum": "septal"}
 _PLACES = set(
     word_tuple(
         "wall lead region territory segment zone area aspect myocardium surface distribution extension involvement"
@@ -83,10 +84,10 @@ def territories_after(
 
     The list is empty if there are none, or if their adjectives belong to the next noun ("ischemia, inferior Q waves").
     """
-    core = tuple(word for word in noun if word not in _ADJECTIVES and word not in _FUNCTION_WORDS)
+    core = tuple(word for word in noun if word not in ADJECTIVES and word not in _FUNCTION_WORDS)
     if not _has_territories(core):
         return [], end
-    has_territory = any(word in _ADJECTIVES for word in noun)
+    has_territory = any(word in ADJECTIVES for word in noun)
     places: list[_Place] = []
     after = end
     while len(places) < _MAX_TERRITORIES:
@@ -108,7 +109,7 @@ def territory_before(texts: Sequence[str], start: int, noun: tuple[str, ...]) ->
 
     "Inferiorly there is an infarct", "the lateral leads show ischemia".
     """
-    if any(word in _ADJECTIVES for word in noun) or not _has_territories(noun):
+    if any(word in ADJECTIVES for word in noun) or not _has_territories(noun):
         return ()
     j = start - 1
     while j > max(0, start - _MAX_LINKS) and texts[j] in _LINKS:
@@ -120,13 +121,13 @@ def territory_before(texts: Sequence[str], start: int, noun: tuple[str, ...]) ->
     words = (*texts[j - 2 : j], word) if j > 1 and texts[j - 1] == "and" else (word,)
     words = ("high", word) if j and texts[j - 1] == "high" else words
     sequence = (*words, *noun)
-    return sequence if word in _ADJECTIVES and sequence in lexicon().meanings else ()
+    return sequence if word in ADJECTIVES and sequence in lexicon().meanings else ()
 
 
 @lru_cache(maxsize=1 << 12)
 def _has_territories(core: tuple[str, ...]) -> bool:
     """Whether a noun makes a phrase of the tables with any territory."""
-    return any((adjective, *core) in lexicon().meanings for adjective in _ADJECTIVES)
+    return any((adjective, *core) in lexicon().meanings for adjective in ADJECTIVES)
 
 
 def _terms(places: Sequence[_Place], has_territory: bool, core: tuple[str, ...]) -> list[TerritoryTerm]:
@@ -162,7 +163,7 @@ def _territory_at(texts: Sequence[str], i: int, first: bool) -> _Place | None:
     word = texts[j - i]
     if word in _ADVERBS:
         return _Place((_ADVERBS[word],), join, j, j + 1)
-    if word not in _ADJECTIVES:
+    if word not in ADJECTIVES:
         return None
     words = ("high", word) if j > i and texts[j - i - 1] == "high" else (word,)
     following = texts[j - i + 1]
@@ -176,7 +177,7 @@ def _territory_at(texts: Sequence[str], i: int, first: bool) -> _Place | None:
 
 def _shares_place(texts: Sequence[str], k: int) -> bool:
     """Whether a list of adjectives continues at k up to one word for a place: "the anterior and lateral walls"."""
-    while k + 1 < len(texts) and (texts[k] in _JOINS or texts[k] in _ADJECTIVES):
+    while k + 1 < len(texts) and (texts[k] in _JOINS or texts[k] in ADJECTIVES):
         k += 1
     return texts[k] in _PLACES
 

@@ -30,7 +30,8 @@ BREAK = "\n"
 BULLET = "\x07"
 """Text of the token that opens a list item."""
 
-_LETTERS = {"∅": "no ", "Δ": "change", "δ": "change", "ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "æ": "ae", "ø": "oe", "å": "a"}
+_SIGNS = {"∅": "no ", "↑": " increased ", "↓": " decreased ", "Δ": "change", "δ": "change"}  # of clinicians' notes
+_LETTERS = {**_SIGNS, "ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "æ": "ae", "ø": "oe", "å": "a"}
 _MARKS = {"’": "'", "‘": "'", "´": "'", "`": "'", "“": '"', "”": '"', "‐": "-", "‑": "-", "−": "-", "–": "-", "—": "-",
           **dict.fromkeys("·▪▫‣◦●○⁃∙", "•"), "✖": "✗", "❎": "❌", "☓": "✗"}  # fmt: skip
 _ASCII_MARKS = str.maketrans({"`": "'", "\r": "\n", "\v": "\n", "\f": "\n"})
@@ -62,7 +63,8 @@ _SAME = {
     "elev": "elevation", "dep": "depression", "depr": "depression", "rythm": "rhythm", "rhythym": "rhythm",
     "recip": "reciprocal", "bifasc": "bifascicular", "indet": "indeterminate", "freq": "frequent",
     "favour": "favor", "favours": "favor", "favoured": "favored", "favouring": "favoring", "ondas": "onda",
-    "volt": "voltage", "-ve": "negative", "+ve": "positive", "tachy": "tachycardia", "brady": "bradycardia", "ts": "t", "hyperk": "hyperkalemia", "hypok": "hypokalemia",
+    "volt": "voltage", "-ve": "negative", "+ve": "positive",
+    "tachy": "tachycardia", "brady": "bradycardia", "ts": "t", "hyperk": "hyperkalemia", "hypok": "hypokalemia",
 }  # fmt: skip
 _ABBREVIATIONS = {
     "v.a", "z.n", "moegl", "vs", "approx", "incl", "ca", "bzw", "evtl", "li", "re", "e.g", "i.e", "unspez", "unbest",
