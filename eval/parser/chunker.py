@@ -66,7 +66,7 @@ def chunk_text(answer: str, subject: Sequence[str] = ()) -> list[Chunk]:
 
 def _chunks_at(text: TokenizedText, i: int, topic: str, ellipsis: Ellipsis) -> tuple[list[Chunk], int]:
     """The chunks that start at token i, and the token after them."""
-    best = longest_match(text.words, i, text.lead_lists) or _of_topic(text.words[i], i, topic)
+    best = longest_match(text.words, i, text.lead_lists) or _of_topic(text.words, i, topic)
     if ellipsis.may_match(text.words, i):
         best = ellipsis.match(text, i, best) or best
     if coordination := shared_tail(text, i, len(best.sequence) if best else 0):
@@ -122,9 +122,9 @@ def _topic(topic: str, line: Sequence[Chunk], following: str) -> str:
     return topics[-1] if topics else topic
 
 
-def _of_topic(word: str, i: int, topic: str) -> Match | None:
-    """ "T waves upright in I but inverted in III": the second state is one of the T waves, too."""
-    sequence = (topic, word)
-    if word not in _STATES or sequence not in lexicon().meanings:
+def _of_topic(words: Sequence[str], i: int, topic: str) -> Match | None:
+    """ "T waves upright in I but inverted in III": the second state is one of the T waves, too; "flat P" is not."""
+    sequence = (topic, words[i])
+    if words[i] not in _STATES or sequence not in lexicon().meanings or words[i + 1 : i + 2] == ["p"]:
         return None
     return Match(sequence, i, i + 1)

@@ -185,6 +185,35 @@ def denies_before(sentence: Sequence[Chunk]) -> bool:
     )  # fmt: skip
 
 
+def takes_back(sentence: Sequence[Chunk]) -> bool:
+    """Whether a sentence denies what the one before stated: "Edit: after correction it is not", not "... not new"."""
+    cue = next((n for n, chunk in enumerate(sentence) if chunk.kind == "cue" and chunk.cue.status == "absent"), 0)
+    return contradicts(sentence) and denies_before(sentence[: cue + 1]) and _ends_clause(sentence, cue)
+
+
+def _ends_clause(sentence: Sequence[Chunk], n: int) -> bool:
+    return n + 1 == len(sentence) or sentence[n + 1].kind in ("comma", "colon")
+
+
+def suppositions(sentence: Sequence[Chunk]) -> list[Mention]:
+    """What the clause of a condition supposes, as denied: "Were this a third-degree block, P waves would ..."."""
+    first = next((n for n, c in enumerate(sentence) if c.kind != "bullet"), 0)
+    if sentence[first].kind != "cue" or sentence[first].cue.kind != "hypothetical":
+        return []
+    end = next((n for n, c in enumerate(sentence) if c.kind in ("comma", "colon")), len(sentence))
+    return [Mention(chunk, "absent") for chunk in sentence[:end] if chunk.kind == "term"]
+
+
+def denies_supposition(sentence: Sequence[Chunk]) -> bool:
+    """Whether a sentence says that the expected is not so: "They do not.", "It isn't; 170 ms", "There is none."."""
+    for n, chunk in enumerate(sentence[:3]):
+        if chunk.kind == "cue":
+            return n > 0 and _ends_clause(sentence, n) and chunk.cue.status == "absent"
+        if chunk.kind not in ("termination", "word"):
+            return False
+    return False
+
+
 def concludes(sentence: Sequence[Chunk]) -> bool:
     """Whether a sentence starts the conclusion of an answer: "Final answer: ...", "In summary, ..."."""
     words = [chunk.text for chunk in sentence if chunk.kind not in ("bullet", "open", "close")][:2]

@@ -17,7 +17,16 @@ from eval.parser.choices import Option, letter_picks, options_in, without_option
 from eval.parser.chunk import Chunk
 from eval.parser.chunker import chunk_text
 from eval.parser.lexicon import Status
-from eval.parser.negation import Mention, concludes, contradicts, denies_before, read_sentence
+from eval.parser.negation import (
+    Mention,
+    concludes,
+    contradicts,
+    denies_before,
+    denies_supposition,
+    read_sentence,
+    suppositions,
+    takes_back,
+)
 from eval.parser.refusals import besides_refusal, refusal_in
 from eval.parser.sentences import NO, YES, is_question, split_sentences, without_remarks
 from eval.parser.tokenizer import word_tuple
@@ -129,19 +138,22 @@ def _read(text: str, cautious: bool = False, subject: Sequence[str] = ()) -> tup
     mentions: list[Mention] = []
     header: Status | None = None
     question: list[Mention] = []
+    supposed: list[Mention] = []
     start = 0  # of the mentions of the sentence before
     final = title = False
     sentences = split_sentences(chunks)
     for n, sentence in enumerate(sentences):
         final = final or concludes(sentence)
-        if contradicts(sentence):
-            denied = denies_before(sentence)  # "The QT is prolonged. Edit: corrected it is not"
-            mentions[start:] = [
-                replace(m, status="absent") if denied else _without_impression(m) for m in mentions[start:]
-            ]
+        if takes_back(sentence):
+            mentions[start:] = [replace(m, status="absent") for m in mentions[start:]]
+        elif contradicts(sentence):
+            mentions[start:] = [_without_impression(m) for m in mentions[start:]]
         elif denies_before(sentence):
             mentions[start:] = [replace(m, status="absent") if m.status == "uncertain" else m for m in mentions[start:]]
         start = len(mentions)
+        if supposed and denies_supposition(sentence):
+            mentions += supposed
+        supposed = suppositions(sentence)
         if question:
             mentions += _answer_mentions(question, sentence)
             question = []
