@@ -637,6 +637,9 @@ def _values(sentence: Sequence[Chunk], status: dict[int, Status | None]) -> None
             k += 1
         if k < len(sentence) and sentence[k].text in _TICKS and first not in _TICKS:
             status[n] = _VALUES[sentence[k].text]
+        if _is_probability(sentence, k) and not _ECTOPY & {*chunk.meaning.codes}:
+            status[n] = "uncertain" if status[n] == "present" else status[n]
+            continue
         if k + 1 >= len(sentence) or sentence[k].kind not in ("colon", "open"):
             continue
         while k + 1 < len(sentence) and sentence[k + 1].text in _BEFORE_VALUES:
@@ -689,6 +692,12 @@ def _other_kinds(sentence: Sequence[Chunk], status: dict[int, Status | None]) ->
 
 def _signs_of(codes: set[str]) -> set[str]:
     return {sign for code in codes for sign in _DEFINING_SIGNS.get(code, ())}
+
+
+def _is_probability(sentence: Sequence[Chunk], n: int) -> bool:
+    """Whether a share of less than all follows: "Atrial flutter: 60 %"; of premature beats it is their share."""
+    texts = [chunk.text for chunk in sentence[n : n + 3] if chunk.kind not in ("colon", "open")]
+    return texts[1:2] == ["%"] and texts[0].isdigit() and 0 < int(texts[0]) < 100
 
 
 def _value_cue(sentence: Sequence[Chunk], n: int) -> Status | None:

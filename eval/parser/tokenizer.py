@@ -36,7 +36,7 @@ _MARKS = {"’": "'", "‘": "'", "´": "'", "`": "'", "“": '"', "”": '"', "
           **dict.fromkeys("·▪▫‣◦●○⁃∙", "•"), "✖": "✗", "❎": "❌", "☓": "✗"}  # fmt: skip
 _ASCII_MARKS = str.maketrans({"`": "'", "\r": "\n", "\v": "\n", "\f": "\n"})
 _TICKS = "°☐☑☒✓✔✗✘❌✅→•"
-_PLAIN_MARKS = set(',:?()[]{}|/="→>') | set(_TICKS) - set("°•")  # tokens as they are
+_PLAIN_MARKS = set(',:?()[]{}|/="→>%') | set(_TICKS) - set("°•")  # tokens as they are
 _CHECKBOXES = {"[x]": "☑", "[ ]": "☐", "(+)": "✓", "(-)": "✗"}
 
 # Compounds that are written as one word, as two, or with a hyphen.
@@ -89,8 +89,8 @@ _CODE = re.compile(
     + r")(?![A-Za-z0-9_])"
 )
 _WORD = re.compile(
-    r"\b(?:w/o|c/w|r/o|s/o|h/o|o/w|w/)|[-+]ve\b|~~(?=\w)|[a-z0-9]+(?:'[a-z]+)*|\[[ x]\]|\([+-]\)|°"
-    r"|[&+]|\*(?=\s)|\.{2,}|[-=]>|[,.;:?!()\[\]{}/|=\"→>•☐☑☒✓✔✗✘❌✅-]|\n"
+    r"\b(?:w/o|c/w|r/o|s/o|h/o|o/w|w/)|[-+]ve\b|~~|[a-z0-9]+(?:'[a-z]+)*|\[[ x]\]|\([+-]\)|°"
+    r"|[&+]|\*(?=\s)|\.{2,}|[-=]>|[,.;:?!()\[\]{}/|=%\"→>•☐☑☒✓✔✗✘❌✅-]|\n"
 )
 
 
@@ -215,8 +215,8 @@ def _pieces(text: str, start: int, end: int, plain_text: str, at: int, after: in
     """The tokens of one raw piece: contractions are divided, marks are interpreted by their context."""
     if text in ("->", "=>"):
         return [Token("→", start, end)]
-    if text == "~~":  # struck out
-        return [Token("not", start, end)]
+    if text == "~~":  # around what is struck out
+        return [Token("not" if plain_text[after : after + 1].isalnum() else ",", start, end)]
     if text == "-":
         return _dash(start, end, plain_text, at, after)
     if text.startswith(".."):  # "PR ..... prolonged" has dot leaders, "possible ... no, certain" a pause
