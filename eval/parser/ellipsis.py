@@ -39,7 +39,7 @@ class Ellipsis(NamedTuple):
         opens = chunk.kind == "question" or (general and chunk.kind in ("colon", "open"))
         if opens or (self.listed and (chunk.kind == "comma" or semicolon)):
             return Ellipsis(self.noun, True, True)
-        return Ellipsis(self.noun) if chunk.kind == "break" else self
+        return Ellipsis(self.noun) if chunk.kind == "break" and (self.listed or self.reply) else self
 
     def may_match(self, words: Sequence[str], i: int) -> bool:
         """Whether `match` can find anything at token i: cheaper, for words that begin no phrase."""

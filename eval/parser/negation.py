@@ -28,7 +28,6 @@ _NO_VALUES = {"null", "unknown", "undetermined"}
 _TICKS = set("✓✔✅✗✘❌☐☑☒")
 _NOW = set(word_tuple("now currently today presently jetzt aktuell heute"))
 _TURNS = set(word_tuple("but however yet whereas while"))
-_TURNS_WITHIN = {"however", "jedoch"}  # "the P waves, however, are upright"
 _CONDITIONAL = set(word_tuple("would should could might if were had falls sollte"))
 _RESOLUTIONS = _TURNS | set(word_tuple("so therefore thus hence instead although though"))
 _STATES = [[subject, "is"] for subject in ("it", "this", "here", "there", "rhythm")]
@@ -49,6 +48,7 @@ _DEFINING_SIGNS = {
 # Nor are repolarization changes that are said to be secondary to the conduction or to hypertrophy (part IV, too).
 _SECONDARY = set(word_tuple("secondary discordant expected usual appropriate"))
 _HAVE_SECONDARY_SIGNS = {"CLBBB", "CRBBB", "ILBBB", "IRBBB", "IVCD", "WPW", "PACE", "LVH", "RVH"}
+_HAVE_SIGNS = _HAVE_SECONDARY_SIGNS | _DEFINING_SIGNS.keys()
 _SECONDARY_SIGNS = {"STE_", "STD_", "INVT"}
 _SIGN_LINKS = {":", "(", "with", "namely"}
 _REASONS = ("without", "given", "since", "because", "at", "in", "on", "for", "due", "by")
@@ -173,7 +173,7 @@ def _cue_of_list(sentence: Sequence[Chunk]) -> Status | None:
 def contradicts(sentence: Sequence[Chunk]) -> bool:
     """Whether a sentence starts with a turn ("However, ...", "Looking again, ..."): the one before was tentative."""
     words = " ".join(chunk.text for chunk in sentence[:5] if chunk.kind in ("word", "termination", "cue"))
-    return f"{words} ".startswith(_CONTRADICTIONS) or any(chunk.text in _TURNS_WITHIN for chunk in sentence[:5])
+    return f"{words} ".startswith(_CONTRADICTIONS) or " however" in words or " jedoch" in words
 
 
 def denies_before(sentence: Sequence[Chunk]) -> bool:
@@ -186,9 +186,9 @@ def denies_before(sentence: Sequence[Chunk]) -> bool:
 
 
 def takes_back(sentence: Sequence[Chunk]) -> bool:
-    """Whether a sentence denies what the one before stated: "Edit: after correction it is not", not "... not new"."""
+    """Whether a contradiction denies what it follows: "Edit: after correction it is not", not "... not new"."""
     cue = next((n for n, chunk in enumerate(sentence) if chunk.kind == "cue" and chunk.cue.status == "absent"), 0)
-    return contradicts(sentence) and denies_before(sentence[: cue + 1]) and _ends_clause(sentence, cue)
+    return denies_before(sentence[: cue + 1]) and _ends_clause(sentence, cue)
 
 
 def _ends_clause(sentence: Sequence[Chunk], n: int) -> bool:
@@ -197,8 +197,8 @@ def _ends_clause(sentence: Sequence[Chunk], n: int) -> bool:
 
 def suppositions(sentence: Sequence[Chunk]) -> list[Mention]:
     """What the clause of a condition supposes, as denied: "Were this a third-degree block, P waves would ..."."""
-    first = next((n for n, c in enumerate(sentence) if c.kind != "bullet"), 0)
-    if sentence[first].kind != "cue" or sentence[first].cue.kind != "hypothetical":
+    first = sentence[len(sentence) > 1 and sentence[0].kind == "bullet"]
+    if first.kind != "cue" or first.cue.kind != "hypothetical":
         return []
     end = next((n for n, c in enumerate(sentence) if c.kind in ("comma", "colon")), len(sentence))
     return [Mention(chunk, "absent") for chunk in sentence[:end] if chunk.kind == "term"]
@@ -318,7 +318,7 @@ def _before_cues(sentence: Sequence[Chunk], header: Status | None, status: dict[
             cue = "absent" if chunk.inner == "absent" else cue
         elif chunk.kind == "cue":
             either = chunk.text == "either"
-            if _heads_list(sentence, n) and _is_about_sign(sentence, n):
+            if _is_about_sign(sentence, n):
                 behind_colon = chunk.cue.status
             elif _heads_list(sentence, n):
                 base, cue, past = chunk.cue.status, None, chunk.cue.kind == "unrelated"
@@ -361,8 +361,10 @@ def _before_cues(sentence: Sequence[Chunk], header: Status | None, status: dict[
 def _is_about_sign(sentence: Sequence[Chunk], n: int) -> bool:
     """Whether a list of alternatives explains a sign before its colon: "Differential of the T inversion: ..."."""
     is_object = n + 1 < len(sentence) and sentence[n + 1].text in ("for", "of")
+    if not is_object or sentence[n].text.split()[0] not in _OPEN_LISTS:
+        return False
     sign = next((c for c in sentence[n + 1 :] if c.kind in ("term", "colon")), None)
-    return bool(is_object and sign and sign.meaning.codes and _SIGNS.issuperset(sign.meaning.codes))
+    return bool(sign and sign.meaning.codes and _SIGNS.issuperset(sign.meaning.codes))
 
 
 def _encloses_signs(sentence: Sequence[Chunk], n: int) -> bool:
@@ -663,6 +665,8 @@ def _values(sentence: Sequence[Chunk], status: dict[int, Status | None]) -> None
 
 def _defining_signs(sentence: Sequence[Chunk], status: dict[int, Status | None]) -> None:
     """Take away the signs behind the statement that they define: "Hypokalaemia: U waves, flat T waves"."""
+    if all(_HAVE_SIGNS.isdisjoint(sentence[n].meaning.codes) for n in status):
+        return
     owner: set[str] = set()
     signs: set[str] = set()
     linked = False
@@ -683,11 +687,10 @@ def _defining_signs(sentence: Sequence[Chunk], status: dict[int, Status | None])
 
 def _other_kinds(sentence: Sequence[Chunk], status: dict[int, Status | None]) -> None:
     """Take away the denial of another kind of what is stated: "Wenckebach, not Mobitz II" is a second-degree block."""
-    for n in range(3, len(sentence)):
-        stated, comma, cue, chunk = sentence[n - 3 : n + 1]
-        kinds = stated.kind == chunk.kind == "term" and stated.meaning.codes == chunk.meaning.codes
-        if kinds and comma.kind == "comma" and cue.text == "not" and status.get(n - 3) == "present":
-            status[n] = None
+    for n in status:
+        if n > 2 and sentence[n - 1].text == "not" and sentence[n - 2].kind == "comma":
+            same = sentence[n - 3].meaning.codes == sentence[n].meaning.codes
+            status[n] = None if same and status.get(n - 3) == "present" else status[n]
 
 
 def _signs_of(codes: set[str]) -> set[str]:
@@ -696,8 +699,9 @@ def _signs_of(codes: set[str]) -> set[str]:
 
 def _is_probability(sentence: Sequence[Chunk], n: int) -> bool:
     """Whether a share of less than all follows: "Atrial flutter: 60 %"; of premature beats it is their share."""
-    texts = [chunk.text for chunk in sentence[n : n + 3] if chunk.kind not in ("colon", "open")]
-    return texts[1:2] == ["%"] and texts[0].isdigit() and 0 < int(texts[0]) < 100
+    k = n + 1 if n + 1 < len(sentence) and sentence[n].kind in ("colon", "open") else n
+    share = sentence[k].text if k + 1 < len(sentence) and sentence[k + 1].text == "%" else ""
+    return share.isdigit() and 0 < int(share) < 100
 
 
 def _value_cue(sentence: Sequence[Chunk], n: int) -> Status | None:

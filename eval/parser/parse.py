@@ -144,10 +144,13 @@ def _read(text: str, cautious: bool = False, subject: Sequence[str] = ()) -> tup
     sentences = split_sentences(chunks)
     for n, sentence in enumerate(sentences):
         final = final or concludes(sentence)
-        if takes_back(sentence):
-            mentions[start:] = [replace(m, status="absent") for m in mentions[start:]]
+        if start == len(mentions):
+            pass  # nothing to take back
         elif contradicts(sentence):
-            mentions[start:] = [_without_impression(m) for m in mentions[start:]]
+            taken_back = takes_back(sentence)
+            mentions[start:] = [
+                replace(m, status="absent") if taken_back else _without_impression(m) for m in mentions[start:]
+            ]
         elif denies_before(sentence):
             mentions[start:] = [replace(m, status="absent") if m.status == "uncertain" else m for m in mentions[start:]]
         start = len(mentions)
