@@ -37,7 +37,7 @@ class Ellipsis(NamedTuple):
             return Ellipsis(tuple(chunk.text.split()), False, self.listed)
         general = before.kind == "term" and before.meaning.codes in _GENERAL_CODES
         opens = chunk.kind == "question" or (general and chunk.kind in ("colon", "open"))
-        if opens or (self.listed and (chunk.kind == "comma" or semicolon)):
+        if opens or (self.listed and (chunk.kind in ("comma", "and") or semicolon)):
             return Ellipsis(self.noun, True, True)
         return Ellipsis(self.noun) if chunk.kind == "break" and (self.listed or self.reply) else self
 

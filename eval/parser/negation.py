@@ -428,8 +428,8 @@ def _join(inner: str, outer: Status | None) -> Status:
 def _heads_list(sentence: Sequence[Chunk], n: int) -> bool:
     """A cue before a colon ("Absent: LVH, RVH") applies to the rest of the sentence, also after commas."""
     k = n + 1
-    while k < len(sentence) and sentence[k].kind == "word" and k - n <= 3:
-        k += 1
+    while k < len(sentence) and sentence[k].kind in ("word", "open", "close") and k - n <= 4:
+        k += 1  # "Most likely (70 %): ..."
     if sentence[n].text.split()[0] in _OPEN_LISTS:
         return True
     if k >= len(sentence) or sentence[k].kind != "colon" or _interjection(sentence, n):
