@@ -51,15 +51,15 @@ def chunk_text(answer: str, subject: Sequence[str] = ()) -> list[Chunk]:
         new, i = _chunks_at(text, i, topic, ellipsis) if can_match else _plain_chunk(text, i)
         chunks += new
         last = new[-1]
-        semicolon = last.kind == "break" and answer[last.start] == ";"
         line = [] if line and line[-1].kind == "break" else line
         line.append(last)
         if last.kind != "word" or last.text in _TOPICS:
             following = words[i] if i < len(words) else BREAK
+            semicolon = last.kind == "break" and answer[last.start] == ";"
             if not (semicolon and following in _STATES):  # "ST: elevated in II; depressed in I"
                 topic = _topic(topic, line, following)
             before = chunks[-2] if len(chunks) > 1 else last
-            if not (last.kind == "break" and before.kind == "question"):
+            if (ellipsis.noun or last.kind == "term") and not (last.kind == "break" and before.kind == "question"):
                 ellipsis = ellipsis.after(last, before, semicolon)
     return chunks
 

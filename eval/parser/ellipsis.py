@@ -23,23 +23,23 @@ _PRONOUNS = frozenset({"one", "?"})
 class Ellipsis(NamedTuple):
     """The noun that a short form refers to: "(bundle branch block? Yes,) a complete right one".
 
-    noun: words of the last term. reply: a short form here may leave the noun out. listed: so may those behind the next
+    noun: words of the last term. reply: a short form here may leave the noun out. in_list: so may those behind the next
     comma or semicolon, as a question or the noun and a colon or bracket opened a list of them.
     """
 
     noun: tuple[str, ...] = ()
     reply: bool = False
-    listed: bool = False
+    in_list: bool = False
 
     def after(self, chunk: Chunk, before: Chunk, semicolon: bool) -> Ellipsis:
         """The state after one more chunk and the one before it. semicolon: it is one."""
         if chunk.kind == "term":
-            return Ellipsis(tuple(chunk.text.split()), False, self.listed)
+            return Ellipsis(tuple(chunk.text.split()), False, self.in_list)
         general = before.kind == "term" and before.meaning.codes in _GENERAL_CODES
         opens = chunk.kind == "question" or (general and chunk.kind in ("colon", "open"))
-        if opens or (self.listed and (chunk.kind in ("comma", "and") or semicolon)):
+        if opens or (self.in_list and (chunk.kind in ("comma", "and") or semicolon)):
             return Ellipsis(self.noun, True, True)
-        return Ellipsis(self.noun) if chunk.kind == "break" and (self.listed or self.reply) else self
+        return Ellipsis(self.noun) if chunk.kind == "break" and (self.in_list or self.reply) else self
 
     def may_match(self, words: Sequence[str], i: int) -> bool:
         """Whether `match` can find anything at token i: cheaper, for words that begin no phrase."""

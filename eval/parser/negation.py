@@ -291,12 +291,13 @@ def _resolution(sentence: Sequence[Chunk], about_this: bool) -> Sequence[Chunk]:
 
 def _mention(sentence: Sequence[Chunk], n: int, status: Status) -> Mention:
     following = sentence[n + 1].kind if n + 1 < len(sentence) else ""
-    before = sentence[:n]
-    cause = next((k for k in range(n - 1, -1, -1) if sentence[k].text in _CAUSES), -1)
-    tentative = any(
-        c.kind == "cue" and c.cue.kind == "attribution" and c.cue.side == "before" for c in before[cause + 1 :]
-    )
-    final = any(c.text in _CONSEQUENCES for c in before) or (
+    is_reason = tentative = concluded = False
+    for chunk in reversed(sentence[:n]):
+        if chunk.kind == "cue":
+            tentative |= not is_reason and chunk.cue.kind == "attribution" and chunk.cue.side == "before"
+        is_reason |= chunk.text in _CAUSES
+        concluded |= chunk.text in _CONSEQUENCES
+    final = concluded or (
         status == "absent" and any(c.kind == "cue" and not _EXCLUSIONS.isdisjoint(c.text.split()) for c in sentence)
     )
     is_heading = following == "colon" and not (n + 2 < len(sentence) and sentence[n + 2].text in YES)  # "| Q | yes |"
@@ -669,20 +670,20 @@ def _defining_signs(sentence: Sequence[Chunk], status: dict[int, Status | None])
         return
     owner: set[str] = set()
     signs: set[str] = set()
-    linked = False
+    has_link = False
     for n, chunk in enumerate(sentence):
         codes = {*chunk.meaning.codes}
         if codes and codes <= signs:
             status[n] = None if status[n] == "present" else status[n]
         elif chunk.kind == "term" and not codes & owner and status.get(n) != "absent" and chunk.text != "electrolyte":
-            owner, linked = codes, "(" in chunk.text
-            signs = _signs_of(owner) if linked else set()
+            owner, has_link = codes, "(" in chunk.text
+            signs = _signs_of(owner) if has_link else set()
         elif owner and chunk.text in _SIGN_LINKS and sentence[n - 1].kind in ("term", "comma"):
-            linked, signs = True, _signs_of(owner)
-        elif linked and chunk.text in _SECONDARY and owner & _HAVE_SECONDARY_SIGNS:
+            has_link, signs = True, _signs_of(owner)
+        elif has_link and chunk.text in _SECONDARY and owner & _HAVE_SECONDARY_SIGNS:
             signs = signs | _SECONDARY_SIGNS
         elif chunk.kind == "close" or (chunk.kind == "termination" and chunk.text not in _SIGN_LINKS):
-            owner, signs, linked = set(), set(), False
+            owner, signs, has_link = set(), set(), False
 
 
 def _other_kinds(sentence: Sequence[Chunk], status: dict[int, Status | None]) -> None:

@@ -138,7 +138,7 @@ def _read(text: str, cautious: bool = False, subject: Sequence[str] = ()) -> tup
     mentions: list[Mention] = []
     header: Status | None = None
     question: list[Mention] = []
-    supposed: list[Mention] = []
+    supposition: list[Mention] = []
     start = 0  # of the mentions of the sentence before
     final = title = False
     sentences = split_sentences(chunks)
@@ -147,16 +147,16 @@ def _read(text: str, cautious: bool = False, subject: Sequence[str] = ()) -> tup
         if start == len(mentions):
             pass  # nothing to take back
         elif contradicts(sentence):
-            taken_back = takes_back(sentence)
+            reverses = takes_back(sentence)
             mentions[start:] = [
-                replace(m, status="absent") if taken_back else _without_impression(m) for m in mentions[start:]
+                replace(m, status="absent") if reverses else _without_impression(m) for m in mentions[start:]
             ]
         elif denies_before(sentence):
             mentions[start:] = [replace(m, status="absent") if m.status == "uncertain" else m for m in mentions[start:]]
         start = len(mentions)
-        if supposed and denies_supposition(sentence):
-            mentions += supposed
-        supposed = suppositions(sentence)
+        if supposition and denies_supposition(sentence):
+            mentions += supposition
+        supposition = suppositions(sentence)
         if question:
             mentions += _answer_mentions(question, sentence)
             question = []
@@ -351,7 +351,7 @@ def _summary(mentions: Sequence[Mention], chunks: Sequence[Chunk]) -> ParsedAnsw
         is_open = any(status == "present" for status, _ in of_code) or not all(_is_settled(m, mentions) for m in doubts)
         if verdicts[code] == "uncertain" and not is_open:
             verdicts[code] = "absent"
-    if _otherwise_normal(chunks) and not {c for c, v in verdicts.items() if v != "absent"} - _SINUS:
+    if not {c for c, v in verdicts.items() if v != "absent"} - _SINUS and _otherwise_normal(chunks):
         verdicts["NORM"] = "present"
     present, absent, uncertain = (
         tuple(sorted(code for code, verdict in verdicts.items() if verdict == status))

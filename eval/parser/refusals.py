@@ -174,6 +174,8 @@ def refusal_in(text: str) -> str:
             if _has(sentence, needs) and holds(sentence):
                 return kind
     strings = _strings_in(texts)
+    if not strings:
+        return ""
     if any(span for _, span in _decline_spans(texts, strings)):
         return "declined"
     refers = _possible("refers", strings)
