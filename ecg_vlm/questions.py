@@ -127,7 +127,7 @@ def _correction(word: str) -> str:
     if word in vocabulary.SHORT_SLIPS:
         return vocabulary.SHORT_SLIPS[word]
     long_enough = 5 <= len(word) <= 20 and word.isalpha()
-    if not long_enough or word in lexicon().vocabulary or word in _question_words():
+    if not long_enough or word in _question_words() or word in lexicon().vocabulary:  # the lexicon takes time to load
         return word
     return next(iter(difflib.get_close_matches(word, _long_words(), 1, _SIMILAR)), word)
 

@@ -28,7 +28,7 @@ from recipes.digitizer.network import load_network
 from recipes.digitizer.picture import as_picture, block_mean, interpolate
 from recipes.digitizer.refine import _without_other_traces, fit_pen
 from recipes.digitizer.result import DigitizedLead, DigitizedPage
-from recipes.digitizer.straighten import ink_of, straighten
+from recipes.digitizer.straighten import _usual_step, ink_of, straighten
 from recipes.digitizer.traces import Row, _read_pulses, find_rows
 from render.dataset.rows import Options, make_picture
 from render.errors import InputError
@@ -622,6 +622,12 @@ def test_a_grid_that_begins_anew_in_every_column_is_not_bent(page_of_axes: Image
     x, y = sheet.place(np.linspace(20.0, 270.0, 26), np.full(26, 60.0))
     np.testing.assert_allclose(x - x[0], np.linspace(0.0, 1250.0, 26), atol=0.6)
     np.testing.assert_allclose(y, y[0], atol=0.3)
+
+
+def test_a_grid_without_a_usual_step_has_no_pitch() -> None:
+    to_and_fro = np.exp(1j * (np.arange(17) % 2))[None].repeat(6, axis=0)
+    assert np.isnan(_usual_step(to_and_fro, 1)) and np.isnan(_usual_step(to_and_fro[:, :1], 1))
+    assert _usual_step(np.exp(0.1j * np.arange(16))[None].repeat(6, axis=0), 8) == pytest.approx(0.1)
 
 
 def test_the_strokes_of_an_axis_are_not_the_end_of_the_paper(page_of_axes: Image.Image) -> None:

@@ -14,7 +14,7 @@ import csv
 import itertools
 from collections import defaultdict
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from importlib.resources import files
 from typing import Literal
 
@@ -75,14 +75,13 @@ class Lexicon:
     """Word sequences with their meanings, ready for lookup.
 
     terms, cues: all sequences as trees, word by word. by_start: first two words -> sequences that are no cues.
-    by_prefix: leading words -> remainders that complete a phrase, longest first. starts: the first words.
+    starts: the first words.
     """
 
     meanings: dict[tuple[str, ...], Meaning] = field(default_factory=dict)
     terms: Node = field(default_factory=Node)
     cues: Node = field(default_factory=Node)
     by_start: dict[tuple[str, ...], list[tuple[str, ...]]] = field(default_factory=lambda: defaultdict(list))
-    by_prefix: dict[tuple[str, ...], list[tuple[str, ...]]] = field(default_factory=lambda: defaultdict(list))
     vocabulary: frozenset[str] = frozenset()
     starts: frozenset[str] = frozenset()
 
@@ -102,15 +101,21 @@ class Lexicon:
             for word in sequence:
                 node = node.after.setdefault(word, Node())
             node.sequence, node.rank = sequence, (-len(sequence), rank)
-            if not meaning.cue:
-                if len(sequence) > 1:
-                    self.by_start[sequence[:2]].append(sequence)
-                for cut in range(1, len(sequence)):
-                    self.by_prefix[sequence[:cut]].append(sequence[cut:])
-        for sequences in self.by_prefix.values():
-            sequences.sort(key=len, reverse=True)
+            if not meaning.cue and len(sequence) > 1:
+                self.by_start[sequence[:2]].append(sequence)
         self.starts = frozenset(sequence[0] for sequence in self.meanings)
         self.vocabulary = frozenset(w for sequence in self.meanings for w in sequence)
+
+    @cached_property
+    def by_prefix(self) -> dict[tuple[str, ...], list[tuple[str, ...]]]:
+        """Leading words -> remainders that complete a phrase, longest first; most questions can do without."""
+        rests: dict[tuple[str, ...], list[tuple[str, ...]]] = defaultdict(list)
+        for sequence, meaning in self.meanings.items():
+            for cut in range(1, 1 if meaning.cue else len(sequence)):
+                rests[sequence[:cut]].append(sequence[cut:])
+        for sequences in rests.values():
+            sequences.sort(key=len, reverse=True)
+        return rests
 
 
 @cache

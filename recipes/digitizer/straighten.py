@@ -25,6 +25,7 @@ _DEGREES = (2, 5)  # of the polynomials that describe curl; to the last, what di
 _LEAST_MISFIT_MM = 0.008  # of the grid's lines: as straight as a drawing on whole pixels allows
 _BETTER = 0.65  # share of the misfit that a more complex phase must come below
 _MISFIT_MM = 12.0  # standard deviation of the mean of the misfit
+_NO_BEND_MM = 0.002  # between a node and the middle of its neighbours; a grid that begins anew gives 0.007 and more
 _MOST_SKEW = 0.03  # of a drawn page's homography as found, whose grid may begin anew in every column
 _LEVEL = 0.3  # radians between the two halves of a drawn grid's lines; a tilt of 0.02 degrees gives more
 _APART = (1, 8)  # nodes between those that the pitch follows from, at first and then
@@ -119,14 +120,18 @@ def straighten(picture: Picture, grid: Grid) -> FlatSheet:
     Nothing is bent on a page as a program drew it, level to the pixel: a grid that begins anew in every column of leads
     would be taken for curl.
     """
-    drawn = _drawn_sheet(picture, grid)
-    sheet = drawn or _without_shifts(
-        picture, *_frame(grid.to_picture, picture.shape[2], picture.shape[1]), grid.px_per_mm
-    )
-    for _ in range(2):
-        shifts, amplitude = _phase_shifts(sheet, thin_lines=grid.thin_lines, is_flat=drawn is not None)
-        sheet = replace(sheet, shifts=sheet.shifts + shifts, grid_amplitude=amplitude)
-    return sheet
+    plain = _without_shifts(picture, *_frame(grid.to_picture, picture.shape[2], picture.shape[1]), grid.px_per_mm)
+    sheet = _with_phase(plain, grid, is_flat=False)
+    bends = any(np.abs(np.diff(sheet.shifts, 2, axis)).max() > _NO_BEND_MM for axis in (1, 2))
+    if bends and (drawn := _drawn_sheet(picture, grid)):
+        return _with_phase(_with_phase(drawn, grid, is_flat=True), grid, is_flat=True)
+    return _with_phase(sheet, grid, is_flat=False)
+
+
+def _with_phase(sheet: FlatSheet, grid: Grid, *, is_flat: bool) -> FlatSheet:
+    """The sheet with the grid's lines nearer to their places. is_flat: as `_simplest_phase` has it."""
+    shifts, amplitude = _phase_shifts(sheet, thin_lines=grid.thin_lines, is_flat=is_flat)
+    return replace(sheet, shifts=sheet.shifts + shifts, grid_amplitude=amplitude)
 
 
 def sheet_at_scale(picture: Picture, px_per_mm: float) -> FlatSheet:
@@ -205,6 +210,8 @@ def _drawn_sheet(picture: Picture, grid: Grid) -> FlatSheet | None:
         if distance == _APART[0] and not (_is_level(waves[0]) and _is_level(waves[1].T)):
             return None
         steps = np.array([_usual_step(waves[0], distance), _usual_step(waves[1].T, distance)])
+        if np.isnan(steps).any():
+            return None
         pitch = pitch * (1 - steps / (2 * np.pi * order * _NODE_MM / _BOX_MM))
     return sheet_of(pitch) if _begins_anew(waves[0]) or _begins_anew(waves[1].T) else None
 
@@ -218,17 +225,18 @@ def _is_level(wave: NDArray[np.complex128]) -> bool:
 def _usual_step(wave: NDArray[np.complex128], distance: int) -> float:
     """The difference of phase between neighbours in a row of nodes, radians, from nodes so far apart.
 
-    Those between which a grid begins anew are left out.
+    Those between which a grid begins anew are left out. NaN where no two are alike.
     """
-    steps, clear = _steps(wave.T, distance)
-    usual = np.abs(steps - np.median(steps[clear])) < _SAME_STEP
-    return float(steps[clear & usual].mean()) / distance
+    differences, clear = _steps(wave.T, distance)
+    steps = differences[clear]
+    usual = steps[np.abs(steps - np.median(steps)) < _SAME_STEP] if steps.size else steps
+    return float(usual.mean()) / distance if usual.size else float("nan")
 
 
 def _begins_anew(wave: NDArray[np.complex128]) -> bool:
     """Whether the phase jumps somewhere along the rows of nodes."""
     steps, clear = _steps(wave.T, _APART[-1])
-    return bool(np.mean(np.abs(steps[clear]) > _ANEW) > _ANEW_SHARE)
+    return bool(clear.any() and np.mean(np.abs(steps[clear]) > _ANEW) > _ANEW_SHARE)
 
 
 def _steps(wave: NDArray[np.complex128], distance: int) -> tuple[Array, NDArray[np.bool_]]:
