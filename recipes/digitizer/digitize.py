@@ -1,8 +1,9 @@
 """From a picture of an ECG to millivolts.
 
 `digitize` finds the grid (`grid`), flattens the sheet (`straighten`), looks inside the leads' frames where there are
-any (`frames`), traces the rows (`traces`), reads the names of the leads (`names`), matches a layout (`layout`) and fits
-the traces to the ink (`refine`). Of the four orientations of the sheet it takes the one with the best rows and names.
+any (`frames`), traces the rows (`traces`), reads the names of the leads (`names`), matches a layout (`layout`), fits
+the traces to the ink (`refine`) and reads the printed speed and gain (`printed_scales`). Of the four orientations of
+the sheet it takes the one with the best rows and names.
 """
 
 from __future__ import annotations
@@ -20,10 +21,18 @@ from recipes.digitizer.axes import places_in_picture, redraw_axes
 from recipes.digitizer.frames import inside_frames
 from recipes.digitizer.grid import Grid, find_grid
 from recipes.digitizer.layout import SINGLE_LEAD, PageLayout, Span, align_rows, pulse_scales, read_layout, usual_stretch
-from recipes.digitizer.names import find_names
-from recipes.digitizer.network import WEIGHTS, NameNetwork, load_network
+from recipes.digitizer.names import find_names, without_traces
+from recipes.digitizer.network import (
+    LINE_WEIGHTS,
+    NAME_WEIGHTS,
+    LineNetwork,
+    NameNetwork,
+    load_line_network,
+    load_name_network,
+)
 from recipes.digitizer.picture import as_picture
 from recipes.digitizer.plausibility import shows_beats
+from recipes.digitizer.printed_scales import PrintedScales, read_scales
 from recipes.digitizer.refine import refine_rows
 from recipes.digitizer.result import DigitizedLead, DigitizedPage
 from recipes.digitizer.straighten import FlatSheet, ink_of, rotate_sheet, sheet_at_scale, straighten
@@ -64,6 +73,7 @@ class _Reading:
         sheet: with its content in this orientation.
         quarters: counter-clockwise quarter turns from the picture.
         ink: of the sheet, at `_ink_scale`.
+        print: the ink without the traces.
         rows: of traces.
         layout: None where the rows fit none.
         sheets: ECGs on it, of which `rows` are those of the first.
@@ -72,6 +82,7 @@ class _Reading:
     sheet: FlatSheet
     quarters: int
     ink: InkMap
+    print: InkMap
     rows: tuple[Row, ...]
     layout: PageLayout | None
     sheets: int = 1
@@ -91,12 +102,11 @@ class _Reading:
         return layout is not None and layout.name_weight >= _UPRIGHT_NAMES and layout.agreement > _UPRIGHT_AGREEMENT
 
 
-def digitize(image: Image.Image, network: NameNetwork | None = None) -> DigitizedPage:
+def digitize(image: Image.Image) -> DigitizedPage:
     """Every lead on a picture of an ECG, in millivolts.
 
     Args:
         image: of any mode; its EXIF orientation is applied.
-        network: as `recipes.digitizer.network.load_network` gives it; None loads the project's weights.
 
     Raises:
         InputError: For a picture that is too small, shows no traces, or shows them in no known layout.
@@ -104,10 +114,9 @@ def digitize(image: Image.Image, network: NameNetwork | None = None) -> Digitize
     upright = ImageOps.exif_transpose(image).convert("RGB")
     if max(upright.size) < _SMALLEST_PX:
         raise InputError(f"{upright.width} x {upright.height} pixels are too few; {_SMALLEST_PX} are needed")
-    network = network or _default_network()
     if redrawn := redraw_axes(upright):
         sheet, axes = redrawn
-        page = _digitize_light(sheet, network)
+        page = _digitize_light(sheet)
         return replace(
             page,
             leads=tuple(replace(lead, path=places_in_picture(lead.path, axes)) for lead in page.leads),
@@ -122,11 +131,11 @@ def digitize(image: Image.Image, network: NameNetwork | None = None) -> Digitize
     box = _paper_box(upright)
     part = upright if box is None else upright.crop(box)
     try:
-        page = _digitize_light(part, network)
+        page = _digitize_light(part)
     except InputError:
         if np.median(np.asarray(part.convert("L").reduce(4))) > _DARK_LEVEL:
             raise
-        page = _digitize_light(ImageOps.invert(part), network)  # light traces on a dark screen
+        page = _digitize_light(ImageOps.invert(part))  # light traces on a dark screen
     return page if box is None else _mapped(page, 1.0, np.array(box[:2], dtype=np.float32))
 
 
@@ -156,17 +165,17 @@ def _mapped(page: DigitizedPage, factor: float, offset: float | NDArray[np.float
     return replace(page, leads=leads, outline=page.outline * factor + offset, px_per_mm=page.px_per_mm * factor)
 
 
-def _digitize_light(upright: Image.Image, network: NameNetwork | None) -> DigitizedPage:
+def _digitize_light(upright: Image.Image) -> DigitizedPage:
     """As `digitize`, for dark traces on light paper."""
     small, factor = _resize(upright)
     picture = as_picture(small)
     grid = find_grid(picture)
     sheet = straighten(picture, grid) if grid else sheet_at_scale(picture, max(picture.shape[1:]) / _USUAL_WIDTH_MM)
-    reading = _best_reading(sheet, network)
+    reading = _best_reading(sheet)
     for _ in range(_RESCALINGS if grid is None else 0):  # pulses are seen at about the right scale only
         if reading.layout is None or abs((stretch := usual_stretch(reading.rows)) - 1) < _LEAST_STRETCH:
             break
-        reading = _best_reading(sheet_at_scale(picture, reading.sheet.picture_scale / stretch), network)
+        reading = _best_reading(sheet_at_scale(picture, reading.sheet.picture_scale / stretch))
     if reading.layout is None:
         raise InputError(_no_layout_message(reading, grid))
     if any(_edge_share(reading.sheet, row) > _MOST_AT_EDGE for row in reading.rows):
@@ -206,9 +215,15 @@ def _ink_scale(sheet: FlatSheet) -> float:
 
 
 @lru_cache(maxsize=1)
-def _default_network() -> NameNetwork | None:
+def _name_network() -> NameNetwork | None:
     """The network with the project's weights; None without them, and no names are read."""
-    return load_network() if WEIGHTS.exists() else None
+    return load_name_network() if NAME_WEIGHTS.exists() else None
+
+
+@lru_cache(maxsize=1)
+def _line_network() -> LineNetwork | None:
+    """As `_name_network`, for the lines of print."""
+    return load_line_network() if LINE_WEIGHTS.exists() else None
 
 
 def _no_layout_message(reading: _Reading, grid: Grid | None) -> str:
@@ -217,20 +232,20 @@ def _no_layout_message(reading: _Reading, grid: Grid | None) -> str:
     return f"no ECG traces are seen ({'on a grid' if grid else 'and no grid'}); check that the picture shows an ECG"
 
 
-def _best_reading(sheet: FlatSheet, network: NameNetwork | None) -> _Reading:
+def _best_reading(sheet: FlatSheet) -> _Reading:
     """The sheet in the orientation with the best rows and names.
 
     A picture that is upright by its names, as most are, is read as it is. Of others, the two orientations in which more
     traces run from left to right come first; the rest are tried only where these fit no layout.
     """
-    upright = _read(sheet, 0, network)
+    upright = _read(sheet, 0)
     if upright.is_upright:
         return upright
     landscape, portrait = (_trace_length(rotate_sheet(sheet, quarters)) for quarters in (0, 1))
     order = (0, 2, 1, 3) if landscape >= portrait else (1, 3, 0, 2)
     best: _Reading | None = None
     for quarters in order:
-        reading = _read(rotate_sheet(sheet, quarters), quarters, network) if quarters else upright
+        reading = _read(rotate_sheet(sheet, quarters), quarters) if quarters else upright
         if best is None or reading.score > best.score:
             best = reading
         is_page = best.layout is not None and best.layout.format != SINGLE_LEAD
@@ -246,32 +261,38 @@ def _trace_length(sheet: FlatSheet) -> float:
     return sum(float(np.isfinite(row.y).mean() * (row.x[-1] - row.x[0])) for row in rows)
 
 
-def _read(sheet: FlatSheet, quarters: int, network: NameNetwork | None) -> _Reading:
+def _read(sheet: FlatSheet, quarters: int) -> _Reading:
     """The rows, names and layout of a sheet in this orientation; a layout without names if there is no network."""
+    network = _name_network()
     scale = _ink_scale(sheet)
     whole = ink_of(sheet, scale)
     ink = inside_frames(whole, scale)
     rows = find_rows(ink, scale)
-    names = find_names(whole, scale, rows, network) if rows and network is not None else []
+    rest = without_traces(whole, scale, rows)
+    names = find_names(rest, scale, network) if rows and network is not None else []
     rows = align_rows(rows)
     layout = read_layout(rows, names)
     if layout is None and len(names) >= _UPRIGHT_NAMES:  # a row may have been overlooked
         more = align_rows(find_rows(ink, scale, regular=True))
-        complete = _Reading(sheet, quarters, ink, tuple(more), read_layout(more, names))
+        complete = _Reading(sheet, quarters, ink, rest, tuple(more), read_layout(more, names))
         if complete.is_upright:
             return complete
     half = len(rows) // 2
     if layout is None and half >= _FEWEST_ROWS and len(rows) == 2 * half:  # as many rows as two sheets have
         middle = (rows[half - 1].level + rows[half].level) / 2
         if layout := read_layout(rows[:half], [name for name in names if name.y < middle]):
-            return _Reading(sheet, quarters, ink, tuple(rows[:half]), layout, sheets=2)
-    return _Reading(sheet, quarters, ink, tuple(rows), layout)
+            return _Reading(sheet, quarters, ink, rest, tuple(rows[:half]), layout, sheets=2)
+    return _Reading(sheet, quarters, ink, rest, tuple(rows), layout)
 
 
 def _page(reading: _Reading, layout: PageLayout, grid: Grid | None) -> DigitizedPage:
     """The page with all leads in millivolts, in pixels of the picture that was read."""
     pulse_gain, pulse_speed = pulse_scales(reading.rows)
-    speed, gain = pulse_speed or _USUAL_SPEED, pulse_gain or _USUAL_GAIN
+    network = _line_network()
+    printed = read_scales(reading.print, _ink_scale(reading.sheet), network) if network else PrintedScales(None, None)
+    # The length of a pulse differs between machines, its height does not.
+    speed = printed.mm_per_s or pulse_speed or _USUAL_SPEED
+    gain = pulse_gain or printed.mm_per_mv or _USUAL_GAIN
     lengths = [sum(s.x1 - s.x0 for s in layout.spans if s.row == row) for row in range(len(reading.rows))]
     # A 12-lead ECG is 10 s long: columns that are longer in all show the same time.
     sequential = max(lengths) / speed < _LONGEST_SECONDS
@@ -293,14 +314,17 @@ def _page(reading: _Reading, layout: PageLayout, grid: Grid | None) -> Digitized
         leads=tuple(_name_strips(present)) if sequential else tuple(present),
         mm_per_s=speed,
         mm_per_mv=gain,
-        speed_from="pulse" if pulse_speed else "usual",
-        gain_from="pulse" if pulse_gain else "usual",
+        speed_from="print" if printed.mm_per_s else "pulse" if pulse_speed else "usual",
+        gain_from="pulse" if pulse_gain else "print" if printed.mm_per_mv else "usual",
         rotation_degrees=90 * reading.quarters,
         grid=grid is not None,
         px_per_mm=reading.sheet.picture_scale,
         name_count=round(layout.name_weight),
         name_agreement=layout.agreement,
-        remarks=tuple(_page_remarks(layout, grid, pulse_gain, reading.sheets, half_chest=bool(half_rows))),
+        remarks=(
+            *_page_remarks(layout, grid, reading.sheets, half_chest=bool(half_rows)),
+            *_scale_remarks(printed, pulse_speed, pulse_gain),
+        ),
         outline=reading.sheet.outline(),
     )
 
@@ -355,9 +379,7 @@ def _likeness(strip: DigitizedLead, column: DigitizedLead) -> float:
     return best
 
 
-def _page_remarks(
-    layout: PageLayout, grid: Grid | None, pulse_gain: float | None, sheets: int, *, half_chest: bool
-) -> list[str]:
+def _page_remarks(layout: PageLayout, grid: Grid | None, sheets: int, *, half_chest: bool) -> list[str]:
     remarks = []
     if half_chest:
         remarks.append("by the calibration pulses the chest leads are drawn at half the gain")
@@ -365,12 +387,23 @@ def _page_remarks(
         remarks.append("two ECGs on one sheet: the upper one is read; crop the picture to the other to read that")
     if grid is None:
         remarks.append("no grid: the scale is taken from the usual length of the rows, and millivolts may be far off")
-    if pulse_gain is None:
-        remarks.append("no calibration pulse: the gain of 10 mm/mV is taken as usual")
     if layout.name_weight < 1:
         remarks.append(_NO_NAME_REMARK)
     elif layout.agreement < _LOW_AGREEMENT:
         remarks.append("the lead names that were read disagree with every known layout; check the leads")
+    return remarks
+
+
+def _scale_remarks(printed: PrintedScales, pulse_speed: float | None, pulse_gain: float | None) -> list[str]:
+    remarks = []
+    if pulse_speed and printed.mm_per_s and pulse_speed != printed.mm_per_s:
+        remarks.append(f"the print says {printed.mm_per_s:g} mm/s, the calibration pulses {pulse_speed:g}: as printed")
+    if pulse_gain is None and printed.mm_per_mv is None:
+        remarks.append("no calibration pulse: the gain of 10 mm/mV is taken as usual")
+    elif pulse_gain and printed.mm_per_mv and pulse_gain != printed.mm_per_mv:
+        remarks.append(
+            f"the print says {printed.mm_per_mv:g} mm/mV, the calibration pulses {pulse_gain:g}: as the pulses"
+        )
     return remarks
 
 

@@ -82,20 +82,18 @@ def word_picture(ink: NDArray[np.floating]) -> NDArray[np.float32]:
     return picture
 
 
-def find_names(ink: InkMap, px_per_mm: float, rows: Sequence[Row], network: NameNetwork) -> list[Name]:
+def find_names(ink: InkMap, px_per_mm: float, network: NameNetwork) -> list[Name]:
     """The names of leads on a sheet, from top to bottom.
 
     Args:
-        ink: of the sheet.
+        ink: of the sheet, `without_traces`.
         px_per_mm: pixels of the ink per mm.
-        rows: of traces on the sheet.
-        network: as `recipes.digitizer.network.load_network` gives it.
+        network: as `recipes.digitizer.network.load_name_network` gives it.
     """
-    rest = _without_traces(ink, px_per_mm, rows)
-    boxes = _word_boxes(rest, px_per_mm)
+    boxes = _word_boxes(ink, px_per_mm)
     if not boxes:
         return []
-    pictures = np.stack([word_picture(rest[y0:y1, x0:x1]) for x0, y0, x1, y1 in boxes])
+    pictures = np.stack([word_picture(ink[y0:y1, x0:x1]) for x0, y0, x1, y1 in boxes])
     probabilities = softmax(network.logits(pictures), axis=1)
     names = []
     for (x0, y0, x1, y1), probability in zip(boxes, probabilities, strict=True):
@@ -115,8 +113,8 @@ def _of_one_height(names: list[Name]) -> list[Name]:
     return [name for name in names if abs(name.height / usual - 1) < _OTHER_HEIGHT]
 
 
-def _without_traces(ink: InkMap, px_per_mm: float, rows: Sequence[Row]) -> InkMap:
-    """The ink without the strokes along the rows' traces."""
+def without_traces(ink: InkMap, px_per_mm: float, rows: Sequence[Row]) -> InkMap:
+    """The ink of a sheet, with so many pixels per mm, without the strokes along the rows' traces."""
     trace = np.zeros(ink.shape, dtype=np.bool_)
     for row in rows:
         ends = row.y.reshape(-1, 2) * px_per_mm - 0.5  # heights in the two halves of each column
@@ -137,16 +135,10 @@ def _without_traces(ink: InkMap, px_per_mm: float, rows: Sequence[Row]) -> InkMa
 
 def _word_boxes(ink: InkMap, px_per_mm: float) -> list[tuple[int, int, int, int]]:
     """Boxes (x0, y0, x1, y1; pixels) of words: single letters, and letters near each other on one line."""
-    labels, _ = label(ink > _INK, structure=np.ones((3, 3)))
-    letters = []
-    for rows, columns in find_objects(labels):
-        height, width = (rows.stop - rows.start) / px_per_mm, (columns.stop - columns.start) / px_per_mm
-        if _LETTER_MM[0] <= height <= _LETTER_MM[1] and width <= _WIDEST_MM and width * height > _LETTER_MM2:
-            letters.append([columns.start, rows.start, columns.stop, rows.stop])
-    letters = sorted(letters)[: 4 * _MOST_WORDS]
+    letters = letter_boxes(ink, px_per_mm)
     words = {tuple(box) for box in letters}
     for gap in (_LETTER_GAP, _WIDE_LETTER_GAP):
-        words |= {tuple(box) for box in _group_letters(letters, gap)}
+        words |= {tuple(box) for box in group_letters(letters, gap)}
     candidates = [
         (x0, y0, x1, y1)
         for x0, y0, x1, y1 in words
@@ -155,7 +147,18 @@ def _word_boxes(ink: InkMap, px_per_mm: float) -> list[tuple[int, int, int, int]
     return sorted(candidates)[:_MOST_WORDS]
 
 
-def _group_letters(letters: list[list[int]], gap: float) -> list[list[int]]:
+def letter_boxes(ink: InkMap, px_per_mm: float) -> list[list[int]]:
+    """Boxes [x0, y0, x1, y1] (pixels) of what may be letters, by their left ends."""
+    labels, _ = label(ink > _INK, structure=np.ones((3, 3)))
+    letters = []
+    for rows, columns in find_objects(labels):
+        height, width = (rows.stop - rows.start) / px_per_mm, (columns.stop - columns.start) / px_per_mm
+        if _LETTER_MM[0] <= height <= _LETTER_MM[1] and width <= _WIDEST_MM and width * height > _LETTER_MM2:
+            letters.append([columns.start, rows.start, columns.stop, rows.stop])
+    return sorted(letters)[: 4 * _MOST_WORDS]
+
+
+def group_letters(letters: list[list[int]], gap: float) -> list[list[int]]:
     """Boxes of words from boxes of letters, which are sorted by their left ends.
 
     Args:

@@ -56,10 +56,9 @@ class DigitizedPage:
         leads: row by row, rhythm strips last.
         mm_per_s: paper speed.
         mm_per_mv: gain.
-        speed_from: "pulse" where the calibration pulses give the speed, "grid" where a plot's grid does; "usual" where
-            nothing gives it and 25 mm/s is assumed.
-        gain_from: "pulse" where the calibration pulses give the gain, "grid" where a plot's grid does; "usual" where
-            nothing gives it and 10 mm/mV is assumed.
+        speed_from: "print" where it stands on the sheet, "pulse" where the calibration pulses give the speed, "grid"
+            where a plot's grid does; "usual" where nothing gives it and 25 mm/s is assumed.
+        gain_from: the same of the gain, for which a pulse comes before the print; 10 mm/mV is "usual".
         rotation_degrees: counter-clockwise rotation after which the picture shows the page upright: 0, 90, 180, 270.
         grid: whether the picture shows the paper's grid.
         px_per_mm: pixels of the picture per mm of paper.

@@ -30,6 +30,7 @@ _MOST_SKEW = 0.03  # of a drawn page's homography as found, whose grid may begin
 _LEVEL = 0.3  # radians between the two halves of a drawn grid's lines; a tilt of 0.02 degrees gives more
 _APART = (1, 8)  # nodes between those that the pitch follows from, at first and then
 _ANEW, _ANEW_SHARE = 1.0, 0.02  # radians more than paper curls between such nodes; of all pairs
+_ROUNDED_PX, _ROUNDED_PERCENTILE = 0.75, 80  # of the distances from an even pitch: rounding is at most half a pixel
 _SAME_STEP = 0.15  # radians around the median of the differences between neighbours
 _FAINT = 0.25  # of the upper quartile of the amplitude; the phase of a fainter grid is noise
 _FILL_MM = 25.0  # standard deviation of the mean that replaces the phase of a faint grid
@@ -213,7 +214,8 @@ def _drawn_sheet(picture: Picture, grid: Grid) -> FlatSheet | None:
         if np.isnan(steps).any():
             return None
         pitch = pitch * (1 - steps / (2 * np.pi * order * _NODE_MM / _BOX_MM))
-    return sheet_of(pitch) if _begins_anew(waves[0]) or _begins_anew(waves[1].T) else None
+    pixel = 2 * np.pi * order / (_BOX_MM * grid.px_per_mm)
+    return sheet_of(pitch) if any(_begins_anew(wave, pixel) for wave in (waves[0], waves[1].T)) else None
 
 
 def _is_level(wave: NDArray[np.complex128]) -> bool:
@@ -233,10 +235,19 @@ def _usual_step(wave: NDArray[np.complex128], distance: int) -> float:
     return float(usual.mean()) / distance if usual.size else float("nan")
 
 
-def _begins_anew(wave: NDArray[np.complex128]) -> bool:
-    """Whether the phase jumps somewhere along the rows of nodes."""
+def _begins_anew(wave: NDArray[np.complex128], pixel: float) -> bool:
+    """Whether the phase jumps somewhere along the rows of nodes, and by more than lines on whole pixels do.
+
+    Args:
+        pixel: radians of a pixel of the picture.
+    """
     steps, clear = _steps(wave.T, _APART[-1])
-    return bool(clear.any() and np.mean(np.abs(steps[clear]) > _ANEW) > _ANEW_SHARE)
+    if not clear.any() or np.mean(np.abs(steps[clear]) > _ANEW) < _ANEW_SHARE:
+        return False
+    amplitude = _relative_amplitude(wave)
+    weight = np.where(amplitude > _CLEAR, amplitude**2, 0.0)
+    rest = np.angle(wave * np.exp(-1j * _smooth_phase(wave, weight, 1)))
+    return bool(np.percentile(np.abs(rest[weight > 0]), _ROUNDED_PERCENTILE) > _ROUNDED_PX * pixel)
 
 
 def _steps(wave: NDArray[np.complex128], distance: int) -> tuple[Array, NDArray[np.bool_]]:

@@ -39,6 +39,7 @@ _GAP_MM = 0.8  # a longer gap in the ink is a gap in the trace
 _PULSE_MM = (1.0, 11.5)  # width of a pulse: 0.2 s at 12.5 to 50 mm/s, and its edges; of some machines less
 _WIDE_PULSE_MM, _SAME_PULSE_MM, _SAME_PULSE_HEIGHT = 2.5, 1.0, 0.08  # wider than a wave; place and height in other rows
 _PULSE_HEIGHTS_MM = (5.0, 10.0, 20.0)  # 1 mV at the gains in use
+_CORNER_MM = 0.2  # at either end of a plateau, where the pen turns
 _FOOT_MM = 0.8  # of a pulse, at the end of the row
 _LONGEST_FOOT_MM, _FLAT_FOOT_MM = 12.0, 0.15  # of a pulse, towards the trace; how far a foot leaves its height
 _PULSE_ZONE_MM = 26.0  # from the end of a row, in which its pulse lies
@@ -508,10 +509,11 @@ def _pulse(row: Row, *, at_start: bool) -> CalibrationPulse | None:
 def _plateaus(x: Array, y: Array, foot: float, height: float, step: float) -> Iterator[CalibrationPulse]:
     """Plateaus about `height` above `foot` that are as wide, as flat and as steep as a calibration pulse; all mm."""
     near = np.abs(foot - y - height) < 0.12 * height + 0.2
-    beside = round(1.5 / step)
+    beside, corner = round(1.5 / step), max(1, round(_CORNER_MM / step))
     for begin, stop in runs(near):
         x0, x1, top = float(x[begin]), float(x[stop - 1]), y[begin:stop]
-        if not _PULSE_MM[0] <= x1 - x0 + step <= _PULSE_MM[1] or np.ptp(top[1:-1]) > 0.05 * height + 0.25:
+        flat = top[corner : top.size - corner]
+        if not _PULSE_MM[0] <= x1 - x0 + step <= _PULSE_MM[1] or np.ptp(flat) > 0.05 * height + 0.25:
             continue
         sides = [side for side in (y[max(0, begin - beside) : begin], y[stop : stop + beside]) if side.size]
         edge = max(1, round(0.4 / step))  # of the stroke between the steps
@@ -567,11 +569,13 @@ def find_rows(ink: InkMap, px_per_mm: float, *, regular: bool = False) -> list[R
         places = levels[0] + steps * (levels[-1] - levels[0]) / max(1, steps.size - 3)
         missing = [float(p) for p in places if np.abs(np.array(levels) - p).min() > apart / 2]
         levels = sorted(levels + [p for p in missing if 0 < p * px_per_mm < ink.shape[0]])
-    rows = [row for row in (_trace_row(ink, px_per_mm, level, apart) for level in levels) if row is not None]
+    traced = [(level, row) for level in levels if (row := _trace_row(ink, px_per_mm, level, apart)) is not None]
     distinct: list[Row] = []
-    for row in rows:
+    # From the level of a line of print the same trace is found, and left for the print where it ends.
+    for _, row in sorted(traced, key=lambda pair: abs(pair[1].level - pair[0])):
         if all(abs(other.level - row.level) >= _ROW_APART_MM / 2 for other in distinct):
             distinct.append(row)
+    distinct.sort(key=lambda row: row.level)
     if not distinct:
         return []
     longest = max(row.end - row.start for row in distinct)

@@ -1,9 +1,11 @@
-"""Training of the network that reads leads' names: `python -m recipes.digitizer.training OUT [--steps N]`.
+"""Training of the networks that read names of leads and lines of print:
+`python -m recipes.digitizer.training names|lines OUT [--steps N]`.
 
-One step: `_batch` draws names and other words from (seed, step) in the fonts that come with matplotlib, as they look on
-a flat sheet (blurred, pale, cut by a trace, beside other strokes); AdamW updates the weights, with a learning rate that
-follows a cosine. The same seed gives the same weights, also after an interruption: OUT/state.pt holds the state, and
-the same command continues from it. OUT/weights.safetensors is the file that `recipes.digitizer.network` loads.
+One step: `_word_batch` or `_line_batch` draws text from (seed, step) in the fonts that come with matplotlib, as it
+looks on a flat sheet (blurred, pale, cut by a trace, beside other strokes); AdamW updates the weights, with a learning
+rate that follows a cosine. The same seed gives the same weights, also after an interruption: OUT/state.pt holds the
+state, and the same command continues from it. OUT/names.safetensors or OUT/lines.safetensors is the file that
+`recipes.digitizer.network` loads.
 """
 
 from __future__ import annotations
@@ -26,11 +28,22 @@ from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from recipes.digitizer.names import word_picture
-from recipes.digitizer.network import BATCH_EPSILON, NAME_CLASSES, WIDTHS, WORD_SHAPE
+from recipes.digitizer.network import (
+    BATCH_EPSILON,
+    LINE_CHARACTERS,
+    LINE_LAYERS,
+    LINE_ROWS,
+    NAME_CLASSES,
+    NAME_LAYERS,
+    WORD_SHAPE,
+    Layers,
+)
+from recipes.digitizer.printed_scales import line_picture
 from render.io import atomic_write
 from render.record import LEADS
 
-_BATCH = 64
+_BATCH, _LINE_BATCH = 64, 32
+_LONGEST_LINE = 28  # characters; longer lines cost more and teach no more
 _LEARNING_RATE, _WEIGHT_DECAY, _WARM_UP = 3e-3, 1e-3, 30
 _SAVE_EVERY = 100
 _STATE_FILE = "state.pt"
@@ -40,6 +53,18 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/.:%-"
 _NEAR_MISSES = (
     "V", "VI", "1", "2", "3", "4", "5", "6", "aV", "VR", "IV", "l", "L", "F", "R", "a", "V7", "V0", "mV", "AVE",
     "25", "10", "mm", "Hz", "ID", "T", "L1", "F1", "VP", "/", "-", "N", "M", "U",
+)  # fmt: skip
+_SPEEDS, _GAINS = (
+    ("25", "25", "50", "12.5", "25.0", "50.0", "100", "10", "5", "12,5", "25,0"),
+    ("10", "10", "5", "20", "2.5", "10.0", "5.0", "20.0", "10.00", "2,5", "10,0", "15", "40", "1"),
+)
+_SPEED_UNITS = ("mm/s", "mm/s", "mm/sec", "mm/Sek", "mm/S", "mm / s", "MM/S", "mm/sec.")
+_GAIN_UNITS = ("mm/mV", "mm/mV", "mm/mv", "mm / mV", "MM/MV", "cm/mV")
+_OTHER_UNITS = ("", "Hz", " Hz", "~", "ms", " bpm", "/min", " mV", "mm", " s")
+_LINE_STARTS = (
+    "Speed: ", "Speed ", "Gain: ", "Limb: ", "Chest: ", "Paper speed ", "Vorschub ", "Papier ", "Vitesse ", "Geschw.: ",
+    "Scale ", "Device: ", "L:", "C:", "F ", "AC ", "Filter: ", "ADS ", "Auto ", "Sensitivity ", "Ext: ", "LP ", "x1.0 ",
+    "Vel: ", "Amplitud ", "Loc: ", "ID: ", "V1 ", "II ", "aVR ", "Page 1 of ", "12SL ", "Name: ", "Rate ",
 )  # fmt: skip
 
 Word = NDArray[np.float32]
@@ -84,12 +109,12 @@ def _other_text(rng: Generator) -> str:
     return "".join(rng.choice(list(_LETTERS), int(rng.integers(1, 6))))
 
 
-def _draw_text(text: str, rng: Generator) -> Word:
-    """The text with bare paper around it, in a random font and size."""
+def _draw_text(text: str, rng: Generator, spaced_share: float = 0.12) -> Word:
+    """The text with bare paper around it, in a random font and size; the share of texts with letters far apart."""
     files = _font_files()
     height = float(np.exp(rng.uniform(*np.log(_HEIGHTS))))
     font = _font(files[int(rng.integers(len(files)))], max(8, round(height * 1.35)))
-    apart = rng.uniform(0.4, 1.2) * height if rng.random() < 0.12 else 0.0
+    apart = rng.uniform(0.4, 1.2) * height if rng.random() < spaced_share else 0.0
     letters = list(text) if apart else [text]
     widths = [font.getlength(letter) for letter in letters]
     image = Image.new("L", (round(sum(widths) + apart * len(letters) + 2 * height) + 2, round(3.2 * height) + 4))
@@ -149,48 +174,136 @@ def _crop_word(ink: Word, rng: Generator) -> Word:
     return ink[y0:y1, x0:x1]
 
 
-class NameClassifier(nn.Module):
+def _line_text(rng: Generator) -> str:
+    """A line of print: speed, gain and filter as machines word them, or other words."""
+    words = [str(rng.choice(_LINE_STARTS))] if rng.random() < 0.4 else []
+    for _ in range(int(rng.integers(1, 4))):
+        kind = rng.random()
+        if kind < 0.6:
+            unit = str(rng.choice(_SPEED_UNITS if kind < 0.33 else _GAIN_UNITS))
+            number = str(rng.choice(_SPEEDS if kind < 0.33 else _GAINS)) if rng.random() < 0.7 else _number(rng)
+            words.append(f"{number}{' ' * int(rng.integers(2))}{unit}")
+        elif kind < 0.8:
+            words.append("".join(rng.choice(list(_LETTERS), int(rng.integers(1, 9)))))
+        else:
+            words.append(_number(rng) + str(rng.choice(_OTHER_UNITS)))
+        between = rng.choice([" ", " ", "  ", "    "] if rng.random() < 0.9 else [",", ";", " | ", "-"])
+        words.append(str(between))
+    text = "".join(words)[:_LONGEST_LINE].strip()
+    return text.upper() if rng.random() < 0.1 else text
+
+
+def _number(rng: Generator) -> str:
+    digits = "".join(rng.choice(list("0123456789"), int(rng.integers(1, 4))))
+    return digits + (f"{rng.choice(['.', ','])}{rng.integers(100)}" if rng.random() < 0.3 else "")
+
+
+def line_characters(text: str) -> str:
+    """The text in `LINE_CHARACTERS`: small letters, points for commas, one "?" for a run of other characters."""
+    known = [c if c in LINE_CHARACTERS else "?" for c in text.lower().replace(",", ".")]
+    return "".join(c for k, c in enumerate(known) if c not in "? " or k == 0 or known[k - 1] != c)
+
+
+def _sample_line(rng: Generator) -> tuple[Word, str]:
+    """A line as `recipes.digitizer.printed_scales.line_picture` makes it, and its characters."""
+    text = _line_text(rng)
+    ink = _crop_word(_wear_word(_draw_text(text, rng, 0.03), rng), rng)
+    return line_picture(_add_noise(ink, rng)), line_characters(text)
+
+
+class _Network(nn.Module):
+    """Convolutions and a head as `recipes.digitizer.network.ConvolutionNetwork` has them."""
+
+    def __init__(self, layers: Layers, channels: int, rows: int, columns: int, outputs: int) -> None:
+        super().__init__()
+        parts: list[nn.Module] = []
+        for width, pool in layers:
+            batch = nn.BatchNorm2d(width, eps=BATCH_EPSILON)
+            parts += [nn.Conv2d(channels, width, 3, padding=1), batch, nn.ReLU(), nn.MaxPool2d(pool)]
+            rows, columns, channels = rows // pool[0], columns // pool[1], width
+        self.features = nn.Sequential(*parts)
+        self.head = nn.Sequential(
+            nn.Linear(channels * rows * columns, 96), nn.ReLU(), nn.Dropout(0.2), nn.Linear(96, outputs)
+        )
+
+
+class NameClassifier(_Network):
     """`recipes.digitizer.network.NameNetwork` as it learns: words (B, 2, *WORD_SHAPE) -> logits (B, 13)."""
 
     def __init__(self) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        inputs = 2
-        for outputs in WIDTHS:
-            batch = nn.BatchNorm2d(outputs, eps=BATCH_EPSILON)
-            layers += [nn.Conv2d(inputs, outputs, 3, padding=1), batch, nn.ReLU(), nn.MaxPool2d(2)]
-            inputs = outputs
-        rows, columns = (side // 2 ** len(WIDTHS) for side in WORD_SHAPE)
-        self.features = nn.Sequential(*layers, nn.Flatten())
-        self.head = nn.Sequential(
-            nn.Linear(inputs * rows * columns, 96), nn.ReLU(), nn.Dropout(0.2), nn.Linear(96, len(NAME_CLASSES))
-        )
+        super().__init__(NAME_LAYERS, 2, *WORD_SHAPE, len(NAME_CLASSES))
 
     def forward(self, words: torch.Tensor) -> torch.Tensor:
         """Logits (B, 13) of `NAME_CLASSES`."""
-        logits: torch.Tensor = self.head(self.features(words))
+        logits: torch.Tensor = self.head(self.features(words).flatten(1))
         return logits
 
+    def learn(self, seed: int, step: int) -> tuple[torch.Tensor, float]:
+        """The loss of a step, and the share of words (0-1) that are classified correctly."""
+        words, classes = _word_batch(seed, step)
+        logits = self(words)
+        loss = F.cross_entropy(logits, classes, label_smoothing=0.02)
+        return loss, float((logits.argmax(dim=1) == classes).float().mean())
 
-def _batch(seed: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+
+class LineReader(_Network):
+    """`recipes.digitizer.network.LineNetwork` as it learns: lines (B, 1, LINE_ROWS, w) -> logits (B, w // 4, 20)."""
+
+    def __init__(self) -> None:
+        super().__init__(LINE_LAYERS, 1, LINE_ROWS, 4, len(LINE_CHARACTERS) + 1)
+
+    def forward(self, lines: torch.Tensor) -> torch.Tensor:
+        """Logits (B, w // 4, 20) of `LINE_CHARACTERS` and of no character."""
+        logits: torch.Tensor = self.head(self.features(lines).permute(0, 3, 1, 2).flatten(2))
+        return logits
+
+    def learn(self, seed: int, step: int) -> tuple[torch.Tensor, float]:
+        """The loss of a step (Graves et al. 2006, connectionist temporal classification), and the share of columns
+        (0-1) whose most probable character is none."""
+        lines, columns, texts = _line_batch(seed, step)
+        logits = self(lines)
+        characters = torch.tensor([LINE_CHARACTERS.index(c) for text in texts for c in text])
+        lengths = torch.tensor([len(text) for text in texts])
+        none = len(LINE_CHARACTERS)
+        loss = F.ctc_loss(
+            logits.log_softmax(dim=2).transpose(0, 1), characters, columns // 4, lengths, none, zero_infinity=True
+        )
+        return loss, float((logits.argmax(dim=2) == none).float().mean())
+
+
+NETWORKS: dict[str, type[NameClassifier] | type[LineReader]] = {"names": NameClassifier, "lines": LineReader}
+
+
+def _word_batch(seed: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Words (B, 2, *WORD_SHAPE) and their classes (B,) of one step."""
     rng = np.random.default_rng([seed, step])
     words, classes = zip(*(_sample_word(rng) for _ in range(_BATCH)), strict=True)
     return torch.from_numpy(np.stack(words)), torch.tensor(classes)
 
 
+def _line_batch(seed: int, step: int) -> tuple[torch.Tensor, torch.Tensor, tuple[str, ...]]:
+    """Lines (B, 1, LINE_ROWS, w) of one step, the columns of each (B,), and their characters."""
+    rng = np.random.default_rng([seed, step])
+    lines, texts = zip(*(_sample_line(rng) for _ in range(_LINE_BATCH)), strict=True)
+    columns = [line.shape[1] for line in lines]
+    batch = np.zeros((_LINE_BATCH, 1, LINE_ROWS, max(columns)), dtype=np.float32)
+    for picture, line in zip(batch, lines, strict=True):
+        picture[0, :, : line.shape[1]] = line
+    return torch.from_numpy(batch), torch.tensor(columns), texts
+
+
 @dataclass(eq=False)
 class _Run:
     """A run: the network, its optimizer, and how many steps are complete. It begins where OUT/state.pt ends."""
 
-    network: NameClassifier
+    network: NameClassifier | LineReader
     optimizer: torch.optim.AdamW
     step: int
 
     @staticmethod
-    def open(out: Path, seed: int) -> _Run:
+    def open(kind: str, out: Path, seed: int) -> _Run:
         torch.manual_seed(seed)
-        network = NameClassifier().train()
+        network = NETWORKS[kind]().train()
         optimizer = torch.optim.AdamW(network.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
         file = out / _STATE_FILE
         if not file.exists():
@@ -204,42 +317,44 @@ class _Run:
         state = {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
         with atomic_write(out / _STATE_FILE) as partial:
             torch.save(state, partial)
-        _write_weights(self.network, out)
 
     def advance(self, seed: int, steps: int) -> tuple[float, float]:
-        """One step of `steps`: the loss, and the share of words (0-1) that are classified correctly."""
+        """One step of `steps`: what `learn` of the network returns."""
         torch.manual_seed(seed * 1_000_003 + self.step)  # dropout, the same after a resume
         for group in self.optimizer.param_groups:
             group["lr"] = _LEARNING_RATE * _schedule(self.step, steps)
-        words, classes = _batch(seed, self.step)
-        logits = self.network(words)
-        loss = F.cross_entropy(logits, classes, label_smoothing=0.02)
+        loss, share = self.network.learn(seed, self.step)
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
         self.optimizer.step()
         self.step += 1
-        return float(loss.detach()), float((logits.argmax(dim=1) == classes).float().mean())
+        return float(loss.detach()), share
 
 
-def train_network(out: Path, steps: int, seed: int = 0, report: Callable[[str], None] = print) -> NameClassifier:
-    """Train up to step `steps`, from the state in OUT if there is one; the weights are in OUT/weights.safetensors.
+def train_network(
+    kind: str, out: Path, steps: int, seed: int = 0, report: Callable[[str], None] = print
+) -> NameClassifier | LineReader:
+    """Train up to step `steps`, from the state in OUT if there is one; the weights are in OUT/KIND.safetensors.
 
     Args:
+        kind: key of `NETWORKS`.
         out: folder of the run.
         steps: in all; the learning rate depends on it.
         seed: of weights, words and dropout.
         report: called with a line of text every `_SAVE_EVERY` steps.
     """
-    run = _Run.open(out, seed)
+    run = _Run.open(kind, out, seed)
     start, figures = time.monotonic(), []
     while run.step < steps:
         figures.append(run.advance(seed, steps))
         if run.step % _SAVE_EVERY == 0 or run.step == steps:
             run.save(out)
-            loss, accuracy = np.mean(figures, axis=0)
+            _write_weights(run.network, out / f"{kind}.safetensors")
+            loss, share = np.mean(figures, axis=0)
             minutes = (time.monotonic() - start) / 60
-            report(f"step {run.step}: loss {loss:.4f}, accuracy {accuracy:.3f}, {minutes:.1f} minutes")
+            what = {"names": "correct", "lines": "bare columns"}[kind]
+            report(f"step {run.step}: loss {loss:.4f}, {what} {share:.3f}, {minutes:.1f} minutes")
             figures = []
     return run.network.eval()
 
@@ -251,29 +366,28 @@ def _schedule(step: int, steps: int) -> float:
     return max(0.01, 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
-def _write_weights(network: NameClassifier, out: Path) -> Path:
-    """Write the weights as float16 to OUT/weights.safetensors; returns its path."""
+def _write_weights(network: nn.Module, file: Path) -> None:
+    """Write the weights as float16."""
     from safetensors.torch import save_file
 
     state = network.state_dict().items()
     weights = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state}
-    file = out / "weights.safetensors"
     with atomic_write(file) as partial:
         save_file({name: tensor.contiguous() for name, tensor in weights.items()}, partial)
-    return file
 
 
 def run_training(arguments: Sequence[str] | None = None) -> None:
     """The command line: train, print the loss, and write the weights."""
-    parser = argparse.ArgumentParser(description="Train the network that reads leads' names for ecg-vlm digitize.")
+    parser = argparse.ArgumentParser(description="Train a network that reads text for ecg-vlm digitize.")
+    parser.add_argument("network", choices=NETWORKS, help="of lead names, or of lines of print")
     parser.add_argument("out", type=Path, help="folder of the run; an interrupted run in it is continued")
-    parser.add_argument("--steps", type=int, default=3000, help=f"of {_BATCH} words (default 3000)")
+    parser.add_argument("--steps", type=int, default=3000, help="default 3000")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="on a shared machine one is quickest (default 1)")
     a = parser.parse_args(arguments)
     torch.set_num_threads(a.threads)
     assert len(NAME_CLASSES) == len(LEADS) + 1
-    train_network(a.out, a.steps, a.seed, lambda line: print(line, flush=True))
+    train_network(a.network, a.out, a.steps, a.seed, lambda line: print(line, flush=True))
 
 
 if __name__ == "__main__":

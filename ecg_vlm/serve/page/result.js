@@ -216,7 +216,7 @@ export function howOf(result, correction) {
 }
 
 function rowsOfPage(page) {
-  const origin = (from) => t({ pulse: "fromPulse", grid: "fromGrid" }[from] ?? "assumed");
+  const origin = (from) => t({ print: "fromPrint", pulse: "fromPulse", grid: "fromGrid" }[from] ?? "assumed");
   const names = new Set(page.leads.map((lead) => lead.lead));
   const leads = [
     t("leadsRead", { n: names.size }),

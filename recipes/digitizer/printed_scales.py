@@ -1,0 +1,80 @@
+"""Speed and gain as a machine prints them on the sheet: "25 mm/s 10 mm/mV"."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from recipes.digitizer.names import group_letters, letter_boxes
+from recipes.digitizer.network import LINE_ROWS, LineNetwork
+
+SPEEDS, GAINS = (5.0, 6.25, 10.0, 12.5, 25.0, 50.0, 100.0), (1.25, 2.5, 5.0, 10.0, 15.0, 20.0, 40.0)
+"""mm/s and mm/mV that machines offer (IEC 60601-2-25 asks for 25 and 50 mm/s, and 5, 10 and 20 mm/mV)."""
+_SCALE = re.compile(r"(?<![\d.])(\d{1,3}(?:\.\d{1,2})?) ?([cm])m ?/ ?(s|mv)")
+_LETTER_GAP = 1.6  # of a line's height; two spaces are narrower
+_LEAST_ASPECT, _MOST_ASPECT = 3.0, 90.0  # width to height of a line with a scale
+_MOST_LINES = 60  # of a sheet
+
+
+@dataclass(frozen=True)
+class PrintedScales:
+    """What the print says; None where it says nothing, or not the same everywhere.
+
+    Attributes:
+        mm_per_s: one of `SPEEDS`.
+        mm_per_mv: one of `GAINS`.
+    """
+
+    mm_per_s: float | None
+    mm_per_mv: float | None
+
+
+def line_picture(ink: NDArray[np.floating]) -> NDArray[np.float32]:
+    """A line as the network reads it, (LINE_ROWS, columns): as high as the picture; bare paper up to a multiple of 4.
+
+    Args:
+        ink: (rows, columns), cut to the line's letters.
+    """
+    height, width = ink.shape
+    wide = int(np.clip(round(LINE_ROWS * width / height), 4, _MOST_ASPECT * LINE_ROWS))
+    resampling = Image.Resampling.BOX if height > LINE_ROWS else Image.Resampling.BILINEAR
+    image = Image.fromarray(np.ascontiguousarray(ink, dtype=np.float32))
+    values = np.asarray(image.resize((wide, LINE_ROWS), resampling))
+    picture = np.zeros((LINE_ROWS, -(-wide // 4) * 4), dtype=np.float32)
+    picture[:, :wide] = np.clip(values / max(float(values.max()), 1e-6), 0, 1)
+    return picture
+
+
+def read_scales(ink: NDArray[np.float32], px_per_mm: float, network: LineNetwork) -> PrintedScales:
+    """Speed and gain from the print.
+
+    Args:
+        ink: of the sheet, without the traces.
+        px_per_mm: pixels of the ink per mm.
+        network: as `recipes.digitizer.network.load_line_network` gives it.
+    """
+    return scales_in([network.text(line_picture(ink[y0:y1, x0:x1])) for x0, y0, x1, y1 in _lines(ink, px_per_mm)])
+
+
+def scales_in(lines: Sequence[str]) -> PrintedScales:
+    """Speed and gain in lines of `recipes.digitizer.network.LINE_CHARACTERS`."""
+    speeds, gains = set(), set()
+    for number, prefix, unit in (match for line in lines for match in _SCALE.findall(line)):
+        value = float(number) * (10 if prefix == "c" else 1)
+        if unit == "s" and value in SPEEDS:
+            speeds.add(value)
+        elif unit == "mv" and value in GAINS:
+            gains.add(value)
+    return PrintedScales(*(found.pop() if len(found) == 1 else None for found in (speeds, gains)))
+
+
+def _lines(ink: NDArray[np.float32], px_per_mm: float) -> list[list[int]]:
+    """Boxes (x0, y0, x1, y1; pixels) of the lines of print, the lowest first: there most machines print the scales."""
+    boxes = group_letters(letter_boxes(ink, px_per_mm), _LETTER_GAP)
+    lines = [box for box in boxes if _LEAST_ASPECT < (box[2] - box[0]) / (box[3] - box[1]) < _MOST_ASPECT]
+    return sorted(lines, key=lambda box: -box[3])[:_MOST_LINES]
