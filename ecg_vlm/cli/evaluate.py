@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from ecg_vlm.cli.arguments import (
@@ -101,6 +102,8 @@ def run(arguments: argparse.Namespace) -> None:
         raise InputError("evaluate: name a model, or with --from the folder of an earlier evaluation")
     if a.labels and (a.data or a.previous):
         raise InputError("evaluate: --labels goes with files alone, without --data and --from")
+    if a.previous:
+        _refuse(a, ("compare", "controls", "controls_source", "calibration"), "--from, which judges kept scores again")
     if a.task:
         _run_test(a, systems)
         return
@@ -152,12 +155,18 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"\nreport: {a.out / 'report.html'}", file=sys.stderr if a.table else sys.stdout)
 
 
-def _run_test(a: argparse.Namespace, systems: list[str]) -> None:
-    """Judge systems on a published test, and print its table."""
-    for option in ("labels", "previous", "controls", "controls_source", "calibration", "figures", "table", "resume"):
+def _refuse(a: argparse.Namespace, options: Sequence[str], other: str) -> None:
+    """An error for an option that was given and does not go with another."""
+    for option in options:
         if getattr(a, option):
             name = {"previous": "from"}.get(option, option.replace("_", "-"))
-            raise InputError(f"evaluate: --{name} does not go with --task")
+            raise InputError(f"evaluate: --{name} does not go with {other}")
+
+
+def _run_test(a: argparse.Namespace, systems: list[str]) -> None:
+    """Judge systems on a published test, and print its table."""
+    options = ("labels", "previous", "controls", "controls_source", "calibration", "figures", "table", "resume")
+    _refuse(a, options, "--task")
     with waiting("reading the test"):
         from ecg_vlm.pages import load_pages
         from ecg_vlm.question_tests import judge_on_questions, result_text
