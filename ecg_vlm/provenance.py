@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -113,11 +113,18 @@ def evaluation_request(
     """
     labels = (pages.record_ids, tuple(map(tuple, pages.rows["statements"])), tuple(pages.places), len(pages.unreadable))
     return {
-        "systems": list(names),
-        "files": {spec: _files_digest(Path(spec)) for spec in names},
+        **systems_request(names),
         "pages": text_digest(*map(dataset_digest, pages.folders), labels),
         "controls": list(controls),
         "seed": seed,
+    }
+
+
+def systems_request(systems: Iterable[str]) -> dict[str, object]:
+    """What results depend on besides the pages: the models and files, and the versions of what runs them."""
+    return {
+        "systems": list(systems),
+        "files": {spec: _files_digest(Path(spec)) for spec in systems},
         "versions": {name: _version(name) for name in _PACKAGES},
     }
 

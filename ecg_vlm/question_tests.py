@@ -6,15 +6,17 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ecg_vlm.images import open_image
 from ecg_vlm.pages import Pages
-from ecg_vlm.provenance import RESULT_FILES, contamination, system_names, versions
+from ecg_vlm.provenance import RESULT_FILES, contamination, system_names, systems_request, versions
 from eval.question_sets import BenchmarkQuestion, GroupScores, answers_by_question, read_questions, score_answers
+from eval.storage import BatchResults, UnfinishedEvaluation, require_new_report
 from render.errors import InputError
-from render.io import atomic_write, exclusive, require_empty, write_json
+from render.io import atomic_write, exclusive, text_digest, write_json
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -47,6 +49,7 @@ def judge_on_questions(
     limit: int = 0,
     force: bool = False,
     loading: Mapping[str, Any] | None = None,
+    resume: bool = False,
     show: _Show = lambda what, count, total: None,
 ) -> TaskResult:
     """Judge `systems` on the questions of `spec` (`eval.question_sets.read_questions`); write `test.json` into `out`,
@@ -57,24 +60,31 @@ def judge_on_questions(
         pages: of the records that ECG-QA asks about; ECGBench has its own images.
         limit: the first questions only; 0 for all.
         force: judge even on records that a model was tuned on.
+        resume: go on with a test in `out` that was interrupted, behind the last page.
 
     Raises:
         InputError: For what is missing or damaged, and where a system answers none of the questions.
     """
-    require_empty(out)
+    require_new_report(out, resume=resume)
     questions = read_questions(spec)
     questions = questions[: limit or len(questions)]
     names = system_names(systems)
     scores: dict[str, list[GroupScores]] = {}
     notes: list[str] = []
     with exclusive(out):
+        asked = text_digest(*((question.id, question.prompt) for question in questions))
+        request = {**systems_request(names), "test": spec, "questions": asked, "loading": dict(loading or {})}
+        work = UnfinishedEvaluation(out, request, resume=resume)
+        work.begin()
         for place, (system, name) in enumerate(names.items()):
             if system.endswith(RESULT_FILES):
                 answers = answers_by_question(system)
             else:
                 images = _page_images(questions, pages)
                 notes += [contamination(system, pages.labelled_records(), force)] if pages else []
-                answers = _ask(_load(system, loading), questions, images, name, show)
+                answers = _ask(
+                    _load(system, loading), questions, images, work.results(f"system {place}"), partial(show, name)
+                )
                 _write_answers(out / f"answers-{place + 1}.jsonl", questions, answers)
             scores[name] = score_answers(questions, answers)
             if not scores[name]:
@@ -85,6 +95,7 @@ def judge_on_questions(
             )
         result = TaskResult(spec, scores, tuple(notes))
         write_json(out / "test.json", {**_finite(asdict(result)), "versions": versions()})
+        work.remove()
     return result
 
 
@@ -140,20 +151,27 @@ def _ask(
     reader: Reader,
     questions: Sequence[BenchmarkQuestion],
     images: Mapping[str, Callable[[], Image.Image]],
-    name: str,
-    show: _Show,
+    results: BatchResults,
+    show: Callable[[int, int], None],
 ) -> dict[str, str]:
-    """The answers to all questions that have a page, which is encoded once for all its questions."""
+    """The answers to all questions that have a page, which is encoded once for all its questions.
+
+    results: of pages that were asked about before, and the place for new ones.
+    """
     answers: dict[str, str] = {}
     total = sum(_page_of(question) in images for question in questions)
+
+    def answer(page: str, of_page: Sequence[BenchmarkQuestion]) -> dict[str, Any]:
+        prefill = reader.prefill([images[page]()])
+        texts = [question.text if reader.knows_few_wordings else question.prompt for question in of_page]
+        return {"texts": [reader.answer(prefill, text).text for text in texts]}
+
     for page, of_page in _by_page(questions):
         if page not in images:
             continue
-        prefill = reader.prefill([images[page]()])
-        for question in of_page:
-            text = question.text if reader.knows_few_wordings else question.prompt
-            answers[question.id] = reader.answer(prefill, text).text
-            show(name, len(answers), total)
+        texts = results.next(len(of_page), partial(answer, page, of_page))["texts"]
+        answers.update(zip([question.id for question in of_page], texts, strict=True))
+        show(len(answers), total)
     return answers
 
 

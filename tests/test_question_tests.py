@@ -4,6 +4,7 @@ import importlib.util
 import json
 import math
 import random
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,41 @@ def test_a_model_answers_about_the_pages_that_are_there(tmp_path, monkeypatch):
     (tmp_path / "images/1.png").unlink()
     with pytest.raises(InputError, match="no page for any question"):
         judge_on_questions(f"ecgbench:{file}", ["some/model"], tmp_path / "none")
+
+
+def test_an_interrupted_test_goes_on_behind_the_last_page(tmp_path, monkeypatch):
+    file = ecgbench(tmp_path, "ptb-test", [(str(k), "<image>\nWhich?", "NORM") for k in range(3)])
+    (tmp_path / "images").mkdir()
+    for k in range(3):
+        Image.new("RGB", (64 + k, 64), "white").save(tmp_path / f"images/{k}.png")
+    looks = []
+
+    class Model:
+        knows_few_wordings = False
+
+        def prefill(self, images):
+            if len(looks) == 2 and images[0].width == 66:
+                looks.append("stopped")
+                raise KeyboardInterrupt
+            looks.append(images[0].width)
+            return images[0].width
+
+        def answer(self, prefill, text):
+            return type("Answer", (), {"text": f"NORM {prefill}"})
+
+    monkeypatch.setattr("ecg_vlm.question_tests._load", lambda model, loading: Model())
+    judge = partial(judge_on_questions, f"ecgbench:{file}", out=tmp_path / "out")
+    with pytest.raises(KeyboardInterrupt):
+        judge(["some/model"])
+    with pytest.raises(InputError, match="go on with --resume"):
+        judge(["some/model"])
+    with pytest.raises(InputError, match="was started with files"):
+        judge(["other/model"], resume=True)
+    judge(["some/model"], resume=True)
+    assert looks == [64, 65, "stopped", 66]
+    answers = answers_by_question(str(tmp_path / "out/answers-1.jsonl"))
+    assert answers == {"0": "NORM 64", "1": "NORM 65", "2": "NORM 66"}
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["answers-1.jsonl", "test.json"]
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,7 @@ def _refuse(a: argparse.Namespace, options: Sequence[str], other: str) -> None:
 
 def _run_test(a: argparse.Namespace, systems: list[str]) -> None:
     """Judge systems on a published test, and print its table."""
-    options = ("labels", "previous", "controls", "controls_source", "calibration", "figures", "table", "resume")
+    options = ("labels", "previous", "controls", "controls_source", "calibration", "figures", "table")
     _refuse(a, options, "--task")
     with waiting("reading the test"):
         from ecg_vlm.pages import load_pages
@@ -174,7 +174,15 @@ def _run_test(a: argparse.Namespace, systems: list[str]) -> None:
         pages = load_pages(a.data, a.folds) if a.data else None
     with progress_bar("questions") as show:
         result = judge_on_questions(
-            a.task, systems, a.out, pages=pages, limit=a.limit, force=a.force, loading=loading(a), show=show
+            a.task,
+            systems,
+            a.out,
+            pages=pages,
+            limit=a.limit,
+            force=a.force,
+            loading=loading(a),
+            resume=a.resume,
+            show=show,
         )
     print(result_text(result))
     print(f"\nscores: {a.out / 'test.json'}")
