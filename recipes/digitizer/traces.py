@@ -35,6 +35,7 @@ _FAR = 0.012  # cost of each mm of distance from the row's level
 _OWN = 0.55  # of the distance to the next row: beyond, a stroke may belong to that row
 _CLIMB = 0.12  # cost of one pixel up or down where there is no ink
 _TURN_COLUMNS = 2  # half columns on either side of the end of a wave
+_STEEP_END_MM = 1.2  # of a wave that begins or ends in the middle
 _GAP_MM = 0.8  # a longer gap in the ink is a gap in the trace
 _PULSE_MM = (1.0, 11.5)  # width of a pulse: 0.2 s at 12.5 to 50 mm/s, and its edges; of some machines less
 _WIDE_PULSE_MM, _SAME_PULSE_MM, _SAME_PULSE_HEIGHT = 2.5, 1.0, 0.08  # wider than a wave; place and height in other rows
@@ -230,12 +231,39 @@ def trace_band(band: Array, px_per_mm: float, level: float, apart: float) -> Pen
     cost = 1.0 - np.minimum(band, 0.8) / 0.8 + _FAR * distance_mm[:, None]
     path = _cheapest_path(cost, _CLIMB * (1.0 - np.minimum(band, 0.95)))
     first, last = _strokes(band, path, STROKE_INK, max(1, round(0.4 * px_per_mm)))
+    _follow_ends(band, path, first, last, round(_STEEP_END_MM * px_per_mm))
     stroke_mask = first >= 0
     pen = float(np.percentile((last - first)[stroke_mask], 30)) if stroke_mask.any() else 1.0
     # A stroke that goes on into the next row may belong to that row, which nothing here decides.
     ambiguous = stroke_mask & ((first < level - _OWN * apart) | (last > level + _OWN * apart))
     place, height, thick = _heights(band, first, last, stroke_mask)
     return PenPath(place, height, first, last, band[path, np.arange(band.shape[1])], thick | ambiguous, pen)
+
+
+def _follow_ends(band: Array, path: NDArray[np.int64], first: Array, last: Array, reach: int) -> None:
+    """Follow the stroke beyond the ends of the path's pieces, in place: a trace that begins in the middle of a steep
+    wave is met by the path only where it comes near the level.
+
+    Args:
+        band: (rows, columns) of ink, 0-1.
+        path: (columns,) rows.
+        first: (columns,) upper end of the stroke, -1 where there is none.
+        last: (columns,) lower end of the stroke, -1 where there is none.
+        reach: columns.
+    """
+    for begin, end in runs(first >= 0):
+        for edge, step in ((begin, -1), (end - 1, 1)):
+            for column in range(edge + step, edge + step * (reach + 1), step):
+                if not 0 <= column < first.size or first[column] >= 0:
+                    break
+                top = max(0, math.floor(first[column - step]) - 1)
+                touching = np.flatnonzero(band[top : math.ceil(last[column - step]) + 2, column] > STROKE_INK)
+                if not touching.size:
+                    break
+                path[column] = top + touching[touching.size // 2]
+                (first[column],), (last[column],) = _strokes(
+                    band[:, column : column + 1], path[column : column + 1], STROKE_INK, 0
+                )
 
 
 def _trace_row(ink: InkMap, px_per_mm: float, level: float, apart_mm: float) -> Row | None:
