@@ -24,6 +24,7 @@ _NEARLY_USUAL = 0.006  # relative difference from a usual column that the pen's 
 _LEAST_APART_MM, _BARE_SHARE = 1.0, 0.9  # between columns; of the rows that have no trace there
 _NEAR_FRAME = 0.03  # relative difference from a usual column that the lines of frames explain
 _LEAST_LAST = 0.9  # of the last column that must be on the picture
+_LAST_SAMPLE_MM = 0.04  # from the last sample of a row to its end, where a line ends in its last sample, at 500 Hz
 _USUAL_ROWS_MM = (250.0, 300.0, 500.0)  # 10 and 12 s at 25 mm/s, 10 s at 50
 _NEAR_BY_PULSE, _NEAR_BY_WIDTH = 0.15, 0.4  # logarithm of a usual length by what the pulses, or a page's width, say
 _LEAST_FOOT_MM, _FOOT_SLACK_MM = 1.0, 0.5  # beyond what the pen's width explains; of a row's usual length
@@ -205,7 +206,7 @@ def _columns(rows: Sequence[Row], places: Sequence[tuple[int, Name]], columns: i
     share = (end - start) / columns
     usual = _usual_column(share)
     if abs(usual / share - 1) < _NEARLY_USUAL:  # the pen's width and specks of ink lengthen and shorten it
-        start, share = (start + end - columns * usual) / 2, usual
+        start, share = (start + end + _LAST_SAMPLE_MM - columns * usual) / 2, usual
     steps = _name_steps(places, strips)
     if columns > 1 and steps.size:
         near = [step / round(step / share) for step in steps if round(step / share) >= 1]
@@ -233,7 +234,7 @@ def _columns_apart(rows: Sequence[Row], start: float, end: float, columns: int) 
     goes_on = np.abs(usual / np.diff(starts) - 1).max() < _NEARLY_USUAL  # the pen is lifted, time goes on
     if goes_on or np.abs(usual / lengths - 1).max() > _NEAR_FRAME or end - starts[-1] < _LEAST_LAST * usual:
         return None
-    starts += np.mean(lengths - usual) / 2  # the pen's width
+    starts += np.mean(lengths + _LAST_SAMPLE_MM - usual) / 2  # the pen's width
     return np.stack([starts, starts + usual], axis=1)
 
 

@@ -79,6 +79,7 @@ class Row:
         latest_start: where the flat foot of a pulse that runs into the trace ends, mm; the trace begins at `start`,
             there or in between. Minus infinity where there is no pulse before it.
         earliest_end: the same of a pulse behind the trace. Infinity where there is none.
+        pieces: left and right end of every stretch with a trace, mm, more exactly than `x`.
     """
 
     x: Array
@@ -91,6 +92,7 @@ class Row:
     pulses: tuple[CalibrationPulse, ...] = ()
     latest_start: float = -math.inf
     earliest_end: float = math.inf
+    pieces: tuple[tuple[float, float], ...] = ()
 
     @property
     def step(self) -> float:
@@ -201,6 +203,7 @@ class PenPath:
         strength: (columns,) ink on the path, 0-1.
         overlap: (columns,) whether the stroke is level and thicker than the pen, or reaches the next row.
         pen: width of the pen.
+        pieces: left and right end of every stretch with a stroke, to a fraction of a pixel by the ink there.
     """
 
     place: Array
@@ -210,6 +213,7 @@ class PenPath:
     strength: Array
     overlap: NDArray[np.bool_]
     pen: float
+    pieces: tuple[tuple[float, float], ...]
 
     @property
     def stroke_mask(self) -> NDArray[np.bool_]:
@@ -237,7 +241,12 @@ def trace_band(band: Array, px_per_mm: float, level: float, apart: float) -> Pen
     # A stroke that goes on into the next row may belong to that row, which nothing here decides.
     ambiguous = stroke_mask & ((first < level - _OWN * apart) | (last > level + _OWN * apart))
     place, height, thick = _heights(band, first, last, stroke_mask)
-    return PenPath(place, height, first, last, band[path, np.arange(band.shape[1])], thick | ambiguous, pen)
+    pieces = [
+        (begin + 0.5 - _end_ink(band, first, last, begin, -1), end - 1.5 + _end_ink(band, first, last, end - 1, 1))
+        for begin, end in runs(stroke_mask)
+    ]
+    strength = band[path, np.arange(band.shape[1])]
+    return PenPath(place, height, first, last, strength, thick | ambiguous, pen, tuple(pieces))
 
 
 def _follow_ends(band: Array, path: NDArray[np.int64], first: Array, last: Array, reach: int) -> None:
@@ -266,6 +275,14 @@ def _follow_ends(band: Array, path: NDArray[np.int64], first: Array, last: Array
                 )
 
 
+def _end_ink(band: Array, first: Array, last: Array, column: int, beyond: int) -> float:
+    """How far the stroke reaches into its last column, and the one beyond, by their ink: pixels, 0.3 to 1.2."""
+    rows = slice(max(0, math.floor(first[column])), math.ceil(last[column]) + 1)
+    own = float(band[rows, column].max())
+    rest = float(band[rows, column + beyond].max()) if 0 <= column + beyond < band.shape[1] else 0.0
+    return float(np.clip(min(own, 1.0) + rest, 0.3, 1.2))
+
+
 def _trace_row(ink: InkMap, px_per_mm: float, level: float, apart_mm: float) -> Row | None:
     """The row of traces near a level; None where the ink there is no trace (a line of text, for example).
 
@@ -292,14 +309,17 @@ def _trace_row(ink: InkMap, px_per_mm: float, level: float, apart_mm: float) -> 
     y = np.where(present.repeat(2), (top + trace.height + 0.5) / px_per_mm, np.nan)
     if _is_ruling(y[2 * begin : 2 * end]) or _is_text(trace.stroke_mask[begin:end], px_per_mm):
         return None
+    ends = [((left + 0.5) / px_per_mm, (right + 0.5) / px_per_mm) for left, right in trace.pieces]
+    pieces = tuple(piece for piece in ends if x[2 * begin] - 1 < piece[0] and piece[1] < x[2 * end - 1] + 1)
     return Row(
         x,
         close_gaps(y, 2 * px_per_mm),
         level=float(np.nanmedian(y)),
-        start=float(x[2 * begin]),
-        end=float(x[2 * end - 1]),
+        start=min(left for left, _ in pieces),
+        end=max(right for _, right in pieces),
         ink=np.where(present, trace.strength, 0.0).repeat(2),
         overlap=(trace.overlap & present).repeat(2),
+        pieces=pieces,
     )
 
 
@@ -560,7 +580,8 @@ def _after_gap(row: Row, x: float, step: float) -> float:
     if near.size:
         rest = np.flatnonzero(np.isfinite(row.y[index + near[0] :]))
         if rest.size:
-            return float(row.x[index + near[0] + rest[0]])
+            start = float(row.x[index + near[0] + rest[0]])
+            return min((left for left, _ in row.pieces), key=lambda left: abs(left - start), default=start)
     return x + 1.5
 
 
@@ -572,7 +593,8 @@ def _before_gap(row: Row, x: float, step: float) -> float:
     if near.size:
         rest = np.flatnonzero(np.isfinite(row.y[: first + near[-1]]))
         if rest.size:
-            return float(row.x[rest[-1]])
+            end = float(row.x[rest[-1]])
+            return min((right for _, right in row.pieces), key=lambda right: abs(right - end), default=end)
     return x - 1.5
 
 
