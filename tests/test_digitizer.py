@@ -549,6 +549,15 @@ def test_a_pulse_that_stands_below_the_trace_has_its_own_foot():
     assert abs(pulse.height - 10.0) < 0.1
 
 
+def test_a_few_specks_are_no_pulse() -> None:
+    x = np.arange(0.0, 250.0, 0.125)
+    y = np.full(x.size, 30.0)
+    y[x < 10.0] = np.nan
+    y[[8, 48, 79]] = 20.0  # of 1 mV above the level, 5 mm apart
+    row = Row(x, y, 30.0, 0.0, 250.0, np.ones(x.size), np.zeros(x.size, np.bool_))
+    assert _read_pulses([row])[0].pulses == ()
+
+
 @pytest.mark.parametrize("side", ["pulse-start", "pulse-end"])
 def test_the_foot_of_a_pulse_that_runs_into_the_trace_is_no_part_of_it(side, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of one generator the line goes on from the pulse to the trace, as far as the margin is wide."""

@@ -561,7 +561,7 @@ def _plateaus(x: Array, y: Array, foot: float, height: float, step: float) -> It
     for begin, stop in runs(near):
         x0, x1, top = float(x[begin]), float(x[stop - 1]), y[begin:stop]
         flat = top[corner : top.size - corner]
-        if not _PULSE_MM[0] <= x1 - x0 + step <= _PULSE_MM[1] or np.ptp(flat) > 0.05 * height + 0.25:
+        if not flat.size or not _PULSE_MM[0] <= x1 - x0 + step <= _PULSE_MM[1] or np.ptp(flat) > 0.05 * height + 0.25:
             continue
         sides = [side for side in (y[max(0, begin - beside) : begin], y[stop : stop + beside]) if side.size]
         edge = max(1, round(0.4 / step))  # of the stroke between the steps
