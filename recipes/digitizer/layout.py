@@ -25,6 +25,7 @@ _LEAST_APART_MM, _BARE_SHARE = 1.0, 0.9  # between columns; of the rows that hav
 _NEAR_FRAME = 0.03  # relative difference from a usual column that the lines of frames explain
 _LEAST_LAST = 0.9  # of the last column that must be on the picture
 _LAST_SAMPLE_MM = 0.04  # from the last sample of a row to its end, where a line ends in its last sample, at 500 Hz
+_PEN_MM = 0.3  # usual width; half of it lies before the first sample, half behind the last
 _USUAL_ROWS_MM = (250.0, 300.0, 500.0)  # 10 and 12 s at 25 mm/s, 10 s at 50
 _NEAR_BY_PULSE, _NEAR_BY_WIDTH = 0.15, 0.4  # logarithm of a usual length by what the pulses, or a page's width, say
 _LEAST_FOOT_MM, _FOOT_SLACK_MM = 1.0, 0.5  # beyond what the pen's width explains; of a row's usual length
@@ -315,10 +316,11 @@ def _behind_feet(rows: Sequence[Row], start: float, end: float) -> tuple[float, 
     latest = min((row.latest_start for row in rows if math.isfinite(row.latest_start)), default=-math.inf)
     earliest = max((row.earliest_end for row in rows if math.isfinite(row.earliest_end)), default=math.inf)
     for length in _USUAL_ROWS_MM:
-        if start + _LEAST_FOOT_MM < end - length < latest + _FOOT_SLACK_MM:
-            return end - length, end
-        if earliest - _FOOT_SLACK_MM < start + length < end - _LEAST_FOOT_MM:
-            return start, start + length
+        drawn = length + _PEN_MM - _LAST_SAMPLE_MM
+        if start + _LEAST_FOOT_MM < end - drawn < latest + _FOOT_SLACK_MM:
+            return end - drawn, end
+        if earliest - _FOOT_SLACK_MM < start + drawn < end - _LEAST_FOOT_MM:
+            return start, start + drawn
     return start, end
 
 
