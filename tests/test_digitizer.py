@@ -30,7 +30,7 @@ from recipes.digitizer.printed_scales import PrintedScales, scales_in
 from recipes.digitizer.refine import _without_other_traces, fit_pen
 from recipes.digitizer.result import DigitizedLead, DigitizedPage
 from recipes.digitizer.straighten import _usual_step, ink_of, straighten
-from recipes.digitizer.traces import Row, _read_pulses, find_rows
+from recipes.digitizer.traces import Row, _are_distinct, _read_pulses, find_rows
 from render.dataset.rows import Options, make_picture
 from render.errors import InputError
 from render.pages import page as page_module
@@ -635,6 +635,15 @@ def test_print_above_a_row_takes_nothing_of_its_trace() -> None:
     rows = find_rows(ink, 4.0)
     assert [round(row.level / 28 - 0.25) for row in rows] == [1, 2, 3]
     assert np.nanmin(rows[0].y) > 25.0
+
+
+def test_a_trace_that_is_left_for_print_is_not_another_row() -> None:
+    x = np.arange(0.0, 250.0, 0.125)
+    rest = np.ones(x.size), np.zeros(x.size, np.bool_)
+    trace = Row(x, 30.0 + np.sin(x), 30.0, 0.0, 250.0, *rest)
+    left_for_print = Row(x, np.where(x < 100, trace.y, 8.0), 8.0, 0.0, 250.0, *rest)
+    below = Row(x, np.where(x < 20, trace.y, 60.0), 60.0, 0.0, 250.0, *rest)  # waves cross
+    assert not _are_distinct(left_for_print, trace) and _are_distinct(below, trace)
 
 
 def test_a_trace_that_begins_in_a_steep_wave_begins_where_its_line_does() -> None:

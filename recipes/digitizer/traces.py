@@ -29,6 +29,7 @@ STROKE_INK = 0.35
 _ROW_APART_MM, _ROW_SMOOTH_MM = 9.0, 1.0  # least distance of two rows; of the mean over rows of pixels
 _ROW_SHARE = 0.30  # of the coverage by ink of the row with the most
 _LEAST_ROW_MM, _LEAST_STROKE_SHARE = 55.0, 0.6  # length of a row of traces, share of its columns with a stroke
+_SAME_PLACE_MM, _SHARED = 0.3, 0.2  # between the heights of two rows; share of a row that lies on another
 _FLAT_MM = 0.7  # a row whose heights differ less is a ruled line
 _LEAST_TRACE_SHARE, _TEXT_GAPS_PER_MM = 0.82, 0.12  # a row with fewer strokes and more gaps is text
 _FAR = 0.012  # cost of each mm of distance from the row's level
@@ -603,6 +604,12 @@ def row_distance(levels: Sequence[float]) -> float:
     return float(np.median(np.diff(levels))) if len(levels) > 1 else REACH_MM
 
 
+def _are_distinct(row: Row, other: Row) -> bool:
+    """Whether two rows of a sheet are two traces: neither at one level nor, for much of their length, at one place."""
+    shared = np.mean(np.abs(row.y - other.y)[np.isfinite(row.y)] < _SAME_PLACE_MM)
+    return abs(other.level - row.level) >= _ROW_APART_MM / 2 and bool(shared < _SHARED)
+
+
 def find_rows(ink: InkMap, px_per_mm: float, *, regular: bool = False) -> list[Row]:
     """The rows of traces on a sheet, from top to bottom.
 
@@ -623,7 +630,7 @@ def find_rows(ink: InkMap, px_per_mm: float, *, regular: bool = False) -> list[R
     distinct: list[Row] = []
     # From the level of a line of print the same trace is found, and left for the print where it ends.
     for _, row in sorted(traced, key=lambda pair: abs(pair[1].level - pair[0])):
-        if all(abs(other.level - row.level) >= _ROW_APART_MM / 2 for other in distinct):
+        if all(_are_distinct(row, other) for other in distinct):
             distinct.append(row)
     distinct.sort(key=lambda row: row.level)
     if not distinct:
