@@ -678,7 +678,7 @@ def test_a_server_of_ours_behind_another_one(server, images):
     service.close()
     rhythm, yes = (answer["answer"] for answer in result["answers"])
     assert rhythm.endswith("trial fibrillation.") and yes == "Ja."
-    assert result["measurements"]["rate_bpm"] and result["readable"] and result["no_scores_because"] == NO_SCORES
+    assert result["measurements"]["qrs_ms"] and result["readable"] and result["no_scores_because"] == NO_SCORES
     with pytest.raises(InputError, match="401"):
         remote_models(f"{server[1]}v1", [], "wrong")
 

@@ -194,7 +194,7 @@ def test_a_picture_is_read_and_its_answer_streamed(open_page, ecg):
     assert page.locator("#scores .row").count() == 71
     assert page.locator("#scores .bar-mark").first.evaluate("node => node.style.left").endswith("%")
     page.get_by_text("How it was read").click()
-    assert "25 mm/s, from the calibration pulse" in page.locator("#how").inner_text()
+    assert "25 mm/s, as printed" in page.locator("#how").inner_text()
 
 
 @pytest.mark.parametrize("event", ["ClipboardEvent", "DragEvent"])
