@@ -135,6 +135,12 @@ def test_an_unclear_origin_says_nothing_about_presence(remark: str) -> None:
     assert parse(f"SVT, {remark}.").present == parse(f"SVT {remark}.").present == ("SVTAC",)
 
 
+def _verdicts(answer: str, question: str = "") -> tuple[str, ...]:
+    """The codes that are present, absent and uncertain, each as words."""
+    result = parse(answer, question)
+    return tuple(" ".join(codes) for codes in (result.present, result.absent, result.uncertain))
+
+
 @pytest.mark.parametrize(
     ("answer", "present"),
     [
@@ -214,9 +220,7 @@ def test_hypotheses_signs_counts_and_headings(answer: str, present: str) -> None
     ],
 )
 def test_lists_signs_corrections_and_notes(answer: str, present: str, absent: str, uncertain: str) -> None:
-    result = parse(answer)
-    expected = (present, absent, uncertain)
-    assert tuple(" ".join(codes) for codes in (result.present, result.absent, result.uncertain)) == expected
+    assert _verdicts(answer) == (present, absent, uncertain)
 
 
 @pytest.mark.parametrize(
@@ -236,9 +240,7 @@ def test_lists_signs_corrections_and_notes(answer: str, present: str, absent: st
     ],
 )
 def test_wordings_of_other_systems(answer: str, question: str, present: str, absent: str, uncertain: str) -> None:
-    result = parse(answer, question)
-    expected = (present, absent, uncertain)
-    assert tuple(" ".join(codes) for codes in (result.present, result.absent, result.uncertain)) == expected
+    assert _verdicts(answer, question) == (present, absent, uncertain)
 
 
 @pytest.mark.parametrize(
@@ -315,9 +317,7 @@ def test_wordings_of_other_systems(answer: str, question: str, present: str, abs
     ],
 )
 def test_tables_choices_and_languages(answer: str, present: str, absent: str, uncertain: str) -> None:
-    result = parse(answer)
-    expected = (present, absent, uncertain)
-    assert tuple(" ".join(codes) for codes in (result.present, result.absent, result.uncertain)) == expected
+    assert _verdicts(answer) == (present, absent, uncertain)
 
 
 def test_cells_keep_their_places() -> None:

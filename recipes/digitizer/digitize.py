@@ -268,7 +268,7 @@ def _read(sheet: FlatSheet, quarters: int) -> _Reading:
     whole = ink_of(sheet, scale)
     ink = inside_frames(whole, scale)
     rows = find_rows(ink, scale)
-    rest = without_traces(whole, scale, rows)
+    rest = without_traces(whole, scale, rows) if rows else whole
     names = find_names(rest, scale, network) if rows and network is not None else []
     rows = align_rows(rows)
     layout = read_layout(rows, names)

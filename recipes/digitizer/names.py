@@ -74,12 +74,18 @@ def word_picture(ink: NDArray[np.floating]) -> NDArray[np.float32]:
     rows, columns = WORD_SHAPE
     height, width = ink.shape
     wide = int(np.clip(round(rows * width / height * columns / (rows * _LONGEST_ASPECT)), 2, columns))
-    resampling = Image.Resampling.BOX if height > rows else Image.Resampling.BILINEAR
-    values = np.asarray(Image.fromarray(np.ascontiguousarray(ink, dtype=np.float32)).resize((wide, rows), resampling))
     picture = np.zeros((2, rows, columns), dtype=np.float32)
-    picture[0, :, :wide] = np.clip(values / max(float(values.max()), 1e-6), 0, 1)
+    picture[0, :, :wide] = scale_ink(ink, rows, wide)
     picture[1, :, :wide] = 1.0
     return picture
+
+
+def scale_ink(ink: NDArray[np.floating], rows: int, columns: int) -> NDArray[np.float32]:
+    """Ink of letters as a picture (rows, columns), 1 where it is darkest."""
+    resampling = Image.Resampling.BOX if ink.shape[0] > rows else Image.Resampling.BILINEAR
+    image = Image.fromarray(np.ascontiguousarray(ink, dtype=np.float32))
+    values = np.asarray(image.resize((columns, rows), resampling))
+    return np.clip(values / max(float(values.max()), 1e-6), 0, 1)
 
 
 def find_names(ink: InkMap, px_per_mm: float, network: NameNetwork) -> list[Name]:

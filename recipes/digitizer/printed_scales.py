@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from recipes.digitizer.names import group_letters, letter_boxes
+from recipes.digitizer.names import group_letters, letter_boxes, scale_ink
 from recipes.digitizer.network import LINE_ROWS, LineNetwork
 
 SPEEDS, GAINS = (5.0, 6.25, 10.0, 12.5, 25.0, 50.0, 100.0), (1.25, 2.5, 5.0, 10.0, 15.0, 20.0, 40.0)
@@ -42,11 +41,8 @@ def line_picture(ink: NDArray[np.floating]) -> NDArray[np.float32]:
     """
     height, width = ink.shape
     wide = int(np.clip(round(LINE_ROWS * width / height), 4, _MOST_ASPECT * LINE_ROWS))
-    resampling = Image.Resampling.BOX if height > LINE_ROWS else Image.Resampling.BILINEAR
-    image = Image.fromarray(np.ascontiguousarray(ink, dtype=np.float32))
-    values = np.asarray(image.resize((wide, LINE_ROWS), resampling))
     picture = np.zeros((LINE_ROWS, -(-wide // 4) * 4), dtype=np.float32)
-    picture[:, :wide] = np.clip(values / max(float(values.max()), 1e-6), 0, 1)
+    picture[:, :wide] = scale_ink(ink, LINE_ROWS, wide)
     return picture
 
 

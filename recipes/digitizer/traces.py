@@ -8,7 +8,7 @@ its ends where a wave turns.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -204,7 +204,6 @@ class PenPath:
         strength: (columns,) ink on the path, 0-1.
         overlap: (columns,) whether the stroke is level and thicker than the pen, or reaches the next row.
         pen: width of the pen.
-        pieces: left and right end of every stretch with a stroke, to a fraction of a pixel by the ink there.
     """
 
     place: Array
@@ -214,7 +213,6 @@ class PenPath:
     strength: Array
     overlap: NDArray[np.bool_]
     pen: float
-    pieces: tuple[tuple[float, float], ...]
 
     @property
     def stroke_mask(self) -> NDArray[np.bool_]:
@@ -242,12 +240,7 @@ def trace_band(band: Array, px_per_mm: float, level: float, apart: float) -> Pen
     # A stroke that goes on into the next row may belong to that row, which nothing here decides.
     ambiguous = stroke_mask & ((first < level - _OWN * apart) | (last > level + _OWN * apart))
     place, height, thick = _heights(band, first, last, stroke_mask)
-    pieces = [
-        (begin + 0.5 - _end_ink(band, first, last, begin, -1), end - 1.5 + _end_ink(band, first, last, end - 1, 1))
-        for begin, end in runs(stroke_mask)
-    ]
-    strength = band[path, np.arange(band.shape[1])]
-    return PenPath(place, height, first, last, strength, thick | ambiguous, pen, tuple(pieces))
+    return PenPath(place, height, first, last, band[path, np.arange(band.shape[1])], thick | ambiguous, pen)
 
 
 def _follow_ends(band: Array, path: NDArray[np.int64], first: Array, last: Array, reach: int) -> None:
@@ -276,12 +269,21 @@ def _follow_ends(band: Array, path: NDArray[np.int64], first: Array, last: Array
                 )
 
 
-def _end_ink(band: Array, first: Array, last: Array, column: int, beyond: int) -> float:
-    """How far the stroke reaches into its last column, and the one beyond, by their ink: pixels, 0.3 to 1.2."""
-    rows = slice(max(0, math.floor(first[column])), math.ceil(last[column]) + 1)
-    own = float(band[rows, column].max())
-    rest = float(band[rows, column + beyond].max()) if 0 <= column + beyond < band.shape[1] else 0.0
-    return float(np.clip(min(own, 1.0) + rest, 0.3, 1.2))
+def _piece_ends(band: Array, trace: PenPath) -> list[tuple[float, float]]:
+    """Left and right end of every stretch with a stroke, to a fraction of a pixel by the ink of its last columns."""
+
+    def reach(column: int, beyond: int) -> float:
+        rows = slice(max(0, math.floor(trace.first[column])), math.ceil(trace.last[column]) + 1)
+        own = float(band[rows, column].max())
+        rest = float(band[rows, column + beyond].max()) if 0 <= column + beyond < band.shape[1] else 0.0
+        return float(np.clip(min(own, 1.0) + rest, 0.3, 1.2))
+
+    return [(begin + 0.5 - reach(begin, -1), end - 1.5 + reach(end - 1, 1)) for begin, end in runs(trace.stroke_mask)]
+
+
+def _nearest_end(ends: Iterable[float], x: float) -> float:
+    """The end of a piece that is nearest to x, mm; x where there is none."""
+    return min(ends, key=lambda end: abs(end - x), default=x)
 
 
 def _trace_row(ink: InkMap, px_per_mm: float, level: float, apart_mm: float) -> Row | None:
@@ -310,14 +312,14 @@ def _trace_row(ink: InkMap, px_per_mm: float, level: float, apart_mm: float) -> 
     y = np.where(present.repeat(2), (top + trace.height + 0.5) / px_per_mm, np.nan)
     if _is_ruling(y[2 * begin : 2 * end]) or _is_text(trace.stroke_mask[begin:end], px_per_mm):
         return None
-    ends = [((left + 0.5) / px_per_mm, (right + 0.5) / px_per_mm) for left, right in trace.pieces]
+    ends = [((left + 0.5) / px_per_mm, (right + 0.5) / px_per_mm) for left, right in _piece_ends(band, trace)]
     pieces = tuple(piece for piece in ends if x[2 * begin] - 1 < piece[0] and piece[1] < x[2 * end - 1] + 1)
     return Row(
         x,
         close_gaps(y, 2 * px_per_mm),
         level=float(np.nanmedian(y)),
-        start=min(left for left, _ in pieces),
-        end=max(right for _, right in pieces),
+        start=min((left for left, _ in pieces), default=float(x[2 * begin])),
+        end=max((right for _, right in pieces), default=float(x[2 * end - 1])),
         ink=np.where(present, trace.strength, 0.0).repeat(2),
         overlap=(trace.overlap & present).repeat(2),
         pieces=pieces,
@@ -581,8 +583,7 @@ def _after_gap(row: Row, x: float, step: float) -> float:
     if near.size:
         rest = np.flatnonzero(np.isfinite(row.y[index + near[0] :]))
         if rest.size:
-            start = float(row.x[index + near[0] + rest[0]])
-            return min((left for left, _ in row.pieces), key=lambda left: abs(left - start), default=start)
+            return _nearest_end((left for left, _ in row.pieces), float(row.x[index + near[0] + rest[0]]))
     return x + 1.5
 
 
@@ -594,8 +595,7 @@ def _before_gap(row: Row, x: float, step: float) -> float:
     if near.size:
         rest = np.flatnonzero(np.isfinite(row.y[: first + near[-1]]))
         if rest.size:
-            end = float(row.x[rest[-1]])
-            return min((right for _, right in row.pieces), key=lambda right: abs(right - end), default=end)
+            return _nearest_end((right for _, right in row.pieces), float(row.x[rest[-1]]))
     return x - 1.5
 
 

@@ -230,6 +230,8 @@ class _Network(nn.Module):
 class NameClassifier(_Network):
     """`recipes.digitizer.network.NameNetwork` as it learns: words (B, 2, *WORD_SHAPE) -> logits (B, 13)."""
 
+    figure = "correct"
+
     def __init__(self) -> None:
         super().__init__(NAME_LAYERS, 2, *WORD_SHAPE, len(NAME_CLASSES))
 
@@ -248,6 +250,8 @@ class NameClassifier(_Network):
 
 class LineReader(_Network):
     """`recipes.digitizer.network.LineNetwork` as it learns: lines (B, 1, LINE_ROWS, w) -> logits (B, w // 4, 20)."""
+
+    figure = "bare columns"
 
     def __init__(self) -> None:
         super().__init__(LINE_LAYERS, 1, LINE_ROWS, 4, len(LINE_CHARACTERS) + 1)
@@ -353,8 +357,7 @@ def train_network(
             _write_weights(run.network, out / f"{kind}.safetensors")
             loss, share = np.mean(figures, axis=0)
             minutes = (time.monotonic() - start) / 60
-            what = {"names": "correct", "lines": "bare columns"}[kind]
-            report(f"step {run.step}: loss {loss:.4f}, {what} {share:.3f}, {minutes:.1f} minutes")
+            report(f"step {run.step}: loss {loss:.4f}, {run.network.figure} {share:.3f}, {minutes:.1f} minutes")
             figures = []
     return run.network.eval()
 
