@@ -58,19 +58,23 @@ def beats(signal: NDArray[np.floating], sampling_rate: float) -> NDArray[np.int6
     Where most leads together move faster than they mostly do, at a resolution of 10 ms. All leads together, because one
     is not enough: of 1,000 simulated records this finds a beat too many (a T wave as fast as the QRS) or too few (a
     small one beside ectopic beats) in 29, NeuroKit2 in lead II at 500 Hz in 153. In the others the error of an interval
-    is 3 ms at the median, 7 at the 90th percentile. NaN counts as no movement.
+    is 3 ms at the median, 7 at the 90th percentile. A lead has no say where it is NaN: of 2,000 records of PTB-XL's
+    folds 1-8 cut like a page of 3x4 with a strip, the strip alone gives the rate of 6 wrongly (by 5 per minute and
+    more), all leads together that of none.
     """
     step = sampling_rate / _COARSE_HZ
     slow = np.asarray(signal, np.float64) if step == 1 else coarse(np.asarray(signal, np.float32), step)
     if slow.shape[1] < 3:
         return np.zeros(0, np.int64)
     speed = np.abs(np.diff(slow))
-    speed[~np.isfinite(speed)] = 0.0
-    ascending = np.sort(speed)
-    usual, high = _quantiles(ascending, 0.5), _quantiles(ascending, 0.98) + 1e-6
+    there = np.isfinite(speed)
+    ascending = np.sort(np.where(there, speed, np.nan))  # NaN behind all others
+    counts = there.sum(axis=1)
+    usual, high = _quantiles(ascending, 0.5, counts), _quantiles(ascending, 0.98, counts) + 1e-6
     above = (speed - usual).clip(min=0.0)  # a noisy lead has little above its median
-    moves = np.convolve((above / high).clip(max=2.0).mean(axis=0), _beat_window(), "same")
-    least = _BEAT_SHARE * float(_quantiles(np.sort(moves)[None], 0.98)[0, 0])
+    shares = np.where(there, (above / high).clip(max=2.0), 0.0)
+    moves = np.convolve(shares.sum(axis=0) / there.sum(axis=0).clip(min=1), _beat_window(), "same")
+    least = _BEAT_SHARE * float(_quantiles(np.sort(moves)[None], 0.98, np.array([moves.size]))[0, 0])
     middles: NDArray[np.int64] = tops(moves, least, round(_BEAT_APART_S * _COARSE_HZ))
     if step == 1:
         return middles
@@ -78,12 +82,14 @@ def beats(signal: NDArray[np.floating], sampling_rate: float) -> NDArray[np.int6
     return np.minimum(at_rate, np.int64(signal.shape[1] - 1))
 
 
-def _quantiles(ascending: _Array, share: float) -> _Array:
-    """(rows, n) sorted -> (rows, 1) by numpy's linear rule, which `np.quantile` takes ten times as long for."""
-    i = int(share * (ascending.shape[1] - 1))
-    behind = min(i + 1, ascending.shape[1] - 1)
-    part = share * (ascending.shape[1] - 1) - i
-    return np.asarray((1 - part) * ascending[:, i, None] + part * ascending[:, behind, None])
+def _quantiles(ascending: _Array, share: float, counts: NDArray[np.int64]) -> _Array:
+    """(rows, n) sorted -> (rows, 1) of the first `counts` of each, by numpy's linear rule, for which `np.quantile`
+    takes ten times as long."""
+    last = (counts - 1).clip(min=0)
+    i = (share * last).astype(np.int64)
+    rows = np.arange(len(ascending))
+    part = share * last - i
+    return np.asarray((1 - part) * ascending[rows, i] + part * ascending[rows, np.minimum(i + 1, last)])[:, None]
 
 
 @cache
@@ -180,15 +186,23 @@ def delineate(record: EcgRecord) -> Delineation:
 def complexes_of(record: EcgRecord) -> Complexes:
     """The QRS complexes of a record and their median beat."""
     signal = resample(record.signal, record.sampling_rate, HIGH_RATE_HZ)
+    return _complexes(signal, beats(signal, HIGH_RATE_HZ))
+
+
+def _complexes(signal: _Samples, middles: NDArray[np.int64]) -> Complexes:
     mv, smooth, slopes = without_wander(signal)
-    middles = align_to_template(slopes, beats(signal, HIGH_RATE_HZ))
+    middles = align_to_template(slopes, middles)
     return Complexes(mv, smooth, middles, *_median_beat(mv, smooth, middles))
 
 
-def complexes_of_lead(millivolts: NDArray[np.floating]) -> Complexes:
-    """As `complexes_of`, of one lead (n,) mV at `HIGH_RATE_HZ`, which stands for all twelve."""
+def complexes_of_lead(millivolts: NDArray[np.floating], middles: NDArray[np.int64] | None = None) -> Complexes:
+    """As `complexes_of`, of one lead (n,) mV at `HIGH_RATE_HZ`, which stands for all twelve.
+
+    Args:
+        middles: samples of the beats, where other leads tell them as well.
+    """
     signal = np.repeat(np.asarray(millivolts, dtype=np.float32)[None], len(LEADS), axis=0)
-    return complexes_of(EcgRecord("", signal, float(HIGH_RATE_HZ), ""))
+    return _complexes(signal, beats(signal, HIGH_RATE_HZ) if middles is None else middles)
 
 
 def _median_beat(

@@ -127,11 +127,12 @@ def scipy_beats(signal: np.ndarray) -> np.ndarray:
     """The detector in scipy's words, at 100 Hz: an oracle of the compiled one."""
     from scipy.signal import find_peaks
 
-    speed = np.abs(np.nan_to_num(np.diff(signal, axis=1)))
-    above = (speed - np.median(speed, axis=1, keepdims=True)).clip(min=0)
-    high = np.quantile(speed, 0.98, axis=1, keepdims=True) + 1e-6
+    speed = np.abs(np.diff(signal, axis=1))
+    above = (speed - np.nanmedian(speed, axis=1, keepdims=True)).clip(min=0)
+    high = np.nanquantile(speed, 0.98, axis=1, keepdims=True) + 1e-6
+    shares = np.ma.masked_invalid((above / high).clip(max=2)).mean(axis=0).filled(0)
     window = np.hanning(17)
-    moves = np.convolve((above / high).clip(max=2).mean(axis=0), window / window.sum(), "same")
+    moves = np.convolve(shares, window / window.sum(), "same")
     return find_peaks(moves, height=0.45 * np.quantile(moves, 0.98), distance=22)[0]
 
 
@@ -141,9 +142,11 @@ def test_beats_are_what_scipy_finds_at_100_hz_and_the_same_at_500():
         middles = beats(slow, 100)
         assert np.array_equal(middles, scipy_beats(slow))
         assert np.array_equal(beats(record.signal, 500), np.round((middles + 0.5) * 5))
-    gap = slow.copy()
-    gap[:, 300:400] = np.nan
-    assert np.array_equal(beats(gap, 100), scipy_beats(gap))
+    page = slow.copy()
+    for lead, row in enumerate(page):
+        row[: lead // 3 * 250], row[(lead // 3 + 1) * 250 :] = np.nan, np.nan
+    page[:, 300:350] = np.nan
+    assert np.array_equal(beats(page, 100), scipy_beats(page))
 
 
 def test_the_simulators_beats_are_found():
@@ -262,6 +265,26 @@ def test_a_page_is_measured_like_the_whole_record(layout, columns):
             measured[key] += abs(whole[key] - values[key]) <= within[key]
     assert measured["rate_bpm"] >= 11 and measured["qrs_ms"] >= 10 and measured["qt_ms"] >= 7, measured
     assert measured["pr_ms"] >= 5 and measured["qrs_axis_deg"] >= 9, measured
+
+
+def test_the_beats_of_a_page_are_those_of_all_its_leads():
+    """No QRS of its strip stands out of the flutter there."""
+    record = simulate(5, ["SR"])
+    page = np.full_like(record.signal, np.nan)
+    for lead in range(12):
+        columns = slice(lead // 3 * 1250, (lead // 3 + 1) * 1250)
+        page[lead, columns] = record.signal[lead, columns]
+    page[1] = 0.2 * np.sin(np.arange(5000) / 500 * 2 * np.pi * 6) + 0.04 * record.signal[1]
+    assert measure_page(with_signal(record, page))["rate_bpm"] == pytest.approx(measure(record)["rate_bpm"], abs=3)
+
+
+def test_no_rate_of_a_page_without_a_strip_whose_beats_are_not_even():
+    """No median of parts stands for a pause."""
+    record = drawn_beats()
+    page = record.signal.copy()
+    page[:, 1100:2200] = page[:, :1]
+    page[:6, 2500:], page[6:, :2500] = np.nan, np.nan
+    assert "rate_bpm" not in measure_page(with_signal(record, page))
 
 
 def test_no_pr_in_atrial_fibrillation_on_a_page_either():
