@@ -583,13 +583,16 @@ def test_the_foot_of_a_pulse_that_runs_into_the_trace_is_no_part_of_it(side, mon
     (60.0, 2.5, [10.0, 72.5, 135.0, 197.5], [0.0, 2.5, 5.0, 7.5]),  # a pen that is lifted while time goes on
 ])  # fmt: skip
 def test_bare_paper_between_columns_is_no_time(column, gap, starts, times):
-    x = np.arange(0.0, 540.0, 0.1)
+    x = np.arange(0.0, 540.0, 0.23)  # coarser than the pieces, which tell the ends
     count = len(starts)
     lefts = 10.0 + (column + gap) * np.arange(count)
     end = float(lefts[-1] + column)
     shown = np.any([(x > left) & (x < left + column) for left in lefts], axis=0)
     rows = [
-        Row(x, np.where(shown, level, np.nan), level, 10.0, end, shown.astype(float), np.zeros(x.size, np.bool_))
+        Row(
+            x, np.where(shown, level, np.nan), level, 10.0, end, shown.astype(float), np.zeros(x.size, np.bool_),
+            pieces=tuple((left, left + column) for left in lefts.tolist()),
+        )  # fmt: skip
         for level in 30.0 + 25.0 * np.arange(12 // count)
     ]
     labels = PageOptions("6x2" if count == 2 else "3x4").rows
@@ -602,7 +605,7 @@ def test_bare_paper_between_columns_is_no_time(column, gap, starts, times):
     assert layout is not None and layout.format == ("6x2" if count == 2 else "3x4")
     first_row = [span for span in layout.spans if span.row == 0]
     # The last of columns that touch ends with the ink, which the lifted pen makes shorter.
-    np.testing.assert_allclose([span.x0 for span in first_row], starts, atol=0.2 if column > 60 else 2.0)
+    np.testing.assert_allclose([span.x0 for span in first_row], starts, atol=0.03 if column > 60 else 2.0)
     if count == 4:
         began = [(span.x0 - _page_start(span, layout.spans)) / 25.0 for span in first_row]
         np.testing.assert_allclose(began, times, atol=0.01 if column > 60 else 0.08)
@@ -708,6 +711,27 @@ def test_a_grid_that_begins_anew_in_every_column_is_not_bent(page_of_axes: Image
     x, y = sheet.place(np.linspace(20.0, 270.0, 26), np.full(26, 60.0))
     np.testing.assert_allclose(x - x[0], np.linspace(0.0, 1250.0, 26), atol=0.6)
     np.testing.assert_allclose(y, y[0], atol=0.3)
+
+
+def test_a_grid_on_whole_pixels_keeps_its_pitch() -> None:
+    """100 dots per inch, as plots have: the lines of a row of axes are 4 pixels apart, now and then 3."""
+    px_per_mm = 100 / 25.4
+    picture = Image.new("RGB", (round(274 * px_per_mm), round(330 * px_per_mm)), "white")
+    draw = ImageDraw.Draw(picture)
+    for row in range(12):  # axes of their own, none a whole number of boxes below the one before
+        top = 8 + 26.3 * row
+        for step, color in ((1, (252, 240, 240)), (5, (255, 200, 200))):
+            for k in range(0, 251, step):
+                x = round((12 + k) * px_per_mm)
+                draw.line([(x, round(top * px_per_mm)), (x, round((top + 20) * px_per_mm))], fill=color)
+            for k in range(0, 21, step):
+                y = round((top + k) * px_per_mm)
+                draw.line([(round(12 * px_per_mm), y), (round(262 * px_per_mm), y)], fill=color)
+    grid = find_grid(as_picture(picture))
+    assert grid is not None
+    sheet = straighten(as_picture(picture), grid)
+    x, _ = sheet.place(np.array([15.0, 255.0]), np.array([150.0, 150.0]))
+    assert (x[1] - x[0]) / 240 == pytest.approx(px_per_mm, rel=4e-4)  # 1 mm in ten seconds' 250 is 40 ms
 
 
 def test_a_grid_without_a_usual_step_has_no_pitch() -> None:

@@ -206,8 +206,9 @@ def _columns(rows: Sequence[Row], places: Sequence[tuple[int, Name]], columns: i
         return apart
     share = (end - start) / columns
     usual = _usual_column(share)
-    if abs(usual / share - 1) < _NEARLY_USUAL:  # the pen's width and specks of ink lengthen and shorten it
-        start, share = (start + end + _LAST_SAMPLE_MM - columns * usual) / 2, usual
+    if abs(usual / share - 1) < _NEARLY_USUAL:
+        # A longer row has half a pen at either end. A shorter one ends early: in its last sample, or at the frame.
+        start, share = start + max(end - start + _LAST_SAMPLE_MM - columns * usual, 0.0) / 2, usual
     steps = _name_steps(places, strips)
     if columns > 1 and steps.size:
         near = [step / round(step / share) for step in steps if round(step / share) >= 1]
@@ -229,7 +230,8 @@ def _columns_apart(rows: Sequence[Row], start: float, end: float, columns: int) 
     gaps = [(x[inside][a], x[inside][b - 1]) for a, b in runs(bare) if (b - a) * rows[0].step >= _LEAST_APART_MM]
     if len(gaps) != columns - 1:
         return None
-    starts, ends = np.array([start, *(right for _, right in gaps)]), np.array([left for left, _ in gaps])
+    starts = np.array([start, *(np.median([row.begins_near(right) for row in rows]) for _, right in gaps)])
+    ends = np.array([np.median([row.ends_near(left) for row in rows]) for left, _ in gaps])
     lengths = ends - starts[:-1]
     usual = _usual_column(float(np.median(lengths)))
     goes_on = np.abs(usual / np.diff(starts) - 1).max() < _NEARLY_USUAL  # the pen is lifted, time goes on

@@ -29,6 +29,7 @@ _NO_BEND_MM = 0.002  # between a node and the middle of its neighbours; a grid t
 _MOST_SKEW = 0.03  # of a drawn page's homography as found, whose grid may begin anew in every column
 _LEVEL = 0.3  # radians between the two halves of a drawn grid's lines; a tilt of 0.02 degrees gives more
 _APART = (1, 8)  # nodes between those that the pitch follows from, at first and then
+_SPECTRUM = 64  # places between two frequencies of the phase
 _ANEW, _ANEW_SHARE = 1.0, 0.02  # radians more than paper curls between such nodes; of all pairs
 _ROUNDED_PX, _ROUNDED_PERCENTILE = 0.75, 80  # of the distances from an even pitch: rounding is at most half a pixel
 _SAME_STEP = 0.15  # radians around the median of the differences between neighbours
@@ -118,8 +119,8 @@ def _between_nodes(values: NDArray[np.float32], rows: int, columns: int, px_per_
 def straighten(picture: Picture, grid: Grid) -> FlatSheet:
     """The sheet on which the grid's heavy lines are straight and lie at multiples of 5 mm.
 
-    Nothing is bent on a page as a program drew it, level to the pixel: a grid that begins anew in every column of leads
-    would be taken for curl.
+    Nothing is bent on a page as a program drew it, level to the pixel: lines on whole pixels, and a grid that begins
+    anew in every column of leads, would be taken for curl.
     """
     plain = _without_shifts(picture, *_frame(grid.to_picture, picture.shape[2], picture.shape[1]), grid.px_per_mm)
     sheet = _with_phase(plain, grid, is_flat=False)
@@ -191,7 +192,8 @@ def _extent(values: Array) -> tuple[float, float]:
 
 
 def _drawn_sheet(picture: Picture, grid: Grid) -> FlatSheet | None:
-    """The sheet by the grid's pitch, of a page whose grid is level to the pixel and begins anew; None for others."""
+    """The sheet by the grid's pitch, of a page whose grid is level to the pixel and whose lines lie at their pitch but for
+    rounding, or begin anew; None for others."""
     height, width = picture.shape[1:]
     middle = apply_homography(np.linalg.inv(grid.to_picture), np.array([width / 2]), np.array([height / 2]))
     x, y = (float(np.round(place[0] / _BOX_MM)) * _BOX_MM for place in middle)
@@ -200,6 +202,7 @@ def _drawn_sheet(picture: Picture, grid: Grid) -> FlatSheet | None:
     if max(abs(px[2] - px[0]), abs(py[1] - py[0])) > _MOST_SKEW * _BOX_MM * pitch.min():
         return None
     order = _lines_per_box(thin_lines=grid.thin_lines)
+    radians = 2 * np.pi * order * _NODE_MM / _BOX_MM  # between nodes
 
     def sheet_of(pitch: Array) -> FlatSheet:
         matrix = np.diag([*pitch, 1.0])
@@ -213,9 +216,14 @@ def _drawn_sheet(picture: Picture, grid: Grid) -> FlatSheet | None:
         steps = np.array([_usual_step(waves[0], distance), _usual_step(waves[1].T, distance)])
         if np.isnan(steps).any():
             return None
-        pitch = pitch * (1 - steps / (2 * np.pi * order * _NODE_MM / _BOX_MM))
+        pitch = pitch * (1 - steps / radians)
+    waves = _grid_waves(sheet_of(pitch), order, _DRAWN_SMOOTH_MM)
+    even = pitch * (1 - np.array([_even_step(waves[0]), _even_step(waves[1].T)]) / radians)
+    waves = _grid_waves(sheet_of(even), order, _DRAWN_SMOOTH_MM)
     pixel = 2 * np.pi * order / (_BOX_MM * grid.px_per_mm)
-    return sheet_of(pitch) if any(_begins_anew(wave, pixel) for wave in (waves[0], waves[1].T)) else None
+    is_even = np.array([_is_even(waves[0], pixel), _is_even(waves[1].T, pixel)])
+    anew = np.array([_begins_anew(waves[0]), _begins_anew(waves[1].T)])
+    return sheet_of(np.where(is_even, even, pitch)) if (is_even | anew).all() else None
 
 
 def _is_level(wave: NDArray[np.complex128]) -> bool:
@@ -235,19 +243,30 @@ def _usual_step(wave: NDArray[np.complex128], distance: int) -> float:
     return float(usual.mean()) / distance if usual.size else float("nan")
 
 
-def _begins_anew(wave: NDArray[np.complex128], pixel: float) -> bool:
-    """Whether the phase jumps somewhere along the rows of nodes, and by more than lines on whole pixels do.
+def _even_step(wave: NDArray[np.complex128]) -> float:
+    """The difference of phase between neighbours in a row of nodes, radians, at which most of the wave lies: that of
+    lines on whole pixels, too, which are off by up to half a pixel each, if they do not begin anew."""
+    size = _SPECTRUM * wave.shape[1]
+    power = np.square(np.abs(np.fft.fft(wave, size, axis=1))).sum(axis=0)
+    return float(2 * np.pi * np.fft.fftfreq(size)[int(power.argmax())])
+
+
+def _is_even(wave: NDArray[np.complex128], pixel: float) -> bool:
+    """Whether the lines lie at their pitch but for rounding to whole pixels.
 
     Args:
         pixel: radians of a pixel of the picture.
     """
-    steps, clear = _steps(wave.T, _APART[-1])
-    if not clear.any() or np.mean(np.abs(steps[clear]) > _ANEW) < _ANEW_SHARE:
-        return False
     amplitude = _relative_amplitude(wave)
     weight = np.where(amplitude > _CLEAR, amplitude**2, 0.0)
-    rest = np.angle(wave * np.exp(-1j * _smooth_phase(wave, weight, 1)))
-    return bool(np.percentile(np.abs(rest[weight > 0]), _ROUNDED_PERCENTILE) > _ROUNDED_PX * pixel)
+    rest = np.abs(np.angle(wave * (wave * weight).sum().conj()))[weight > 0]
+    return bool(rest.size and np.percentile(rest, _ROUNDED_PERCENTILE) < _ROUNDED_PX * pixel)
+
+
+def _begins_anew(wave: NDArray[np.complex128]) -> bool:
+    """Whether the phase jumps somewhere along the rows of nodes."""
+    steps, clear = _steps(wave.T, _APART[-1])
+    return bool(clear.any() and np.mean(np.abs(steps[clear]) > _ANEW) >= _ANEW_SHARE)
 
 
 def _steps(wave: NDArray[np.complex128], distance: int) -> tuple[Array, NDArray[np.bool_]]:

@@ -8,7 +8,7 @@ its ends where a wave turns.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -99,6 +99,14 @@ class Row:
     def step(self) -> float:
         """Between the row's places, mm."""
         return float((self.x[-1] - self.x[0]) / (self.x.size - 1))
+
+    def begins_near(self, x: float) -> float:
+        """The left end of the stretch that begins nearest to x, mm; x where there is none."""
+        return min((left for left, _ in self.pieces), key=lambda left: abs(left - x), default=x)
+
+    def ends_near(self, x: float) -> float:
+        """The right end of the stretch that ends nearest to x, mm; x where there is none."""
+        return min((right for _, right in self.pieces), key=lambda right: abs(right - x), default=x)
 
 
 def runs(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
@@ -279,11 +287,6 @@ def _piece_ends(band: Array, trace: PenPath) -> list[tuple[float, float]]:
         return float(np.clip(min(own, 1.0) + rest, 0.3, 1.2))
 
     return [(begin + 0.5 - reach(begin, -1), end - 1.5 + reach(end - 1, 1)) for begin, end in runs(trace.stroke_mask)]
-
-
-def _nearest_end(ends: Iterable[float], x: float) -> float:
-    """The end of a piece that is nearest to x, mm; x where there is none."""
-    return min(ends, key=lambda end: abs(end - x), default=x)
 
 
 def _trace_row(ink: InkMap, px_per_mm: float, level: float, apart_mm: float) -> Row | None:
@@ -583,7 +586,7 @@ def _after_gap(row: Row, x: float, step: float) -> float:
     if near.size:
         rest = np.flatnonzero(np.isfinite(row.y[index + near[0] :]))
         if rest.size:
-            return _nearest_end((left for left, _ in row.pieces), float(row.x[index + near[0] + rest[0]]))
+            return row.begins_near(float(row.x[index + near[0] + rest[0]]))
     return x + 1.5
 
 
@@ -595,7 +598,7 @@ def _before_gap(row: Row, x: float, step: float) -> float:
     if near.size:
         rest = np.flatnonzero(np.isfinite(row.y[: first + near[-1]]))
         if rest.size:
-            return _nearest_end((right for _, right in row.pieces), float(row.x[rest[-1]]))
+            return row.ends_near(float(row.x[rest[-1]]))
     return x - 1.5
 
 
