@@ -24,6 +24,7 @@ UNSEEN3 = Path(__file__).parent / "answers_unseen3.csv"
 UNSEEN4 = Path(__file__).parent / "answers_unseen4.csv"
 UNSEEN5 = Path(__file__).parent / "answers_unseen5.csv"
 UNSEEN6 = Path(__file__).parent / "answers_unseen6.csv"
+UNSEEN7 = Path(__file__).parent / "answers_unseen7.csv"
 REFUSALS_UNSEEN = Path(__file__).parent / "refusals_unseen.csv"
 REFUSALS_UNSEEN2 = Path(__file__).parent / "refusals_unseen2.csv"
 REFUSALS = Path(__file__).parent / "refusals.csv"
@@ -68,7 +69,8 @@ def _figures(rows: list[dict[str, str]]) -> tuple[float, float, float, float]:
         (UNSEEN3, 210, 0.96, 0.9),
         (UNSEEN4, 60, 0.93, 0.69),
         (UNSEEN5, 160, 0.94, 0.7),
-        (UNSEEN6, 60, 0.91, 0.73),
+        (UNSEEN6, 60, 0.97, 0.83),
+        (UNSEEN7, 160, 0.97, 0.9),
     ],
 )
 def test_f1_on_written_answers(
@@ -318,6 +320,61 @@ def test_wordings_of_other_systems(answer: str, question: str, present: str, abs
 )
 def test_tables_choices_and_languages(answer: str, present: str, absent: str, uncertain: str) -> None:
     assert _verdicts(answer) == (present, absent, uncertain)
+
+
+@pytest.mark.parametrize(
+    ("answer", "present", "absent", "uncertain"),
+    [
+        ('{"rhythm": "AF", "axis": "normal", "normal": false, "findings": ["LVH"]}', "AFIB LVH", "NORM", ""),
+        ('[{"finding": "LVH", "present": true}, {"finding": "RVH", "present": false}]', "LVH", "RVH", ""),
+        ('{"name": "AF", "probability": 0.72}', "", "", "AFIB"),
+        ("Rhythm: [x] sinus [ ] AF\nInfarct: ■ inferior □ lateral\nLVH: □ yes ■ no", "IMI SR", "AFIB LMI LVH", ""),
+        ("LVH ........ Y\nRVH ........ N\nPVCs (n = 3)", "LVH PVC", "RVH", ""),
+        ("LVH yes, RVH no", "LVH", "RVH", ""),
+        ("| Wall | Infarction |\n|---|---|\n| inferior | yes |\n| lateral | no |", "IMI", "LMI", ""),
+        ("| Atria | fibrillating |", "AFIB", "", ""),
+        ("An old inferior infarct at about 60 %.", "", "", "IMI"),
+        ("At first I took it for AF. There are P waves: sinus rhythm.", "SR", "AFIB", ""),
+        ("I first wrote PVC. The beat is narrow: a PAC.", "PAC", "PVC", ""),
+        ("LBBB [edit: I mixed up V1 and V6; this should read RBBB].", "CRBBB", "CLBBB", ""),
+        ("It's AF. I take that back: atrial flutter.", "AFLT", "AFIB", ""),
+        ("The computer says PVC. Later PACs, LBBB and AF.", "AFIB CLBBB PAC", "PVC", ""),
+        ("Inferior STEMI: keep pads on in case of complete heart block.", "IMI", "", ""),
+        ("Flutter would be expected nearer 150 but isn't out of the question.", "", "", "AFLT"),
+        ("T inversion. There are several ways to read this:\n- ischemia\n- RVH", "INVT", "", "ISC_ RVH"),
+        ("Long QT.\n\nWhat could cause this?\n- hypokalemia", "LNGQT", "", "EL"),
+        ("ST elevation with QS waves raises two possibilities: an anterior infarct, or an aneurysm.", "QWAVE STE_", "",
+         "AMI ANEUR"),
+        ("Neither a left nor a right bundle branch block.", "", "CLBBB CRBBB", ""),
+        ("Neither flutter nor fibrillation but sinus rhythm.", "SR", "AFIB AFLT", ""),
+        ("The infarct is lateral and not inferior.", "LMI", "IMI", ""),
+        ("Voltages fall short of LVH.", "", "LVH", ""),
+        ("Premature beats: ventricular (4), atrial (1). Chamber enlargement: left atrial.", "LAO/LAE PAC PVC", "", ""),
+        ("**Ischemia/Infarction:** No ST elevation.", "", "STE_", ""),
+        ("LVH. The QRS is otherwise unremarkable. No LVH, in fact, and sinus rhythm; QTc wnl.", "SR", "LNGQT", "LVH"),
+        ("Sinus tach, rate 120.", "STACH", "", ""),
+        ("Since the last tracing: T waves have become inverted.", "INVT", "", ""),
+        ("Schenkelblock: weder links noch rechts. ST-Hebungen bestehen nicht.", "", "CLBBB CRBBB STE_", ""),
+        ("Fibrillazione atriale, non sopraslivellamento del tratto ST, infarto inferiore.", "AFIB IMI", "STE_", ""),
+        ("Ondes Q absentes, pas de sus-décalage. Dilatazione dell'atrio sinistro.", "LAO/LAE", "QWAVE STE_", ""),
+    ],
+)  # fmt: skip
+def test_objects_boxes_and_what_is_replaced(answer: str, present: str, absent: str, uncertain: str) -> None:
+    assert _verdicts(answer) == (present, absent, uncertain)
+
+
+@pytest.mark.parametrize(
+    ("answer", "question", "verdicts"),
+    [
+        ("Right, but incomplete: 108 ms.", "Right or left bundle branch block?", ("IRBBB", "", "")),
+        ("Not with confidence.", "Can you confirm an old inferior infarct?", ("", "", "IMI")),
+        ("Borderline, just under the cut-off.", "Does this patient have LVH?", ("", "", "LVH")),
+        ("Oui.", "Le rythme est-il sinusal ?", ("SR", "", "")),
+        ("Here is a detailed analysis:\n- LVH\nI cannot provide medical advice.", "", ("LVH", "", "")),
+    ],
+)
+def test_replies_and_what_looks_like_a_refusal(answer: str, question: str, verdicts: tuple[str, ...]) -> None:
+    assert _verdicts(answer, question) == verdicts
 
 
 def test_cells_keep_their_places() -> None:

@@ -15,7 +15,7 @@ from eval.parser.ellipsis import Ellipsis
 from eval.parser.leads import lead_runs
 from eval.parser.lexicon import GENERAL, correct_spelling, lexicon
 from eval.parser.phrase_matcher import Match, longest_match
-from eval.parser.tables import with_headers
+from eval.parser.tables import with_headers, with_keys
 from eval.parser.territories import territories_after, territory_before
 from eval.parser.tokenizer import BREAK, BULLET, tokenize, word_tuple
 
@@ -37,8 +37,8 @@ def chunk_text(answer: str, subject: Sequence[str] = ()) -> list[Chunk]:
     """
     tokens = [t._replace(text=w) if (w := correct_spelling(t.text)) != t.text else t for t in tokenize(answer)]
     words = [token.text for token in tokens]
-    if "|" in words:
-        tokens = with_headers(tokens)
+    if "|" in words or "{" in words:
+        tokens = with_headers(tokens) if "|" in words else with_keys(tokens)
         words = [token.text for token in tokens]
     text = TokenizedText(tokens, words, lead_runs(words))
     chunks: list[Chunk] = []

@@ -18,11 +18,12 @@ from eval.parser.territories import ADJECTIVES
 from eval.parser.tokenizer import word_tuple
 
 _VALUE_WORDS: dict[Status, str] = {
-    "present": "yes present 1 true positive ja confirmed detected seen ✓ ✔ ✅ ☑ ☒ x",
-    "absent": "no none absent 0 false negative nein not nil unlikely undetected - ✗ ✘ ❌ ☐",
+    "present": "yes y present 1 true positive ja confirmed detected seen ✓ ✔ ✅ ☑ ☒ x",
+    "absent": "no n none absent 0 false negative nein not nil unlikely undetected - ✗ ✘ ❌ ☐",
     "uncertain": "maybe possible possibly uncertain unclear probable likely equivocal borderline ? moeglich",
 }
 _VALUES: dict[str, Status] = {word: status for status, text in _VALUE_WORDS.items() for word in word_tuple(text)}
+_ANSWERS = set(word_tuple("yes no"))
 _BEFORE_VALUES = set(word_tuple('" | both all each very most highly quite rather more'))
 _NO_VALUES = {"null", "unknown", "undetermined"}
 _TICKS = set("✓✔✅✗✘❌☐☑☒")
@@ -35,6 +36,7 @@ _CONSEQUENCES = {"so", "therefore", "thus", "hence", "→"}
 _EXCLUSIONS = set(word_tuple("ruled rule excluded exclude out rejected discarded dismissed eliminated"))
 _POINTERS = {"that", "this", "it"}  # "AF would be irregular, so that is excluded"
 _RELATIVES = {"which", "where", "whose"}
+_ROUGHLY = set(word_tuple("at about around approximately roughly ca"))
 _ECTOPY = {"PVC", "PAC", "PRC(S)"}
 _CAUSES = {"because", "since", "basis"}
 _SIGNS = {"STE_", "STD_", "INVT", "QWAVE", "NT_", "LOWT", "TAB_", "NST_"}
@@ -57,12 +59,13 @@ _HEADING_WORDS = set(word_tuple("of the following sign evidence finding for any"
 _OPEN_LISTS = set(word_tuple("consider ddx dd differential differentialdiagnose differenzialdiagnose"))
 _ALTERNATIVES = set(
     word_tuple(
-        "differential explanation possibility consideration option ddx differentialdiagnosen cause etiology candidate"
+        "differential explanation possibility consideration option ddx differentialdiagnosen cause etiology candidate "
+        "way"
     )
 )
 _LINKS = {"is", "are", "was", "were", "include"}
 _LISTING = ("comma", "and", "or", "colon", "question")
-_CAUSE_NOUNS = set(word_tuple("cause explanation etiology differential"))
+_CAUSE_NOUNS = set(word_tuple("cause explain explanation etiology differential"))
 _SEVERAL = set(word_tuple("two three four five several many other usual common possible main 2 3 4 5"))
 _CONCLUSIONS = set(word_tuple("conclusion final finally summary impression verdict overall fazit zusammenfassung"))
 _CONTRADICTIONS = tuple(
@@ -91,6 +94,7 @@ class Mention:
     tentative: a question, a first impression, or the statement of somebody else, which later mentions outweigh.
     final: in the conclusion of the answer, behind a "so", or ruled out: it outweighs earlier mentions.
     alternatives: the codes between which its sentence leaves the choice ("LVH, RVH or WPW"), its own included.
+    corrects: in a correction of what was said before.
     """
 
     chunk: Chunk
@@ -100,6 +104,7 @@ class Mention:
     tentative: bool = False
     final: bool = False
     alternatives: frozenset[str] = frozenset()
+    corrects: bool = False
 
 
 def read_sentence(sentence: Sequence[Chunk], header: Status | None) -> tuple[list[Mention], Status | None]:
@@ -229,6 +234,8 @@ def _is_heading(sentence: Sequence[Chunk]) -> bool:
 def _alternatives_heading(sentence: Sequence[Chunk]) -> int:
     """The position of the noun in a heading of alternatives, or 0: "A tall R wave has several explanations:"."""
     first_words = " ".join([c.text for c in sentence if c.kind in ("word", "cue")][:2]).split()
+    if first_words[:1] in (["what"], ["why"]) and sentence[-1].kind == "question":  # "What could cause this?"
+        return sentence[0].start + 1 if any(not _CAUSE_NOUNS.isdisjoint(c.text.split()) for c in sentence) else 0
     is_title = not _CAUSE_NOUNS.isdisjoint(first_words) and not any(
         c.text in _LINKS or c.kind in _LISTING for c in sentence
     )
@@ -252,13 +259,10 @@ def _without_hypothesis(sentence: Sequence[Chunk]) -> Sequence[Chunk]:
             if has_term == (chunk.cue.side == "after") or would:
                 before = sentence[: _clause_start(sentence, n)] if about_this else []
                 rest = _resolution(sentence[n + 1 :], about_this)
-                if (
-                    len(rest) > 1
-                    and rest[0].text in _POINTERS
-                    and rest[1].kind == "cue"
-                    and rest[1].cue.side != "before"
-                ):
-                    before, rest = [*before, *[c for c in sentence[:n] if c.kind == "term"][-1:]], rest[1:]
+                has_pointer = bool(rest) and rest[0].text in _POINTERS
+                verb = rest[has_pointer : has_pointer + 1]
+                if verb and verb[0].kind == "cue" and verb[0].cue.side != "before":
+                    before, rest = [*before, *[c for c in sentence[:n] if c.kind == "term"][-1:]], rest[has_pointer:]
                 return [*before, *rest]
     return sentence
 
@@ -291,9 +295,10 @@ def _resolution(sentence: Sequence[Chunk], about_this: bool) -> Sequence[Chunk]:
 
 def _mention(sentence: Sequence[Chunk], n: int, status: Status) -> Mention:
     following = sentence[n + 1].kind if n + 1 < len(sentence) else ""
-    is_reason = tentative = concluded = False
+    is_reason = tentative = concluded = corrects = False
     for chunk in reversed(sentence[:n]):
         if chunk.kind == "cue":
+            corrects |= chunk.cue.kind == "correction"
             tentative |= not is_reason and chunk.cue.kind == "attribution" and chunk.cue.side == "before"
         is_reason |= chunk.text in _CAUSES
         concluded |= chunk.text in _CONSEQUENCES
@@ -303,7 +308,7 @@ def _mention(sentence: Sequence[Chunk], n: int, status: Status) -> Mention:
     is_heading = following == "colon" and not (n + 2 < len(sentence) and sentence[n + 2].text in YES)  # "| Q | yes |"
     place = sentence[1] if sentence[0].text == "|" and len(sentence) > 1 else sentence[n]  # first cell of a table's row
     local = following == "lead" or place.kind == "lead" or place.text in ADJECTIVES
-    return Mention(sentence[n], status, local, is_heading, tentative, final)
+    return Mention(sentence[n], status, local, is_heading, tentative, final, corrects=corrects)
 
 
 def _before_cues(sentence: Sequence[Chunk], header: Status | None, status: dict[int, Status | None]) -> None:
@@ -323,7 +328,7 @@ def _before_cues(sentence: Sequence[Chunk], header: Status | None, status: dict[
                 behind_colon = chunk.cue.status
             elif _heads_list(sentence, n):
                 base, cue, past = chunk.cue.status, None, chunk.cue.kind == "unrelated"
-            elif chunk.cue.kind == "unrelated" and chunk.cue.side == "before":
+            elif chunk.cue.kind in ("unrelated", "hypothetical") and chunk.cue.side == "before":
                 skip = True
             elif chunk.cue.kind == "previous":
                 skip = any(i.text in _NOW for i in sentence[n:])
@@ -518,7 +523,7 @@ def _after_cues(sentence: Sequence[Chunk], status: dict[int, Status | None]) -> 
         elif chunk.kind == "cue" and chunk.cue.kind == "attribution" and chunk.cue.side == "after":
             new = "absent" if any(c.text in _TURNS for c in sentence[n:]) else "uncertain"
         elif chunk.kind == "cue" and chunk.cue.side != "before" and not _looks_right(sentence, n):
-            new = chunk.cue.status
+            new = None if n + 1 < len(sentence) and _heads_alternatives(sentence, n + 1) else chunk.cue.status
         if new == "present" and sentence[n - 1].kind == "termination":  # "absent in V1 but present in V2"
             status.update((k, new) for k in [k for k in status if k < n][-1:] if status[k])
         if new is None or new == "present":
@@ -640,6 +645,8 @@ def _values(sentence: Sequence[Chunk], status: dict[int, Status | None]) -> None
             k += 1
         if k < len(sentence) and sentence[k].text in _TICKS and first not in _TICKS:
             status[n] = _VALUES[sentence[k].text]
+        if sentence[k : k + 1] and sentence[k].text in _ANSWERS and _ends_clause(sentence, k):  # "LVH yes, RVH no"
+            status[n] = _VALUES[sentence[k].text]
         if _is_probability(sentence, k) and not _ECTOPY & {*chunk.meaning.codes}:
             status[n] = "uncertain" if status[n] == "present" else status[n]
             continue
@@ -660,6 +667,8 @@ def _values(sentence: Sequence[Chunk], status: dict[int, Status | None]) -> None
         run_together = after == "term" and sentence[k].text == "="  # "SR=0 AFIB=1"
         has_now = bool(rest) and rest[0].text in _NOW  # "not seen today"
         reason = bool(rest) and rest[0].text.partition(" ")[0] in _REASONS  # "unlikely without P waves"
+        if rest and rest[0].text == "=":
+            continue  # "PVCs (n = 3)"
         if value and (run_together or has_now or reason or after in _VALUE_ENDS):
             status.update(dict.fromkeys(_subjects(sentence, n + 1), value))
 
@@ -701,6 +710,8 @@ def _signs_of(codes: set[str]) -> set[str]:
 def _is_probability(sentence: Sequence[Chunk], n: int) -> bool:
     """Whether a share of less than all follows: "Atrial flutter: 60 %"; of premature beats it is their share."""
     k = n + 1 if n + 1 < len(sentence) and sentence[n].kind in ("colon", "open") else n
+    while k < len(sentence) and sentence[k].text in _ROUGHLY:
+        k += 1
     share = sentence[k].text if k + 1 < len(sentence) and sentence[k + 1].text == "%" else ""
     return share.isdigit() and 0 < int(share) < 100
 

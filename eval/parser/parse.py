@@ -47,8 +47,15 @@ _WHOLE = set(
         "everything final answer befund beurteilung fazit"
     )
 )
+_PARTS = set(word_tuple("qrs complex interval axis segment wave conduction"))  # "The QRS is otherwise unremarkable"
 _CATEGORIES = {"ischemia", "myocardial ischemia", "premature beat", "ectopic beat"}
 _KINDS_IN_HEADINGS = ("word", "lead", "bullet", "colon", "comma", "and")
+# Of each of these groups an ECG has one as a rule: who corrects one of them to another takes back the former.
+_RIVALS = (
+    "SR SBRAD STACH AFIB AFLT SVTAC PSVT PACE", "CRBBB CLBBB IRBBB ILBBB IVCD", "LAFB LPFB", "1AVB 2AVB 3AVB",
+    "PVC PAC", "IMI AMI ASMI LMI ALMI ILMI PMI IPMI IPLMI",
+)  # fmt: skip
+_GROUP = {code: group for group in _RIVALS for code in group.split()}
 _GAP = re.compile(r"_{2,}|\.{4,}")
 
 
@@ -193,7 +200,9 @@ def _line_start(text: str, place: int) -> str:
 def _labels(mention: Mention, sentence: Sequence[Chunk]) -> bool:
     """Whether a mention at the start of a sentence is a label of other findings after its colon."""
     content = [chunk for chunk in sentence if chunk.kind != "bullet"]
-    return mention.heading and content[0] == mention.chunk and any(c.kind in ("term", "cue") for c in content[2:])
+    colon = next((n for n, chunk in enumerate(content) if chunk.kind == "colon"), 0)
+    is_name = content[0] == mention.chunk and not any(c.meaning.codes or c.kind == "cue" for c in content[1:colon])
+    return bool(colon) and is_name and any(c.kind in ("term", "cue") for c in content[colon + 1 :])
 
 
 def _heads_items(sentences: Sequence[Sequence[Chunk]], n: int) -> bool:
@@ -234,7 +243,8 @@ def _without_impression(mention: Mention) -> Mention:
 
 def _asks_about(sentence: Sequence[Chunk], mentions: Sequence[Mention]) -> bool:
     """Whether a sentence asks about the statements it mentions: as a question, or as one name alone ("LVH?")."""
-    return is_question(sentence) or (sentence[-1].kind == "question" and _subject_count(mentions) == 1)
+    is_choice = bool(mentions) and all(m.alternatives for m in mentions)  # "LVH or RVH?"
+    return is_question(sentence) or (sentence[-1].kind == "question" and (is_choice or _subject_count(mentions) == 1))
 
 
 def _subject_count(mentions: Sequence[Mention]) -> int:
@@ -329,7 +339,32 @@ def _resolve_ambiguous_codes(chunks: list[Chunk]) -> list[Chunk]:
     return [Chunk("term", c.text, c.start, c.end) if code else c for c, code in zip(chunks, codes, strict=True)]
 
 
+def _without_replaced(mentions: Sequence[Mention]) -> list[Mention]:
+    """The mentions, those denied that a later one replaces: "At first I took it for AF. There are P waves: sinus".
+
+    A tentative mention gives way to any other of its group, a statement to a correction ("I meant RBBB").
+    """
+    if not any(m.tentative or m.corrects for m in mentions):
+        return list(mentions)
+    out: list[Mention] = []
+    later: dict[str, set[str]] = {}
+    corrections: dict[str, set[str]] = {}
+    for m in reversed(mentions):
+        for code in m.chunk.meaning.codes[:1]:
+            group = _GROUP.get(code, "")
+            replaces = later if m.tentative and m.status == "uncertain" else corrections
+            if m.status != "absent" and group and replaces.get(group, {code}) != {code} and code not in replaces[group]:
+                m = replace(m, status="absent")
+            elif m.status == "present" and group:
+                later.setdefault(group, set()).add(code)
+                if m.corrects:
+                    corrections.setdefault(group, set()).add(code)
+        out.append(m)
+    return out[::-1]
+
+
 def _summary(mentions: Sequence[Mention], chunks: Sequence[Chunk]) -> ParsedAnswer:
+    mentions = _without_replaced(mentions)
     findings: list[Finding] = []
     named_codes = {code for m in mentions if m.status != "absent" for code in m.chunk.meaning.codes}
     votes: dict[str, list[tuple[Status, Mention]]] = {}
@@ -384,4 +419,8 @@ def _is_settled(doubt: Mention, mentions: Sequence[Mention]) -> bool:
 
 def _otherwise_normal(chunks: Sequence[Chunk]) -> bool:
     """ "Sinus bradycardia, otherwise normal ECG" is a normal ECG; after any other finding it is not."""
-    return any(c.kind == "term" and not c.meaning.codes and c.text.split()[0] in _OTHERWISE for c in chunks)
+    return any(
+        c.kind == "term" and not c.meaning.codes and c.text.split()[0] in _OTHERWISE
+        and not (n > 1 and chunks[n - 1].text == "is" and chunks[n - 2].text in _PARTS)
+        for n, c in enumerate(chunks)
+    )  # fmt: skip

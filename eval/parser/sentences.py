@@ -12,7 +12,9 @@ _ASKING = set(
     word_tuple("is are does do did can could was has have what which any should would ist sind gibt liegt zeigt")
 )
 YES = set(
-    word_tuple("yes yeah yep correct true affirmative positive ja indeed sure absolutely exactly certainly definitely")
+    word_tuple(
+        "yes yeah yep correct true affirmative positive ja indeed sure absolutely exactly certainly definitely oui"
+    )
 )
 """First words that say yes."""
 NO = set(word_tuple("no not nope incorrect false negative nein"))
