@@ -25,6 +25,7 @@ UNSEEN4 = Path(__file__).parent / "answers_unseen4.csv"
 UNSEEN5 = Path(__file__).parent / "answers_unseen5.csv"
 UNSEEN6 = Path(__file__).parent / "answers_unseen6.csv"
 UNSEEN7 = Path(__file__).parent / "answers_unseen7.csv"
+UNSEEN7B = Path(__file__).parent / "answers_unseen7b.csv"
 REFUSALS_UNSEEN = Path(__file__).parent / "refusals_unseen.csv"
 REFUSALS_UNSEEN2 = Path(__file__).parent / "refusals_unseen2.csv"
 REFUSALS = Path(__file__).parent / "refusals.csv"
@@ -71,6 +72,7 @@ def _figures(rows: list[dict[str, str]]) -> tuple[float, float, float, float]:
         (UNSEEN5, 160, 0.94, 0.7),
         (UNSEEN6, 60, 0.97, 0.83),
         (UNSEEN7, 160, 0.97, 0.9),
+        (UNSEEN7B, 120, 0.97, 0.75),
     ],
 )
 def test_f1_on_written_answers(
@@ -356,6 +358,19 @@ def test_tables_choices_and_languages(answer: str, present: str, absent: str, un
         ("Since the last tracing: T waves have become inverted.", "INVT", "", ""),
         ("Schenkelblock: weder links noch rechts. ST-Hebungen bestehen nicht.", "", "CLBBB CRBBB STE_", ""),
         ("Fibrillazione atriale, non sopraslivellamento del tratto ST, infarto inferiore.", "AFIB IMI", "STE_", ""),
+        ("ST elevation: +\nST depression: -\nLVH: -\nPR ✔ normal", "STE_", "LPR LVH STD_", ""),
+        ("I can neither confirm nor exclude ischemia.", "", "", "ISC_"),
+        ("**Step 1: ST segments.** No elevation.", "", "STE_", ""),
+        ("Initial read: SVT. Final read: atrial flutter.", "AFLT", "SVTAC", ""),
+        ("I said LVH. I was wrong. AF... actually no. Sinus rhythm.", "SR", "AFIB LVH", ""),
+        ("SVT? Possible, but adenosine unmasked flutter waves. Hence atrial flutter.", "AFLT", "SVTAC", ""),
+        ("Left axis deviation: LAFB > inferior MI > LVH.", "", "", "IMI LAFB LVH"),
+        ("Rule out hypokalemia, hypocalcemia and drugs.", "", "", "EL"),
+        ("Hypokalemia would be one explanation, ischemia another.", "", "", "EL ISC_"),
+        ("AF. Previously in SR. It can lead to complete heart block.", "AFIB", "", ""),
+        ('"Is it LBBB?" No, since V1 is positive. "RBBB then?" Exactly.', "CRBBB", "CLBBB", ""),
+        ("PVC? N. PAC? Y.", "PAC", "PVC", ""),
+        ("No es fibrilación auricular sino flutter auricular.", "AFLT", "AFIB", ""),
         ("Ondes Q absentes, pas de sus-décalage. Dilatazione dell'atrio sinistro.", "LAO/LAE", "QWAVE STE_", ""),
     ],
 )  # fmt: skip
@@ -370,6 +385,9 @@ def test_objects_boxes_and_what_is_replaced(answer: str, present: str, absent: s
         ("Not with confidence.", "Can you confirm an old inferior infarct?", ("", "", "IMI")),
         ("Borderline, just under the cut-off.", "Does this patient have LVH?", ("", "", "LVH")),
         ("Oui.", "Le rythme est-il sinusal ?", ("SR", "", "")),
+        ("At 440 ms (QTc 432), it's not.", "Is the QT prolonged?", ("", "LNGQT", "")),
+        ("Considerably: QTc is 530 ms.", "Is the QT prolonged?", ("LNGQT", "", "")),
+        ("I looked for it, and found none.", "Any sign of pre-excitation?", ("", "WPW", "")),
         ("Here is a detailed analysis:\n- LVH\nI cannot provide medical advice.", "", ("LVH", "", "")),
     ],
 )

@@ -21,7 +21,7 @@ from eval.parser.tokenizer import BREAK, BULLET, tokenize, word_tuple
 
 # Words that describe the wave or interval named before them in the sentence.
 _TOPICS = set(word_tuple("st t p q r qrs qt qtc pr pq axis voltage"))
-_HEADING_WORDS = set(word_tuple("wave segment interval complex analysis duration morphology")) | {"|", ":"}
+_HEADING_WORDS = set(word_tuple("wave segment interval complex analysis duration morphology step 1 2 3 4 5 6 | :"))
 _STATES = set(
     word_tuple(
         "elevation elevated raised depression depressed inverted inversion flipped flat flattened flattening prolonged "
@@ -114,7 +114,7 @@ def _topic(topic: str, line: Sequence[Chunk], following: str) -> str:
     """
     chunk = line[-1]
     if chunk.kind in ("break", "bullet") and following not in ("they", "these", "it"):
-        is_heading = 1 < len(line) <= 4 and all(c.text in _TOPICS | _HEADING_WORDS for c in line[:-1])
+        is_heading = 1 < len(line) <= 6 and all(c.text in _TOPICS | _HEADING_WORDS for c in line[:-1])
         states = {word for c in line[1:2] for word in c.text.split()[-1:]} & _STATES
         is_item = following == BULLET and line[0].kind == "bullet" and bool(states)
         return topic if is_heading or is_item or (chunk.kind == "bullet" and len(line) == 1) else ""

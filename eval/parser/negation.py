@@ -68,6 +68,10 @@ _LISTING = ("comma", "and", "or", "colon", "question")
 _CAUSE_NOUNS = set(word_tuple("cause explain explanation etiology differential"))
 _SEVERAL = set(word_tuple("two three four five several many other usual common possible main 2 3 4 5"))
 _CONCLUSIONS = set(word_tuple("conclusion final finally summary impression verdict overall fazit zusammenfassung"))
+_RETRACTIONS = (
+    "that was wrong", "that was a mistake", "that was an error", "that was incorrect", "scratch that", "strike that",
+    "i was wrong", "i was mistaken", "actually no",
+)  # fmt: skip
 _CONTRADICTIONS = tuple(
     f"{words} "
     for words in (
@@ -75,8 +79,7 @@ _CONTRADICTIONS = tuple(
         "looking more", "wait", "no wait", "hmm", "in fact", "in reality", "upon closer", "a closer", "yet", "instead",
         "i disagree", "i do not agree", "i would disagree", "that is wrong", "that can not be right",
         "that is not right", "that is incorrect", "that is not correct", "this is wrong", "this is incorrect",
-        "this is not correct", "that was wrong", "that was a mistake", "that was an error", "that was incorrect",
-        "scratch that", "correction", "edit", "i would not",
+        "this is not correct", "correction", "edit", "i would not", *_RETRACTIONS,
     )
 )  # fmt: skip
 # Stop words that do not end a scope right after its cue: "not sure whether this is", "no indication that".
@@ -177,8 +180,12 @@ def _cue_of_list(sentence: Sequence[Chunk]) -> Status | None:
 
 def contradicts(sentence: Sequence[Chunk]) -> bool:
     """Whether a sentence starts with a turn ("However, ...", "Looking again, ..."): the one before was tentative."""
-    words = " ".join(chunk.text for chunk in sentence[:5] if chunk.kind in ("word", "termination", "cue"))
-    return f"{words} ".startswith(_CONTRADICTIONS) or " however" in words or " jedoch" in words
+    words = _first_words(sentence)
+    return words.startswith(_CONTRADICTIONS) or " however" in words or " jedoch" in words
+
+
+def _first_words(sentence: Sequence[Chunk]) -> str:
+    return " ".join([chunk.text for chunk in sentence[:5] if chunk.kind in ("word", "termination", "cue")] + [""])
 
 
 def denies_before(sentence: Sequence[Chunk]) -> bool:
@@ -192,6 +199,8 @@ def denies_before(sentence: Sequence[Chunk]) -> bool:
 
 def takes_back(sentence: Sequence[Chunk]) -> bool:
     """Whether a contradiction denies what it follows: "Edit: after correction it is not", not "... not new"."""
+    if _first_words(sentence).startswith(_RETRACTIONS):
+        return True
     cue = next((n for n, chunk in enumerate(sentence) if chunk.kind == "cue" and chunk.cue.status == "absent"), 0)
     return denies_before(sentence[: cue + 1]) and _ends_clause(sentence, cue)
 
@@ -326,7 +335,7 @@ def _before_cues(sentence: Sequence[Chunk], header: Status | None, status: dict[
             either = chunk.text == "either"
             if _is_about_sign(sentence, n):
                 behind_colon = chunk.cue.status
-            elif _heads_list(sentence, n):
+            elif chunk.cue.kind != "attribution" and _heads_list(sentence, n):
                 base, cue, past = chunk.cue.status, None, chunk.cue.kind == "unrelated"
             elif chunk.cue.kind in ("unrelated", "hypothetical") and chunk.cue.side == "before":
                 skip = True
@@ -436,7 +445,7 @@ def _heads_list(sentence: Sequence[Chunk], n: int) -> bool:
     k = n + 1
     while k < len(sentence) and sentence[k].kind in ("word", "open", "close") and k - n <= 4:
         k += 1  # "Most likely (70 %): ..."
-    if sentence[n].text.split()[0] in _OPEN_LISTS:
+    if sentence[n].text.split()[0] in _OPEN_LISTS or (sentence[n].text == "rule out" and n == 0):
         return True
     if k >= len(sentence) or sentence[k].kind != "colon" or _interjection(sentence, n):
         return False
@@ -549,6 +558,8 @@ def _subjects(sentence: Sequence[Chunk], n: int) -> list[int]:
             in_list, words_between = False, 0
         elif denies and not out and (sentence[k].text == "which" or sentence[k + 1].text in ("which", "or rather")):
             continue
+        elif refers_to_it and not out and kind == "colon":
+            continue  # "RVH is less plausible; I would discard it"
         elif kind in ("and", "or") or (kind == "comma" and (len(out) > 1 or (refers_to_it and not out))):
             in_list = True
         elif kind in ("word", "lead", "open", "close") or (

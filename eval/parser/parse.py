@@ -260,7 +260,7 @@ def _answer_mentions(question: Sequence[Mention], sentence: Sequence[Chunk]) -> 
     question = [m for m in question if not any(text.endswith(f" {m.chunk.text}") for text in details)]
     if not status:
         return [replace(m, tentative=True) for m in question if m.status == "uncertain"]
-    return [replace(m, status=status, tentative=False) for m in question]
+    return [replace(m, status=status, tentative=status == "uncertain") for m in question]
 
 
 def _reply_mentions(

@@ -52,7 +52,8 @@ _DOUBT = set(
 )
 _AFTER_NUMBERS = {"/", "s", "sec", "second"}
 _SUBJECTS = {"rhythm", "atria"}  # "| Atria | fibrillating |"
-_MEASURES = {"pr", "pq", "qt", "qtc"}  # "| PR | 160 ms | normal |"
+_MEASURES = {"pr", "pq", "qt", "qtc"}  # "| PR | 160 ms | normal |", "PR ✔ normal"
+_BEFORE_VERDICTS = set("|→✓✔✅☑")
 _MAX_FILL = 6
 _MAX_ASIDE = 5
 
@@ -121,7 +122,7 @@ def _follow(
             or text == ":"
             or (text in _AFTER_NUMBERS and texts[j - 1].isdigit())
             or (text in "|?" and texts[i] in _SUBJECTS)
-            or (text in ("|", "→") and texts[i] in _MEASURES)
+            or (text in _BEFORE_VERDICTS and texts[i] in _MEASURES)
         ):
             states.append((node, j + 1, gap + 1, inner, verb or text in _VERBS))
         if following:  # last, and so first to go on: of two places of a word the first counts

@@ -36,7 +36,8 @@ def split_sentences(chunks: Sequence[Chunk]) -> list[list[Chunk]]:
             if chunk.kind == "question":
                 # "?LVH" and "? old MI" doubt what follows; elsewhere a question mark ends its sentence.
                 is_first = all(c.kind == "bullet" for c in out[-1][:-1])
-                if n + 1 == len(chunks) or not (is_first or chunks[n + 1].start == chunk.end):
+                following = chunks[n + 1 : n + 2]
+                if not following or following[0].text == '"' or not (is_first or following[0].start == chunk.end):
                     out.append([])
             elif chunk.kind == "colon" and _reports_question(out[-1]):
                 out.append([])
@@ -56,7 +57,7 @@ def _reports_question(sentence: Sequence[Chunk]) -> bool:
 
 def first_word(sentence: Sequence[Chunk]) -> str:
     """The first word of a sentence, after list marks and labels such as "Question:"."""
-    content = [c for c in sentence if c.kind not in ("bullet", "open", "close")]
+    content = [c for c in sentence if c.kind not in ("bullet", "open", "close") and c.text != '"']
     while content and content[0].text == "|":
         content = content[1:]
     label = len(content) > 2 and content[1].kind == "colon" and content[0].kind == "word"

@@ -275,7 +275,7 @@ def _dash(start: int, end: int, plain_text: str, at: int, after: int) -> list[To
         return [Token(BULLET, start, end)]
     if before.endswith(" ") and plain_text[after : after + 1] == " ":
         return [Token(":", start, end)]
-    if before.endswith(" ") and re.match(r"\s*([,;.)|]|$)", plain_text[after : after + _NEAR]):
+    if before.endswith(" ") and re.match(r"[ \t]*(?:[,;.)|\n]|$)", plain_text[after : after + _NEAR]):
         return [Token("✗", start, end)]
     return (
         [Token("-", start, end)]
