@@ -37,8 +37,7 @@ class Ellipsis(NamedTuple):
             return Ellipsis(tuple(chunk.text.split()), False, self.in_list)
         general = before.kind == "term" and before.meaning.codes in _GENERAL_CODES
         opens = chunk.kind == "question" or (general and chunk.kind in ("colon", "open"))
-        goes_on = chunk.kind in ("comma", "and", "or") or chunk.text == "noch" or semicolon
-        if opens or (self.in_list and goes_on):
+        if opens or (self.in_list and (chunk.kind in ("comma", "and", "or") or chunk.text == "noch" or semicolon)):
             return Ellipsis(self.noun, True, True)
         return Ellipsis(self.noun) if chunk.kind == "break" and (self.in_list or self.reply) else self
 

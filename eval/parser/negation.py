@@ -242,13 +242,14 @@ def _is_heading(sentence: Sequence[Chunk]) -> bool:
 
 def _alternatives_heading(sentence: Sequence[Chunk]) -> int:
     """The position of the noun in a heading of alternatives, or 0: "A tall R wave has several explanations:"."""
+    last = sentence[-1].kind
     first_words = " ".join([c.text for c in sentence if c.kind in ("word", "cue")][:2]).split()
-    if first_words[:1] in (["what"], ["why"]) and sentence[-1].kind == "question":  # "What could cause this?"
+    if last == "question" and first_words[:1] in (["what"], ["why"]):  # "What could cause this?"
         return sentence[0].start + 1 if any(not _CAUSE_NOUNS.isdisjoint(c.text.split()) for c in sentence) else 0
     is_title = not _CAUSE_NOUNS.isdisjoint(first_words) and not any(
         c.text in _LINKS or c.kind in _LISTING for c in sentence
     )
-    if sentence[-1].kind != "colon" and not is_title:
+    if last != "colon" and not is_title:
         return 0
     nouns = (c.start + 1 for c in sentence if _ALTERNATIVES & set(c.text.split()) and c.kind in ("word", "cue"))
     return next(nouns, 0)
@@ -654,10 +655,11 @@ def _values(sentence: Sequence[Chunk], status: dict[int, Status | None]) -> None
         k = n + 1
         while k < len(sentence) and sentence[k].text == '"':
             k += 1
-        if k < len(sentence) and sentence[k].text in _TICKS and first not in _TICKS:
-            status[n] = _VALUES[sentence[k].text]
-        if sentence[k : k + 1] and sentence[k].text in _ANSWERS and _ends_clause(sentence, k):  # "LVH yes, RVH no"
-            status[n] = _VALUES[sentence[k].text]
+        if k == len(sentence):
+            continue
+        text = sentence[k].text
+        if (text in _TICKS and first not in _TICKS) or (text in _ANSWERS and _ends_clause(sentence, k)):
+            status[n] = _VALUES[text]  # "LVH ✓", "LVH yes, RVH no"
         if _is_probability(sentence, k) and not _ECTOPY & {*chunk.meaning.codes}:
             status[n] = "uncertain" if status[n] == "present" else status[n]
             continue
