@@ -49,7 +49,7 @@ def _chain(text: TokenizedText, i: int, length: int, tail: tuple[str, ...]) -> t
         against = _contrast(text, at)
         joins.append(text.tokens[at]._replace(text="not") if against else text.tokens[at])
         at = against or at + 1
-        if at < len(text.words) and text.words[at] in ("and", "or"):  # "A, B, or C"
+        if at < len(text.words) and text.words[at] in ("and", "or", "nor"):  # "A, B, or C"
             joins[-1] = text.tokens[at]
             at += 1
         at += at < len(text.words) and text.words[at] in _ARTICLES  # "neither a left nor a right bundle branch block"

@@ -17,6 +17,7 @@ _SHORT_FORM_ENDS = {BREAK, BULLET, ",", ":", "(", ")", "|", "and", "or", "but", 
 
 _GENERAL_CODES = ((), ("PRC(S)",))
 """Codes of a noun that a list specifies: none, or premature beats without an origin."""
+_NO_ADJECTIVES = {",", "normal", "negative", "positive"}  # as a reply these are values
 _PRONOUNS = frozenset({"one", "?"})
 
 
@@ -47,7 +48,7 @@ class Ellipsis(NamedTuple):
 
     def match(self, text: TokenizedText, i: int, rival: Match | None) -> Match | None:
         """The short form at token i, if it makes a phrase with the noun and is longer than `rival`."""
-        if not self.noun or text.words[i] == ",":
+        if not self.noun or text.words[i] in _NO_ADJECTIVES:
             return None
         for width in (3, 2, 1):
             if i + width > len(text.words) or text.words[i + width - 1] == ",":
@@ -64,7 +65,7 @@ class Ellipsis(NamedTuple):
                 if further and (last + 1 == len(text.words) or text.words[last + 1] in _SHORT_FORM_ENDS):
                     return Match(further, i, last + 1)
             sequence = self._phrase(adjectives)
-            if sequence and text.words[i] != "normal" and (not rival or end > rival.end or is_general(rival)):
+            if sequence and (not rival or end > rival.end or is_general(rival)):
                 return Match(sequence, i, end)
         return None
 

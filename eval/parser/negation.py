@@ -69,17 +69,19 @@ _CAUSE_NOUNS = set(word_tuple("cause explain explanation etiology differential")
 _SEVERAL = set(word_tuple("two three four five several many other usual common possible main 2 3 4 5"))
 _CONCLUSIONS = set(word_tuple("conclusion final finally summary impression verdict overall fazit zusammenfassung"))
 _RETRACTIONS = (
-    "that was wrong", "that was a mistake", "that was an error", "that was incorrect", "scratch that", "strike that",
-    "i was wrong", "i was mistaken", "actually no",
+    *(
+        f"{subject} {verb} {judgement}"
+        for subject in ("that", "this") for verb in ("is", "was")
+        for judgement in ("wrong", "incorrect", "not right", "not correct", "a mistake", "an error")
+    ),
+    "that can not be right", "scratch that", "strike that", "i was wrong", "i was mistaken", "actually no",
 )  # fmt: skip
 _CONTRADICTIONS = tuple(
     f"{words} "
     for words in (
         "however", "but", "actually", "on closer", "on a closer", "on second", "looking again", "looking closer",
         "looking more", "wait", "no wait", "hmm", "in fact", "in reality", "upon closer", "a closer", "yet", "instead",
-        "i disagree", "i do not agree", "i would disagree", "that is wrong", "that can not be right",
-        "that is not right", "that is incorrect", "that is not correct", "this is wrong", "this is incorrect",
-        "this is not correct", "correction", "edit", "i would not", *_RETRACTIONS,
+        "i disagree", "i do not agree", "i would disagree", "correction", "edit", "i would not", *_RETRACTIONS,
     )
 )  # fmt: skip
 # Stop words that do not end a scope right after its cue: "not sure whether this is", "no indication that".
@@ -676,7 +678,7 @@ def _values(sentence: Sequence[Chunk], status: dict[int, Status | None]) -> None
         if sentence[k].kind == "open" and sentence[k + 1].text in ("0", "1") and not _ECTOPY & {*chunk.meaning.codes}:
             continue  # "SR (0)": a likelihood; in PTB-XL 0 means present without one. "PVCs (0)" is a count
         rest = [i for i in sentence[k + 2 :] if i.text != '"'][:1]
-        after = rest[0].kind if rest else "break"
+        after = rest[0].kind if rest and rest[0].text not in _TICKS else "break"
         run_together = after == "term" and sentence[k].text == "="  # "SR=0 AFIB=1"
         has_now = bool(rest) and rest[0].text in _NOW  # "not seen today"
         reason = bool(rest) and rest[0].text.partition(" ")[0] in _REASONS  # "unlikely without P waves"

@@ -47,6 +47,10 @@ def with_keys(tokens: Sequence[Token]) -> list[Token]:
     while n < len(tokens):
         token = tokens[n]
         key = [word.text for word in tokens[n + 1 : _key_end(tokens, n + 1)]] if token.text == "," else []
+        if token.text == "[" and tokens[n + 1 : n + 2] and tokens[n + 1].text == "]":
+            out.append(token._replace(text="none"))  # "findings": []
+            n += 2
+            continue
         if _LINK_KEYS.isdisjoint(key):
             out.append(token._replace(text=BREAK) if key or token.text in ("{", "}") else token)
             n += 1
