@@ -54,7 +54,7 @@ def chunk_text(answer: str, subject: Sequence[str] = ()) -> list[Chunk]:
         line = [] if line and line[-1].kind == "break" else line
         line.append(last)
         if last.kind != "word" or last.text in _TOPICS:
-            following = words[i] if i < len(words) else BREAK
+            following = _subject_at(text, i) if last.kind == "break" else words[i] if i < len(words) else BREAK
             semicolon = last.kind == "break" and answer[last.start] == ";"
             if not (semicolon and following in _STATES):  # "ST: elevated in II; depressed in I"
                 topic = _topic(topic, line, following)
@@ -104,6 +104,13 @@ def _term_chunks(text: TokenizedText, best: Match) -> tuple[list[Chunk], int]:
         meaning = lexicon().meanings[term.sequence]
         chunks.append(Chunk("term", " ".join(term.sequence), start, last, meaning, first.inner))
     return chunks, end
+
+
+def _subject_at(text: TokenizedText, i: int) -> str:
+    """The first word of the sentence at token i that names no leads: "In II, III and aVF, they are ..."."""
+    i = text.lead_lists.get(i, i)
+    i += i < len(text.words) and text.words[i] == ","
+    return text.words[i] if i < len(text.words) else BREAK
 
 
 def _topic(topic: str, line: Sequence[Chunk], following: str) -> str:

@@ -99,7 +99,7 @@ class Mention:
     tentative: a question, a first impression, or the statement of somebody else, which later mentions outweigh.
     final: in the conclusion of the answer, behind a "so", or ruled out: it outweighs earlier mentions.
     alternatives: the codes between which its sentence leaves the choice ("LVH, RVH or WPW"), its own included.
-    corrects: in a correction of what was said before.
+    corrects: in a correction of what was said before. asked: only asked about, which says nothing of the status.
     """
 
     chunk: Chunk
@@ -110,6 +110,7 @@ class Mention:
     final: bool = False
     alternatives: frozenset[str] = frozenset()
     corrects: bool = False
+    asked: bool = False
 
 
 def read_sentence(sentence: Sequence[Chunk], header: Status | None) -> tuple[list[Mention], Status | None]:
@@ -364,7 +365,7 @@ def _before_cues(sentence: Sequence[Chunk], header: Status | None, status: dict[
             cue = outside.pop()
         elif chunk.kind == "question" and n + 1 < len(sentence):
             cue = "uncertain"
-        elif chunk.kind == "colon" and behind_colon:
+        elif behind_colon and _heads_causes(chunk):
             base, behind_colon = behind_colon, None
         elif chunk.kind == "colon" and cue and (not _directly_after_cue(sentence, n) or _has_object(sentence, n)):
             cue = None  # "without flutter waves: SVT", "no major abnormality: sinus rhythm"
@@ -377,12 +378,15 @@ def _before_cues(sentence: Sequence[Chunk], header: Status | None, status: dict[
 
 
 def _is_about_sign(sentence: Sequence[Chunk], n: int) -> bool:
-    """Whether a list of alternatives explains a sign before its colon: "Differential of the T inversion: ..."."""
+    """Whether a list of alternatives explains what stands before its colon: "Differential of the T inversion: ..."."""
     is_object = n + 1 < len(sentence) and sentence[n + 1].text in ("for", "of")
     if not is_object or sentence[n].text.split()[0] not in _OPEN_LISTS:
         return False
-    sign = next((c for c in sentence[n + 1 :] if c.kind in ("term", "colon")), None)
-    return bool(sign and sign.meaning.codes and _SIGNS.issuperset(sign.meaning.codes))
+    return any(_heads_causes(chunk) for chunk in sentence[n + 1 :])
+
+
+def _heads_causes(chunk: Chunk) -> bool:
+    return chunk.kind == "colon" or chunk.text in _LINKS
 
 
 def _encloses_signs(sentence: Sequence[Chunk], n: int) -> bool:

@@ -48,6 +48,7 @@ _WHOLE = set(
     )
 )
 _PARTS = set(word_tuple("qrs complex interval axis segment wave conduction"))  # "The QRS is otherwise unremarkable"
+_WAVES = {"st", "t", "pr", "pq", "qt", "qtc"}
 _CATEGORIES = {"ischemia", "myocardial ischemia", "premature beat", "ectopic beat"}
 _KINDS_IN_HEADINGS = ("word", "lead", "bullet", "colon", "comma", "and")
 # Of each of these groups an ECG has one as a rule: who corrects one of them to another takes back the former.
@@ -105,11 +106,15 @@ def parse(answer: str, question: str = "", *, cautious: bool = False) -> ParsedA
     options = options_in(question) or (options_in(answer) if without_options(answer) != answer else ())
     if options:
         return _parse_choice(answer, options, cautious)
-    if gap := _GAP.search(question):
+    gap = _GAP.search(question)
+    subjects, asks_either = ((), False) if gap or not question else _question_subjects(question)
+    if question and not subjects and (wave := _wave_in(question)):
+        question = f"{wave}: ____"  # "Describe the T waves." asks to go on behind it
+        gap = _GAP.search(question)
+    if gap:
         completion = _parse_completion(answer, question, gap, cautious)
         if completion.findings:
             return completion
-    subjects, asks_either = ((), False) if gap or not question else _question_subjects(question)
     mentions, chunks = _read(without_options(answer), cautious, subjects[-1].chunk.text.split() if subjects else ())
     if subjects:
         mentions += _reply_mentions(answer, subjects, asks_either, mentions, cautious)
@@ -126,7 +131,7 @@ def refusal(answer: str) -> str:
     answer = answer[:_LONGEST_TEXT]
     kind = refusal_in(answer)
     if kind == "declined":
-        return "" if _read(besides_refusal(answer))[0] else kind
+        return kind if all(mention.asked for mention in _read(besides_refusal(answer))[0]) else ""
     if kind == "referral":
         return "declined" if _says_nothing(answer) else ""
     return "" if kind and any(mention.status == "present" for mention in _read(answer)[0]) else kind
@@ -259,7 +264,7 @@ def _answer_mentions(question: Sequence[Mention], sentence: Sequence[Chunk]) -> 
     # "Ischaemia? Yes, inferior.", "LBBB? Incomplete."
     question = [m for m in question if not any(text.endswith(f" {m.chunk.text}") for text in details)]
     if not status:
-        return [replace(m, tentative=True) for m in question if m.status == "uncertain"]
+        return [replace(m, status="uncertain", tentative=True, asked=m.status != "uncertain") for m in question]
     return [replace(m, status=status, tentative=status == "uncertain") for m in question]
 
 
@@ -292,6 +297,14 @@ def _question_subjects(question: str) -> tuple[Sequence[Mention], bool]:
         if _asks_about(sentence, mentions):
             return tuple(mentions), any(c.kind == "or" for c in sentence) and _subject_count(mentions) > 1
     return (), False
+
+
+@lru_cache(maxsize=1 << 10)
+def _wave_in(question: str) -> str:
+    """The wave or interval that an open question is about, or ""."""
+    chunks = chunk_text(question)
+    waves = [c.text for c in chunks if c.kind == "word" and c.text in _WAVES]
+    return waves[-1] if waves and not any(c.kind == "term" for c in chunks) else ""
 
 
 def _doubt(chunk: Chunk) -> Chunk:
@@ -342,7 +355,8 @@ def _resolve_ambiguous_codes(chunks: list[Chunk]) -> list[Chunk]:
 def _without_replaced(mentions: Sequence[Mention]) -> list[Mention]:
     """The mentions, those denied that a later one replaces: "At first I took it for AF. There are P waves: sinus".
 
-    A tentative mention gives way to any other of its group, a statement to a correction ("I meant RBBB").
+    A tentative mention gives way to any other of its group, a statement to a correction ("I meant RBBB"). What was only
+    asked is left out unless it gives way: "Is it AF? There are P waves: sinus rhythm".
     """
     if not any(m.tentative or m.corrects for m in mentions):
         return list(mentions)
@@ -359,7 +373,8 @@ def _without_replaced(mentions: Sequence[Mention]) -> list[Mention]:
                 later.setdefault(group, set()).add(code)
                 if m.corrects:
                     corrections.setdefault(group, set()).add(code)
-        out.append(m)
+        if m.status == "absent" or not m.asked:
+            out.append(m)
     return out[::-1]
 
 

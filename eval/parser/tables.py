@@ -26,7 +26,14 @@ _Q_WAVE = (["q"], ["q", "wave"])
 _MARKS = set(word_tuple("✓ ✔ ✅ ☑ ☒ x yes"))
 _EMPTY = {"✗", "-", "none", "no"}
 _MAX_KEY = 4  # words
-_LINK_KEYS = {"present", "detected", "status", "value", *_PROBABILITIES}  # they tell of the finding before them
+_LINK_KEYS = {
+    "present",
+    "detected",
+    "status",
+    "value",
+    "certainty",
+    *_PROBABILITIES,
+}  # they tell of the finding before them
 
 
 def with_headers(tokens: Sequence[Token]) -> list[Token]:
@@ -51,7 +58,7 @@ def with_keys(tokens: Sequence[Token]) -> list[Token]:
             out.append(token._replace(text="none"))  # "findings": []
             n += 2
             continue
-        if _LINK_KEYS.isdisjoint(key):
+        if _LINK_KEYS.isdisjoint(key[:1]):
             out.append(token._replace(text=BREAK) if key or token.text in ("{", "}") else token)
             n += 1
             continue

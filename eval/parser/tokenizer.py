@@ -37,7 +37,7 @@ _MARKS = {"’": "'", "‘": "'", "´": "'", "`": "'", "“": '"', "”": '"', "
 _ASCII_MARKS = str.maketrans({"`": "'", "\r": "\n", "\v": "\n", "\f": "\n"})
 _TICKS = "°☐☑☒✓✔✗✘❌✅→•"
 _PLAIN_MARKS = set(',:?()[]{}|/="→>%') | set(_TICKS) - set("°•")  # tokens as they are
-_CHECKBOXES = {"[x]": "☑", "[ ]": "☐", "(+)": "✓", "(-)": "✗"}
+_CHECKBOXES = {"[x]": "☑", "[ ]": "☐", "(+)": "✓", "(-)": "✗", "(x)": "☑", "( )": "☐"}
 
 # Compounds that are written as one word, as two, or with a hyphen.
 _PREFIXES = {"infero", "antero", "postero", "sub", "supra", "intra", "micro", "hoch", "auriculo"}
@@ -94,7 +94,7 @@ _CODE = re.compile(
     + r")(?![A-Za-z0-9_])"
 )
 _WORD = re.compile(
-    r"\b(?:w/o|c/w|r/o|s/o|h/o|o/w|w/)|[a-z0-9]+(?:'[a-z]+)*|[-+]ve\b|~~|\[[ x]\]|\([+-]\)|°"
+    r"\b(?:w/o|c/w|r/o|s/o|h/o|o/w|w/)|[a-z0-9]+(?:'[a-z]+)*|[-+]ve\b|~~|\[[ x]\]|\([ x+-]\)|°"
     r"|[&+]|\*(?=\s)|\.{2,}|[-=]>|[,.;:?!()\[\]{}/|=%\"→>•☐☑☒✓✔✗✘❌✅-]|\n"
 )
 
