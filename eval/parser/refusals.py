@@ -212,7 +212,7 @@ def _needs() -> frozenset[str]:
 def _strings_in(texts: Sequence[str]) -> set[str]:
     """The strings that some wording needs and one of the texts has."""
     text = "\n".join(texts)
-    return {string for string in _needs() if string in text}
+    return set(filter(text.__contains__, _needs()))
 
 
 def _possible(part: str, strings: set[str]) -> list[_Wording]:
