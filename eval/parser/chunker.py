@@ -44,6 +44,8 @@ def chunk_text(answer: str, subject: Sequence[str] = ()) -> list[Chunk]:
     chunks: list[Chunk] = []
     line: list[Chunk] = []
     topic, ellipsis = "", Ellipsis(tuple(subject), bool(subject))
+    if subject and words[:1] != ["negative"]:  # which is a no
+        topic = next((word for word in subject if word in _TOPICS), "")
     starts = lexicon().starts
     i = 0
     while i < len(words):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from eval.parser.chunk import Chunk
 from eval.parser.lexicon import Status
-from eval.parser.sentences import NO, YES, is_question
+from eval.parser.sentences import NO, YES, is_question, presupposes
 from eval.parser.territories import ADJECTIVES
 from eval.parser.tokenizer import word_tuple
 
@@ -532,7 +532,7 @@ def _after_cues(sentence: Sequence[Chunk], status: dict[int, Status | None]) -> 
     """Apply cues that follow their terms ("LVH and RVH are not seen", "AFIB?") to the terms before them."""
     for n, chunk in enumerate(sentence):
         new: Status | None = None
-        if chunk.kind == "question" and n == len(sentence) - 1 and not is_question(sentence):
+        if chunk.kind == "question" and n == len(sentence) - 1 and not (is_question(sentence) or presupposes(sentence)):
             new = "uncertain"
         elif chunk.kind == "cue" and chunk.cue.kind == "unrelated" and chunk.cue.side == "after":
             status.update(dict.fromkeys(_subjects(sentence, n)[:1], None))

@@ -28,7 +28,7 @@ from eval.parser.negation import (
     takes_back,
 )
 from eval.parser.refusals import besides_refusal, refusal_in
-from eval.parser.sentences import NO, YES, is_question, split_sentences, without_remarks
+from eval.parser.sentences import NO, YES, is_question, presupposes, split_sentences, without_remarks
 from eval.parser.tokenizer import word_tuple
 from eval.parser.yes_no import parse_yes_no, reply_status
 
@@ -50,6 +50,7 @@ _WHOLE = set(
 _PARTS = set(word_tuple("qrs complex interval axis segment wave conduction"))  # "The QRS is otherwise unremarkable"
 _WAVES = {"st", "t", "pr", "pq", "qt", "qtc"}
 _CATEGORIES = {"ischemia", "myocardial ischemia", "premature beat", "ectopic beat"}
+_KINDS_IN_NAMES = ("term", "and", "or", "bullet", "question")
 _KINDS_IN_HEADINGS = ("word", "lead", "bullet", "colon", "comma", "and")
 # Of each of these groups an ECG has one as a rule: who corrects one of them to another takes back the former.
 _RIVALS = (
@@ -182,7 +183,7 @@ def _read(text: str, cautious: bool = False, subject: Sequence[str] = ()) -> tup
         if (n and _judges_part(sentences[n - 1], sentence)) or _heads_normal_items(sentences, n):
             current = []
         title = len(current) == 1 and [chunk for chunk in sentence if chunk.kind != "bullet"] == [current[0].chunk]
-        open_question = sentence[-1].kind == "question"
+        open_question = sentence[-1].kind == "question" and not presupposes(sentence)
         if final or open_question:
             current = [replace(m, final=final, tentative=m.tentative or open_question) for m in current]
         if _asks_about(sentence, current):
@@ -248,8 +249,12 @@ def _without_impression(mention: Mention) -> Mention:
 
 def _asks_about(sentence: Sequence[Chunk], mentions: Sequence[Mention]) -> bool:
     """Whether a sentence asks about the statements it mentions: as a question, or as one name alone ("LVH?")."""
-    is_choice = bool(mentions) and all(m.alternatives for m in mentions)  # "LVH or RVH?"
-    return is_question(sentence) or (sentence[-1].kind == "question" and (is_choice or _subject_count(mentions) == 1))
+    if presupposes(sentence):
+        return False
+    if is_question(sentence):
+        return True
+    is_name = all(c.kind in _KINDS_IN_NAMES for c in sentence) or all(m.alternatives for m in mentions)  # "LVH or RVH?"
+    return bool(mentions) and sentence[-1].kind == "question" and (is_name or _subject_count(mentions) == 1)
 
 
 def _subject_count(mentions: Sequence[Mention]) -> int:

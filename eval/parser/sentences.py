@@ -51,6 +51,11 @@ def is_question(sentence: Sequence[Chunk]) -> bool:
     return sentence[-1].kind == "question" and first_word(sentence) in _ASKING
 
 
+def presupposes(sentence: Sequence[Chunk]) -> bool:
+    """Whether a question takes for granted what it names: "Why LBBB? V6 is notched", "Why not RBBB?"."""
+    return sentence[-1].kind == "question" and first_word(sentence) == "why"
+
+
 def _reports_question(sentence: Sequence[Chunk]) -> bool:
     return any(chunk.kind == "cue" and chunk.cue.kind == "question" for chunk in sentence)
 

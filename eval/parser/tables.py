@@ -53,7 +53,7 @@ def with_keys(tokens: Sequence[Token]) -> list[Token]:
     n = 0
     while n < len(tokens):
         token = tokens[n]
-        key = [word.text for word in tokens[n + 1 : _key_end(tokens, n + 1)]] if token.text == "," else []
+        key = [word.text for word in tokens[n + 1 : _key_end(tokens, n + 1)]] if token.text in (",", "{") else []
         if token.text == "[" and tokens[n + 1 : n + 2] and tokens[n + 1].text == "]":
             out.append(token._replace(text="none"))  # "findings": []
             n += 2
@@ -63,7 +63,8 @@ def with_keys(tokens: Sequence[Token]) -> list[Token]:
             n += 1
             continue
         n += 1 + len(key)
-        out.append(tokens[n])
+        if token.text == ",":  # behind a brace the colon of the outer key is there: {"LVH": {"present": true}}
+            out.append(tokens[n])
         value = n + 1
         while not _PROBABILITIES.isdisjoint(key) and n + 1 < len(tokens) and tokens[n + 1].text.isdigit():
             n += 1
