@@ -53,11 +53,14 @@ _CATEGORIES = {"ischemia", "myocardial ischemia", "premature beat", "ectopic bea
 _KINDS_IN_NAMES = ("term", "and", "or", "bullet", "question")
 _KINDS_IN_HEADINGS = ("word", "lead", "bullet", "colon", "comma", "and")
 # Of each of these groups an ECG has one as a rule: who corrects one of them to another takes back the former.
-_RIVALS = (
-    "SR SBRAD STACH AFIB AFLT SVTAC PSVT PACE", "CRBBB CLBBB IRBBB ILBBB IVCD", "LAFB LPFB", "1AVB 2AVB 3AVB",
-    "PVC PAC", "IMI AMI ASMI LMI ALMI ILMI PMI IPMI IPLMI",
-)  # fmt: skip
-_GROUP = {code: group for group in _RIVALS for code in group.split()}
+_RIVALS = {
+    code: frozenset(group.split())
+    for group in (
+        "SR SBRAD STACH AFIB AFLT SVTAC PSVT PACE", "CRBBB CLBBB IRBBB ILBBB IVCD", "LAFB LPFB", "1AVB 2AVB 3AVB",
+        "PVC PAC", "IMI AMI ASMI LMI ALMI ILMI PMI IPMI IPLMI",
+    )
+    for code in group.split()
+}  # fmt: skip
 _GAP = re.compile(r"_{2,}|\.{4,}")
 
 
@@ -360,24 +363,26 @@ def _resolve_ambiguous_codes(chunks: list[Chunk]) -> list[Chunk]:
 def _without_replaced(mentions: Sequence[Mention]) -> list[Mention]:
     """The mentions, those denied that a later one replaces: "At first I took it for AF. There are P waves: sinus".
 
-    A tentative mention gives way to any other of its group, a statement to a correction ("I meant RBBB"). What was only
-    asked is left out unless it gives way: "Is it AF? There are P waves: sinus rhythm".
+    A tentative mention gives way to any statement of its group, one of several alternatives to another of them ("LVH or
+    RVH? ... RVH"), and a statement to a correction ("I meant RBBB"). What was only asked is left out unless it gives
+    way: "Is it AF? There are P waves: sinus rhythm".
     """
-    if not any(m.tentative or m.corrects for m in mentions):
+    if not any(m.tentative or m.corrects or m.alternatives for m in mentions):
         return list(mentions)
     out: list[Mention] = []
-    later: dict[str, set[str]] = {}
-    corrections: dict[str, set[str]] = {}
+    stated: set[str] = set()
+    corrections: set[str] = set()
     for m in reversed(mentions):
-        for code in m.chunk.meaning.codes[:1]:
-            group = _GROUP.get(code, "")
-            replaces = later if m.tentative and m.status == "uncertain" else corrections
-            if m.status != "absent" and group and replaces.get(group, {code}) != {code} and code not in replaces[group]:
-                m = replace(m, status="absent")
-            elif m.status == "present" and group:
-                later.setdefault(group, set()).add(code)
-                if m.corrects:
-                    corrections.setdefault(group, set()).add(code)
+        codes = frozenset(m.chunk.meaning.codes)
+        rivals = frozenset().union(*(_RIVALS.get(code, ()) for code in codes)) - codes
+        replacements = rivals & corrections
+        if m.status == "uncertain":
+            replacements |= stated & (m.alternatives | rivals if m.tentative else m.alternatives)
+        if m.status != "absent" and replacements and codes.isdisjoint(stated):
+            m = replace(m, status="absent")
+        elif m.status == "present":
+            stated |= codes
+            corrections |= codes if m.corrects else frozenset()
         if m.status == "absent" or not m.asked:
             out.append(m)
     return out[::-1]
@@ -401,11 +406,6 @@ def _summary(mentions: Sequence[Mention], chunks: Sequence[Chunk]) -> ParsedAnsw
             findings.append(Finding(code, status, (mention.chunk.start, mention.chunk.end)))
             votes.setdefault(code, []).append((status, mention))
     verdicts = {code: _verdict(of_code) for code, of_code in votes.items()}
-    for code, of_code in votes.items():
-        doubts = [mention for status, mention in of_code if status == "uncertain"]
-        is_open = any(status == "present" for status, _ in of_code) or not all(_is_settled(m, mentions) for m in doubts)
-        if verdicts[code] == "uncertain" and not is_open:
-            verdicts[code] = "absent"
     if not {c for c, v in verdicts.items() if v != "absent"} - _SINUS and _otherwise_normal(chunks):
         verdicts["NORM"] = "present"
     present, absent, uncertain = (
@@ -427,14 +427,6 @@ def _verdict(votes: Sequence[tuple[Status, Mention]]) -> Status:
         absent_in_all_leads = any(status == "absent" and not mention.local for status, mention in votes)
         return "uncertain" if absent_in_all_leads else "present"
     return "uncertain" if "uncertain" in kinds else "absent"
-
-
-def _is_settled(doubt: Mention, mentions: Sequence[Mention]) -> bool:
-    """Whether the choice between alternatives was made later: "LVH or RVH? ... RVH"."""
-    return any(
-        m.status == "present" and m.chunk.start > doubt.chunk.start and doubt.alternatives & {*m.chunk.meaning.codes}
-        for m in mentions
-    )
 
 
 def _otherwise_normal(chunks: Sequence[Chunk]) -> bool:
