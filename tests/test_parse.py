@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,13 @@ def test_refusals_in_any_wording(answer: str, refuses: bool) -> None:
     assert bool(refusal(answer)) == refuses
     if refuses:
         assert parse(answer, "Does this ECG show atrial fibrillation?").findings == ()
+
+
+def test_every_row_of_the_refusals_is_whole() -> None:
+    """A comma in a pattern without quotes cuts it off, which no error tells."""
+    with (files("eval.parser") / "refusals.csv").open(encoding="utf-8") as file:
+        assert all(None not in row for row in csv.DictReader(line for line in file if not line.startswith("#")))
+    assert refusal("The resolution is far too bad to discern a single wave.") == "declined"
 
 
 def test_chat_refusals_and_readings_are_told_apart() -> None:

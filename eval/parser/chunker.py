@@ -56,7 +56,9 @@ def chunk_text(answer: str, subject: Sequence[str] = ()) -> list[Chunk]:
         line = [] if line and line[-1].kind == "break" else line
         line.append(last)
         if last.kind != "word" or last.text in _TOPICS:
-            following = _subject_at(text, i) if last.kind == "break" else words[i] if i < len(words) else BREAK
+            following = words[i] if i < len(words) else BREAK
+            if topic and last.kind == "break":
+                following = _subject_at(text, i)
             semicolon = last.kind == "break" and answer[last.start] == ";"
             if not (semicolon and following in _STATES):  # "ST: elevated in II; depressed in I"
                 topic = _topic(topic, line, following)

@@ -252,12 +252,12 @@ def _without_impression(mention: Mention) -> Mention:
 
 def _asks_about(sentence: Sequence[Chunk], mentions: Sequence[Mention]) -> bool:
     """Whether a sentence asks about the statements it mentions: as a question, or as one name alone ("LVH?")."""
-    if presupposes(sentence):
-        return False
     if is_question(sentence):
         return True
+    if sentence[-1].kind != "question" or not mentions or presupposes(sentence):
+        return False
     is_name = all(c.kind in _KINDS_IN_NAMES for c in sentence) or all(m.alternatives for m in mentions)  # "LVH or RVH?"
-    return bool(mentions) and sentence[-1].kind == "question" and (is_name or _subject_count(mentions) == 1)
+    return is_name or _subject_count(mentions) == 1
 
 
 def _subject_count(mentions: Sequence[Mention]) -> int:

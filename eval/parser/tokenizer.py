@@ -129,7 +129,10 @@ def tokenize(answer: str) -> list[Token]:
         if piece in _PLAIN_MARKS:
             out.append(Token(piece, start, end))
         elif piece.isalnum():
-            out += [Token(part, start, end) for part in normalize_words(piece)]
+            first, *further = normalize_words(piece)
+            out.append(Token(first, start, end))
+            if further:  # seldom
+                out += [Token(word, start, end) for word in further]
         elif piece != "\n":
             out += _pieces(piece, start, end, plain_text, at, after)
         elif start in breaks:
