@@ -107,7 +107,8 @@ def parse(answer: str, question: str = "", *, cautious: bool = False) -> ParsedA
     answer, question = answer[:_LONGEST_TEXT], question[:_LONGEST_TEXT]
     if refusal(answer):
         return ParsedAnswer((), (), (), ())
-    options = options_in(question) or (options_in(answer) if without_options(answer) != answer else ())
+    text = without_options(answer)
+    options = options_in(question) or (options_in(answer) if text != answer else ())
     if options:
         return _parse_choice(answer, options, cautious)
     gap = _GAP.search(question)
@@ -119,7 +120,7 @@ def parse(answer: str, question: str = "", *, cautious: bool = False) -> ParsedA
         completion = _parse_completion(answer, question, gap, cautious)
         if completion.findings:
             return completion
-    mentions, chunks = _read(without_options(answer), cautious, subjects[-1].chunk.text.split() if subjects else ())
+    mentions, chunks = _read(text, cautious, subjects[-1].chunk.text.split() if subjects else ())
     if subjects:
         mentions += _reply_mentions(answer, subjects, asks_either, mentions, cautious)
     return _summary(mentions, chunks)

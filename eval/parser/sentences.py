@@ -11,6 +11,7 @@ _MAX_CHUNKS = 400  # a text without any full stop is divided after so many, whic
 _ASKING = set(
     word_tuple("is are does do did can could was has have what which any should would ist sind gibt liegt zeigt")
 )
+_RELATIVES = {"which", "that", "who"}
 YES = set(
     word_tuple(
         "yes yeah yep correct true affirmative positive ja indeed sure absolutely exactly certainly definitely oui"
@@ -88,12 +89,14 @@ def without_remarks(chunks: Sequence[Chunk]) -> list[Chunk]:
     return out
 
 
-def _without_relative_clauses(chunks: Sequence[Chunk]) -> list[Chunk]:
+def _without_relative_clauses(chunks: Sequence[Chunk]) -> Sequence[Chunk]:
     """Remove ", which was suspected before," where it names no finding: the sentence continues after it."""
+    if _RELATIVES.isdisjoint([chunk.text for chunk in chunks]):
+        return chunks
     out: list[Chunk] = []
     i = 0
     while i < len(chunks):
-        if chunks[i].kind == "comma" and i + 1 < len(chunks) and chunks[i + 1].text in ("which", "that", "who"):
+        if chunks[i].kind == "comma" and i + 1 < len(chunks) and chunks[i + 1].text in _RELATIVES:
             end = next((k for k in range(i + 1, len(chunks)) if chunks[k].kind in ("comma", "term", "break")), i)
             if end > i and chunks[end].kind == "comma":
                 i = end + 1
