@@ -99,7 +99,7 @@ class Mention:
     tentative: a question, a first impression, or the statement of somebody else, which later mentions outweigh.
     final: in the conclusion of the answer, behind a "so", or ruled out: it outweighs earlier mentions.
     alternatives: the codes between which its sentence leaves the choice ("LVH, RVH or WPW"), its own included.
-    corrects: in a correction of what was said before. asked: only asked about, which says nothing of the status.
+    corrects: in a correction of what was said before. in_question: only asked about, which says nothing of its status.
     """
 
     chunk: Chunk
@@ -110,7 +110,7 @@ class Mention:
     final: bool = False
     alternatives: frozenset[str] = frozenset()
     corrects: bool = False
-    asked: bool = False
+    in_question: bool = False
 
 
 def read_sentence(sentence: Sequence[Chunk], header: Status | None) -> tuple[list[Mention], Status | None]:

@@ -136,7 +136,7 @@ def refusal(answer: str) -> str:
     answer = answer[:_LONGEST_TEXT]
     kind = refusal_in(answer)
     if kind == "declined":
-        return kind if all(mention.asked for mention in _read(besides_refusal(answer))[0]) else ""
+        return kind if all(mention.in_question for mention in _read(besides_refusal(answer))[0]) else ""
     if kind == "referral":
         return "declined" if _says_nothing(answer) else ""
     return "" if kind and any(mention.status == "present" for mention in _read(answer)[0]) else kind
@@ -273,7 +273,7 @@ def _answer_mentions(question: Sequence[Mention], sentence: Sequence[Chunk]) -> 
     # "Ischaemia? Yes, inferior.", "LBBB? Incomplete."
     question = [m for m in question if not any(text.endswith(f" {m.chunk.text}") for text in details)]
     if not status:
-        return [replace(m, status="uncertain", tentative=True, asked=m.status != "uncertain") for m in question]
+        return [replace(m, status="uncertain", tentative=True, in_question=m.status != "uncertain") for m in question]
     return [replace(m, status=status, tentative=status == "uncertain") for m in question]
 
 
@@ -371,20 +371,20 @@ def _without_replaced(mentions: Sequence[Mention]) -> list[Mention]:
     if not any(m.tentative or m.corrects or m.alternatives for m in mentions):
         return list(mentions)
     out: list[Mention] = []
-    stated: set[str] = set()
+    later_codes: set[str] = set()
     corrections: set[str] = set()
     for m in reversed(mentions):
         codes = frozenset(m.chunk.meaning.codes)
         rivals = frozenset().union(*(_RIVALS.get(code, ()) for code in codes)) - codes
         replacements = rivals & corrections
         if m.status == "uncertain":
-            replacements |= stated & (m.alternatives | rivals if m.tentative else m.alternatives)
-        if m.status != "absent" and replacements and codes.isdisjoint(stated):
+            replacements |= later_codes & (m.alternatives | rivals if m.tentative else m.alternatives)
+        if m.status != "absent" and replacements and codes.isdisjoint(later_codes):
             m = replace(m, status="absent")
         elif m.status == "present":
-            stated |= codes
+            later_codes |= codes
             corrections |= codes if m.corrects else frozenset()
-        if m.status == "absent" or not m.asked:
+        if m.status == "absent" or not m.in_question:
             out.append(m)
     return out[::-1]
 
