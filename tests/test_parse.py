@@ -27,6 +27,7 @@ UNSEEN5 = Path(__file__).parent / "answers_unseen5.csv"
 UNSEEN6 = Path(__file__).parent / "answers_unseen6.csv"
 UNSEEN7 = Path(__file__).parent / "answers_unseen7.csv"
 UNSEEN7B = Path(__file__).parent / "answers_unseen7b.csv"
+UNSEEN8 = Path(__file__).parent / "answers_unseen8.csv"
 REFUSALS_UNSEEN = Path(__file__).parent / "refusals_unseen.csv"
 REFUSALS_UNSEEN2 = Path(__file__).parent / "refusals_unseen2.csv"
 REFUSALS = Path(__file__).parent / "refusals.csv"
@@ -74,6 +75,7 @@ def _figures(rows: list[dict[str, str]]) -> tuple[float, float, float, float]:
         (UNSEEN6, 60, 0.97, 0.83),
         (UNSEEN7, 160, 0.97, 0.9),
         (UNSEEN7B, 368, 0.97, 0.8),
+        (UNSEEN8, 80, 0.94, 0.66),
     ],
 )
 def test_f1_on_written_answers(
