@@ -675,6 +675,18 @@ _PIECES = st.sampled_from(
         "would",
         "consistent with",
         "cannot read",
+        "{",
+        "}",
+        "[",
+        "]",
+        '"present"',
+        "probability",
+        "0.7",
+        "☐",
+        "■",
+        "why",
+        "I was wrong",
+        "correction",
     ]
 )
 

@@ -337,7 +337,7 @@ def _before_cues(sentence: Sequence[Chunk], header: Status | None, status: dict[
             cue = "absent" if chunk.inner == "absent" else cue
         elif chunk.kind == "cue":
             either = chunk.text == "either"
-            if _is_about_sign(sentence, n):
+            if _explains(sentence, n):
                 behind_colon = chunk.cue.status
             elif chunk.cue.kind != "attribution" and _heads_list(sentence, n):
                 base, cue, past = chunk.cue.status, None, chunk.cue.kind == "unrelated"
@@ -377,7 +377,7 @@ def _before_cues(sentence: Sequence[Chunk], header: Status | None, status: dict[
             cue, skip = None, False
 
 
-def _is_about_sign(sentence: Sequence[Chunk], n: int) -> bool:
+def _explains(sentence: Sequence[Chunk], n: int) -> bool:
     """Whether a list of alternatives explains what stands before its colon: "Differential of the T inversion: ..."."""
     is_object = n + 1 < len(sentence) and sentence[n + 1].text in ("for", "of")
     if not is_object or sentence[n].text.split()[0] not in _OPEN_LISTS:

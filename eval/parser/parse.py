@@ -52,7 +52,7 @@ _WAVES = {"st", "t", "pr", "pq", "qt", "qtc"}
 _CATEGORIES = {"ischemia", "myocardial ischemia", "premature beat", "ectopic beat"}
 _KINDS_IN_NAMES = ("term", "and", "or", "bullet", "question")
 _KINDS_IN_HEADINGS = ("word", "lead", "bullet", "colon", "comma", "and")
-# Of each of these groups an ECG has one as a rule: who corrects one of them to another takes back the former.
+# Of each of these groups an ECG has one as a rule, so that a later one replaces what was tentative or is corrected.
 _RIVALS = {
     code: frozenset(group.split())
     for group in (
@@ -95,9 +95,10 @@ def parse(answer: str, question: str = "", *, cautious: bool = False) -> ParsedA
     Of an answer and of a question the first 20,000 characters are read, which takes half a second at most.
 
     question: the question, for answers that depend on it: the statement of a yes/no question ("No."), the options of
-    a multiple choice ("B", "A and D", "none of the above"), the sentence of a gap ("The rhythm is ____."). An option
-    that is not picked is not mentioned. Where the answer itself names a statement, that outweighs its "yes" or "no".
-    An answer that refuses the picture has no statements, whatever the question was.
+    a multiple choice ("B", "A and D", "none of the above"), the sentence of a gap ("The rhythm is ____."), the wave or
+    interval of an open question ("Describe the T waves."). An option that is not picked is not mentioned. Where the
+    answer itself names a statement, that outweighs its "yes" or "no". An answer that refuses the picture has no
+    statements, whatever the question was.
 
     "Consistent with", "compatible with", "in keeping with", "diagnostic of" and the like assert, as in the lexicon of
     Panicek and Hricak (AJR 2016;207:2-3), where "consistent with" is a certainty above 90 %, "suspicious for" and
@@ -114,7 +115,7 @@ def parse(answer: str, question: str = "", *, cautious: bool = False) -> ParsedA
     gap = _GAP.search(question)
     subjects, asks_either = ((), False) if gap or not question else _question_subjects(question)
     if question and not subjects and (wave := _wave_in(question)):
-        question = f"{wave}: ____"  # "Describe the T waves." asks to go on behind it
+        question = f"{wave}: ____"
         gap = _GAP.search(question)
     if gap:
         completion = _parse_completion(answer, question, gap, cautious)
