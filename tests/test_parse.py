@@ -426,6 +426,7 @@ def test_objects_boxes_and_what_is_replaced(answer: str, present: str, absent: s
         ("Oui.", "Le rythme est-il sinusal ?", ("SR", "", "")),
         ("negative", "T wave inversion present?", ("", "INVT", "")),
         ("They're inverted in V1 to V3.", "Describe the T waves.", ("INVT", "", "")),
+        ("Normal.", "Describe the P waves, the QRS complexes and the T waves.", ("NORM", "", "")),
         ("Normal (156 ms).", "Comment on the PR interval.", ("", "LPR", "")),
         ("160 ms. Sinus rhythm.", "What is the PR interval?", ("SR", "", "")),
         ("The rate is 71, so no, not bradycardic.", "Is there sinus bradycardia?", ("", "SBRAD", "")),

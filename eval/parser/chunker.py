@@ -19,8 +19,8 @@ from eval.parser.tables import with_headers, with_keys
 from eval.parser.territories import territories_after, territory_before
 from eval.parser.tokenizer import BREAK, BULLET, tokenize, word_tuple
 
-# Words that describe the wave or interval named before them in the sentence.
-_TOPICS = set(word_tuple("st t p q r qrs qt qtc pr pq axis voltage"))
+TOPICS = set(word_tuple("st t p q r qrs qt qtc pr pq axis voltage"))
+"""Waves and intervals, to which states behind them in the sentence belong, or in the answer to a question about one."""
 _HEADING_WORDS = set(word_tuple("wave segment interval complex analysis duration morphology step 1 2 3 4 5 6 | :"))
 _STATES = set(
     word_tuple(
@@ -45,7 +45,7 @@ def chunk_text(answer: str, subject: Sequence[str] = ()) -> list[Chunk]:
     line: list[Chunk] = []
     topic, ellipsis = "", Ellipsis(tuple(subject), bool(subject))
     if subject and words[:1] != ["negative"]:  # which is a no
-        topic = next((word for word in subject if word in _TOPICS), "")
+        topic = next((word for word in subject if word in TOPICS), "")
     starts = lexicon().starts
     i = 0
     while i < len(words):
@@ -55,7 +55,7 @@ def chunk_text(answer: str, subject: Sequence[str] = ()) -> list[Chunk]:
         last = new[-1]
         line = [] if line and line[-1].kind == "break" else line
         line.append(last)
-        if last.kind != "word" or last.text in _TOPICS:
+        if last.kind != "word" or last.text in TOPICS:
             following = words[i] if i < len(words) else BREAK
             if topic and last.kind == "break":
                 following = _subject_at(text, i)
@@ -125,11 +125,11 @@ def _topic(topic: str, line: Sequence[Chunk], following: str) -> str:
     """
     chunk = line[-1]
     if chunk.kind in ("break", "bullet") and following not in ("they", "these", "it"):
-        is_heading = 1 < len(line) <= 6 and all(c.text in _TOPICS | _HEADING_WORDS for c in line[:-1])
+        is_heading = 1 < len(line) <= 6 and all(c.text in TOPICS | _HEADING_WORDS for c in line[:-1])
         states = {word for c in line[1:2] for word in c.text.split()[-1:]} & _STATES
         is_item = following == BULLET and line[0].kind == "bullet" and bool(states)
         return topic if is_heading or is_item or (chunk.kind == "bullet" and len(line) == 1) else ""
-    topics = [w for w in chunk.text.split() if w in _TOPICS] if chunk.kind in ("term", "word") else []
+    topics = [w for w in chunk.text.split() if w in TOPICS] if chunk.kind in ("term", "word") else []
     return topics[-1] if topics else topic
 
 

@@ -15,7 +15,7 @@ from functools import lru_cache
 
 from eval.parser.choices import Option, letter_picks, options_in, without_options
 from eval.parser.chunk import Chunk
-from eval.parser.chunker import chunk_text
+from eval.parser.chunker import TOPICS, chunk_text
 from eval.parser.lexicon import Status
 from eval.parser.negation import (
     Mention,
@@ -48,7 +48,6 @@ _WHOLE = set(
     )
 )
 _PARTS = set(word_tuple("qrs complex interval axis segment wave conduction"))  # "The QRS is otherwise unremarkable"
-_WAVES = {"st", "t", "pr", "pq", "qt", "qtc"}
 _CATEGORIES = {"ischemia", "myocardial ischemia", "premature beat", "ectopic beat"}
 _KINDS_IN_NAMES = ("term", "and", "or", "bullet", "question")
 _KINDS_IN_HEADINGS = ("word", "lead", "bullet", "colon", "comma", "and")
@@ -56,8 +55,8 @@ _KINDS_IN_HEADINGS = ("word", "lead", "bullet", "colon", "comma", "and")
 _RIVALS = {
     code: frozenset(group.split())
     for group in (
-        "SR SBRAD STACH AFIB AFLT SVTAC PSVT PACE", "CRBBB CLBBB IRBBB ILBBB IVCD", "LAFB LPFB", "1AVB 2AVB 3AVB",
-        "PVC PAC", "IMI AMI ASMI LMI ALMI ILMI PMI IPMI IPLMI",
+        "SR SBRAD STACH AFIB AFLT SVTAC PSVT", "CRBBB CLBBB IRBBB ILBBB IVCD", "LAFB LPFB", "1AVB 2AVB 3AVB",
+        "PVC PAC",
     )
     for code in group.split()
 }  # fmt: skip
@@ -311,10 +310,10 @@ def _question_subjects(question: str) -> tuple[Sequence[Mention], bool]:
 
 @lru_cache(maxsize=1 << 10)
 def _wave_in(question: str) -> str:
-    """The wave or interval that an open question is about, or ""."""
+    """The only wave or interval that an open question is about, or ""."""
     chunks = chunk_text(question)
-    waves = [c.text for c in chunks if c.kind == "word" and c.text in _WAVES]
-    return waves[-1] if waves and not any(c.kind == "term" for c in chunks) else ""
+    waves = {chunk.text for chunk in chunks if chunk.text in TOPICS}
+    return waves.pop() if len(waves) == 1 and not any(chunk.kind == "term" for chunk in chunks) else ""
 
 
 def _doubt(chunk: Chunk) -> Chunk:
