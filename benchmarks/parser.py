@@ -60,6 +60,8 @@ def long_texts() -> dict[str, str]:
         "spaces": "a                    ",
         "dashes": "- ",
         "questions": "AF? ",
+        "boxes": "AF: ☑ yes ☐ no ",
+        "objects": '{"AF": [], "present": false}, ',
         "options": "A. x\nB. y\n",
         "refusals": "I cannot read the image of the ",
         "cropped": "cropped not ",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,9 @@ UNSEEN3 = Path(__file__).parent / "answers_unseen3.csv"
 UNSEEN4 = Path(__file__).parent / "answers_unseen4.csv"
 UNSEEN5 = Path(__file__).parent / "answers_unseen5.csv"
 UNSEEN6 = Path(__file__).parent / "answers_unseen6.csv"
+UNSEEN7 = Path(__file__).parent / "answers_unseen7.csv"
+UNSEEN7B = Path(__file__).parent / "answers_unseen7b.csv"
+UNSEEN8 = Path(__file__).parent / "answers_unseen8.csv"
 REFUSALS_UNSEEN = Path(__file__).parent / "refusals_unseen.csv"
 REFUSALS_UNSEEN2 = Path(__file__).parent / "refusals_unseen2.csv"
 REFUSALS = Path(__file__).parent / "refusals.csv"
@@ -68,7 +72,10 @@ def _figures(rows: list[dict[str, str]]) -> tuple[float, float, float, float]:
         (UNSEEN3, 210, 0.96, 0.9),
         (UNSEEN4, 60, 0.93, 0.69),
         (UNSEEN5, 160, 0.94, 0.7),
-        (UNSEEN6, 60, 0.91, 0.73),
+        (UNSEEN6, 60, 0.97, 0.83),
+        (UNSEEN7, 160, 0.97, 0.9),
+        (UNSEEN7B, 368, 0.97, 0.8),
+        (UNSEEN8, 80, 0.94, 0.66),
     ],
 )
 def test_f1_on_written_answers(
@@ -104,6 +111,13 @@ def test_refusals_in_any_wording(answer: str, refuses: bool) -> None:
     assert bool(refusal(answer)) == refuses
     if refuses:
         assert parse(answer, "Does this ECG show atrial fibrillation?").findings == ()
+
+
+def test_every_row_of_the_refusals_is_whole() -> None:
+    """A comma in a pattern without quotes cuts it off, which no error tells."""
+    with (files("eval.parser") / "refusals.csv").open(encoding="utf-8") as file:
+        assert all(None not in row for row in csv.DictReader(line for line in file if not line.startswith("#")))
+    assert refusal("The resolution is far too bad to discern a single wave.") == "declined"
 
 
 def test_chat_refusals_and_readings_are_told_apart() -> None:
@@ -318,6 +332,114 @@ def test_wordings_of_other_systems(answer: str, question: str, present: str, abs
 )
 def test_tables_choices_and_languages(answer: str, present: str, absent: str, uncertain: str) -> None:
     assert _verdicts(answer) == (present, absent, uncertain)
+
+
+@pytest.mark.parametrize(
+    ("answer", "present", "absent", "uncertain"),
+    [
+        ('{"rhythm": "AF", "axis": "normal", "normal": false, "findings": ["LVH"]}', "AFIB LVH", "NORM", ""),
+        ('[{"finding": "LVH", "present": true}, {"finding": "RVH", "present": false}]', "LVH", "RVH", ""),
+        ('{"name": "AF", "probability": 0.72}', "", "", "AFIB"),
+        ("Rhythm: [x] sinus [ ] AF\nInfarct: ■ inferior □ lateral\nLVH: □ yes ■ no", "IMI SR", "AFIB LMI LVH", ""),
+        ("LVH ........ Y\nRVH ........ N\nPVCs (n = 3)", "LVH PVC", "RVH", ""),
+        ("LVH yes, RVH no", "LVH", "RVH", ""),
+        ("| Wall | Infarction |\n|---|---|\n| inferior | yes |\n| lateral | no |", "IMI", "LMI", ""),
+        ("| Atria | fibrillating |", "AFIB", "", ""),
+        ("An old inferior infarct at about 60 %.", "", "", "IMI"),
+        ("At first I took it for AF. There are P waves: sinus rhythm.", "SR", "AFIB", ""),
+        ("I first wrote PVC. The beat is narrow: a PAC.", "PAC", "PVC", ""),
+        ("LBBB [edit: I mixed up V1 and V6; this should read RBBB].", "CRBBB", "CLBBB", ""),
+        ("It's AF. I take that back: atrial flutter.", "AFLT", "AFIB", ""),
+        ("The computer says PVC. Later PACs, LBBB and AF.", "AFIB CLBBB PAC", "PVC", ""),
+        ("Inferior STEMI: keep pads on in case of complete heart block.", "IMI", "", ""),
+        ("Flutter would be expected nearer 150 but isn't out of the question.", "", "", "AFLT"),
+        ("T inversion. There are several ways to read this:\n- ischemia\n- RVH", "INVT", "", "ISC_ RVH"),
+        ("Long QT.\n\nWhat could cause this?\n- hypokalemia", "LNGQT", "", "EL"),
+        ("ST elevation with QS waves raises two possibilities: an anterior infarct, or an aneurysm.", "QWAVE STE_", "",
+         "AMI ANEUR"),
+        ("Neither a left nor a right bundle branch block.", "", "CLBBB CRBBB", ""),
+        ("Neither flutter nor fibrillation but sinus rhythm.", "SR", "AFIB AFLT", ""),
+        ("The infarct is lateral and not inferior.", "LMI", "IMI", ""),
+        ("Voltages fall short of LVH.", "", "LVH", ""),
+        ("Premature beats: ventricular (4), atrial (1). Chamber enlargement: left atrial.", "LAO/LAE PAC PVC", "", ""),
+        ("**Ischemia/Infarction:** No ST elevation.", "", "STE_", ""),
+        ("LVH. The QRS is otherwise unremarkable. No LVH, in fact, and sinus rhythm; QTc wnl.", "SR", "LNGQT", "LVH"),
+        ("Sinus tach, rate 120.", "STACH", "", ""),
+        ("Since the last tracing: T waves have become inverted.", "INVT", "", ""),
+        ("Schenkelblock: weder links noch rechts. ST-Hebungen bestehen nicht.", "", "CLBBB CRBBB STE_", ""),
+        ("Fibrillazione atriale, non sopraslivellamento del tratto ST, infarto inferiore.", "AFIB IMI", "STE_", ""),
+        ("ST elevation: +\nST depression: -\nLVH: -\nPR ✔ normal", "STE_", "LPR LVH STD_", ""),
+        ("Earlier I mentioned a paced rhythm. That's incorrect: artifact. The rhythm is sinus.", "SR", "PACE", ""),
+        ("I went back and forth between flutter and fibrillation; it is flutter.", "AFLT", "AFIB", ""),
+        ("Neither an inferior, nor an anterior, nor a lateral infarct.", "", "AMI IMI LMI", ""),
+        ('{"ST_elevation": ["II"], "ST_depression": []}', "STE_", "STD_", ""),
+        ("ST elevation: none ✅", "", "STE_", ""),
+        ("Not normal: SVT. AVNRT is the most common explanation.", "SVTAC", "NORM", "PSVT"),
+        ("Consider checking electrolytes. Correct hypokalemia if present.", "", "", ""),
+        ("Pericarditis versus anterior MI. Anterior ischemia until ruled out.", "", "", "AMI ISCAN"),
+        ("Keine frischen Hebungen.", "", "STE_", ""),
+        ("Is it AF? There are P waves: sinus rhythm. Is there LVH? Is there LBBB?", "SR", "AFIB", ""),
+        ("**Q waves:** none pathological\n**Rhythm:** sinus", "SR", "QWAVE", ""),
+        ("I did ask myself if this could be flutter, but the P waves are single.", "", "AFLT", ""),
+        ("We look at the ST segments. In leads II and III, they are elevated.", "STE_", "", ""),
+        ('{"present": ["AFIB"], "not_present": ["AFLT"], "x": [{"name": "LVH", "certainty": "possible"}]}', "AFIB",
+         "AFLT", "LVH"),
+        ("( ) sinus\n(x) atrial fibrillation", "AFIB", "SR", ""),
+        ("Ddx of this SVT includes AVNRT. STACH can be dismissed.", "SVTAC", "STACH", "PSVT"),
+        ('Your device said "possible AF". I see sinus rhythm.', "SR", "AFIB", ""),
+        ("Ischemia is still on the table. Too noisy to be sure of AF.", "", "", "AFIB ISC_"),
+        ("Do not try to diagnose LVH from this tracing.", "", "", ""),
+        ("La isquemia es poco probable.", "", "ISC_", ""),
+        ('{"lvh": {"present": false}, "st_elevation": {"present": true, "leads": ["V1"]}}', "STE_", "LVH", ""),
+        ("• Sinus? ✔️ yes\n• AF/flutter? ❌ no", "SR", "AFIB AFLT", ""),
+        ("Why LBBB? V6 is notched. Why not RBBB? V1 is negative.", "CLBBB", "CRBBB", ""),
+        ("I checked for pacing spikes and there aren't any.", "", "PACE", ""),
+        ("More in keeping with strain than with lateral ischemia. Makes me wonder about AF.", "", "", "AFIB ISCLA"),
+        ("What I described as SVT is in fact atrial fibrillation.", "AFIB", "SVTAC", ""),
+        ("In LBBB we'd use other criteria. Call cardiology for a pacemaker.", "", "", ""),
+        ("AF with aberrancy or PVCs. Not a normal study.", "AFIB", "NORM", "PVC"),
+        ("I can neither confirm nor exclude ischemia.", "", "", "ISC_"),
+        ("**Step 1: ST segments.** No elevation.", "", "STE_", ""),
+        ("Initial read: SVT. Final read: atrial flutter.", "AFLT", "SVTAC", ""),
+        ("I said LVH. I was wrong. AF... actually no. Sinus rhythm.", "SR", "AFIB LVH", ""),
+        ("SVT? Possible, but adenosine unmasked flutter waves. Hence atrial flutter.", "AFLT", "SVTAC", ""),
+        ("Left axis deviation: LAFB > inferior MI > LVH.", "", "", "IMI LAFB LVH"),
+        ("Rule out hypokalemia, hypocalcemia and drugs.", "", "", "EL"),
+        ("Hypokalemia would be one explanation, ischemia another.", "", "", "EL ISC_"),
+        ("AF. Previously in SR. It can lead to complete heart block.", "AFIB", "", ""),
+        ('"Is it LBBB?" No, since V1 is positive. "RBBB then?" Exactly.', "CRBBB", "CLBBB", ""),
+        ("PVC? N. PAC? Y.", "PAC", "PVC", ""),
+        ("No es fibrilación auricular sino flutter auricular.", "AFLT", "AFIB", ""),
+        ("Ondes Q absentes, pas de sus-décalage. Dilatazione dell'atrio sinistro.", "LAO/LAE", "QWAVE STE_", ""),
+    ],
+)  # fmt: skip
+def test_objects_boxes_and_what_is_replaced(answer: str, present: str, absent: str, uncertain: str) -> None:
+    assert _verdicts(answer) == (present, absent, uncertain)
+
+
+@pytest.mark.parametrize(
+    ("answer", "question", "verdicts"),
+    [
+        ("Right, but incomplete: 108 ms.", "Right or left bundle branch block?", ("IRBBB", "", "")),
+        ("Not with confidence.", "Can you confirm an old inferior infarct?", ("", "", "IMI")),
+        ("Borderline, just under the cut-off.", "Does this patient have LVH?", ("", "", "LVH")),
+        ("Oui.", "Le rythme est-il sinusal ?", ("SR", "", "")),
+        ("negative", "T wave inversion present?", ("", "INVT", "")),
+        ("They're inverted in V1 to V3.", "Describe the T waves.", ("INVT", "", "")),
+        ("Normal.", "Describe the P waves, the QRS complexes and the T waves.", ("NORM", "", "")),
+        ("Normal (156 ms).", "Comment on the PR interval.", ("", "LPR", "")),
+        ("160 ms. Sinus rhythm.", "What is the PR interval?", ("SR", "", "")),
+        ("The rate is 71, so no, not bradycardic.", "Is there sinus bradycardia?", ("", "SBRAD", "")),
+        ("Leads II, III and aVF.", "Which leads show Q waves?", ("QWAVE", "", "")),
+        ("No, it is prolonged at 490 ms.", "Is the QTc normal?", ("LNGQT", "", "")),
+        ("At 440 ms (QTc 432), it's not.", "Is the QT prolonged?", ("", "LNGQT", "")),
+        ("Considerably: QTc is 530 ms.", "Is the QT prolonged?", ("LNGQT", "", "")),
+        ("I looked for it, and found none.", "Any sign of pre-excitation?", ("", "WPW", "")),
+        ("Here is a detailed analysis:\n- LVH\nI cannot provide medical advice.", "", ("LVH", "", "")),
+    ],
+)
+def test_replies_and_what_looks_like_a_refusal(answer: str, question: str, verdicts: tuple[str, ...]) -> None:
+    assert _verdicts(answer, question) == verdicts
 
 
 def test_cells_keep_their_places() -> None:
@@ -554,6 +676,18 @@ _PIECES = st.sampled_from(
         "would",
         "consistent with",
         "cannot read",
+        "{",
+        "}",
+        "[",
+        "]",
+        '"present"',
+        "probability",
+        "0.7",
+        "☐",
+        "■",
+        "why",
+        "I was wrong",
+        "correction",
     ]
 )
 

@@ -45,7 +45,7 @@ class Chunk(NamedTuple):
 JOIN = {"and": "and", "plus": "and", "/": "and", "or": "or", "nor": "or", "ni": "or", "versus": "or", ",": "comma"}
 """Words and marks that join the parts of a list, and their kind of chunk."""
 _MARKS = {
-    **JOIN, ":": "colon", "=": "colon", "|": "colon", "→": "colon", "(": "open", "[": "open", "{": "open",
+    **JOIN, ">": "or", ":": "colon", "=": "colon", "|": "colon", "→": "colon", "(": "open", "[": "open", "{": "open",
     ")": "close", "]": "close", "}": "close", "?": "question", BREAK: "break", BULLET: "bullet",
 }  # fmt: skip
 

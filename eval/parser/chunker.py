@@ -15,13 +15,13 @@ from eval.parser.ellipsis import Ellipsis
 from eval.parser.leads import lead_runs
 from eval.parser.lexicon import GENERAL, correct_spelling, lexicon
 from eval.parser.phrase_matcher import Match, longest_match
-from eval.parser.tables import with_headers
+from eval.parser.tables import with_headers, with_keys
 from eval.parser.territories import territories_after, territory_before
 from eval.parser.tokenizer import BREAK, BULLET, tokenize, word_tuple
 
-# Words that describe the wave or interval named before them in the sentence.
-_TOPICS = set(word_tuple("st t p q r qrs qt qtc pr pq axis voltage"))
-_HEADING_WORDS = set(word_tuple("wave segment interval complex analysis duration morphology")) | {"|", ":"}
+TOPICS = set(word_tuple("st t p q r qrs qt qtc pr pq axis voltage"))
+"""Waves and intervals, to which states behind them in the sentence belong, or in the answer to a question about one."""
+_HEADING_WORDS = set(word_tuple("wave segment interval complex analysis duration morphology step 1 2 3 4 5 6 | :"))
 _STATES = set(
     word_tuple(
         "elevation elevated raised depression depressed inverted inversion flipped flat flattened flattening prolonged "
@@ -37,13 +37,15 @@ def chunk_text(answer: str, subject: Sequence[str] = ()) -> list[Chunk]:
     """
     tokens = [t._replace(text=w) if (w := correct_spelling(t.text)) != t.text else t for t in tokenize(answer)]
     words = [token.text for token in tokens]
-    if "|" in words:
-        tokens = with_headers(tokens)
+    if "|" in words or "{" in words:
+        tokens = with_headers(tokens) if "|" in words else with_keys(tokens)
         words = [token.text for token in tokens]
     text = TokenizedText(tokens, words, lead_runs(words))
     chunks: list[Chunk] = []
     line: list[Chunk] = []
     topic, ellipsis = "", Ellipsis(tuple(subject), bool(subject))
+    if subject and words[:1] != ["negative"]:  # which is a no
+        topic = next((word for word in subject if word in TOPICS), "")
     starts = lexicon().starts
     i = 0
     while i < len(words):
@@ -53,8 +55,10 @@ def chunk_text(answer: str, subject: Sequence[str] = ()) -> list[Chunk]:
         last = new[-1]
         line = [] if line and line[-1].kind == "break" else line
         line.append(last)
-        if last.kind != "word" or last.text in _TOPICS:
+        if last.kind != "word" or last.text in TOPICS:
             following = words[i] if i < len(words) else BREAK
+            if topic and last.kind == "break":
+                following = _subject_at(text, i)
             semicolon = last.kind == "break" and answer[last.start] == ";"
             if not (semicolon and following in _STATES):  # "ST: elevated in II; depressed in I"
                 topic = _topic(topic, line, following)
@@ -106,6 +110,13 @@ def _term_chunks(text: TokenizedText, best: Match) -> tuple[list[Chunk], int]:
     return chunks, end
 
 
+def _subject_at(text: TokenizedText, i: int) -> str:
+    """The first word of the sentence at token i that names no leads: "In II, III and aVF, they are ..."."""
+    i = text.lead_lists.get(i, i)
+    i += i < len(text.words) and text.words[i] == ","
+    return text.words[i] if i < len(text.words) else BREAK
+
+
 def _topic(topic: str, line: Sequence[Chunk], following: str) -> str:
     """The wave or interval that is the topic after the last chunk of `line`.
 
@@ -114,11 +125,11 @@ def _topic(topic: str, line: Sequence[Chunk], following: str) -> str:
     """
     chunk = line[-1]
     if chunk.kind in ("break", "bullet") and following not in ("they", "these", "it"):
-        is_heading = 1 < len(line) <= 4 and all(c.text in _TOPICS | _HEADING_WORDS for c in line[:-1])
+        is_heading = 1 < len(line) <= 6 and all(c.text in TOPICS | _HEADING_WORDS for c in line[:-1])
         states = {word for c in line[1:2] for word in c.text.split()[-1:]} & _STATES
         is_item = following == BULLET and line[0].kind == "bullet" and bool(states)
         return topic if is_heading or is_item or (chunk.kind == "bullet" and len(line) == 1) else ""
-    topics = [w for w in chunk.text.split() if w in _TOPICS] if chunk.kind in ("term", "word") else []
+    topics = [w for w in chunk.text.split() if w in TOPICS] if chunk.kind in ("term", "word") else []
     return topics[-1] if topics else topic
 
 

@@ -10,6 +10,7 @@ from eval.parser.tokenizer import Token
 _MAX_HEADS = 5
 _JOINTS = {*JOIN, ",", "but", "(", "rather", "not"}
 """Joins, and first words of what `_contrast` takes."""
+_ARTICLES = {"a", "an", "the"}
 _CHAIN_REACH = _MAX_HEADS * 8  # tokens; a join has 4 at most ("but rather than a"), a head 3, and a comma after it
 
 
@@ -48,9 +49,10 @@ def _chain(text: TokenizedText, i: int, length: int, tail: tuple[str, ...]) -> t
         against = _contrast(text, at)
         joins.append(text.tokens[at]._replace(text="not") if against else text.tokens[at])
         at = against or at + 1
-        if at < len(text.words) and text.words[at] in ("and", "or"):  # "A, B, or C"
+        if at < len(text.words) and text.words[at] in ("and", "or", "nor"):  # "A, B, or C"
             joins[-1] = text.tokens[at]
             at += 1
+        at += at < len(text.words) and text.words[at] in _ARTICLES  # "neither a left nor a right bundle branch block"
         for width in (3, 2, 1):
             head = tuple(text.words[at : at + width])
             if head + tail in entries.meanings and not entries.meanings[head + tail].cue:
@@ -75,7 +77,7 @@ def _contrast(text: TokenizedText, i: int) -> int:
         i += 1
     plain = text.words[i : i + 3]
     end = i + 2 if plain[:2] == ["rather", "than"] else i + 1 if plain[:1] == ["not"] else 0
-    return end + 1 if end and end < len(text.words) and text.words[end] in ("a", "an", "the") else end
+    return end + 1 if end and end < len(text.words) and text.words[end] in _ARTICLES else end
 
 
 def _chain_items(

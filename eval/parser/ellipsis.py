@@ -12,11 +12,12 @@ from eval.parser.tokenizer import BREAK, BULLET, word_tuple
 from render.statements import STATEMENTS
 
 # What follows a short form that leaves its noun out: "(Is there an infarct?) Yes, inferior."
-_SHORT_FORM_ENDS = {BREAK, BULLET, ",", ")", "|", "and", "or", "but", "with"}
+_SHORT_FORM_ENDS = {BREAK, BULLET, ",", ":", "(", ")", "|", "and", "or", "but", "with", "nor", "noch"}
 
 
 _GENERAL_CODES = ((), ("PRC(S)",))
 """Codes of a noun that a list specifies: none, or premature beats without an origin."""
+_NO_ADJECTIVES = {",", "normal", "negative", "positive"}  # as a reply these are values
 _PRONOUNS = frozenset({"one", "?"})
 
 
@@ -37,7 +38,7 @@ class Ellipsis(NamedTuple):
             return Ellipsis(tuple(chunk.text.split()), False, self.in_list)
         general = before.kind == "term" and before.meaning.codes in _GENERAL_CODES
         opens = chunk.kind == "question" or (general and chunk.kind in ("colon", "open"))
-        if opens or (self.in_list and (chunk.kind in ("comma", "and") or semicolon)):
+        if opens or (self.in_list and (chunk.kind in ("comma", "and", "or") or chunk.text == "noch" or semicolon)):
             return Ellipsis(self.noun, True, True)
         return Ellipsis(self.noun) if chunk.kind == "break" and (self.in_list or self.reply) else self
 
@@ -47,10 +48,10 @@ class Ellipsis(NamedTuple):
 
     def match(self, text: TokenizedText, i: int, rival: Match | None) -> Match | None:
         """The short form at token i, if it makes a phrase with the noun and is longer than `rival`."""
-        if not self.noun or text.words[i] == ",":
+        if not self.noun or text.words[i] in _NO_ADJECTIVES:
             return None
         for width in (3, 2, 1):
-            if i + width > len(text.words):
+            if i + width > len(text.words) or text.words[i + width - 1] == ",":
                 continue
             following = text.words[i + width] if i + width < len(text.words) else BREAK
             pronoun = following == "one"
@@ -58,12 +59,13 @@ class Ellipsis(NamedTuple):
                 continue
             end = i + width + pronoun
             adjectives = tuple(word for word in text.words[i : i + width] if word != ",")  # "(incomplete, right)"
-            if pronoun and text.words[end : end + 1] == [","]:  # "a right one, incomplete"
-                further = self._phrase((*text.words[end + 1 : end + 2], *adjectives))
-                if further and (end + 2 == len(text.words) or text.words[end + 2] in _SHORT_FORM_ENDS):
-                    return Match(further, i, end + 2)
+            if text.words[end : end + 1] == [","]:  # "a right one, incomplete", "right, but incomplete"
+                last = end + 1 + (text.words[end + 1 : end + 2] == ["but"])
+                further = self._phrase((*text.words[last : last + 1], *adjectives))
+                if further and (last + 1 == len(text.words) or text.words[last + 1] in _SHORT_FORM_ENDS):
+                    return Match(further, i, last + 1)
             sequence = self._phrase(adjectives)
-            if sequence and text.words[i] != "normal" and (not rival or end > rival.end or is_general(rival)):
+            if sequence and (not rival or end > rival.end or is_general(rival)):
                 return Match(sequence, i, end)
         return None
 

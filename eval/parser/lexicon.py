@@ -1,11 +1,11 @@
 """The tables of the parser: `phrases.csv` (what names a statement) and `cues.csv` (what denies or doubts it).
 
-`phrases_fr_es.csv` and `cues_fr_es.csv` have French and Spanish ones. Patterns in all tables: `[word]` is optional,
-`one/other` are alternatives for one word. A phrase without a code names something more general than any statement
-("myocardial infarction", "abnormal ECG"): it is recognised, can be part of a list, and sets no statement. A code with a
-leading `!` is the opposite ("normal PR interval" denies LPR). `QWAVE unless CLBBB PACE`: a sign that names the first
-only where none of the others is named ("QS in V1"). A leading `^`: only at the start of a sentence; a trailing `$`:
-only at the end of a sentence or clause.
+`phrases_romance.csv` and `cues_romance.csv` have French, Spanish and Italian ones. Patterns in all tables: `[word]` is
+optional, `one/other` are alternatives for one word. A phrase without a code names something more general than any
+statement ("myocardial infarction", "abnormal ECG"): it is recognised, can be part of a list, and sets no statement. A
+code with a leading `!` is the opposite ("normal PR interval" denies LPR). `QWAVE unless CLBBB PACE`: a sign that names
+the first only where none of the others is named ("QS in V1"). A leading `^`: only at the start of a sentence; a
+trailing `$`: only at the end of a sentence or clause.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Lexicon:
         """Leading words -> remainders that complete a phrase, longest first; most questions can do without."""
         rests: dict[tuple[str, ...], list[tuple[str, ...]]] = defaultdict(list)
         for sequence, meaning in self.meanings.items():
-            for cut in range(1, 1 if meaning.cue else len(sequence)):
+            for cut in range(1, 1 if meaning.cue or meaning.at_start else len(sequence)):
                 rests[sequence[:cut]].append(sequence[cut:])
         for sequences in rests.values():
             sequences.sort(key=len, reverse=True)
@@ -122,7 +122,7 @@ class Lexicon:
 def lexicon() -> Lexicon:
     """All tables, read once. Raises ValueError naming the row for an unknown code or kind."""
     out = Lexicon()
-    for row in (*_rows("phrases.csv"), *_rows("phrases_fr_es.csv")):
+    for row in (*_rows("phrases.csv"), *_rows("phrases_romance.csv")):
         at_start, at_end = row["phrase"].startswith("^"), row["phrase"].endswith("$")
         name, _, others = row["code"].removeprefix("!").partition(" unless ")
         unless = tuple(others.split())
@@ -133,7 +133,7 @@ def lexicon() -> Lexicon:
         meaning = Meaning(() if denies else codes, codes if denies else (), None, at_start, at_end, unless)
         for sequence in expand(row["phrase"].strip("^$")):
             out.add(sequence, meaning)
-    for row in (*_rows("cues.csv"), *_rows("cues_fr_es.csv")):
+    for row in (*_rows("cues.csv"), *_rows("cues_romance.csv")):
         if row["kind"] not in _KINDS or row["side"] not in _SIDES:
             raise ValueError(f"cues.csv: {row['kind']!r} {row['side']!r} for {row['phrase']!r}")
         for sequence in expand(row["phrase"].removesuffix("$")):
@@ -145,7 +145,7 @@ def lexicon() -> Lexicon:
 _MAX_LETTERS = 40  # longer strings are not words
 _KINDS = {
     *_STATUS_OF_KIND,
-    "termination", "pseudo", "unrelated", "previous", "same", "attribution", "question", "hypothetical"
+    "termination", "pseudo", "unrelated", "previous", "same", "attribution", "question", "hypothetical", "correction"
 }  # fmt: skip
 _SIDES = ("before", "after", "both", "")
 
@@ -180,7 +180,7 @@ def correct_spelling(text: str) -> str:
 def _long_words() -> tuple[str, ...]:
     foreign = {
         word
-        for name in ("phrases_fr_es.csv", "cues_fr_es.csv")
+        for name in ("phrases_romance.csv", "cues_romance.csv")
         for row in _rows(name)
         for sequence in expand(row["phrase"])
         for word in sequence

@@ -13,16 +13,17 @@ from dataclasses import dataclass, replace
 
 from eval.parser.chunk import Chunk
 from eval.parser.lexicon import Status
-from eval.parser.sentences import NO, YES, is_question
+from eval.parser.sentences import NO, YES, is_question, presupposes
 from eval.parser.territories import ADJECTIVES
 from eval.parser.tokenizer import word_tuple
 
 _VALUE_WORDS: dict[Status, str] = {
-    "present": "yes present 1 true positive ja confirmed detected seen ✓ ✔ ✅ ☑ ☒ x",
-    "absent": "no none absent 0 false negative nein not nil unlikely undetected - ✗ ✘ ❌ ☐",
+    "present": "yes y present 1 true positive ja confirmed detected seen ✓ ✔ ✅ ☑ ☒ x",
+    "absent": "no n none absent 0 false negative nein not nil unlikely undetected - ✗ ✘ ❌ ☐",
     "uncertain": "maybe possible possibly uncertain unclear probable likely equivocal borderline ? moeglich",
 }
 _VALUES: dict[str, Status] = {word: status for status, text in _VALUE_WORDS.items() for word in word_tuple(text)}
+_ANSWERS = set(word_tuple("yes no"))
 _BEFORE_VALUES = set(word_tuple('" | both all each very most highly quite rather more'))
 _NO_VALUES = {"null", "unknown", "undetermined"}
 _TICKS = set("✓✔✅✗✘❌☐☑☒")
@@ -35,6 +36,7 @@ _CONSEQUENCES = {"so", "therefore", "thus", "hence", "→"}
 _EXCLUSIONS = set(word_tuple("ruled rule excluded exclude out rejected discarded dismissed eliminated"))
 _POINTERS = {"that", "this", "it"}  # "AF would be irregular, so that is excluded"
 _RELATIVES = {"which", "where", "whose"}
+_ROUGHLY = set(word_tuple("at about around approximately roughly ca"))
 _ECTOPY = {"PVC", "PAC", "PRC(S)"}
 _CAUSES = {"because", "since", "basis"}
 _SIGNS = {"STE_", "STD_", "INVT", "QWAVE", "NT_", "LOWT", "TAB_", "NST_"}
@@ -57,23 +59,29 @@ _HEADING_WORDS = set(word_tuple("of the following sign evidence finding for any"
 _OPEN_LISTS = set(word_tuple("consider ddx dd differential differentialdiagnose differenzialdiagnose"))
 _ALTERNATIVES = set(
     word_tuple(
-        "differential explanation possibility consideration option ddx differentialdiagnosen cause etiology candidate"
+        "differential explanation possibility consideration option ddx differentialdiagnosen cause etiology candidate "
+        "way"
     )
 )
 _LINKS = {"is", "are", "was", "were", "include"}
 _LISTING = ("comma", "and", "or", "colon", "question")
-_CAUSE_NOUNS = set(word_tuple("cause explanation etiology differential"))
+_CAUSE_NOUNS = set(word_tuple("cause explain explanation etiology differential"))
 _SEVERAL = set(word_tuple("two three four five several many other usual common possible main 2 3 4 5"))
 _CONCLUSIONS = set(word_tuple("conclusion final finally summary impression verdict overall fazit zusammenfassung"))
+_RETRACTIONS = (
+    *(
+        f"{subject} {verb} {judgement}"
+        for subject in ("that", "this") for verb in ("is", "was")
+        for judgement in ("wrong", "incorrect", "not right", "not correct", "a mistake", "an error")
+    ),
+    "that can not be right", "scratch that", "strike that", "i was wrong", "i was mistaken", "actually no",
+)  # fmt: skip
 _CONTRADICTIONS = tuple(
     f"{words} "
     for words in (
         "however", "but", "actually", "on closer", "on a closer", "on second", "looking again", "looking closer",
         "looking more", "wait", "no wait", "hmm", "in fact", "in reality", "upon closer", "a closer", "yet", "instead",
-        "i disagree", "i do not agree", "i would disagree", "that is wrong", "that can not be right",
-        "that is not right", "that is incorrect", "that is not correct", "this is wrong", "this is incorrect",
-        "this is not correct", "that was wrong", "that was a mistake", "that was an error", "that was incorrect",
-        "scratch that", "correction", "edit", "i would not",
+        "i disagree", "i do not agree", "i would disagree", "correction", "edit", "i would not", *_RETRACTIONS,
     )
 )  # fmt: skip
 # Stop words that do not end a scope right after its cue: "not sure whether this is", "no indication that".
@@ -91,6 +99,7 @@ class Mention:
     tentative: a question, a first impression, or the statement of somebody else, which later mentions outweigh.
     final: in the conclusion of the answer, behind a "so", or ruled out: it outweighs earlier mentions.
     alternatives: the codes between which its sentence leaves the choice ("LVH, RVH or WPW"), its own included.
+    corrects: in a correction of what was said before. in_question: only asked about, which says nothing of its status.
     """
 
     chunk: Chunk
@@ -100,6 +109,8 @@ class Mention:
     tentative: bool = False
     final: bool = False
     alternatives: frozenset[str] = frozenset()
+    corrects: bool = False
+    in_question: bool = False
 
 
 def read_sentence(sentence: Sequence[Chunk], header: Status | None) -> tuple[list[Mention], Status | None]:
@@ -172,8 +183,12 @@ def _cue_of_list(sentence: Sequence[Chunk]) -> Status | None:
 
 def contradicts(sentence: Sequence[Chunk]) -> bool:
     """Whether a sentence starts with a turn ("However, ...", "Looking again, ..."): the one before was tentative."""
-    words = " ".join(chunk.text for chunk in sentence[:5] if chunk.kind in ("word", "termination", "cue"))
-    return f"{words} ".startswith(_CONTRADICTIONS) or " however" in words or " jedoch" in words
+    words = _first_words(sentence)
+    return words.startswith(_CONTRADICTIONS) or " however" in words or " jedoch" in words
+
+
+def _first_words(sentence: Sequence[Chunk]) -> str:
+    return " ".join([chunk.text for chunk in sentence[:5] if chunk.kind in ("word", "termination", "cue")] + [""])
 
 
 def denies_before(sentence: Sequence[Chunk]) -> bool:
@@ -187,6 +202,8 @@ def denies_before(sentence: Sequence[Chunk]) -> bool:
 
 def takes_back(sentence: Sequence[Chunk]) -> bool:
     """Whether a contradiction denies what it follows: "Edit: after correction it is not", not "... not new"."""
+    if _first_words(sentence).startswith(_RETRACTIONS):
+        return True
     cue = next((n for n, chunk in enumerate(sentence) if chunk.kind == "cue" and chunk.cue.status == "absent"), 0)
     return denies_before(sentence[: cue + 1]) and _ends_clause(sentence, cue)
 
@@ -228,11 +245,14 @@ def _is_heading(sentence: Sequence[Chunk]) -> bool:
 
 def _alternatives_heading(sentence: Sequence[Chunk]) -> int:
     """The position of the noun in a heading of alternatives, or 0: "A tall R wave has several explanations:"."""
+    last = sentence[-1].kind
     first_words = " ".join([c.text for c in sentence if c.kind in ("word", "cue")][:2]).split()
+    if last == "question" and first_words[:1] in (["what"], ["why"]):  # "What could cause this?"
+        return sentence[0].start + 1 if any(not _CAUSE_NOUNS.isdisjoint(c.text.split()) for c in sentence) else 0
     is_title = not _CAUSE_NOUNS.isdisjoint(first_words) and not any(
         c.text in _LINKS or c.kind in _LISTING for c in sentence
     )
-    if sentence[-1].kind != "colon" and not is_title:
+    if last != "colon" and not is_title:
         return 0
     nouns = (c.start + 1 for c in sentence if _ALTERNATIVES & set(c.text.split()) and c.kind in ("word", "cue"))
     return next(nouns, 0)
@@ -252,13 +272,10 @@ def _without_hypothesis(sentence: Sequence[Chunk]) -> Sequence[Chunk]:
             if has_term == (chunk.cue.side == "after") or would:
                 before = sentence[: _clause_start(sentence, n)] if about_this else []
                 rest = _resolution(sentence[n + 1 :], about_this)
-                if (
-                    len(rest) > 1
-                    and rest[0].text in _POINTERS
-                    and rest[1].kind == "cue"
-                    and rest[1].cue.side != "before"
-                ):
-                    before, rest = [*before, *[c for c in sentence[:n] if c.kind == "term"][-1:]], rest[1:]
+                has_pointer = bool(rest) and rest[0].text in _POINTERS
+                verb = rest[has_pointer : has_pointer + 1]
+                if verb and verb[0].kind == "cue" and verb[0].cue.side != "before":
+                    before, rest = [*before, *[c for c in sentence[:n] if c.kind == "term"][-1:]], rest[has_pointer:]
                 return [*before, *rest]
     return sentence
 
@@ -291,9 +308,10 @@ def _resolution(sentence: Sequence[Chunk], about_this: bool) -> Sequence[Chunk]:
 
 def _mention(sentence: Sequence[Chunk], n: int, status: Status) -> Mention:
     following = sentence[n + 1].kind if n + 1 < len(sentence) else ""
-    is_reason = tentative = concluded = False
+    is_reason = tentative = concluded = corrects = False
     for chunk in reversed(sentence[:n]):
         if chunk.kind == "cue":
+            corrects |= chunk.cue.kind == "correction"
             tentative |= not is_reason and chunk.cue.kind == "attribution" and chunk.cue.side == "before"
         is_reason |= chunk.text in _CAUSES
         concluded |= chunk.text in _CONSEQUENCES
@@ -303,7 +321,7 @@ def _mention(sentence: Sequence[Chunk], n: int, status: Status) -> Mention:
     is_heading = following == "colon" and not (n + 2 < len(sentence) and sentence[n + 2].text in YES)  # "| Q | yes |"
     place = sentence[1] if sentence[0].text == "|" and len(sentence) > 1 else sentence[n]  # first cell of a table's row
     local = following == "lead" or place.kind == "lead" or place.text in ADJECTIVES
-    return Mention(sentence[n], status, local, is_heading, tentative, final)
+    return Mention(sentence[n], status, local, is_heading, tentative, final, corrects=corrects)
 
 
 def _before_cues(sentence: Sequence[Chunk], header: Status | None, status: dict[int, Status | None]) -> None:
@@ -319,11 +337,11 @@ def _before_cues(sentence: Sequence[Chunk], header: Status | None, status: dict[
             cue = "absent" if chunk.inner == "absent" else cue
         elif chunk.kind == "cue":
             either = chunk.text == "either"
-            if _is_about_sign(sentence, n):
+            if _explains(sentence, n):
                 behind_colon = chunk.cue.status
-            elif _heads_list(sentence, n):
+            elif chunk.cue.kind != "attribution" and _heads_list(sentence, n):
                 base, cue, past = chunk.cue.status, None, chunk.cue.kind == "unrelated"
-            elif chunk.cue.kind == "unrelated" and chunk.cue.side == "before":
+            elif chunk.cue.kind in ("unrelated", "hypothetical") and chunk.cue.side == "before":
                 skip = True
             elif chunk.cue.kind == "previous":
                 skip = any(i.text in _NOW for i in sentence[n:])
@@ -347,7 +365,7 @@ def _before_cues(sentence: Sequence[Chunk], header: Status | None, status: dict[
             cue = outside.pop()
         elif chunk.kind == "question" and n + 1 < len(sentence):
             cue = "uncertain"
-        elif chunk.kind == "colon" and behind_colon:
+        elif behind_colon and _heads_causes(chunk):
             base, behind_colon = behind_colon, None
         elif chunk.kind == "colon" and cue and (not _directly_after_cue(sentence, n) or _has_object(sentence, n)):
             cue = None  # "without flutter waves: SVT", "no major abnormality: sinus rhythm"
@@ -359,13 +377,16 @@ def _before_cues(sentence: Sequence[Chunk], header: Status | None, status: dict[
             cue, skip = None, False
 
 
-def _is_about_sign(sentence: Sequence[Chunk], n: int) -> bool:
-    """Whether a list of alternatives explains a sign before its colon: "Differential of the T inversion: ..."."""
+def _explains(sentence: Sequence[Chunk], n: int) -> bool:
+    """Whether a list of alternatives explains what stands before its colon: "Differential of the T inversion: ..."."""
     is_object = n + 1 < len(sentence) and sentence[n + 1].text in ("for", "of")
     if not is_object or sentence[n].text.split()[0] not in _OPEN_LISTS:
         return False
-    sign = next((c for c in sentence[n + 1 :] if c.kind in ("term", "colon")), None)
-    return bool(sign and sign.meaning.codes and _SIGNS.issuperset(sign.meaning.codes))
+    return any(_heads_causes(chunk) for chunk in sentence[n + 1 :])
+
+
+def _heads_causes(chunk: Chunk) -> bool:
+    return chunk.kind == "colon" or chunk.text in _LINKS
 
 
 def _encloses_signs(sentence: Sequence[Chunk], n: int) -> bool:
@@ -431,7 +452,7 @@ def _heads_list(sentence: Sequence[Chunk], n: int) -> bool:
     k = n + 1
     while k < len(sentence) and sentence[k].kind in ("word", "open", "close") and k - n <= 4:
         k += 1  # "Most likely (70 %): ..."
-    if sentence[n].text.split()[0] in _OPEN_LISTS:
+    if sentence[n].text.split()[0] in _OPEN_LISTS or (sentence[n].text == "rule out" and n == 0):
         return True
     if k >= len(sentence) or sentence[k].kind != "colon" or _interjection(sentence, n):
         return False
@@ -511,14 +532,14 @@ def _after_cues(sentence: Sequence[Chunk], status: dict[int, Status | None]) -> 
     """Apply cues that follow their terms ("LVH and RVH are not seen", "AFIB?") to the terms before them."""
     for n, chunk in enumerate(sentence):
         new: Status | None = None
-        if chunk.kind == "question" and n == len(sentence) - 1 and not is_question(sentence):
+        if chunk.kind == "question" and n == len(sentence) - 1 and not (is_question(sentence) or presupposes(sentence)):
             new = "uncertain"
         elif chunk.kind == "cue" and chunk.cue.kind == "unrelated" and chunk.cue.side == "after":
             status.update(dict.fromkeys(_subjects(sentence, n)[:1], None))
         elif chunk.kind == "cue" and chunk.cue.kind == "attribution" and chunk.cue.side == "after":
             new = "absent" if any(c.text in _TURNS for c in sentence[n:]) else "uncertain"
         elif chunk.kind == "cue" and chunk.cue.side != "before" and not _looks_right(sentence, n):
-            new = chunk.cue.status
+            new = None if n + 1 < len(sentence) and _heads_alternatives(sentence, n + 1) else chunk.cue.status
         if new == "present" and sentence[n - 1].kind == "termination":  # "absent in V1 but present in V2"
             status.update((k, new) for k in [k for k in status if k < n][-1:] if status[k])
         if new is None or new == "present":
@@ -544,6 +565,8 @@ def _subjects(sentence: Sequence[Chunk], n: int) -> list[int]:
             in_list, words_between = False, 0
         elif denies and not out and (sentence[k].text == "which" or sentence[k + 1].text in ("which", "or rather")):
             continue
+        elif refers_to_it and not out and kind == "colon":
+            continue  # "RVH is less plausible; I would discard it"
         elif kind in ("and", "or") or (kind == "comma" and (len(out) > 1 or (refers_to_it and not out))):
             in_list = True
         elif kind in ("word", "lead", "open", "close") or (
@@ -638,8 +661,11 @@ def _values(sentence: Sequence[Chunk], status: dict[int, Status | None]) -> None
         k = n + 1
         while k < len(sentence) and sentence[k].text == '"':
             k += 1
-        if k < len(sentence) and sentence[k].text in _TICKS and first not in _TICKS:
-            status[n] = _VALUES[sentence[k].text]
+        if k == len(sentence):
+            continue
+        text = sentence[k].text
+        if (text in _TICKS and first not in _TICKS) or (text in _ANSWERS and _ends_clause(sentence, k)):
+            status[n] = _VALUES[text]  # "LVH ✓", "LVH yes, RVH no"
         if _is_probability(sentence, k) and not _ECTOPY & {*chunk.meaning.codes}:
             status[n] = "uncertain" if status[n] == "present" else status[n]
             continue
@@ -656,10 +682,12 @@ def _values(sentence: Sequence[Chunk], status: dict[int, Status | None]) -> None
         if sentence[k].kind == "open" and sentence[k + 1].text in ("0", "1") and not _ECTOPY & {*chunk.meaning.codes}:
             continue  # "SR (0)": a likelihood; in PTB-XL 0 means present without one. "PVCs (0)" is a count
         rest = [i for i in sentence[k + 2 :] if i.text != '"'][:1]
-        after = rest[0].kind if rest else "break"
+        after = rest[0].kind if rest and rest[0].text not in _TICKS else "break"
         run_together = after == "term" and sentence[k].text == "="  # "SR=0 AFIB=1"
         has_now = bool(rest) and rest[0].text in _NOW  # "not seen today"
         reason = bool(rest) and rest[0].text.partition(" ")[0] in _REASONS  # "unlikely without P waves"
+        if rest and rest[0].text == "=":
+            continue  # "PVCs (n = 3)"
         if value and (run_together or has_now or reason or after in _VALUE_ENDS):
             status.update(dict.fromkeys(_subjects(sentence, n + 1), value))
 
@@ -701,6 +729,8 @@ def _signs_of(codes: set[str]) -> set[str]:
 def _is_probability(sentence: Sequence[Chunk], n: int) -> bool:
     """Whether a share of less than all follows: "Atrial flutter: 60 %"; of premature beats it is their share."""
     k = n + 1 if n + 1 < len(sentence) and sentence[n].kind in ("colon", "open") else n
+    while k < len(sentence) and sentence[k].text in _ROUGHLY:
+        k += 1
     share = sentence[k].text if k + 1 < len(sentence) and sentence[k + 1].text == "%" else ""
     return share.isdigit() and 0 < int(share) < 100
 

@@ -15,7 +15,7 @@ from functools import lru_cache
 
 from eval.parser.choices import Option, letter_picks, options_in, without_options
 from eval.parser.chunk import Chunk
-from eval.parser.chunker import chunk_text
+from eval.parser.chunker import TOPICS, chunk_text
 from eval.parser.lexicon import Status
 from eval.parser.negation import (
     Mention,
@@ -28,7 +28,7 @@ from eval.parser.negation import (
     takes_back,
 )
 from eval.parser.refusals import besides_refusal, refusal_in
-from eval.parser.sentences import NO, YES, is_question, split_sentences, without_remarks
+from eval.parser.sentences import NO, YES, is_question, presupposes, split_sentences, without_remarks
 from eval.parser.tokenizer import word_tuple
 from eval.parser.yes_no import parse_yes_no, reply_status
 
@@ -47,8 +47,19 @@ _WHOLE = set(
         "everything final answer befund beurteilung fazit"
     )
 )
+_PARTS = set(word_tuple("qrs complex interval axis segment wave conduction"))  # "The QRS is otherwise unremarkable"
 _CATEGORIES = {"ischemia", "myocardial ischemia", "premature beat", "ectopic beat"}
+_KINDS_IN_NAMES = ("term", "and", "or", "bullet", "question")
 _KINDS_IN_HEADINGS = ("word", "lead", "bullet", "colon", "comma", "and")
+# Of each of these groups an ECG has one as a rule, so that a later one replaces what was tentative or is corrected.
+_RIVALS = {
+    code: frozenset(group.split())
+    for group in (
+        "SR SBRAD STACH AFIB AFLT SVTAC PSVT", "CRBBB CLBBB IRBBB ILBBB IVCD", "LAFB LPFB", "1AVB 2AVB 3AVB",
+        "PVC PAC",
+    )
+    for code in group.split()
+}  # fmt: skip
 _GAP = re.compile(r"_{2,}|\.{4,}")
 
 
@@ -83,9 +94,10 @@ def parse(answer: str, question: str = "", *, cautious: bool = False) -> ParsedA
     Of an answer and of a question the first 20,000 characters are read, which takes half a second at most.
 
     question: the question, for answers that depend on it: the statement of a yes/no question ("No."), the options of
-    a multiple choice ("B", "A and D", "none of the above"), the sentence of a gap ("The rhythm is ____."). An option
-    that is not picked is not mentioned. Where the answer itself names a statement, that outweighs its "yes" or "no".
-    An answer that refuses the picture has no statements, whatever the question was.
+    a multiple choice ("B", "A and D", "none of the above"), the sentence of a gap ("The rhythm is ____."), the wave or
+    interval of an open question ("Describe the T waves."). An option that is not picked is not mentioned. Where the
+    answer itself names a statement, that outweighs its "yes" or "no". An answer that refuses the picture has no
+    statements, whatever the question was.
 
     "Consistent with", "compatible with", "in keeping with", "diagnostic of" and the like assert, as in the lexicon of
     Panicek and Hricak (AJR 2016;207:2-3), where "consistent with" is a certainty above 90 %, "suspicious for" and
@@ -95,15 +107,20 @@ def parse(answer: str, question: str = "", *, cautious: bool = False) -> ParsedA
     answer, question = answer[:_LONGEST_TEXT], question[:_LONGEST_TEXT]
     if refusal(answer):
         return ParsedAnswer((), (), (), ())
-    options = options_in(question) or (options_in(answer) if without_options(answer) != answer else ())
+    text = without_options(answer)
+    options = options_in(question) or (options_in(answer) if text != answer else ())
     if options:
         return _parse_choice(answer, options, cautious)
-    if gap := _GAP.search(question):
+    gap = _GAP.search(question)
+    subjects, asks_either = ((), False) if gap or not question else _question_subjects(question)
+    if question and not subjects and (wave := _wave_in(question)):
+        question = f"{wave}: ____"
+        gap = _GAP.search(question)
+    if gap:
         completion = _parse_completion(answer, question, gap, cautious)
         if completion.findings:
             return completion
-    subjects, asks_either = ((), False) if gap or not question else _question_subjects(question)
-    mentions, chunks = _read(without_options(answer), cautious, subjects[-1].chunk.text.split() if subjects else ())
+    mentions, chunks = _read(text, cautious, subjects[-1].chunk.text.split() if subjects else ())
     if subjects:
         mentions += _reply_mentions(answer, subjects, asks_either, mentions, cautious)
     return _summary(mentions, chunks)
@@ -119,7 +136,7 @@ def refusal(answer: str) -> str:
     answer = answer[:_LONGEST_TEXT]
     kind = refusal_in(answer)
     if kind == "declined":
-        return "" if _read(besides_refusal(answer))[0] else kind
+        return kind if all(mention.in_question for mention in _read(besides_refusal(answer))[0]) else ""
     if kind == "referral":
         return "declined" if _says_nothing(answer) else ""
     return "" if kind and any(mention.status == "present" for mention in _read(answer)[0]) else kind
@@ -170,7 +187,7 @@ def _read(text: str, cautious: bool = False, subject: Sequence[str] = ()) -> tup
         if (n and _judges_part(sentences[n - 1], sentence)) or _heads_normal_items(sentences, n):
             current = []
         title = len(current) == 1 and [chunk for chunk in sentence if chunk.kind != "bullet"] == [current[0].chunk]
-        open_question = sentence[-1].kind == "question"
+        open_question = sentence[-1].kind == "question" and not presupposes(sentence)
         if final or open_question:
             current = [replace(m, final=final, tentative=m.tentative or open_question) for m in current]
         if _asks_about(sentence, current):
@@ -193,7 +210,9 @@ def _line_start(text: str, place: int) -> str:
 def _labels(mention: Mention, sentence: Sequence[Chunk]) -> bool:
     """Whether a mention at the start of a sentence is a label of other findings after its colon."""
     content = [chunk for chunk in sentence if chunk.kind != "bullet"]
-    return mention.heading and content[0] == mention.chunk and any(c.kind in ("term", "cue") for c in content[2:])
+    colon = next((n for n, chunk in enumerate(content) if chunk.kind == "colon"), 0)
+    is_name = content[0] == mention.chunk and not any(c.meaning.codes or c.kind == "cue" for c in content[1:colon])
+    return bool(colon) and is_name and any(c.kind in ("term", "cue") for c in content[colon + 1 :])
 
 
 def _heads_items(sentences: Sequence[Sequence[Chunk]], n: int) -> bool:
@@ -234,7 +253,12 @@ def _without_impression(mention: Mention) -> Mention:
 
 def _asks_about(sentence: Sequence[Chunk], mentions: Sequence[Mention]) -> bool:
     """Whether a sentence asks about the statements it mentions: as a question, or as one name alone ("LVH?")."""
-    return is_question(sentence) or (sentence[-1].kind == "question" and _subject_count(mentions) == 1)
+    if is_question(sentence):
+        return True
+    if sentence[-1].kind != "question" or not mentions or presupposes(sentence):
+        return False
+    is_name = all(c.kind in _KINDS_IN_NAMES for c in sentence) or all(m.alternatives for m in mentions)  # "LVH or RVH?"
+    return is_name or _subject_count(mentions) == 1
 
 
 def _subject_count(mentions: Sequence[Mention]) -> int:
@@ -249,8 +273,8 @@ def _answer_mentions(question: Sequence[Mention], sentence: Sequence[Chunk]) -> 
     # "Ischaemia? Yes, inferior.", "LBBB? Incomplete."
     question = [m for m in question if not any(text.endswith(f" {m.chunk.text}") for text in details)]
     if not status:
-        return [replace(m, tentative=True) for m in question if m.status == "uncertain"]
-    return [replace(m, status=status, tentative=False) for m in question]
+        return [replace(m, status="uncertain", tentative=True, in_question=m.status != "uncertain") for m in question]
+    return [replace(m, status=status, tentative=status == "uncertain") for m in question]
 
 
 def _reply_mentions(
@@ -282,6 +306,14 @@ def _question_subjects(question: str) -> tuple[Sequence[Mention], bool]:
         if _asks_about(sentence, mentions):
             return tuple(mentions), any(c.kind == "or" for c in sentence) and _subject_count(mentions) > 1
     return (), False
+
+
+@lru_cache(maxsize=1 << 10)
+def _wave_in(question: str) -> str:
+    """The only wave or interval that an open question is about, or ""."""
+    chunks = chunk_text(question)
+    waves = {chunk.text for chunk in chunks if chunk.text in TOPICS}
+    return waves.pop() if len(waves) == 1 and not any(chunk.kind == "term" for chunk in chunks) else ""
 
 
 def _doubt(chunk: Chunk) -> Chunk:
@@ -329,7 +361,36 @@ def _resolve_ambiguous_codes(chunks: list[Chunk]) -> list[Chunk]:
     return [Chunk("term", c.text, c.start, c.end) if code else c for c, code in zip(chunks, codes, strict=True)]
 
 
+def _without_replaced(mentions: Sequence[Mention]) -> list[Mention]:
+    """The mentions, those denied that a later one replaces: "At first I took it for AF. There are P waves: sinus".
+
+    A tentative mention gives way to any statement of its group, one of several alternatives to another of them ("LVH or
+    RVH? ... RVH"), and a statement to a correction ("I meant RBBB"). What was only asked is left out unless it gives
+    way: "Is it AF? There are P waves: sinus rhythm".
+    """
+    if not any(m.tentative or m.corrects or m.alternatives for m in mentions):
+        return list(mentions)
+    out: list[Mention] = []
+    later_codes: set[str] = set()
+    corrections: set[str] = set()
+    for m in reversed(mentions):
+        codes = frozenset(m.chunk.meaning.codes)
+        rivals = frozenset().union(*(_RIVALS.get(code, ()) for code in codes)) - codes
+        replacements = rivals & corrections
+        if m.status == "uncertain":
+            replacements |= later_codes & (m.alternatives | rivals if m.tentative else m.alternatives)
+        if m.status != "absent" and replacements and codes.isdisjoint(later_codes):
+            m = replace(m, status="absent")
+        elif m.status == "present":
+            later_codes |= codes
+            corrections |= codes if m.corrects else frozenset()
+        if m.status == "absent" or not m.in_question:
+            out.append(m)
+    return out[::-1]
+
+
 def _summary(mentions: Sequence[Mention], chunks: Sequence[Chunk]) -> ParsedAnswer:
+    mentions = _without_replaced(mentions)
     findings: list[Finding] = []
     named_codes = {code for m in mentions if m.status != "absent" for code in m.chunk.meaning.codes}
     votes: dict[str, list[tuple[Status, Mention]]] = {}
@@ -346,11 +407,6 @@ def _summary(mentions: Sequence[Mention], chunks: Sequence[Chunk]) -> ParsedAnsw
             findings.append(Finding(code, status, (mention.chunk.start, mention.chunk.end)))
             votes.setdefault(code, []).append((status, mention))
     verdicts = {code: _verdict(of_code) for code, of_code in votes.items()}
-    for code, of_code in votes.items():
-        doubts = [mention for status, mention in of_code if status == "uncertain"]
-        is_open = any(status == "present" for status, _ in of_code) or not all(_is_settled(m, mentions) for m in doubts)
-        if verdicts[code] == "uncertain" and not is_open:
-            verdicts[code] = "absent"
     if not {c for c, v in verdicts.items() if v != "absent"} - _SINUS and _otherwise_normal(chunks):
         verdicts["NORM"] = "present"
     present, absent, uncertain = (
@@ -374,14 +430,10 @@ def _verdict(votes: Sequence[tuple[Status, Mention]]) -> Status:
     return "uncertain" if "uncertain" in kinds else "absent"
 
 
-def _is_settled(doubt: Mention, mentions: Sequence[Mention]) -> bool:
-    """Whether the choice between alternatives was made later: "LVH or RVH? ... RVH"."""
-    return any(
-        m.status == "present" and m.chunk.start > doubt.chunk.start and doubt.alternatives & {*m.chunk.meaning.codes}
-        for m in mentions
-    )
-
-
 def _otherwise_normal(chunks: Sequence[Chunk]) -> bool:
     """ "Sinus bradycardia, otherwise normal ECG" is a normal ECG; after any other finding it is not."""
-    return any(c.kind == "term" and not c.meaning.codes and c.text.split()[0] in _OTHERWISE for c in chunks)
+    return any(
+        c.kind == "term" and not c.meaning.codes and c.text.split()[0] in _OTHERWISE
+        and not (n > 1 and chunks[n - 1].text == "is" and chunks[n - 2].text in _PARTS)
+        for n, c in enumerate(chunks)
+    )  # fmt: skip

@@ -41,16 +41,19 @@ _ADVERBS = set(
     word_tuple(
         "also entirely completely fully totally absolutely clearly definitely definitively reliably safely confidently "
         "currently actually simply really readily easily obviously convincingly quite very just then "
-        "therefore still strongly highly formally adequately properly further even here be been best well now "
+        "therefore still strongly highly formally adequately properly further even here be been best well now each all "
+        "both equally "
         "sicher ganz eindeutig vollstaendig voellig sichere sicheren eindeutige eindeutigen"
     )
 )
-_DENY = set(word_tuple("not no neither never without nor kein keine nicht"))
+_DENY = set(word_tuple("not no neither never without kein keine nicht"))
 _DOUBT = set(
     word_tuple("possible possibly probable probably likely maybe perhaps borderline questionable may might could")
 )
 _AFTER_NUMBERS = {"/", "s", "sec", "second"}
-_MEASURES = {"pr", "pq", "qt", "qtc"}  # "| PR | 160 ms | normal |"
+_SUBJECTS = {"rhythm", "atria"}  # "| Atria | fibrillating |"
+_MEASURES = {"pr", "pq", "qt", "qtc"}  # "| PR | 160 ms | normal |", "PR ✔ normal"
+_BEFORE_VERDICTS = set("|→✓✔✅☑")
 _MAX_FILL = 6
 _MAX_ASIDE = 5
 
@@ -118,8 +121,8 @@ def _follow(
             or text.isdigit()
             or text == ":"
             or (text in _AFTER_NUMBERS and texts[j - 1].isdigit())
-            or (text in "|?" and texts[i] == "rhythm")
-            or (text in ("|", "→") and texts[i] in _MEASURES)
+            or (text in "|?" and texts[i] in _SUBJECTS)
+            or (text in _BEFORE_VERDICTS and texts[i] in _MEASURES)
         ):
             states.append((node, j + 1, gap + 1, inner, verb or text in _VERBS))
         if following:  # last, and so first to go on: of two places of a word the first counts

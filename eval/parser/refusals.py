@@ -63,7 +63,8 @@ _UPSIDE_DOWN = re.compile(
     rf"\bplease (?:rotate|turn|flip) (?:the |this |your )?{_PAGE}\b|\bwrong way (?:up|round)\b"
 )
 _CUT = re.compile(
-    r"\bcut[- ]off\b(?! (?:value|point|of|for|frequency))|\bcropped\b|\btruncated\b|\b(?:ab|an)geschnitten\b|"
+    r"(?<!the )(?<!\ba )\bcut[- ]off\b(?! (?:value|point|of|for|frequency))|"
+    r"\bcropped\b|\btruncated\b|\b(?:ab|an)geschnitten\b|"
     r"\b(?:leads?|av[rlf]|v[1-6])\b[^;]{0,60}\b(?:cannot be (?:read|seen)|can't be (?:read|seen)|not (?:visible|shown)|"
     r"(?:are|is) missing(?=\s*(?:$|[,:;)]|from|on|in|and|because|so)))|"
     r"\bonly (?:a )?part of the (?:ecg|page|tracing)\b"
@@ -109,7 +110,8 @@ _GENERAL = re.compile(
     r"falls sie|wenn sie|allgemein|arzt|kardiolog\w+)\b"
 )
 _GENERAL_LIST = re.compile(
-    r"\b(?:here (?:is|are)|here's|general|steps|how to|what to look|include|things to)\b[^:]*:\s*$"
+    r"\b(?:here(?: is| are|'s)(?! an? (?:\w+ )?(?:analysis|interpretation|reading|breakdown|description|summary)\b)|"
+    r"general|steps|how to|what to look|include|things to)\b[^:]*:\s*$"
 )
 _TURN = re.compile(
     r"\b(?:but|however|that said|nevertheless|nonetheless|still|although|though|"
@@ -210,7 +212,7 @@ def _needs() -> frozenset[str]:
 def _strings_in(texts: Sequence[str]) -> set[str]:
     """The strings that some wording needs and one of the texts has."""
     text = "\n".join(texts)
-    return {string for string in _needs() if string in text}
+    return set(filter(text.__contains__, _needs()))
 
 
 def _possible(part: str, strings: set[str]) -> list[_Wording]:

@@ -11,8 +11,11 @@ _MAX_CHUNKS = 400  # a text without any full stop is divided after so many, whic
 _ASKING = set(
     word_tuple("is are does do did can could was has have what which any should would ist sind gibt liegt zeigt")
 )
+_RELATIVES = {"which", "that", "who"}
 YES = set(
-    word_tuple("yes yeah yep correct true affirmative positive ja indeed sure absolutely exactly certainly definitely")
+    word_tuple(
+        "yes yeah yep correct true affirmative positive ja indeed sure absolutely exactly certainly definitely oui"
+    )
 )
 """First words that say yes."""
 NO = set(word_tuple("no not nope incorrect false negative nein"))
@@ -34,7 +37,8 @@ def split_sentences(chunks: Sequence[Chunk]) -> list[list[Chunk]]:
             if chunk.kind == "question":
                 # "?LVH" and "? old MI" doubt what follows; elsewhere a question mark ends its sentence.
                 is_first = all(c.kind == "bullet" for c in out[-1][:-1])
-                if n + 1 == len(chunks) or not (is_first or chunks[n + 1].start == chunk.end):
+                following = chunks[n + 1 : n + 2]
+                if not following or following[0].text == '"' or not (is_first or following[0].start == chunk.end):
                     out.append([])
             elif chunk.kind == "colon" and _reports_question(out[-1]):
                 out.append([])
@@ -48,13 +52,18 @@ def is_question(sentence: Sequence[Chunk]) -> bool:
     return sentence[-1].kind == "question" and first_word(sentence) in _ASKING
 
 
+def presupposes(sentence: Sequence[Chunk]) -> bool:
+    """Whether a question takes for granted what it names: "Why LBBB? V6 is notched", "Why not RBBB?"."""
+    return sentence[-1].kind == "question" and first_word(sentence) == "why"
+
+
 def _reports_question(sentence: Sequence[Chunk]) -> bool:
     return any(chunk.kind == "cue" and chunk.cue.kind == "question" for chunk in sentence)
 
 
 def first_word(sentence: Sequence[Chunk]) -> str:
     """The first word of a sentence, after list marks and labels such as "Question:"."""
-    content = [c for c in sentence if c.kind not in ("bullet", "open", "close")]
+    content = [c for c in sentence if c.kind not in ("bullet", "open", "close") and c.text != '"']
     while content and content[0].text == "|":
         content = content[1:]
     label = len(content) > 2 and content[1].kind == "colon" and content[0].kind == "word"
@@ -80,12 +89,14 @@ def without_remarks(chunks: Sequence[Chunk]) -> list[Chunk]:
     return out
 
 
-def _without_relative_clauses(chunks: Sequence[Chunk]) -> list[Chunk]:
+def _without_relative_clauses(chunks: Sequence[Chunk]) -> Sequence[Chunk]:
     """Remove ", which was suspected before," where it names no finding: the sentence continues after it."""
+    if _RELATIVES.isdisjoint([chunk.text for chunk in chunks]):
+        return chunks
     out: list[Chunk] = []
     i = 0
     while i < len(chunks):
-        if chunks[i].kind == "comma" and i + 1 < len(chunks) and chunks[i + 1].text in ("which", "that", "who"):
+        if chunks[i].kind == "comma" and i + 1 < len(chunks) and chunks[i + 1].text in _RELATIVES:
             end = next((k for k in range(i + 1, len(chunks)) if chunks[k].kind in ("comma", "term", "break")), i)
             if end > i and chunks[end].kind == "comma":
                 i = end + 1

@@ -1,7 +1,8 @@
-"""Tables in an answer: a cell gets from its column's header what the header says about it.
+"""Tables and objects in an answer: a cell gets from its header, and a value from its key, what that says about it.
 
 "| Leads | ST segment |" over "| II, III | elevated |" means that the ST segment is elevated; under
 "| | Present | Absent |" a mark in the last column denies; under "| LVH | RVH |" a "no" denies what stands above it.
+`{"finding": "LVH", "present": false}` is read as "finding: LVH: false".
 """
 
 from __future__ import annotations
@@ -24,6 +25,15 @@ _PROBABILITIES = {"probability", "likelihood"}
 _Q_WAVE = (["q"], ["q", "wave"])
 _MARKS = set(word_tuple("✓ ✔ ✅ ☑ ☒ x yes"))
 _EMPTY = {"✗", "-", "none", "no"}
+_MAX_KEY = 4  # words
+_LINK_KEYS = {
+    "present",
+    "detected",
+    "status",
+    "value",
+    "certainty",
+    *_PROBABILITIES,
+}  # they tell of the finding before them
 
 
 def with_headers(tokens: Sequence[Token]) -> list[Token]:
@@ -34,6 +44,41 @@ def with_headers(tokens: Sequence[Token]) -> list[Token]:
         rows = list(block)
         out += [token for row in (_completed(rows) if is_table else rows) for token in row]
     return out
+
+
+def with_keys(tokens: Sequence[Token]) -> list[Token]:
+    """The tokens of an answer with an object: each key begins a sentence, unless it tells of the value before it."""
+    tokens = [token for token in tokens if token.text != '"']
+    out: list[Token] = []
+    n = 0
+    while n < len(tokens):
+        token = tokens[n]
+        key = [word.text for word in tokens[n + 1 : _key_end(tokens, n + 1)]] if token.text in (",", "{") else []
+        if token.text == "[" and tokens[n + 1 : n + 2] and tokens[n + 1].text == "]":
+            out.append(token._replace(text="none"))  # "findings": []
+            n += 2
+            continue
+        if _LINK_KEYS.isdisjoint(key[:1]):
+            out.append(token._replace(text=BREAK) if key or token.text in ("{", "}") else token)
+            n += 1
+            continue
+        n += 1 + len(key)
+        if token.text == ",":  # behind a brace the colon of the outer key is there: {"LVH": {"present": true}}
+            out.append(tokens[n])
+        value = n + 1
+        while not _PROBABILITIES.isdisjoint(key) and n + 1 < len(tokens) and tokens[n + 1].text.isdigit():
+            n += 1
+        out += [tokens[value]._replace(text="probable")] if n >= value else []
+        n += 1
+    return out
+
+
+def _key_end(tokens: Sequence[Token], start: int) -> int:
+    """The place of the colon behind the key that begins at `start`; `start` where none does."""
+    end = start
+    while end < min(len(tokens), start + _MAX_KEY) and tokens[end].text.isalnum():
+        end += 1
+    return end if end < len(tokens) and tokens[end].text == ":" else start
 
 
 def _numbered(tokens: Sequence[Token]) -> list[tuple[int, Token]]:
@@ -59,7 +104,11 @@ def _completed(rows: Sequence[list[Token]]) -> list[list[Token]]:
     verdict = next((n for n, header in enumerate(headers) if not _VERDICTS.isdisjoint(header)), 0)
     # Whether the findings are in the first column.
     in_rows = any(_names_statement([token.text for token in _cells(row)[0]]) for row in rows[1:])
-    names = [not in_rows and _names_statement(header) for header in headers]
+    places = [[token.text for token in _cells(row)[0]] for row in rows[1:]]
+    names = [
+        not in_rows and (_names_statement(header) or any(_codes(place + header) for place in places if header))
+        for header in headers
+    ]
     choice = sum(header[:1] != [] and header[0] in _STATUSES for header in headers) > 1
     out = [_without_names(rows[0], names) if _has_values(rows[1:], names) else rows[0]]
     for row in rows[1:]:

@@ -38,7 +38,7 @@ _FIRST_VERBS = set(word_tuple("is are was were involve affect include reach sit 
 _SIGHT = set(word_tuple("seen noted present visible evident found observed located"))
 _LESSER = {(",", "to", "a", word, noun, ",") for word in ("lesser", "smaller") for noun in ("degree", "extent")}
 _JOINS = {"and": "and", "plus": "and", "with": "and", "/": "and", ",": "and", "or": "or", "nor": "or"}
-_CONTRASTS = (("rather", "than"), ("but", "not"), (",", "not"), ("not",))
+_CONTRASTS = (("rather", "than"), ("but", "not"), ("and", "not"), (",", "not"), ("not",))
 # What may follow an adjective without a noun: "ischemia, inferior, is likely", but not "ischemia, inferior ST changes".
 _FOLLOWERS = {BREAK, BULLET, ",", ")", "(", "/", ":", "?", '"', "|"} | set(
     word_tuple("and or nor plus but with which that is are was age of possible possibly likely probable probably noted "

@@ -33,11 +33,11 @@ BULLET = "\x07"
 _SIGNS = {"∅": "no ", "↑": " increased ", "↓": " decreased ", "Δ": "change", "δ": "change"}  # of clinicians' notes
 _LETTERS = {**_SIGNS, "ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "æ": "ae", "ø": "oe", "å": "a"}
 _MARKS = {"’": "'", "‘": "'", "´": "'", "`": "'", "“": '"', "”": '"', "‐": "-", "‑": "-", "−": "-", "–": "-", "—": "-",
-          **dict.fromkeys("·▪▫‣◦●○⁃∙", "•"), "✖": "✗", "❎": "❌", "☓": "✗"}  # fmt: skip
+          **dict.fromkeys("·▪▫‣◦●○⁃∙", "•"), "✖": "✗", "❎": "❌", "☓": "✗", "■": "☑", "□": "☐"}  # fmt: skip
 _ASCII_MARKS = str.maketrans({"`": "'", "\r": "\n", "\v": "\n", "\f": "\n"})
 _TICKS = "°☐☑☒✓✔✗✘❌✅→•"
 _PLAIN_MARKS = set(',:?()[]{}|/="→>%') | set(_TICKS) - set("°•")  # tokens as they are
-_CHECKBOXES = {"[x]": "☑", "[ ]": "☐", "(+)": "✓", "(-)": "✗"}
+_CHECKBOXES = {"[x]": "☑", "[ ]": "☐", "(+)": "✓", "(-)": "✗", "(x)": "☑", "( )": "☐"}
 
 # Compounds that are written as one word, as two, or with a hyphen.
 _PREFIXES = {"infero", "antero", "postero", "sub", "supra", "intra", "micro", "hoch", "auriculo"}
@@ -55,7 +55,8 @@ _SAME = {
     "electrocardiogram": "ecg", "ekg": "ecg", "elektrokardiogramm": "ecg",
     "w/o": "without", "w/": "with", "c/w": "consistent with", "r/o": "rule out", "s/o": "suggestive of",
     "h/o": "history of", "cannot": "can not", "cant": "can not",
-    "vs": "versus", "&": "and", "und": "and", "oder": "or", "o/w": "otherwise", "deg": "degree",
+    "vs": "versus", "&": "and", "und": "and", "oder": "or", "et": "and", "ou": "or",
+    "o/w": "otherwise", "deg": "degree",
     "inf": "inferior", "ant": "anterior", "lat": "lateral", "sept": "septal",
     "nonspec": "nonspecific", "abn": "abnormality", "abnl": "abnormal", "nl": "normal", "repol": "repolarization",
     "hx": "history", "prev": "previous", "w": "with", "compl": "complete", "inkompl": "inkompletter",
@@ -79,6 +80,10 @@ _NEAR = 60  # characters inspected on either side of a mark
 # "1." or "b)" or a star at the start of a line; "1. Grades" is an ordinal.
 _LIST_MARK = re.compile(r"(?:^|\n)[ \t>#*_]*(\(?(?:\d{1,2}|[a-h])[.)](?=\s)(?!\s*(?:grad|degree))|[*+](?=\s)|•)")
 _WORD_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789.")
+_BOXES = {"☑", "☐"}
+_BOX_ENDS = {*_BOXES, BREAK, ":"}
+_YES_NO = {"ye", "no", "ja", "nein"}  # as normalised
+_ELIDED = {"d", "l", "un", "dell", "all", "nell", "dall", "sull"}  # French and Italian, before a vowel
 _REPLY_MARKS = {"a", "answer", "antwort"}
 _ORDINALS = {"1", "2", "3", "i", "ii", "iii"}
 _GERMAN_SHORT = re.compile(r"\b[vz]\.?( ?[an])?$")
@@ -89,7 +94,7 @@ _CODE = re.compile(
     + r")(?![A-Za-z0-9_])"
 )
 _WORD = re.compile(
-    r"\b(?:w/o|c/w|r/o|s/o|h/o|o/w|w/)|[a-z0-9]+(?:'[a-z]+)*|[-+]ve\b|~~|\[[ x]\]|\([+-]\)|°"
+    r"\b(?:w/o|c/w|r/o|s/o|h/o|o/w|w/)|[a-z0-9]+(?:'[a-z]+)*|[-+]ve\b|~~|\[[ x]\]|\([ x+-]\)|°"
     r"|[&+]|\*(?=\s)|\.{2,}|[-=]>|[,.;:?!()\[\]{}/|=%\"→>•☐☑☒✓✔✗✘❌✅-]|\n"
 )
 
@@ -124,12 +129,17 @@ def tokenize(answer: str) -> list[Token]:
         if piece in _PLAIN_MARKS:
             out.append(Token(piece, start, end))
         elif piece.isalnum():
-            out += [Token(part, start, end) for part in normalize_words(piece)]
+            first, *further = normalize_words(piece)
+            out.append(Token(first, start, end))
+            if further:  # seldom
+                out += [Token(word, start, end) for word in further]
         elif piece != "\n":
             out += _pieces(piece, start, end, plain_text, at, after)
         elif start in breaks:
             out.append(Token(BREAK, start, end))
-    return _join_words(_without_reply_marks(out))
+    out = _without_reply_marks(out) if "?" in plain_text else out
+    has_boxes = "☑" in plain_text or "☐" in plain_text or "[" in plain_text
+    return _join_words(_without_boxes(out) if has_boxes else out)
 
 
 def _without_reply_marks(tokens: list[Token]) -> list[Token]:
@@ -140,6 +150,26 @@ def _without_reply_marks(tokens: list[Token]) -> list[Token]:
         if is_mark and any(before.text == "?" for before in out[-3:-1]):
             out.pop()
         else:
+            out.append(token)
+    return out
+
+
+def _without_boxes(tokens: list[Token]) -> list[Token]:
+    """The tokens, boxes to choose from as words: "Q: ☑ yes ☐ no" is "Q: yes", "infarct: ☑ old ☐ new" "old, not new"."""
+    out: list[Token] = []
+    is_list = False
+    for n, token in enumerate(tokens):
+        before, after = tokens[n - 1].text if n else BREAK, tokens[n + 1].text if n + 1 < len(tokens) else BREAK
+        if token.text in _BOXES and before == ":":
+            end = next((k for k in range(n + 1, min(n + 1 + _NEAR, len(tokens))) if tokens[k].text in _BOX_ENDS), n)
+            is_list = tokens[end].text in _BOXES
+        if not is_list or token.text == BREAK:
+            is_list = False
+            out.append(token)
+        elif token.text in _BOXES and after not in _YES_NO:
+            out += [token._replace(text=",")] if before != ":" else []
+            out += [token._replace(text="not")] if token.text == "☐" else []
+        elif token.text not in _BOXES and (token.text not in _YES_NO or before == "☑"):
             out.append(token)
     return out
 
@@ -232,8 +262,9 @@ def _pieces(text: str, start: int, end: int, plain_text: str, at: int, after: in
     if text.endswith("n't"):
         stem = {"ca": "can", "wo": "will"}.get(text[:-3], text[:-3])
         return [Token(normalize_word(stem), start, end), Token("not", start, end)]
-    if text[:2] in ("d'", "l'"):  # French
-        return [Token(normalize_word(text[2:].replace("'", "")), start, end)]
+    article, _, noun = text.partition("'")
+    if article in _ELIDED and noun:
+        return [Token(normalize_word(noun.replace("'", "")), start, end)]
     if text.endswith("'d"):  # "we'd expect"
         return [Token(normalize_word(text[:-2]), start, end), Token("would", start, end)]
     text = normalize_word(text.split("'")[0] if text.endswith("'s") else text.replace("'", ""))
@@ -247,7 +278,7 @@ def _dash(start: int, end: int, plain_text: str, at: int, after: int) -> list[To
         return [Token(BULLET, start, end)]
     if before.endswith(" ") and plain_text[after : after + 1] == " ":
         return [Token(":", start, end)]
-    if before.endswith(" ") and re.match(r"\s*([,;.)|]|$)", plain_text[after : after + _NEAR]):
+    if before.endswith(" ") and re.match(r"[ \t]*(?:[,;.)|\n]|$)", plain_text[after : after + _NEAR]):
         return [Token("✗", start, end)]
     return (
         [Token("-", start, end)]

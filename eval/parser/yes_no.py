@@ -14,8 +14,13 @@ _MARKS = ("open", "close", "bullet")
 _NEUTRAL = ("termination", "word")
 # "P waves are visible" says nothing about what was asked.
 _OTHER_SUBJECTS = set(word_tuple("wave complex segment interval axis lead beat baseline rate qrs p t st qt pr rr"))
+_PRONOUNS = {"it", "this", "they"}
+_CONSEQUENCES = {"so", "therefore", "hence", "then"}
+_CROSSES = set("✗✘❌☐")
+_TICKS = set("✓✔✅☑") | _CROSSES
 _SHORT_VERBS = set(word_tuple("do does is are has"))
-_SOMEWHAT = set(word_tuple("slightly minimally mildly somewhat moderately markedly clearly"))  # "Elevated? Slightly."
+# "Elevated? Slightly."
+_SOMEWHAT = set(word_tuple("slightly minimally mildly somewhat moderately markedly clearly considerably"))
 # After these a "no" is an answer: "No it isn't", "No the rhythm is sinus".
 _AFTER_NO = set(word_tuple("it this that there the a an i we they he she is but not no because since as in at"))
 
@@ -53,7 +58,13 @@ def reply_status(sentence: Sequence[Chunk]) -> Status | None:
     doubt = any(chunk.cue.kind == "uncertain" for chunk in cues) and not any(c.kind == "term" for c in content)
     if content and _is_determiner(content):
         return None
-    if first in _SOMEWHAT and not cues:
+    if content and content[0].text in _SOMEWHAT and not cues:
+        return "present"
+    if [chunk.text for chunk in content] in (["y"], ["n"]):
+        return "present" if first == "y" else "absent"
+    if content and content[0].text in _TICKS:
+        return "absent" if content[0].text in _CROSSES else "present"
+    if {chunk.kind for chunk in content} in ({"lead"}, {"lead", "break"}):  # "Which leads show ...? II and III."
         return "present"
     if first in YES or first in NO:
         if doubt:
@@ -61,9 +72,12 @@ def reply_status(sentence: Sequence[Chunk]) -> Status | None:
         absolutely_not = len(content) > 1 and content[1].text == "not"
         return "present" if first in YES and not absolutely_not else "absent"
     last = [chunk for chunk in content if chunk.kind != "break"][-2:]
-    links = last[:1] and (last[0].kind == "colon" or last[0].text in ("so", "therefore", "hence", "then"))
-    if len(last) == 2 and links and last[1].text in YES | NO:
-        return "present" if last[1].text in YES else "absent"
+    for link, value, *after in (content[n : n + 3] for n in range(len(content) - 1)):
+        concludes = link.text in _CONSEQUENCES or (link.kind == "colon" and value is last[-1])
+        if concludes and value.text in YES | NO and (not after or after[0].kind in ("comma", "break")):
+            return "present" if value.text in YES else "absent"
+    if len(last) == 2 and last[1].kind == "cue" and (last[0].text in _PRONOUNS or last[1].text.endswith("none")):
+        return last[1].cue.status  # "At 440 ms, it is not", "I looked for them and found none"
     words = [chunk.text for chunk in content[:7]]
     if words[:1] == ["i"] and "so" in words[2:4] and words[-1] != "not" and not cues:  # "I would say so"
         return "present"
