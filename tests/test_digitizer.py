@@ -590,9 +590,15 @@ def test_bare_paper_between_columns_is_no_time(column, gap, starts, times):
     shown = np.any([(x > left) & (x < left + column) for left in lefts], axis=0)
     rows = [
         Row(
-            x, np.where(shown, level, np.nan), level, 10.0, end, shown.astype(float), np.zeros(x.size, np.bool_),
+            x,
+            np.where(shown, level, np.nan),
+            level,
+            10.0,
+            end,
+            shown.astype(float),
+            np.zeros(x.size, np.bool_),
             pieces=tuple((left, left + column) for left in lefts.tolist()),
-        )  # fmt: skip
+        )
         for level in 30.0 + 25.0 * np.arange(12 // count)
     ]
     labels = PageOptions("6x2" if count == 2 else "3x4").rows
@@ -730,8 +736,8 @@ def test_a_grid_on_whole_pixels_keeps_its_pitch() -> None:
     grid = find_grid(as_picture(picture))
     assert grid is not None
     sheet = straighten(as_picture(picture), grid)
-    x, _ = sheet.place(np.array([15.0, 255.0]), np.array([150.0, 150.0]))
-    assert (x[1] - x[0]) / 240 == pytest.approx(px_per_mm, rel=4e-4)  # 1 mm in ten seconds' 250 is 40 ms
+    places, _ = sheet.place(np.array([15.0, 255.0]), np.array([150.0, 150.0]))
+    assert (places[1] - places[0]) / 240 == pytest.approx(px_per_mm, rel=4e-4)  # 1 mm in ten seconds' 250 is 40 ms
 
 
 def test_a_grid_without_a_usual_step_has_no_pitch() -> None:

@@ -192,8 +192,8 @@ def _extent(values: Array) -> tuple[float, float]:
 
 
 def _drawn_sheet(picture: Picture, grid: Grid) -> FlatSheet | None:
-    """The sheet by the grid's pitch, of a page whose grid is level to the pixel and whose lines lie at their pitch but for
-    rounding, or begin anew; None for others."""
+    """The sheet by the grid's pitch, of a page whose grid is level to the pixel and whose lines lie at their pitch, but
+    for rounding to whole pixels, or begin anew; None for others."""
     height, width = picture.shape[1:]
     middle = apply_homography(np.linalg.inv(grid.to_picture), np.array([width / 2]), np.array([height / 2]))
     x, y = (float(np.round(place[0] / _BOX_MM)) * _BOX_MM for place in middle)
