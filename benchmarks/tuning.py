@@ -40,6 +40,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
@@ -107,12 +109,11 @@ class Table:
 def cut_pages(whole: Path, folder: Path, dialogues: int) -> None:
     """The data set `whole` with exactly `dialogues` dialogues a page, evenly selected."""
 
-    def select(of_page: list[Any]) -> dict[str, list[Any]]:
-        return {"dialogues": of_page[:: len(of_page) // dialogues][:dialogues]}
-
-    cut = open_dataset(whole).map(select, input_columns="dialogues", keep_in_memory=True)
+    table = pq.read_table(whole / "data")
+    place, column = table.schema.get_field_index("dialogues"), table.schema.field("dialogues")
+    parts = [of_page[:: len(of_page) // dialogues][:dialogues] for of_page in table["dialogues"].to_pylist()]
     (folder / "data").mkdir(parents=True)
-    cut.to_parquet(str(folder / "data" / "pages.parquet"))
+    pq.write_table(table.set_column(place, column, pa.array(parts, column.type)), folder / "data" / "pages.parquet")
     shutil.copy(whole / "manifest.json", folder)
 
 
@@ -213,11 +214,8 @@ def rows_of(pages: Any) -> datasets.Dataset:
     """One dialogue a row with its page, as TRL takes them."""
     turn = {"role": datasets.Value("string"), "content": datasets.Value("string")}
     features = datasets.Features({"images": datasets.List(datasets.Image()), "messages": datasets.List(turn)})
-    with_bytes = pages.cast_column("image", datasets.Image(decode=False))
     rows = [
-        {"images": [row["image"]], "messages": dialogue["messages"]}
-        for row in with_bytes
-        for dialogue in row["dialogues"]
+        {"images": [row["image"]], "messages": dialogue["messages"]} for row in pages for dialogue in row["dialogues"]
     ]
     return datasets.Dataset.from_list(rows, features=features)
 

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from ecg_vlm.cli import main
@@ -45,8 +46,8 @@ def test_the_same_command_writes_the_same_data_set(tmp_path: Path) -> None:
     assert main(["render", "simulated", str(tmp_path / "pages"), *RENDER]) == 0
     old, new = open_dataset(V0_1 / "pages"), open_dataset(tmp_path / "pages")
     assert old.column_names == new.column_names and old.features == new.features
-    for row, now in zip(old.with_format("arrow"), new.with_format("arrow"), strict=True):
-        assert row.equals(now)
+    assert pq.read_table(V0_1 / "pages" / "data").equals(pq.read_table(tmp_path / "pages" / "data"))
+    assert list(old) == list(new)
     before, after = (json.loads((f / "manifest.json").read_text()) for f in (V0_1 / "pages", tmp_path / "pages"))
     assert {**before, "versions": 0} == {**after, "versions": 0}
 
@@ -54,10 +55,9 @@ def test_the_same_command_writes_the_same_data_set(tmp_path: Path) -> None:
 def test_an_interrupted_data_set_is_resumed(tmp_path: Path) -> None:
     shutil.copytree(V0_1 / "pages", tmp_path / "pages")
     shard = next((tmp_path / "pages" / "data").iterdir())
-    old = open_dataset(V0_1 / "pages").with_format("arrow")[:]
     shard.unlink()
     assert main(["render", "simulated", str(tmp_path / "pages"), *RENDER, "--resume"]) == 0
-    assert open_dataset(tmp_path / "pages").with_format("arrow")[:].equals(old)
+    assert pq.read_table(tmp_path / "pages" / "data").equals(pq.read_table(V0_1 / "pages" / "data"))
     assert main(["render", "simulated", str(tmp_path / "pages"), *RENDER, "--resume", "--mask"]) == 2
 
 

@@ -48,7 +48,7 @@ def test_what_reads_data_sets_reads_them_at_a_url(local: Path, remote: Any, tmp_
     assert is_dataset(str(remote)) and not is_dataset(f"{remote}/data")
     assert dataset_digest(str(remote)) == dataset_digest(local)
     rows = open_dataset(str(remote), tmp_path)
-    assert rows.to_list() == open_dataset(local).to_list() and len(rows) == 5
+    assert list(rows) == list(open_dataset(local)) and len(rows) == 5
     assert all(file["filename"].startswith(str(tmp_path)) for file in rows.cache_files)  # not in the home folder
     assert len(training_pages(DataPart(train=f"{remote},{local}"))) == 10
     with pytest.raises(InputError, match="no such data set folder"):

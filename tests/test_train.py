@@ -23,6 +23,7 @@ import pytest
 import torch
 import transformers
 import trl
+from fsspec.implementations.memory import MemoryFile
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoConfig, MllamaForConditionalGeneration
@@ -34,6 +35,7 @@ from recipes.inference import prefill, yes_probabilities
 from recipes.model import linear_modules, load_adapter, load_model, load_processor, nano_path
 from recipes.run_folder import read_run
 from recipes.train import RunInterrupted, finetune, training_pages
+from render.dataset import parquet
 from render.dataset.parquet import open_dataset, write_dataset
 from render.dataset.rows import Options
 from render.dialogues.wording import closed_question
@@ -41,12 +43,13 @@ from render.errors import InputError, WorkFailed
 from render.simulator.simulate import SimulatedSource
 
 PAGES = 8
+PAGE_OPTIONS = Options(width=672, closed=3, tasks=("rhythm",))
 
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages") / "d"
-    write_dataset(SimulatedSource(5, PAGES), folder, Options(width=672, closed=3, tasks=("rhythm",)))
+    write_dataset(SimulatedSource(5, PAGES), folder, PAGE_OPTIONS)
     return folder
 
 
@@ -216,6 +219,53 @@ def test_the_last_weights_stay_where_they_are_the_best(pages, tmp_path, tiny):
     weights = load_file(tmp_path / "run" / "adapter_model.safetensors")
     assert facts.best_step == 0 and weights
     assert all(torch.equal(t, adapters[-1][n.replace(".weight", ".default.weight")]) for n, t in weights.items())
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory) -> str:
+    """The same pages, in smaller shards, in a storage of this process."""
+    name = f"memory:/{tmp_path_factory.mktemp('url')}"
+    write_dataset(SimulatedSource(5, PAGES), name, dataclasses.replace(PAGE_OPTIONS, shard_size=2))
+    return name
+
+
+def test_pages_at_a_url_give_the_same_run_without_a_copy(url, whole_run, tmp_path, monkeypatch, tiny):
+    out, read, failures, copies = tmp_path / "run", MemoryFile.read, [1], []
+
+    def read_or_fail(file, *size):
+        if failures[0]:
+            failures[0] -= 1
+            raise ConnectionError("reset by peer")
+        return read(file, *size)
+
+    def note(progress) -> None:
+        failures[0] = 2 if progress.step == 1 else failures[0]
+        copies.extend(path.read_bytes() for path in (out / train._CACHE).glob("*"))
+
+    monkeypatch.setattr(MemoryFile, "read", read_or_fail)
+    monkeypatch.setattr(parquet, "_PAUSES_S", (0.0, 0.0))
+    assert finetune(tiny(f"data.train={url}"), out, report=note).losses == whole_run[1].losses
+    assert failures == [0] and b"sim-5-0" in b"".join(copies) and b"PNG" not in b"".join(copies)
+
+
+def test_a_storage_that_fails_again_and_again_ends_the_run_behind_its_last_checkpoint(
+    url, whole_run, tmp_path, monkeypatch, tiny
+):
+    def fail(*_):
+        raise ConnectionError("reset by peer")
+
+    def cut(progress) -> None:
+        if progress.step == 2:
+            parquet._group.cache_clear()
+            patch.setattr(MemoryFile, "read", fail)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parquet, "_PAUSES_S", (0.0, 0.0))
+        with pytest.raises(
+            WorkFailed, match=r"memory://.*: the storage has failed 3 times \(reset by peer\); .*--resume"
+        ):
+            finetune(tiny(f"data.train={url}"), tmp_path / "run", report=cut)
+    assert finetune(tiny(f"data.train={url}"), tmp_path / "run", resume=True).losses == whole_run[1].losses
 
 
 @pytest.fixture

@@ -173,7 +173,7 @@ def _change_second_row(dataset: Path, column: str, image: dict[str, object]) -> 
 
 @pytest.mark.parametrize("damage", ["data", "length", "end"])
 def test_a_damaged_picture_of_a_data_set_is_an_error_in_the_input(dataset: Path, damage: str) -> None:
-    picture = bytearray(open_dataset(dataset).data.column("image")[1].as_py()["bytes"])
+    picture = bytearray(pq.read_table(dataset / "data").column("image")[1].as_py()["bytes"])
     if damage == "data":
         picture[len(picture) // 2 : len(picture) // 2 + 40] = bytes(40)
     elif damage == "length":
@@ -206,10 +206,20 @@ def _eps() -> bytes:
 def test_a_row_has_its_image_in_bytes(column: str, image: dict[str, object], what: str, dataset: Path) -> None:
     assert len(open_dataset(dataset)) == 3
     _change_second_row(dataset, column, image)
+    rows = open_dataset(dataset)
+    assert rows[0][column].width == 400
     with pytest.raises(
         InputError, match=rf"row 2: column '{column}' has to hold a PNG or JPEG image's bytes and {what}"
     ):
-        open_dataset(dataset)
+        rows[1][column]
+
+
+@pytest.mark.parametrize(("column", "what"), [("image", "is damaged"), ("statements", "lacks a value")])
+def test_every_shard_has_the_columns_of_the_first(column: str, what: str, dataset: Path) -> None:
+    (shard,) = (dataset / "data").glob("*.parquet")
+    pq.write_table(pq.read_table(shard).drop_columns(column), shard.with_name("train-00001-of-00002.parquet"))
+    with pytest.raises(InputError, match=what):
+        open_dataset(dataset)[3]["image"]
 
 
 def test_no_other_column_may_name_files(dataset: Path) -> None:

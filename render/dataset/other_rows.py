@@ -13,11 +13,18 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from render.dataset.json_stream import samples_in
 from render.dataset.llava import conversation_turns, guess_form, guess_task, sample_record_id
-from render.dataset.parquet import open_files, require_images
+from render.dataset.parquet import (
+    PICTURE_COLUMNS,
+    open_files,
+    picture_feature,
+    require_picture,
+    require_picture_columns,
+)
 from render.dataset.rows import IMAGE_STARTS, Options, schema
 from render.errors import InputError
 from render.io import atomic_write, file_digest, text_digest, user_path
@@ -188,7 +195,7 @@ def open_rows(name: str, cache_folder: Path) -> datasets.Dataset:
         if not isinstance(source, (_LlavaFile, _TrlRows)):
             return source
         _write_pages(source, name, pages)
-    return open_files([pages], cache_folder)
+    return open_files([pages], cache_folder, PICTURE_COLUMNS)
 
 
 def rows_digest(name: str) -> str:
@@ -216,8 +223,7 @@ def _open(name: str, cache_folder: Path) -> _LlavaFile | _TrlRows | datasets.Dat
         if name.startswith(HUB):
             rows = _from_hub(name, cache_folder)
             if {"image", "dialogues", "record_id", "fold"} <= set(rows.column_names):
-                require_images(rows, name)
-                return rows
+                return _with_pictures(rows, name)
             return _TrlRows(rows, name, None)
         if (path / "dataset_info.json").is_file():
             return _TrlRows(datasets.load_from_disk(str(path)), name, folder)
@@ -240,6 +246,16 @@ def _open(name: str, cache_folder: Path) -> _LlavaFile | _TrlRows | datasets.Dat
             raise error.__cause__ from None
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise InputError(f"{name}: cannot be read as a data set ({reason}); {_FORMS_IN_WORDS}") from error
+
+
+def _with_pictures(rows: datasets.Dataset, name: str) -> datasets.Dataset:
+    """Rows that come with their pictures' bytes. Raises `InputError` for one that has none."""
+    require_picture_columns(rows.features, name)
+    for column in set(PICTURE_COLUMNS) & set(rows.column_names):
+        for number, content in enumerate(pc.struct_field(rows.data.column(column), "bytes"), 1):
+            require_picture(content.as_py(), f"{name}: row {number}: column {column!r}")
+        rows = rows.cast_column(column, picture_feature())
+    return rows
 
 
 def _json_objects(digests: Mapping[str, str]) -> Iterator[dict[str, Any]]:

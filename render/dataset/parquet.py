@@ -7,24 +7,25 @@ without it is not a finished data set and cannot be opened.
 
 from __future__ import annotations
 
+import os
 import platform
+import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from render.dataset.data_card import COUNTS_KEY, Counts, package_versions, summary, write_card
-from render.dataset.rows import IMAGE_STARTS, Options, make_row, schema
+from render.dataset.rows import IMAGE_STARTS, IMAGE_TYPE, Options, make_row, schema
 from render.dialogues.compose import Dialogue
-from render.errors import InputError
+from render.errors import InputError, WorkFailed
 from render.io import (
     atomic_write,
-    download,
     exclusive,
     file_digest,
     is_url,
@@ -50,6 +51,14 @@ _RENDER_AGAIN = "render the data set again"
 
 
 _MAY_BE_MISSING = frozenset({"fold", "patient_id", "report", "provenance", "language"})
+
+# Rows of a group: to read one picture is to read those of its group. Fewer rows a group make footers and text longer.
+_GROUP_ROWS = 20
+PICTURE_COLUMNS = ("image", "mask")
+"""The columns of pictures."""
+_OPEN_SHARDS = 64  # at once in a process; each keeps its footer, and of a URL what it read last
+_BLOCK_BYTES = 1 << 18  # read at once from a URL, or what is asked for where that is more
+_PAUSES_S = (1.0, 4.0, 16.0)  # before a storage that failed is asked again
 
 
 class DialogueSource(Protocol):
@@ -154,8 +163,8 @@ class _Job:
         table = pa.Table.from_pylist(rows, schema=self.rows.schema())
         table = table.replace_schema_metadata({**(table.schema.metadata or {}), COUNTS_KEY: counts.to_json()})
         with atomic_write(path) as partial:
-            # Images are already compressed: fast compression, and row groups small enough to stream.
-            pq.write_table(table, partial, compression="zstd", row_group_size=100)
+            # Images are already compressed: fast compression.
+            pq.write_table(table, partial, compression="zstd", row_group_size=_GROUP_ROWS)
 
 
 class SkippedError(InputError):
@@ -299,11 +308,12 @@ def is_dataset(folder: str | Path) -> bool:
 
 
 def open_dataset(folder: str | Path, cache_folder: Path | None = None) -> datasets.Dataset:
-    """Open a finished data set with `datasets` (memory-mapped). Raises `InputError` when the folder is none.
+    """Open a finished data set with `datasets`. Raises `InputError` when the folder is none.
 
-    cache_folder: where copies of the pages are written; by default a private temporary folder that is removed
-    when the process ends. Pages of patients never stay in the cache in the home folder. Of a URL the shards are copied
-    there, too.
+    Its pictures stay where they are, in a folder or at a URL, and are read one by one (`open_files`).
+
+    cache_folder: where copies of all else are written; by default a private temporary folder that is removed when the
+    process ends. Pages of patients never stay in the cache in the home folder.
     """
     folder = user_path(folder)
     if not folder.is_dir():
@@ -318,55 +328,129 @@ def open_dataset(folder: str | Path, cache_folder: Path | None = None) -> datase
     shards = sorted((folder / "data").glob("*.parquet"), key=str)
     if not shards:
         raise InputError(f"{folder}/data: no .parquet shard; render the data set again")
-    cache_folder = cache_folder or _cache_of_process()
-    if is_url(folder):
-        copies = cache_folder / dataset_digest(folder)
-        shards = [copy if (copy := copies / shard.name).exists() else download(shard, copies) for shard in shards]
     try:
-        rows = open_files(shards, cache_folder)
-        require_images(rows, f"{folder}/data")
-        _require_columns(rows, folder)
-        return rows.cast_column("image", _picture_feature())
+        rows = open_files(shards, cache_folder or _cache_of_process(), PICTURE_COLUMNS)
     except (pa.ArrowException, OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{folder}/data: a shard cannot be read ({error}); render the data set again") from error
+    _require_columns(rows, folder)
+    return rows
 
 
-def open_files(files: Sequence[Path], cache_folder: Path) -> datasets.Dataset:
+def open_files(files: Sequence[Path], cache_folder: Path, pictures: Sequence[str] = ()) -> datasets.Dataset:
     """Parquet files with the columns of the first one, memory-mapped in a copy in `cache_folder`.
 
     `datasets.Dataset.from_parquet` does the same with threads, of Arrow and of a progress bar, and waits for ever
     where one of them finds no memory to begin with.
 
+    Args:
+        pictures: columns, where there are such, of which the copy has only the places. A picture is read from its file
+            when it is asked for, together with its row group, of which the last one stays in memory.
+
     Raises:
         ArrowException, OSError, ValueError: For a damaged file, and for one with other columns.
+        InputError: Where `pictures` hold something else, and where another column holds files.
+        WorkFailed: When a storage fails again and again; also where a picture is asked for.
     """
     import datasets
     from datasets.table import table_cast
     from tqdm import tqdm  # type: ignore[import-untyped]
 
     tqdm.monitor_interval = 0  # no thread for the bars that are not shown
-    digest = text_digest(*((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
+    picture = picture_feature()  # which `datasets` has to know also where the copy is there
+    _shard.cache_clear()  # what was read before may have been written again
+    _group.cache_clear()
+    files = [file if is_url(file) else file.absolute() for file in files]
+    digest = text_digest(pictures, *((file, (status := file.stat()).st_size, status.st_mtime) for file in files))
     copy = cache_folder / f"{digest}.arrow"
     if not copy.exists():
-        columns = datasets.Features.from_arrow_schema(pq.read_schema(files[0])).arrow_schema
+        features = datasets.Features.from_arrow_schema(_of_shard(files[0], lambda shard: shard.schema_arrow))
+        if pictures:
+            require_picture_columns(features, str(files[0].parent))
+            features |= {name: picture for name in pictures if name in features}
+        columns = features.arrow_schema
+        values = [name for name in features if name not in pictures]
         with atomic_write(copy) as partial, pa.ipc.new_stream(str(partial), columns) as stream:
             for file in files:
-                with pq.ParquetFile(file, pre_buffer=False) as source:
-                    for batch in source.iter_batches(100, use_threads=False):
-                        stream.write_table(table_cast(pa.Table.from_batches([batch]), columns))
+                for group in range(_of_shard(file, lambda shard: shard.num_row_groups)):
+                    table = _read_group(str(file), group, values)
+                    for name in features.keys() - values:
+                        places = [{"path": f"{name}/{group}/{row}/{file}"} for row in range(len(table))]
+                        table = table.append_column(name, pa.array(places, IMAGE_TYPE))
+                    stream.write_table(table_cast(table, columns))
     return datasets.Dataset.from_file(str(copy))
 
 
+@lru_cache(_OPEN_SHARDS)
+def _shard(file: str) -> pq.ParquetFile:
+    path: Any = user_path(file)
+    source = path.fs.open(path.path, block_size=_BLOCK_BYTES) if is_url(path) else path
+    return pq.ParquetFile(source, pre_buffer=False)  # without threads, see `open_files`
+
+
+if hasattr(os, "register_at_fork"):  # a connection belongs to one process
+    os.register_at_fork(after_in_child=_shard.cache_clear)
+
+
+def _of_shard(file: str | Path, read: Callable[[pq.ParquetFile], Any]) -> Any:
+    """What `read` takes out of a Parquet file; a storage that fails is asked again, after a pause.
+
+    Raises:
+        WorkFailed: Where it fails again.
+    """
+    pauses = iter(_PAUSES_S)
+    while True:
+        try:
+            return read(_shard(str(file)))
+        except (FileNotFoundError, MemoryError, pa.ArrowInvalid):
+            raise
+        except Exception as error:  # each storage has its own
+            if not is_url(user_path(file)):
+                raise
+            if (pause := next(pauses, None)) is None:
+                reason = str(error).strip().partition("\n")[0] or type(error).__name__
+                raise WorkFailed(
+                    f"{file}: the storage has failed {len(_PAUSES_S) + 1} times ({reason}); continue with --resume"
+                ) from error
+        _shard.cache_clear()  # a connection that was lost is made again
+        time.sleep(pause)
+
+
+def _read_group(file: str, group: int, columns: Sequence[str]) -> pa.Table:
+    return _of_shard(file, lambda shard: shard.read_row_group(group, list(columns), use_threads=False))
+
+
+_group = lru_cache(len(PICTURE_COLUMNS))(_read_group)
+
+
+def _picture(place: str) -> bytes:
+    """The picture at a place that `open_files` has written down. Raises `InputError` where something else is."""
+    column, group, row, file = place.split("/", 3)
+    value = _group(file, int(group), (column,)).column(column)[int(row)].as_py() or {}
+    require_picture(value.get("bytes"), f"{file}: group {int(group) + 1}, row {int(row) + 1}: column {column!r}")
+    return value["bytes"]  # type: ignore[no-any-return]
+
+
 @cache
-def _picture_feature() -> datasets.Image:
-    """The feature of a picture whose damage is an error in the input, wherever its row is read."""
+def picture_feature() -> datasets.Image:
+    """The feature of a picture that is read from its file when it is asked for (`open_files`), and whose damage is an
+    error in the input."""
     import datasets
 
+    @dataclass(eq=False)
     class PictureOfDataset(datasets.Image):  # type: ignore[misc]  # datasets has no types
-        def decode_example(self, *args: Any, **options: Any) -> Any:
+        # Under another name, so that what `datasets` writes in its cache is read with this class again.
+        _type: str = field(default="PictureOfDataset", init=False, repr=False)
+
+        def decode_example(self, value: Any, *args: Any, **options: Any) -> Any:
             try:
-                return super().decode_example(*args, **options)
-            except (OSError, SyntaxError, ValueError) as error:  # as Pillow raises them for a damaged PNG
+                if isinstance(value, dict) and value["bytes"] is None:
+                    value = {"bytes": _picture(value["path"]), "path": None}
+                return super().decode_example(value, *args, **options)
+            except InputError:
+                raise
+            except (KeyError, OSError, SyntaxError, ValueError) as error:  # of Arrow, or of Pillow for a damaged PNG
                 raise InputError(f"a picture of the data set is damaged ({error}); {_RENDER_AGAIN}") from error
 
         # `datasets` joins rows whose features are equal: this one and its own are.
@@ -375,33 +459,32 @@ def _picture_feature() -> datasets.Image:
 
         __hash__ = None  # type: ignore[assignment]  # as that of its parent
 
+    with warnings.catch_warnings(action="ignore"):  # it calls itself experimental
+        datasets.features.features.register_feature(PictureOfDataset, "PictureOfDataset")
     return PictureOfDataset()
 
 
-def require_images(rows: datasets.Dataset, where: str) -> None:
-    """Refuse a data set whose images are not there as PNG or JPEG bytes.
+def require_picture(content: bytes | None, where: str) -> None:
+    """Refuse what is not the bytes of a PNG or JPEG file.
 
     `datasets` would open the file or fetch the URL that a row has in place of bytes, wherever it lies, and Pillow would
     start Ghostscript for PostScript.
     """
+    if content is None or not content.startswith(IMAGE_STARTS):
+        what = "names a file or an address instead" if content is None else "has others"
+        raise InputError(f"{where} has to hold a PNG or JPEG image's bytes and {what}; {_RENDER_AGAIN}")
+
+
+def require_picture_columns(features: Mapping[str, Any], where: str) -> None:
+    """Refuse a data set with other files than its pictures, or without pictures."""
     import datasets
     from datasets.features.features import require_decoding
 
-    for name, feature in rows.features.items():
-        if require_decoding(feature) and not (name in ("image", "mask") and isinstance(feature, datasets.Image)):
+    for name, feature in features.items():
+        if require_decoding(feature) and not (name in PICTURE_COLUMNS and isinstance(feature, datasets.Image)):
             raise InputError(f"{where}: column {name!r} holds files of another kind; {_RENDER_AGAIN}")
-    if not isinstance(rows.features.get("image"), datasets.Image):
+    if not isinstance(features.get("image"), datasets.Image):
         raise InputError(f"{where}: column 'image' holds no images; {_RENDER_AGAIN}")
-    for name in {"image", "mask"} & set(rows.column_names):
-        content = pc.struct_field(rows.data.column(name), "bytes")
-        good = pc.or_(*(pc.starts_with(content, magic) for magic in IMAGE_STARTS))
-        row = pc.index(pc.fill_null(good, False), False).as_py()
-        if row >= 0:
-            what = "names a file or an address instead" if content[row].as_py() is None else "has others"
-            raise InputError(
-                f"{where}: row {row + 1}: column {name!r} has to hold a PNG or JPEG image's bytes and {what}; "
-                f"{_RENDER_AGAIN}"
-            )
 
 
 _EXPECTED = schema(Options())
