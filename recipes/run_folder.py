@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 _FACTS, _RECIPE, _CARD, _PREFIX = "run.json", "recipe.yaml", "README.md", "checkpoint-"
 _PAGES, _CHECKSUMS, _STATE = "pages.json", "checksums.json", "trainer_state.json"
+_PER_STEP = "batches_per_step"
 
 # What may differ when a run is resumed: none of it changes how a weight is trained.
 _FREE_ON_RESUME = ("name", *(f"train.{key}" for key in ("max_minutes", "save_every", "validate_every", "log_every")))
@@ -141,14 +142,34 @@ def open_run(recipe: Recipe, out: Path, *, resume: bool) -> RunFacts | None:
     return read_run(out) if is_run(out) else None
 
 
-def require_same_pages(out: Path, folders: str) -> None:
+def batches_per_step(out: Path, recipe: Recipe, processes: int) -> int:
+    """Batches of an optimizer step, over all processes: as many as when the run was begun, by however many processes.
+
+    Raises:
+        InputError: Where so many processes cannot have equal parts of them.
+    """
+    here = recipe.train.gradient_accumulation_steps * processes
+    facts = read_json_object(out / _PAGES, "name a new folder") if (out / _PAGES).is_file() else {}
+    count = facts.get(_PER_STEP, here)
+    if not isinstance(count, int) or count < 1:
+        raise InputError(f"{out / _PAGES}: {_PER_STEP}={str(count)[:40]!r}: expected a number; name a new folder")
+    if count % processes:
+        numbers = ", ".join(str(number) for number in range(1, count + 1) if count % number == 0)
+        raise InputError(
+            f"{out}: was begun with {count} batches a step, of which {processes} processes cannot have equal parts; "
+            f"resume with as many processes as one of {numbers}, or name a new folder"
+        )
+    return count
+
+
+def require_same_pages(out: Path, folders: str, batches: int = 1) -> None:
     """Refuse to resume with other training pages than at the start, by the manifests and shards of their folders.
 
-    Writes down which they are where that is not done yet.
+    Writes down which they are where that is not done yet, and `batches`, of `batches_per_step`.
     """
     digest = text_digest(*(_pages_digest(folder.strip()) for folder in folders.split(",")))
     if not (out / _PAGES).is_file():
-        write_json(out / _PAGES, {"digest": digest})
+        write_json(out / _PAGES, {"digest": digest, _PER_STEP: batches})
     elif read_json_object(out / _PAGES, "name a new folder").get("digest") != digest:
         raise InputError(
             f"{out}: was started with other pages in {folders}; resume with the same ones, or name a new folder"
@@ -166,14 +187,14 @@ def _pages_digest(name: str) -> str:
 
 
 def require_same_plan(out: Path, plan: Plan) -> None:
-    """Refuse to resume from a checkpoint of a run with another number of steps: data or processes have changed."""
+    """Refuse to resume from a checkpoint of a run with another number of steps: the data have changed."""
     if not (whole := checkpoints(out)):
         return
     steps = read_json_object(whole[-1] / _STATE, "name a new folder")["max_steps"]
     if steps != plan.steps:
         raise InputError(
             f"{out}: was begun as a run of {steps} steps, and would now have {plan.steps}; resume with "
-            f"the same pages and number of processes, or name a new folder"
+            f"the same pages, or name a new folder"
         )
 
 

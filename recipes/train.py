@@ -52,6 +52,7 @@ from recipes.model import (
 from recipes.packing import BatchLimits, Collator, Encoder, Plan, in_order, pack_rows, plan_batches
 from recipes.run_folder import (
     RunFacts,
+    batches_per_step,
     checkpoints,
     last_checkpoint_line,
     open_run,
@@ -186,7 +187,7 @@ def _run(
     encoder = Encoder(load_processor(recipe.model.base))
     _require_mllama(recipe, encoder.processor)
     status(f"encoding the dialogues of {len(pages):,} pages")
-    plan = _plan(recipe, pages, encoder, processes.num_processes)
+    plan = _plan(recipe, pages, encoder, batches_per_step(out, recipe, processes.num_processes))
     require_same_plan(out, plan)
     splits = {"train": (pages, plan)}
     if held_out is not None:
@@ -201,7 +202,7 @@ def _run(
     if processes.is_main_process:
         out.mkdir(parents=True, exist_ok=True)
         save_recipe(recipe, out / "recipe.yaml")
-        require_same_pages(out, recipe.data.train)
+        require_same_pages(out, recipe.data.train, plan.per_step)
     callback = ProgressCallback(plan, report, recipe.train, evaluates="held out" in splits or validate is not None)
     trainer = _make_trainer(recipe, out, model, encoder, splits, callback, validate)
     resumable = checkpoints(out)  # none without `resume`: `out` was empty
@@ -242,7 +243,7 @@ def _make_trainer(
     patch = model.config.vision_config.patch_size
     trainer = Trainer(
         model=model,
-        args=_arguments(recipe, out, splits["train"][1].steps),
+        args=_arguments(recipe, out, splits["train"][1]),
         train_dataset=splits["train"][1].table("train"),
         eval_dataset=splits["held out"][1].table("held out") if "held out" in splits else None,
         processing_class=encoder.processor,
@@ -268,14 +269,14 @@ def _limits(recipe: Recipe) -> BatchLimits:
     return BatchLimits(recipe.train.images_per_batch, recipe.train.tokens_per_batch)
 
 
-def _plan(recipe: Recipe, pages: Any, encoder: Encoder, processes: int) -> Plan:
+def _plan(recipe: Recipe, pages: Any, encoder: Encoder, per_step: int) -> Plan:
     """All batches of the run. Raises `InputError` for a run without a step."""
     train, limits = recipe.train, _limits(recipe)
     plan = plan_batches(
         pack_rows(pages, encoder, limits.tokens),
         limits,
         seed=train.seed,
-        per_step=train.gradient_accumulation_steps * processes,
+        per_step=per_step,
         epochs=train.epochs,
         steps=train.max_steps,
     )
@@ -359,19 +360,19 @@ def _open_pages(names: str, cache_folder: Path | None, columns: tuple[str, ...] 
     return concatenate_datasets(parts)  # what only some have is None for the others
 
 
-def _arguments(recipe: Recipe, out: Path, steps: int) -> SFTConfig:
+def _arguments(recipe: Recipe, out: Path, plan: Plan) -> SFTConfig:
     train = recipe.train
     has_new_name = "activation_checkpointing" in SFTConfig.__dataclass_fields__  # since transformers 5.2x
     return SFTConfig(
         output_dir=str(out),
         run_name=recipe.name,
         project="ecg-vlm",
-        max_steps=steps,
+        max_steps=plan.steps,
         # One item is one batch of the plan, and the plan has its own order.
         per_device_train_batch_size=1,
         per_device_eval_batch_size=1,
         train_sampling_strategy="sequential",
-        gradient_accumulation_steps=train.gradient_accumulation_steps,
+        gradient_accumulation_steps=plan.per_step // PartialState().num_processes,
         learning_rate=train.learning_rate,
         neftune_noise_alpha=train.neftune or None,
         lr_scheduler_type=train.schedule,

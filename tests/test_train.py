@@ -33,7 +33,8 @@ from recipes import train, trainer
 from recipes.config import ModelPart, Recipe, TrainPart, load_recipe, save_recipe
 from recipes.inference import prefill, yes_probabilities
 from recipes.model import linear_modules, load_adapter, load_model, load_processor, nano_path
-from recipes.run_folder import read_run
+from recipes.packing import Plan
+from recipes.run_folder import batches_per_step, read_run
 from recipes.train import RunInterrupted, finetune, training_pages
 from render.dataset import parquet
 from render.dataset.parquet import open_dataset, write_dataset
@@ -302,7 +303,7 @@ def test_rows_without_labels_have_no_macro_auc(rows, pages, tmp_path, tiny):
 # Interruption and resumption
 
 
-def script(recipe: Recipe, out: Path, code: str = "pass") -> str:
+def script(recipe: Recipe, out: Path, code: str = "pass", *, resume: bool = False) -> str:
     """A program that calls `finetune`; `code` is the body of `report(p)`."""
     recipe_file, program = out.parent / "r.yaml", out.parent / "run.py"
     save_recipe(recipe, recipe_file)
@@ -316,7 +317,7 @@ def report(p):
     print("step", p.step, flush=True)
     {code}
 
-finetune(load_recipe({str(recipe_file)!r}), Path({str(out)!r}), report=report)
+finetune(load_recipe({str(recipe_file)!r}), Path({str(out)!r}), report=report, resume={resume})
 """)
     return str(program)
 
@@ -592,21 +593,39 @@ def test_other_pages_are_not_resumed(tmp_path, tiny):
 # Several processes
 
 
-def test_two_processes_reach_the_losses_of_one(tmp_path, tiny):
-    """DDP by `accelerate launch`, on CPUs: --multi_gpu is what makes it start several processes, there too."""
-    recipe = tiny("lora.dropout=0.0")
-    alone = finetune(
-        dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, gradient_accumulation_steps=2)),
-        tmp_path / "1",
-    )
+def launch(*arguments: str) -> subprocess.CompletedProcess:
+    """A program in two processes, by DDP, on CPUs: --multi_gpu is what makes accelerate start several, there too."""
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2"]
     command += ["--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0"]
-    process = subprocess.run([*command, script(recipe, tmp_path / "2")], capture_output=True, text=True, timeout=300)
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=300)
+
+
+def test_a_run_goes_on_in_two_processes_and_again_in_one_with_the_losses_of_one(tmp_path, tiny):
+    recipe, out, copy = (
+        tiny("lora.dropout=0.0", gradient_accumulation_steps=2, save_every=1),
+        *map(tmp_path.joinpath, "ab"),
+    )
+    alone = torch.tensor(finetune(recipe, tmp_path / "alone").losses)
+    with pytest.raises(RunInterrupted):
+        finetune(dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, max_minutes=1e-6)), out)
+    as_if_killed = f"if p.step == 3: import shutil; shutil.copytree({str(out)!r}, {str(copy)!r})"
+    process = launch(script(recipe, out, as_if_killed, resume=True))
     assert process.returncode == 0, process.stderr
-    assert process.stdout.split("\n")[:-1] == [f"step {k}" for k in range(1, 5)]  # one of the two reports
-    of_two = json.loads((tmp_path / "2" / "run.json").read_text())
-    assert [step for step, _ in of_two["losses"]] == [1, 2, 3, 4]
-    torch.testing.assert_close(torch.tensor(of_two["losses"]), torch.tensor(alone.losses), atol=1e-4, rtol=0)
+    assert process.stdout.split("\n")[:-1] == [f"step {k}" for k in range(2, 5)]  # one of the two reports
+    torch.testing.assert_close(torch.tensor(read_run(out).losses), alone, atol=1e-4, rtol=0)
+    assert sorted(path.name for path in copy.glob("c*-*")) == ["checkpoint-1", "checkpoint-2"]
+    facts = finetune(recipe, copy, resume=True)  # behind the second step, which two processes have made
+    torch.testing.assert_close(torch.tensor(facts.losses), alone, atol=1e-4, rtol=0)
+
+
+def test_as_many_batches_a_step_as_at_the_start_or_one_line(whole_run):
+    out = whole_run[0]
+    recipe = load_recipe(out / "recipe.yaml")
+    assert batches_per_step(out, recipe, 1) == 1 and batches_per_step(out / "new", recipe, 3) == 3
+    with pytest.raises(
+        InputError, match=r"1 batches a step, of which 2 processes cannot have equal .* one of 1, or name"
+    ):
+        batches_per_step(out, recipe, 2)
 
 
 # Refusals
@@ -647,7 +666,7 @@ def test_mixed_precision_is_for_machines_that_multiply_in_bfloat16(fast, tmp_pat
     monkeypatch.setattr(train, "fast_bfloat16", lambda: fast)
     for mixed in (True, False):
         recipe = dataclasses.replace(load_recipe("nano"), train=TrainPart(mixed_precision=mixed))
-        assert train._arguments(recipe, tmp_path, 1).bf16 is (mixed and fast)
+        assert train._arguments(recipe, tmp_path, Plan((), ((),), 1)).bf16 is (mixed and fast)
 
 
 # What a run leaves behind
