@@ -32,6 +32,7 @@ test: .venv/.complete
 # A Ray cluster of processes of this machine, which should have nothing else to do.
 cluster: .venv/.complete
 	ECG_VLM_CLUSTER_TESTS=1 $(BIN)/python -m pytest tests/test_cluster.py
+	ECG_VLM_CLUSTER_TESTS=1 $(BIN)/python -m pytest tests/test_train.py -k sharded
 
 check: .venv/.complete
 	$(BIN)/ruff check .

@@ -303,11 +303,11 @@ def test_rows_without_labels_have_no_macro_auc(rows, pages, tmp_path, tiny):
 # Interruption and resumption
 
 
-def script(recipe: Recipe, out: Path, code: str = "pass", *, resume: bool = False) -> str:
-    """A program that calls `finetune`; `code` is the body of `report(p)`."""
+def script(recipe: Recipe, out: Path, code: str = "pass", *, resume: bool = False, before: str = "") -> str:
+    """A program that calls `finetune`, behind `before`; `code` is the body of `report(p)`."""
     recipe_file, program = out.parent / "r.yaml", out.parent / "run.py"
     save_recipe(recipe, recipe_file)
-    program.write_text(f"""
+    program.write_text(f"""{before}
 import os, signal
 from pathlib import Path
 from recipes.train import finetune
@@ -593,11 +593,11 @@ def test_other_pages_are_not_resumed(tmp_path, tiny):
 # Several processes
 
 
-def launch(*arguments: str) -> subprocess.CompletedProcess:
-    """A program in two processes, by DDP, on CPUs: --multi_gpu is what makes accelerate start several, there too."""
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2"]
+def launch(program: str, *options: str) -> subprocess.CompletedProcess:
+    """A program in two processes on CPUs. options: --multi_gpu makes accelerate start several, there too."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes=2", *options]
     command += ["--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0"]
-    return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=300)
+    return subprocess.run([*command, program], capture_output=True, text=True, timeout=300)
 
 
 def test_a_run_goes_on_in_two_processes_and_again_in_one_with_the_losses_of_one(tmp_path, tiny):
@@ -609,13 +609,53 @@ def test_a_run_goes_on_in_two_processes_and_again_in_one_with_the_losses_of_one(
     with pytest.raises(RunInterrupted):
         finetune(dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, max_minutes=1e-6)), out)
     as_if_killed = f"if p.step == 3: import shutil; shutil.copytree({str(out)!r}, {str(copy)!r})"
-    process = launch(script(recipe, out, as_if_killed, resume=True))
+    process = launch(script(recipe, out, as_if_killed, resume=True), "--multi_gpu")
     assert process.returncode == 0, process.stderr
     assert process.stdout.split("\n")[:-1] == [f"step {k}" for k in range(2, 5)]  # one of the two reports
     torch.testing.assert_close(torch.tensor(read_run(out).losses), alone, atol=1e-4, rtol=0)
     assert sorted(path.name for path in copy.glob("c*-*")) == ["checkpoint-1", "checkpoint-2"]
     facts = finetune(recipe, copy, resume=True)  # behind the second step, which two processes have made
     torch.testing.assert_close(torch.tensor(facts.losses), alone, atol=1e-4, rtol=0)
+
+
+# Without a GPU accelerate takes DDP, whatever it is asked for.
+SHARDED = """
+from accelerate import PartialState
+from accelerate.utils import DistributedType
+from recipes.trainer import Trainer
+
+prepare = PartialState.__init__
+
+def prepare_as_with_gpus(self, *args, **kwargs):
+    prepare(self, *args, **kwargs)
+    if self.distributed_type == DistributedType.MULTI_CPU:
+        self.distributed_type = DistributedType.MULTI_GPU
+
+def training_step(self, model, *args, step=Trainer.training_step):
+    sizes = [(parameter.to_local().numel(), parameter.numel()) for parameter in model.parameters()]
+    assert sum(here for here, _ in sizes) < 0.51 * sum(whole for _, whole in sizes)
+    return step(self, model, *args)
+
+PartialState.__init__, Trainer.training_step = prepare_as_with_gpus, training_step
+"""
+
+
+@pytest.mark.skipif(os.environ.get("ECG_VLM_CLUSTER_TESTS") != "1", reason="takes a minute: make cluster")
+def test_a_sharded_model_reaches_the_losses_of_one_process(tmp_path, tiny):
+    recipe = tiny("lora.dropout=0.0", save_every=1)
+    two = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, gradient_accumulation_steps=2))
+    alone = finetune(two, tmp_path / "alone")
+    limit = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, max_minutes=1e-6))
+    options = ["--use_fsdp", "--fsdp_version=2", "--fsdp_auto_wrap_policy=TRANSFORMER_BASED_WRAP"]
+    options += ["--fsdp_state_dict_type=FULL_STATE_DICT", "--fsdp_cpu_ram_efficient_loading=false"]
+    stopped = launch(script(limit, tmp_path / "run", before=SHARDED), *options)
+    assert "stopped after step 1 of 4 (the time limit is reached)" in stopped.stderr, stopped.stderr
+    whole = launch(script(recipe, tmp_path / "run", resume=True, before=SHARDED), *options)
+    assert whole.returncode == 0, whole.stderr
+    losses = [torch.tensor(facts.losses) for facts in (read_run(tmp_path / "run"), alone)]
+    torch.testing.assert_close(*losses, atol=1e-4, rtol=0)
+    weights = [load_file(tmp_path / name / "adapter_model.safetensors") for name in ("alone", "run")]
+    torch.testing.assert_close(*weights, atol=1e-4, rtol=0)
 
 
 def test_as_many_batches_a_step_as_at_the_start_or_one_line(whole_run):
