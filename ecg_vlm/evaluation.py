@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecg_vlm.control_pages import AlteredPages, altered_pages
+from ecg_vlm.nodes import ReaderOnNodes, device_name
 from ecg_vlm.pages import Pages
 from ecg_vlm.provenance import (
     RESULT_FILES,
@@ -50,7 +51,7 @@ from render.dialogues.wording import OPEN_QUESTION
 from render.errors import InputError
 from render.io import atomic_folder, exclusive
 from render.statements import STATEMENTS
-from render.workers import Step, Workers, run_tasks
+from render.workers import Workers
 
 if TYPE_CHECKING:
     from ecg_vlm.reader import Reader
@@ -185,7 +186,14 @@ def _results(
     """The rows of each batch, and what `work` makes of their images."""
     batches = list(_batches(count, reader.batch_size))
     if isinstance(reader, ReaderOnNodes):
-        reader.fill(results, work, images, batches, show)
+        sizes = [len(rows) for rows in batches]
+        start = results.stored(sizes)
+        reader.run(
+            work,
+            (images(rows) for rows in batches[start:]),
+            lambda number, result: results.add(sizes[start + number], result),
+            lambda steps: show(sum(sizes[:start]) + steps, count),
+        )
 
     def compute(rows: range) -> dict[str, Any]:
         assert not isinstance(reader, ReaderOnNodes)  # which has filled in all of them
@@ -194,63 +202,6 @@ def _results(
     for rows in batches:
         yield rows, results.next(len(rows), partial(compute, rows))
         show(rows.stop, count)
-
-
-class ReaderOnNodes:
-    """A model in the processes of a cluster, each of which holds it once. Its facts as of `Reader`.
-
-    model, loading: as of `Reader.load`.
-    """
-
-    def __init__(self, workers: Workers, model: str, loading: Mapping[str, Any]) -> None:
-        self._workers, self._model = workers, (model, tuple(loading.items()))
-        facts: list[tuple[str, int, str]] = []
-        run_tasks(_facts_on_node, [self._model], workers, lambda steps: None, facts.append)
-        self.name, self.batch_size, self.device = facts[0]
-
-    def fill(
-        self,
-        results: BatchResults,
-        work: Callable[[Reader, Sequence[Any]], dict[str, Any]],
-        images: Callable[[range], Sequence[Any]],
-        batches: Sequence[range],
-        show: Callable[[int, int], None],
-    ) -> None:
-        """Compute all batches that are not in `results` yet; a bounded number of their images is on the way at once."""
-
-        def compute(numbers: range, take: Callable[[int, dict[str, Any]], None]) -> None:
-            tasks = ((*self._model, work, number, images(batches[number])) for number in numbers)
-            before = sum(map(len, batches[: numbers.start]))
-            total = before + sum(len(batches[number]) for number in numbers)
-            run_tasks(
-                _work_on_node, tasks, self._workers, lambda steps: show(before + steps, total), lambda done: take(*done)
-            )
-
-        results.fill([len(rows) for rows in batches], compute)
-
-
-@lru_cache(maxsize=1)
-def _reader_of_process(model: str, loading: tuple[tuple[str, Any], ...]) -> Reader:
-    return _load(model, dict(loading))
-
-
-def _facts_on_node(model: str, loading: tuple[tuple[str, Any], ...], step: Step) -> tuple[str, int, str]:
-    reader = _reader_of_process(model, loading)
-    return reader.name, reader.batch_size, _device(reader)
-
-
-def _work_on_node(
-    model: str,
-    loading: tuple[tuple[str, Any], ...],
-    work: Callable[[Reader, Sequence[Any]], dict[str, Any]],
-    number: int,
-    images: Sequence[Any],
-    step: Step,
-) -> tuple[int, dict[str, Any]]:
-    result = work(_reader_of_process(model, loading), images)
-    for _ in images:
-        step()
-    return number, result
 
 
 def _scores_and_texts(reader: Reader, images: Sequence[Any]) -> dict[str, Any]:
@@ -413,16 +364,7 @@ def _answer(records: LabelledRecords, row: int, text: str) -> Answer:
 
 
 def _device(reader: Reader | ReaderOnNodes) -> str:
-    if isinstance(reader, ReaderOnNodes):
-        return reader.device
-    import torch
-
-    device = next(reader.model.parameters()).device
-    return (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"{device.type}, {torch.get_num_threads()} threads"
-    )
+    return reader.device if isinstance(reader, ReaderOnNodes) else device_name(reader)
 
 
 def _meta(model: str, pages: Pages, seed: int) -> dict[str, object]:

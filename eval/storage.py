@@ -324,31 +324,12 @@ class BatchResults:
 
         The result has to survive JSON; numbers do to the last digit.
         """
-        if not self._stored([rows]):
-            self._add(rows, compute())
+        if not self.stored([rows]):
+            self.add(rows, compute())
         self._next += 1
         return self._results[self._next - 1]
 
-    def fill(
-        self, sizes: Sequence[int], compute: Callable[[range, Callable[[int, dict[str, Any]], None]], None]
-    ) -> None:
-        """Compute the next batches, of these sizes, in any order, as far as they are not in the file.
-
-        A result is written once those before it are.
-
-        Args:
-            compute: called with the numbers of the batches, from 0, and with what takes a number and its result.
-        """
-        early: dict[int, dict[str, Any]] = {}
-
-        def take(number: int, result: dict[str, Any]) -> None:
-            early[number] = result
-            while (following := len(self._results) - self._next) in early:
-                self._add(sizes[following], early.pop(following))
-
-        compute(range(self._stored(sizes), len(sizes)), take)
-
-    def _stored(self, sizes: Sequence[int]) -> int:
+    def stored(self, sizes: Sequence[int]) -> int:
         """How many of the next batches are there; one of another size is dropped, with those behind it."""
         done = self._results[self._next :]
         same = sum(1 for _ in takewhile(lambda pair: pair[0].get("rows") == pair[1], zip(done, sizes, strict=False)))
@@ -357,7 +338,8 @@ class BatchResults:
             self._write("w", self._results)
         return same
 
-    def _add(self, rows: int, result: Mapping[str, Any]) -> None:
+    def add(self, rows: int, result: Mapping[str, Any]) -> None:
+        """Store the result of the first batch, of so many rows, that is not stored yet."""
         self._results.append({"rows": rows, **result})
         self._write("a", self._results[-1:])
 

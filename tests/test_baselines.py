@@ -26,11 +26,21 @@ from eval.baselines.baseline import LEAD_COUNT, Standardise, parameter_count
 from eval.baselines.checkpoint import Epoch, Request, TrainedBaseline
 from eval.baselines.registry import BASELINES
 from eval.baselines.settings import SETTINGS, BaselineSettings
-from eval.baselines.train import _optimizer, _rate, load, predict, ten_seconds, train
+from eval.baselines.train import (
+    _optimizer,
+    _rate,
+    load,
+    predict,
+    predict_records,
+    read_records,
+    ten_seconds,
+    train,
+)
 from eval.baselines.wavelet import FEATURES, features
 from eval.metrics.bootstrap import macro_auc
 from render.errors import InputError, WorkFailed
 from render.record import EcgRecord
+from render.simulator.simulate import SimulatedSource
 
 CLASSES = ("slow", "fast")
 CONVOLUTIONAL = [name for name in BASELINES if BASELINES[name].window]
@@ -152,6 +162,16 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_the_callers_chance_alon
 
 def test_validation_records_change_nothing() -> None:
     assert _same(_train(epochs=2), _train(epochs=2, validation=_two_kinds(4, seed=9)))
+
+
+def test_records_are_predicted_part_by_part_as_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, source = Path(__file__).with_name("v0_1") / "baseline", SimulatedSource(3, 40)
+    counts: list[tuple[int, int]] = []
+    records = read_records(source)
+    monkeypatch.setattr("eval.baselines.train._RECORDS_A_TASK", 32)
+    ids, scores = predict_records(folder, source, progress=lambda count, total: counts.append((count, total)))
+    assert ids == records.record_ids and np.array_equal(scores, predict(load(folder), records.signals))
+    assert counts == [(count, 40) for count in range(1, 41)]
 
 
 def test_prediction_is_the_maximum_over_seven_windows() -> None:

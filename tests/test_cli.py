@@ -296,6 +296,8 @@ def test_ask_shows_the_page_as_it_was_read(page, tmp_path, capsys):
         colours = {tuple(colour) for colour in np.asarray(image.convert("RGB")).reshape(-1, 3).tolist()}
     assert (214, 39, 40) in colours and (31, 119, 180) in colours
     assert "--show is for one page" in refused(capsys, "ask", page, page, "--show", tmp_path / "x.png")
+    assert "--engine ray answers into --out FILE.jsonl" in refused(capsys, "ask", page, "--engine", "ray")
+    assert "--workers 2: one process holds a model here" in refused(capsys, "ask", page, "--workers", 2)
 
 
 def test_a_page_with_st_elevation_is_not_called_normal_without_a_warning(tmp_path, capsys):

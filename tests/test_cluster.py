@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from ray.cluster_utils import Cluster
 
 from benchmarks import cluster as benchmark
 from ecg_vlm.cli import main
+from ecg_vlm.nodes import ReaderOnNodes
 from render import cluster as ray_engine
 from render.dataset.data_card import package_versions
 from render.dataset.parquet import write_dataset, write_rows
@@ -200,6 +202,80 @@ def test_a_model_on_the_nodes_is_judged_as_here(tmp_path: Path, nodes: Any) -> N
     assert tables[0].equals(tables[1]) and len(tables[0]) == reports[0]["records"]  # to the last digit
     answers = [(tmp_path / name / "answers.jsonl").read_bytes() for name in ("here", "nodes")]
     assert answers[0] == answers[1] and answers[0].count(b"\n") == 3
+
+
+def test_questions_are_answered_on_the_nodes_as_here(tmp_path: Path, nodes: Any) -> None:
+    for i in range(3):
+        assert main(["render", "simulated", str(tmp_path / "scans" / f"{i}.png"), "--seed", str(i), "--quiet"]) == 0
+    files = [tmp_path / f"{name}.jsonl" for name in ("here", "nodes")]
+    ask = ["ask", str(tmp_path / "scans"), "-q", "What is the rhythm?", "--statements", "--quiet", "--out"]
+    assert main([*ask, str(files[0])]) == 0 and main([*ask, str(files[1]), "--engine", "ray"]) == 0
+    whole = files[0].read_bytes()
+    assert files[1].read_bytes() == whole and whole.count(b"\n") == 3
+    files[1].write_bytes(whole[: whole.index(b"\n") + 20])  # of a command that was killed
+    assert main([*ask, str(files[1]), "--engine", "ray", "--resume"]) == 0 and files[1].read_bytes() == whole
+
+
+def test_a_network_predicts_on_the_nodes_as_here(tmp_path: Path, nodes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eval.baselines.train._RECORDS_A_TASK", 32)
+    predict = [
+        "baseline",
+        "predict",
+        str(_ROOT / "tests" / "v0_1" / "baseline"),
+        "--data",
+        "simulated",
+        "--limit",
+        "70",
+    ]
+    for name, options in (("here", []), ("nodes", ["--engine", "ray"])):
+        assert main([*predict, "--quiet", "--out", str(tmp_path / name), *options]) == 0
+    assert bytes_of(tmp_path / "here") == bytes_of(tmp_path / "nodes")
+
+
+def judge(pages: str, out: str, address: str) -> None:
+    """What the process does that is killed below."""
+    arguments = ["evaluate", "nano", "--data", pages, "--batch", "1", "--quiet", "--out", out]
+    main([*arguments, "--engine", "ray", "--address", address, "--workers", "1"])
+
+
+def test_a_killed_evaluation_goes_on_to_the_same_report(tmp_path: Path, nodes: Any) -> None:
+    write_dataset(SimulatedSource(SMALL.seed, 12), tmp_path / "pages", SMALL)
+    pages, out = str(tmp_path / "pages"), tmp_path / "report"
+    program = f"from tests.test_cluster import judge; judge({pages!r}, {str(out)!r}, {nodes.address!r})"
+    driver = subprocess.Popen([sys.executable, "-c", program], cwd=_ROOT, stderr=subprocess.DEVNULL)
+    results = out / ".unfinished" / "system 0.jsonl"
+    wait_for(lambda: (results.exists() and results.read_bytes().count(b"\n") > 1) or driver.poll() is not None)
+    assert driver.poll() is None
+    driver.kill()
+    driver.wait()
+    first = results.read_bytes()
+    assert not (out / "report.json").exists() and 2 <= first.count(b"\n") < 12
+    arguments = ["evaluate", "nano", "--data", pages, "--batch", "1", "--quiet", "--out"]
+    assert main([*arguments, str(out), "--resume", "--engine", "ray"]) == 0
+    assert main([*arguments, str(tmp_path / "here")]) == 0
+    reports = [json.loads((folder / "report.json").read_text()) for folder in (out, tmp_path / "here")]
+    for report in reports:
+        assert [system.pop("cost")["pages"] for system in report["systems"]] == [12]
+    assert reports[0] == reports[1]
+    assert (out / "answers.jsonl").read_bytes() == (tmp_path / "here" / "answers.jsonl").read_bytes()
+    assert pq.read_table(out / "scores.parquet").equals(pq.read_table(tmp_path / "here" / "scores.parquet"))
+
+
+def name_or_die(folder: Path, reader: Any, batch: Any) -> tuple[str, int]:
+    """The first process that gets the number 2 ends, as the system ends it where memory is short."""
+    if batch == [2] and not (folder / "died").exists():
+        (folder / "died").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return reader.name, batch[0]
+
+
+def test_a_batch_whose_process_dies_is_made_again(tmp_path: Path, nodes: Any) -> None:
+    results: list[Any] = []
+    with ray_engine.ray_cluster(has_model=True) as cluster:
+        reader = ReaderOnNodes(cluster, "nano", {})
+        work = partial(name_or_die, tmp_path)
+        reader.run(work, ([i] for i in range(5)), lambda *result: results.append(result), lambda steps: None)
+    assert results == [(i, ("nano", i)) for i in range(5)] and (tmp_path / "died").exists()
 
 
 class Damaged(Gate):

@@ -7,7 +7,9 @@ import importlib.util
 import io
 import json
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ecg_vlm import control_pages, evaluation
+from ecg_vlm import control_pages, evaluation, nodes
 from ecg_vlm.evaluation import calibrate, evaluate, rejudge
 from ecg_vlm.pages import Pages, load_pages
 from ecg_vlm.reader import Reader
@@ -104,35 +106,60 @@ def _scores_file(path: Path, pages: Pages, seed: int = 1) -> Path:
     return path
 
 
-def test_batches_may_end_in_any_order_and_are_stored_in_theirs(tmp_path: Path) -> None:
-    file = tmp_path / "batches.jsonl"
-    results = BatchResults(file)
-    assert results.next(2, lambda: {"x": "first"})["x"] == "first"
+class Threads:
+    """A cluster of threads, which stops at the task with the number `last`."""
 
-    def interrupted(numbers: range, take: Callable[[int, dict], None]) -> None:
-        assert numbers == range(4)
-        for number in (1, 0, 3):
-            take(number, {"x": number})
-        raise KeyboardInterrupt
+    capacity, steps = 4, 0
+
+    def __init__(self, last: int | None = None) -> None:
+        self.numbers: list[int] = []
+        self._last, self._threads = last, ThreadPoolExecutor(self.capacity)
+
+    def pool(self, function: Callable[..., Any]) -> Threads:
+        self._function = function
+        return self
+
+    def submit(self, task: tuple[Any, ...]) -> Future[Any]:
+        return self._threads.submit(self._function, *task, lambda: None)
+
+    def finish(self, future: Future[Any]) -> Any:
+        self.numbers.append(future.result()[0])
+        if self.numbers[-1] == self._last:
+            raise KeyboardInterrupt
+        return future.result()
+
+    def close(self) -> None:
+        """They end with the test."""
+
+
+def test_batches_may_end_in_any_order_and_are_stored_in_theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes, "_facts_on_node", lambda *_: (0, 3, "cpu"))
+    monkeypatch.setattr(nodes, "_reader_of_process", lambda *_: None)
+    file, moment = tmp_path / "batches.jsonl", threading.Event()
+
+    def judge(cluster: Threads, slow_row: int, count: int, add: int = 0) -> list[int]:
+        """What is stored of each batch of three rows: its first row, and `add`."""
+
+        def work(_: Any, images: Any) -> dict[str, Any]:
+            moment.wait(0.3 * (images[0] == slow_row))
+            return {"x": images[0] + add}
+
+        reader = nodes.ReaderOnNodes(cluster, "model", {})
+        cluster.numbers.clear()
+        results = evaluation._results(reader, work, list, count, BatchResults(file), lambda *_: None)
+        return [result["x"] for _, result in results]
 
     with pytest.raises(KeyboardInterrupt):
-        results.fill([3, 3, 3, 1], interrupted)
-    assert [json.loads(line)["x"] for line in file.read_text().splitlines()] == ["first", 0, 1]  # 3 waits for 2
-    numbers: list[int] = []
-
-    def whole(missing: range, take: Callable[[int, dict], None]) -> None:
-        numbers.extend(missing)
-        for number in missing:
-            take(number, {"x": 10 * number})
-
-    again = BatchResults(file)
-    again.next(2, dict)
-    again.fill([3, 3, 3, 1], whole)
-    assert numbers == [2, 3] and [again.next(rows, dict)["x"] for rows in (3, 3, 3, 1)] == [0, 1, 20, 30]
-    other = BatchResults(file)
-    other.next(2, dict)
-    other.fill([3, 4, 3], whole)  # batches of another size
-    assert [json.loads(line)["x"] for line in file.read_text().splitlines()] == ["first", 0, 10, 20]
+        judge(Threads(last=3), slow_row=0, count=30)
+    assert not file.exists()  # the others wait for the first
+    with pytest.raises(KeyboardInterrupt):
+        judge(Threads(last=8), slow_row=15, count=30)
+    stored = [json.loads(line)["x"] for line in file.read_text().splitlines()]
+    assert stored == [0, 3, 6, 9, 12][: len(stored)] and stored
+    cluster = Threads()
+    assert judge(cluster, slow_row=15, count=30, add=100) == [*stored, *range(100 + 3 * len(stored), 130, 3)]
+    assert sorted(cluster.numbers) == list(range(10 - len(stored)))
+    assert judge(Threads(), slow_row=0, count=2, add=200) == [200]  # a batch of another size
 
 
 # --- evaluate, and again without a model

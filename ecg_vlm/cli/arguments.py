@@ -98,6 +98,14 @@ def add_engine(parser: Parser, *, workers: str, ray: str) -> None:
     )
 
 
+def refuse_workers(arguments: argparse.Namespace) -> None:
+    """Raise `InputError` where a model of this process alone is asked for with several."""
+    if arguments.engine == "local" and arguments.workers:
+        raise InputError(
+            f"--workers {arguments.workers}: one process holds a model here; leave it out or add --engine ray"
+        )
+
+
 @contextmanager
 def workers_of(arguments: argparse.Namespace, *, has_model: bool = False) -> Iterator[int | Workers]:
     """What `add_engine`'s options ask for. Raises `InputError` for a cluster that cannot be reached.

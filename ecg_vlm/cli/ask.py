@@ -6,14 +6,24 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
+from functools import partial
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ecg_vlm.cli.arguments import Parser, add_loading, add_sampling_rate, loading, positive
+from ecg_vlm.cli.arguments import (
+    Parser,
+    add_engine,
+    add_loading,
+    add_sampling_rate,
+    loading,
+    positive,
+    refuse_workers,
+    workers_of,
+)
 from ecg_vlm.cli.progress import print_note, progress_bar, waiting
 from render.errors import InputError
 
@@ -32,6 +42,7 @@ DESCRIPTION = (
 EXAMPLES = """\
   ecg-vlm ask photo.jpg "What is the rhythm?" --show as-read.png --report report.pdf
   ecg-vlm ask "scans/**/*.png" report.pdf -q "Is this a normal ECG?" --statements --out answers.jsonl --resume
+  ecg-vlm ask scans --out answers.jsonl --engine ray
   ecg-vlm ask photo.jpg --interactive"""
 
 
@@ -60,6 +71,11 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object a page (docs/answers.md)")
     parser.add_argument("--out", type=Path, metavar="FILE.jsonl", help="write the JSON objects there, as they come")
     parser.add_argument("--resume", action="store_true", help="go on with --out: pages that are answered are kept")
+    add_engine(
+        parser,
+        workers="with --engine ray: the most pages at once, each in a process that holds the model",
+        ray="ray: processes of a Ray cluster hold the model, which they see at the same path, and get the pages",
+    )
     parser.add_argument("--report", type=Path, metavar="OUT.html", help="one printable page, .html or .pdf")
     parser.add_argument(
         "--language", choices=("en", "de"), default="en",
@@ -87,6 +103,10 @@ def run(arguments: argparse.Namespace) -> None:
             print_note(f"{a.out}: holds the answers about all {len(results)} pages already")
             return
         raise InputError(f"none of {len(files)} files can be read")
+    if a.engine == "ray":
+        assert results is not None  # of --out
+        _answer_on_nodes(chain([first], pages), a, results, len(files))
+        return
     reader = _load(a)
     if a.interactive:
         from ecg_vlm.cli.conversation import converse
@@ -110,6 +130,9 @@ def _require_possible(arguments: argparse.Namespace, files: Sequence[Path]) -> N
     for name, value in (("--show", a.show), ("--report", a.report), ("--interactive", a.interactive)):
         if value and several:
             raise InputError(f"{name} is for one page; give one image")
+    refuse_workers(a)
+    if a.engine == "ray" and (not a.out or a.show or a.report or a.interactive):
+        raise InputError("--engine ray answers into --out FILE.jsonl; leave out --show, --report and --interactive")
     if a.resume and not a.out:
         raise InputError("--resume: name the file that it goes on with: --out FILE.jsonl")
     if a.interactive and (a.json or a.out or a.show or a.report):
@@ -160,6 +183,40 @@ def _load(arguments: argparse.Namespace) -> Reader:
         from ecg_vlm.reader import Reader
 
         return _fast_reader() if fast else Reader.load(a.model, **loading(a))
+
+
+def _answer_on_nodes(
+    pages: Iterable[tuple[int, InputPage]], arguments: argparse.Namespace, results: AnswerFile, files: int
+) -> None:
+    """Answer about all pages on a cluster, and write the answers in the order of the pages."""
+    from ecg_vlm.nodes import ReaderOnNodes
+
+    a = arguments
+    places: list[int] = []
+
+    def batches() -> Iterator[list[InputPage]]:
+        for place, page in pages:
+            places.append(place)
+            yield [page]
+
+    with workers_of(a, has_model=True) as workers, progress_bar("files") as show:
+        assert not isinstance(workers, int)
+
+        def take(number: int, result: dict[str, Any]) -> None:
+            results.append(result)
+            if a.json:
+                print(json.dumps(result), flush=True)
+            show("files", places[number], files)
+
+        work = partial(_answer_page, **_request_options(a))
+        ReaderOnNodes(workers, a.model, loading(a)).run(work, batches(), take, lambda steps: None)
+
+
+def _answer_page(reader: Reader, pages: Sequence[InputPage], **options: Any) -> dict[str, Any]:
+    from ecg_vlm.page_answers import answer_page
+
+    (page,) = pages
+    return answer_page(reader, page, **options).to_json()
 
 
 def _answer(

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ecg_vlm.cli.arguments import Parser, add_common_options, add_data, folds, positive, seed
+from ecg_vlm.cli.arguments import Parser, add_common_options, add_data, add_engine, folds, positive, seed, workers_of
 from ecg_vlm.cli.progress import progress_bar, waiting
 from render.errors import InputError
 from render.suggest import did_you_mean
@@ -58,6 +58,11 @@ def add_arguments(parser: Parser) -> None:
         verb.add_argument("--resume", action="store_true", help="go on where a stopped run left off")
     predict = verbs.add_parser("predict", help="records -> scores.parquet", description="Score records.")
     predict.add_argument("name", type=Path, metavar="FOLDER", help="folder of a trained network")
+    add_engine(
+        predict,
+        workers="processes that read records and predict",
+        ray="ray: processes of a Ray cluster, which see FOLDER and the records at the same paths",
+    )
     explain = verbs.add_parser(
         "explain",
         help="a record -> a page",
@@ -187,20 +192,20 @@ def _predict(a: argparse.Namespace) -> None:
     with waiting("importing torch"):
         from ecg_vlm.provenance import TRAINING_FILE
         from eval.baselines import train
-        from eval.baselines.registry import BASELINES
         from eval.storage import write_scores
+    from render.sources.registry import open_source
 
     model = train.load(a.name)
     require_empty(a.out)
-    records = _waveforms(a, a.folds, BASELINES[model.name].rate, judged=True)
-    about = {"training": model.training}
-    scores = train.predict(model, records.signals)
+    source = open_source(a.data, seed=a.seed, limit=a.limit, folds=a.folds)
+    with workers_of(a) as workers, progress_bar("records") as show:
+        ids, scores = train.predict_records(a.name, source, workers, partial(show, "predicting records"))
     with atomic_folder(a.out) as folder:
-        write_scores(folder / "scores.parquet", records.record_ids, scores, about=about)
+        write_scores(folder / "scores.parquet", ids, scores, about={"training": model.training})
         if model.record_ids:
             patients = sorted(set(model.patients))
             write_json(folder / TRAINING_FILE, {"record_ids": model.record_ids, "patients": patients})
-    print(f"{a.out / 'scores.parquet'}: {len(records.record_ids)} records")
+    print(f"{a.out / 'scores.parquet'}: {len(ids)} records")
 
 
 def _explain(a: argparse.Namespace) -> None:

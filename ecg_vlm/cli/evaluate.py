@@ -16,6 +16,7 @@ from ecg_vlm.cli.arguments import (
     folds,
     loading,
     positive,
+    refuse_workers,
     seed,
     workers_of,
 )
@@ -115,8 +116,7 @@ def run(arguments: argparse.Namespace) -> None:
         from eval.report.write import text_table
         from eval.storage import is_report, require_new_report
 
-        if a.engine == "local" and a.workers:
-            raise InputError(f"--workers {a.workers}: one process holds a model here; leave it out or add --engine ray")
+        refuse_workers(a)
         require_new_report(a.out, resume=a.resume)
         if a.resume and is_report(a.out):
             a.previous = a.out  # it has finished: nothing is left to do but to print it

@@ -16,6 +16,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -39,8 +40,10 @@ from render.sources.ptbxl import RESTORED
 from render.sources.registry import Source
 from render.sources.wfdb_record import MissingRecordError
 from render.statements import task_classes
+from render.workers import Step, Workers, run_tasks
 
 SECONDS = 10
+_RECORDS_A_TASK = 320  # of a prediction: whole batches, so that scores do not depend on where the others are made
 
 EpochCallback = Callable[[Epoch, float], None]
 """Called after each epoch with it and the training records per second that it took in, validation left out."""
@@ -57,7 +60,7 @@ class Waveforms(NamedTuple):
     patients: list[str]
 
 
-__all__ = ["Epoch", "TrainedBaseline", "load", "predict", "read_records", "ten_seconds", "train"]
+__all__ = ["Epoch", "TrainedBaseline", "load", "predict", "predict_records", "read_records", "ten_seconds", "train"]
 
 
 def read_records(
@@ -227,6 +230,53 @@ def predict(model: TrainedBaseline, signals: NDArray[np.float32]) -> NDArray[np.
     baseline = BASELINES[model.name]
     _check_signals("signals", signals, baseline.rate)
     return _scores(baseline, model.network, baseline.inputs(signals))
+
+
+def predict_records(
+    folder: Path,
+    source: Source,
+    workers: int | Workers = 1,
+    progress: Callable[[int, int], None] = lambda count, total: None,
+) -> tuple[list[str], NDArray[np.float64]]:
+    """Ids and (n, c) probabilities of all records of a source, by the network in `folder`; restored ones are left out.
+
+    Args:
+        workers: processes that read records and predict, or a cluster whose nodes see both at the same paths.
+
+    Raises:
+        InputError: For a record that cannot be read, and when none remains.
+    """
+    parts: dict[int, tuple[list[str], NDArray[np.float64]]] = {}
+    _network.cache_clear()
+    tasks = [(start, min(start + _RECORDS_A_TASK, len(source))) for start in range(0, len(source), _RECORDS_A_TASK)]
+    run_tasks(
+        partial(_predict_part, folder, source),
+        tasks,
+        workers,
+        lambda steps: progress(steps, len(source)),
+        lambda part: parts.update([part]),
+    )
+    ids = [record_id for start, _ in tasks for record_id in parts[start][0]]
+    if not ids:
+        raise InputError(f"{source.name}: restored records are for training, never judged on; name other --data")
+    return ids, np.concatenate([parts[start][1] for start, _ in tasks if parts[start][0]])
+
+
+_network = lru_cache(maxsize=1)(load)
+
+
+def _predict_part(
+    folder: Path, source: Source, start: int, stop: int, step: Step
+) -> tuple[int, tuple[list[str], NDArray[np.float64]]]:
+    model = _network(folder)
+    ids, signals = [], []
+    for i in range(start, stop):
+        record = source.read(i)
+        if record.source != RESTORED:
+            ids.append(record.record_id)
+            signals.append(ten_seconds(record, BASELINES[model.name].rate))
+        step()
+    return start, (ids, predict(model, np.stack(signals)) if ids else np.empty((0, 0)))
 
 
 @dataclass(frozen=True)
