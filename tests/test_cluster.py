@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,6 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 import pyarrow.parquet as pq
 import pytest
-
-if os.environ.get("ECG_VLM_CLUSTER_TESTS") != "1":  # Ray gives its processes seconds to start, which busy cores need
-    pytest.skip("starts a Ray cluster on this machine: make cluster", allow_module_level=True)
 
 # Ray reads these when it is imported: only the loopback, no home folder, and nothing is sent to anyone.
 os.environ["RAY_AUTH_TOKEN"] = os.environ.get("RAY_AUTH_TOKEN", secrets.token_hex(16))
@@ -94,32 +92,44 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 @pytest.fixture(scope="module")
-def nodes(bucket: str) -> Iterator[Any]:
-    """A head without cores and two nodes with one each, and a connection to them. Afterwards nothing of it runs.
-
-    bucket: whose variables the nodes know, too.
-    """
+def place() -> Iterator[str]:
+    """Where clusters write. Afterwards no process of them is alive."""
     place = tempfile.mkdtemp(prefix="ray")  # paths of sockets have 107 bytes, too few for pytest's folders
-    patch = pytest.MonkeyPatch()
-    patch.setenv("RAY_TMPDIR", place)  # for the cluster's address, else in /tmp/ray, which has to be there
     Path(place, "ray").mkdir()
-    others = set(psutil.Process().children(recursive=True))  # of other tests, such as multiprocessing's tracker
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TMPDIR", place)  # for the cluster's address, else in /tmp/ray, which has to be there
+        yield place
+    shutil.rmtree(place, ignore_errors=True)
+    _, alive = psutil.wait_procs(processes_of(place), timeout=_LONGEST_S)
+    assert not alive
+
+
+def processes_of(place: str) -> list[psutil.Process]:
+    processes = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):  # it has ended meanwhile, or is another user's
+            if process.environ().get("RAY_TMPDIR") == place:
+                processes.append(process)
+    return processes
+
+
+@pytest.fixture(scope="module")
+def nodes(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A head without cores and two nodes with one each, and a connection to them. They know the bucket's variables."""
+    if os.environ.get("ECG_VLM_CLUSTER_TESTS") != "1":  # Ray gives its processes seconds to start: busy cores need more
+        pytest.skip("starts a Ray cluster of several nodes on this machine: make cluster")
+    place = request.getfixturevalue("place")
+    request.getfixturevalue("bucket")
     one = {"node_ip_address": "127.0.0.1", "object_store_memory": 80 << 20}
     cluster = Cluster(True, head_node_args={"num_cpus": 0, "temp_dir": place, "include_dashboard": False, **one})
     try:
         for _ in range(2):
             cluster.add_node(num_cpus=1, **one)
         ray.init(cluster.address, log_to_driver=False, logging_level="ERROR")
-        processes = set(psutil.Process().children(recursive=True))
         yield cluster
-        processes |= set(psutil.Process().children(recursive=True))
     finally:
         ray.shutdown()
         cluster.shutdown()
-        patch.undo()
-        shutil.rmtree(place, ignore_errors=True)
-    _, alive = psutil.wait_procs(processes - others, timeout=_LONGEST_S)
-    assert not alive
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +142,23 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_without_an_address_a_cluster_of_this_machine_alone_makes_the_same_bytes(
+    tmp_path: Path, place: str, local: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["render", "simulated", str(tmp_path / "pages"), "--limit", str(_RECORDS), "--seed", str(SMALL.seed)]
+    arguments += ["--width", str(SMALL.width), "--shard-size", str(SMALL.shard_size), "--engine", "ray", "--quiet"]
+    found: list[int] = []
+    shut_down = ray.shutdown
+
+    def shutdown() -> None:
+        found.append(len(processes_of(place)))
+        shut_down()
+
+    monkeypatch.setattr(ray, "shutdown", shutdown)
+    assert main([*arguments, "--workers", "1"]) == 0
+    assert bytes_of(tmp_path / "pages") == local and found[0] > 3 and not ray.is_initialized()
 
 
 def test_a_lost_process_and_a_lost_node_change_no_byte(tmp_path: Path, nodes: Any, local: dict[str, bytes]) -> None:
@@ -181,8 +208,8 @@ def test_the_command_line_makes_the_same_bytes(tmp_path: Path, nodes: Any, local
     assert bytes_of(tmp_path / "pages") == local
 
 
-def test_nodes_write_to_a_url(nodes: Any, bucket: str, local: dict[str, bytes]) -> None:
-    url: Any = user_path(f"{bucket}/of-nodes")
+def test_nodes_write_to_a_url(nodes: Any, request: pytest.FixtureRequest, local: dict[str, bytes]) -> None:
+    url: Any = user_path(f"{request.getfixturevalue('bucket')}/of-nodes")
     with ray_engine.ray_cluster() as cluster:
         write_dataset(SimulatedSource(SMALL.seed, _RECORDS), url, SMALL, workers=cluster)
     assert {path.removeprefix(f"{url.path}/"): url.fs.cat(path) for path in url.fs.find(url.path)} == local
