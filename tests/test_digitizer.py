@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from recipes.digitizer.layout import SINGLE_LEAD, read_layout
 from recipes.digitizer.names import Name
 from recipes.digitizer.network import load_line_network, load_name_network
 from recipes.digitizer.picture import as_picture, block_mean, interpolate
+from recipes.digitizer.plausibility import limb_misfit
 from recipes.digitizer.printed_scales import PrintedScales, scales_in
 from recipes.digitizer.refine import _without_other_traces, fit_pen
 from recipes.digitizer.result import DigitizedLead, DigitizedPage
@@ -738,6 +739,35 @@ def test_a_grid_on_whole_pixels_keeps_its_pitch() -> None:
     sheet = straighten(as_picture(picture), grid)
     places, _ = sheet.place(np.array([15.0, 255.0]), np.array([150.0, 150.0]))
     assert (places[1] - places[0]) / 240 == pytest.approx(px_per_mm, rel=4e-4)  # 1 mm in ten seconds' 250 is 40 ms
+
+
+@pytest.mark.parametrize("order", ["standard", "cabrera"])
+@pytest.mark.parametrize("layout", ["3x4+1R", "6x2", "12x1"])
+def test_limb_leads_follow_from_two_of_them(layout: str, order: str) -> None:
+    record, rows = simulate(3), PageOptions(layout, order=order).rows
+    seconds = 10.0 / max(map(len, rows))
+
+    def page(names: Mapping[str, str]) -> DigitizedPage:
+        leads = []
+        for row in rows:
+            for column, label in enumerate(row):
+                name = names.get(lead := label.removeprefix("-"), lead)
+                start, end = (round(500 * (column + k) * seconds) for k in (0, 1))
+                samples = record.lead(name)[start:end] if len(row) > 1 or layout == "12x1" else record.lead(name)
+                no_path = np.zeros((0, 2), np.float32)
+                leads.append(DigitizedLead(lead, column * seconds, samples, 1.0, (), no_path))
+        return DigitizedPage(layout, order, tuple(leads), 25.0, 10.0, "usual", "usual", 0, True, 8.0, 0, 0.0)
+
+    assert limb_misfit(page({})) < 1e-6
+    assert limb_misfit(page({"I": "V1", "II": "V2", "aVF": "V3"})) > 0.3  # as where the picture cuts off a column
+
+
+@pytest.mark.parametrize("box", [(0.0, 0.38, 1.0, 1.0), (0.3, 0.0, 1.0, 1.0)])
+def test_a_page_without_its_first_row_or_column_is_not_read_as_a_whole_one(box: tuple[float, ...]) -> None:
+    """Three rows with a strip, of which three rows are left; four columns, of which three are."""
+    _, image, _ = picture_of("clean", "3x4+1R,no-pulse,no-names")
+    with pytest.raises(InputError, match="do not add up"):
+        digitize(image.crop(tuple(round(share * side) for share, side in zip(box, 2 * image.size, strict=True))))
 
 
 def test_a_grid_without_a_usual_step_has_no_pitch() -> None:

@@ -42,7 +42,6 @@ DESCRIPTION = (
 EXAMPLES = """\
   ecg-vlm ask photo.jpg "What is the rhythm?" --show as-read.png --report report.pdf
   ecg-vlm ask "scans/**/*.png" report.pdf -q "Is this a normal ECG?" --statements --out answers.jsonl --resume
-  ecg-vlm ask scans --out answers.jsonl --engine ray
   ecg-vlm ask photo.jpg --interactive"""
 
 

@@ -1,5 +1,5 @@
-"""Whether what was read off a picture can be an ECG: leads of one column show the same beats at the same moments, and
-one lead alone shows beats that are alike."""
+"""Whether what was read off a picture can be an ECG: leads of one column show the same beats at the same moments, limb
+leads follow from two of them, and one lead alone shows beats that are alike."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from render.record import HIGH_RATE_HZ
 _SMOOTH_S = 0.03  # of the steepness; a QRS complex is 0.08 to 0.12 s long
 _LEAST_SAMPLES = HIGH_RATE_HZ // 2
 _LEAST_ALONE_S = 3.0
+# Limb leads by I and II: III = II - I, and the augmented leads against the mean of the other two electrodes (Kligfield
+# et al. 2007, AHA/ACC/HRS recommendations, part I).
+_LIMB_LEADS = {"I": (1, 0), "II": (0, 1), "III": (-1, 1), "aVR": (-0.5, -0.5), "aVL": (1, -0.5), "aVF": (-0.5, 1)}
 
 
 def synchrony(page: DigitizedPage) -> float:
@@ -43,6 +46,31 @@ def synchrony(page: DigitizedPage) -> float:
         if len(rows) > 1:
             correlations += np.corrcoef(rows)[np.triu_indices(len(rows), 1)].tolist()
     return float(np.median(correlations)) if correlations else 0.0
+
+
+def limb_misfit(page: DigitizedPage) -> float:
+    """How far limb leads that were recorded at the same time are from following from two of them.
+
+    What I and II cannot explain of their variance, divided by what is expected of curves that share nothing: 0 of limb
+    leads, about 1 of others. Of the columns with three limb leads or more that of the worst; 0 where there is none.
+    """
+    columns: dict[int, dict[str, NDArray[np.float32]]] = defaultdict(dict)
+    for lead in page.leads:  # a strip comes behind the column's own
+        if lead.lead in _LIMB_LEADS:
+            columns[round(lead.start_s * 4)].setdefault(lead.lead, lead.millivolts)
+    misfits = [0.0]
+    for leads in columns.values():
+        size = min(millivolts.size for millivolts in leads.values())
+        rows = np.stack([millivolts[:size] for millivolts in leads.values()]).astype(np.float64)
+        rows = rows[:, np.isfinite(rows).all(axis=0)]
+        if len(rows) < 3 or rows.shape[1] < _LEAST_SAMPLES:
+            continue
+        rows -= np.median(rows, axis=1, keepdims=True)
+        by_two = np.array([_LIMB_LEADS[name] for name in leads])
+        rest = rows - by_two @ (np.linalg.pinv(by_two) @ rows)
+        expected = (1 - 2 / len(rows)) * float(rows.var(axis=1).sum())
+        misfits.append(float(rest.var(axis=1).sum()) / max(expected, 1e-9))
+    return max(misfits)
 
 
 def _steepness(millivolts: NDArray[np.float32]) -> NDArray[np.float64]:
