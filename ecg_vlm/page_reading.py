@@ -16,7 +16,7 @@ from ecg_vlm.images import InputPage
 from ecg_vlm.rhythm_strip import RhythmStrip, measure_strip
 from recipes.digitizer.digitize import digitize
 from recipes.digitizer.layout import SINGLE_LEAD
-from recipes.digitizer.plausibility import synchrony
+from recipes.digitizer.plausibility import ENOUGH_NAMES, synchrony
 from recipes.digitizer.result import DigitizedPage
 from render.errors import InputError
 from render.measurements import corrected_qt, measure_page, st_elevation
@@ -29,7 +29,7 @@ FEWEST_LEADS = 6
 _LEAST_QUALITY = 0.5  # of the leads on average
 _LEAST_TRACE_MM = 150.0  # of the rows of a whole page; they are 250 on most
 _LEAST_SYNCHRONY = 0.6  # ECGs have .8 and more, most other pictures .2 and less
-_ENOUGH_NAMES, _LEAST_AGREEMENT = 4, 0.35
+_LEAST_AGREEMENT = 0.35
 _WIDTH = 1120  # pixels: two tiles of a vision model, each filled
 _STRIP_LEAST_SHARE = 0.95  # of the samples of a lead alone
 _SECONDS = 10.0
@@ -119,7 +119,7 @@ def record_of(page: DigitizedPage) -> EcgRecord:
         raise InputError(f"only {_trace_mm(page):.0f} mm of the rows can be read; the whole page is needed")
     if synchrony(page) < _LEAST_SYNCHRONY:
         raise InputError("what looks like traces shows no common heartbeat; check that the picture shows an ECG")
-    if page.name_count >= _ENOUGH_NAMES and page.name_agreement < _LEAST_AGREEMENT:
+    if page.name_count >= ENOUGH_NAMES and page.name_agreement < _LEAST_AGREEMENT:
         raise InputError("the lead names fit no known layout; the page may be cut off")
     samples = round(_SECONDS * HIGH_RATE_HZ)
     signal = page.signal()[:, :samples]

@@ -86,11 +86,9 @@ def measure_page(record: EcgRecord) -> dict[str, float]:
     if np.isfinite(record.signal).all():
         return measure(record)
     signal = resample(record.signal, record.sampling_rate, HIGH_RATE_HZ)
-    shares = np.isfinite(signal).mean(axis=1)
     middles = beats(signal, HIGH_RATE_HZ)
-    if shares.max() < _STRIP_SHARE:
+    if not (strip := _strip(signal, middles)):
         return _rate(middles) | _measure_each_part(signal)
-    strip = complexes_of_lead(signal[int(shares.argmax())], middles)
     values = _rate(strip.middles)
     if strip.beat is None:
         return values
@@ -100,6 +98,12 @@ def measure_page(record: EcgRecord) -> dict[str, float]:
     whole = measure(EcgRecord("", np.tile(beat, (1, _CYCLES)), float(HIGH_RATE_HZ), ""))
     own = {"rate_bpm"} if np.isfinite(strip.beat.p_onset) else {"rate_bpm", "pr_ms"}
     return values | {key: value for key, value in whole.items() if key not in own}
+
+
+def _strip(signal: NDArray[np.float32], middles: _Places) -> Complexes | None:
+    """The QRS complexes at `middles` of the lead of (12, n) mV that runs through; None without such a strip."""
+    shares = np.isfinite(signal).mean(axis=1)
+    return complexes_of_lead(signal[int(shares.argmax())], middles) if shares.max() >= _STRIP_SHARE else None
 
 
 def _beat_of_each_lead(signal: NDArray[np.float32], middles: _Places, cycle: int) -> NDArray[np.float32]:
@@ -186,13 +190,13 @@ def st_levels(record: EcgRecord, *, delay_ms: float = 20.0) -> dict[str, float]:
     other sign.
     """
     signal = resample(record.signal, record.sampling_rate, HIGH_RATE_HZ)
-    shares = np.isfinite(signal).mean(axis=1)
+    is_whole = np.isfinite(signal).all()
     onsets, ends = _NO_BEATS, _NO_BEATS
-    if shares.min() == 1:
+    if is_whole:
         onsets, ends = _qrs_of_beats(complexes_of(EcgRecord("", signal, float(HIGH_RATE_HZ), "")))
-    elif shares.max() >= _STRIP_SHARE:
-        onsets, ends = _qrs_of_beats(complexes_of_lead(signal[int(shares.argmax())], beats(signal, HIGH_RATE_HZ)))
-    if shares.min() < 1 and not onsets.size:
+    elif strip := _strip(signal, beats(signal, HIGH_RATE_HZ)):
+        onsets, ends = _qrs_of_beats(strip)
+    if not (is_whole or onsets.size):
         parts = [(_NO_BEATS, _NO_BEATS), *(_qrs_of_part(signal, start, stop) for start, stop in _parts(signal))]
         onsets, ends = (np.concatenate(marks) for marks in zip(*parts, strict=True))
     return _median_levels(signal, onsets, ends + round(delay_ms * HIGH_RATE_HZ / 1000))

@@ -123,6 +123,15 @@ def test_an_ectopic_beat_is_told_apart_and_has_no_p():
     assert measure(with_signal(record, signal))["qrs_ms"] == pytest.approx(100, abs=10)
 
 
+def in_columns(signal: np.ndarray, columns: int) -> np.ndarray:
+    """Each lead for its column's time alone, as on a page; NaN elsewhere."""
+    page, length = np.full_like(signal, np.nan), signal.shape[1] // columns
+    for lead, row in enumerate(signal):
+        start = lead * columns // 12 * length
+        page[lead, start : start + length] = row[start : start + length]
+    return page
+
+
 def scipy_beats(signal: np.ndarray) -> np.ndarray:
     """The detector in scipy's words, at 100 Hz: an oracle of the compiled one."""
     from scipy.signal import find_peaks
@@ -142,9 +151,7 @@ def test_beats_are_what_scipy_finds_at_100_hz_and_the_same_at_500():
         middles = beats(slow, 100)
         assert np.array_equal(middles, scipy_beats(slow))
         assert np.array_equal(beats(record.signal, 500), np.round((middles + 0.5) * 5))
-    page = slow.copy()
-    for lead, row in enumerate(page):
-        row[: lead // 3 * 250], row[(lead // 3 + 1) * 250 :] = np.nan, np.nan
+    page = in_columns(slow, 4)
     page[:, 300:350] = np.nan
     assert np.array_equal(beats(page, 100), scipy_beats(page))
 
@@ -253,11 +260,7 @@ def test_a_page_is_measured_like_the_whole_record(layout, columns):
     measured = Counter()
     for seed in range(12):
         record = simulate(seed, ["SR"])
-        page = np.full_like(record.signal, np.nan)
-        length = record.signal.shape[1] // columns
-        for lead in range(12):
-            start = lead * columns // 12 * length
-            page[lead, start : start + length] = record.signal[lead, start : start + length]
+        page = in_columns(record.signal, columns)
         if layout.endswith("1R"):
             page[LEADS.index("II")] = record.lead("II")
         whole, values = measure(record), measure_page(with_signal(record, page))
@@ -270,10 +273,7 @@ def test_a_page_is_measured_like_the_whole_record(layout, columns):
 def test_the_beats_of_a_page_are_those_of_all_its_leads():
     """No QRS of its strip stands out of the flutter there."""
     record = simulate(5, ["SR"])
-    page = np.full_like(record.signal, np.nan)
-    for lead in range(12):
-        columns = slice(lead // 3 * 1250, (lead // 3 + 1) * 1250)
-        page[lead, columns] = record.signal[lead, columns]
+    page = in_columns(record.signal, 4)
     page[1] = 0.2 * np.sin(np.arange(5000) / 500 * 2 * np.pi * 6) + 0.04 * record.signal[1]
     assert measure_page(with_signal(record, page))["rate_bpm"] == pytest.approx(measure(record)["rate_bpm"], abs=3)
 
@@ -283,13 +283,10 @@ def test_no_rate_of_a_page_without_a_strip_whose_beats_are_not_even():
     record = drawn_beats()
     page = record.signal.copy()
     page[:, 1100:2200] = page[:, :1]
-    page[:6, 2500:], page[6:, :2500] = np.nan, np.nan
-    assert "rate_bpm" not in measure_page(with_signal(record, page))
+    assert "rate_bpm" not in measure_page(with_signal(record, in_columns(page, 2)))
 
 
 def test_no_pr_in_atrial_fibrillation_on_a_page_either():
     for seed in range(10):
         record = simulate(seed, ["AFIB"])
-        page = record.signal.copy()
-        page[:6, 2500:], page[6:, :2500] = np.nan, np.nan
-        assert "pr_ms" not in measure_page(with_signal(record, page))
+        assert "pr_ms" not in measure_page(with_signal(record, in_columns(record.signal, 2)))

@@ -202,13 +202,19 @@ def _answer_on_nodes(
         assert not isinstance(workers, int)
 
         def take(number: int, result: dict[str, Any]) -> None:
-            results.append(result)
-            if a.json:
-                print(json.dumps(result), flush=True)
+            _write(result, a, results)
             show("files", places[number], files)
 
         work = partial(_answer_page, **_request_options(a))
         ReaderOnNodes(workers, a.model, loading(a)).run(work, batches(), take, lambda steps: None)
+
+
+def _write(result: dict[str, Any], arguments: argparse.Namespace, results: AnswerFile | None) -> None:
+    """Write what was answered about a page to the file of --out and, with --json, to standard output."""
+    if results is not None:
+        results.append(result)
+    if arguments.json:
+        print(json.dumps(result), flush=True)
 
 
 def _answer_page(reader: Reader, pages: Sequence[InputPage], **options: Any) -> dict[str, Any]:
@@ -227,11 +233,7 @@ def _answer(
     a = arguments
     if results is not None or a.json:
         answers = answer_page(reader, page, **_request_options(a))
-        result = answers.to_json()
-        if results is not None:
-            results.append(result)
-        if a.json:
-            print(json.dumps(result), flush=True)
+        _write(answers.to_json(), a, results)
     else:
         answers = _print_page(reader, page, a, several)
     if a.show:

@@ -97,9 +97,14 @@ def read_records(
         statements.append(record.statements)
         patients.append(record.patient_id)
         progress(i + 1, len(source))
+    _require_any(ids, source)
+    return Waveforms(ids, np.stack(signals), label_matrix(statements, "all")[0], patients)
+
+
+def _require_any(ids: Sequence[str], source: Source) -> None:
+    """Raise `InputError` where no record of a source remains."""
     if not ids:
         raise InputError(f"{source.name}: restored records are for training, never judged on; name other --data")
-    return Waveforms(ids, np.stack(signals), label_matrix(statements, "all")[0], patients)
 
 
 def ten_seconds(record: EcgRecord, rate: int = LOW_RATE_HZ) -> NDArray[np.float32]:
@@ -257,8 +262,7 @@ def predict_records(
         lambda part: parts.update([part]),
     )
     ids = [record_id for start, _ in tasks for record_id in parts[start][0]]
-    if not ids:
-        raise InputError(f"{source.name}: restored records are for training, never judged on; name other --data")
+    _require_any(ids, source)
     return ids, np.concatenate([parts[start][1] for start, _ in tasks if parts[start][0]])
 
 

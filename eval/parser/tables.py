@@ -26,14 +26,8 @@ _Q_WAVE = (["q"], ["q", "wave"])
 _MARKS = set(word_tuple("✓ ✔ ✅ ☑ ☒ x yes"))
 _EMPTY = {"✗", "-", "none", "no"}
 _MAX_KEY = 4  # words
-_LINK_KEYS = {
-    "present",
-    "detected",
-    "status",
-    "value",
-    "certainty",
-    *_PROBABILITIES,
-}  # they tell of the finding before them
+_LINK_KEYS = {"present", "detected", "status", "value", "certainty", *_PROBABILITIES}
+"""They tell of the finding before them."""
 
 
 def with_headers(tokens: Sequence[Token]) -> list[Token]:

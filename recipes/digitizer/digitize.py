@@ -31,7 +31,7 @@ from recipes.digitizer.network import (
     load_name_network,
 )
 from recipes.digitizer.picture import as_picture
-from recipes.digitizer.plausibility import limb_misfit, shows_beats
+from recipes.digitizer.plausibility import ENOUGH_NAMES, limb_misfit, shows_beats
 from recipes.digitizer.printed_scales import PrintedScales, read_scales
 from recipes.digitizer.refine import refine_rows
 from recipes.digitizer.result import DigitizedLead, DigitizedPage
@@ -61,7 +61,7 @@ _LOW_AGREEMENT = 0.6  # of the names with the layout: worth a remark
 _LEAST_LEAD_SHARE = 0.1  # of a lead's place that has a trace; a lead with less is missing
 _FAINT = 0.5  # mean ink of a trace
 _NO_NAME_REMARK = "no lead name could be read: the leads are those that usually stand in their places"
-_FEW_NAMES, _MOST_MISFIT = 4, 0.75  # enough of them tell more than the sums; of limb leads, which have .1 mostly
+_MOST_MISFIT = 0.75  # of limb leads, which have .1 mostly
 _MISFIT_REMARK = "the limb leads do not add up (I + III = II); check the leads"
 _AXES_REMARK = "a plot whose axes have scales of their own: speed and gain follow from the grid of each"
 _SMALLEST_PX, _LARGEST_PX = 200, 3400  # of a picture's longer side; a larger one is reduced by a whole factor
@@ -190,7 +190,7 @@ def _digitize_light(upright: Image.Image) -> DigitizedPage:
     if page.layout == SINGLE_LEAD and not (is_marked and all(map(shows_beats, page.leads))):
         raise InputError("one row of traces without a heartbeat; check that the picture shows an ECG, and all of it")
     if limb_misfit(page) > _MOST_MISFIT:
-        if page.name_count < _FEW_NAMES:
+        if page.name_count < ENOUGH_NAMES:
             raise InputError(
                 "the limb leads do not add up (I + III = II), and hardly a lead name can be read: "
                 "the page may be cut off"

@@ -13,6 +13,8 @@ from recipes.digitizer.result import DigitizedLead, DigitizedPage
 from render.delineation import complexes_of_lead
 from render.record import HIGH_RATE_HZ
 
+ENOUGH_NAMES = 4
+"""Printed names of leads that tell the layout, or that there is none."""
 _SMOOTH_S = 0.03  # of the steepness; a QRS complex is 0.08 to 0.12 s long
 _LEAST_SAMPLES = HIGH_RATE_HZ // 2
 _LEAST_ALONE_S = 3.0

@@ -209,20 +209,24 @@ def _drawn_sheet(picture: Picture, grid: Grid) -> FlatSheet | None:
         matrix[:2, 2] = px[0] - pitch[0] * x, py[0] - pitch[1] * y
         return _without_shifts(picture, *_frame(matrix, width, height), grid.px_per_mm)
 
+    def waves_of(pitch: Array) -> list[NDArray[np.complex128]]:
+        """Of the lines across x and across y, each with the axis along its rows."""
+        across_x, across_y = _grid_waves(sheet_of(pitch), order, _DRAWN_SMOOTH_MM)
+        return [across_x, across_y.T]
+
     for distance in _APART:
-        waves = _grid_waves(sheet_of(pitch), order, _DRAWN_SMOOTH_MM)
-        if distance == _APART[0] and not (_is_level(waves[0]) and _is_level(waves[1].T)):
+        waves = waves_of(pitch)
+        if distance == _APART[0] and not all(map(_is_level, waves)):
             return None
-        steps = np.array([_usual_step(waves[0], distance), _usual_step(waves[1].T, distance)])
+        steps = np.array([_usual_step(wave, distance) for wave in waves])
         if np.isnan(steps).any():
             return None
         pitch = pitch * (1 - steps / radians)
-    waves = _grid_waves(sheet_of(pitch), order, _DRAWN_SMOOTH_MM)
-    even = pitch * (1 - np.array([_even_step(waves[0]), _even_step(waves[1].T)]) / radians)
-    waves = _grid_waves(sheet_of(even), order, _DRAWN_SMOOTH_MM)
+    even = pitch * (1 - np.array([_even_step(wave) for wave in waves_of(pitch)]) / radians)
+    waves = waves_of(even)
     pixel = 2 * np.pi * order / (_BOX_MM * grid.px_per_mm)
-    is_even = np.array([_is_even(waves[0], pixel), _is_even(waves[1].T, pixel)])
-    anew = np.array([_begins_anew(waves[0]), _begins_anew(waves[1].T)])
+    is_even = np.array([_is_even(wave, pixel) for wave in waves])
+    anew = np.array([_begins_anew(wave) for wave in waves])
     return sheet_of(np.where(is_even, even, pitch)) if (is_even | anew).all() else None
 
 
