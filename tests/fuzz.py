@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -212,18 +212,21 @@ def observe(reader: Reader, path: Path) -> str | None:
     """Read one input. Returns the message with which it was refused, None where it was read.
 
     Raises:
-        AssertionError: For a message of several lines and for too much memory.
+        AssertionError: For a message of several lines, for too much memory, and for anything written to standard error.
         LimitError: For too much time.
         Exception: Whatever the reader raised that is neither `InputError` nor `WorkFailed`.
     """
     message = None
-    with _bounds(reader.seconds), warnings.catch_warnings():
+    with _bounds(reader.seconds), warnings.catch_warnings(), _standard_error() as file:
         for kind in (RuntimeWarning, UserWarning):  # on a terminal it is a line that no one understands
             warnings.simplefilter("error", kind)
         try:
             reader.read(path)
         except (InputError, WorkFailed) as error:
             message = str(error)
+        file.seek(0)
+        written = file.read()
+    assert not written, f"wrote {written[:200]!r}"
     if message is not None:
         assert "\n" not in message and len(message) < _LONGEST_MESSAGE, f"no short line: {message[:200]!r}"
         assert not re.search(r"allocate|MemoryError", message), message
@@ -242,6 +245,19 @@ def _bounds(seconds: float) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
     growth = _megabytes("VmHWM") - before
     assert growth < MEGABYTES, f"took {growth:.0f} MB"
+
+
+@contextmanager
+def _standard_error() -> Iterator[IO[bytes]]:
+    """What is written to file descriptor 2 meanwhile, which libraries in C do without Python's knowledge."""
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield file
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
 
 
 def _reset_peak() -> float:
@@ -297,12 +313,13 @@ def fuzz(reader: Reader, keep: Path, *, inputs: int, seconds: float, start: int 
 @contextmanager
 def _alarm() -> Iterator[None]:
     before = signal.signal(signal.SIGPROF, _too_slow)
-    faulthandler.register(signal.SIGVTALRM, file=sys.__stderr__, chain=True)
-    try:
-        yield
-    finally:
-        faulthandler.unregister(signal.SIGVTALRM)
-        signal.signal(signal.SIGPROF, before)
+    with os.fdopen(os.dup(2), "w") as terminal:
+        faulthandler.register(signal.SIGVTALRM, file=terminal, chain=True)
+        try:
+            yield
+        finally:
+            faulthandler.unregister(signal.SIGVTALRM)
+            signal.signal(signal.SIGPROF, before)
 
 
 def _cpu_seconds() -> float:

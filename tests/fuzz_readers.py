@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, features
 
 from render.errors import InputError
 from render.record import LEADS, EcgRecord
@@ -185,8 +185,12 @@ def _drawing() -> Image.Image:
 
 
 def _saved(form: str, **options: Any) -> bytes:
+    return _saved_as(_drawing(), form, **options)
+
+
+def _saved_as(image: Image.Image, form: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    _drawing().save(buffer, form, **options)
+    image.save(buffer, form, **options)
     return buffer.getvalue()
 
 
@@ -219,15 +223,13 @@ def images() -> Reader:
              "jp2": "JPEG2000"}  # fmt: skip
     files = {f"x.{suffix}": _saved(form) for suffix, form in forms.items()}
     files["pages.tif"] = _saved("TIFF", compression="tiff_lzw", save_all=True, append_images=[_drawing().convert("1")])
-    files["palette.png"] = _saved_as(_drawing().convert("P"))
-    files["deep.png"] = _saved_as(Image.fromarray(np.asarray(_drawing().convert("L"), np.uint16) * 257))
+    files["jpeg.tif"] = _saved("TIFF", compression="jpeg")
+    files["fax.tif"] = _saved_as(_drawing().convert("1"), "TIFF", compression="group4")
+    if features.check("avif"):
+        files["x.avif"] = _saved("AVIF")
+    files["palette.png"] = _saved_as(_drawing().convert("P"), "PNG")
+    files["deep.png"] = _saved_as(Image.fromarray(np.asarray(_drawing().convert("L"), np.uint16) * 257), "PNG")
     return Reader(files, _read_pages, _NO_IMAGE, mend=_with_png_checksums)
-
-
-def _saved_as(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def heic() -> Reader:
@@ -246,12 +248,25 @@ def pdfs() -> Reader:
 
 
 def dicom_images() -> Reader:
-    """DICOM with pixels, grey and coloured."""
+    """DICOM with pixels: grey and coloured, as they are, and compressed by what pydicom and Pillow read."""
+    from pydicom import dcmread
+    from pydicom.encaps import encapsulate
+    from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
+
+    grey = _drawing().convert("L")
+    frames = {JPEGBaseline8Bit: _saved_as(grey, "JPEG"), JPEG2000Lossless: _saved_as(grey, "JPEG2000", no_jp2=True)}
 
     def write(folder: Path) -> None:
-        dicom(folder / "x.dcm", np.asarray(_drawing().convert("L")))
+        for syntax in (RLELossless, *frames):
+            dataset = dcmread(dicom(folder / f"{syntax.keyword}.dcm", np.asarray(grey)))
+            if syntax == RLELossless:
+                dataset.compress(syntax)
+            else:
+                dataset.PixelData, dataset.file_meta.TransferSyntaxUID = encapsulate([frames[syntax]]), syntax
+            dataset.save_as(folder / f"{syntax.keyword}.dcm")
+        dicom(folder / "x.dcm", np.asarray(grey))
         dicom(folder / "colours.dcm", np.asarray(_drawing()), "RGB")
-        dicom(folder / "deep.dcm", np.asarray(_drawing().convert("L"), np.uint16) * 16)
+        dicom(folder / "deep.dcm", np.asarray(grey, np.uint16) * 16)
 
     return Reader(_files_in(write), _read_pages, _NO_IMAGE)
 

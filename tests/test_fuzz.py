@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -46,11 +47,14 @@ def test_a_fault_is_found_made_small_and_kept(tmp_path: Path) -> None:
     assert b"9" in kept.read_bytes() and str(kept) in tally.failure
 
 
-@pytest.mark.parametrize("fault", ["time", "memory", "lines"])
+@pytest.mark.parametrize("fault", ["time", "memory", "lines", "standard error"])
 def test_bounds_are_kept(fault: str, tmp_path: Path) -> None:
     def read(path: Path) -> None:
         if fault == "lines":
             raise ValueError("a\nb") from InputError("a")
+        if fault == "standard error":
+            os.write(2, b"libtiff: bad")
+            return
         end = time.process_time() + 60
         waste = []
         while time.process_time() < end:
@@ -59,4 +63,5 @@ def test_bounds_are_kept(fault: str, tmp_path: Path) -> None:
                 return
 
     tally = fuzz(Reader({"x": b"abc"}, read, seconds=0.05 if fault == "time" else 5), tmp_path, inputs=1, seconds=1)
-    assert {"time": "took too much time", "memory": "took", "lines": "ValueError"}[fault] in tally.failure
+    messages = {"time": "took too much time", "memory": "took", "lines": "ValueError", "standard error": "libtiff: bad"}
+    assert messages[fault] in tally.failure
