@@ -2,9 +2,9 @@
 
 Each mutant is one change in one line of the files or folders that are named: a comparison that takes its limit in or
 leaves it out, a number that is one more, `and` for `or`, a condition that is turned. They are made in a copy of the
-repository, one at a time, and the tests run until the first fails, in a process that has the libraries loaded already.
-A mutant that no test notices survives; its line is printed. Some survivors are equal to the original, and a person has
-to look. Not for every commit: a file takes minutes.
+repository, one at a time. The tests run until the first fails, those first that have failed before, in a process that
+has the libraries loaded already. A mutant that no test notices survives; its line is printed. Some survivors are equal
+to the original, and a person has to look. Not for every commit: a file takes minutes.
 
 --sample N draws so many mutants at random; the default is all of them. The share has its 95 % interval (Wilson 1927).
 """
@@ -19,12 +19,14 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from scipy.stats import binomtest
 
@@ -35,7 +37,8 @@ _COMPARISONS = {
 }  # fmt: skip
 _OPERATORS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.BitAnd: ast.BitOr}
 _SECONDS = 120  # of CPU time: a change can make a loop endless
-_LIBRARIES = ("pytest", "numpy", "scipy.stats", "scipy.signal", "hypothesis", "PIL.Image", "pyarrow.parquet", "yaml")
+_LIBRARIES = ("pytest", "numpy", "scipy.stats", "scipy.signal", "hypothesis", "PIL.Image", "pyarrow.parquet", "yaml",
+              "torch", "transformers", "datasets", "pandas", "sklearn.metrics", "numba")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,27 @@ def _change(node: ast.AST, choice: int) -> str:
     return ""
 
 
+class FormerFailuresFirst:
+    """A plugin of pytest: few tests notice most changes.
+
+    failures: a file with the names of the tests that have failed for a mutant; those of this run are added.
+    """
+
+    def __init__(self, failures: Path) -> None:
+        self.failures = failures
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        """Move those that have failed most often to the front."""
+        counts = Counter(self.failures.read_text(encoding="utf-8").splitlines() if self.failures.exists() else ())
+        items.sort(key=lambda item: -counts[item.nodeid])
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """Note a test that fails."""
+        if report.failed:
+            with self.failures.open("a", encoding="utf-8") as file:
+                print(report.nodeid, file=file)
+
+
 def survives(mutant: Mutant, clone: Path, tests: Sequence[str]) -> bool:
     """Whether all tests pass on a copy of the repository with this mutant."""
     file = clone / mutant.file
@@ -118,7 +142,8 @@ def pass_in(clone: Path, tests: Sequence[str]) -> bool:
         sys.path.insert(0, str(clone))
         sys.dont_write_bytecode = True
         signal.setitimer(signal.ITIMER_PROF, _SECONDS)  # its signal ends the process
-        code = int(import_module("pytest").main(["-q", "-x", "-p", "no:cacheprovider", *tests]))
+        words = ["-q", "-x", "-p", "no:cacheprovider", *tests]
+        code = int(import_module("pytest").main(words, plugins=[FormerFailuresFirst(clone / "failures.txt")]))
     finally:
         os._exit(code)
 
