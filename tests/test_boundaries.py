@@ -254,3 +254,45 @@ def test_the_span_of_a_completion_is_its_place_in_the_answer() -> None:
     assert finding.code == "LVH" and finding.span == (0, 13)
     (finding,) = parse("  LVH. ", "There is ____, and no more.").findings
     assert finding.span == (2, 5)
+
+
+@pytest.mark.parametrize("question", ["The rhythm is ____LBBB.", "LBBB____ is there."])
+def test_a_word_of_the_question_right_beside_its_gap_is_no_answer(question: str) -> None:
+    assert parse(".", question).findings == ()
+
+
+def test_the_first_word_behind_a_relative_clause_is_read() -> None:
+    assert parse("A finding, which was missed before, LBBB.").present == ("CLBBB",)
+
+
+def test_a_no_without_a_comma_denies_nothing_behind_this_is() -> None:
+    assert parse("No this is AF.").present == ("AFIB",)
+
+
+def test_up_to_six_words_stand_between_a_finding_and_its_denial_and_leads_are_none() -> None:
+    def absent(between: str) -> tuple[str, ...]:
+        return parse(f"LVH {between} is not seen.").absent
+
+    assert (
+        absent("xyz " * 5) == absent("xyz " * 6) == absent("(V1) (V2) (V3) (V4)") == ("LVH",)
+        and absent("xyz " * 7) == ()
+    )
+
+
+def test_what_is_ruled_out_behind_its_suspicion_is_absent() -> None:
+    assert parse("Could be sinus tachycardia. Could be flutter. Sinus tachycardia is out.").absent == ("STACH",)
+
+
+def test_a_wave_that_is_otherwise_normal_is_no_normal_ecg() -> None:
+    assert parse("QRS is otherwise unremarkable.").present == ()
+    assert parse("Otherwise unremarkable.").present == ("NORM",)
+
+
+def test_a_word_that_negates_a_sign_is_no_gap_in_a_term() -> None:
+    assert parse("Rhythm: Nonpathological Q in III.").present == ()
+
+
+def test_what_was_supposed_is_denied_however_long_the_denial() -> None:
+    for denial in ("It is not.", "The complex here in fact is not."):
+        assert parse(f"If this were LBBB the QRS would be wide. {denial}").absent == ("CLBBB",)
+    assert parse("If this were LBBB the QRS would be wide. It is.").absent == ()

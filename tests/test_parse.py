@@ -63,27 +63,32 @@ def _figures(rows: list[dict[str, str]]) -> tuple[float, float, float, float]:
 
 
 @pytest.mark.parametrize(
-    ("path", "count", "least", "worst_style"),
+    ("path", "count", "wrong", "worst_style"),
     [
-        (ANSWERS, 1300, 0.97, 0.93),
-        (CHAT, 350, 0.97, 0.9),
-        (UNSEEN, 199, 0.94, 0.85),
-        (UNSEEN2, 598, 0.97, 0.92),
-        (UNSEEN3, 210, 0.96, 0.9),
-        (UNSEEN4, 60, 0.93, 0.69),
-        (UNSEEN5, 160, 0.94, 0.7),
-        (UNSEEN6, 60, 0.97, 0.83),
-        (UNSEEN7, 160, 0.97, 0.9),
-        (UNSEEN7B, 368, 0.97, 0.8),
-        (UNSEEN8, 80, 0.94, 0.66),
+        (ANSWERS, 1340, 21, 0.93),
+        (CHAT, 355, 20, 0.9),
+        (UNSEEN, 199, 21, 0.85),
+        (UNSEEN2, 598, 14, 0.92),
+        (UNSEEN3, 210, 23, 0.9),
+        (UNSEEN4, 60, 11, 0.69),
+        (UNSEEN5, 160, 27, 0.7),
+        (UNSEEN6, 60, 2, 0.83),
+        (UNSEEN7, 160, 5, 0.9),
+        (UNSEEN7B, 368, 20, 0.8),
+        (UNSEEN8, 80, 13, 0.66),
     ],
 )
 def test_f1_on_written_answers(
-    path: Path, count: int, least: float, worst_style: float, capsys: pytest.CaptureFixture[str]
+    path: Path, count: int, wrong: int, worst_style: float, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """UNSEEN was difficult on purpose. As first seen, before kinds of wording were mended: docs/log.md."""
+    """UNSEEN was difficult on purpose. As first seen, before kinds of wording were mended: docs/log.md.
+
+    wrong: answers that are not read as they are labelled. No more than today: a change that breaks one is noticed.
+    """
     rows = [row for row in _rows(path) if row["style"] != "refusal"]
     assert len(rows) >= count
+    pairs = [(_label_pairs(row), _predicted_pairs(row["answer"], row.get("question", ""))) for row in rows]
+    assert sum(labels != predictions for labels, predictions in pairs) <= wrong
     lines = []
     for style in [*sorted({row["style"] for row in rows}), "all"]:
         of_style = [row for row in rows if style in (row["style"], "all")]
@@ -91,7 +96,6 @@ def test_f1_on_written_answers(
         figures = f"precision {precision:.3f}  recall {recall:.3f}  F1 {f1:.3f}  unparsed {silent:.3f}"
         lines.append(f"{style:<12} {len(of_style):4d}  {figures}")
         if style == "all":
-            assert f1 >= least
             assert silent <= 0.01
         else:
             assert f1 >= worst_style, style

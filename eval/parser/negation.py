@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from eval.parser.chunk import Chunk
 from eval.parser.lexicon import Status
@@ -195,8 +196,8 @@ def denies_before(sentence: Sequence[Chunk]) -> bool:
     """Whether a sentence denies what the one before considered: "The axis is normal, so that doesn't fit"."""
     return any(
         chunk.kind == "cue" and chunk.cue.status == "absent" and chunk.cue.side != "before"
-        and n > 0 and sentence[n - 1].text in _POINTERS and not any(c.kind == "term" for c in sentence[:n])
-        for n, chunk in enumerate(sentence)
+        and pointer.text in _POINTERS and not any(c.kind == "term" for c in sentence[:n])
+        for n, (pointer, chunk) in enumerate(pairwise(sentence))
     )  # fmt: skip
 
 
@@ -223,7 +224,7 @@ def suppositions(sentence: Sequence[Chunk]) -> list[Mention]:
 
 def denies_supposition(sentence: Sequence[Chunk]) -> bool:
     """Whether a sentence says that the expected is not so: "They do not.", "It isn't; 170 ms", "There is none."."""
-    for n, chunk in enumerate(sentence[:3]):
+    for n, chunk in enumerate(sentence):
         if chunk.kind == "cue":
             return n > 0 and _ends_clause(sentence, n) and chunk.cue.status == "absent"
         if chunk.kind not in ("termination", "word"):

@@ -338,7 +338,7 @@ def _join_words(tokens: list[Token]) -> list[Token]:
 
 def _shared_compound(text: str) -> str:
     """What follows a side in a German compound ("rechtsschenkelblock"), or ""."""
-    return next((text[len(s) :] for s in _SIDES.values() if text.startswith(s) and len(text) > len(s) + 4), "")
+    return next((text[len(s) :] for s in _SIDES.values() if text.startswith(s)), "")
 
 
 def _compound(left: str, right: str) -> str:
