@@ -19,6 +19,7 @@ from sklearn.metrics import (
 )
 
 from ecg_vlm.control_pages import derangement
+from eval.metrics.answers import answer_metrics
 from eval.metrics.bootstrap import (
     Bootstrap,
     Sampling,
@@ -32,9 +33,10 @@ from eval.metrics.bootstrap import (
     roc_auc,
 )
 from eval.metrics.controls import chance_range
+from eval.metrics.signal_to_noise import MOST_DB, signal_to_noise_db
 from eval.metrics.system_metrics import confusable_pairs, curve_classes, roc_points
 from eval.report.gallery import worst_misses
-from eval.types import label_matrix, task_scores, task_view
+from eval.types import Answer, LabelledRecords, System, label_matrix, task_scores, task_view
 from render.statements import LABEL_TASKS, STATEMENTS, task_classes
 
 CODES = tuple(STATEMENTS)
@@ -382,3 +384,60 @@ def test_chance_range_holds_shuffled_scores_and_not_real_ones() -> None:
         low <= macro_auc(view.labels, view.scores(scores[random.permutation(120)])).value <= high for _ in range(60)
     )
     assert inside >= 50  # 57 expected
+
+
+# Signal-to-noise ratio of a digitized page
+
+RATE_HZ = 500.0
+WAVE = np.sin(np.arange(1000) / 25.0) + 0.3 * np.sin(np.arange(1000) / 4.0)
+
+
+def test_signal_to_noise_of_a_perfect_estimate_is_the_most() -> None:
+    assert signal_to_noise_db([(WAVE, WAVE)], RATE_HZ) == MOST_DB
+
+
+def test_signal_to_noise_ignores_an_offset_and_a_shift_of_the_estimate() -> None:
+    assert signal_to_noise_db([(WAVE, WAVE + 5.0)], RATE_HZ) > 90.0
+    late = np.concatenate([np.full(40, np.nan), WAVE[:-40]])
+    whole = signal_to_noise_db([(WAVE, late)], RATE_HZ)
+    reference = np.where(np.arange(WAVE.size) < WAVE.size - 40, WAVE, np.nan)
+    assert signal_to_noise_db([(reference, late)], RATE_HZ) == MOST_DB
+    assert 5.0 < whole < 20.0  # the last 40 samples are missing
+
+
+@pytest.mark.parametrize("level", [0.1, 0.001])
+def test_signal_to_noise_of_known_noise(level: float) -> None:
+    noise = np.tile([level, -level], 500)
+    power = np.mean((WAVE - WAVE.mean()) ** 2)
+    expectation = 10.0 * np.log10(power / level**2)
+    assert signal_to_noise_db([(WAVE, WAVE + noise)], RATE_HZ) == pytest.approx(expectation, abs=0.05)
+
+
+def test_missing_samples_of_the_estimate_are_error() -> None:
+    half = np.where(np.arange(WAVE.size) < 500, WAVE, np.nan)
+    centred = WAVE - WAVE.mean()
+    expectation = 10.0 * np.log10(np.sum(centred**2) / np.sum(centred[500:] ** 2))
+    assert signal_to_noise_db([(WAVE, half)], RATE_HZ) == pytest.approx(expectation, abs=0.5)
+    assert signal_to_noise_db([(WAVE, WAVE[:500])], RATE_HZ) == pytest.approx(expectation, abs=0.5)
+    assert signal_to_noise_db([(WAVE, np.zeros(0))], RATE_HZ) == pytest.approx(0.0)
+
+
+def test_missing_samples_of_the_reference_do_not_count() -> None:
+    reference = np.where(np.arange(WAVE.size) < 500, WAVE, np.nan)
+    estimate = np.where(np.arange(WAVE.size) < 500, WAVE, 99.0)
+    assert signal_to_noise_db([(reference, estimate)], RATE_HZ) == MOST_DB
+    assert np.isnan(signal_to_noise_db([(np.ones(100), np.ones(100))], RATE_HZ))
+
+
+# Answers in words
+
+
+def test_an_answer_is_compared_with_its_own_reference_before_that_of_its_record() -> None:
+    answers = (
+        Answer("1", "Findings?", "Sinus rhythm", ("SR",), reference="Sinus rhythm"),
+        Answer("2", "Findings?", "Atrial fibrillation", ("AFIB",)),
+    )
+    records = LabelledRecords(("1", "2"), (("SR",), ("AFIB",)), "x", references=("none of it", "Atrial fibrillation"))
+    metrics = answer_metrics(System("x", ("1", "2"), answers=answers), records, Sampling(20))
+    assert metrics is not None and metrics.text is not None
+    assert (metrics.text.pairs, metrics.text.rouge_l) == (2, 100.0)
