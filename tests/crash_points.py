@@ -98,10 +98,11 @@ def in_child(run: Callable[[], int], before: Callable[[], object] = lambda: None
 
     errors: the file of what goes to standard error.
     """
-    return _exit_code(_fork(run, before, errors))
+    return exit_code(fork(run, before, errors))
 
 
-def _fork(run: Callable[[], int], before: Callable[[], object], errors: str = os.devnull) -> int:
+def fork(run: Callable[[], int], before: Callable[[], object], errors: str = os.devnull) -> int:
+    """The id of a forked process that does `run`, as in `in_child`."""
     child = os.fork()
     if child == 0:
         code = 1
@@ -119,7 +120,8 @@ def _fork(run: Callable[[], int], before: Callable[[], object], errors: str = os
     return child
 
 
-def _exit_code(child: int) -> int:
+def exit_code(child: int) -> int:
+    """Wait for a forked process. Negative: the signal that ended it."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
@@ -168,7 +170,7 @@ def kill_server(run: Callable[[bool], int], out: Path, count: int, port: int) ->
     failures, answers, choice, seconds = [], 0, random.Random(0), 0.0
     for number in range(count + 1):  # the first one is killed when it has answered, which tells how long that takes
         moment = choice.uniform(0, 1.5 * seconds)
-        child = _fork(partial(run, False), partial(_live_in, out.parent))
+        child = fork(partial(run, False), partial(_live_in, out.parent))
         has_answered, is_over = threading.Event(), threading.Event()
         client = threading.Thread(target=_ask_about_pages, args=(port, has_answered, is_over))
         begin = time.monotonic()
@@ -181,7 +183,7 @@ def kill_server(run: Callable[[bool], int], out: Path, count: int, port: int) ->
             failures.append("does not answer")
         os.kill(child, signal.SIGKILL)
         is_over.set()
-        if (code := _exit_code(child)) != -signal.SIGKILL:
+        if (code := exit_code(child)) != -signal.SIGKILL:
             failures.append(f"after {moment:.2f} s: exit code {code}")
         try:
             socket.create_server(("127.0.0.1", port)).close()
@@ -205,6 +207,14 @@ def _live_in(folder: Path) -> None:
 
 def _ask_about_pages(port: int, has_answered: threading.Event, is_over: threading.Event) -> None:
     """Ask a server about a page again and again."""
+    request = question_about_page(port)
+    while not is_over.wait(0.05):
+        with suppress(OSError, HTTPException), urlopen(request, timeout=HANG_S):
+            has_answered.set()
+
+
+def question_about_page(port: int) -> Request:
+    """A request to a server on this machine."""
     from render.pages.page import draw
     from render.sources.registry import open_source
 
@@ -212,12 +222,7 @@ def _ask_about_pages(port: int, has_answered: threading.Event, is_over: threadin
     draw(open_source("simulated:AFIB").read(0)).to_pil().save(stream, "PNG")
     uri = f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
     body = {"images": [{"name": "page.png", "data": uri}], "questions": ["Rhythm?"], "view": False}
-    request = Request(
-        f"http://127.0.0.1:{port}/v1/ask", json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
-    while not is_over.wait(0.05):
-        with suppress(OSError, HTTPException), urlopen(request, timeout=HANG_S):
-            has_answered.set()
+    return Request(f"http://127.0.0.1:{port}/v1/ask", json.dumps(body).encode(), {"Content-Type": "application/json"})
 
 
 def _processes_in(folder: Path, patience: float = 10.0) -> list[int]:

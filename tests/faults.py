@@ -3,7 +3,8 @@
     python -m tests.faults                                  # every fault, every command
     python -m tests.faults --faults disk-full --commands render ask
 
-Each command runs in a forked process of its own. What it leaves has to be nothing, or something that the same command
+Each command runs in a forked process of its own. `serve` is asked about a page until it answers or ends, then stopped.
+What a command leaves has to be nothing, or something that the same command
 goes on from (--resume, where it has that) once the fault is over; what lay on a full disk is gone with it. A fault that
 needs rights which are not there (a file system of its own, for instance) is left out, and named.
 """
@@ -12,26 +13,32 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import json
 import os
 import resource
 import shutil
 import signal
+import socket
 import stat
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from importlib import import_module
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 from render.io import _PARTIAL
-from tests.crash_points import in_child
+from tests.crash_points import HANG_S, exit_code, fork, in_child, question_about_page
 
 _V01 = Path(__file__).with_name("v0_1")
 _MODULES = ("ecg_vlm.cli.ask", "ecg_vlm.images", "ecg_vlm.reader", "ecg_vlm.evaluation", "eval.baselines.train", "pywt",
             "recipes.train", "recipes.export", "trl", "peft", "recipes.digitizer.digitize", "render.simulator.simulate",
-            "render.dataset.llava", "render.dataset.parquet")  # fmt: skip
+            "render.dataset.llava", "render.dataset.parquet", "ecg_vlm.serve.server")  # fmt: skip
 _SECONDS = 180  # of CPU time for one command
 
 # Commands: OUT is what they write, IN a folder of their own copies of what they read.
@@ -49,6 +56,7 @@ COMMANDS: dict[str, str] = {
     "predict": "baseline predict IN/baseline --data simulated --limit 2 --out OUT",
     "parse": "parse IN/report/answers.jsonl --out OUT.csv",
     "export": "export IN/new-run OUT",
+    "serve": "serve --workers 1",
 }
 RESUMED = ("render", "llava", "digitize", "finetune", "evaluate", "train")
 
@@ -157,7 +165,7 @@ def no_network(folder: Path) -> None:
     """Nothing can be reached."""
 
     def hook(event: str, arguments: tuple[object, ...]) -> None:
-        if event in ("socket.connect", "socket.getaddrinfo"):
+        if event in ("socket.connect", "socket.getaddrinfo") and "127.0.0.1" not in str(arguments):
             raise OSError(101, "Network is unreachable")
 
     sys.addaudithook(hook)
@@ -206,14 +214,49 @@ def try_command(name: str, fault: Callable[[Path], None], inputs: Path, odd: str
         shutil.copytree(inputs, folder / "in")
         errors = root / "errors.txt"
         errors.touch()
-        code = in_child(lambda: _run(_words(name, folder)), lambda: _prepare(fault, folder), str(errors))
+        run = _ask_server if name == "serve" else _command
+        code, answers = run(_words(name, folder), lambda: _prepare(fault, folder), str(errors))
         text = errors.read_text(encoding="utf-8", errors="replace")
-        outcome = Outcome(code, [line for line in text.splitlines() if "ecg-vlm: " in line])
+        outcome = Outcome(code, [line for line in text.splitlines() if "ecg-vlm: " in line] + answers)
         (folder / "out").chmod(0o700)
         outcome.wrong = _wrong(outcome, text) or _left_wrong(name, folder, inputs, code)
         return outcome
     finally:
         shutil.rmtree(root, ignore_errors=True)
+
+
+def _command(words: list[str], before: Callable[[], object], errors: str) -> tuple[int, list[str]]:
+    return in_child(lambda: _run(words), before, errors), []
+
+
+def _ask_server(words: list[str], before: Callable[[], object], errors: str) -> tuple[int, list[str]]:
+    """Exit code of a server that is stopped when it has answered twice, and what it said that was no answer."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    request = question_about_page(port)
+    child = fork(lambda: _run([*words, "--port", str(port)]), before, errors)
+    answers: list[str] = []
+    is_over = threading.Event()
+
+    def ask() -> None:
+        while len(answers) < 2 and not is_over.wait(0.2):
+            try:
+                with urlopen(request, timeout=HANG_S) as response:
+                    answers.append("" if json.load(response)["results"] else "no result")
+            except HTTPError as error:
+                answers.append(f"ecg-vlm: {json.load(error)['error']['message']}")
+            except (OSError, HTTPException):  # it has not begun, or has ended
+                pass
+        if not is_over.is_set():
+            os.kill(child, signal.SIGINT)
+
+    client = threading.Thread(target=ask)
+    client.start()
+    code = exit_code(child)
+    is_over.set()
+    client.join()
+    refusals = [answer for answer in answers if answer]
+    return (_REFUSES if code == 0 and refusals else code), refusals
 
 
 def _words(name: str, folder: Path) -> list[str]:
@@ -230,7 +273,7 @@ def _run(words: list[str]) -> int:
     return main()
 
 
-_NO_RIGHTS = 99
+_NO_RIGHTS, _REFUSES = 99, 98
 
 
 def _prepare(fault: Callable[[Path], None], folder: Path) -> None:
@@ -244,12 +287,12 @@ def _prepare(fault: Callable[[Path], None], folder: Path) -> None:
 def _wrong(outcome: Outcome, text: str) -> str:
     if outcome.code == -signal.SIGALRM:
         return f"hangs: {text[:900]!r}"
-    if outcome.code not in (0, 1, 2):
+    if outcome.code not in (0, 1, 2, _REFUSES):
         return f"exit code {outcome.code}: {text[-300:]!r}"
     if "Traceback" in text or "unexpected" in text:
         return f"unforeseen: {text[-300:]!r}"
     failures = [line for line in outcome.lines if not line.endswith(" ...")]
-    if outcome.code and len(failures) != 1:
+    if outcome.code in (1, 2) and len(failures) != 1:
         return f"{len(failures)} lines: {text[-300:]!r}"
     return ""
 
@@ -299,7 +342,13 @@ def main(words: Sequence[str] | None = None) -> int:
                 for name in arguments.commands
             }
             codes = [outcome.code for outcome in outcomes.values()]
-            counts = {0: "done", 1: "exit 1", 2: "exit 2", _NO_RIGHTS: "cannot be tried here"}
+            counts = {
+                0: "done",
+                1: "exit 1",
+                2: "exit 2",
+                _REFUSES: "answered with an error",
+                _NO_RIGHTS: "cannot be tried here",
+            }
             print(f"{fault}: " + ", ".join(f"{codes.count(c)} {word}" for c, word in counts.items() if c in codes))
             for name, outcome in outcomes.items():
                 wrong = outcome.wrong or ("does not do its work" if fault in HARMLESS and outcome.code else "")

@@ -261,6 +261,13 @@ def test_what_no_one_foresaw_is_one_line_with_the_way_to_report_it() -> None:
     assert "ecg-vlm: unexpected KeyError" in process.stderr.splitlines()[-1]
 
 
+def test_what_python_says_of_an_object_that_ends_badly_is_for_verbose_alone() -> None:
+    failure = "KeyError(type('HalfMade', (), {'__del__': lambda self: 1 / 0})() and 'a')"
+    (line,) = _run(failure).stderr.splitlines()
+    assert "KeyError" in line
+    assert "ZeroDivisionError" in _run(failure, "--verbose").stderr
+
+
 @pytest.mark.parametrize(
     ("cause", "start"),
     [

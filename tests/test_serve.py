@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import io
 import json
 import os
@@ -46,7 +47,7 @@ from ecg_vlm.serve.security import Access, check_access
 from ecg_vlm.serve.server import access_for
 from ecg_vlm.serve.service import Limits, Service
 from ecg_vlm.serve.work_queue import WorkQueue
-from render.errors import InputError
+from render.errors import InputError, WorkFailed
 from render.pages.page import draw
 from render.sources.registry import open_source
 
@@ -555,6 +556,48 @@ def test_a_process_that_breaks_or_hangs_is_replaced():
         processes.close()
 
     asyncio.run(check())
+
+
+def test_what_the_machine_lacks_is_one_line_and_the_next_task_tries_anew(monkeypatch):
+    def fail(context: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def check() -> None:
+        queue = WorkQueue(slots=1, places=1)
+
+        async def call(processes: ReadingProcesses) -> int:
+            async with queue.enter() as turn:
+                return await processes.run(turn, abs, -1)
+
+        without_memory = ReadingProcesses(1, 1.0, partial(exec, "raise MemoryError"))
+        for _ in range(2):
+            with pytest.raises(WorkFailed, match="not enough memory"):
+                await call(without_memory)
+        without_memory.close()
+        with monkeypatch.context() as context:
+            context.setattr("multiprocessing.context.SpawnContext.Pipe", fail)
+            without_files = ReadingProcesses(1, 1.0, time.time)
+            with pytest.raises(WorkFailed, match="Too many open files"):
+                await call(without_files)
+        assert await call(without_files) == 1
+        without_files.close()
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize(
+    ("error", "line"), [(MemoryError(), "not enough memory"), (WorkFailed("no process starts"), "no process starts")]
+)
+def test_a_request_that_the_machine_cannot_do_is_told_so(client, png, monkeypatch, caplog, error, line):
+    def read_upload(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr("ecg_vlm.serve.service.read_upload", read_upload)
+    response = client.post(
+        "/v1/ask", json={"images": [{"data": data_uri(png + b"no memory")}], "questions": ["Rhythm?"]}
+    )
+    assert response.status_code == 503 and response.json()["error"]["message"].startswith(line)
+    assert not caplog.records
 
 
 def test_a_page_is_encoded_once_for_questions_in_a_row(client, png, monkeypatch):

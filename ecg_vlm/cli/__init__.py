@@ -57,6 +57,8 @@ def _main(argv: Sequence[str] | None) -> int:
         arguments = parse_arguments(sys.argv[1:] if argv is None else [*argv])
         progress.configure(quiet=arguments.quiet, verbose=arguments.verbose)
         arguments.own_process = argv is None  # called by a program, a command may not change how libraries start
+        if arguments.own_process and not arguments.verbose:
+            sys.unraisablehook = lambda failure: None  # of objects and threads half made, for lack of memory or files
         arguments.run(arguments)
     except InputError as error:
         if error.__cause__ and (line := _machine_failure(error.__cause__, arguments)):  # taken for damage by a reader

@@ -80,6 +80,12 @@ class ClosingError(ApiError):
     status, type = 503, "queue_full"
 
 
+class MachineError(ApiError):
+    """The server's machine lacks memory, or something else that the work needs."""
+
+    status = 503
+
+
 class DeadlineError(ApiError):
     """The work took longer than is allowed."""
 

@@ -7,9 +7,10 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from ecg_vlm.serve.errors import ApiError, DeadlineError, InvalidRequestError
+from ecg_vlm.serve.errors import ApiError, DeadlineError, InvalidRequestError, MachineError
+from ecg_vlm.serve.reading_process import NOT_ENOUGH_MEMORY
 from ecg_vlm.serve.work_queue import Turn, WorkQueue
-from render.errors import InputError
+from render.errors import InputError, WorkFailed, is_memory_full
 
 Event = tuple[str, dict[str, Any]]
 """A name and what it tells, as JSON."""
@@ -90,9 +91,14 @@ class Job:
             end = InvalidRequestError(str(error))
         except ApiError as error:
             end = error
-        except Exception:
-            _log.exception("a request failed")
-            end = ApiError("internal error; the log of the server has the details")
+        except WorkFailed as error:
+            end = MachineError(str(error))
+        except Exception as error:
+            if is_memory_full(error):
+                end = MachineError(NOT_ENOUGH_MEMORY)
+            else:
+                _log.exception("a request failed")
+                end = ApiError("internal error; the log of the server has the details")
         finally:
             self._is_over = True
             self._events.put_nowait(end)
