@@ -10,8 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from recipes import packing
 from recipes.model import load_processor
-from recipes.packing import IGNORE_INDEX, BatchLimits, Collator, Encoder, PackedRow, in_order, pack_rows, plan_batches
+from recipes.packing import (
+    IGNORE_INDEX,
+    BatchLimits,
+    Collator,
+    EncodedDialogue,
+    Encoder,
+    PackedRow,
+    in_order,
+    pack_rows,
+    plan_batches,
+)
 from render.errors import InputError
 
 
@@ -134,6 +145,30 @@ def test_plans(lengths, images, tokens, per_step, epochs, seed):
     assert shorter.steps == 2 and len(shorter.batches) == 2 * per_step
     order = [i for batch in in_order(rows, limits).batches for i in batch]
     assert order == list(range(len(lengths)))
+
+
+def test_a_dialogue_is_encoded_once_while_the_cache_has_room(monkeypatch):
+    calls = []
+
+    def encode(processor, messages):
+        calls.append(messages[0]["content"])
+        return EncodedDialogue((len(calls),), (0,))
+
+    monkeypatch.setattr(packing, "encode_dialogue", encode)
+    monkeypatch.setattr(packing, "_CACHE_SIZE", 2)
+    encoder = Encoder(None)
+    for question in "abab":
+        encoder([{"role": "user", "content": question}])
+    assert calls == ["a", "b"]
+    for question in "cb":  # "c" empties a full cache
+        encoder([{"role": "user", "content": question}])
+    assert calls == ["a", "b", "c", "b"]
+
+
+def test_a_batch_may_be_as_large_as_its_limits():
+    limits = BatchLimits(images=2, tokens=20)
+    assert limits.allows(2, 10) and not limits.allows(2, 11) and not limits.allows(3, 1)
+    assert BatchLimits(images=2).allows(2, 10**9) and not BatchLimits(images=2).allows(3, 1)
 
 
 def test_epochs_differ_and_the_seed_decides():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -134,6 +135,14 @@ def test_a_system_turn_stands_before_the_question_behind_the_image(processor):
     assert text.index(processor.image_token) < text.index("Be brief.") < text.index("Why?")
 
 
+def test_a_line_break_behind_the_end_of_a_turn_is_no_part_of_the_answer(processor):
+    other = copy.copy(processor)
+    other.chat_template += "{% if not add_generation_prompt %}{{ '\n' }}{% endif %}"
+    turns = talk("Why?", "No.")
+    assert render_chat(other, turns, prompt=False) == render_chat(processor, turns, prompt=False) + "\n"
+    assert encode_dialogue(other, turns) == encode_dialogue(processor, turns)
+
+
 def test_a_model_without_a_chat_template_is_refused(processor):
     bare = copy.copy(processor)
     bare.chat_template = None
@@ -189,3 +198,11 @@ def test_scoring_neither_prefills_nor_encodes_again(nano, processor, monkeypatch
     monkeypatch.setattr("recipes.inference.encode_prompt", None)
     monkeypatch.setattr(nano.model.vision_model, "forward", None)
     assert torch.equal(yes_probabilities(nano, processor, cache, questions), first)
+
+
+def test_a_chat_template_makes_texts_of_a_million_characters_at_most(processor):
+    bare = copy.copy(processor)
+    for length, is_too_long in ((2**20, False), (2**20 + 1, True)):
+        bare.chat_template = f"{{% set text = 'a' * {length} %}}{{{{ text }}}}"
+        with pytest.raises(InputError, match="too many steps") if is_too_long else nullcontext():
+            assert len(render_chat(bare, [{"role": "user", "content": "Rhythm?"}], prompt=True)) == length
