@@ -86,6 +86,17 @@ def test_the_threshold_has_the_highest_f1(decimals: int | None) -> None:
         assert f1 == pytest.approx(max(f1_score(y, s >= t) for t in s), abs=1e-12)
 
 
+def test_from_ten_positives_on_the_threshold_has_the_highest_f1() -> None:
+    for positives in (9, 10):
+        labels = tuple(("AFIB",) if k < positives else ("NORM",) for k in range(60))
+        ids = tuple(map(str, range(60)))
+        scores = np.random.default_rng(1).uniform(0.05, 0.6, (60, 71))
+        scores[:positives, AFIB] += 0.3
+        curve = fit(System("m", ids, scores), LabelledRecords(ids, labels, "made-up")).curves["AFIB"]
+        best = best_threshold(np.arange(60) < positives, scores[:, AFIB])
+        assert (curve.threshold == best) == (positives == 10)
+
+
 def test_statements_without_positives_have_no_curve_and_are_never_called() -> None:
     system, records = _validation()
     calibration = fit(system, records)

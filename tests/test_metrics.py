@@ -345,6 +345,17 @@ def test_neighbours_that_are_swapped_are_found() -> None:
     sets, scores, _ = _swapped_neighbours()
     assert confusable_pairs(sets, scores)[0].first_swapped is None
     assert confusable_pairs(sets[4:], scores[4:]) == ()  # four pages with AFIB are too few
+    assert confusable_pairs(sets[3:], scores[3:])[0].first_only == 5
+
+
+def test_neighbours_are_told_apart_by_the_difference_of_their_log_odds() -> None:
+    sets = [("AFIB",)] * 20 + [("AFLT",)] * 20
+    scores = np.random.default_rng(2).beta(0.3, 0.3, (40, 71))  # many near 0 and 1
+    scores[:2, CODES.index("AFIB")] = 0.0, 1.0
+    ratios = [np.clip(scores[:, CODES.index(code)], 1e-7, 1 - 1e-7) for code in ("AFIB", "AFLT")]
+    first, second = (p / (1 - p) for p in ratios)
+    pair = next(p for p in confusable_pairs(sets, scores) if (p.first, p.second) == ("AFIB", "AFLT"))
+    assert pair.told_apart == pytest.approx(roc_auc_score([s == ("AFIB",) for s in sets], first / second))
 
 
 def test_the_worst_misses_are_found_by_rank() -> None:
@@ -393,7 +404,7 @@ WAVE = np.sin(np.arange(1000) / 25.0) + 0.3 * np.sin(np.arange(1000) / 4.0)
 
 
 def test_signal_to_noise_of_a_perfect_estimate_is_the_most() -> None:
-    assert signal_to_noise_db([(WAVE, WAVE)], RATE_HZ) == MOST_DB
+    assert signal_to_noise_db([(WAVE, WAVE)], RATE_HZ) == MOST_DB == 100.0
 
 
 def test_signal_to_noise_ignores_an_offset_and_a_shift_of_the_estimate() -> None:

@@ -302,7 +302,8 @@ def confusable_pairs(
     """
     labels, codes = label_matrix(statement_sets, "all")
     column = {code: i for i, code in enumerate(codes)}
-    odds = np.log(np.clip(scores, 1e-7, 1 - 1e-7)) - np.log1p(-np.clip(scores, 1e-7, 1 - 1e-7))
+    inside = np.clip(scores, 1e-7, 1 - 1e-7)
+    odds = np.log(inside) - np.log1p(-inside)
     neighbours = sorted(
         {tuple(sorted((code, other))) for code, others in related_statements("near").items() for other in others}
     )
