@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from PIL import Image
 from scipy.ndimage import map_coordinates, uniform_filter1d
 
 from render.errors import InputError
+from render.pages.augment import marks, sensor
 from render.pages.augment.homography import GEOMETRIC, inverse_of
 from render.pages.augment.optics import Backdrop, palette_to_rgbx, project
 from render.pages.augment.pipeline import (
@@ -350,3 +351,34 @@ def test_presets_are_drawn_as_they_say(preset: str) -> None:
         assert abs(len(values) - n * probability) <= 4.5 * sigma
         assert least <= min(values) and max(values) <= most
         assert np.mean(values) == pytest.approx((least + most) / 2, abs=0.12 * (most - least))
+
+
+@pytest.mark.parametrize("stain", [marks._ring, marks._blot])
+def test_a_stain_lies_within_its_square_and_a_ring_is_light_within(stain: Callable[..., NDArray[np.float64]]) -> None:
+    for seed in range(5):
+        ink = stain(np.random.default_rng(seed))
+        assert ink.min() >= 0.0 and 0.3 < ink.max() <= 1.0
+        middle = ink.shape[0] // 2
+        assert max(ink[0, 0], ink[0, -1], ink[-1, 0], ink[-1, -1]) < 0.01
+        if stain is marks._ring:
+            assert ink[middle, middle] == pytest.approx(0.08)
+
+
+def test_a_bad_line_of_a_fax_repeats_the_line_above() -> None:
+    picture = np.full((400, 400, 4), 255, np.uint8)
+    picture[::2, ::2] = picture[1::2, 1::2] = 0  # no row is black, two on each other are
+    for strength, has_bad_lines in ((0.0, False), (1.0, True)):
+        white = sensor.bilevel(picture, strength, np.random.default_rng(0), 4.0)
+        assert (~white).all(axis=1).any() == has_bad_lines
+
+
+def test_the_first_fold_is_that_of_a_letter(monkeypatch: pytest.MonkeyPatch) -> None:
+    folds: list[tuple[NDArray[np.float64], float]] = []
+    sheet = np.zeros((300, 400, 4), np.uint8)
+    monkeypatch.setattr(marks, "_shade_fold", lambda pixels, normal, start, *_: folds.append((normal, start)))
+    for seed in range(8):
+        folds.clear()
+        marks.crease(marks.Sheet(sheet, None, 4.0), 1.0, np.random.default_rng(seed))
+        normal, start = folds[0]
+        assert np.abs(normal).max() > 0.99
+        assert min(abs(start / (normal @ [400, 300]) - share) for share in (1 / 3, 1 / 2, 2 / 3)) < 1e-9

@@ -255,6 +255,18 @@ def test_short_and_long_records_draw_what_is_there(seconds: float, rate: float) 
         assert not has_ink[max(0, math.ceil(until) + 2) :].any()
 
 
+def test_a_sample_lies_at_its_time_where_a_column_begins_between_two_samples() -> None:
+    rate, sample = 50.2, 190  # the second column begins with sample 125.5
+    signal = flat(10.0, rate)
+    signal[LEADS.index("aVR"), sample] = 1.0
+    page = draw(record_of(signal, rate), width=1120)
+    entry = next(entry for entry in page.geometry.leads if entry.lead == "aVR")
+    x = entry.box[0] + (sample / rate - entry.start_s) * 25 * entry.px_per_mm
+    tip = slice(round(entry.baseline_y - 10 * entry.px_per_mm), round(entry.baseline_y - 4 * entry.px_per_mm))
+    ink = ink_share(page)[tip, round(x) - 8 : round(x) + 8].sum(axis=0)
+    assert (ink * (np.arange(ink.size) + round(x) - 8)).sum() / ink.sum() == pytest.approx(x, abs=0.3)
+
+
 def test_a_trace_leaves_its_row_but_not_the_page() -> None:
     signal = flat()
     signal[1, 100] = 4.0
