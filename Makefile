@@ -85,11 +85,11 @@ fuzz: .venv/.complete
 # Changed lines that no test notices, a sample of each room; nightly, not for every commit.
 mutants: .venv/.complete
 	$(BIN)/python benchmarks/mutants.py eval/metrics --sample 60 --tests tests/test_metrics.py tests/test_calibration.py \
-	    tests/test_boundaries.py
+	    tests/test_boundaries.py tests/test_report.py
 	$(BIN)/python benchmarks/mutants.py eval/parser --sample 60 --tests tests/test_parse.py tests/test_boundaries.py
 	$(BIN)/python benchmarks/mutants.py recipes/packing.py --sample 60 --tests tests/test_packing.py tests/test_batching.py
 	$(BIN)/python benchmarks/mutants.py render/pages --sample 60 --tests tests/test_page.py tests/test_layout.py \
-	    tests/test_geometry.py tests/test_boundaries.py
+	    tests/test_geometry.py tests/test_boundaries.py tests/test_style.py tests/test_augment.py
 
 # Licences of all that an install brings: docs/licences.md; fails where one is unknown or not compatible.
 licences: .venv/.complete

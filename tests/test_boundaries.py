@@ -265,6 +265,10 @@ def test_the_first_word_behind_a_relative_clause_is_read() -> None:
     assert parse("A finding, which was missed before, LBBB.").present == ("CLBBB",)
 
 
+def test_a_relative_clause_and_a_comma_at_the_end_are_read() -> None:
+    assert parse("A finding, which was missed before, LBBB,").present == ("CLBBB",)
+
+
 def test_a_no_without_a_comma_denies_nothing_behind_this_is() -> None:
     assert parse("No this is AF.").present == ("AFIB",)
 
