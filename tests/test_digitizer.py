@@ -9,6 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -211,11 +215,14 @@ def test_a_lead_whose_baseline_wanders_to_the_next_row_is_not_missing() -> None:
     assert np.isnan(_without_other_traces(follower, [follower, other], 8.0).y).mean() > 0.9
 
 
-def test_a_page_that_is_cut_along_a_row_is_refused() -> None:
+def test_of_a_page_that_is_cut_along_a_row_the_whole_rows_are_read_where_their_names_tell_them() -> None:
+    """Without its strip a page is still one of twelve leads; without its first row it is none."""
     _, image, geometry = picture_of("clean", "3x4+1R")
-    middle = max(trace.baseline_y for trace in geometry.leads)
-    with pytest.raises(InputError, match="edge of the picture"):
-        digitize(image.crop((0, 0, image.width, round(middle) + 4)))
+    levels = sorted({round(trace.baseline_y) for trace in geometry.leads})
+    page = digitize(image.crop((0, 0, image.width, levels[-1] + 4)))
+    assert page.layout == "3x4" and any("edge of the picture is left out" in remark for remark in page.remarks)
+    with pytest.raises(InputError, match=r"edge of the picture|do not add up"):
+        digitize(image.crop((0, levels[0] - 4, image.width, image.height)))
 
 
 def test_one_row_is_a_strip_of_one_lead(case_of) -> None:
@@ -634,20 +641,23 @@ def test_a_trace_that_begins_in_a_steep_wave_begins_where_its_line_does() -> Non
 def test_frames_and_what_lies_outside_of_them_are_no_trace():
     ink = np.zeros((4 * 90, 4 * 120), np.float32)
     ink[40 + 60, 41:439] = 1.0  # a flat trace
-    ink[40 + 60 - 40 : 40 + 60, 150] = 1.0  # with a wave
+    ink[40 + 60 - 40 : 40 + 60 + 16, 150] = 1.0  # with a wave
     trace = ink.copy()
     for x in (40, 440):
         ink[40:164, x] = 1.0
     for y in (40, 160):
         ink[y, 36:440] = 1.0  # the strokes of an axis go on beyond the corners
     ink[90:96, 10:30] = 1.0  # the axis' number
-    inside = inside_frames(ink, 4.0)
+    inside, sides = inside_frames(ink, 4.0)
+    assert sides == pytest.approx((10.125, 110.125), abs=0.01)
     assert inside[90:96, 10:30].sum() == 0 and inside[:, 38:42].sum() == 0 and inside[158:170].sum() == 0
     np.testing.assert_array_equal(inside[50:150, 44:436], trace[50:150, 44:436])
 
     ink[200:340:20, 20:460] = 1.0  # most of the ink lies elsewhere: the frame is that of a table
-    assert inside_frames(ink, 4.0) is ink
-    assert inside_frames(trace, 4.0) is trace
+    outside, no_sides = inside_frames(ink, 4.0)
+    assert no_sides == () and outside[320, 25:455].sum() == 0  # the outermost line is the page's border
+    np.testing.assert_array_equal(outside[60:300], ink[60:300])
+    assert inside_frames(trace, 4.0)[0] is trace
 
 
 @pytest.fixture(scope="module")
@@ -702,25 +712,85 @@ def test_a_grid_on_whole_pixels_keeps_its_pitch() -> None:
     assert (places[1] - places[0]) / 240 == pytest.approx(px_per_mm, rel=4e-4)  # 1 mm in ten seconds' 250 is 40 ms
 
 
+def _plot(record: EcgRecord, layout: str, colors: tuple[str, str | None], *, framed: bool, turn: float) -> Image.Image:
+    """A page as scripts plot it: 200 dots per inch, lines on whole pixels.
+
+    Args:
+        record: of 10 s at 500 Hz.
+        layout: rows and columns, and strips.
+        colors: of the lines every 5 mm, and of those every 1 mm, which are as wide.
+        framed: a frame round the grid, and a bar beside each name but the first; else pulses without a foot.
+        turn: of the sheet, degrees.
+    """
+    rows = PageOptions(layout).rows
+    figure = plt.figure(figsize=(280 / 25.4, 215 / 25.4))
+    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0) if not framed else (15 / 280, 20 / 215, 250 / 280, 170 / 215))
+    width, height = (280, 215) if not framed else (250, 170)
+    axes.set(xlim=(0, width), ylim=(0, height), xticks=np.arange(0, width, 5), yticks=np.arange(0, height, 5))
+    axes.set(xticklabels=[], yticklabels=[])
+    axes.tick_params(which="both", length=0)
+    if colors[1]:
+        axes.set_xticks(np.arange(0, width, 1), minor=True)
+        axes.set_yticks(np.arange(0, height, 1), minor=True)
+        axes.grid(which="minor", lw=0.5, color=colors[1])
+    axes.grid(which="major", lw=0.5 if colors[1] else 0.2, color=colors[0])
+    apart = height / (len(rows) + (0 if framed else 2))
+    for number, labels in enumerate(rows):
+        level, left = height - (number + (0.5 if framed else 2.0)) * apart - 0.4, 0 if framed else 15
+        if not framed:
+            axes.plot(left - 5 + np.array([0, 0, 5, 5]), level + np.array([0, 10, 10, 0]), lw=1.1, color="0.1")
+        for column, lead in enumerate(labels):
+            length = 250 / len(labels)
+            samples = record.lead(lead)[round(column * 20 * length) : round((column + 1) * 20 * length)]
+            x = left + column * length + np.arange(samples.size) / 20
+            axes.plot(x, level + 10 * samples, lw=0.75, color="0.1", clip_on=False)
+            axes.text(x[0] + 2, level + (apart / 3 if framed else -7), lead, fontsize=9)
+            if framed and column:
+                axes.plot([x[0], x[0]], level + apart / 3 + np.array([-0.5, 2.5]), lw=0.6, color="black")
+    stream = io.BytesIO()
+    figure.savefig(stream, dpi=200)
+    plt.close(figure)
+    return Image.open(stream).convert("RGB").rotate(turn, Image.Resampling.BICUBIC, fillcolor="white")
+
+
+@pytest.mark.parametrize(("layout", "colors", "framed", "turn"), [
+    ("3x4+1R", ("#6d322f", "#966b65"), False, 0.0),  # thin lines as wide as heavy ones, and nearly as dark as ink
+    ("3x4+1R", ("#000066", "#0000b3"), False, 0.0),
+    ("3x4+1R", ("#ff0000", "#fedfdb"), False, 2.0),  # its border is cut off
+    ("6x2", ("#d43d1a", None), True, 0.0),
+])  # fmt: skip
+def test_plots_with_dark_sparse_and_framed_grids_are_read(layout, colors, framed, turn) -> None:
+    record = simulate(13)
+    page = digitize(_plot(record, layout, colors, framed=framed, turn=turn))
+    assert page.layout == layout and page.name_count >= 9 and (page.mm_per_s, page.mm_per_mv) == (25.0, 10.0)
+    pairs = [
+        (record.lead(lead.lead)[start : start + lead.millivolts.size], lead.millivolts)
+        for lead in page.leads
+        for start in (round(lead.start_s * HIGH_RATE_HZ),)
+    ]
+    assert signal_to_noise_db(pairs, HIGH_RATE_HZ) >= 14.0
+
+
 @pytest.mark.parametrize("order", ["standard", "cabrera"])
 @pytest.mark.parametrize("layout", ["3x4+1R", "6x2", "12x1"])
 def test_limb_leads_follow_from_two_of_them(layout: str, order: str) -> None:
     record, rows = simulate(3), PageOptions(layout, order=order).rows
     seconds = 10.0 / max(map(len, rows))
 
-    def page(names: Mapping[str, str]) -> DigitizedPage:
+    def misfit(names: Mapping[str, str]) -> float:
         leads = []
         for row in rows:
             for column, label in enumerate(row):
                 name = names.get(lead := label.removeprefix("-"), lead)
                 start, end = (round(500 * (column + k) * seconds) for k in (0, 1))
-                samples = record.lead(name)[start:end] if len(row) > 1 or layout == "12x1" else record.lead(name)
-                no_path = np.zeros((0, 2), np.float32)
-                leads.append(DigitizedLead(lead, column * seconds, samples, 1.0, (), no_path))
-        return DigitizedPage(layout, order, tuple(leads), 25.0, 10.0, "usual", "usual", 0, True, 8.0, 0, 0.0)
+                whole = len(row) == 1 and layout != "12x1"
+                leads.append((column, lead, record.lead(name) if whole else record.lead(name)[start:end]))
+        found = limb_misfit(leads)
+        assert found is not None
+        return found
 
-    assert limb_misfit(page({})) < 1e-6
-    assert limb_misfit(page({"I": "V1", "II": "V2", "aVF": "V3"})) > 0.3  # as where the picture cuts off a column
+    assert misfit({}) < 1e-6
+    assert misfit({"I": "V1", "II": "V2", "aVF": "V3"}) > 0.3  # as where the picture cuts off a column
 
 
 @pytest.mark.parametrize("box", [(0.0, 0.38, 1.0, 1.0), (0.3, 0.0, 1.0, 1.0)])

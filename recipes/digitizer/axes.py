@@ -27,6 +27,7 @@ _LEAST_SIDE = 0.95  # of a frame's upright line that is dark
 _INK, _LEAST_INK = 99.0, 0.3  # percentile of the darkness that is full ink; less than that of it is where lines cross
 _MOST_LINES = 300  # dark rows of pixels; a photo of a dark table has more
 _FEWEST_AXES, _FEWEST_BOXES = 3, 8  # and boxes along their time
+_FEWEST_HEAVY_BOXES = 25  # where there are no thin lines: no other plot has so many
 _BRIGHT = 88  # percentile of a line's pixels: the trace, and lines that cross it, leave more of them bare
 _HEAVIEST, _LINE, _HEAVY_LINE = 90, 0.15, 0.6  # percentile of the lines' depths; of that
 _THIN_PER_HEAVY = (4, 5)  # steps of 0.125 mV, or 0.1
@@ -53,7 +54,7 @@ class Axes:
 def redraw_axes(picture: Image.Image) -> tuple[Image.Image, tuple[Axes, ...]] | None:
     """The sheet with all axes of a picture below each other; None where it has none, or their boxes are squares."""
     grey = np.asarray(picture.convert("L"), dtype=np.float32)
-    frames = _frames(grey < _DARK)
+    frames = _frames(np.asarray(picture).max(axis=2) < _DARK)  # a line of another colour is that of 0 mV
     if len(frames) < _FEWEST_AXES:
         return None
     inside = [grey[top:bottom, left:right] for left, top, right, bottom in frames]
@@ -61,9 +62,13 @@ def redraw_axes(picture: Image.Image) -> tuple[Image.Image, tuple[Axes, ...]] | 
     counts = Counter(round(heavy / thin) for heavy, thin in down if heavy and thin)
     count = max(_THIN_PER_HEAVY, key=lambda count: counts[count])  # thin lines to a heavy one
     across = [x for x, _ in (_lines(part, 1) for part in inside) if x]
-    if not counts[count] or not across or min(part.shape[1] for part in inside) < _FEWEST_BOXES * np.median(across):
+    if not across:
         return None
     x = float(np.median(across))  # the leads of a plot share their time
+    fewest = _FEWEST_BOXES if counts[count] else _FEWEST_HEAVY_BOXES
+    if min(part.shape[1] for part in inside) < fewest * x:
+        return None
+    count = count if counts[count] else 1
     heights = [thin and count * thin for _, thin in down]  # of axes with a small range there is one heavy line only
     scales = [(x, y) for y in heights if y]
     if len(scales) < len(frames):

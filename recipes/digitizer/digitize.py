@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 from scipy.ndimage import find_objects, label, uniform_filter
 
 from recipes.digitizer.axes import places_in_picture, redraw_axes
-from recipes.digitizer.frames import inside_frames
+from recipes.digitizer.frames import beneath_frames, inside_frames
 from recipes.digitizer.grid import Grid, find_grid
 from recipes.digitizer.layout import SINGLE_LEAD, PageLayout, Span, align_rows, pulse_scales, read_layout, usual_stretch
 from recipes.digitizer.names import find_names, without_traces
@@ -52,7 +52,7 @@ _STRIP_SHIFT_S = 0.1  # between a strip and the columns above
 _STRIP_RATIO = 1.8  # of a strip's length to a column's
 _ALIKE, _ALIKE_RATIO = 0.85, 0.4  # a strip's correlation with its lead's column; what it lacks against another's
 _USUAL_WIDTH_MM = 280.0  # of a page without a grid
-_RESCALINGS, _LEAST_STRETCH = 3, 0.003  # of such a page; a smaller correction changes nothing
+_RESCALINGS, _LEAST_STRETCH = 3, 0.001  # of such a page; a smaller correction changes nothing
 _LEAST_INK_SCALE, _MOST_INK_SCALE = 4, 8  # pixels per mm; narrow waves vanish below, and time is lost above
 _EDGE_MM, _MOST_AT_EDGE = 1.5, 0.08  # of the picture; share of a row's columns there
 _FEWEST_HALF, _HALF_TOLERANCE = 2, 0.12  # rows whose pulses say half the gain; of their height
@@ -79,6 +79,7 @@ class _Reading:
         rows: of traces.
         layout: None where the rows fit none.
         sheets: ECGs on it, of which `rows` are those of the first.
+        edge: whether something runs along the picture's edge that is left out.
     """
 
     sheet: FlatSheet
@@ -88,6 +89,7 @@ class _Reading:
     rows: tuple[Row, ...]
     layout: PageLayout | None
     sheets: int = 1
+    edge: bool = False
 
     @property
     def score(self) -> float:
@@ -189,7 +191,8 @@ def _digitize_light(upright: Image.Image) -> DigitizedPage:
     is_marked = page.gain_from == "pulse" or page.name_count > 0  # letters of a line are alike, as beats are
     if page.layout == SINGLE_LEAD and not (is_marked and all(map(shows_beats, page.leads))):
         raise InputError("one row of traces without a heartbeat; check that the picture shows an ECG, and all of it")
-    if limb_misfit(page) > _MOST_MISFIT:
+    misfit = limb_misfit((round(lead.start_s * 4), lead.lead, lead.millivolts) for lead in page.leads)
+    if misfit is not None and misfit > _MOST_MISFIT:
         if page.name_count < ENOUGH_NAMES:
             raise InputError(
                 "the limb leads do not add up (I + III = II), and hardly a lead name can be read: "
@@ -275,14 +278,19 @@ def _read(sheet: FlatSheet, quarters: int) -> _Reading:
     network = _name_network()
     scale = _ink_scale(sheet)
     whole = ink_of(sheet, scale)
-    ink = inside_frames(whole, scale)
-    rows = find_rows(ink, scale)
+    ink, sides = inside_frames(whole, scale)
+    rows = beneath_frames(find_rows(ink, scale), sides)
     rest = without_traces(whole, scale, rows) if rows else whole
     names = find_names(rest, scale, network) if rows and network is not None else []
+    inner = align_rows([row for row in rows if _edge_share(sheet, row) <= _MOST_AT_EDGE])
+    if len(inner) < len(rows):
+        inside = _Reading(sheet, quarters, ink, rest, tuple(inner), read_layout(inner, names), edge=True)
+        if inside.is_upright:
+            return inside
     rows = align_rows(rows)
     layout = read_layout(rows, names)
     if layout is None and len(names) >= _UPRIGHT_NAMES:  # a row may have been overlooked
-        more = align_rows(find_rows(ink, scale, regular=True))
+        more = align_rows(beneath_frames(find_rows(ink, scale, regular=True), sides))
         complete = _Reading(sheet, quarters, ink, rest, tuple(more), read_layout(more, names))
         if complete.is_upright:
             return complete
@@ -331,7 +339,7 @@ def _page(reading: _Reading, layout: PageLayout, grid: Grid | None) -> Digitized
         name_count=round(layout.name_weight),
         name_agreement=layout.agreement,
         remarks=(
-            *_page_remarks(layout, grid, reading.sheets, half_chest=bool(half_rows)),
+            *_page_remarks(layout, grid, reading, half_chest=bool(half_rows)),
             *_scale_remarks(printed, pulse_speed, pulse_gain),
         ),
         outline=reading.sheet.outline(),
@@ -388,11 +396,13 @@ def _likeness(strip: DigitizedLead, column: DigitizedLead) -> float:
     return best
 
 
-def _page_remarks(layout: PageLayout, grid: Grid | None, sheets: int, *, half_chest: bool) -> list[str]:
+def _page_remarks(layout: PageLayout, grid: Grid | None, reading: _Reading, *, half_chest: bool) -> list[str]:
     remarks = []
     if half_chest:
         remarks.append("by the calibration pulses the chest leads are drawn at half the gain")
-    if sheets > 1:
+    if reading.edge:
+        remarks.append("what runs along the edge of the picture is left out: a border, or a row that is cut off")
+    if reading.sheets > 1:
         remarks.append("two ECGs on one sheet: the upper one is read; crop the picture to the other to read that")
     if grid is None:
         remarks.append("no grid: the scale is taken from the usual length of the rows, and millivolts may be far off")

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_fill_holes, find_objects, label, maximum_filter, maximum_filter1d, minimum_filter1d
 
-from recipes.digitizer.traces import STROKE_INK, InkMap
+from recipes.digitizer.traces import STROKE_INK, InkMap, Row, runs
 
 _LEAST_ALONG_MM, _LEAST_ACROSS_MM = 40.0, 12.0  # sides; no trace is as straight, no pulse as high at 10 mm/mV
 _CORNER_MM = 2.0  # of a side's end, in which it meets the next: the strokes of an axis go on beyond
 _LINE_MM = 0.8  # round a side: its stroke, and a gap at a corner
+_RIM_MM, _LEAST_BORDER_MM = 3.0, 60.0  # from the outermost ink: waves reach farther from their row; length of a border
 _LEAST_SHARE = 0.6  # of the ink that lies inside: else the frames are those of a table or of a report's head
 
 Mask = NDArray[np.bool_]
 
 
-def inside_frames(ink: InkMap, px_per_mm: float) -> InkMap:
-    """The ink (rows, columns) inside the frames on a sheet; all of it where there are none.
+def inside_frames(ink: InkMap, px_per_mm: float) -> tuple[InkMap, tuple[float, ...]]:
+    """The ink (rows, columns) inside the frames on a sheet, and their left and right sides, mm. Where there are none,
+    all of the ink but straight strokes along the upper or lower rim: a page's border, of which the picture cuts parts
+    off.
 
     Args:
         ink: of the sheet.
@@ -25,19 +31,50 @@ def inside_frames(ink: InkMap, px_per_mm: float) -> InkMap:
     """
     stroke = ink > STROKE_INK
     corner, width = round(_CORNER_MM * px_per_mm), 2 * max(1, round(_LINE_MM * px_per_mm)) + 1
-    along = _straight(stroke, 1, _LEAST_ALONG_MM * px_per_mm)
+    straight = _straight(stroke, 1, _LEAST_ALONG_MM * px_per_mm)
+    if not straight.any():
+        return ink, ()
+    inked, rim = np.flatnonzero(stroke.any(axis=1)), round(_RIM_MM * px_per_mm)
+    inner = slice(inked[0] + rim, max(inked[0] + rim, inked[-1] + 1 - rim))
+    border = _straight(straight, 1, _LEAST_BORDER_MM * px_per_mm)
+    border[inner] = False
+    ink = np.where(maximum_filter(border, 3), np.float32(0), ink) if border.any() else ink
+    across = _between(_straight(stroke, 0, _LEAST_ACROSS_MM * px_per_mm), straight, 0, corner)
+    along = _between(straight, across, 1, corner)
     if not along.any():
-        return ink
-    across = _between(_straight(stroke, 0, _LEAST_ACROSS_MM * px_per_mm), along, 0, corner)
-    along = _between(along, across, 1, corner)
-    if not along.any():
-        return ink
+        return ink, ()
     lines: Mask = maximum_filter(along | across, width)
     inside = binary_fill_holes(lines) & ~lines
     if np.count_nonzero(stroke & inside) < _LEAST_SHARE * np.count_nonzero(stroke & ~lines):
-        return ink
+        return ink, ()
     inside |= maximum_filter(inside, width) & ~maximum_filter(along | across, 3)
-    return np.where(inside, ink, np.float32(0))
+    return np.where(inside, ink, np.float32(0)), tuple(_middles(across, px_per_mm))
+
+
+def beneath_frames(rows: Sequence[Row], sides: Sequence[float]) -> list[Row]:
+    """The rows with those ends on a frame's side, mm, that reach it: a plot's trace ends beneath the line's middle."""
+
+    def reach(end: float) -> float:
+        return min(
+            (side for side in sides if abs(side - end) < _LINE_MM), key=lambda side: abs(side - end), default=end
+        )
+
+    return [
+        replace(
+            row,
+            start=reach(row.start),
+            end=reach(row.end),
+            pieces=tuple((reach(left), reach(right)) for left, right in row.pieces),
+        )
+        for row in rows
+    ]
+
+
+def _middles(across: Mask, px_per_mm: float) -> Iterator[float]:
+    """The middles, mm, of strokes that run up and down."""
+    length = across.sum(axis=0)
+    for first, end in runs(length > 0):
+        yield float(np.average(np.arange(first, end) + 0.5, weights=length[first:end])) / px_per_mm
 
 
 def _straight(stroke: Mask, axis: int, length: float) -> Mask:

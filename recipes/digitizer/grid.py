@@ -19,12 +19,16 @@ from render.jit import jit
 _LONGEST = 2200  # pixels, about, to which a larger picture is reduced for the search
 _PATCH = 256  # pixels a side: four heavy lines or more, and perspective changes little within it
 _LINE_PERCENTILE, _PALEST_LINE = 94, 0.03  # of the darkness of all pixels; darkness of the palest line that counts
+_FEWEST_LINES = 12  # that lie far apart: a frame, a table or ruled paper has fewer, or in one direction
 _BOX_PX = (11.0, 90.0)  # pixels between heavy lines, least and most
 _HIGHEST = 0.42  # cycles per pixel; lines of a higher frequency are thinner than pixels
 _HARMONICS = 10  # at most, of a comb
 _LEAST_CONTRAST = 0.003  # standard deviation of a patch; a flat one shows no grid
 _LEAST_SCORE = 0.9  # of a comb: logarithm of the power on its teeth above that between them
 _NEARLY = 0.65  # of the best score: enough for a comb of a smaller base
+_THIN_PER_HEAVY = 5
+_LEAST_STEP = 1.0  # logarithm of the power between every second tooth and the others: of pages 0 and less
+_PEAK, _LEAST_DROP = 0.1, 2.0  # relative width of the tallest peak; logarithm of its power above all below it
 _NEAR, _PERSPECTIVE = 1.2, 0.3  # distance, in patches, of those that vote together; logarithm of the spacing's range
 _MOST_BOXES = 90  # along a picture's longer side; more lines than that are 1 mm apart
 
@@ -48,9 +52,14 @@ def line_signal(picture: Picture) -> NDArray[np.float32]:
     """(height, width): darkness of each place above that of its surroundings; 0 for ink, which is darker than lines.
 
     The threshold follows from the shares of the paper: lines of a grid cover a tenth to a third of it, ink a twentieth.
+    Where fine lines lie far apart on white paper, it follows from those rows and columns that are mostly dark.
     """
     dark = 1.0 - picture.min(axis=0)
-    level = max(float(np.percentile(dark[::3, ::3], _LINE_PERCENTILE)), _PALEST_LINE)
+    level = float(np.percentile(dark[::3, ::3], _LINE_PERCENTILE))
+    if level < _PALEST_LINE:
+        mostly = np.concatenate([np.median(dark, axis=0), np.median(dark, axis=1)])
+        lines = mostly[mostly > _PALEST_LINE]
+        level = float(np.median(lines)) if lines.size >= _FEWEST_LINES else _PALEST_LINE
     signal = np.minimum(dark, 1.3 * level)
     signal = signal - gaussian_filter(signal, 12.0)
     signal[dark > 1.7 * level + 0.03] = 0.0
@@ -188,7 +197,12 @@ def _local_bases(patches: list[_Patch]) -> list[float] | None:
     clearest = np.argsort(-scores.max(axis=1))[: max(1, len(patches) // 4)]
     common = np.median(np.log([bases[_smallest_base(scores[number])] for number in clearest]))
     window = np.abs(np.log(bases) - common) < _PERSPECTIVE
-    return [float(bases[window][int(np.argmax(score[window]))]) for score in scores]
+    # Lines of a drawing are off by parts of a pixel in a pattern of its own, which a clean page shows as a comb.
+    tallest = _tallest(profiles)
+    if tallest is not None and all(abs(tallest / np.exp(common) / lines - 1) > _PEAK for lines in (1, _THIN_PER_HEAVY)):
+        return [tallest] * len(patches)
+    best = np.array([bases[window][int(np.argmax(score[window]))] for score in scores])
+    return [float(base) for base in best * _multiple(profiles, best)]
 
 
 def _smallest_base(scores: Array) -> int:
@@ -198,6 +212,39 @@ def _smallest_base(scores: Array) -> int:
     """
     first = int(np.argmax(scores > _NEARLY * scores.max()))
     return first + int(np.argmax(scores[first : first + 12]))
+
+
+def _multiple(profiles: Array, bases: Array) -> int:
+    """How many times too small the bases (patches,) of combs are: 1 where all teeth of a comb are about as high.
+
+    Args:
+        profiles: (patches, frequencies).
+        bases: (patches,) cycles per pixel.
+    """
+    for multiple in (2, 3):
+        teeth = np.arange(1, 3 * multiple)
+        within = (teeth[-1] * bases < _HIGHEST).nonzero()[0]
+        if within.size:
+            heights = [np.interp(teeth * bases[number], _FREQUENCIES, profiles[number]) for number in within]
+            height, is_true = np.median(heights, axis=0), teeth % multiple == 0
+            if height[is_true].min() > height[~is_true].max() + _LEAST_STEP:
+                return multiple
+    return 1
+
+
+def _tallest(profiles: Array) -> float | None:
+    """The frequency, cycles per pixel, of the lines that are by far the clearest; None where there are none such.
+
+    Args:
+        profiles: (patches, frequencies).
+    """
+    profile = np.median(profiles, axis=0)
+    top = int(np.argmax(profile))
+    below = profile[(1 - _PEAK) * _FREQUENCIES[top] > _FREQUENCIES]
+    if not below.size or profile[top] < below.max() + _LEAST_DROP:
+        return None
+    near = profile[top - 1 : top + 2] if top + 1 < profile.size else profile[top:]
+    return float(np.average(_FREQUENCIES[top - 1 : top - 1 + near.size], weights=np.exp(near / 2)))
 
 
 def _teeth(profile: Array, bases: Array, count: int) -> Array:

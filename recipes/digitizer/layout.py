@@ -11,11 +11,12 @@ import numpy as np
 
 from recipes.digitizer.names import Name
 from recipes.digitizer.picture import Array
-from recipes.digitizer.traces import Row, runs
+from recipes.digitizer.plausibility import limb_misfit
+from recipes.digitizer.traces import USUAL_FOOT_MM, Row, runs
 from render.pages.options import FORMATS, PageOptions
 
 _NAME_BESIDE_MM = 3.0  # from the usual height of names above their traces
-_NAME_OFFSETS_MM = np.arange(-15.0, 12.1, 0.5)  # candidates for that height, downwards
+_NAME_OFFSETS_MM = np.arange(-24.0, 12.1, 0.5)  # candidates for that height, downwards
 _NAME_BEFORE_MM = 8.0  # how far left of its trace a name may begin
 _NAMES_LEFT_MM = 14.0  # how far left of that the names of a whole row may stand
 _STRIP_NAME_MM = 25.0  # from the start of a rhythm strip: the range of its name
@@ -32,6 +33,8 @@ _LEAST_FOOT_MM, _FOOT_SLACK_MM = 1.0, 0.5  # beyond what the pen's width explain
 _STRIP_ALIGNMENT_MM = 1.0  # a rhythm strip that differs less has the ends of the columns above
 _PULSE_ALIGNMENT_MM = 22.0  # a row's end that differs more is not moved to that of the other rows
 _UNREAD_WEIGHT = 0.03  # of a lead without a readable name, for each name that agrees
+_MISFIT_WEIGHT, _UNKNOWN_MISFIT = 2.0, 1.0  # of limb leads that do not add up, in names; of a layout without them
+_SOME_NAMES = 2.0  # weight of those from which on limb leads count
 _STRIP_WEIGHT = 0.4  # least weight of a name that decides a rhythm strip's lead; else it is the usual one
 _GAINS = np.array([5.0, 10.0, 20.0])  # mm per mV
 # Decides between formats of the same rows where no names do; a choice of this project, not a survey.
@@ -71,6 +74,7 @@ class PageLayout:
         spans: the leads' places, row by row.
         agreement: share of the names beside the rows that agree with the format, 0-1, by their weights.
         name_weight: sum of the weights of the names that agree.
+        limb_misfit: of `recipes.digitizer.plausibility.limb_misfit`; `_UNKNOWN_MISFIT` where too few limb leads show.
     """
 
     format: str
@@ -78,6 +82,7 @@ class PageLayout:
     spans: tuple[Span, ...]
     agreement: float
     name_weight: float
+    limb_misfit: float
 
 
 def read_layout(rows: Sequence[Row], names: Sequence[Name]) -> PageLayout | None:
@@ -92,7 +97,7 @@ def read_layout(rows: Sequence[Row], names: Sequence[Name]) -> PageLayout | None
         best = max((name for _, name in places), key=lambda name: name.weight, default=None)
         weight = best.weight if best else 0.0
         span = Span(best.lead if best else "II", 0, rows[0].start, rows[0].end, 1)
-        return PageLayout(SINGLE_LEAD, "standard", (span,), float(weight > 0), weight)
+        return PageLayout(SINGLE_LEAD, "standard", (span,), float(weight > 0), weight, _UNKNOWN_MISFIT)
     candidates = [
         layout
         for format_name in FORMATS
@@ -103,7 +108,11 @@ def read_layout(rows: Sequence[Row], names: Sequence[Name]) -> PageLayout | None
 
 
 def _score(layout: PageLayout) -> float:
-    """Weight of the names that agree, less that of the names that disagree or are missing, plus the format's prior."""
+    """Weight of the names that agree, less that of the names that disagree or are missing, plus the format's prior.
+
+    Where some names can be read, and they stand in one part of the page only, limb leads that do not follow from each
+    other tell that the other part shows other leads. Without names there is nothing that such a choice could confirm.
+    """
     agree = layout.name_weight
     disagree = agree / max(layout.agreement, 1e-9) - agree if agree else 0.0
     unread = len(layout.spans) - agree
@@ -113,6 +122,7 @@ def _score(layout: PageLayout) -> float:
         - _UNREAD_WEIGHT * min(agree, 5.0) * unread
         + _PRIOR.get(layout.format, 0.0)
         - 0.3 * (layout.order == "cabrera")
+        - _MISFIT_WEIGHT * min(layout.limb_misfit, 1.0) * min(agree / _SOME_NAMES, 1.0)
     )
 
 
@@ -168,7 +178,19 @@ def _match_format(options: PageOptions, rows: Sequence[Row], places: Sequence[tu
         else:
             spans += _column_spans(k, row_labels, columns_mm)
     agreement = float(np.average(agree, weights=weights)) if agree else 0.0
-    return PageLayout(options.format, options.order, tuple(spans), agreement, float(np.dot(agree, weights)))
+    misfit = limb_misfit(
+        (span.x0, span.lead, -span.polarity * rows[span.row].y[(row.x >= span.x0) & (row.x < span.x1)])
+        for span in spans
+        for row in (rows[span.row],)
+    )
+    return PageLayout(
+        options.format,
+        options.order,
+        tuple(spans),
+        agreement,
+        float(np.dot(agree, weights)),
+        _UNKNOWN_MISFIT if misfit is None else misfit,
+    )
 
 
 def _column_spans(row: int, labels: Sequence[str], columns_mm: Array) -> list[Span]:
@@ -304,7 +326,7 @@ def usual_stretch(rows: Sequence[Row]) -> float:
     feet = [row.latest_start for row in rows if math.isfinite(row.latest_start)]
     if len(feet) > 1 and np.median(feet) - min(feet) < _FOOT_SLACK_MM:  # most traces leave their feet at one place
         start = min(feet)
-    stretches = np.array(_USUAL_ROWS_MM) / (end - start)
+    stretches = (np.array(_USUAL_ROWS_MM) + _PEN_MM - _LAST_SAMPLE_MM) / (end - start)
     nearest = float(stretches[int(np.argmin(np.abs(np.log(stretches / by_pulse))))])
     is_near = abs(math.log(nearest / by_pulse)) < (_NEAR_BY_PULSE if gain else _NEAR_BY_WIDTH)
     return nearest if is_near else by_pulse
@@ -317,11 +339,16 @@ def _behind_feet(rows: Sequence[Row], start: float, end: float) -> tuple[float, 
     """
     latest = min((row.latest_start for row in rows if math.isfinite(row.latest_start)), default=-math.inf)
     earliest = max((row.earliest_end for row in rows if math.isfinite(row.earliest_end)), default=math.inf)
+    # Some programs draw no foot at all.
+    behind = [x for row in rows for x in (pulse.x1 for pulse in row.pulses) if abs(row.start - x) < USUAL_FOOT_MM + 0.1]
+    before = [x for row in rows for x in (pulse.x0 for pulse in row.pulses) if abs(row.end - x) < USUAL_FOOT_MM + 0.1]
+    least = float(np.median(behind)) - _FOOT_SLACK_MM if behind else start + _LEAST_FOOT_MM
+    most = float(np.median(before)) + _FOOT_SLACK_MM if before else end - _LEAST_FOOT_MM
     for length in _USUAL_ROWS_MM:
         drawn = length + _PEN_MM - _LAST_SAMPLE_MM
-        if start + _LEAST_FOOT_MM < end - drawn < latest + _FOOT_SLACK_MM:
+        if least < end - drawn < latest + _FOOT_SLACK_MM:
             return end - drawn, end
-        if earliest - _FOOT_SLACK_MM < start + drawn < end - _LEAST_FOOT_MM:
+        if earliest - _FOOT_SLACK_MM < start + drawn < most:
             return start, start + drawn
     return start, end
 

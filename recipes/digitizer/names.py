@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ _WIDEST_MM = 13.0
 _LETTER_MM, _LETTER_MM2 = (0.9, 8.5), 0.25  # height, and least area of the box of a letter
 _LETTER_GAP = 0.75  # of a word's height: letters closer than that belong together
 _WIDE_LETTER_GAP = 1.6  # of machines that print I I I
+_BAR, _TALLER_BAR = 4.0, 1.2  # height to width of a stroke that may divide columns; to the height of the name beside it
 _MOST_WORDS = 600  # of a sheet; a page full of text has no more names than another
 _LEAST_PROBABILITY = 0.6
 _LONGEST_ASPECT = 3.2  # width to height of a word that fills its picture
@@ -145,12 +146,26 @@ def _word_boxes(ink: InkMap, px_per_mm: float) -> list[tuple[int, int, int, int]
     words = {tuple(box) for box in letters}
     for gap in (_LETTER_GAP, _WIDE_LETTER_GAP):
         words |= {tuple(box) for box in group_letters(letters, gap)}
+    words |= set(_beside_bars(letters))
     candidates = [
         (x0, y0, x1, y1)
         for x0, y0, x1, y1 in words
         if _WORD_MM[0] <= (y1 - y0) / px_per_mm <= _WORD_MM[1] and (x1 - x0) / px_per_mm <= _WIDEST_MM
     ]
     return sorted(candidates)[:_MOST_WORDS]
+
+
+def _beside_bars(letters: list[list[int]]) -> Iterator[tuple[int, int, int, int]]:
+    """Boxes of words without the taller bar on their left, which divides columns on some pages."""
+    bars = [box for box in letters if box[3] - box[1] > _BAR * (box[2] - box[0])]
+    for x0, y0, x1, y1 in group_letters([box for box in letters if box not in bars], _LETTER_GAP):
+        height = y1 - y0
+        if any(
+            0 <= x0 - bar[2] < _LETTER_GAP * (bar[3] - bar[1]) and bar[1] < y0 + height / 2 < bar[3]
+            for bar in bars
+            if bar[3] - bar[1] > _TALLER_BAR * height
+        ):
+            yield x0, y0, x1, y1
 
 
 def letter_boxes(ink: InkMap, px_per_mm: float) -> list[list[int]]:

@@ -4,6 +4,7 @@ leads follow from two of them, and one lead alone shows beats that are alike."""
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Hashable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,29 +51,32 @@ def synchrony(page: DigitizedPage) -> float:
     return float(np.median(correlations)) if correlations else 0.0
 
 
-def limb_misfit(page: DigitizedPage) -> float:
+def limb_misfit(leads: Iterable[tuple[Hashable, str, NDArray[np.floating]]]) -> float | None:
     """How far limb leads that were recorded at the same time are from following from two of them.
 
     What I and II cannot explain of their variance, divided by what is expected of curves that share nothing: 0 of limb
-    leads, about 1 of others. Of the columns with three limb leads or more that of the worst; 0 where there is none.
+    leads, about 1 of others. Of the columns with three limb leads or more that of the worst; None where there is none.
+
+    Args:
+        leads: of each its column, its name and its samples; NaN where it cannot be read. A strip follows the columns.
     """
-    columns: dict[int, dict[str, NDArray[np.float32]]] = defaultdict(dict)
-    for lead in page.leads:  # a strip comes behind the column's own
-        if lead.lead in _LIMB_LEADS:
-            columns[round(lead.start_s * 4)].setdefault(lead.lead, lead.millivolts)
-    misfits = [0.0]
-    for leads in columns.values():
-        size = min(millivolts.size for millivolts in leads.values())
-        rows = np.stack([millivolts[:size] for millivolts in leads.values()]).astype(np.float64)
+    columns: dict[Hashable, dict[str, NDArray[np.floating]]] = defaultdict(dict)
+    for column, name, samples in leads:
+        if name in _LIMB_LEADS:
+            columns[column].setdefault(name, samples)
+    misfits = []
+    for limb in columns.values():
+        size = min(samples.size for samples in limb.values())
+        rows = np.stack([samples[:size] for samples in limb.values()]).astype(np.float64)
         rows = rows[:, np.isfinite(rows).all(axis=0)]
         if len(rows) < 3 or rows.shape[1] < _LEAST_SAMPLES:
             continue
         rows -= np.median(rows, axis=1, keepdims=True)
-        by_two = np.array([_LIMB_LEADS[name] for name in leads])
+        by_two = np.array([_LIMB_LEADS[name] for name in limb])
         rest = rows - by_two @ (np.linalg.pinv(by_two) @ rows)
         expected = (1 - 2 / len(rows)) * float(rows.var(axis=1).sum())
         misfits.append(float(rest.var(axis=1).sum()) / max(expected, 1e-9))
-    return max(misfits)
+    return max(misfits, default=None)
 
 
 def _steepness(millivolts: NDArray[np.float32]) -> NDArray[np.float64]:

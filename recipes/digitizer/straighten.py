@@ -45,6 +45,9 @@ _DARK, _MOST_DARK = 0.25, 0.3  # a pixel that is no paper; the share of such pix
 _DARK_RUN_MM = 2.0  # of pixels along such a line; the strokes of a frame's axis are dark as well, but apart
 _INSIDE_MM, _HEAD_MM = 3.0, 12.0  # how far inside and outside the grid a side may lie
 _ENOUGH_BOXES = 400  # for their median
+_BARE, _EVERY = 0.8, 3  # share of a row that no trace fills; pixels from one that is looked at to the next
+_MIXED = 0.08  # by which two lines that mix where they cross are darker
+_DARK_LINE, _LINE_MM = 0.3, 0.5  # difference of full ink from a line on which it can hardly be seen; closed across it
 _LEAST_INK, _PEN_PERCENTILE = 0.15, 35  # darkness of ink; of the dark pixels, those that lie wholly under the pen
 
 
@@ -498,6 +501,8 @@ def _ink(raster: NDArray[np.float32], box: int) -> NDArray[np.float32]:
     usual = np.median(boxes[..., :: max(1, boxes.shape[-1] // _ENOUGH_BOXES)], axis=-1)
     repeats = (1, rows + 1, columns + 1)
     ground = np.tile(usual, repeats)[:, : raster.shape[1], : raster.shape[2]]
+    across, down = _full_lines(raster, 2), _full_lines(raster, 1)
+    ground = np.minimum(ground, _crossed(across, down, raster))
     depth = _darkness(ground - raster)
     strong = depth > max(_LEAST_INK, 0.5 * float(np.percentile(depth, 99.5)))
     if np.count_nonzero(strong) < 100:
@@ -506,7 +511,40 @@ def _ink(raster: NDArray[np.float32], box: int) -> NDArray[np.float32]:
     pen = np.percentile(raster[:, strong], _PEN_PERCENTILE, axis=1)
     full = np.maximum(_darkness(ground - pen[:, None, None].astype(np.float32)), _LEAST_INK)
     ink: NDArray[np.float32] = np.clip(depth / full, 0.0, 1.0)
+    # On a line as dark as ink, only what lies on either side of it tells.
+    width = round(_LINE_MM * box / _BOX_MM)
+    for axis, lines in enumerate((across, down)):
+        dark = _darkness(lines - pen[:, None, None].astype(np.float32)) < _DARK_LINE
+        if dark.any():
+            closed = minimum_filter1d(maximum_filter1d(ink, width, axis=axis), width, axis=axis)
+            ink = np.where(dark, closed, ink)
     return ink
+
+
+def _full_lines(raster: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    """Of each row (axis 2) or column (axis 1) of a raster (3, height, width), what no trace darkens: a drawing's lines.
+
+    Lines on whole pixels are off their usual place by parts of one, and a median over boxes does not know them.
+    """
+    every = raster[:, :, ::_EVERY] if axis == 2 else raster[:, ::_EVERY]
+    place = round(_BARE * (every.shape[axis] - 1))
+    return np.take(np.partition(every, place, axis=axis), [place], axis=axis)
+
+
+def _crossed(
+    across: NDArray[np.float32], down: NDArray[np.float32], raster: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """The full lines of the rows (3, height, 1) and columns (3, 1, width) of a raster (3, height, width) together.
+
+    Where two of them cross, the one lies on the other in some drawings, and in others they mix and are darker.
+    """
+    over: NDArray[np.float32] = np.minimum(across, down)
+    mixed: NDArray[np.float32] = across * down
+    every = (slice(None), slice(None, None, _EVERY), slice(None, None, _EVERY))
+    darker = (over - mixed)[every]
+    crossing = darker > _MIXED
+    is_mixed = crossing.any() and np.median((over - raster)[every][crossing]) > np.median(darker[crossing]) / 2
+    return mixed if is_mixed else over
 
 
 def _darkness(difference: NDArray[np.float32]) -> NDArray[np.float32]:

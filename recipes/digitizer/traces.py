@@ -24,6 +24,9 @@ InkMap = NDArray[np.float32]
 REACH_MM = 36.0
 """Largest distance of a trace from the usual level of its row, mm."""
 
+USUAL_FOOT_MM = 1.5
+"""Between a pulse and a trace that it runs into, where nothing tells more."""
+
 STROKE_INK = 0.35
 """Of full ink: enough for a stroke."""
 _ROW_APART_MM, _ROW_SMOOTH_MM = 9.0, 1.0  # least distance of two rows; of the mean over rows of pixels
@@ -573,7 +576,11 @@ def _plateaus(x: Array, y: Array, foot: float, height: float, step: float) -> It
         edge = max(1, round(0.4 / step))  # of the stroke between the steps
         after = y[stop + edge : stop + beside]
         half = bool(after.size and np.abs(foot - height / 2 - after).max() < 0.06 * height + 0.15)
-        reaches_foot = all(side.max() >= foot - 0.3 * height for side in (sides[:1] if half else sides))
+        # Where a row begins or ends with the edge of a pulse, the middle of that stroke is all there is of it.
+        reaches_foot = all(
+            side.max() >= foot - (0.3 if side.size == beside else 0.6) * height
+            for side in (sides[:1] if half else sides)
+        )
         is_step = any(side.min() < top.min() - 0.15 * height for side in sides)  # on the way up to a higher wave
         if sides and reaches_foot and not is_step:
             yield CalibrationPulse(x0, 2 * x1 - x0 if half else x1, foot - float(np.median(top)), half)
@@ -587,7 +594,7 @@ def _after_gap(row: Row, x: float, step: float) -> float:
         rest = np.flatnonzero(np.isfinite(row.y[index + near[0] :]))
         if rest.size:
             return row.begins_near(float(row.x[index + near[0] + rest[0]]))
-    return x + 1.5
+    return x + USUAL_FOOT_MM
 
 
 def _before_gap(row: Row, x: float, step: float) -> float:
@@ -599,7 +606,7 @@ def _before_gap(row: Row, x: float, step: float) -> float:
         rest = np.flatnonzero(np.isfinite(row.y[: first + near[-1]]))
         if rest.size:
             return row.ends_near(float(row.x[rest[-1]]))
-    return x - 1.5
+    return x - USUAL_FOOT_MM
 
 
 def row_distance(levels: Sequence[float]) -> float:
