@@ -225,6 +225,14 @@ def test_of_a_page_that_is_cut_along_a_row_the_whole_rows_are_read_where_their_n
         digitize(image.crop((0, levels[0] - 4, image.width, image.height)))
 
 
+def test_the_upper_rows_of_twelve_are_not_two_columns() -> None:
+    """Seven rows are two columns of six and a strip, whose right column has names of its own."""
+    _, image, geometry = picture_of("clean", "12x1")
+    levels = sorted({round(trace.baseline_y) for trace in geometry.leads})
+    with pytest.raises(InputError, match=r"7 rows of traces|do not add up"):
+        digitize(image.crop((0, 0, image.width, (levels[6] + levels[7]) // 2)))
+
+
 def test_one_row_is_a_strip_of_one_lead(case_of) -> None:
     case = case_of("clean")
     strip = next(trace for trace in case.geometry.leads if trace.end_sample - trace.start_sample > 4000)

@@ -35,6 +35,7 @@ _PULSE_ALIGNMENT_MM = 22.0  # a row's end that differs more is not moved to that
 _UNREAD_WEIGHT = 0.03  # of a lead without a readable name, for each name that agrees
 _MISFIT_WEIGHT, _UNKNOWN_MISFIT = 2.0, 1.0  # of limb leads that do not add up, in names; of a layout without them
 _SOME_NAMES = 2.0  # weight of those from which on limb leads count
+_WELL_NAMED = 4  # names of a column; then not all of another are hidden
 _STRIP_WEIGHT = 0.4  # least weight of a name that decides a rhythm strip's lead; else it is the usual one
 _GAINS = np.array([5.0, 10.0, 20.0])  # mm per mV
 # Decides between formats of the same rows where no names do; a choice of this project, not a survey.
@@ -146,7 +147,8 @@ def _beside_rows(rows: Sequence[Row], names: Sequence[Name]) -> list[tuple[int, 
 
 
 def _match_format(options: PageOptions, rows: Sequence[Row], places: Sequence[tuple[int, Name]]) -> PageLayout | None:
-    """The rows and names as a page of these options; None for another number of rows.
+    """The rows and names as a page of these options; None for another number of rows, or a column without any name
+    beside one with many.
 
     Args:
         options: a format and an order of the limb leads.
@@ -161,16 +163,20 @@ def _match_format(options: PageOptions, rows: Sequence[Row], places: Sequence[tu
     columns_mm = _columns(rows, places, columns, strips)
     weights: list[float] = []
     agree: list[float] = []
+    named = [0] * columns
     strip_leads: dict[int, dict[str, float]] = {k: defaultdict(float) for k in strips}
     for row, name in places:
         if row not in strips:
             column = int(np.searchsorted(columns_mm[1:, 0], name.x + _NAME_BEFORE_MM))
             agree.append(float(labels[row][column].removeprefix("-") == name.lead))
+            named[column] += agree[-1] > 0
             weights.append(name.weight)
         elif name.x < rows[row].start + _STRIP_NAME_MM:
             strip_leads[row][name.lead] += name.weight
             agree.append(0.5 + 0.5 * (name.lead == labels[row][0]))
             weights.append(name.weight)
+    if max(named) >= _WELL_NAMED and min(named) == 0:  # the rows of twelve, of which the picture cuts some off
+        return None
     spans: list[Span] = []
     for k, row_labels in enumerate(labels):
         if k in strips:

@@ -22,7 +22,7 @@ _WIDEST_MM = 13.0
 _LETTER_MM, _LETTER_MM2 = (0.9, 8.5), 0.25  # height, and least area of the box of a letter
 _LETTER_GAP = 0.75  # of a word's height: letters closer than that belong together
 _WIDE_LETTER_GAP = 1.6  # of machines that print I I I
-_BAR, _TALLER_BAR = 4.0, 1.2  # height to width of a stroke that may divide columns; to the height of the name beside it
+_BAR, _SHORT_BAR = 4.0, 0.7  # height to width of a stroke that may divide columns; to the height of the name beside it
 _MOST_WORDS = 600  # of a sheet; a page full of text has no more names than another
 _LEAST_PROBABILITY = 0.6
 _LONGEST_ASPECT = 3.2  # width to height of a word that fills its picture
@@ -156,14 +156,14 @@ def _word_boxes(ink: InkMap, px_per_mm: float) -> list[tuple[int, int, int, int]
 
 
 def _beside_bars(letters: list[list[int]]) -> Iterator[tuple[int, int, int, int]]:
-    """Boxes of words without the taller bar on their left, which divides columns on some pages."""
+    """Boxes of words without the bar on their left, which divides columns on some pages."""
     bars = [box for box in letters if box[3] - box[1] > _BAR * (box[2] - box[0])]
     for x0, y0, x1, y1 in group_letters([box for box in letters if box not in bars], _LETTER_GAP):
         height = y1 - y0
         if any(
             0 <= x0 - bar[2] < _LETTER_GAP * (bar[3] - bar[1]) and bar[1] < y0 + height / 2 < bar[3]
             for bar in bars
-            if bar[3] - bar[1] > _TALLER_BAR * height
+            if bar[3] - bar[1] > _SHORT_BAR * height
         ):
             yield x0, y0, x1, y1
 
