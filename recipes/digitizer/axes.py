@@ -65,10 +65,9 @@ def redraw_axes(picture: Image.Image) -> tuple[Image.Image, tuple[Axes, ...]] | 
     if not across:
         return None
     x = float(np.median(across))  # the leads of a plot share their time
-    fewest = _FEWEST_BOXES if counts[count] else _FEWEST_HEAVY_BOXES
+    count, fewest = (count, _FEWEST_BOXES) if counts[count] else (1, _FEWEST_HEAVY_BOXES)
     if min(part.shape[1] for part in inside) < fewest * x:
         return None
-    count = count if counts[count] else 1
     heights = [thin and count * thin for _, thin in down]  # of axes with a small range there is one heavy line only
     scales = [(x, y) for y in heights if y]
     if len(scales) < len(frames):

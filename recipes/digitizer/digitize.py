@@ -282,8 +282,9 @@ def _read(sheet: FlatSheet, quarters: int) -> _Reading:
     rows = beneath_frames(find_rows(ink, scale), sides)
     rest = without_traces(whole, scale, rows) if rows else whole
     names = find_names(rest, scale, network) if rows and network is not None else []
-    inner = align_rows([row for row in rows if _edge_share(sheet, row) <= _MOST_AT_EDGE])
+    inner = [row for row in rows if _edge_share(sheet, row) <= _MOST_AT_EDGE]
     if len(inner) < len(rows):
+        inner = align_rows(inner)
         inside = _Reading(sheet, quarters, ink, rest, tuple(inner), read_layout(inner, names), edge=True)
         if inside.is_upright:
             return inside
@@ -437,7 +438,7 @@ def _lead(reading: _Reading, span: Span, page_start: float, speed: float, gain: 
         gain: mm/mV.
     """
     row = reading.rows[span.row]
-    inside = (row.x >= span.x0) & (row.x < span.x1)
+    inside = row.between(span.x0, span.x1)
     y = np.where(inside, row.y, np.nan)
     if np.isfinite(y).sum() < _LEAST_LEAD_SHARE * inside.sum():
         return None

@@ -243,8 +243,8 @@ def _tallest(profiles: Array) -> float | None:
     below = profile[(1 - _PEAK) * _FREQUENCIES[top] > _FREQUENCIES]
     if not below.size or profile[top] < below.max() + _LEAST_DROP:
         return None
-    near = profile[top - 1 : top + 2] if top + 1 < profile.size else profile[top:]
-    return float(np.average(_FREQUENCIES[top - 1 : top - 1 + near.size], weights=np.exp(near / 2)))
+    near = slice(top - 1, top + 2)
+    return float(np.average(_FREQUENCIES[near], weights=np.exp(profile[near] / 2)))
 
 
 def _teeth(profile: Array, bases: Array, count: int) -> Array:

@@ -185,9 +185,8 @@ def _match_format(options: PageOptions, rows: Sequence[Row], places: Sequence[tu
             spans += _column_spans(k, row_labels, columns_mm)
     agreement = float(np.average(agree, weights=weights)) if agree else 0.0
     misfit = limb_misfit(
-        (span.x0, span.lead, -span.polarity * rows[span.row].y[(row.x >= span.x0) & (row.x < span.x1)])
+        (span.x0, span.lead, -span.polarity * rows[span.row].y[rows[span.row].between(span.x0, span.x1)])
         for span in spans
-        for row in (rows[span.row],)
     )
     return PageLayout(
         options.format,
@@ -346,8 +345,9 @@ def _behind_feet(rows: Sequence[Row], start: float, end: float) -> tuple[float, 
     latest = min((row.latest_start for row in rows if math.isfinite(row.latest_start)), default=-math.inf)
     earliest = max((row.earliest_end for row in rows if math.isfinite(row.earliest_end)), default=math.inf)
     # Some programs draw no foot at all.
-    behind = [x for row in rows for x in (pulse.x1 for pulse in row.pulses) if abs(row.start - x) < USUAL_FOOT_MM + 0.1]
-    before = [x for row in rows for x in (pulse.x0 for pulse in row.pulses) if abs(row.end - x) < USUAL_FOOT_MM + 0.1]
+    pulses = [(row, pulse) for row in rows for pulse in row.pulses]
+    behind = [pulse.x1 for row, pulse in pulses if abs(row.start - pulse.x1) < USUAL_FOOT_MM + 0.1]
+    before = [pulse.x0 for row, pulse in pulses if abs(row.end - pulse.x0) < USUAL_FOOT_MM + 0.1]
     least = float(np.median(behind)) - _FOOT_SLACK_MM if behind else start + _LEAST_FOOT_MM
     most = float(np.median(before)) + _FOOT_SLACK_MM if before else end - _LEAST_FOOT_MM
     for length in _USUAL_ROWS_MM:

@@ -508,13 +508,13 @@ def _ink(raster: NDArray[np.float32], box: int) -> NDArray[np.float32]:
     if np.count_nonzero(strong) < 100:
         return np.zeros(raster.shape[1:], dtype=np.float32)
     # Full ink is equally dark on a grid's line and beside it, so its difference from the line is smaller.
-    pen = np.percentile(raster[:, strong], _PEN_PERCENTILE, axis=1)
-    full = np.maximum(_darkness(ground - pen[:, None, None].astype(np.float32)), _LEAST_INK)
+    pen = np.percentile(raster[:, strong], _PEN_PERCENTILE, axis=1).astype(np.float32)[:, None, None]
+    full = np.maximum(_darkness(ground - pen), _LEAST_INK)
     ink: NDArray[np.float32] = np.clip(depth / full, 0.0, 1.0)
     # On a line as dark as ink, only what lies on either side of it tells.
     width = round(_LINE_MM * box / _BOX_MM)
     for axis, lines in enumerate((across, down)):
-        dark = _darkness(lines - pen[:, None, None].astype(np.float32)) < _DARK_LINE
+        dark = _darkness(lines - pen) < _DARK_LINE
         if dark.any():
             closed = minimum_filter1d(maximum_filter1d(ink, width, axis=axis), width, axis=axis)
             ink = np.where(dark, closed, ink)

@@ -103,6 +103,11 @@ class Row:
         """Between the row's places, mm."""
         return float((self.x[-1] - self.x[0]) / (self.x.size - 1))
 
+    def between(self, x0: float, x1: float) -> NDArray[np.bool_]:
+        """(n,) which of the row's places lie from x0 up to x1, mm."""
+        inside: NDArray[np.bool_] = (self.x >= x0) & (self.x < x1)
+        return inside
+
     def begins_near(self, x: float) -> float:
         """The left end of the stretch that begins nearest to x, mm; x where there is none."""
         return min((left for left, _ in self.pieces), key=lambda left: abs(left - x), default=x)
