@@ -39,6 +39,7 @@ _NOT_ECG = tuple(
         rf"\b(?:no|without an?) {_ECG}\b{_ENDS}",
         rf"\b(?:rather than|instead of|not) an? {_ECG}\b(?=\s*(?:$|[,:)]))",
         r"\b(?:is|be|like|of|shows?) an? (?:eeg|emg|electroencephalogram|echocardiogram|spirogram)\b",
+        rf"\b(?:n'est pas|no es|non e) un (?:{_ECG}|electrocardiogram[ae]|elettrocardiogramma)\b(?=\s*(?:$|[,:)]))",
         rf"\bkein(?:en)? {_ECG}\b(?=\s*(?:$|[,:;)]|zu\b|auf\b|in\b|und\b|sondern\b))",
         r"\b(?:image|picture|page|photo) (?:is|appears|seems|looks)(?: to be)?(?: (?:all|completely|entirely))? "
         r"(?:blank|black|empty|white)\b",
@@ -114,7 +115,7 @@ _GENERAL_LIST = re.compile(
     r"general|steps|how to|what to look|include|things to)\b[^:]*:\s*$"
 )
 _TURN = re.compile(
-    r"\b(?:but|however|that said|nevertheless|nonetheless|still|although|though|"
+    r"\b(?:aber|jedoch|dennoch|pero|mais|but|however|that said|nevertheless|nonetheless|still|although|though|"
     r"the (?:rest|others?|remaining|curves?|waveforms?))\b,?"
 )
 _PART = re.compile(r"<(\w+)>")
