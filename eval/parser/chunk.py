@@ -42,7 +42,10 @@ class Chunk(NamedTuple):
         return self.meaning.cue
 
 
-JOIN = {"and": "and", "plus": "and", "/": "and", "or": "or", "nor": "or", "ni": "or", "versus": "or", ",": "comma"}
+JOIN = {
+    "and": "and", "plus": "and", "y": "and", "/": "and", "or": "or", "nor": "or", "ni": "or", "versus": "or",
+    ",": "comma",
+}  # fmt: skip
 """Words and marks that join the parts of a list, and their kind of chunk."""
 _MARKS = {
     **JOIN, ">": "or", ":": "colon", "=": "colon", "|": "colon", "→": "colon", "(": "open", "[": "open", "{": "open",

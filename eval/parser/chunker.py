@@ -19,9 +19,15 @@ from eval.parser.tables import with_headers, with_keys
 from eval.parser.territories import territories_after, territory_before
 from eval.parser.tokenizer import BREAK, BULLET, tokenize, word_tuple
 
-TOPICS = set(word_tuple("st t p q r qrs qt qtc pr pq axis voltage"))
+TOPICS = {"st", "t", "p", "q", "r", "qr", "qt", "qtc", "pr", "pq", "axis", "voltage"}  # QRS as normalised
 """Waves and intervals, to which states behind them in the sentence belong, or in the answer to a question about one."""
 _HEADING_WORDS = set(word_tuple("wave segment interval complex analysis duration morphology step 1 2 3 4 5 6 | :"))
+_INTERVALS = {"pr", "pq", "qt", "qtc"}
+_MEASURES = _INTERVALS | {"qr", "axis"}  # QRS as normalised
+_ALL = set(word_tuple("all both alle beide todos tous"))
+_IN_LISTS = set(word_tuple("and / , : → = ( interval duration time zeit is are ms s sec the"))
+_MAX_LIST = 40  # words
+_ST_CODES = (("STE_",), ("STD_",))
 _STATES = set(
     word_tuple(
         "elevation elevated raised depression depressed inverted inversion flipped flat flattened flattening prolonged "
@@ -49,7 +55,7 @@ def chunk_text(answer: str, subject: Sequence[str] = ()) -> list[Chunk]:
     starts = lexicon().starts
     i = 0
     while i < len(words):
-        can_match = words[i] in starts or (topic and words[i] in _STATES) or ellipsis.may_match(words, i)
+        can_match = words[i] in starts or words[i] in _STATES or ellipsis.may_match(words, i)
         new, i = _chunks_at(text, i, topic, ellipsis) if can_match else _plain_chunk(text, i)
         chunks += new
         last = new[-1]
@@ -71,6 +77,11 @@ def chunk_text(answer: str, subject: Sequence[str] = ()) -> list[Chunk]:
 def _chunks_at(text: TokenizedText, i: int, topic: str, ellipsis: Ellipsis) -> tuple[list[Chunk], int]:
     """The chunks that start at token i, and the token after them."""
     best = longest_match(text.words, i, text.lead_lists) or _of_topic(text.words, i, topic)
+    if not best:
+        if text.words[i] in _INTERVALS:
+            best = _of_normal_list(text.words, i)
+        elif text.words[i] in _STATES and not topic and _begins_with_leads(text, i):
+            best = _of_topic(text.words, i, "st")
     if ellipsis.may_match(text.words, i):
         best = ellipsis.match(text, i, best) or best
     if coordination := shared_tail(text, i, len(best.sequence) if best else 0):
@@ -124,13 +135,39 @@ def _topic(topic: str, line: Sequence[Chunk], following: str) -> str:
     follow each other.
     """
     chunk = line[-1]
-    if chunk.kind in ("break", "bullet") and following not in ("they", "these", "it"):
+    if chunk.kind in ("break", "bullet") and following not in ("they", "these", "it", "that", "this"):
         is_heading = 1 < len(line) <= 6 and all(c.text in TOPICS | _HEADING_WORDS for c in line[:-1])
         states = {word for c in line[1:2] for word in c.text.split()[-1:]} & _STATES
         is_item = following == BULLET and line[0].kind == "bullet" and bool(states)
         return topic if is_heading or is_item or (chunk.kind == "bullet" and len(line) == 1) else ""
     topics = [w for w in chunk.text.split() if w in TOPICS] if chunk.kind in ("term", "word") else []
+    if not topics and chunk.meaning.codes in _ST_CODES:  # "STD in V5, no elevation"
+        return "st"
     return topics[-1] if topics else topic
+
+
+def _begins_with_leads(text: TokenizedText, i: int) -> bool:
+    """Whether a bare "elevation" or "depression" begins a sentence before leads: "Elevation in II and III"."""
+    opens = i == 0 or text.words[i - 1] in (BREAK, BULLET)
+    return opens and text.words[i] in ("elevation", "depression") and i + 1 in text.lead_lists
+
+
+def _of_normal_list(words: Sequence[str], i: int) -> Match | None:
+    """ "PR, QRS and QT intervals normal", "PR 140 ms, QRS 80 ms: all normal": the end of a list is said of each in it.
+
+    Behind numbers it has to say "all".
+    """
+    measures, has_numbers, about_all = 1, False, False
+    for j in range(i + 1, min(len(words), i + _MAX_LIST)):
+        if words[j] == "normal" or words[j : j + 3] == ["within", "normal", "limit"]:
+            fits = measures > 1 and (about_all or not has_numbers)
+            return Match((words[i], "normal"), i, i + 1) if fits else None
+        measures += words[j] in _MEASURES
+        has_numbers |= words[j].isdigit()
+        about_all |= words[j] in _ALL
+        if not (words[j] in _MEASURES or words[j] in _IN_LISTS or words[j] in _ALL or words[j].isdigit()):
+            return None
+    return None
 
 
 def _of_topic(words: Sequence[str], i: int, topic: str) -> Match | None:

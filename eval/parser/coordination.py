@@ -25,7 +25,7 @@ def shared_tail(text: TokenizedText, i: int, longer_than: int) -> tuple[list[Chu
             continue
         head = tuple(text.words[i:at])
         tails = entries.by_prefix.get(head)
-        if not tails or not (text.words[at] in JOIN or _contrast(text, at)):
+        if not tails or head in entries.meanings or not (text.words[at] in JOIN or _contrast(text, at)):
             continue
         ahead = set(text.words[at : at + _CHAIN_REACH])
         for tail in tails:

@@ -8,11 +8,14 @@ from typing import NamedTuple
 from eval.parser.chunk import Chunk, TokenizedText, is_general
 from eval.parser.lexicon import GENERAL, lexicon
 from eval.parser.phrase_matcher import Match
+from eval.parser.territories import ADVERBS
 from eval.parser.tokenizer import BREAK, BULLET, word_tuple
 from render.statements import STATEMENTS
 
 # What follows a short form that leaves its noun out: "(Is there an infarct?) Yes, inferior."
-_SHORT_FORM_ENDS = {BREAK, BULLET, ",", ":", "(", ")", "|", "and", "or", "but", "with", "nor", "noch"}
+_SHORT_FORM_ENDS = {BREAK, BULLET, ",", ":", "(", ")", "|", "and", "or", "but", "with", "nor", "noch",
+                     "keine", "none", "no", "yes", "ja", "nein", "vereinzelt", "absent", "present", "old", "antiguo",
+                     "one", "two", "three", "four", "five", "many", "few"}  # fmt: skip
 
 
 _GENERAL_CODES = ((), ("PRC(S)",))
@@ -37,7 +40,8 @@ class Ellipsis(NamedTuple):
         if chunk.kind == "term":
             return Ellipsis(tuple(chunk.text.split()), False, self.in_list)
         general = before.kind == "term" and before.meaning.codes in _GENERAL_CODES
-        opens = chunk.kind == "question" or (general and chunk.kind in ("colon", "open"))
+        behind = chunk.text == ":" and self.noun in lexicon().meanings and lexicon().meanings[self.noun].codes == ()
+        opens = chunk.kind == "question" or (general and chunk.kind in ("colon", "open")) or behind
         if opens or (self.in_list and (chunk.kind in ("comma", "and", "or") or chunk.text == "noch" or semicolon)):
             return Ellipsis(self.noun, True, True)
         return Ellipsis(self.noun) if chunk.kind == "break" and (self.in_list or self.reply) else self
@@ -72,9 +76,11 @@ class Ellipsis(NamedTuple):
     def _phrase(self, adjectives: tuple[str, ...]) -> tuple[str, ...]:
         meanings = lexicon().meanings
         names = [word_tuple(STATEMENTS[code].name) for code in meanings.get(self.noun, GENERAL).codes]
+        adjectives = tuple(ADVERBS.get(word, word) for word in adjectives)  # "Where? Inferiorly."
         for noun in (self.noun, *names):
             for k in range(len(noun)):
-                sequence = adjectives + noun[k:]
+                # "(bloqueo AV?) de primer grado"
+                sequence = noun[k:] + adjectives if adjectives[0] in ("de", "du") else adjectives + noun[k:]
                 if sequence in meanings and meanings[sequence].codes:
                     return sequence
         return ()

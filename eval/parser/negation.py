@@ -15,17 +15,16 @@ from itertools import pairwise
 from eval.parser.chunk import Chunk
 from eval.parser.lexicon import Status
 from eval.parser.sentences import NO, YES, is_question, presupposes
-from eval.parser.territories import ADJECTIVES
-from eval.parser.tokenizer import word_tuple
+from eval.parser.tokenizer import TERRITORIES, word_tuple
 
 _VALUE_WORDS: dict[Status, str] = {
     "present": "yes y present 1 true positive ja confirmed detected seen ✓ ✔ ✅ ☑ ☒ x",
-    "absent": "no n none absent 0 false negative nein not nil unlikely undetected - ✗ ✘ ❌ ☐",
+    "absent": "no n none absent 0 false negative nein keine not nil unlikely undetected - ✗ ✘ ❌ ☐",
     "uncertain": "maybe possible possibly uncertain unclear probable likely equivocal borderline ? moeglich",
 }
 _VALUES: dict[str, Status] = {word: status for status, text in _VALUE_WORDS.items() for word in word_tuple(text)}
-_ANSWERS = set(word_tuple("yes no"))
-_BEFORE_VALUES = set(word_tuple('" | both all each very most highly quite rather more'))
+_ANSWERS = set(word_tuple("yes no ja nein none nil keine"))
+_BEFORE_VALUES = set(word_tuple('" | both all each very most highly quite rather more there is are'))
 _NO_VALUES = {"null", "unknown", "undetermined"}
 _TICKS = set("✓✔✅✗✘❌☐☑☒")
 _NOW = set(word_tuple("now currently today presently jetzt aktuell heute"))
@@ -33,12 +32,17 @@ _TURNS = set(word_tuple("but however yet whereas while"))
 _CONDITIONAL = set(word_tuple("would should could might if were had falls sollte"))
 _RESOLUTIONS = _TURNS | set(word_tuple("so therefore thus hence instead although though"))
 _STATES = [[subject, "is"] for subject in ("it", "this", "here", "there", "rhythm")]
-_CONSEQUENCES = {"so", "therefore", "thus", "hence", "→"}
+_CONSEQUENCES = {"so", "therefore", "thus", "hence", "→", "por lo que", "donc", "daher", "somit", "quindi"}
+_OPINIONS = {"think", "believe"}
+_DOUBTERS = {"sure", "certain", "convinced", "confident"}
 _EXCLUSIONS = set(word_tuple("ruled rule excluded exclude out rejected discarded dismissed eliminated"))
 _POINTERS = {"that", "this", "it"}  # "AF would be irregular, so that is excluded"
+_DOUBT_STARTS = {"i", "but", "though", *_POINTERS}
+_MAX_DOUBT = 7  # words of a sentence that only doubts the one before
 _RELATIVES = {"which", "where", "whose"}
 _ROUGHLY = set(word_tuple("at about around approximately roughly ca"))
 _ECTOPY = {"PVC", "PAC", "PRC(S)"}
+_CONCESSIONS = {"though", "although", "despite"}
 _CAUSES = {"because", "since", "basis"}
 _SIGNS = {"STE_", "STD_", "INVT", "QWAVE", "NT_", "LOWT", "TAB_", "NST_"}
 # What defines a statement is no finding of its own behind it: AHA/ACCF/HRS 2009, part IV (low potassium: flat T waves,
@@ -64,7 +68,9 @@ _ALTERNATIVES = set(
         "way"
     )
 )
-_LINKS = {"is", "are", "was", "were", "include"}
+_LINKS = {"es", "is", "are", "was", "were", "include"}
+_KINDS_BETWEEN = ("pseudo", "present", "assertive", "hypothetical", "attribution")
+_KINDS_IN_LISTS = ("term", "comma", "and", "or")
 _LISTING = ("comma", "and", "or", "colon", "question")
 _CAUSE_NOUNS = set(word_tuple("cause explain explanation etiology differential"))
 _SEVERAL = set(word_tuple("two three four five several many other usual common possible main 2 3 4 5"))
@@ -87,7 +93,7 @@ _CONTRADICTIONS = tuple(
 )  # fmt: skip
 # Stop words that do not end a scope right after its cue: "not sure whether this is", "no indication that".
 _TRANSPARENT: dict[Status | None, set[str]] = {
-    "uncertain": set(word_tuple("this there it that which we i besteht liegt")),
+    "uncertain": set(word_tuple("this there it that which we i he she they you besteht liegt")),
     "absent": {"that"},
 }
 
@@ -114,10 +120,15 @@ class Mention:
     in_question: bool = False
 
 
-def read_sentence(sentence: Sequence[Chunk], header: Status | None) -> tuple[list[Mention], Status | None]:
-    """The mentions of one sentence, and the status that a heading ("Not seen:") gives to the list items after it."""
-    if sentence[0].kind != "bullet":
-        header = None
+def read_sentence(
+    sentence: Sequence[Chunk], header: Status | None, asked: bool = False
+) -> tuple[list[Mention], Status | None]:
+    """The mentions of one sentence, and the status that a heading ("Not seen:") gives to the list items after it.
+
+    asked: the sentence before is a question, whose header a list of findings keeps as well.
+    """
+    if sentence[0].kind != "bullet" and not (asked and all(c.kind in _KINDS_IN_LISTS for c in sentence)):
+        header = None  # "What could cause this? RVH, RBBB or WPW."
     sentence = _without_hypothesis(sentence)
     if not sentence:
         return [], header
@@ -139,15 +150,21 @@ def _mentions(sentence: Sequence[Chunk], header: Status | None) -> list[Mention]
     _values(sentence, status)
     _last_value(sentence, status)
     _defining_signs(sentence, status)
-    _other_kinds(sentence, status)
+    _concessions(sentence, status)
     mentions = [
         _mention(sentence, n, value)
         for n, chunk in enumerate(sentence)
-        if chunk.kind == "term" and (value := status.get(n)) is not None
+        if chunk.kind == "term" and (value := status.get(n)) is not None and not _of_leads(sentence, n)
     ]
-    if _leaves_choice(sentence):
+    if header == "uncertain" or _leaves_choice(sentence):
         mentions = _with_alternatives(mentions)
     return _without_discarded(sentence, mentions)
+
+
+def _of_leads(sentence: Sequence[Chunk], n: int) -> bool:
+    """Whether a "normal" is about certain leads only: "In the chest leads everything looks normal"."""
+    vague = sentence[n].meaning.codes == ("NORM",) and {"ecg", "tracing"}.isdisjoint(sentence[n].text.split())
+    return vague and any(chunk.kind == "lead" for chunk in sentence[:n])
 
 
 def _leaves_choice(sentence: Sequence[Chunk]) -> bool:
@@ -201,6 +218,23 @@ def denies_before(sentence: Sequence[Chunk]) -> bool:
     )  # fmt: skip
 
 
+def doubts_before(sentence: Sequence[Chunk]) -> bool:
+    """Whether a sentence only doubts what the one before says: "I must say I am not convinced", "That is doubtful"."""
+    if sentence[0].text not in _DOUBT_STARTS or len(sentence) > _MAX_DOUBT:
+        return False
+    content = [c for c in sentence if c.kind != "question" and c.text not in _POINTERS]
+    if not content or content[-1].kind != "cue" or content[-1].cue.status != "uncertain":
+        return False
+    return all(c.kind in ("word", "termination") for c in content[:-1])
+
+
+def status_line(sentence: Sequence[Chunk]) -> Status | None:
+    """The status in a line about the finding in the line before it: "name: LVH", "present: no"."""
+    if len(sentence) != 3 or sentence[0].text not in ("present", "status") or sentence[1].text != ":":
+        return None
+    return _VALUES.get(sentence[2].text)
+
+
 def takes_back(sentence: Sequence[Chunk]) -> bool:
     """Whether a contradiction denies what it follows: "Edit: after correction it is not", not "... not new"."""
     if _first_words(sentence).startswith(_RETRACTIONS):
@@ -210,7 +244,7 @@ def takes_back(sentence: Sequence[Chunk]) -> bool:
 
 
 def _ends_clause(sentence: Sequence[Chunk], n: int) -> bool:
-    return n + 1 == len(sentence) or sentence[n + 1].kind in ("comma", "colon")
+    return n + 1 == len(sentence) or sentence[n + 1].kind in ("comma", "colon") or sentence[n + 1].text == "/"
 
 
 def suppositions(sentence: Sequence[Chunk]) -> list[Mention]:
@@ -250,8 +284,10 @@ def _alternatives_heading(sentence: Sequence[Chunk]) -> int:
     first_words = " ".join([c.text for c in sentence if c.kind in ("word", "cue")][:2]).split()
     if last == "question" and first_words[:1] in (["what"], ["why"]):  # "What could cause this?"
         return sentence[0].start + 1 if any(not _CAUSE_NOUNS.isdisjoint(c.text.split()) for c in sentence) else 0
-    is_title = not _CAUSE_NOUNS.isdisjoint(first_words) and not any(
-        c.text in _LINKS or c.kind in _LISTING for c in sentence
+    is_title = (
+        first_words != ["explanation"]
+        and not _CAUSE_NOUNS.isdisjoint(first_words)
+        and not any(not _LINKS.isdisjoint(c.text.split()) or c.kind in _LISTING for c in sentence)
     )
     if last != "colon" and not is_title:
         return 0
@@ -265,12 +301,15 @@ def _without_hypothesis(sentence: Sequence[Chunk]) -> Sequence[Chunk]:
     Empty for a sentence about ECGs in general or about a condition ("In general ...", "If this were ...").
     """
     for n, chunk in enumerate(sentence):
-        if chunk.kind == "cue" and chunk.cue.kind == "hypothetical":
+        if chunk.kind not in ("cue", "word"):
+            continue
+        bare = chunk.kind == "word" and chunk.text in ("would", "if") and _is_conditional(sentence, n)
+        if bare or (chunk.kind == "cue" and chunk.cue.kind == "hypothetical"):
             has_term = any(c.kind == "term" for c in sentence[:n])
             about_this = chunk.text.split()[0] in _CONDITIONAL
             # "I would call it flutter if there were ..." has its term before the cue.
             would = about_this and any(c.text == "would" for c in sentence[:n])
-            if has_term == (chunk.cue.side == "after") or would:
+            if bare or has_term == (chunk.cue.side == "after") or would:
                 before = sentence[: _clause_start(sentence, n)] if about_this else []
                 rest = _resolution(sentence[n + 1 :], about_this)
                 has_pointer = bool(rest) and rest[0].text in _POINTERS
@@ -279,6 +318,14 @@ def _without_hypothesis(sentence: Sequence[Chunk]) -> Sequence[Chunk]:
                     before, rest = [*before, *[c for c in sentence[:n] if c.kind == "term"][-1:]], rest[has_pointer:]
                 return [*before, *rest]
     return sentence
+
+
+def _is_conditional(sentence: Sequence[Chunk], n: int) -> bool:
+    """Whether a "would" or "if" at n makes a condition: "AF would look chaotic", "If V1 showed an R', I'd ..."."""
+    if sentence[n].text == "would":
+        return n > 0 and sentence[n - 1].kind == "term"
+    follows = n + 1 < len(sentence) and sentence[n + 1].kind in ("lead", "term")
+    return follows and any("would" in chunk.text.split() for chunk in sentence[n:])
 
 
 def _clause_start(sentence: Sequence[Chunk], n: int) -> int:
@@ -321,7 +368,7 @@ def _mention(sentence: Sequence[Chunk], n: int, status: Status) -> Mention:
     )
     is_heading = following == "colon" and not (n + 2 < len(sentence) and sentence[n + 2].text in YES)  # "| Q | yes |"
     place = sentence[1] if sentence[0].text == "|" and len(sentence) > 1 else sentence[n]  # first cell of a table's row
-    local = following == "lead" or place.kind == "lead" or place.text in ADJECTIVES
+    local = following == "lead" or place.kind == "lead" or place.text in TERRITORIES
     return Mention(sentence[n], status, local, is_heading, tentative, final, corrects=corrects)
 
 
@@ -329,12 +376,14 @@ def _before_cues(sentence: Sequence[Chunk], header: Status | None, status: dict[
     """Give every term the status of the cue on its left whose scope includes it."""
     base: Status | None = header
     cue: Status | None = None
-    skip = past = doubt = either = False
-    outside: list[Status | None] = []
+    skip = past = doubt = either = cause = False
+    outside: list[tuple[Status | None, Status | None]] = []
     behind_colon: Status | None = None
     for n, chunk in enumerate(sentence):
+        if chunk.kind == "word" and n and chunk.text not in _LINKS:
+            continue
         if chunk.kind == "term":
-            status[n] = None if skip or past else _join(chunk.inner, cue or base)
+            status[n] = None if skip or past else _join(chunk.inner, cue or (None if chunk.meaning.opposites else base))
             cue = "absent" if chunk.inner == "absent" else cue
         elif chunk.kind == "cue":
             either = chunk.text == "either"
@@ -345,29 +394,48 @@ def _before_cues(sentence: Sequence[Chunk], header: Status | None, status: dict[
             elif chunk.cue.kind in ("unrelated", "hypothetical") and chunk.cue.side == "before":
                 skip = True
             elif chunk.cue.kind == "previous":
-                skip = any(i.text in _NOW for i in sentence[n:])
+                skip = any(i.text in _NOW for i in sentence[n:]) or (
+                    n == 0 and chunk.text.endswith("ly") and [c.kind for c in sentence[1:2]] == ["term"]
+                )  # "Formerly AF."
             elif chunk.cue.kind == "same":
                 otherwise = "uncertain" if chunk.text.split()[0] in ("that", "which") else cue
                 cue = next((s for i in reversed(sentence[:n]) if i.kind == "cue" and (s := i.cue.status)), otherwise)
             elif chunk.cue.kind == "attribution" and chunk.cue.side == "before":
                 has_turn = any(i.kind == "termination" and i.text in _TURNS for i in sentence[n:])
                 cue, doubt = "absent" if has_turn else "uncertain", True
+            elif chunk.text.endswith("whether") and _asks_cause(sentence, n):
+                cause = True
             elif chunk.cue.kind == "assertive":
                 continue  # "not ... consistent with", "possibly consistent with": the cue before it applies
             elif _looks_right(sentence, n) and not _interjection(sentence, n):
                 cue = cue if cue == "absent" and chunk.cue.kind != "absent" else (chunk.cue.status or cue)
+        elif cause and chunk.text == "due":
+            base, cause = "uncertain", False
         elif _heads_alternatives(sentence, n):
             base, cue = "uncertain", None
+        elif n == 0 and chunk.text == "think":
+            cue = "uncertain"  # "Think hypokalemia", unlike "I think"
         elif chunk.kind == "open":
-            outside.append(cue)
+            outside.append((cue, base))
             if _encloses_signs(sentence, n):
                 cue, skip = None if cue == "uncertain" else cue, False
+                base = None if base == "uncertain" else base
         elif chunk.kind == "close" and outside:
-            cue = outside.pop()
+            cue, base = outside.pop()
+        elif chunk.kind == "comma" and outside and sentence[n + 1 : n + 2] and sentence[n + 1].kind == "term":
+            continue  # "no atrial enlargement (LAE, RAE)"
+        elif chunk.kind == "comma" and skip and sentence[n + 1 : n + 2] and sentence[n + 1].text in _RELATIVES:
+            continue  # "unlike the old ECG, which showed AF"
+        elif chunk.text in _RELATIVES and skip and sentence[n - 1].kind == "comma":
+            continue
         elif chunk.kind == "question" and n + 1 < len(sentence):
             cue = "uncertain"
         elif behind_colon and _heads_causes(chunk):
             base, behind_colon = behind_colon, None
+        elif chunk.text == "→":
+            cue, skip = None, False
+        elif chunk.kind == "colon" and _specifies(sentence, n):
+            continue
         elif chunk.kind == "colon" and cue and (not _directly_after_cue(sentence, n) or _has_object(sentence, n)):
             cue = None  # "without flutter waves: SVT", "no major abnormality: sinus rhythm"
         elif _is_transparent(sentence, n, "uncertain" if doubt else cue) or (either and chunk.text == "with"):
@@ -376,6 +444,12 @@ def _before_cues(sentence: Sequence[Chunk], header: Status | None, status: dict[
             chunk.kind in ("comma", "and", "termination") and not _list_continues(sentence, n)
         ):
             cue, skip = None, False
+
+
+def _asks_cause(sentence: Sequence[Chunk], n: int) -> bool:
+    """Whether the cue at n doubts a cause and not the finding: "unclear whether the ST depression is due to LVH"."""
+    due = next((k for k in range(n, len(sentence)) if sentence[k].text == "due"), n)
+    return any(chunk.kind == "term" for chunk in sentence[n:due])
 
 
 def _explains(sentence: Sequence[Chunk], n: int) -> bool:
@@ -404,12 +478,12 @@ def _heads_alternatives(sentence: Sequence[Chunk], n: int) -> bool:
     if sentence[n].kind != "colon" and sentence[n].text not in ("are", "were", "include"):
         return False
     words = [word for chunk in sentence[max(0, n - 4) : n] for word in chunk.text.split()]
-    first = next((chunk.text for chunk in sentence if chunk.kind != "bullet"), "")
-    if first in _ALTERNATIVES:  # "Causes of a tall R wave in V1: RVH, RBBB", "Possibilities for it are ..."
+    first = [chunk.text for chunk in sentence[:3] if chunk.kind != "bullet"][:2]
+    if not _ALTERNATIVES.isdisjoint(first):  # "Causes of a tall R wave: RVH, RBBB", "Possibilities for it are ..."
         return _lists(sentence[n:])
     if not words or words[-1] not in _ALTERNATIVES:
         return False
-    is_list = n < 4 and _lists(sentence[n:])
+    is_list = n < 8 and _lists(sentence[n:])
     return sentence[n].kind != "colon" or is_list or not _SEVERAL.isdisjoint(words)
 
 
@@ -423,7 +497,9 @@ def _is_transparent(sentence: Sequence[Chunk], n: int, cue: Status | None) -> bo
     if chunk.kind != "termination" or cue is None:
         return False
     subordinate = n > 0 and sentence[n - 1].text == "that" and chunk.text in _TRANSPARENT["uncertain"]
-    return (subordinate or chunk.text in _TRANSPARENT.get(cue, ())) and _directly_after_cue(sentence, n)
+    opinion = any(c.kind == "cue" and not _OPINIONS.isdisjoint(c.text.split()) for c in sentence[max(0, n - 3) : n])
+    words = _TRANSPARENT["uncertain" if opinion else cue] if cue in _TRANSPARENT else ()
+    return (subordinate or chunk.text in words) and _directly_after_cue(sentence, n)
 
 
 def _directly_after_cue(sentence: Sequence[Chunk], n: int) -> bool:
@@ -434,6 +510,12 @@ def _directly_after_cue(sentence: Sequence[Chunk], n: int) -> bool:
         if chunk.kind not in ("word", "termination"):
             return False
     return False
+
+
+def _specifies(sentence: Sequence[Chunk], n: int) -> bool:
+    """Whether the colon at n is followed by kinds of what is before it: "No bundle branch block - left or right"."""
+    before, after = sentence[n - 1], sentence[n + 1 : n + 2]
+    return before.kind == "term" and bool(after) and after[0].text.endswith(f" {before.text}")
 
 
 def _has_object(sentence: Sequence[Chunk], n: int) -> bool:
@@ -453,10 +535,14 @@ def _heads_list(sentence: Sequence[Chunk], n: int) -> bool:
     k = n + 1
     while k < len(sentence) and sentence[k].kind in ("word", "open", "close") and k - n <= 4:
         k += 1  # "Most likely (70 %): ..."
-    if sentence[n].text.split()[0] in _OPEN_LISTS or (sentence[n].text == "rule out" and n == 0):
+    words = sentence[n].text.split()
+    lists = words[-1] in _LINKS and not _ALTERNATIVES.isdisjoint(words)  # "Possible causes include A, B and C"
+    if lists or words[0] in _OPEN_LISTS or (sentence[n].text == "rule out" and n == 0):
         return True
     if k >= len(sentence) or sentence[k].kind != "colon" or _interjection(sentence, n):
         return False
+    if sentence[k].text == "→" and k > n + 1:
+        return False  # "wide beats without P -> PVCs"
     object_words = {c.text for c in sentence[n + 1 : k]}
     if sentence[n].text.split()[-1] in NO and object_words - _HEADING_WORDS:  # "No major abnormality: sinus rhythm"
         return False
@@ -465,13 +551,17 @@ def _heads_list(sentence: Sequence[Chunk], n: int) -> bool:
     return not any(chunk.kind == "term" for chunk in sentence[max(0, n - 2) : n])
 
 
+def _looks_left(sentence: Sequence[Chunk], n: int) -> bool:
+    return not _looks_right(sentence, n) or sentence[n].text.endswith(" than")  # "AF is more likely than MAT"
+
+
 def _looks_right(sentence: Sequence[Chunk], n: int) -> bool:
     """Whether a cue applies to what follows; a cue of both sides does when a term is close on its right."""
     side = sentence[n].cue.side
     if not any(chunk.kind == "term" for chunk in sentence[:n]):
         return side != "after" or sentence[n].cue.kind != "present"
-    if side != "both":
-        return side == "before"
+    if side != "both" or sentence[n - 1].kind == "and":  # "sinus rhythm and borderline intervals"
+        return side != "after"
     for chunk in sentence[n + 1 : n + 5]:
         if chunk.kind == "term":
             return True
@@ -495,12 +585,13 @@ def _list_continues(sentence: Sequence[Chunk], n: int) -> bool:
         near = [k for k in range(n + 1, min(n + 4, len(sentence))) if sentence[k].kind == "term"]
         if not near or any(i.kind in ("cue", "termination", "comma") for i in sentence[n + 1 : near[0]]):
             return False
-        return not sentence[near[0]].verb and not _own_verb(sentence, near[0])
+        has_verb = sentence[near[0]].verb or not _LINKS.isdisjoint(sentence[near[0]].text.split())
+        return not has_verb and not _own_verb(sentence, near[0])
     gap = 0
     for k in range(n + 1, len(sentence)):
         kind = sentence[k].kind
         gap = gap + 1 if kind == "word" else 0
-        if kind == "or" or (kind == "cue" and sentence[k].text == "nor"):
+        if kind == "or" or (kind == "cue" and sentence[k].text in ("nor", "ni")):
             return True
         if kind == "and" and sentence[k - 1].kind == "comma":  # "A, B, and C" to the end of the sentence
             return _lists_findings(sentence, n, k)
@@ -539,14 +630,14 @@ def _after_cues(sentence: Sequence[Chunk], status: dict[int, Status | None]) -> 
             status.update(dict.fromkeys(_subjects(sentence, n)[:1], None))
         elif chunk.kind == "cue" and chunk.cue.kind == "attribution" and chunk.cue.side == "after":
             new = "absent" if any(c.text in _TURNS for c in sentence[n:]) else "uncertain"
-        elif chunk.kind == "cue" and chunk.cue.side != "before" and not _looks_right(sentence, n):
+        elif chunk.kind == "cue" and chunk.cue.side != "before" and _looks_left(sentence, n):
             new = None if n + 1 < len(sentence) and _heads_alternatives(sentence, n + 1) else chunk.cue.status
         if new == "present" and sentence[n - 1].kind == "termination":  # "absent in V1 but present in V2"
             status.update((k, new) for k in [k for k in status if k < n][-1:] if status[k])
         if new is None or new == "present":
             continue
         for k in _subjects(sentence, n):
-            if status.get(k) is not None and status[k] != "absent":
+            if status.get(k) is not None and status[k] != "absent" and not sentence[k].meaning.opposites:
                 status[k] = new
 
 
@@ -554,8 +645,10 @@ def _subjects(sentence: Sequence[Chunk], n: int) -> list[int]:
     """The terms that a cue at n refers to: the nearest on its left, and those in one list with it."""
     out: list[int] = []
     in_list, words_between = False, 0
-    denies = sentence[n].kind == "cue" and sentence[n].cue.status == "absent"
-    refers_to_it = sentence[n].text.endswith((" it", " them"))  # "I looked for AF because of ..., and can't find it"
+    cue = sentence[n].kind == "cue"
+    denies = cue and sentence[n].cue.status == "absent"
+    # "I looked for AF because of ..., and can't find it"
+    refers_to_it = sentence[n].text.endswith((" it", " that", " them"))
     for k in range(_before_insertion(sentence, n), -1, -1):
         kind = sentence[k].kind
         if kind == "term":
@@ -564,33 +657,48 @@ def _subjects(sentence: Sequence[Chunk], n: int) -> list[int]:
                 break
             out.append(k)
             in_list, words_between = False, 0
+        elif cue and sentence[k].text == "with" and out and not sentence[out[-1]].meaning.codes:
+            in_list = True  # "LVH with strain is likely"
         elif denies and not out and (sentence[k].text == "which" or sentence[k + 1].text in ("which", "or rather")):
             continue
         elif refers_to_it and not out and kind == "colon":
             continue  # "RVH is less plausible; I would discard it"
-        elif kind in ("and", "or") or (kind == "comma" and (len(out) > 1 or (refers_to_it and not out))):
+        elif kind in ("and", "or") or (
+            kind == "comma"
+            and (len(out) > 1 or (in_list and sentence[k + 1].kind != "and") or (refers_to_it and not out))
+        ):
             in_list = True
+        elif kind in ("comma", "colon") and k == n - 2 and _refers_back(sentence[n]):
+            continue  # "It looks like LVH, but I am not sure"
         elif kind in ("word", "lead", "open", "close") or (
             kind == "termination" and (_refers_back(sentence[n]) or (k == n - 1 and _continues(sentence, k)))
         ):
             words_between += kind == "word"
             if words_between > 6 and not refers_to_it:
                 break
-        elif not (kind == "cue" and sentence[k].cue.kind in ("pseudo", "present", "assertive", "hypothetical")):
+        elif not (kind == "cue" and sentence[k].cue.kind in _KINDS_BETWEEN):
             break
     return out
 
 
 def _before_insertion(sentence: Sequence[Chunk], n: int) -> int:
     """Where the subject of a cue at n ends: "LVH, probable", "electrolytes, mainly potassium, might be the cause"."""
+    for k in range(n - 1, 0, -1):
+        if sentence[k].text == "bei" and sentence[k - 1].text in ("ist", "sind"):
+            return k - 2  # "ein Infarkt ist bei isoliertem Q unwahrscheinlich"
     if n == 0 or sentence[n - 1].kind != "comma":
         return n - 1
     k = n - 2
-    while k > 0 and sentence[k].kind in ("word", "lead", "and", "or"):
+    while k > 0 and (sentence[k].kind in ("word", "lead", "and", "or") or _is_past(sentence[k])):
         k -= 1
     if k > 0 and sentence[k].kind == "comma" and sentence[k - 1].kind == "term":
         return k - 1
-    return n - 2 if n + 1 == len(sentence) else n - 1
+    return n - 2 if n + 1 == len(sentence) or sentence[n + 1].text == "|" else n - 1
+
+
+def _is_past(chunk: Chunk) -> bool:
+    """Whether a chunk names an earlier tracing: "PVCs, frequent on the old ECG, are absent"."""
+    return chunk.kind == "cue" and chunk.cue.kind in ("unrelated", "pseudo")
 
 
 def _continues(sentence: Sequence[Chunk], k: int) -> bool:
@@ -601,7 +709,7 @@ def _continues(sentence: Sequence[Chunk], k: int) -> bool:
 
 def _refers_back(chunk: Chunk) -> bool:
     """Whether a cue refers to a term before a "but": "I looked for AF but could not find it"."""
-    return chunk.kind == "cue" and chunk.text.split()[-1] in ("it", "any", "one", "them")
+    return chunk.kind == "cue" and chunk.text.split()[-1] in ("it", "that", "any", "one", "them", *_DOUBTERS)
 
 
 def _alternatives(sentence: Sequence[Chunk], status: dict[int, Status | None]) -> None:
@@ -610,6 +718,9 @@ def _alternatives(sentence: Sequence[Chunk], status: dict[int, Status | None]) -
         if chunk.kind != "or":
             continue
         left = _list_before(sentence, n)
+        if sentence[n - 1].kind == "close":  # "SVT (AVNRT/AVRT) or flutter"
+            opening = max((k for k in range(n) if sentence[k].kind == "open"), default=0)
+            left += [opening - 1] if opening and sentence[opening - 1].kind == "term" else []
         right = next((k for k in range(n + 1, min(n + 5, len(sentence))) if sentence[k].kind == "term"), None)
         if not left or right is None or any(i.kind in ("cue", "termination", "comma") for i in sentence[n + 1 : right]):
             continue
@@ -621,7 +732,7 @@ def _alternatives(sentence: Sequence[Chunk], status: dict[int, Status | None]) -
 
 
 def _last_value(sentence: Sequence[Chunk], status: dict[int, Status | None]) -> None:
-    """ "LVH, no" on a line of its own, "WPW: no delta wave, so no": the value after the last comma is the heading's."""
+    """ "LVH, no" on a line of its own, "RBBB: 90 ms, so unlikely": the value after the last comma is the heading's."""
     content = [n for n, chunk in enumerate(sentence) if chunk.kind not in ("break", "bullet")]
     terms = [n for n in content if sentence[n].kind == "term"]
     if not terms or len(content) < 3:
@@ -629,10 +740,11 @@ def _last_value(sentence: Sequence[Chunk], status: dict[int, Status | None]) -> 
     before = sentence[content[-2]]
     if before.kind != "comma" and before.text not in _CONSEQUENCES:
         return
-    value = _VALUES.get(sentence[content[-1]].text)
+    last = sentence[content[-1]]
+    value = last.cue.status if last.kind == "cue" and last.cue.side != "before" else _VALUES.get(last.text)
     heads = sentence[content[1]].kind == "colon" or (len(terms) == 1 and sentence[content[1]].kind == "comma")
     follows = heads and terms[0] == content[0]
-    if value in ("present", "absent") and sentence[content[-1]].text in YES | NO and follows:
+    if value and (last.kind == "cue" or last.text in YES | NO) and follows:
         status[terms[0]] = value
 
 
@@ -658,7 +770,10 @@ def _values(sentence: Sequence[Chunk], status: dict[int, Status | None]) -> None
             tick = _VALUES[chunk.text]
         if chunk.kind != "term":
             continue
-        status[n] = tick or status[n]
+        if tick == "absent" or (tick and status[n] is None):  # "✅ SVT, most likely AVNRT": its own words say more
+            status[n] = tick
+        if n and sentence[n - 1].text == "0" and _ECTOPY & {*chunk.meaning.codes}:
+            status[n] = "absent"  # "3 PVCs, 0 PACs"
         k = n + 1
         while k < len(sentence) and sentence[k].text == '"':
             k += 1
@@ -667,6 +782,8 @@ def _values(sentence: Sequence[Chunk], status: dict[int, Status | None]) -> None
         text = sentence[k].text
         if (text in _TICKS and first not in _TICKS) or (text in _ANSWERS and _ends_clause(sentence, k)):
             status[n] = _VALUES[text]  # "LVH ✓", "LVH yes, RVH no"
+        elif text == "0" and _ECTOPY & {*chunk.meaning.codes} and _ends_clause(sentence, k):
+            status[n] = "absent"  # "PACs x 0"; of PTB-XL's codes 0 is a likelihood
         if _is_probability(sentence, k) and not _ECTOPY & {*chunk.meaning.codes}:
             status[n] = "uncertain" if status[n] == "present" else status[n]
             continue
@@ -682,6 +799,9 @@ def _values(sentence: Sequence[Chunk], status: dict[int, Status | None]) -> None
         value = _VALUES.get(sentence[k + 1].text) or _value_cue(sentence, k + 1)
         if sentence[k].kind == "open" and sentence[k + 1].text in ("0", "1") and not _ECTOPY & {*chunk.meaning.codes}:
             continue  # "SR (0)": a likelihood; in PTB-XL 0 means present without one. "PVCs (0)" is a count
+        if sentence[k].kind == "open" and (conclusion := _last_in_bracket(sentence, k)):
+            status[n] = conclusion
+            continue
         rest = [i for i in sentence[k + 2 :] if i.text != '"'][:1]
         after = rest[0].kind if rest and rest[0].text not in _TICKS else "break"
         run_together = after == "term" and sentence[k].text == "="  # "SR=0 AFIB=1"
@@ -709,22 +829,47 @@ def _defining_signs(sentence: Sequence[Chunk], status: dict[int, Status | None])
             signs = _signs_of(owner) if has_link else set()
         elif owner and chunk.text in _SIGN_LINKS and sentence[n - 1].kind in ("term", "comma"):
             has_link, signs = True, _signs_of(owner)
+        elif chunk.text in _SECONDARY and n and _stems_from(sentence, n):
+            status[n - 1] = None  # "T inversion secondary to LVH"
         elif has_link and chunk.text in _SECONDARY and owner & _HAVE_SECONDARY_SIGNS:
             signs = signs | _SECONDARY_SIGNS
         elif chunk.kind == "close" or (chunk.kind == "termination" and chunk.text not in _SIGN_LINKS):
             owner, signs, has_link = set(), set(), False
 
 
-def _other_kinds(sentence: Sequence[Chunk], status: dict[int, Status | None]) -> None:
-    """Take away the denial of another kind of what is stated: "Wenckebach, not Mobitz II" is a second-degree block."""
-    for n in status:
-        if n > 2 and sentence[n - 1].text == "not" and sentence[n - 2].kind == "comma":
-            same = sentence[n - 3].meaning.codes == sentence[n].meaning.codes
-            status[n] = None if same and status.get(n - 3) == "present" else status[n]
+def _stems_from(sentence: Sequence[Chunk], n: int) -> bool:
+    """Whether the sign before n is said to be secondary to a finding that is named behind it."""
+    owner = next((chunk for chunk in sentence[n + 1 : n + 6] if chunk.kind == "term"), None)
+    before = sentence[n - 1].meaning.codes
+    return (
+        bool(before and owner)
+        and _SECONDARY_SIGNS.issuperset(before)
+        and not _HAVE_SECONDARY_SIGNS.isdisjoint(owner.meaning.codes if owner else ())
+    )
+
+
+def _concessions(sentence: Sequence[Chunk], status: dict[int, Status | None]) -> None:
+    """Take away what a concession says of a denied finding: "Not flutter, although the baseline is saw-toothed"."""
+    if "absent" not in status.values():
+        return
+    start = next((n for n, c in enumerate(sentence) if c.text in _CONCESSIONS), len(sentence))
+    denials = (n for n, value in status.items() if n < start and value == "absent")
+    denied = {code for n in denials for code in sentence[n].meaning.codes}
+    for n, value in status.items():
+        if n > start and value == "present" and not denied.isdisjoint(sentence[n].meaning.codes):
+            status[n] = None
 
 
 def _signs_of(codes: set[str]) -> set[str]:
     return {sign for code in codes for sign in _DEFINING_SIGNS.get(code, ())}
+
+
+def _last_in_bracket(sentence: Sequence[Chunk], n: int) -> Status | None:
+    """The yes or no at the end of the bracket at n: "paced rhythm (no spikes, so no)"."""
+    end = next((k for k in range(n + 1, len(sentence)) if sentence[k].kind == "close"), 0)
+    if end < n + 4 or not (sentence[end - 2].kind == "comma" or sentence[end - 2].text in _CONSEQUENCES):
+        return None
+    return _VALUES[sentence[end - 1].text] if sentence[end - 1].text in _ANSWERS else None
 
 
 def _is_probability(sentence: Sequence[Chunk], n: int) -> bool:

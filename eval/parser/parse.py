@@ -23,7 +23,9 @@ from eval.parser.negation import (
     contradicts,
     denies_before,
     denies_supposition,
+    doubts_before,
     read_sentence,
+    status_line,
     suppositions,
     takes_back,
 )
@@ -47,6 +49,12 @@ _WHOLE = set(
         "everything final answer befund beurteilung fazit"
     )
 )
+_EXCEPTIONS = {
+    "with the exception of", "but for", "save for", "apart from", "aside from", "other than", "except", "mit ausnahme",
+    "bis auf", "abgesehen von", "ausser", "salvo", "hormis",
+}  # fmt: skip
+_QUALITY = {"artifact", "noise", "placement", "misplacement", "reversal"}  # of a recording
+_KINDS = {"mobitz", "wenckebach"}
 _PARTS = set(word_tuple("qrs complex interval axis segment wave conduction"))  # "The QRS is otherwise unremarkable"
 _CATEGORIES = {"ischemia", "myocardial ischemia", "premature beat", "ectopic beat"}
 _KINDS_IN_NAMES = ("term", "and", "or", "bullet", "question")
@@ -136,7 +144,8 @@ def refusal(answer: str) -> str:
     answer = answer[:_LONGEST_TEXT]
     kind = refusal_in(answer)
     if kind == "declined":
-        return kind if all(mention.in_question for mention in _read(besides_refusal(answer))[0]) else ""
+        findings = [m for m in _read(besides_refusal(answer))[0] if _QUALITY.isdisjoint(m.chunk.text.split())]
+        return kind if all(mention.in_question for mention in findings) else ""
     if kind == "referral":
         return "declined" if _says_nothing(answer) else ""
     return "" if kind and any(mention.status == "present" for mention in _read(answer)[0]) else kind
@@ -145,7 +154,8 @@ def refusal(answer: str) -> str:
 def _says_nothing(answer: str) -> bool:
     """Whether an answer has no term of the tables, no number and no yes or no."""
     chunks = chunk_text(answer)
-    return not any(c.kind == "term" or c.text.isdigit() or c.text in YES | NO for c in chunks)
+    terms = [c for c in chunks if c.kind == "term" and _QUALITY.isdisjoint(c.text.split())]
+    return not terms and not any(c.text.isdigit() or c.text in YES | NO for c in chunks)
 
 
 def _read(text: str, cautious: bool = False, subject: Sequence[str] = ()) -> tuple[list[Mention], list[Chunk]]:
@@ -170,6 +180,12 @@ def _read(text: str, cautious: bool = False, subject: Sequence[str] = ()) -> tup
             ]
         elif denies_before(sentence):
             mentions[start:] = [replace(m, status="absent") if m.status == "uncertain" else m for m in mentions[start:]]
+        elif status := status_line(sentence):
+            mentions[start:] = [replace(m, status=status) for m in mentions[start:]]
+        elif doubts_before(sentence):
+            mentions[start:] = [
+                replace(m, status="uncertain") if m.status == "present" else m for m in mentions[start:]
+            ]
         start = len(mentions)
         if supposition and denies_supposition(sentence):
             mentions += supposition
@@ -181,7 +197,7 @@ def _read(text: str, cautious: bool = False, subject: Sequence[str] = ()) -> tup
             mentions[-1] = replace(mentions[-1], status=status)
         elif title and _is_category(mentions[-1]) and _line_start(text, mentions[-1].chunk.start).startswith("#"):
             mentions.pop()
-        current, header = read_sentence(sentence, header)
+        current, header = read_sentence(sentence, header, asked=n > 0 and sentences[n - 1][-1].kind == "question")
         if current and _is_category(current[0]) and _labels(current[0], sentence):
             del current[0]
         if (n and _judges_part(sentences[n - 1], sentence)) or _heads_normal_items(sentences, n):
@@ -210,6 +226,7 @@ def _line_start(text: str, place: int) -> str:
 def _labels(mention: Mention, sentence: Sequence[Chunk]) -> bool:
     """Whether a mention at the start of a sentence is a label of other findings after its colon."""
     content = [chunk for chunk in sentence if chunk.kind != "bullet"]
+    content = content[content[0].text == "|" :]
     colon = next((n for n, chunk in enumerate(content) if chunk.kind == "colon"), 0)
     is_name = content[0] == mention.chunk and not any(c.meaning.codes or c.kind == "cue" for c in content[1:colon])
     return bool(colon) and is_name and any(c.kind in ("term", "cue") for c in content[colon + 1 :])
@@ -274,7 +291,11 @@ def _answer_mentions(question: Sequence[Mention], sentence: Sequence[Chunk]) -> 
     question = [m for m in question if not any(text.endswith(f" {m.chunk.text}") for text in details)]
     if not status:
         return [replace(m, status="uncertain", tentative=True, in_question=m.status != "uncertain") for m in question]
-    return [replace(m, status=status, tentative=status == "uncertain") for m in question]
+    # "Is it possible to exclude ischemia? No."
+    reverse: dict[Status, Status] = {"present": "absent", "absent": "uncertain", "uncertain": "uncertain"}
+    statuses = [reverse[status] if m.status == "absent" and m.final else status for m in question]
+    tentative = status == "uncertain"
+    return [replace(m, status=s, tentative=tentative) for m, s in zip(question, statuses, strict=True)]
 
 
 def _reply_mentions(
@@ -391,12 +412,16 @@ def _without_replaced(mentions: Sequence[Mention]) -> list[Mention]:
 
 def _summary(mentions: Sequence[Mention], chunks: Sequence[Chunk]) -> ParsedAnswer:
     mentions = _without_replaced(mentions)
+    excepted = [m for m in mentions if m.chunk.meaning.codes == ("NORM",) and _has_exception(m.chunk, chunks)]
+    mentions = [m for m in mentions if m not in excepted] if excepted else mentions
     findings: list[Finding] = []
     named_codes = {code for m in mentions if m.status != "absent" for code in m.chunk.meaning.codes}
     votes: dict[str, list[tuple[Status, Mention]]] = {}
     for n, mention in enumerate(mentions):
         codes, opposites = mention.chunk.meaning.codes, mention.chunk.meaning.opposites
         if not named_codes.isdisjoint(mention.chunk.meaning.unless):
+            continue
+        if mention.status == "absent" and _is_other_kind(mention.chunk, mentions):
             continue
         if mention.heading and any(set(codes) & set(m.chunk.meaning.codes) for m in mentions[n + 1 : n + 4]):
             continue  # "Atrial fibrillation: there is no atrial fibrillation": the heading states nothing itself
@@ -407,13 +432,20 @@ def _summary(mentions: Sequence[Mention], chunks: Sequence[Chunk]) -> ParsedAnsw
             findings.append(Finding(code, status, (mention.chunk.start, mention.chunk.end)))
             votes.setdefault(code, []).append((status, mention))
     verdicts = {code: _verdict(of_code) for code, of_code in votes.items()}
-    if not {c for c, v in verdicts.items() if v != "absent"} - _SINUS and _otherwise_normal(chunks):
+    if not {c for c, v in verdicts.items() if v != "absent"} - _SINUS and (excepted or _otherwise_normal(chunks)):
         verdicts["NORM"] = "present"
     present, absent, uncertain = (
         tuple(sorted(code for code, verdict in verdicts.items() if verdict == status))
         for status in ("present", "absent", "uncertain")
     )
     return ParsedAnswer(present, absent, uncertain, tuple(findings))
+
+
+def _is_other_kind(chunk: Chunk, mentions: Sequence[Mention]) -> bool:
+    """Whether another kind of the same statement is stated: "Mobitz II ... Mobitz I is ruled out"."""
+    kinds = _KINDS.intersection(chunk.text.split())
+    others = (m.chunk for m in mentions if m.status == "present" and m.chunk.meaning.codes == chunk.meaning.codes)
+    return bool(kinds) and any(_KINDS.intersection(c.text.split()) and c.text != chunk.text for c in others)
 
 
 def _verdict(votes: Sequence[tuple[Status, Mention]]) -> Status:
@@ -428,6 +460,12 @@ def _verdict(votes: Sequence[tuple[Status, Mention]]) -> Status:
         absent_in_all_leads = any(status == "absent" and not mention.local for status, mention in votes)
         return "uncertain" if absent_in_all_leads else "present"
     return "uncertain" if "uncertain" in kinds else "absent"
+
+
+def _has_exception(chunk: Chunk, chunks: Sequence[Chunk]) -> bool:
+    """Whether "apart from" or the like follows a chunk: "a normal ECG apart from PVCs"."""
+    after = next((c.text for c in chunks if c.start >= chunk.end), "")
+    return after in _EXCEPTIONS
 
 
 def _otherwise_normal(chunks: Sequence[Chunk]) -> bool:

@@ -7,7 +7,7 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from eval.parser.lexicon import Meaning, Node, lexicon
-from eval.parser.tokenizer import BREAK, BULLET, word_tuple
+from eval.parser.tokenizer import BREAK, BULLET, TERRITORIES, word_tuple
 
 
 class Match(NamedTuple):
@@ -21,7 +21,10 @@ class Match(NamedTuple):
 
 
 _VERBS = set(
-    word_tuple("is are was were be been being appear show remain look seem become demonstrate have has come measure")
+    word_tuple(
+        "est es sont son esta estan ist sind is are was were be been being appear show remain look seem become "
+        "demonstrate have has come measure"
+    )
 )
 _FILL = _VERBS | set(
     word_tuple(
@@ -32,8 +35,8 @@ _FILL = _VERBS | set(
         "approximately about by segment wave upright interval noted alter alte akuter frischer all quite somewhat "
         "abnormally located seen visible evident "
         "horizontal downsloping upsloping upward convex concave new possible further intermittent localized "
-        "fairly broadly transient profound prominent now still again "
-        "est es sont son esta estan nettement claramente le la los las les un une una"
+        "fairly broadly below transient profound prominent now still again beginning starting "
+        "difusa difuso diffus ahora actuellement hoy nettement claramente de le la los las les un une una"
     )
 )
 # May occur inside a cue: "could also be", "is not clearly seen", "can not be entirely excluded".
@@ -46,15 +49,16 @@ _ADVERBS = set(
         "sicher ganz eindeutig vollstaendig voellig sichere sicheren eindeutige eindeutigen"
     )
 )
-_DENY = set(word_tuple("not no neither never without kein keine nicht"))
+_DENY = set(word_tuple("not no neither never without kein keine nicht pas"))
 _DOUBT = set(
     word_tuple("possible possibly probable probably likely maybe perhaps borderline questionable may might could")
 )
 _AFTER_NUMBERS = {"/", "s", "sec", "second"}
-_SUBJECTS = {"rhythm", "atria"}  # "| Atria | fibrillating |"
+_SUBJECTS = {"rhythm", "ritmo", "rythme", "rhythmu", "rhythmus", "atria"}  # "| Atria | fibrillating |"
 _MEASURES = {"pr", "pq", "qt", "qtc"}  # "| PR | 160 ms | normal |", "PR ✔ normal"
-_BEFORE_VERDICTS = set("|→✓✔✅☑")
-_MAX_FILL = 6
+_BEFORE_VERDICTS = {*"|→✓✔✅☑=(", "small", "square"}
+_IN_SUMS = set("=,(") | {"and"}
+_MAX_FILL = 8
 _MAX_ASIDE = 5
 
 
@@ -76,6 +80,8 @@ def _cuts_phrase(texts: Sequence[str], match: Match) -> bool:
     if match.end - match.start == len(match.sequence) or len(match.sequence) < 2:
         return False
     last = match.end - 1
+    if match.sequence[0] in TERRITORIES and texts[match.end : match.end + 1] and texts[match.end] in TERRITORIES:
+        return True  # "... en inférieur : infarctus antérieur"
     return any(
         rest == tuple(texts[last : last + len(rest)])
         for rest in lexicon().by_start.get(tuple(texts[last : last + 2]), ())
@@ -103,13 +109,13 @@ def _follow(
             continue
         text = texts[j]
         following = node.after.get(text)
+        if text == "(" and (close := _aside(texts, j)):
+            states.append((node, close, gap + 1, inner, verb))
         if gap >= _MAX_FILL:
             pass
         elif not loose:
             if text in _ADVERBS:
                 states.append((node, j + 1, gap + 1, inner, verb))
-        elif text == "(" and (close := _aside(texts, j)):
-            states.append((node, close, gap + 1, inner, verb))
         elif j in lead_lists:
             states.append((node, lead_lists[j], gap + 1, inner, verb))
         elif text in _DENY:
@@ -121,8 +127,9 @@ def _follow(
             or text.isdigit()
             or text == ":"
             or (text in _AFTER_NUMBERS and texts[j - 1].isdigit())
-            or (text in "|?" and texts[i] in _SUBJECTS)
+            or (text in "|?([" and texts[i] in _SUBJECTS)
             or (text in _BEFORE_VERDICTS and texts[i] in _MEASURES)
+            or (text in _IN_SUMS and texts[i] == "sokolow")
         ):
             states.append((node, j + 1, gap + 1, inner, verb or text in _VERBS))
         if following:  # last, and so first to go on: of two places of a word the first counts

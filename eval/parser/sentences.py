@@ -11,14 +11,15 @@ _MAX_CHUNKS = 400  # a text without any full stop is divided after so many, whic
 _ASKING = set(
     word_tuple("is are does do did can could was has have what which any should would ist sind gibt liegt zeigt")
 )
+_REMARKS = {"age", "as"}
 _RELATIVES = {"which", "that", "who"}
 YES = set(
     word_tuple(
-        "yes yeah yep correct true affirmative positive ja indeed sure absolutely exactly certainly definitely oui"
+        "yes yeah yep correct true affirmative positive ja indeed sure absolutely exactly certainly definitely oui si"
     )
 )
 """First words that say yes."""
-NO = set(word_tuple("no not nope incorrect false negative nein"))
+NO = set(word_tuple("no not nope incorrect false negative nein non"))
 """First words that say no."""
 
 
@@ -28,7 +29,7 @@ def split_sentences(chunks: Sequence[Chunk]) -> list[list[Chunk]]:
     for n, chunk in enumerate(chunks):
         if chunk.kind == "break":
             out.append([])
-        elif chunk.kind == "bullet" or (chunk.kind == "question" and out[-1] and out[-1][-1].kind == "comma"):
+        elif chunk.kind == "bullet" or (chunk.kind == "question" and out[-1] and out[-1][-1].kind in ("comma", "and")):
             out.append([chunk])  # "T inversion V1-V4, ? embolism" doubts what follows
         else:
             out[-1].append(chunk)
@@ -73,7 +74,7 @@ def first_word(sentence: Sequence[Chunk]) -> str:
 
 
 def without_remarks(chunks: Sequence[Chunk]) -> list[Chunk]:
-    """Remove "age undetermined" and the like with the commas around it: it doubts the age, not the finding."""
+    """Remove "age undetermined", "as I said" and the like with the commas around it: it doubts no finding."""
     chunks = _without_relative_clauses(chunks)
     out: list[Chunk] = []
     remark = False
@@ -81,7 +82,7 @@ def without_remarks(chunks: Sequence[Chunk]) -> list[Chunk]:
         if remark and chunk.kind == "comma":
             remark = False
             continue
-        remark = chunk.kind == "cue" and chunk.cue.kind == "pseudo" and "age" in chunk.text.split()
+        remark = chunk.kind == "cue" and chunk.cue.kind == "pseudo" and not _REMARKS.isdisjoint(chunk.text.split())
         if remark and out and out[-1].kind == "comma":
             out.pop()
         elif not remark:

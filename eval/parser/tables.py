@@ -14,7 +14,7 @@ from eval.parser.lexicon import lexicon
 from eval.parser.phrase_matcher import longest_match
 from eval.parser.tokenizer import BREAK, Token, word_tuple
 
-_TOPICS = set(word_tuple("st t p q r qrs qt qtc pr pq"))
+_TOPICS = {"st", "t", "p", "q", "r", "qr", "qt", "qtc", "pr", "pq"}  # QRS as normalised
 _TOPIC_WORDS = _TOPICS | set(word_tuple("wave segment interval complex and /"))
 _STATUSES = set(
     word_tuple("present absent yes no possible uncertain unclear probable positive negative ja nein normal abnormal")
@@ -22,10 +22,13 @@ _STATUSES = set(
 _VALUES = _STATUSES | set(word_tuple("none ✓ ✔ ✅ ☑ ✗ ✘ ❌ x"))
 _VERDICTS = set(word_tuple("verdict likelihood probability status conclusion"))
 _PROBABILITIES = {"probability", "likelihood"}
+_SHARES = {*_PROBABILITIES, "confidence"}
+_CERTAINTIES, _DOUBTFUL = {"confidence", "certainty"}, {"low", "moderate", "medium"}
 _Q_WAVE = (["q"], ["q", "wave"])
 _MARKS = set(word_tuple("✓ ✔ ✅ ☑ ☒ x yes"))
 _EMPTY = {"✗", "-", "none", "no"}
 _MAX_KEY = 4  # words
+_MAX_OBJECT = 20  # words before its confidence
 _LINK_KEYS = {"present", "detected", "status", "value", "certainty", *_PROBABILITIES}
 """They tell of the finding before them."""
 
@@ -52,7 +55,7 @@ def with_keys(tokens: Sequence[Token]) -> list[Token]:
             out.append(token._replace(text="none"))  # "findings": []
             n += 2
             continue
-        if _LINK_KEYS.isdisjoint(key[:1]):
+        if _LINK_KEYS.isdisjoint(key[:1]) and not (key == ["confidence"] and _rates(tokens, n)):
             out.append(token._replace(text=BREAK) if key or token.text in ("{", "}") else token)
             n += 1
             continue
@@ -60,11 +63,22 @@ def with_keys(tokens: Sequence[Token]) -> list[Token]:
         if token.text == ",":  # behind a brace the colon of the outer key is there: {"LVH": {"present": true}}
             out.append(tokens[n])
         value = n + 1
-        while not _PROBABILITIES.isdisjoint(key) and n + 1 < len(tokens) and tokens[n + 1].text.isdigit():
+        is_share = not _SHARES.isdisjoint(key)
+        while is_share and n + 1 < len(tokens) and tokens[n + 1].text.isdigit():
             n += 1
         out += [tokens[value]._replace(text="probable")] if n >= value else []
         n += 1
     return out
+
+
+def _rates(tokens: Sequence[Token], n: int) -> bool:
+    """Whether the confidence behind the comma at n is a number for the only value before: {"code": "AF", ...: 0.98}."""
+    colons = 0
+    for token in reversed(tokens[max(0, n - _MAX_OBJECT) : n]):
+        if token.text == "{":
+            return colons == 1 and any(number.text.isdigit() for number in tokens[n + 3 : n + 4])
+        colons += token.text == ":"
+    return False
 
 
 def _key_end(tokens: Sequence[Token], start: int) -> int:
@@ -194,10 +208,15 @@ def _filled(cell: list[Token], header: Sequence[str], is_name: bool, choice: boo
         return cell
     first = cell[0]
     words = [Token(word, first.start, first.start) for word in header]
-    if choice and header[0] in _STATUSES and len(cell) == 1:
-        if first.text in _MARKS:
+    if choice and header[0] in _STATUSES:
+        if len(cell) == 1 and first.text in _MARKS:
             return [Token(header[0], first.start, first.end)]
-        return [] if first.text in _EMPTY else cell
+        if len(cell) == 1 and first.text in _EMPTY:
+            return []
+        opening = [Token(word, first.start, first.start) for word in (BREAK, *header, ":")]
+        return [*opening, *cell] if header[0] in ("present", "absent") else cell
+    if header[0] in _CERTAINTIES and first.text in _DOUBTFUL:
+        return [first._replace(text="probable")]
     if is_name and first.text in _VALUES:
         return [*words, Token(":", first.start, first.start), *cell]
     if list(header) in _Q_WAVE and first.text in _VALUES:

@@ -11,39 +11,46 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from eval.parser.lexicon import lexicon
-from eval.parser.tokenizer import BREAK, BULLET, word_tuple
+from eval.parser.tokenizer import BREAK, BULLET, TERRITORIES, word_tuple
 
 _MAX_TERRITORIES = 6
 _MAX_REMARK = 12  # tokens in brackets after a territory: "(II, III, aVF)"
-ADJECTIVES = {
-    "inferior", "anterior", "lateral", "septal", "posterior", "anteroseptal", "anterolateral", "inferolateral",
-    "inferoposterior", "inferoposterolateral", "posteroinferior",
+ADVERBS = {f"{adjective}ly": adjective for adjective in TERRITORIES} | {
+    "septum": "septal", "vorderwand": "anterior", "hinterwand": "inferior", "seitenwand": "lateral"
 }  # fmt: skip
-"""Territories as a report names them, before or behind their noun."""
-_ADVERBS = {f"{adjective}ly": adjective for adjective in ADJECTIVES} | {"septum": "septal"}
+"""Words for a territory -> its adjective."""
 _PLACES = set(
     word_tuple(
         "wall lead region territory segment zone area aspect myocardium surface distribution extension involvement"
     )
 )
-_PREPOSITIONS = set(word_tuple("in of over at along across on to involving affecting"))
+_PREPOSITIONS = set(word_tuple("in of over at along across on to involving affecting der im bereich de en du dans"))
 _MODIFIERS = set(
     word_tuple(
-        "the high true mainly predominantly especially particularly mostly more also basal both mid either neither"
+        "the high true mainly predominantly especially particularly mostly more also basal both mid either neither "
+        "la le cara pared paroi territoire territorio parete"
+    )
+)
+# Between noun and territory, or behind it: "infarto agudo de miocardio inferior", "infarctus inférieur aigu"
+_ROMANCE = set(
+    word_tuple(
+        "agudo aguda evolucionado antiguo antigua previo aigu ancien ancienne acuto pregresso miocardio myocarde "
+        "miocardico"
     )
 )
 _FIRST_MARKS = {",", ":", "(", "-", "|"}
 # "Ischemic changes are seen in the lateral leads", "the infarct is inferior", "involves the lateral wall"
 _FIRST_VERBS = set(word_tuple("is are was were involve affect include reach sit lie"))
-_SIGHT = set(word_tuple("seen noted present visible evident found observed located"))
+_SIGHT = set(word_tuple("seen noted present visible evident found observed located confined limited restricted"))
 _LESSER = {(",", "to", "a", word, noun, ",") for word in ("lesser", "smaller") for noun in ("degree", "extent")}
 _JOINS = {"and": "and", "plus": "and", "with": "and", "/": "and", ",": "and", "or": "or", "nor": "or"}
 _CONTRASTS = (("rather", "than"), ("but", "not"), ("and", "not"), (",", "not"), ("not",))
 # What may follow an adjective without a noun: "ischemia, inferior, is likely", but not "ischemia, inferior ST changes".
 _FOLLOWERS = {BREAK, BULLET, ",", ")", "(", "/", ":", "?", '"', "|"} | set(
     word_tuple("and or nor plus but with which that is are was age of possible possibly likely probable probably noted "
-               "seen present as too also without not rather")
-)  # fmt: skip
+               "seen present as too also without not rather avec con en de y ne no non se est es son sont ist sind "
+               "peut puede qui que bei mit ohne nicht yes ja nein si oui")
+) | _ROMANCE  # fmt: skip
 _MAX_LINKS = 6
 _LINKS = set(
     word_tuple(
@@ -51,7 +58,7 @@ _LINKS = set(
         "have old acute recent prior previous"
     )
 )
-_FUNCTION_WORDS = _PREPOSITIONS | _MODIFIERS | _PLACES | {"and", ",", ":", "("}
+_FUNCTION_WORDS = _PREPOSITIONS | _MODIFIERS | _PLACES | _ROMANCE | {"and", ",", ":", "("}
 
 
 @dataclass(frozen=True)
@@ -84,10 +91,10 @@ def territories_after(
 
     The list is empty if there are none, or if their adjectives belong to the next noun ("ischemia, inferior Q waves").
     """
-    core = tuple(word for word in noun if word not in ADJECTIVES and word not in _FUNCTION_WORDS)
+    core = tuple(word for word in noun if word not in TERRITORIES and word not in _FUNCTION_WORDS)
     if not _has_territories(core):
         return [], end
-    has_territory = any(word in ADJECTIVES for word in noun)
+    has_territory = any(word in TERRITORIES for word in noun)
     places: list[_Place] = []
     after = end
     while len(places) < _MAX_TERRITORIES:
@@ -109,25 +116,25 @@ def territory_before(texts: Sequence[str], start: int, noun: tuple[str, ...]) ->
 
     "Inferiorly there is an infarct", "the lateral leads show ischemia".
     """
-    if any(word in ADJECTIVES for word in noun) or not _has_territories(noun):
+    if any(word in TERRITORIES for word in noun) or not _has_territories(noun):
         return ()
     j = start - 1
     while j > max(0, start - _MAX_LINKS) and texts[j] in _LINKS:
         j -= 1
-    if j < 0 or (texts[j] not in _ADVERBS and (texts[j] not in _PLACES or j == 0 or j == start - 1)):
+    if j < 0 or (texts[j] not in ADVERBS and (texts[j] not in _PLACES or j == 0 or j == start - 1)):
         return ()
     j -= texts[j] in _PLACES
-    word = _ADVERBS.get(texts[j], texts[j])
+    word = ADVERBS.get(texts[j], texts[j])
     words = (*texts[j - 2 : j], word) if j > 1 and texts[j - 1] == "and" else (word,)
     words = ("high", word) if j and texts[j - 1] == "high" else words
     sequence = (*words, *noun)
-    return sequence if word in ADJECTIVES and sequence in lexicon().meanings else ()
+    return sequence if word in TERRITORIES and sequence in lexicon().meanings else ()
 
 
 @lru_cache(maxsize=1 << 12)
 def _has_territories(core: tuple[str, ...]) -> bool:
     """Whether a noun makes a phrase of the tables with any territory."""
-    return any((adjective, *core) in lexicon().meanings for adjective in ADJECTIVES)
+    return any((adjective, *core) in lexicon().meanings for adjective in TERRITORIES)
 
 
 def _terms(places: Sequence[_Place], has_territory: bool, core: tuple[str, ...]) -> list[TerritoryTerm]:
@@ -161,9 +168,9 @@ def _territory_at(texts: Sequence[str], i: int, first: bool) -> _Place | None:
     while j - i < 10 and texts[j - i] in _PREPOSITIONS | _MODIFIERS:
         j += 1
     word = texts[j - i]
-    if word in _ADVERBS:
-        return _Place((_ADVERBS[word],), join, j, j + 1)
-    if word not in ADJECTIVES:
+    if word in ADVERBS:
+        return _Place((ADVERBS[word],), join, j, j + 1)
+    if word not in TERRITORIES:
         return None
     words = ("high", word) if j > i and texts[j - i - 1] == "high" else (word,)
     following = texts[j - i + 1]
@@ -177,7 +184,7 @@ def _territory_at(texts: Sequence[str], i: int, first: bool) -> _Place | None:
 
 def _shares_place(texts: Sequence[str], k: int) -> bool:
     """Whether a list of adjectives continues at k up to one word for a place: "the anterior and lateral walls"."""
-    while k + 1 < len(texts) and (texts[k] in _JOINS or texts[k] in ADJECTIVES):
+    while k + 1 < len(texts) and (texts[k] in _JOINS or texts[k] in TERRITORIES):
         k += 1
     return texts[k] in _PLACES
 

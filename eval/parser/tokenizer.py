@@ -43,6 +43,7 @@ _CHECKBOXES = {"[x]": "☑", "[ ]": "☐", "(+)": "✓", "(-)": "✗", "(x)": "�
 _PREFIXES = {"infero", "antero", "postero", "sub", "supra", "intra", "micro", "hoch", "auriculo"}
 _NON = {"specific", "diagnostic"}
 _PRE = {"excitation"}
+_HYPHENATED = {("a", "v"), ("p", "r"), ("p", "q"), ("q", "t")}
 _SIDES = {"link": "links", "recht": "rechts", "vorderwand": "vorderwand", "hinterwand": "hinterwand"}  # as looked up
 _WALLS = {
     ("inferior", "lateral"): "inferolateral",
@@ -65,14 +66,22 @@ _SAME = {
     "recip": "reciprocal", "bifasc": "bifascicular", "indet": "indeterminate", "freq": "frequent",
     "favour": "favor", "favours": "favor", "favoured": "favored", "favouring": "favoring", "ondas": "onda",
     "volt": "voltage", "-ve": "negative", "+ve": "positive",
+    "infarkt": "infarct", "infarctus": "infarct", "infarto": "infarct", "iam": "infarct", "idm": "infarct",
+    "iamcest": "infarct", "myokardinfarkt": "infarct", "hebungsinfarkt": "infarct", "ischaemie": "ischemia",
+    "ischemie": "ischemia", "isquemia": "ischemia", "nekrose": "necrosis", "necrose": "necrosis", "necrosi": "necrosis",
+    "hypertrophie": "hypertrophy", "ink": "inkompletter",
+    "narbe": "scar", "artefact": "artifact", "rules": "exclude",  # "this rules out AF" denies, "rule out AF" doubts
     "tachy": "tachycardia", "brady": "bradycardia", "ts": "t", "hyperk": "hyperkalemia", "hypok": "hypokalemia",
 }  # fmt: skip
 _ABBREVIATIONS = {
     "v.a", "z.n", "moegl", "vs", "approx", "incl", "ca", "bzw", "evtl", "li", "re", "e.g", "i.e", "unspez", "unbest",
     "poss", "prob", "resp", "intraventr", "inf", "ant", "lat", "sept", "nonspec", "abn", "repol", "compl", "inkompl",
-    "incompl", "unvollst", "pos", "neg", "prev", "st.p", "freq", "elev", "dep", "pat", "path", "indet", "dr",
+    "incompl", "ink", "unvollst", "pos", "neg", "prev", "st.p", "freq", "elev", "dep", "pat", "path", "indet", "dr",
+    "o",
 }  # fmt: skip
-_COMPOUND_STARTS = ("non", "pre", "a", "infero", "antero", "postero", *_PREFIXES, *{left for left, _ in _WALLS})
+_COMPOUND_STARTS = (
+    "non", "pre", "a", "p", "q", "infero", "antero", "postero", *_PREFIXES, *{left for left, _ in _WALLS}
+)  # fmt: skip
 """Ends of the words that `_compound` may join with the next."""
 # A shorter line is an item of its own; a longer line whose next line starts in lower case was wrapped.
 _WRAPPED_AT = 50
@@ -83,7 +92,9 @@ _WORD_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789.")
 _BOXES = {"☑", "☐"}
 _BOX_ENDS = {*_BOXES, BREAK, ":"}
 _YES_NO = {"ye", "no", "ja", "nein"}  # as normalised
-_ELIDED = {"d", "l", "un", "dell", "all", "nell", "dall", "sull"}  # French and Italian, before a vowel
+# French and Italian, before a vowel
+_ELIDED = {"n", "d", "l", "un", "dell", "all", "nell", "dall", "sull"}
+_CONTRACTIONS = {"d": "would", "m": "am", "re": "are", "ve": "have", "ll": "will"}
 _REPLY_MARKS = {"a", "answer", "antwort"}
 _ORDINALS = {"1", "2", "3", "i", "ii", "iii"}
 _GERMAN_SHORT = re.compile(r"\b[vz]\.?( ?[an])?$")
@@ -95,7 +106,7 @@ _CODE = re.compile(
 )
 _WORD = re.compile(
     r"\b(?:w/o|c/w|r/o|s/o|h/o|o/w|w/)|[a-z0-9]+(?:'[a-z]+)*|[-+]ve\b|~~|\[[ x]\]|\([ x+-]\)|°"
-    r"|[&+]|\*(?=\s)|\.{2,}|[-=]>|[,.;:?!()\[\]{}/|=%\"→>•☐☑☒✓✔✗✘❌✅-]|\n"
+    r"|[&+]|\*(?=\s)|<|\.{2,}|[-=]>|[,.;:?!()\[\]{}/|=%\"→>•☐☑☒✓✔✗✘❌✅-]|\n"
 )
 
 
@@ -188,10 +199,20 @@ def word_tuple(phrase: str) -> tuple[str, ...]:
 
 _GERMAN_ENDING = re.compile(
     "((?:in)?komplett|(?:un)?vollstaendig|(?:links|rechts|supra|intra|bi)?ventrikulaer|links(?:anterior|posterior|atrial)|"
-    "rechtsatrial|unspezifisch|ischaemisch|pathologisch|verlaengert|invertiert|abgeflacht|(?:in)?signifikant|"
-    "(?:hoch|antero|infero)?lateral|(?:antero)?septal|inferior|anterior|posterior|inferoposterior)e[mnrs]?"
+    "rechtsatrial|unspezifisch|ischaemisch|pathologisch|verlaengert|invertiert|abgeflacht|(?:in)?signifikant)e[mnrs]?"
 )
 """German adjectives lose the ending of their case, number and gender."""
+_TERRITORY = re.compile(
+    "(hoch)?((?:infero|antero|postero)*(?:lateral|sep?t(?=t?al)|(?:inferi|anteri|posteri)(?=eur|or)))(?:t?al)?(?:eur|or)?"
+    "(?:e[mnrs]?|es|i)?"
+)
+"""A territory in German, French, Spanish or Italian."""
+TERRITORIES = {
+    "inferior", "anterior", "lateral", "septal", "posterior", "anteroseptal", "anterolateral", "inferolateral",
+    "inferoposterior", "inferoposterolateral", "posteroinferior",
+}  # fmt: skip
+"""Territories as a report names them, before or behind their noun."""
+_STEMS = {"sept": "septal", "set": "septal", "inferi": "inferior", "anteri": "anterior", "posteri": "posterior"}
 
 
 @lru_cache(maxsize=1 << 14)
@@ -200,6 +221,10 @@ def normalize_word(text: str) -> str:
     text = _SAME.get(text, text)
     if len(text) > 5:
         text = text.replace("aem", "em").replace("isation", "ization").replace("ised", "ized")
+    if len(text) > 5 and (territory := _TERRITORY.fullmatch(text)):
+        stem = territory[2]
+        end = next((end for end in _STEMS if stem.endswith(end)), "")
+        return ("high " if territory[1] else "") + stem.removesuffix(end) + _STEMS.get(end, "")
     if german := _GERMAN_ENDING.fullmatch(text):
         return f"{german[1]}e"
     if len(text) > 7 and text.endswith("as"):  # Spanish
@@ -208,7 +233,8 @@ def normalize_word(text: str) -> str:
         return text[:-3] + "y"
     if len(text) > 4 and text.endswith("xes"):
         return text[:-2]
-    if len(text) > 2 and text.endswith("s") and not text.endswith(("ss", "us", "is", "as")) and text != "qs":
+    plural = text.endswith("s") and not text.endswith(("ss", "us", "is", "as")) and text not in ("qs", "its")
+    if len(text) > 2 and plural:
         return text[:-1]
     return text
 
@@ -243,6 +269,8 @@ def _plain(char: str) -> str:
 
 def _pieces(text: str, start: int, end: int, plain_text: str, at: int, after: int) -> list[Token]:
     """The tokens of one raw piece: contractions are divided, marks are interpreted by their context."""
+    if text == "<":
+        return [Token("below", start, end)]
     if text in ("->", "=>"):
         return [Token("→", start, end)]
     if text == "~~":  # around what is struck out
@@ -265,8 +293,11 @@ def _pieces(text: str, start: int, end: int, plain_text: str, at: int, after: in
     article, _, noun = text.partition("'")
     if article in _ELIDED and noun:
         return [Token(normalize_word(noun.replace("'", "")), start, end)]
-    if text.endswith("'d"):  # "we'd expect"
-        return [Token(normalize_word(text[:-2]), start, end), Token("would", start, end)]
+    word, _, ending = text.rpartition("'")
+    if word and ending in _CONTRACTIONS:  # "we'd expect"
+        return [Token(normalize_word(word), start, end), Token(_CONTRACTIONS[ending], start, end)]
+    if text in ("q's", "t's", "p's"):
+        return [Token(text[0], start, end), Token("wave", start, end)]
     text = normalize_word(text.split("'")[0] if text.endswith("'s") else text.replace("'", ""))
     return [Token(part, start, end) for part in text.split()]
 
@@ -326,6 +357,8 @@ def _join_words(tokens: list[Token]) -> list[Token]:
             compound = _shared_compound(tokens[n + 2].text)
             token = token._replace(text=_SIDES[token.text] + compound) if compound else token
         last = out[-1] if out else None
+        if token.text == "may" and last and last.text.isdigit():
+            token = token._replace(text="month")  # "the ECG of 4 May"
         compound = ""
         if last and last.text.endswith(_COMPOUND_STARTS) and not last.code and not token.code:
             compound = _compound(last.text, token.text)
@@ -349,5 +382,5 @@ def _compound(left: str, right: str) -> str:
         return left + right if right.isalpha() and len(right) > 3 else ""
     if (left, right) in _WALLS:
         return _WALLS[left, right]
-    joins = (left, right) == ("a", "v") or (left == "non" and right in _NON) or (left == "pre" and right in _PRE)
+    joins = (left, right) in _HYPHENATED or (left == "non" and right in _NON) or (left == "pre" and right in _PRE)
     return left + right if joins else ""

@@ -53,6 +53,8 @@ def parse_yes_no(answer: str) -> bool | None:
 def reply_status(sentence: Sequence[Chunk]) -> Status | None:
     """The status that a sentence gives to what was asked: by its yes or no, or by a cue alone ("Not really.")."""
     content = [chunk for chunk in sentence if chunk.kind not in _MARKS]
+    if content and content[0].kind == "colon":  # "Is there ischemia? - Cannot be determined"
+        content = sentence = content[1:]
     first = first_word(sentence)
     cues = [chunk for chunk in content if chunk.kind == "cue" and chunk.cue.status]
     doubt = any(chunk.cue.kind == "uncertain" for chunk in cues) and not any(c.kind == "term" for c in content)
@@ -104,5 +106,6 @@ def _short_yes(content: Sequence[Chunk]) -> Status | None:
     end = next((n for n, chunk in enumerate(content) if chunk.kind not in _NEUTRAL), len(content))
     words = [chunk.text for chunk in content[:end]]
     words = words[:-1] if words[-1:] and words[-1] in YES else words
-    short = len(words) <= 3 and words and words[0] in ("it", "they", "there", "i")
+    says_more = end < len(content) and content[end].kind in ("term", "lead", "cue")  # "There are QS waves"
+    short = len(words) <= 3 and not says_more and words and words[0] in ("it", "they", "there", "that", "i")
     return "present" if short and words[-1] in _SHORT_VERBS else None
