@@ -23,8 +23,8 @@ from eval.metrics.signal_to_noise import signal_to_noise_db
 from recipes.digitizer import training
 from recipes.digitizer.axes import redraw_axes
 from recipes.digitizer.crossings import _ends
-from recipes.digitizer.digitize import _name_strips, _page_start, digitize
-from recipes.digitizer.frames import inside_frames
+from recipes.digitizer.digitize import _name_strips, _page_start, _reaches_limit, _Reading, digitize
+from recipes.digitizer.frames import Frames, inside_frames
 from recipes.digitizer.grid import find_grid
 from recipes.digitizer.layout import SINGLE_LEAD, read_layout
 from recipes.digitizer.names import Name
@@ -34,7 +34,7 @@ from recipes.digitizer.plausibility import limb_misfit
 from recipes.digitizer.printed_scales import PrintedScales, scales_in
 from recipes.digitizer.refine import _without_other_traces, fit_pen
 from recipes.digitizer.result import DigitizedLead, DigitizedPage
-from recipes.digitizer.straighten import _usual_step, ink_of, straighten
+from recipes.digitizer.straighten import _usual_step, ink_of, sheet_at_scale, straighten
 from recipes.digitizer.traces import Row, _are_distinct, _read_pulses, find_rows
 from render.dataset.rows import Options, make_picture
 from render.errors import InputError
@@ -223,6 +223,31 @@ def test_of_a_page_that_is_cut_along_a_row_the_whole_rows_are_read_where_their_n
     assert page.layout == "3x4" and any("edge of the picture is left out" in remark for remark in page.remarks)
     with pytest.raises(InputError, match=r"edge of the picture|do not add up"):
         digitize(image.crop((0, levels[0] - 4, image.width, image.height)))
+
+
+def test_waves_that_the_edge_of_the_picture_cuts_off_are_named() -> None:
+    _, image, geometry = picture_of("clean", "3x4+1R")
+    first = min(round(trace.baseline_y) for trace in geometry.leads)
+    for above, cut_off in ((60, ""), (30, "I: waves reach"), (20, "I, aVR: waves reach")):
+        page = digitize(image.crop((0, first - above, image.width, image.height)))
+        remarks = [remark for remark in page.remarks if "may be cut off" in remark]
+        assert len(remarks) == bool(cut_off) and all(remark.startswith(cut_off) for remark in remarks)
+        named = [lead.lead for lead in page.leads if any("may be cut off" in remark for remark in lead.remarks)]
+        assert cut_off.startswith(", ".join(named))
+
+
+@pytest.mark.parametrize(("frame_mm", "reaches"), [(26.5, True), (25.0, False)])
+def test_waves_that_end_at_a_frame_are_noticed(frame_mm: float, reaches: bool) -> None:
+    """A row at 40 mm with a wave of 13 mm, on 80 mm of paper."""
+    x = np.arange(0.0, 100.0, 0.1)
+    y = np.where(np.abs(x - 50.0) < 1.0, 27.0, 40.0)
+    every = np.ones(x.size, np.bool_)
+    row = Row(x, y, 40.0, 0.0, 100.0, every.astype(float), ~every)
+    ink = np.zeros((400, 500), np.float32)
+    sheet = sheet_at_scale(np.ones((3, 400, 500), np.float32), 5.0)
+    reading = _Reading(sheet, 0, ink, ink, (row,), None, Frames(ends=(frame_mm, 70.0)))
+    assert _reaches_limit(reading, row, every) is reaches
+    assert not _reaches_limit(reading, row, every & (x < 40.0))
 
 
 def test_the_upper_rows_of_twelve_are_not_two_columns() -> None:
@@ -656,14 +681,15 @@ def test_frames_and_what_lies_outside_of_them_are_no_trace():
     for y in (40, 160):
         ink[y, 36:440] = 1.0  # the strokes of an axis go on beyond the corners
     ink[90:96, 10:30] = 1.0  # the axis' number
-    inside, sides = inside_frames(ink, 4.0)
-    assert sides == pytest.approx((10.125, 110.125), abs=0.01)
+    inside, frames = inside_frames(ink, 4.0)
+    assert frames.sides == pytest.approx((10.125, 110.125), abs=0.01)
+    assert frames.ends == pytest.approx((10.125, 40.125), abs=0.01)
     assert inside[90:96, 10:30].sum() == 0 and inside[:, 38:42].sum() == 0 and inside[158:170].sum() == 0
     np.testing.assert_array_equal(inside[50:150, 44:436], trace[50:150, 44:436])
 
     ink[200:340:20, 20:460] = 1.0  # most of the ink lies elsewhere: the frame is that of a table
-    outside, no_sides = inside_frames(ink, 4.0)
-    assert no_sides == () and outside[320, 25:455].sum() == 0  # the outermost line is the page's border
+    outside, no_frames = inside_frames(ink, 4.0)
+    assert no_frames == Frames() and outside[320, 25:455].sum() == 0  # the outermost line is the page's border
     np.testing.assert_array_equal(outside[60:300], ink[60:300])
     assert inside_frames(trace, 4.0)[0] is trace
 
@@ -751,7 +777,7 @@ def _plot(record: EcgRecord, layout: str, colors: tuple[str, str | None], *, fra
             length = 250 / len(labels)
             samples = record.lead(lead)[round(column * 20 * length) : round((column + 1) * 20 * length)]
             x = left + column * length + np.arange(samples.size) / 20
-            axes.plot(x, level + 10 * samples, lw=0.75, color="0.1", clip_on=False)
+            axes.plot(x, level + 10 * samples, lw=0.75, color="0.1", clip_on=framed)
             axes.text(x[0] + 2, level + (apart / 3 if framed else -7), lead, fontsize=9)
             if framed and column:
                 axes.plot([x[0], x[0]], level + apart / 3 + np.array([-0.5, 2.5]), lw=0.6, color="black")

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 from scipy.ndimage import find_objects, label, uniform_filter
 
 from recipes.digitizer.axes import places_in_picture, redraw_axes
-from recipes.digitizer.frames import beneath_frames, inside_frames
+from recipes.digitizer.frames import Frames, beneath_frames, inside_frames
 from recipes.digitizer.grid import Grid, find_grid
 from recipes.digitizer.layout import SINGLE_LEAD, PageLayout, Span, align_rows, pulse_scales, read_layout, usual_stretch
 from recipes.digitizer.names import find_names, without_traces
@@ -60,9 +60,11 @@ _UPRIGHT_NAMES, _UPRIGHT_AGREEMENT = 5, 0.7  # enough names in their places to l
 _LOW_AGREEMENT = 0.6  # of the names with the layout: worth a remark
 _LEAST_LEAD_SHARE = 0.1  # of a lead's place that has a trace; a lead with less is missing
 _FAINT = 0.5  # mean ink of a trace
+_WAVE_MM, _LIMIT_MM = 3.0, 0.8  # from the row's level; from a frame's line, or the picture's edge, that cuts waves off
 _NO_NAME_REMARK = "no lead name could be read: the leads are those that usually stand in their places"
 _MOST_MISFIT = 0.75  # of limb leads, which have .1 mostly
 _MISFIT_REMARK = "the limb leads do not add up (I + III = II); check the leads"
+_CUT_OFF_REMARK = "waves reach a frame or the edge of the picture and may be cut off there"
 _AXES_REMARK = "a plot whose axes have scales of their own: speed and gain follow from the grid of each"
 _SMALLEST_PX, _LARGEST_PX = 200, 3400  # of a picture's longer side; a larger one is reduced by a whole factor
 
@@ -78,6 +80,7 @@ class _Reading:
         print: the ink without the traces.
         rows: of traces.
         layout: None where the rows fit none.
+        frames: around the rows.
         sheets: ECGs on it, of which `rows` are those of the first.
         edge: whether something runs along the picture's edge that is left out.
     """
@@ -88,6 +91,7 @@ class _Reading:
     print: InkMap
     rows: tuple[Row, ...]
     layout: PageLayout | None
+    frames: Frames
     sheets: int = 1
     edge: bool = False
 
@@ -205,10 +209,16 @@ def _digitize_light(upright: Image.Image) -> DigitizedPage:
 def _edge_share(sheet: FlatSheet, row: Row) -> float:
     """Share of the row's columns in which its usual level is at the picture's edge, or beyond it; tall waves may be."""
     x = row.x[(row.x > row.start) & (row.x < row.end)]
-    px, py = sheet.place(x, np.full(x.size, row.level))
-    height, width = sheet.picture.shape[1:]
-    nearest = np.minimum(np.minimum(px, width - px), np.minimum(py, height - py))
+    nearest = _edge_distance(sheet, x, np.full(x.size, row.level))
     return float((nearest < _EDGE_MM * sheet.picture_scale).mean()) if nearest.size else 0.0
+
+
+def _edge_distance(sheet: FlatSheet, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Pixels of the picture from places on the sheet, (n,) mm, to its nearest edge."""
+    px, py = sheet.place(x, y)
+    height, width = sheet.picture.shape[1:]
+    distance: NDArray[np.float64] = np.minimum(np.minimum(px, width - px), np.minimum(py, height - py))
+    return distance
 
 
 def _resize(upright: Image.Image) -> tuple[Image.Image, float]:
@@ -278,29 +288,29 @@ def _read(sheet: FlatSheet, quarters: int) -> _Reading:
     network = _name_network()
     scale = _ink_scale(sheet)
     whole = ink_of(sheet, scale)
-    ink, sides = inside_frames(whole, scale)
-    rows = beneath_frames(find_rows(ink, scale), sides)
+    ink, frames = inside_frames(whole, scale)
+    rows = beneath_frames(find_rows(ink, scale), frames)
     rest = without_traces(whole, scale, rows) if rows else whole
     names = find_names(rest, scale, network) if rows and network is not None else []
     inner = [row for row in rows if _edge_share(sheet, row) <= _MOST_AT_EDGE]
     if len(inner) < len(rows):
         inner = align_rows(inner)
-        inside = _Reading(sheet, quarters, ink, rest, tuple(inner), read_layout(inner, names), edge=True)
+        inside = _Reading(sheet, quarters, ink, rest, tuple(inner), read_layout(inner, names), frames, edge=True)
         if inside.is_upright:
             return inside
     rows = align_rows(rows)
     layout = read_layout(rows, names)
     if layout is None and len(names) >= _UPRIGHT_NAMES:  # a row may have been overlooked
-        more = align_rows(beneath_frames(find_rows(ink, scale, regular=True), sides))
-        complete = _Reading(sheet, quarters, ink, rest, tuple(more), read_layout(more, names))
+        more = align_rows(beneath_frames(find_rows(ink, scale, regular=True), frames))
+        complete = _Reading(sheet, quarters, ink, rest, tuple(more), read_layout(more, names), frames)
         if complete.is_upright:
             return complete
     half = len(rows) // 2
     if layout is None and half >= _FEWEST_ROWS and len(rows) == 2 * half:  # as many rows as two sheets have
         middle = (rows[half - 1].level + rows[half].level) / 2
         if layout := read_layout(rows[:half], [name for name in names if name.y < middle]):
-            return _Reading(sheet, quarters, ink, rest, tuple(rows[:half]), layout, sheets=2)
-    return _Reading(sheet, quarters, ink, rest, tuple(rows), layout)
+            return _Reading(sheet, quarters, ink, rest, tuple(rows[:half]), layout, frames, sheets=2)
+    return _Reading(sheet, quarters, ink, rest, tuple(rows), layout, frames)
 
 
 def _page(reading: _Reading, layout: PageLayout, grid: Grid | None) -> DigitizedPage:
@@ -342,6 +352,7 @@ def _page(reading: _Reading, layout: PageLayout, grid: Grid | None) -> Digitized
         remarks=(
             *_page_remarks(layout, grid, reading, half_chest=bool(half_rows)),
             *_scale_remarks(printed, pulse_speed, pulse_gain),
+            *_cut_off_remarks(present),
         ),
         outline=reading.sheet.outline(),
     )
@@ -427,6 +438,11 @@ def _scale_remarks(printed: PrintedScales, pulse_speed: float | None, pulse_gain
     return remarks
 
 
+def _cut_off_remarks(leads: Sequence[DigitizedLead]) -> list[str]:
+    cut_off = list(dict.fromkeys(lead.lead for lead in leads if _CUT_OFF_REMARK in lead.remarks))
+    return [f"{', '.join(cut_off)}: {_CUT_OFF_REMARK}"] if cut_off else []
+
+
 def _lead(reading: _Reading, span: Span, page_start: float, speed: float, gain: float) -> DigitizedLead | None:
     """One lead in millivolts; None where (almost) nothing of it is there.
 
@@ -451,9 +467,20 @@ def _lead(reading: _Reading, span: Span, page_start: float, speed: float, gain: 
     nearest = np.clip(np.searchsorted(row.x, time), 0, row.x.size - 1)
     values[~present[nearest]] = np.nan
     remarks, quality = _assess(row, inside, present)
+    if _reaches_limit(reading, row, inside & present):
+        remarks = (*remarks, _CUT_OFF_REMARK)
     path = np.stack(reading.sheet.place(row.x[inside & present], row.y[inside & present]), axis=1).astype(np.float32)
     start = max(0.0, (span.x0 - page_start) / speed)
     return DigitizedLead(span.lead, start, values.astype(np.float32), quality, remarks, path)
+
+
+def _reaches_limit(reading: _Reading, row: Row, own: NDArray[np.bool_]) -> bool:
+    """Whether waves of a lead end at a frame or at the picture's edge; own: (n,) where on the row its trace is."""
+    waves = own & (np.abs(row.y - row.level) > _WAVE_MM)
+    x, y = row.x[waves], row.y[waves]
+    beyond = y + np.copysign(_LIMIT_MM, y - row.level)
+    at_frame = np.abs(np.array(reading.frames.ends)[:, None] - y) < _LIMIT_MM
+    return bool(at_frame.any() or (_edge_distance(reading.sheet, x, beyond) < 0).any())
 
 
 def _zero_level(y: NDArray[np.float64]) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +20,22 @@ _LEAST_SHARE = 0.6  # of the ink that lies inside: else the frames are those of 
 Mask = NDArray[np.bool_]
 
 
-def inside_frames(ink: InkMap, px_per_mm: float) -> tuple[InkMap, tuple[float, ...]]:
-    """The ink (rows, columns) inside the frames on a sheet, and their left and right sides, mm. Where there are none,
-    all of the ink but straight strokes along the upper or lower rim: a page's border, of which the picture cuts parts
-    off.
+@dataclass(frozen=True)
+class Frames:
+    """The frames on a sheet.
+
+    Attributes:
+        sides: the middles of their left and right lines, mm.
+        ends: the middles of their upper and lower lines, mm.
+    """
+
+    sides: tuple[float, ...] = ()
+    ends: tuple[float, ...] = ()
+
+
+def inside_frames(ink: InkMap, px_per_mm: float) -> tuple[InkMap, Frames]:
+    """The ink (rows, columns) inside the frames on a sheet, and these. Where there are none, all of the ink but
+    straight strokes along the upper or lower rim: a page's border, of which the picture cuts parts off.
 
     Args:
         ink: of the sheet.
@@ -33,7 +45,7 @@ def inside_frames(ink: InkMap, px_per_mm: float) -> tuple[InkMap, tuple[float, .
     corner, width = round(_CORNER_MM * px_per_mm), 2 * max(1, round(_LINE_MM * px_per_mm)) + 1
     straight = _straight(stroke, 1, _LEAST_ALONG_MM * px_per_mm)
     if not straight.any():
-        return ink, ()
+        return ink, Frames()
     inked, rim = np.flatnonzero(stroke.any(axis=1)), round(_RIM_MM * px_per_mm)
     inner = slice(inked[0] + rim, max(inked[0] + rim, inked[-1] + 1 - rim))
     border = _straight(straight, 1, _LEAST_BORDER_MM * px_per_mm)
@@ -42,21 +54,22 @@ def inside_frames(ink: InkMap, px_per_mm: float) -> tuple[InkMap, tuple[float, .
     across = _between(_straight(stroke, 0, _LEAST_ACROSS_MM * px_per_mm), straight, 0, corner)
     along = _between(straight, across, 1, corner)
     if not along.any():
-        return ink, ()
+        return ink, Frames()
     lines: Mask = maximum_filter(along | across, width)
     inside = binary_fill_holes(lines) & ~lines
     if np.count_nonzero(stroke & inside) < _LEAST_SHARE * np.count_nonzero(stroke & ~lines):
-        return ink, ()
+        return ink, Frames()
     inside |= maximum_filter(inside, width) & ~maximum_filter(along | across, 3)
-    return np.where(inside, ink, np.float32(0)), tuple(_middles(across, px_per_mm))
+    frames = Frames(tuple(_middles(across.sum(axis=0), px_per_mm)), tuple(_middles(along.sum(axis=1), px_per_mm)))
+    return np.where(inside, ink, np.float32(0)), frames
 
 
-def beneath_frames(rows: Sequence[Row], sides: Sequence[float]) -> list[Row]:
-    """The rows with those ends on a frame's side, mm, that reach it: a plot's trace ends beneath the line's middle."""
+def beneath_frames(rows: Sequence[Row], frames: Frames) -> list[Row]:
+    """The rows with those ends on a frame's side that reach it: a plot's trace ends beneath the line's middle."""
 
     def reach(end: float) -> float:
         return min(
-            (side for side in sides if abs(side - end) < _LINE_MM), key=lambda side: abs(side - end), default=end
+            (side for side in frames.sides if abs(side - end) < _LINE_MM), key=lambda side: abs(side - end), default=end
         )
 
     return [
@@ -70,9 +83,8 @@ def beneath_frames(rows: Sequence[Row], sides: Sequence[float]) -> list[Row]:
     ]
 
 
-def _middles(across: Mask, px_per_mm: float) -> Iterator[float]:
-    """The middles, mm, of strokes that run up and down."""
-    length = across.sum(axis=0)
+def _middles(length: NDArray[np.integer], px_per_mm: float) -> Iterator[float]:
+    """The middles, mm, of strokes of these lengths (n,) in each line of pixels along them."""
     for first, end in runs(length > 0):
         yield float(np.average(np.arange(first, end) + 0.5, weights=length[first:end])) / px_per_mm
 
