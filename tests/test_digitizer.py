@@ -35,7 +35,7 @@ from recipes.digitizer.printed_scales import PrintedScales, scales_in
 from recipes.digitizer.refine import _without_other_traces, fit_pen
 from recipes.digitizer.result import DigitizedLead, DigitizedPage
 from recipes.digitizer.straighten import _usual_step, ink_of, sheet_at_scale, straighten
-from recipes.digitizer.traces import Row, _are_distinct, _read_pulses, find_rows
+from recipes.digitizer.traces import Row, _are_distinct, _behind_names, _read_pulses, find_rows
 from render.dataset.rows import Options, make_picture
 from render.errors import InputError
 from render.pages import page as page_module
@@ -420,13 +420,58 @@ def test_printed_scales_are_taken_where_the_print_is_of_one_mind() -> None:
         ("25mm/s 10mm/mv 40?",): (25, 10),
         ("?ee? 12.5 mm / sec", "?i?? 1 cm/mv?c?es? 1 cm/mv"): (12.5, 10),
         ("?50 mm/s 5 mm/mv", "50mm/s"): (50, 5),
-        ("25 mm/s 10 mm/mv", "50 mm/s 5 mm/mv"): (None, None),  # two pages, or limb and chest leads
+        ("25 mm/s 10 mm/mv", "50 mm/s 5 mm/mv"): (None, None),  # two pages
+        ("50 mm.s 10 mm/mv0.05?150 ?",): (50, 10),
+        ("25 mm/sec?m? 10 mm/mvc?es? 5.0 mm/mv",): (25, 10, True),  # limb and chest leads
+        ("25 mm/s 20/10 mm/mv",): (25, 20, True),
+        ("25 mm/sec?m? 10 mm/mvc?es? 10.0 mm/mv",): (25, 10, False),
+        ("?m? 5 mm/mvc?es? 20 mm/mv",): (None, None),
         ("125 mm/s 3 mm/mv", "2.5 mm 10 mv", "2.25 mm/s"): (None, None),
         (): (None, None),
     }
     for lines, scales in expected.items():
         assert scales_in(lines) == PrintedScales(*scales), lines
     assert training.line_characters("Speed: 12,5 mm/Sec") == "s?ee? 12.5 mm/sec"
+
+
+def test_printed_words_without_a_grid_are_none() -> None:
+    page = Image.new("RGB", (2200, 1700), "white")
+    for left in (80, 640, 1180):
+        for number, line in enumerate(
+            ("MILLER, JANE", "04-NOV-1952 (68 yr)", "Female", "Room: ER Loc: 7", "QT 388 ms")
+        ):
+            ImageDraw.Draw(page).text((left, 40 + 40 * number), line, "black", ImageFont.load_default(28))
+    assert find_grid(as_picture(page)) is None
+
+
+def _row_with_name(level: float, name_mm: float, *, pulse: bool = True) -> Row:
+    """A trace from 39 to 289 mm, behind a pulse and a name at its own height that is so long."""
+    x = np.arange(0.25, 290.0, 0.125)
+    pieces = [(16.0, 23.0)] * pulse + [(36.0 - name_mm, 36.0)] * (name_mm > 0) + [(39.0, 289.0)]
+    y = np.where(np.any([(x >= a) & (x < b) for a, b in pieces], axis=0), level, np.nan)
+    start = pieces[1][0] if pulse else pieces[0][0]
+    return Row(
+        x, y, level, start, 289.0, np.isfinite(y).astype(float), np.zeros(x.size, np.bool_), pieces=tuple(pieces)
+    )
+
+
+def test_names_at_the_height_of_their_traces_are_no_part_of_them() -> None:
+    rows = [_row_with_name(45.0 + 30 * k, mm) for k, mm in enumerate((1.0, 3.5, 5.0, 9.0, 9.0, 9.0))]
+    behind = _behind_names(rows)
+    assert [row.start for row in behind] == [39.0] * 6
+    assert all(np.nanmin(row.x[np.isfinite(row.y) & (row.x > 24.0)]) > 38.8 for row in behind)
+    assert all(np.isfinite(row.y[row.x < 22.0]).any() for row in behind)  # the pulses stay
+    plain = [_row_with_name(45.0 + 30 * k, 0.0, pulse=False) for k in range(6)]
+    assert all(row is same for row, same in zip(plain, _behind_names(plain), strict=True))
+    # The names of limb leads stand before their traces, those of chest leads above.
+    names = [Name(lead, (36.0 - 2 * len(lead), 43.0 + 30 * k, 36.0, 47.0 + 30 * k), 0.95)
+             for k, lead in enumerate(LEADS[:6])]  # fmt: skip
+    names += [Name(lead, (165.0, 36.0 + 30 * k, 170.0, 40.0 + 30 * k), 0.95) for k, lead in enumerate(LEADS[6:])]
+    layout = read_layout(behind, names)
+    assert layout is not None and (layout.format, layout.agreement) == ("6x2", 1.0)
+    # In the middle of a row a name does not say what the row is.
+    six = read_layout(behind, names[6:])
+    assert six is None or six.format != "6x1-chest"
 
 
 @pytest.mark.parametrize(("speed", "gain"), [(50.0, 5.0), (25.0, 20.0)])

@@ -318,13 +318,16 @@ def _page(reading: _Reading, layout: PageLayout, grid: Grid | None) -> Digitized
     pulse_gain, pulse_speed = pulse_scales(reading.rows)
     network = _line_network()
     printed = read_scales(reading.print, _ink_scale(reading.sheet), network) if network else PrintedScales(None, None)
+    if pulse_speed and f"{pulse_speed:g}"[1:] == f"{printed.mm_per_s or 0:g}":  # "25" of which only the 5 is read
+        printed = replace(printed, mm_per_s=None)
     # The length of a pulse differs between machines, its height does not.
     speed = printed.mm_per_s or pulse_speed or _USUAL_SPEED
     gain = pulse_gain or printed.mm_per_mv or _USUAL_GAIN
     lengths = [sum(s.x1 - s.x0 for s in layout.spans if s.row == row) for row in range(len(reading.rows))]
     # A 12-lead ECG is 10 s long: columns that are longer in all show the same time.
     sequential = max(lengths) / speed < _LONGEST_SECONDS
-    half_rows = _rows_at_half_gain(reading.rows, layout, gain)
+    with_chest = {span.row for span in layout.spans if span.lead in CHEST_LEADS}
+    half_rows = with_chest if printed.half_chest else _rows_at_half_gain(reading.rows, layout, gain)
     leads = [
         _lead(
             reading,
@@ -350,8 +353,8 @@ def _page(reading: _Reading, layout: PageLayout, grid: Grid | None) -> Digitized
         name_count=round(layout.name_weight),
         name_agreement=layout.agreement,
         remarks=(
-            *_page_remarks(layout, grid, reading, half_chest=bool(half_rows)),
-            *_scale_remarks(printed, pulse_speed, pulse_gain),
+            *_page_remarks(layout, grid, reading),
+            *_scale_remarks(printed, pulse_speed, pulse_gain, half_chest=bool(half_rows)),
             *_cut_off_remarks(present),
         ),
         outline=reading.sheet.outline(),
@@ -408,10 +411,8 @@ def _likeness(strip: DigitizedLead, column: DigitizedLead) -> float:
     return best
 
 
-def _page_remarks(layout: PageLayout, grid: Grid | None, reading: _Reading, *, half_chest: bool) -> list[str]:
+def _page_remarks(layout: PageLayout, grid: Grid | None, reading: _Reading) -> list[str]:
     remarks = []
-    if half_chest:
-        remarks.append("by the calibration pulses the chest leads are drawn at half the gain")
     if reading.edge:
         remarks.append("what runs along the edge of the picture is left out: a border, or a row that is cut off")
     if reading.sheets > 1:
@@ -425,8 +426,14 @@ def _page_remarks(layout: PageLayout, grid: Grid | None, reading: _Reading, *, h
     return remarks
 
 
-def _scale_remarks(printed: PrintedScales, pulse_speed: float | None, pulse_gain: float | None) -> list[str]:
+def _scale_remarks(
+    printed: PrintedScales, pulse_speed: float | None, pulse_gain: float | None, *, half_chest: bool
+) -> list[str]:
     remarks = []
+    if printed.half_chest:
+        remarks.append("by the print the chest leads are drawn at half the gain")
+    elif half_chest:
+        remarks.append("by the calibration pulses the chest leads are drawn at half the gain")
     if pulse_speed and printed.mm_per_s and pulse_speed != printed.mm_per_s:
         remarks.append(f"the print says {printed.mm_per_s:g} mm/s, the calibration pulses {pulse_speed:g}: as printed")
     if pulse_gain is None and printed.mm_per_mv is None:

@@ -30,6 +30,7 @@ _THIN_PER_HEAVY = 5
 _LEAST_STEP = 1.0  # logarithm of the power between every second tooth and the others: of pages 0 and less
 _PEAK, _LEAST_DROP = 0.1, 2.0  # relative width of the tallest peak; logarithm of its power above all below it
 _NEAR, _PERSPECTIVE = 1.2, 0.3  # distance, in patches, of those that vote together; logarithm of the spacing's range
+_LEAST_COVERED, _MOST_SPREAD = 0.1, 0.1  # of the patches: with lines (letters have them, too); median, of their spacing
 _MOST_BOXES = 90  # along a picture's longer side; more lines than that are 1 mm apart
 
 
@@ -72,16 +73,20 @@ def find_grid(picture: Picture) -> Grid | None:
     factor = max(1, round(max(picture.shape[1:]) / _LONGEST + 0.2))
     small = block_mean(picture, factor)
     signal = line_signal(small)
-    patches = [patch for y, x in _corners(signal.shape) if (patch := _patch(signal, y, x)) is not None]
+    corners = _corners(signal.shape)
+    patches = [patch for y, x in corners if (patch := _patch(signal, y, x)) is not None]
     bases = _local_bases(patches)
     if bases is None:
         return None
     waves = [_waves(patch, base) for patch, base in zip(patches, bases, strict=True)]
     pairs = [(patch, wave) for patch, wave in zip(patches, waves, strict=True) if wave is not None]
-    if not pairs:
+    if len(pairs) <= _LEAST_COVERED * len(corners):
         return None
     places = np.array([(patch.x, patch.y) for patch, _ in pairs])
     periods = np.array([wave for _, wave in pairs])  # (n, 2 axes, 2) periods per pixel
+    spacings = np.hypot(periods[..., 0], periods[..., 1])
+    if np.median(np.abs(spacings / np.median(spacings) - 1)) > _MOST_SPREAD:
+        return None
     millimetres, thin = _period(patches, bases, max(small.shape[1:]))
     matrix = _homography(places, periods * millimetres, small.shape[1:])
     if matrix is None:
@@ -89,7 +94,7 @@ def find_grid(picture: Picture) -> Grid | None:
     enlargement = np.array([[factor, 0, (factor - 1) / 2], [0, factor, (factor - 1) / 2], [0, 0, 1.0]])
     to_picture = enlargement @ np.linalg.inv(matrix)
     to_picture /= to_picture[2, 2]
-    pitch = factor / (float(np.median(np.hypot(periods[..., 0], periods[..., 1]))) * millimetres)
+    pitch = factor / (float(np.median(spacings)) * millimetres)
     return Grid(to_picture, pitch, thin)
 
 

@@ -19,7 +19,9 @@ _NAME_BESIDE_MM = 3.0  # from the usual height of names above their traces
 _NAME_OFFSETS_MM = np.arange(-24.0, 12.1, 0.5)  # candidates for that height, downwards
 _NAME_BEFORE_MM = 8.0  # how far left of its trace a name may begin
 _NAMES_LEFT_MM = 14.0  # how far left of that the names of a whole row may stand
+_LEFT_MM, _FEWEST_LEFT = 2.0, 4  # from the start of the rows to a name before them; such names
 _STRIP_NAME_MM = 25.0  # from the start of a rhythm strip: the range of its name
+_MOST_ASIDE = 0.3  # from the start of a column to its name, of the column's length
 _USUAL_COLUMNS_MM = np.array([62.5, 75.0, 125.0, 150.0, 250.0, 300.0, 500.0])  # 2.5, 3, 5, 6 and 10 s
 _NEARLY_USUAL = 0.006  # relative difference from a usual column that the pen's width explains
 _LEAST_APART_MM, _BARE_SHARE = 1.0, 0.9  # between columns; of the rows that have no trace there
@@ -128,7 +130,17 @@ def _score(layout: PageLayout) -> float:
 
 
 def _beside_rows(rows: Sequence[Row], names: Sequence[Name]) -> list[tuple[int, Name]]:
-    """Names with the number of their row; a page prints all names at about the same height above their traces."""
+    """Names with the number of their row; a page prints all names at about the same height above their traces.
+
+    Only those before the rows, where there are several, have a height of their own.
+    """
+    start = float(np.median([row.start for row in rows])) - _LEFT_MM
+    before, after = (_at_one_height(rows, [n for n in names if (n.x < start) is left]) for left in (True, False))
+    return before + after if len(before) >= _FEWEST_LEFT else _at_one_height(rows, names)
+
+
+def _at_one_height(rows: Sequence[Row], names: Sequence[Name]) -> list[tuple[int, Name]]:
+    """The names at one height above their traces, of all heights the best, with the number of their row."""
     best: tuple[float, list[tuple[int, Name]]] = (-1.0, [])
     levels = np.array([row.level for row in rows])
     for offset in _NAME_OFFSETS_MM:
@@ -168,7 +180,8 @@ def _match_format(options: PageOptions, rows: Sequence[Row], places: Sequence[tu
     for row, name in places:
         if row not in strips:
             column = int(np.searchsorted(columns_mm[1:, 0], name.x + _NAME_BEFORE_MM))
-            agree.append(float(labels[row][column].removeprefix("-") == name.lead))
+            aside = name.x - columns_mm[column, 0] > max(_STRIP_NAME_MM, _MOST_ASIDE * np.ptp(columns_mm[column]))
+            agree.append(float(labels[row][column].removeprefix("-") == name.lead and not aside))
             named[column] += agree[-1] > 0
             weights.append(name.weight)
         elif name.x < rows[row].start + _STRIP_NAME_MM:
@@ -236,7 +249,7 @@ def _columns(rows: Sequence[Row], places: Sequence[tuple[int, Name]], columns: i
     if abs(usual / share - 1) < _NEARLY_USUAL:
         # A longer row has half a pen at either end. A shorter one ends early: in its last sample, or at the frame.
         start, share = start + max(end - start + _LAST_SAMPLE_MM - columns * usual, 0.0) / 2, usual
-    steps = _name_steps(places, strips)
+    steps = _name_steps([(row, name) for row, name in places if name.x > start - _LEFT_MM], strips)
     if columns > 1 and steps.size:
         near = [step / round(step / share) for step in steps if round(step / share) >= 1]
         name_pitch = float(np.median(near)) if len(near) >= columns - 1 else share
@@ -293,7 +306,7 @@ def pulse_scales(rows: Sequence[Row]) -> tuple[float | None, float | None]:
     heights = np.array([pulse.height for pulse in pulses])
     usual = np.percentile(heights, 60)  # where chest leads have rows of their own at half the gain, the other half
     gain = float(_GAINS[int(np.argmin(np.abs(np.log(_GAINS / usual))))])
-    width = float(np.median([pulse.x1 - pulse.x0 for pulse in pulses]))
+    width = float(np.median([(pulse.x1 - pulse.x0) / (1 + pulse.half) for pulse in pulses]))
     return gain, 50.0 if width > 7.5 else 25.0 if width > 3.5 else None
 
 

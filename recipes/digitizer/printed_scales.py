@@ -14,7 +14,8 @@ from recipes.digitizer.network import LINE_ROWS, LineNetwork
 
 SPEEDS, GAINS = (5.0, 6.25, 10.0, 12.5, 25.0, 50.0, 100.0), (1.25, 2.5, 5.0, 10.0, 15.0, 20.0, 40.0)
 """mm/s and mm/mV that machines offer (IEC 60601-2-25 asks for 25 and 50 mm/s, and 5, 10 and 20 mm/mV)."""
-_SCALE = re.compile(r"(?<![\d.])(\d{1,3}(?:\.\d{1,2})?) ?([cm])m ?/ ?(s|mv)")
+_SCALE = re.compile(r"(?<![\d.])((?:\d{1,3}(?:\.\d{1,2})? ?/ ?)?)(\d{1,3}(?:\.\d{1,2})?) ?([cm])m ?[/.] ?(s|mv)")
+"""A slash is often read as a point. "10/5 mm/mV" is for limb leads and chest leads."""
 _LETTER_GAP = 1.6  # of a line's height; two spaces are narrower
 _LEAST_ASPECT, _MOST_ASPECT = 3.0, 90.0  # width to height of a line with a scale
 _MOST_LINES = 60  # of a sheet
@@ -27,10 +28,12 @@ class PrintedScales:
     Attributes:
         mm_per_s: one of `SPEEDS`.
         mm_per_mv: one of `GAINS`.
+        half_chest: whether it says half of that for the chest leads.
     """
 
     mm_per_s: float | None
     mm_per_mv: float | None
+    half_chest: bool = False
 
 
 def line_picture(ink: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -59,14 +62,18 @@ def read_scales(ink: NDArray[np.float32], px_per_mm: float, network: LineNetwork
 
 def scales_in(lines: Sequence[str]) -> PrintedScales:
     """Speed and gain in lines of `recipes.digitizer.network.LINE_CHARACTERS`."""
-    speeds, gains = set(), set()
-    for number, prefix, unit in (match for line in lines for match in _SCALE.findall(line)):
-        value = float(number) * (10 if prefix == "c" else 1)
-        if unit == "s" and value in SPEEDS:
-            speeds.add(value)
-        elif unit == "mv" and value in GAINS:
-            gains.add(value)
-    return PrintedScales(*(found.pop() if len(found) == 1 else None for found in (speeds, gains)))
+    speeds: set[float] = set()
+    gains: set[tuple[float, ...]] = set()
+    for line in lines:
+        own_gains: list[float] = []  # a second one is that of the chest leads
+        for before, number, prefix, unit in _SCALE.findall(line):
+            values = [float(n) * (10 if prefix == "c" else 1) for n in (before.rstrip("/ "), number) if n]
+            speeds.update(value for value in values if unit == "s" and value in SPEEDS)
+            own_gains += [value for value in values if unit == "mv" and value in GAINS]
+        is_half = len(own_gains) == 2 and own_gains[1] == own_gains[0] / 2
+        gains.update([tuple(own_gains)] if is_half else [(gain,) for gain in own_gains])
+    gain = gains.pop() if len(gains) == 1 else ()
+    return PrintedScales(speeds.pop() if len(speeds) == 1 else None, gain[0] if gain else None, len(gain) == 2)
 
 
 def _lines(ink: NDArray[np.float32], px_per_mm: float) -> list[list[int]]:

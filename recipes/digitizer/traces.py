@@ -47,6 +47,8 @@ _PULSE_HEIGHTS_MM = (5.0, 10.0, 20.0)  # 1 mV at the gains in use
 _CORNER_MM = 0.2  # at either end of a plateau, where the pen turns
 _FOOT_MM = 0.8  # of a pulse, at the end of the row
 _LONGEST_FOOT_MM, _FLAT_FOOT_MM = 12.0, 0.15  # of a pulse, towards the trace; how far a foot leaves its height
+_FEWEST_NAMED, _MOST_ROWS, _SAME_BEGIN_MM = 3, 0.6, 0.5  # rows with names before them; share of those that begin alike
+_LEAST_PIECE_MM, _LEAST_NAME_MM, _LONGEST_NAME_MM = 40.0, 3.0, 20.0  # of a trace; from a name's begin to the trace
 _PULSE_ZONE_MM = 26.0  # from the end of a row, in which its pulse lies
 
 
@@ -651,4 +653,25 @@ def find_rows(ink: InkMap, px_per_mm: float, *, regular: bool = False) -> list[R
     if not distinct:
         return []
     longest = max(row.end - row.start for row in distinct)
-    return _read_pulses([row for row in distinct if row.end - row.start > 0.45 * longest])
+    return _behind_names(_read_pulses([row for row in distinct if row.end - row.start > 0.45 * longest]))
+
+
+def _behind_names(rows: Sequence[Row]) -> list[Row]:
+    """The rows without names that stand before their traces, at their height: most traces begin at one place behind."""
+    begins = [
+        next((left for left, right in row.pieces if left >= row.start and right - left > _LEAST_PIECE_MM), math.nan)
+        for row in rows
+    ]
+    begin = float(np.nanmedian(begins)) if np.isfinite(begins).any() else math.nan
+    first = float(np.median([row.start for row in rows]))
+    alike = np.mean(np.abs(np.array(begins) - begin) < _SAME_BEGIN_MM)
+    if len(rows) < _FEWEST_NAMED or alike < _MOST_ROWS or not _LEAST_NAME_MM < begin - first < _LONGEST_NAME_MM:
+        return list(rows)
+    named = []
+    for row in rows:
+        before = row.between(row.start, begin - row.step)
+        pieces = tuple((left, right) for left, right in row.pieces if right > begin)
+        named.append(
+            replace(row, y=np.where(before, np.nan, row.y), start=begin, latest_start=-math.inf, pieces=pieces)
+        )
+    return named
