@@ -60,7 +60,9 @@ def crash_at(number: int, parent: str, count: Callable[[], None] = lambda: None)
 
     def hook(event: str, arguments: tuple[object, ...]) -> None:
         nonlocal events
-        if event not in EVENTS or not any(isinstance(a, str) and a.startswith(parent) for a in map(_text, arguments)):
+        if event not in EVENTS or not any(
+            isinstance(a, str) and os.path.abspath(a).startswith(parent) for a in map(_text, arguments)
+        ):
             return
         events += 1
         count()

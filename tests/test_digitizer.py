@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageChops, ImageDraw, ImageFont, ImageOps
 
 from eval.metrics.signal_to_noise import signal_to_noise_db
 from recipes.digitizer import training
@@ -25,7 +25,7 @@ from recipes.digitizer.axes import redraw_axes
 from recipes.digitizer.crossings import _ends
 from recipes.digitizer.digitize import _name_strips, _page_start, _reaches_limit, _Reading, digitize
 from recipes.digitizer.frames import Frames, inside_frames
-from recipes.digitizer.grid import find_grid
+from recipes.digitizer.grid import _FREQUENCIES, _Patch, _period, find_grid
 from recipes.digitizer.layout import SINGLE_LEAD, read_layout
 from recipes.digitizer.names import Name
 from recipes.digitizer.network import load_line_network, load_name_network
@@ -35,7 +35,15 @@ from recipes.digitizer.printed_scales import PrintedScales, scales_in
 from recipes.digitizer.refine import _without_other_traces, fit_pen
 from recipes.digitizer.result import DigitizedLead, DigitizedPage
 from recipes.digitizer.straighten import _usual_step, ink_of, sheet_at_scale, straighten
-from recipes.digitizer.traces import Row, _are_distinct, _behind_names, _read_pulses, find_rows
+from recipes.digitizer.traces import (
+    CalibrationPulse,
+    Row,
+    _are_distinct,
+    _behind_names,
+    _main_span,
+    _read_pulses,
+    find_rows,
+)
 from render.dataset.rows import Options, make_picture
 from render.errors import InputError
 from render.pages import page as page_module
@@ -434,6 +442,18 @@ def test_printed_scales_are_taken_where_the_print_is_of_one_mind() -> None:
     assert training.line_characters("Speed: 12,5 mm/Sec") == "s?ee? 12.5 mm/sec"
 
 
+@pytest.mark.parametrize(("heights", "thin"), [
+    ((9.8, 10.1, 9.9, 10.0, 11.1, 9.7), True),  # sharp
+    ((8.5, 7.5, 6.7, 6.2, 6.1, 3.8), True),  # a small photo: what is finer is paler
+    ((8.9, 8.3, 7.5, 6.9, 5.9, 4.5), False),  # the same of heavy lines alone
+])  # fmt: skip
+def test_fine_lines_are_seen_in_a_blurred_picture(heights: tuple[float, ...], thin: bool) -> None:
+    base = 0.05
+    profile = np.interp(_FREQUENCIES, base * np.arange(1, 7), heights)
+    patch = _Patch(0.0, 0.0, np.zeros((1, 1)), 0.0, np.stack([profile, profile]))
+    assert _period([patch], [base], 1000) == (5.0, thin)
+
+
 def test_printed_words_without_a_grid_are_none() -> None:
     page = Image.new("RGB", (2200, 1700), "white")
     for left in (80, 640, 1180):
@@ -450,9 +470,19 @@ def _row_with_name(level: float, name_mm: float, *, pulse: bool = True) -> Row:
     pieces = [(16.0, 23.0)] * pulse + [(36.0 - name_mm, 36.0)] * (name_mm > 0) + [(39.0, 289.0)]
     y = np.where(np.any([(x >= a) & (x < b) for a, b in pieces], axis=0), level, np.nan)
     start = pieces[1][0] if pulse else pieces[0][0]
-    return Row(
-        x, y, level, start, 289.0, np.isfinite(y).astype(float), np.zeros(x.size, np.bool_), pieces=tuple(pieces)
-    )
+    pulses = (CalibrationPulse(17.5, 22.0, 10.0),) * pulse
+    every = np.ones(x.size, np.bool_)
+    return Row(x, y, level, start, 289.0, every.astype(float), ~every, pulses, pieces=tuple(pieces))
+
+
+def test_specks_beside_a_row_are_no_part_of_it() -> None:
+    stroke = np.zeros(2000, np.bool_)
+    stroke[100:1900] = True
+    stroke[[80, 81, 90, 1910, 1918]] = True
+    assert _main_span(stroke, 8.0) == (100, 1900)
+    dotted = np.zeros(2000, np.bool_)
+    dotted[100:1899:3] = dotted[101:1900:3] = True
+    assert _main_span(dotted, 8.0) == (100, int(np.flatnonzero(dotted)[-1]) + 1)
 
 
 def test_names_at_the_height_of_their_traces_are_no_part_of_them() -> None:
@@ -572,7 +602,26 @@ def _two_on_a_sheet(page: Image.Image) -> Image.Image:
     return sheet
 
 
-@pytest.mark.parametrize("change", [_inverted, _half_size, _on_a_table, _two_on_a_sheet])
+def _on_a_screen(page: Image.Image) -> Image.Image:
+    """Traces of several colours on black; where ink has to darken all channels, most of them are pale."""
+    white, black = Image.new("RGB", page.size, "white"), Image.new("RGB", page.size, "black")
+    ink = ImageOps.invert(page.convert("L")).point([min(255, 2 * max(0, v - 90)) for v in range(256)])
+    colours = Image.new("RGB", page.size)
+    for number, colour in enumerate(("#00ff40", "#ffe000", "#40c0ff", "#ff60ff")):
+        height = page.height // 4
+        colours.paste(colour, (0, number * height, page.width, (number + 1) * height))
+    grid = ImageChops.darker(ImageOps.invert(page), ImageChops.darker(white, Image.new("RGB", page.size, "#303030")))
+    return Image.composite(colours, Image.composite(grid, black, ImageOps.invert(ink)), ink)
+
+
+def _in_half_shadow(page: Image.Image) -> Image.Image:
+    """Lit at its lower right alone, which is then far brighter than the rest of the paper."""
+    y, x = np.mgrid[0 : 1 : page.height * 1j, 0 : 1 : page.width * 1j]
+    light = 0.45 + 0.55 / (1 + np.exp(-12 * (np.minimum(x - 0.2, y - 0.4))))
+    return Image.fromarray((np.asarray(page) * light[..., None]).astype(np.uint8))
+
+
+@pytest.mark.parametrize("change", [_inverted, _half_size, _on_a_table, _two_on_a_sheet, _on_a_screen, _in_half_shadow])
 def test_dark_small_distant_and_double_pages_are_read(change: Callable[[Image.Image], Image.Image], plain_page):
     picture = change(plain_page)
     page = digitize(picture)

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageChops, ImageOps
 from scipy.ndimage import find_objects, label, uniform_filter
 
 from recipes.digitizer.axes import places_in_picture, redraw_axes
@@ -46,7 +46,7 @@ _SMALL_PX, _DARK_LEVEL = 900, 100  # of the longer side; of 255, of most pixels
 _COARSE_PX = 250  # of the picture in which the sheet is looked for
 _LEAST_SHEET, _MOST_SHEET, _SHEET_FILL = 0.03, 0.65, 0.6  # its share of the picture; of its box
 _FEWEST_ROWS = 3  # of an ECG, where two stand on a sheet
-_SHEET_CONTRAST = 60.0  # of 255
+_SHEET_CONTRAST, _EDGE_PX = 60.0, 4  # of 255; from a sheet's edge to either side, pixels of that picture
 _LONGEST_SECONDS = 13.0  # of columns that follow each other in time
 _STRIP_SHIFT_S = 0.1  # between a strip and the columns above
 _STRIP_RATIO = 1.8  # of a strip's length to a column's
@@ -143,7 +143,8 @@ def digitize(image: Image.Image) -> DigitizedPage:
     except InputError:
         if np.median(np.asarray(part.convert("L").reduce(4))) > _DARK_LEVEL:
             raise
-        page = _digitize_light(ImageOps.invert(part))  # light traces on a dark screen
+        red, green, blue = part.split()  # light traces on a dark screen, of any colour: all of them are ink
+        page = _digitize_light(ImageOps.invert(ImageChops.lighter(ImageChops.lighter(red, green), blue)))
     return page if box is None else _mapped(page, 1.0, np.array(box[:2], dtype=np.float32))
 
 
@@ -159,12 +160,28 @@ def _paper_box(upright: Image.Image) -> tuple[int, int, int, int] | None:
     rows, columns = find_objects(labels)[int(np.argmax(sizes))]
     inside = labels == int(np.argmax(sizes)) + 1
     filled = sizes.max() / ((rows.stop - rows.start) * (columns.stop - columns.start))
-    if filled < _SHEET_FILL or np.median(grey[inside]) - np.median(grey[~inside]) < _SHEET_CONTRAST:
+    contrast = float(np.median(grey[inside]) - np.median(grey[~inside]))
+    if filled < _SHEET_FILL or contrast < _SHEET_CONTRAST:
         return None
     margin = round(0.02 * max(grey.shape)) + 2
-    left, top = max(0, columns.start - margin) * step, max(0, rows.start - margin) * step
-    right, bottom = (columns.stop + margin) * step, (rows.stop + margin) * step
-    return left, top, min(upright.width, right), min(upright.height, bottom)
+    sides = [  # left, top, right, bottom
+        max(0, columns.start - margin) * step,
+        max(0, rows.start - margin) * step,
+        min(upright.width, (columns.stop + margin) * step),
+        min(upright.height, (rows.stop + margin) * step),
+    ]
+    for side, picture_side in enumerate((0, 0, *upright.size)):
+        if _step_on_the_left(np.rot90(grey, side), np.rot90(inside, side)) < contrast / 2:
+            sides[side] = picture_side
+    return None if sides == [0, 0, *upright.size] else (sides[0], sides[1], sides[2], sides[3])
+
+
+def _step_on_the_left(grey: NDArray[np.float32], inside: NDArray[np.bool_]) -> float:
+    """By how much a bright part of a grey picture (0-255) is brighter than what is left of it: little in a shadow."""
+    rows = np.flatnonzero(inside.any(axis=1))
+    left = inside[rows].argmax(axis=1)
+    beyond, within = np.maximum(left - _EDGE_PX, 0), np.minimum(left + _EDGE_PX, grey.shape[1] - 1)
+    return float(np.median(grey[rows, within] - grey[rows, beyond]))
 
 
 def _mapped(page: DigitizedPage, factor: float, offset: float | NDArray[np.float32]) -> DigitizedPage:

@@ -31,6 +31,7 @@ _LEAST_STEP = 1.0  # logarithm of the power between every second tooth and the o
 _PEAK, _LEAST_DROP = 0.1, 2.0  # relative width of the tallest peak; logarithm of its power above all below it
 _NEAR, _PERSPECTIVE = 1.2, 0.3  # distance, in patches, of those that vote together; logarithm of the spacing's range
 _LEAST_COVERED, _MOST_SPREAD = 0.1, 0.1  # of the patches: with lines (letters have them, too); median, of their spacing
+_THIN_TOOTH = 0.4  # logarithm of power; 0.5 to 1.4 in photos with thin lines, 0.2 and less without
 _MOST_BOXES = 90  # along a picture's longer side; more lines than that are 1 mm apart
 
 
@@ -263,7 +264,8 @@ def _teeth(profile: Array, bases: Array, count: int) -> Array:
 def _period(patches: list[_Patch], bases: list[float], longest: int) -> tuple[float, bool]:
     """Millimetres between the lines of the comb, and whether there are lines every millimetre.
 
-    Heavy lines every 5 mm and thin ones every 1 mm give a comb whose fifth tooth is higher than its neighbours.
+    Heavy lines every 5 mm and thin ones every 1 mm give a comb whose fifth tooth is higher than its neighbours are on
+    average; of heavy lines alone, and of blurred ones, each tooth is lower than the last.
 
     Args:
         longest: the picture's longer side, pixels.
@@ -271,7 +273,8 @@ def _period(patches: list[_Patch], bases: list[float], longest: int) -> tuple[fl
     teeth = [np.interp(np.arange(1, 7) * base, _FREQUENCIES, patch.profiles.mean(axis=0))
              for patch, base in zip(patches, bases, strict=True)]  # fmt: skip
     heights, base = np.mean(teeth, axis=0), float(np.median(bases))
-    if 5 * base < _HIGHEST and heights[4] > max(heights[3], heights[5] if 6 * base < _HIGHEST else -9.0) + 0.3:
+    beside = heights[3 : 6 if 6 * base < _HIGHEST else 4 : 2]
+    if 5 * base < _HIGHEST and heights[4] > beside.mean() + _THIN_TOOTH:
         return 5.0, True
     if longest * base > _MOST_BOXES:
         return 1.0, True

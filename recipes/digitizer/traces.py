@@ -40,6 +40,7 @@ _OWN = 0.55  # of the distance to the next row: beyond, a stroke may belong to t
 _CLIMB = 0.12  # cost of one pixel up or down where there is no ink
 _TURN_COLUMNS = 2  # half columns on either side of the end of a wave
 _STEEP_END_MM = 1.2  # of a wave that begins or ends in the middle
+_SPECK_MM = 0.4  # a shorter stroke before or behind a trace is noise
 _GAP_MM = 0.8  # a longer gap in the ink is a gap in the trace
 _PULSE_MM = (1.0, 11.5)  # width of a pulse: 0.2 s at 12.5 to 50 mm/s, and its edges; of some machines less
 _WIDE_PULSE_MM, _SAME_PULSE_MM, _SAME_PULSE_HEIGHT = 2.5, 1.0, 0.08  # wider than a wave; place and height in other rows
@@ -48,7 +49,7 @@ _CORNER_MM = 0.2  # at either end of a plateau, where the pen turns
 _FOOT_MM = 0.8  # of a pulse, at the end of the row
 _LONGEST_FOOT_MM, _FLAT_FOOT_MM = 12.0, 0.15  # of a pulse, towards the trace; how far a foot leaves its height
 _FEWEST_NAMED, _MOST_ROWS, _SAME_BEGIN_MM = 3, 0.6, 0.5  # rows with names before them; share of those that begin alike
-_LEAST_PIECE_MM, _LEAST_NAME_MM, _LONGEST_NAME_MM = 40.0, 3.0, 20.0  # of a trace; from a name's begin to the trace
+_LEAST_PIECE_MM, _LEAST_NAME_MM, _LONGEST_NAME_MM = 40.0, 3.0, 30.0  # of a trace; from the first ink to the trace
 _PULSE_ZONE_MM = 26.0  # from the end of a row, in which its pulse lies
 
 
@@ -371,8 +372,9 @@ def _main_span(stroke_mask: NDArray[np.bool_], px_per_mm: float) -> tuple[int, i
     begin, end = max(stretches, key=lambda span: span[1] - span[0])
     margin = round(3 * px_per_mm)
     first = max(0, begin - margin)
-    columns = first + np.flatnonzero(stroke_mask[first : end + margin])
-    return int(columns[0]), int(columns[-1]) + 1
+    pieces = runs(stroke_mask[first : end + margin])
+    whole = [piece for piece in pieces if piece[1] - piece[0] > _SPECK_MM * px_per_mm] or pieces
+    return first + whole[0][0], first + whole[-1][1]
 
 
 def _heights(
@@ -658,20 +660,20 @@ def find_rows(ink: InkMap, px_per_mm: float, *, regular: bool = False) -> list[R
 
 def _behind_names(rows: Sequence[Row]) -> list[Row]:
     """The rows without names that stand before their traces, at their height: most traces begin at one place behind."""
-    begins = [
-        next((left for left, right in row.pieces if left >= row.start and right - left > _LEAST_PIECE_MM), math.nan)
-        for row in rows
-    ]
+    begins = [next((left for left, right in row.pieces if right - left > _LEAST_PIECE_MM), math.nan) for row in rows]
     begin = float(np.nanmedian(begins)) if np.isfinite(begins).any() else math.nan
-    first = float(np.median([row.start for row in rows]))
+    first = float(np.median([min((left for left, _ in row.pieces), default=row.start) for row in rows]))
     alike = np.mean(np.abs(np.array(begins) - begin) < _SAME_BEGIN_MM)
     if len(rows) < _FEWEST_NAMED or alike < _MOST_ROWS or not _LEAST_NAME_MM < begin - first < _LONGEST_NAME_MM:
         return list(rows)
-    named = []
+    behind = []
     for row in rows:
-        before = row.between(row.start, begin - row.step)
-        pieces = tuple((left, right) for left, right in row.pieces if right > begin)
-        named.append(
-            replace(row, y=np.where(before, np.nan, row.y), start=begin, latest_start=-math.inf, pieces=pieces)
-        )
-    return named
+        before = row.x < begin - row.step
+        for pulse in row.pulses:
+            before &= ~row.between(pulse.x0 - USUAL_FOOT_MM, pulse.x1 + USUAL_FOOT_MM)
+        row = replace(row, y=np.where(before, np.nan, row.y))
+        if row.start < begin - _SAME_BEGIN_MM:
+            pieces = tuple((left, right) for left, right in row.pieces if right > begin)
+            row = replace(row, start=begin, latest_start=-math.inf, pieces=pieces)
+        behind.append(row)
+    return behind
