@@ -604,13 +604,13 @@ def _two_on_a_sheet(page: Image.Image) -> Image.Image:
 
 def _on_a_screen(page: Image.Image) -> Image.Image:
     """Traces of several colours on black; where ink has to darken all channels, most of them are pale."""
-    white, black = Image.new("RGB", page.size, "white"), Image.new("RGB", page.size, "black")
+    black, dark = (Image.new("RGB", page.size, colour) for colour in ("black", "#303030"))
     ink = ImageOps.invert(page.convert("L")).point([min(255, 2 * max(0, v - 90)) for v in range(256)])
     colours = Image.new("RGB", page.size)
     for number, colour in enumerate(("#00ff40", "#ffe000", "#40c0ff", "#ff60ff")):
         height = page.height // 4
         colours.paste(colour, (0, number * height, page.width, (number + 1) * height))
-    grid = ImageChops.darker(ImageOps.invert(page), ImageChops.darker(white, Image.new("RGB", page.size, "#303030")))
+    grid = ImageChops.darker(ImageOps.invert(page), dark)
     return Image.composite(colours, Image.composite(grid, black, ImageOps.invert(ink)), ink)
 
 
@@ -871,7 +871,7 @@ def _plot(record: EcgRecord, layout: str, colors: tuple[str, str | None], *, fra
             length = 250 / len(labels)
             samples = record.lead(lead)[round(column * 20 * length) : round((column + 1) * 20 * length)]
             x = left + column * length + np.arange(samples.size) / 20
-            axes.plot(x, level + 10 * samples, lw=0.75, color="0.1", clip_on=framed)
+            axes.plot(x, level + 10 * samples, lw=0.75, color="0.1", clip_on=False)
             axes.text(x[0] + 2, level + (apart / 3 if framed else -7), lead, fontsize=9)
             if framed and column:
                 axes.plot([x[0], x[0]], level + apart / 3 + np.array([-0.5, 2.5]), lw=0.6, color="black")

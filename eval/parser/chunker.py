@@ -14,16 +14,15 @@ from eval.parser.coordination import shared_head, shared_tail
 from eval.parser.ellipsis import Ellipsis
 from eval.parser.leads import lead_runs
 from eval.parser.lexicon import GENERAL, correct_spelling, lexicon
-from eval.parser.phrase_matcher import Match, longest_match
-from eval.parser.tables import with_headers, with_keys
+from eval.parser.phrase_matcher import INTERVALS, Match, longest_match
+from eval.parser.tables import WAVES, with_headers, with_keys
 from eval.parser.territories import territories_after, territory_before
 from eval.parser.tokenizer import BREAK, BULLET, tokenize, word_tuple
 
-TOPICS = {"st", "t", "p", "q", "r", "qr", "qt", "qtc", "pr", "pq", "axis", "voltage"}  # QRS as normalised
-"""Waves and intervals, to which states behind them in the sentence belong, or in the answer to a question about one."""
+TOPICS = {*WAVES, "axis", "voltage"}
+"""Waves, intervals and the like, to which states behind them in the sentence belong, or in the answer to a question."""
 _HEADING_WORDS = set(word_tuple("wave segment interval complex analysis duration morphology step 1 2 3 4 5 6 | :"))
-_INTERVALS = {"pr", "pq", "qt", "qtc"}
-_MEASURES = _INTERVALS | {"qr", "axis"}  # QRS as normalised
+_MEASURES = INTERVALS | {"qr", "axis"}  # QRS as normalised
 _ALL = set(word_tuple("all both alle beide todos tous"))
 _IN_LISTS = set(word_tuple("and / , : → = ( interval duration time zeit is are ms s sec the"))
 _MAX_LIST = 40  # words
@@ -78,7 +77,7 @@ def _chunks_at(text: TokenizedText, i: int, topic: str, ellipsis: Ellipsis) -> t
     """The chunks that start at token i, and the token after them."""
     best = longest_match(text.words, i, text.lead_lists) or _of_topic(text.words, i, topic)
     if not best:
-        if text.words[i] in _INTERVALS:
+        if text.words[i] in INTERVALS:
             best = _of_normal_list(text.words, i)
         elif text.words[i] in _STATES and not topic and _begins_with_leads(text, i):
             best = _of_topic(text.words, i, "st")

@@ -55,7 +55,8 @@ _DOUBT = set(
 )
 _AFTER_NUMBERS = {"/", "s", "sec", "second"}
 _SUBJECTS = {"rhythm", "ritmo", "rythme", "rhythmu", "rhythmus", "atria"}  # "| Atria | fibrillating |"
-_MEASURES = {"pr", "pq", "qt", "qtc"}  # "| PR | 160 ms | normal |", "PR ✔ normal"
+INTERVALS = {"pr", "pq", "qt", "qtc"}
+"""Intervals that have a verdict of their own: "| PR | 160 ms | normal |", "PR ✔ normal"."""
 _BEFORE_VERDICTS = {*"|→✓✔✅☑=(", "small", "square"}
 _IN_SUMS = set("=,(") | {"and"}
 _MAX_FILL = 8
@@ -128,7 +129,7 @@ def _follow(
             or text == ":"
             or (text in _AFTER_NUMBERS and texts[j - 1].isdigit())
             or (text in "|?([" and texts[i] in _SUBJECTS)
-            or (text in _BEFORE_VERDICTS and texts[i] in _MEASURES)
+            or (text in _BEFORE_VERDICTS and texts[i] in INTERVALS)
             or (text in _IN_SUMS and texts[i] == "sokolow")
         ):
             states.append((node, j + 1, gap + 1, inner, verb or text in _VERBS))

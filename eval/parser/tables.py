@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from eval.parser.lexicon import lexicon
-from eval.parser.phrase_matcher import longest_match
+from eval.parser.phrase_matcher import INTERVALS, longest_match
 from eval.parser.tokenizer import BREAK, Token, word_tuple
 
-_TOPICS = {"st", "t", "p", "q", "r", "qr", "qt", "qtc", "pr", "pq"}  # QRS as normalised
-_TOPIC_WORDS = _TOPICS | set(word_tuple("wave segment interval complex and /"))
+WAVES = {"st", "t", "p", "q", "r", "qr", *INTERVALS}
+"""Waves and intervals, QRS as normalised."""
+_TOPIC_WORDS = WAVES | set(word_tuple("wave segment interval complex and /"))
 _STATUSES = set(
     word_tuple("present absent yes no possible uncertain unclear probable positive negative ja nein normal abnormal")
 )
@@ -166,7 +167,7 @@ def _cells(row: Sequence[Token]) -> list[list[Token]]:
 
 
 def _is_topic(header: Sequence[str]) -> bool:
-    return not _TOPICS.isdisjoint(header) and _TOPIC_WORDS.issuperset(header)
+    return not WAVES.isdisjoint(header) and _TOPIC_WORDS.issuperset(header)
 
 
 def _names_statement(header: Sequence[str]) -> bool:
@@ -223,6 +224,6 @@ def _filled(cell: list[Token], header: Sequence[str], is_name: bool, choice: boo
         return [*words[:1], Token("wave", first.start, first.start), Token(":", first.start, first.start), *cell]
     if not _PROBABILITIES.isdisjoint(header) and first.text.replace(".", "").isdigit():
         return [first._replace(text="probable")]
-    if _is_topic(header) and _TOPICS.isdisjoint(token.text for token in cell):
+    if _is_topic(header) and WAVES.isdisjoint(token.text for token in cell):
         return [*words, *cell]
     return cell

@@ -343,8 +343,7 @@ def _page(reading: _Reading, layout: PageLayout, grid: Grid | None) -> Digitized
     lengths = [sum(s.x1 - s.x0 for s in layout.spans if s.row == row) for row in range(len(reading.rows))]
     # A 12-lead ECG is 10 s long: columns that are longer in all show the same time.
     sequential = max(lengths) / speed < _LONGEST_SECONDS
-    with_chest = {span.row for span in layout.spans if span.lead in CHEST_LEADS}
-    half_rows = with_chest if printed.half_chest else _rows_at_half_gain(reading.rows, layout, gain)
+    half_rows = _rows_at_half_gain(reading.rows, layout, gain, is_printed=printed.half_chest)
     leads = [
         _lead(
             reading,
@@ -385,12 +384,16 @@ def _page_start(span: Span, spans: Sequence[Span]) -> float:
     return min(other.x0 for other in spans) + between
 
 
-def _rows_at_half_gain(rows: Sequence[Row], layout: PageLayout, gain: float) -> set[int]:
-    """The rows whose chest leads are drawn at half the gain: their pulse has two steps, or, where a row has chest leads
-    only, is half as high as the others. A single such row is an error; so are half of those with chest leads, or fewer.
+def _rows_at_half_gain(rows: Sequence[Row], layout: PageLayout, gain: float, *, is_printed: bool) -> set[int]:
+    """The rows whose chest leads are drawn at half the gain, where the print says so: all that have such leads.
+
+    Else the pulses tell: they have two steps, or, where a row has chest leads only, are half as high as the others. A
+    single such row is an error; so are half of those with chest leads, or fewer.
     """
-    chest_only = {span.row for span in layout.spans} - {s.row for s in layout.spans if s.lead not in CHEST_LEADS}
     with_chest = {span.row for span in layout.spans if span.lead in CHEST_LEADS}
+    if is_printed:
+        return with_chest
+    chest_only = {span.row for span in layout.spans} - {s.row for s in layout.spans if s.lead not in CHEST_LEADS}
     half_rows = {
         number
         for number in with_chest

@@ -135,8 +135,10 @@ def _beside_rows(rows: Sequence[Row], names: Sequence[Name]) -> list[tuple[int, 
     Only those before the rows, where there are several, have a height of their own.
     """
     start = float(np.median([row.start for row in rows])) - _LEFT_MM
-    before, after = (_at_one_height(rows, [n for n in names if (n.x < start) is left]) for left in (True, False))
-    return before + after if len(before) >= _FEWEST_LEFT else _at_one_height(rows, names)
+    before = _at_one_height(rows, [name for name in names if name.x < start])
+    if len(before) < _FEWEST_LEFT:
+        return _at_one_height(rows, names)
+    return before + _at_one_height(rows, [name for name in names if name.x >= start])
 
 
 def _at_one_height(rows: Sequence[Row], names: Sequence[Name]) -> list[tuple[int, Name]]:
