@@ -26,13 +26,13 @@ from recipes.digitizer.crossings import _ends
 from recipes.digitizer.digitize import _name_strips, _page_start, _reaches_limit, _Reading, digitize
 from recipes.digitizer.frames import Frames, inside_frames
 from recipes.digitizer.grid import _FREQUENCIES, _Patch, _period, find_grid
-from recipes.digitizer.layout import SINGLE_LEAD, read_layout
+from recipes.digitizer.layout import SINGLE_LEAD, Span, read_layout
 from recipes.digitizer.names import Name
 from recipes.digitizer.network import load_line_network, load_name_network
 from recipes.digitizer.picture import as_picture, block_mean, interpolate
 from recipes.digitizer.plausibility import limb_misfit
 from recipes.digitizer.printed_scales import PrintedScales, scales_in
-from recipes.digitizer.refine import _without_other_traces, fit_pen
+from recipes.digitizer.refine import _without_marks, _without_other_traces, fit_pen
 from recipes.digitizer.result import DigitizedLead, DigitizedPage
 from recipes.digitizer.straighten import _usual_step, ink_of, sheet_at_scale, straighten
 from recipes.digitizer.traces import (
@@ -221,6 +221,21 @@ def test_a_lead_whose_baseline_wanders_to_the_next_row_is_not_missing() -> None:
     assert np.isfinite(kept.y).all()
     follower = Row(x, other.y, 20.0, 0.0, 250.0, np.ones(x.size), nothing)
     assert np.isnan(_without_other_traces(follower, [follower, other], 8.0).y).mean() > 0.9
+
+
+@pytest.mark.parametrize(("heights_mm", "is_mark"), [((5, 5, 5, 5, 5, 5), True), ((4, 4, 9, 12, 10, 6), False)])
+def test_strokes_of_one_length_between_columns_are_marks_and_others_are_waves(heights_mm, is_mark) -> None:
+    ink = np.zeros((1600, 1000), np.float32)
+    x, nothing = np.arange(2000) / 16, np.zeros(2000, np.bool_)
+    rows, spans = [], []
+    for number, height in enumerate(heights_mm):
+        level = 20.0 + 32.0 * number
+        ink[round(8 * level) - 1 : round(8 * level) + 2] = 1.0
+        ink[round(8 * (level - height)) : round(8 * level), 500:503] = 1.0
+        rows.append(Row(x, np.full(x.size, level), level, 0.0, 125.0, np.ones(x.size), nothing))
+        spans += [Span(lead, number, 62.5 * half, 62.5 * (half + 1), 1) for half, lead in enumerate(("I", "V1"))]
+    kept = _without_marks(ink, 8.0, rows, spans)
+    assert kept[round(8 * 17.0), 501] == (0.0 if is_mark else 1.0)
 
 
 def test_of_a_page_that_is_cut_along_a_row_the_whole_rows_are_read_where_their_names_tell_them() -> None:

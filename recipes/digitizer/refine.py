@@ -32,6 +32,7 @@ _ROBUST = 0.5  # ink: a pixel with a larger error counts less, since other ink l
 _SAME_APART_MM = 0.7  # from the trace of another row; nearer over that long and much, it is the same trace
 _SAME_MM, _SAME_SHARE = 10.0, 0.9
 _MARK_INK = 0.3  # of a mark between leads; half of it at most beside the mark
+_MARK_ROWS, _MARK_REST = 0.6, 0.3  # share of the rows with a mark; of its length, a stroke's rest that is no part of it
 _MARK_ASIDE_MM, _LEAST_MARK_MM, _MARK_REACH_MM = 0.6, 1.5, 16.0  # to its bare sides; its length; from the row's level
 
 
@@ -267,8 +268,12 @@ def _without_marks(ink: InkMap, px_per_mm: float, rows: Sequence[Row], spans: Se
             continue
         levels = [round(rows[number].level * px_per_mm) for number in numbers]
         strokes = [_thin_stroke(ink, column, level, half, width) for level in levels]
-        common = np.mean([thin for thin, _ in strokes], axis=0) > 0.6
+        common = np.mean([thin for thin, _ in strokes], axis=0) > _MARK_ROWS
         if common.sum() < _LEAST_MARK_MM * px_per_mm:
+            continue
+        # Where columns begin in the middle of a heartbeat, its waves are strokes as well, of different lengths.
+        alike = [(thin & ~common).sum() < _MARK_REST * common.sum() for thin, _ in strokes]
+        if np.mean(alike) <= _MARK_ROWS:
             continue
         pen = max(1, width // 2)
         for level, (thin, centre) in zip(levels, strokes, strict=True):
