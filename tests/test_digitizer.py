@@ -6,7 +6,7 @@ import io
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import matplotlib
@@ -223,6 +223,18 @@ def test_a_lead_whose_baseline_wanders_to_the_next_row_is_not_missing() -> None:
     assert np.isnan(_without_other_traces(follower, [follower, other], 8.0).y).mean() > 0.9
 
 
+def test_waves_that_cross_the_row_above_are_told_from_its_own() -> None:
+    """R waves of V6 reach beyond the level of V5, whose own stand at the same places."""
+    record = simulate(5)
+    gains = np.where(np.isin(LEADS, ["V4", "V5", "V6"]), np.float32(4), np.float32(1))
+    record = replace(record, signal=record.signal * gains[:, None])
+    picture, _ = make_picture(record, 5, Options(style="clean", layout="3x4+1R", width=WIDTH))
+    page = digitize(Image.open(io.BytesIO(picture.data)).convert("RGB"))
+    case = Case(record, Image.new("RGB", (1, 1)), picture.geometry, page)
+    tall = [trace for trace in picture.geometry.leads if trace.lead in ("V4", "V5", "V6")]
+    assert [signal_to_noise_db([case.pair(trace)], HIGH_RATE_HZ) > 20 for trace in tall] == [True] * 3
+
+
 @pytest.mark.parametrize(("heights_mm", "is_mark"), [((5, 5, 5, 5, 5, 5), True), ((4, 4, 9, 12, 10, 6), False)])
 def test_strokes_of_one_length_between_columns_are_marks_and_others_are_waves(heights_mm, is_mark) -> None:
     ink = np.zeros((1600, 1000), np.float32)
@@ -399,7 +411,7 @@ def test_fit_pen_finds_the_tip_of_a_narrow_spike() -> None:
     dark = ink > 0.35
     first, last = dark.argmax(axis=0), rows - 1 - dark[::-1].argmax(axis=0)
     start = np.repeat((first + last) / 2, 2)
-    fit = fit_pen(ink, start, pen)
+    fit, *_ = fit_pen(ink, start, pen)
     error, start_error = (np.sqrt(np.mean((estimate - heights) ** 2)) for estimate in (fit, start))
     assert error < 0.5 * start_error
     assert abs(fit.min() - heights.min()) < 1.0
@@ -409,7 +421,7 @@ def test_fit_pen_keeps_what_is_missing() -> None:
     heights = np.full(80, 20.0)
     ink = pen_drawing(heights, 40, 2.0)
     heights[30:50] = np.nan
-    fit = fit_pen(ink, heights, 2.0)
+    fit, *_ = fit_pen(ink, heights, 2.0)
     assert np.isnan(fit[30:50]).all() and np.abs(fit[np.isfinite(fit)] - 20.0).max() < 0.3
 
 

@@ -3,13 +3,16 @@
 The two flanks of a narrow wave are one stroke, and no single column of pixels shows either of them; the shape of the
 whole stroke does. The vertices of the polyline are half a pixel apart and move up and down only. A pixel depends on the
 two ends of its nearest segment, so that each Gauss-Newton step solves a system of five diagonals.
+
+Where a wave crosses another row, the row is traced once more on what the drawings of the others leave of the ink, and
+the trace is kept that makes all drawings together most like it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +22,7 @@ from scipy.ndimage import maximum_filter1d, minimum_filter1d, uniform_filter1d
 from recipes.digitizer.crossings import separate_rows
 from recipes.digitizer.layout import Span
 from recipes.digitizer.picture import Array
-from recipes.digitizer.traces import REACH_MM, InkMap, PenPath, Row, close_gaps, row_distance, trace_band
+from recipes.digitizer.traces import REACH_MM, InkMap, PenPath, Row, close_gaps, row_distance, runs, trace_band
 from render.jit import jit
 
 _STEPS = 14
@@ -31,17 +34,68 @@ _FIRST_BLUR, _LEAST_BLUR, _MOST_BLUR = 0.4, 0.15, 1.5  # pixels
 _ROBUST = 0.5  # ink: a pixel with a larger error counts less, since other ink lies there
 _SAME_APART_MM = 0.7  # from the trace of another row; nearer over that long and much, it is the same trace
 _SAME_MM, _SAME_SHARE = 10.0, 0.9
+_REACHED_MM, _AROUND_MM = 2.0, 2.0  # from a row's level to another's wave; columns on both sides of it
+_COVERED, _HIDDEN = 0.4, 0.3  # ink of others under which a row's own is not seen; what is taken for it
+_SWEEPS, _LEAST_GAIN_MM = 3, 1.0  # over all rows, at most; of a stroke that is one pixel wide, better explained
 _MARK_INK = 0.3  # of a mark between leads; half of it at most beside the mark
 _MARK_ROWS, _MARK_REST = 0.6, 0.3  # share of the rows with a mark; of its length, a stroke's rest that is no part of it
 _MARK_ASIDE_MM, _LEAST_MARK_MM, _MARK_REACH_MM = 0.6, 1.5, 16.0  # to its bare sides; its length; from the row's level
 
 
 @jit
-def _normal_equations(ink, y, pen, blur):  # type: ignore[no-untyped-def]  # numba infers these
+def _rows_near(y, column, margin, rows):  # type: ignore[no-untyped-def]  # numba infers these
+    """First row and end, excluded, of the pixels of a column that the polyline y (2 * columns,) may blacken."""
+    top, bottom = math.inf, -math.inf
+    for j in range(max(0, 2 * column - 3), min(y.size, 2 * column + 5)):
+        if not math.isnan(y[j]):
+            top, bottom = min(top, y[j]), max(bottom, y[j])
+    if top > bottom:
+        return 0, 0
+    return max(0, int(top - margin)), min(rows - 1, int(bottom + margin) + 1) + 1
+
+
+@jit
+def _nearest(y, row, column, margin):  # type: ignore[no-untyped-def]
+    """The polyline's segment nearest to a pixel: square of the distance; its number, or -1 beyond the margin; where on
+    it, 0-1; how far the pixel is below that place."""
+    reach = math.ceil(margin) + 1
+    best, at, share, up = margin * margin, -1, 0.0, 0.0
+    for j in range(max(0, 2 * (column - reach)), min(y.size - 1, 2 * (column + reach) + 1)):
+        a, b = y[j], y[j + 1]
+        if math.isnan(a) or math.isnan(b):
+            continue
+        if row < min(a, b) - margin or row > max(a, b) + margin:
+            continue
+        dx, dy = column - (j - 0.5) / 2, row - a
+        slope = b - a
+        t = (dx * 0.5 + dy * slope) / (0.25 + slope * slope)
+        t = min(1.0, max(0.0, t))
+        ex, ey = dx - 0.5 * t, dy - slope * t
+        distance = ex * ex + ey * ey
+        if distance < best:
+            best, at, share, up = distance, j, t, ey
+    return best, at, share, up
+
+
+@jit
+def _draw(ink, y, pen, blur):  # type: ignore[no-untyped-def]
+    """Draw the polyline y (2 * columns,) on ink (rows, columns), in place; pen and blur as in `_normal_equations`."""
+    margin = pen / 2 + 4 * blur + 0.5
+    for column in range(ink.shape[1]):
+        first, last = _rows_near(y, column, margin, ink.shape[0])
+        for row in range(first, last):
+            best, at, _, _ = _nearest(y, row, column, margin)
+            if at >= 0:
+                value = 1.0 / (1.0 + math.exp(min(30.0, (math.sqrt(best) - pen / 2) / blur)))
+                ink[row, column] = max(ink[row, column], value)
+
+
+@jit
+def _normal_equations(ink, y, pen, blur):  # type: ignore[no-untyped-def]
     """The Gauss-Newton step of heights, pen and blur.
 
     Args:
-        ink: float64 (rows, columns) 0-1.
+        ink: float64 (rows, columns) 0-1; NaN where other ink lies over it.
         y: (2 * columns,) heights of the vertices, pixels; NaN where there is no trace.
         pen: width, pixels.
         blur: of the edge of a stroke, pixels.
@@ -50,36 +104,16 @@ def _normal_equations(ink, y, pen, blur):  # type: ignore[no-untyped-def]  # num
         Diagonal, next diagonal and right side of the system for y, each (2 * columns,); and (5,) for pen and blur:
         squares and product of the derivatives by both, and the products with the error.
     """
-    rows, columns = ink.shape
-    vertices = y.size
+    columns, vertices = ink.shape[1], y.size
     diagonal, beside, right = np.zeros(vertices), np.zeros(vertices), np.zeros(vertices)
     shape = np.zeros(5)
     margin = pen / 2 + 4 * blur + 0.5
-    reach = math.ceil(margin) + 1
     for column in range(columns):
-        first, last = max(0, 2 * (column - reach)), min(vertices - 1, 2 * (column + reach) + 1)
-        top, bottom = 1e9, -1e9
-        for j in range(max(0, 2 * column - 3), min(vertices, 2 * column + 5)):
-            if not math.isnan(y[j]):
-                top, bottom = min(top, y[j]), max(bottom, y[j])
-        if top > bottom:
-            continue
-        for row in range(max(0, int(top - margin)), min(rows - 1, int(bottom + margin) + 1) + 1):
-            best, at, share, up = margin * margin, -1, 0.0, 0.0
-            for j in range(first, last):
-                a, b = y[j], y[j + 1]
-                if math.isnan(a) or math.isnan(b):
-                    continue
-                if row < min(a, b) - margin or row > max(a, b) + margin:
-                    continue
-                dx, dy = column - (j - 0.5) / 2, row - a
-                slope = b - a
-                t = (dx * 0.5 + dy * slope) / (0.25 + slope * slope)
-                t = min(1.0, max(0.0, t))
-                ex, ey = dx - 0.5 * t, dy - slope * t
-                distance = ex * ex + ey * ey
-                if distance < best:
-                    best, at, share, up = distance, j, t, ey
+        first, last = _rows_near(y, column, margin, ink.shape[0])
+        for row in range(first, last):
+            if math.isnan(ink[row, column]):
+                continue
+            best, at, share, up = _nearest(y, row, column, margin)
             if at < 0:
                 continue
             away = math.sqrt(best)
@@ -103,20 +137,20 @@ def _normal_equations(ink, y, pen, blur):  # type: ignore[no-untyped-def]  # num
     return diagonal, beside, right, shape
 
 
-def fit_pen(ink: NDArray[np.floating], heights: Array, pen: float) -> Array:
-    """Heights (2 * columns,) of the pen in each half column, pixels; NaN stays NaN.
+def fit_pen(ink: NDArray[np.floating], heights: Array, pen: float) -> tuple[Array, float, float]:
+    """Heights (2 * columns,) of the pen in each half column, pixels (NaN stays NaN); its width; the blur of its edge.
 
     Args:
-        ink: (rows, columns) 0-1; the centre of the top left pixel is at (0, 0).
+        ink: (rows, columns) 0-1; NaN where other ink lies over it. The centre of the top left pixel is at (0, 0).
         heights: (2 * columns,) pixels, to start from; within a few pixels of the stroke.
         pen: about its width, pixels; it is fitted too.
     """
     band = np.ascontiguousarray(ink, dtype=np.float64)
     y = heights.astype(np.float64).copy()
     present = np.isfinite(y)
-    if present.sum() < 3:
-        return y
     blur = _FIRST_BLUR
+    if present.sum() < 3:
+        return y, pen, blur
     bands = np.zeros((3, y.size))
     for _ in range(_STEPS):
         diagonal, beside, right, shape = _normal_equations(band, y, pen, blur)
@@ -131,7 +165,7 @@ def fit_pen(ink: NDArray[np.floating], heights: Array, pen: float) -> Array:
         pen, blur = _shape_step(pen, blur, shape)
         if np.abs(step).max() < _LEAST_STEP:
             break
-    return y
+    return y, pen, blur
 
 
 def _shape_step(pen: float, blur: float, shape: Array) -> tuple[float, float]:
@@ -183,37 +217,158 @@ def refine_rows(ink: InkMap, px_per_mm: float, rows: Sequence[Row], spans: Seque
     plain = _without_marks(ink, px_per_mm, rows, spans)
     apart = row_distance([row.level for row in rows])
     inks, common = separate_rows(plain, px_per_mm, rows)
-    refined_rows = [
+    traced = [
         _refine_row(inks[number], px_per_mm, row, apart, [span for span in spans if span.row == number])
         for number, row in enumerate(rows)
     ]
+    traced = _retrace(plain, px_per_mm, traced, common, apart, spans)
     refined_rows = [
-        replace(row, overlap=row.overlap | strokes.repeat(2)) for row, strokes in zip(refined_rows, common, strict=True)
+        replace(trace.row, overlap=trace.row.overlap | strokes.repeat(2))
+        for trace, strokes in zip(traced, common, strict=True)
     ]
     return [_without_other_traces(row, refined_rows, px_per_mm) for row in refined_rows]
 
 
-def _refine_row(ink: InkMap, px_per_mm: float, row: Row, apart: float, spans: Sequence[Span]) -> Row:
+@dataclass(frozen=True, eq=False)
+class _Traced:
+    """A row with the pen that drew it: its width and the blur of its edge, pixels."""
+
+    row: Row
+    pen: float
+    blur: float
+
+    def drawn(self, columns: slice, ink: InkMap, px_per_mm: float) -> InkMap:
+        """What the row alone blackens in some columns of the ink."""
+        alone = np.zeros_like(ink[:, columns])
+        y = self.row.y[2 * columns.start : 2 * columns.stop] * px_per_mm - 0.5
+        _draw(alone, y, self.pen, self.blur)
+        return alone
+
+
+def _retrace(
+    ink: InkMap,
+    px_per_mm: float,
+    traced: Sequence[_Traced],
+    common: Sequence[NDArray[np.bool_]],
+    apart: float,
+    spans: Sequence[Span],
+) -> list[_Traced]:
+    """The rows traced again where waves of others touch or cross them, on the ink that these leave.
+
+    What is traced is kept where all rows together then look more like the ink.
+
+    Args:
+        ink: of the sheet, without marks between leads.
+        px_per_mm: pixels of the ink per mm.
+        traced: the rows, each traced by itself.
+        common: (columns,) of each row, where it was one stroke with its neighbours'.
+        apart: distance of two rows, mm.
+        spans: the leads' places on the rows.
+    """
+    result = list(traced)
+    for _ in range(_SWEEPS):
+        before = list(result)
+        for number, strokes in enumerate(common):
+            crossed = _crossed(result, number, strokes, px_per_mm)
+            for span in spans:
+                if span.row != number:
+                    continue
+                first, last = max(0, round(span.x0 * px_per_mm)), min(ink.shape[1], round(span.x1 * px_per_mm))
+                for begin, end in runs(crossed[first:last]):
+                    result[number] = _retrace_columns(
+                        ink, px_per_mm, result, number, slice(first + begin, first + end), apart
+                    )
+        if all(new is old for new, old in zip(result, before, strict=True)):
+            break
+    return result
+
+
+def _retrace_columns(
+    ink: InkMap, px_per_mm: float, traced: Sequence[_Traced], number: int, columns: slice, apart: float
+) -> _Traced:
+    """The row of this number, traced again in these columns; the very same where the ink is no better explained."""
+    current = traced[number]
+    others = np.max(
+        [trace.drawn(columns, ink, px_per_mm) for other, trace in enumerate(traced) if other != number], axis=0
+    )
+    rest = ink[:, columns]
+    piece = _trace_piece(np.where(others > _COVERED, np.nan, rest), px_per_mm, current.row.level, apart)
+    if piece is None:
+        return current
+    places = slice(2 * columns.start, 2 * columns.stop)
+    y, strength = current.row.y.copy(), current.row.ink.copy()
+    y[places], strength[places] = piece.y, piece.strength
+    again = replace(current, row=replace(current.row, y=y, ink=strength))
+    now, then = (
+        np.abs(np.maximum(others, trace.drawn(columns, ink, px_per_mm)) - rest).sum() for trace in (current, again)
+    )
+    return again if then < now - _LEAST_GAIN_MM * px_per_mm else current
+
+
+def _crossed(traced: Sequence[_Traced], number: int, strokes: NDArray[np.bool_], px_per_mm: float) -> NDArray[np.bool_]:
+    """Columns (n,) in and around which a wave of another row touches or reaches this one."""
+    level = traced[number].row.level
+    near = strokes.copy()
+    for other, trace in enumerate(traced):
+        if other != number:
+            beyond = (trace.row.y - level) * np.sign(trace.row.level - level) < _REACHED_MM
+            near |= beyond.reshape(-1, 2).any(axis=1)
+    around: NDArray[np.bool_] = maximum_filter1d(near.astype(np.int8), 2 * round(_AROUND_MM * px_per_mm) + 1) > 0
+    return around
+
+
+def _refine_row(ink: InkMap, px_per_mm: float, row: Row, apart: float, spans: Sequence[Span]) -> _Traced:
     """The row traced again, each of its leads separately, since the strokes of two leads join at their common end."""
     places = (np.arange(2 * ink.shape[1]) - 0.5) / 2  # middles of the half columns
     y, strength, overlap = np.full(places.size, np.nan), np.zeros(places.size), np.zeros(places.size, dtype=np.bool_)
-    top = max(0, round((row.level - REACH_MM) * px_per_mm))
-    bottom = min(ink.shape[0], round((row.level + REACH_MM) * px_per_mm))
+    pens, blurs = [1.0], [_FIRST_BLUR]
     for span in spans:
         begin, end = max(0, round(span.x0 * px_per_mm)), min(ink.shape[1], round(span.x1 * px_per_mm))
-        if end - begin < 3:
-            continue
-        band = np.ascontiguousarray(ink[top:bottom, begin:end], dtype=np.float64)
-        trace = trace_band(band, px_per_mm, row.level * px_per_mm - top, apart * px_per_mm)
-        if not np.isfinite(trace.height).any():
+        piece = _trace_piece(ink[:, begin:end], px_per_mm, row.level, apart)
+        if piece is None:
             continue
         inside = slice(2 * begin, 2 * end)
-        heights = _fit_trace(band, trace, px_per_mm)
-        y[inside] = (heights + top + 0.5) / px_per_mm
-        nearest = np.clip(np.rint(np.nan_to_num(heights)).astype(np.int64), 0, band.shape[0] - 1)
-        strength[inside] = band[nearest, np.arange(nearest.size) // 2]
-        overlap[inside] = trace.overlap.repeat(2)
-    return replace(row, x=(places + 0.5) / px_per_mm, y=y, ink=strength, overlap=overlap)
+        y[inside], strength[inside], overlap[inside] = piece.y, piece.strength, piece.overlap
+        pens.append(piece.pen)
+        blurs.append(piece.blur)
+    refined = replace(row, x=(places + 0.5) / px_per_mm, y=y, ink=strength, overlap=overlap)
+    return _Traced(refined, float(np.median(pens[1:] or pens)), float(np.median(blurs[1:] or blurs)))
+
+
+@dataclass(frozen=True, eq=False)
+class _Piece:
+    """A stretch of a row, at two places for each column of ink: y in mm of the sheet, `strength` as `Row.ink`, and the
+    pen as in `_Traced`."""
+
+    y: Array
+    strength: Array
+    overlap: NDArray[np.bool_]
+    pen: float
+    blur: float
+
+
+def _trace_piece(ink: NDArray[np.floating], px_per_mm: float, level: float, apart: float) -> _Piece | None:
+    """A row's trace in some columns (all rows of the sheet) of ink; None where there is none.
+
+    Args:
+        ink: NaN where that of other rows lies over it.
+        px_per_mm: pixels of the ink per mm.
+        level: of the row, mm.
+        apart: distance of two rows, mm.
+    """
+    top = max(0, round((level - REACH_MM) * px_per_mm))
+    bottom = min(ink.shape[0], round((level + REACH_MM) * px_per_mm))
+    band = np.ascontiguousarray(ink[top:bottom], dtype=np.float64)
+    if band.shape[1] < 3:
+        return None
+    seen = np.nan_to_num(band, nan=_HIDDEN)
+    trace = trace_band(seen, px_per_mm, level * px_per_mm - top, apart * px_per_mm)
+    if not np.isfinite(trace.height).any():
+        return None
+    heights, pen, blur = _fit_trace(band, trace, px_per_mm)
+    nearest = np.clip(np.rint(np.nan_to_num(heights)).astype(np.int64), 0, band.shape[0] - 1)
+    strength = seen[nearest, np.arange(nearest.size) // 2]
+    return _Piece((heights + top + 0.5) / px_per_mm, strength, trace.overlap.repeat(2), pen, blur)
 
 
 def _without_other_traces(row: Row, rows: Sequence[Row], px_per_mm: float) -> Row:
@@ -228,15 +383,15 @@ def _without_other_traces(row: Row, rows: Sequence[Row], px_per_mm: float) -> Ro
     return replace(row, y=y)
 
 
-def _fit_trace(band: Array, trace: PenPath, px_per_mm: float) -> Array:
-    """Heights (2 * columns,) of the pen in a band of ink, pixels, from the trace through it."""
+def _fit_trace(band: Array, trace: PenPath, px_per_mm: float) -> tuple[Array, float, float]:
+    """As `fit_pen` in a band of ink, from the trace through it."""
     present = np.isfinite(trace.height)
     places = (np.arange(present.size) - 0.5) / 2
     heights = np.where(present, np.interp(places, trace.place[present], trace.height[present]), np.nan)
-    heights = fit_pen(band, close_gaps(heights, 2 * px_per_mm), trace.pen)
-    if (longer := _move_to_stroke_ends(heights, trace)) is not None:
-        heights = fit_pen(band, longer, trace.pen)
-    return heights
+    fit = fit_pen(band, close_gaps(heights, 2 * px_per_mm), trace.pen)
+    if (longer := _move_to_stroke_ends(fit[0], trace)) is not None:
+        fit = fit_pen(band, longer, trace.pen)
+    return fit
 
 
 def _move_to_stroke_ends(heights: Array, trace: PenPath) -> Array | None:
