@@ -34,7 +34,7 @@ from recipes.digitizer.plausibility import limb_misfit
 from recipes.digitizer.printed_scales import PrintedScales, scales_in
 from recipes.digitizer.refine import _without_marks, _without_other_traces, fit_pen
 from recipes.digitizer.result import DigitizedLead, DigitizedPage
-from recipes.digitizer.straighten import _usual_step, ink_of, sheet_at_scale, straighten
+from recipes.digitizer.straighten import _usual_step, ink_of, sheet_at_scale, straighten, tilt_of
 from recipes.digitizer.traces import (
     CalibrationPulse,
     Row,
@@ -320,6 +320,52 @@ def test_the_scale_without_a_grid_follows_from_rows_and_pulses(margin: int) -> N
     assert Case(record, sheet, geometry, page).decibels() >= 14  # a shift of 0.2 % of 10 s is half a QRS
 
 
+@pytest.mark.parametrize("degrees", [-1.0, 0.6])
+def test_a_tilted_page_without_a_grid_is_levelled_by_its_print(degrees: float) -> None:
+    record, image, geometry = picture_of("no-grid", "3x4+1R")
+    tilted = image.rotate(degrees, Image.Resampling.BICUBIC, fillcolor="white")
+    sheet = sheet_at_scale(as_picture(tilted), geometry.px_per_mm)
+    assert np.degrees(tilt_of(ink_of(sheet, 4.0), 4.0)) == pytest.approx(-degrees, abs=0.1)
+    assert tilt_of(ink_of(sheet_at_scale(as_picture(image), geometry.px_per_mm), 4.0), 4.0) == 0
+    assert Case(record, tilted, geometry, digitize(tilted)).decibels() >= 14
+
+
+def test_a_fax_whose_dots_stand_for_grey_is_read() -> None:
+    record, image, geometry = picture_of("clean", "3x4+1R")
+    fax = image.convert("1").convert("RGB")
+    page = digitize(fax)
+    assert page.grid and page.px_per_mm == pytest.approx(geometry.px_per_mm, rel=0.005)
+    assert Case(record, fax, geometry, page).decibels() >= 15
+
+
+def test_a_line_of_print_that_is_taken_for_a_row_is_left_out_where_the_names_tell() -> None:
+    """Blurred letters of a head touch each other."""
+    record, image, geometry = picture_of("clean,no-text", "3x4+1R")
+    boxes = round(20 * geometry.px_per_mm)  # more paper above
+    head = Image.new("RGB", (image.width, image.height + boxes), "white")
+    head.paste(image, (0, 0))
+    head.paste(image, (0, boxes))
+    x = np.arange(0.1 * image.width, 0.8 * image.width, 3)
+    y = boxes / 2 + 3 * np.sin(x / 3) + 3 * np.sin(x / 40)
+    ImageDraw.Draw(head).line([*zip(x, y, strict=True)], fill="black", width=3)
+    page = digitize(head)
+    assert page.layout == "3x4+1R" and page.name_agreement > 0.9
+    assert Case(record, head, geometry, page).decibels() >= 20
+
+
+def test_a_speck_beside_a_name_does_not_say_that_a_column_has_four() -> None:
+    """Three names and a speck: the column whose names are hidden was taken for one that the picture cuts off."""
+    rows = [_row_with_name(30.0 * (k + 1), 0.0) for k in range(4)]
+    columns = (("I", "II", "III"), ("aVR", "aVL", "aVF"), (), ("V4", "V5", "V6"))
+    start, length = rows[0].start, (rows[0].end - rows[0].start) / 4
+    names = [Name(lead, (start + c * length + 1, 22.0 + 30 * k, start + c * length + 5, 26.0 + 30 * k), 0.95)
+             for c, leads in enumerate(columns) for k, lead in enumerate(leads)]  # fmt: skip
+    speck = Name("I", (start + 6, 22.0, start + 7, 26.0), 0.7)
+    for printed in (names, [*names, speck]):
+        layout = read_layout(rows, printed)
+        assert layout is not None and (layout.format, layout.order, layout.spans[0].lead) == ("3x4+1R", "standard", "I")
+
+
 def test_a_blank_lead_is_missing_and_not_invented() -> None:
     record, image, geometry = picture_of("clean", "3x4,A4")  # its rows are further apart than a trace reaches
     trace = next(trace for trace in geometry.leads if trace.lead == "V5")
@@ -585,6 +631,9 @@ def test_a_strip_is_named_by_the_trace_that_it_shares_with_a_column():
             if (leads := _name_strips([*columns, lead("II", shown, 0.0, 10.0)]))] == ["V1", "II", "V5"]  # fmt: skip
     noise = DigitizedLead("II", 0.0, np.random.default_rng(0).normal(size=5000).astype(np.float32), 1.0, (), no_path)
     assert _name_strips([*columns, noise])[-1].lead == "II"
+    poor = lead("II", "V1", 0.0, 10.0)  # a strip that was read as badly may be another lead's
+    poor = replace(poor, millivolts=poor.millivolts + np.float32(0.45 * poor.millivolts.std()) * noise.millivolts)
+    assert _name_strips([*columns, poor])[-1].lead == "II"
 
 
 def test_narrow_pulses_count_where_two_rows_have_them():

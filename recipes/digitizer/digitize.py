@@ -30,12 +30,12 @@ from recipes.digitizer.network import (
     load_line_network,
     load_name_network,
 )
-from recipes.digitizer.picture import as_picture
+from recipes.digitizer.picture import as_picture, without_grain
 from recipes.digitizer.plausibility import ENOUGH_NAMES, limb_misfit, shows_beats
 from recipes.digitizer.printed_scales import PrintedScales, read_scales
 from recipes.digitizer.refine import refine_rows
 from recipes.digitizer.result import DigitizedLead, DigitizedPage
-from recipes.digitizer.straighten import FlatSheet, ink_of, rotate_sheet, sheet_at_scale, straighten
+from recipes.digitizer.straighten import FlatSheet, ink_of, rotate_sheet, sheet_at_scale, straighten, tilt_of
 from recipes.digitizer.traces import InkMap, Row, find_rows
 from render.errors import InputError
 from render.pages.options import CHEST_LEADS
@@ -50,7 +50,7 @@ _SHEET_CONTRAST, _EDGE_PX = 60.0, 4  # of 255; from a sheet's edge to either sid
 _LONGEST_SECONDS = 13.0  # of columns that follow each other in time
 _STRIP_SHIFT_S = 0.1  # between a strip and the columns above
 _STRIP_RATIO = 1.8  # of a strip's length to a column's
-_ALIKE, _ALIKE_RATIO = 0.85, 0.4  # a strip's correlation with its lead's column; what it lacks against another's
+_ALIKE, _ALIKE_RATIO = 0.95, 0.4  # a strip's correlation with its lead's column; what it lacks against another's
 _USUAL_WIDTH_MM = 280.0  # of a page without a grid
 _RESCALINGS, _LEAST_STRETCH = 3, 0.001  # of such a page; a smaller correction changes nothing
 _LEAST_INK_SCALE, _MOST_INK_SCALE = 4, 8  # pixels per mm; narrow waves vanish below, and time is lost above
@@ -193,14 +193,20 @@ def _mapped(page: DigitizedPage, factor: float, offset: float | NDArray[np.float
 def _digitize_light(upright: Image.Image) -> DigitizedPage:
     """As `digitize`, for dark traces on light paper."""
     small, factor = _resize(upright)
-    picture = as_picture(small)
+    picture = without_grain(as_picture(small))
     grid = find_grid(picture)
-    sheet = straighten(picture, grid) if grid else sheet_at_scale(picture, max(picture.shape[1:]) / _USUAL_WIDTH_MM)
+    tilt = 0.0
+    if grid:
+        sheet = straighten(picture, grid)
+    else:
+        sheet = sheet_at_scale(picture, max(picture.shape[1:]) / _USUAL_WIDTH_MM)
+        if tilt := tilt_of(ink_of(sheet, _LEAST_INK_SCALE), _LEAST_INK_SCALE):
+            sheet = sheet_at_scale(picture, sheet.picture_scale, tilt)
     reading = _best_reading(sheet)
     for _ in range(_RESCALINGS if grid is None else 0):  # pulses are seen at about the right scale only
         if reading.layout is None or abs((stretch := usual_stretch(reading.rows)) - 1) < _LEAST_STRETCH:
             break
-        reading = _best_reading(sheet_at_scale(picture, reading.sheet.picture_scale / stretch))
+        reading = _best_reading(sheet_at_scale(picture, reading.sheet.picture_scale / stretch, tilt))
     if reading.layout is None:
         raise InputError(_no_layout_message(reading, grid))
     if any(_edge_share(reading.sheet, row) > _MOST_AT_EDGE for row in reading.rows):
@@ -315,19 +321,24 @@ def _read(sheet: FlatSheet, quarters: int) -> _Reading:
         inside = _Reading(sheet, quarters, ink, rest, tuple(inner), read_layout(inner, names), frames, edge=True)
         if inside.is_upright:
             return inside
-    rows = align_rows(rows)
-    layout = read_layout(rows, names)
-    if layout is None and len(names) >= _UPRIGHT_NAMES:  # a row may have been overlooked
-        more = align_rows(beneath_frames(find_rows(ink, scale, regular=True), frames))
-        complete = _Reading(sheet, quarters, ink, rest, tuple(more), read_layout(more, names), frames)
-        if complete.is_upright:
-            return complete
+    aligned = align_rows(rows)
+    layout = read_layout(aligned, names)
+    reading = _Reading(sheet, quarters, ink, rest, tuple(aligned), layout, frames)
+    if not reading.is_upright and len(names) >= _UPRIGHT_NAMES:
+        others = [rows[1:], rows[:-1]]  # a line of print above or below may have been taken for a row
+        if layout is None:  # a row may have been overlooked
+            others.append(beneath_frames(find_rows(ink, scale, regular=True), frames))
+        for other in map(align_rows, others):
+            words = without_traces(whole, scale, other)
+            complete = _Reading(sheet, quarters, ink, words, tuple(other), read_layout(other, names), frames)
+            if complete.is_upright:
+                return complete
     half = len(rows) // 2
     if layout is None and half >= _FEWEST_ROWS and len(rows) == 2 * half:  # as many rows as two sheets have
         middle = (rows[half - 1].level + rows[half].level) / 2
-        if layout := read_layout(rows[:half], [name for name in names if name.y < middle]):
-            return _Reading(sheet, quarters, ink, rest, tuple(rows[:half]), layout, frames, sheets=2)
-    return _Reading(sheet, quarters, ink, rest, tuple(rows), layout, frames)
+        if layout := read_layout(aligned[:half], [name for name in names if name.y < middle]):
+            return _Reading(sheet, quarters, ink, rest, tuple(aligned[:half]), layout, frames, sheets=2)
+    return reading
 
 
 def _page(reading: _Reading, layout: PageLayout, grid: Grid | None) -> DigitizedPage:

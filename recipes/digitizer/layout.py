@@ -177,20 +177,20 @@ def _match_format(options: PageOptions, rows: Sequence[Row], places: Sequence[tu
     columns_mm = _columns(rows, places, columns, strips)
     weights: list[float] = []
     agree: list[float] = []
-    named = [0] * columns
+    named: list[set[int]] = [set() for _ in range(columns)]  # rows: specks beside a name are taken for it
     strip_leads: dict[int, dict[str, float]] = {k: defaultdict(float) for k in strips}
     for row, name in places:
         if row not in strips:
             column = int(np.searchsorted(columns_mm[1:, 0], name.x + _NAME_BEFORE_MM))
             aside = name.x - columns_mm[column, 0] > max(_STRIP_NAME_MM, _MOST_ASIDE * np.ptp(columns_mm[column]))
             agree.append(float(labels[row][column].removeprefix("-") == name.lead and not aside))
-            named[column] += agree[-1] > 0
+            named[column] |= {row} if agree[-1] else set()
             weights.append(name.weight)
         elif name.x < rows[row].start + _STRIP_NAME_MM:
             strip_leads[row][name.lead] += name.weight
             agree.append(0.5 + 0.5 * (name.lead == labels[row][0]))
             weights.append(name.weight)
-    if max(named) >= _WELL_NAMED and min(named) == 0:  # the rows of twelve, of which the picture cuts some off
+    if len(max(named, key=len)) >= _WELL_NAMED and not all(named):  # of twelve rows some that the picture cuts off
         return None
     spans: list[Span] = []
     for k, row_labels in enumerate(labels):

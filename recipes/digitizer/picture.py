@@ -25,6 +25,7 @@ Homography = NDArray[np.float64]
 _BLOCKS = 40  # along the longer side; a block is larger than a letter and smaller than a shadow
 _PAPER_PERCENTILE = 80  # of a block's pixels: grid and ink cover less than a fifth of most blocks
 _BRIGHTEST = 1.2
+_DARK, _MOST_ALONE, _GRAIN_PX = 0.5, 0.4, 1.0  # of paper; share of the dark pixels that are alone; of the blur
 _LEAST_LIGHT = 8.0  # of 255: a block below it is black background
 
 
@@ -39,6 +40,17 @@ def as_picture(image: Image.Image) -> Picture:
     block = max(1, min(round(max(height, width) / _BLOCKS), height, width))
     picture: Picture = _divide(pixels, _paper_light(pixels, block))
     return picture
+
+
+def without_grain(picture: Picture) -> Picture:
+    """The picture, blurred by `_GRAIN_PX` where many of its dark pixels have no dark neighbour: dots that stand for the
+    grey of a grid in a fax, or noise."""
+    dark = np.pad(picture.mean(axis=0) < _DARK, 1)
+    beside = dark[:-2, 1:-1] | dark[2:, 1:-1] | dark[1:-1, :-2] | dark[1:-1, 2:]
+    inner = dark[1:-1, 1:-1]
+    if np.count_nonzero(inner & ~beside) < _MOST_ALONE * np.count_nonzero(inner):
+        return picture
+    return np.stack([gaussian_filter(channel, _GRAIN_PX) for channel in picture])
 
 
 @jit

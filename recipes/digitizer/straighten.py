@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.polynomial.legendre import legval
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, map_coordinates, maximum_filter1d, minimum_filter1d
+from scipy.ndimage import find_objects, gaussian_filter, label, map_coordinates, maximum_filter1d, minimum_filter1d
 
 from recipes.digitizer.grid import Grid, line_signal
 from recipes.digitizer.picture import Array, Homography, Picture, apply_homography, block_mean, interpolate
@@ -48,6 +48,9 @@ _ENOUGH_BOXES = 400  # for their median
 _BARE, _EVERY = 0.8, 3  # share of a row that no trace fills; pixels from one that is looked at to the next
 _MIXED = 0.08  # by which two lines that mix where they cross are darker
 _DARK_LINE, _LINE_MM = 0.3, 0.5  # difference of full ink from a line on which it can hardly be seen; closed across it
+_TILT_INK, _TILT_PIXELS, _WORD_MM = 0.5, 100_000, 15.0  # of full ink; pixels that are enough; letters that touch
+_CLEAR_TILT = 1.05  # of the score without a tilt
+_TILTS = np.arange(-80, 81) / 2000.0  # radians: at most 2.3 degrees; half a pixel at the end of a line of 1000
 _LEAST_INK, _PEN_PERCENTILE = 0.15, 35  # darkness of ink; of the dark pixels, those that lie wholly under the pen
 
 
@@ -139,10 +142,33 @@ def _with_phase(sheet: FlatSheet, grid: Grid, *, is_flat: bool) -> FlatSheet:
     return replace(sheet, shifts=sheet.shifts + shifts, grid_amplitude=amplitude)
 
 
-def sheet_at_scale(picture: Picture, px_per_mm: float) -> FlatSheet:
-    """The picture as a sheet of the given scale, for pages without a grid."""
-    matrix, size = _frame(np.diag([px_per_mm, px_per_mm, 1.0]), picture.shape[2], picture.shape[1])
+def sheet_at_scale(picture: Picture, px_per_mm: float, tilt: float = 0.0) -> FlatSheet:
+    """The picture as a sheet of the given scale, for pages without a grid. tilt: of its lines, radians clockwise."""
+    cosine, sine = px_per_mm * np.cos(tilt), px_per_mm * np.sin(tilt)
+    to_picture = np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]])
+    matrix, size = _frame(to_picture, picture.shape[2], picture.shape[1])
     return _without_shifts(picture, matrix, size, px_per_mm)
+
+
+def tilt_of(ink: NDArray[np.float32], px_per_mm: float) -> float:
+    """The tilt of the lines of print on ink, (rows, columns), radians clockwise: turned back by this angle, the letters
+    fill the fewest rows and columns of pixels. 0 where no angle is clearly better than none."""
+    labels, _ = label(ink > _TILT_INK, structure=np.ones((3, 3)))
+    longest = [max(rows.stop - rows.start, columns.stop - columns.start) for rows, columns in find_objects(labels)]
+    is_letter = np.array([False, *(side < _WORD_MM * px_per_mm for side in longest)])  # traces wander
+    y, x = np.nonzero(is_letter[labels])
+    step = max(1, y.size // _TILT_PIXELS)
+    y, x = y[::step].astype(np.float64), x[::step].astype(np.float64)
+    size = sum(ink.shape)  # more than any place, on either side of 0
+    scores = [
+        sum(
+            float(np.square(np.bincount(np.rint(place).astype(np.int64) + size, minlength=3 * size)).sum())
+            for place in (y - angle * x, x + angle * y)
+        )
+        for angle in _TILTS
+    ]
+    best = int(np.argmax(scores))
+    return float(_TILTS[best]) if scores[best] > _CLEAR_TILT * scores[_TILTS.size // 2] else 0.0
 
 
 def rotate_sheet(sheet: FlatSheet, quarters: int) -> FlatSheet:
