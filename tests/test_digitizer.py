@@ -566,6 +566,12 @@ def test_names_at_the_height_of_their_traces_are_no_part_of_them() -> None:
     assert all(np.isfinite(row.y[row.x < 22.0]).any() for row in behind)  # the pulses stay
     plain = [_row_with_name(45.0 + 30 * k, 0.0, pulse=False) for k in range(6)]
     assert all(row is same for row, same in zip(plain, _behind_names(plain), strict=True))
+    # Names that run into the traces leave no common begin behind them.
+    joined = [
+        replace(row, pieces=((20.0, 22.0), (begin, 289.0)))
+        for row, begin in zip(plain, (37.2, 39.0, 39.0, 38.2), strict=False)
+    ]
+    assert all(row is same for row, same in zip(joined, _behind_names(joined), strict=True))
     # The names of limb leads stand before their traces, those of chest leads above.
     names = [Name(lead, (36.0 - 2 * len(lead), 43.0 + 30 * k, 36.0, 47.0 + 30 * k), 0.95)
              for k, lead in enumerate(LEADS[:6])]  # fmt: skip

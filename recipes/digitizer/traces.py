@@ -660,11 +660,15 @@ def find_rows(ink: InkMap, px_per_mm: float, *, regular: bool = False) -> list[R
 
 def _behind_names(rows: Sequence[Row]) -> list[Row]:
     """The rows without names that stand before their traces, at their height: most traces begin at one place behind."""
-    begins = [next((left for left, right in row.pieces if right - left > _LEAST_PIECE_MM), math.nan) for row in rows]
-    begin = float(np.nanmedian(begins)) if np.isfinite(begins).any() else math.nan
+    long = ([left for left, right in row.pieces if right - left > _LEAST_PIECE_MM] for row in rows)
+    begins = np.array([left[0] for left in long if left])
+    if len(rows) < _FEWEST_NAMED or not begins.size:
+        return list(rows)
+    near = np.abs(begins[:, None] - begins) < _SAME_BEGIN_MM
+    most = int(near.sum(axis=0).argmax())
+    begin = float(np.median(begins[near[most]]))
     first = float(np.median([min((left for left, _ in row.pieces), default=row.start) for row in rows]))
-    alike = np.mean(np.abs(np.array(begins) - begin) < _SAME_BEGIN_MM)
-    if len(rows) < _FEWEST_NAMED or alike < _MOST_ROWS or not _LEAST_NAME_MM < begin - first < _LONGEST_NAME_MM:
+    if near[most].sum() < _MOST_ROWS * len(rows) or not _LEAST_NAME_MM < begin - first < _LONGEST_NAME_MM:
         return list(rows)
     behind = []
     for row in rows:
