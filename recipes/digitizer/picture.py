@@ -45,10 +45,10 @@ def as_picture(image: Image.Image) -> Picture:
 def without_grain(picture: Picture) -> Picture:
     """The picture, blurred by `_GRAIN_PX` where many of its dark pixels have no dark neighbour: dots that stand for the
     grey of a grid in a fax, or noise."""
-    dark = np.pad(picture.mean(axis=0) < _DARK, 1)
+    dark = np.pad(picture.sum(axis=0) < 3 * _DARK, 1)
     beside = dark[:-2, 1:-1] | dark[2:, 1:-1] | dark[1:-1, :-2] | dark[1:-1, 2:]
     inner = dark[1:-1, 1:-1]
-    if np.count_nonzero(inner & ~beside) < _MOST_ALONE * np.count_nonzero(inner):
+    if np.count_nonzero(inner & ~beside) <= _MOST_ALONE * np.count_nonzero(inner):
         return picture
     return np.stack([gaussian_filter(channel, _GRAIN_PX) for channel in picture])
 
