@@ -89,7 +89,7 @@ def answer_rows(file: str) -> Iterator[AnswerRow]:
     with _text(file, name) as stream:
         suffix = Path(file).suffix.lower()
         if suffix in (".csv", ".tsv"):
-            yield from _table_rows(stream, name, "\t" if suffix == ".tsv" else ",")
+            yield from _table_rows(stream, name)
         elif suffix == ".json":
             yield from _list_rows(stream.read(), name)
         else:
@@ -99,7 +99,7 @@ def answer_rows(file: str) -> Iterator[AnswerRow]:
 def _unnamed_rows(stream: TextIO, name: str, *, only_json: bool, any_format: bool) -> Iterator[AnswerRow]:
     first = stream.readline()
     if any_format and _is_header(first):
-        yield from _table_rows(chain([first], stream), name, ",")
+        yield from _table_rows(chain([first], stream), name)
     elif any_format and first.lstrip().startswith("[") and first.lstrip()[1:].lstrip()[:1] in ("{", ""):
         yield from _list_rows(first + stream.read(), name)
     else:
@@ -112,7 +112,7 @@ def _unnamed_rows(stream: TextIO, name: str, *, only_json: bool, any_format: boo
 
 
 def _is_header(line: str) -> bool:
-    cells = [cell.strip() for cell in line.split(",")]
+    cells = [cell.strip() for cell in line.split(table_delimiter(line))]
     return len(cells) > 1 and any(name in cells for name in ANSWER_FIELDS)
 
 
@@ -124,14 +124,23 @@ def _list_rows(text: str, name: str) -> Iterator[AnswerRow]:
         yield _row(value, where)
 
 
-def _table_rows(lines: Iterator[str] | TextIO, name: str, delimiter: str) -> Iterator[AnswerRow]:
+def table_delimiter(header: str, name: str = "") -> str:
+    """What separates the cells of a table: spreadsheets of some countries write semicolons into a .csv file."""
+    return "\t" if name.lower().endswith(".tsv") else max(",;\t", key=header.count)
+
+
+def _table_rows(lines: Iterator[str] | TextIO, name: str) -> Iterator[AnswerRow]:
     csv.field_size_limit(_LONGEST_CELL)
-    table = csv.reader(lines, delimiter=delimiter, strict=True)
+    first = next(iter(lines), "")
+    table = csv.reader(chain([first], lines), delimiter=table_delimiter(first, name), strict=True)
     try:
         header = [column.strip() for column in next(table, [])]
         if not any(column in ANSWER_FIELDS for column in header):
             columns = ", ".join(header)[:200] or "missing"
-            raise InputError(f"{name}: no column of answers; name it answer (columns are {columns})")
+            raise InputError(
+                f"{name}: no column of answers, named {' or '.join(ANSWER_FIELDS)}, and none of scores, named as "
+                f"`ecg-vlm list statements` prints the codes (columns are {columns})"
+            )
         for cells in table:
             where = f"{name}, line {table.line_num}"
             if len(cells) > len(header):
@@ -171,5 +180,7 @@ def _text(file: str, name: str) -> Iterator[TextIO]:
         else:
             with open(file, encoding="utf-8-sig") as stream:
                 yield stream
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{name}: cannot be read as UTF-8 text ({error})") from error
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read ({error.strerror or error}); name a file of answers") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name}: not UTF-8 text (byte {error.start}); save it as CSV or text in UTF-8") from error

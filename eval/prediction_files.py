@@ -11,13 +11,14 @@ import csv
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from eval.answer_files import RECORD_FIELDS, id_text
+from eval.answer_files import RECORD_FIELDS, id_text, table_delimiter
 from eval.types import ID, Floats, check_ids
 from render.errors import InputError
 from render.statements import STATEMENTS, task_classes
@@ -223,19 +224,21 @@ def _csv_rows(path: Path) -> list[list[str]]:
     """All rows, the header's names without spaces around them."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ","))
+            header = file.readline()
+            rows = list(csv.reader(chain([header], file), delimiter=table_delimiter(header, path.name)))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+        raise InputError(f"{path}: not UTF-8 text (byte {error.start}); save it as CSV in UTF-8") from error
     except csv.Error as error:
         raise InputError(f"{path}: not CSV ({error})") from error
     return [[name.strip() for name in rows[0]], *rows[1:]] if rows else []
 
 
 def _number(text: str, where: str) -> float:
+    """The number in a cell; a comma may stand for the decimal point, as where cells are separated by semicolons."""
     try:
-        return float(text)
+        return float(text.replace(",", "."))
     except ValueError:
         raise InputError(f"{where}: {text!r:.60} is not a number; give a probability from 0 to 1") from None
 

@@ -211,6 +211,8 @@ def test_a_process_exits_with_the_code(tmp_path):
         (["finetune", "quickstart", "data.train=/nowhere"], "no such data set folder"),
         (["ask", "/nowhere.png"], "no such file or folder"),
         (["evaluate", "nano", "--data", "/nowhere", "--out", "x"], "no such data set folder"),
+        (["evaluate", "nano", "--data", "ptbxl:D", "--out", "x"], "create one with: ecg-vlm render ptbxl:D pages"),
+        (["evaluate", "nano", "--out", "x"], "a model needs pages to judge on; name their folder with --data"),
         (["evaluate", "--from", "r", "--compare", "nano", "--out", "x"], "--compare does not go with --from"),
         (["baseline", "train", "vgg", "--data", "simulated", "--out", "x"], "no such network"),
         (["parse", "/nowhere.txt"], "cannot be read"),

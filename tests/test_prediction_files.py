@@ -16,7 +16,7 @@ import pytest
 from ecg_vlm.cli import main
 from ecg_vlm.evaluation import judge_files
 from ecg_vlm.pages import records_for, source_labels
-from eval.answer_files import matching_ids
+from eval.answer_files import answer_rows, matching_ids
 from eval.metrics.judge import Report
 from eval.parser.parse import parse
 from eval.prediction_files import read_predictions
@@ -152,6 +152,32 @@ def test_a_parquet_file_of_pandas_is_read(tmp_path: Path) -> None:
     assert predictions.record_ids == ("1", "2") and predictions.scores is not None
     assert predictions.scores[:, CODES.index("SR")].tolist() == [0.5, 1.0]
     assert "ignored: note" in predictions.notes
+
+
+def test_tables_as_spreadsheets_write_them_are_read(tmp_path: Path) -> None:
+    """Semicolons or tabs in a .csv, a byte order mark, Windows' line ends, commas in numbers."""
+    file = tmp_path / "a.csv"
+    for separator, number in ((",", "0.25"), (";", "0,25"), ("\t", "0,25"), (",", '"0,25"')):
+        rows = [separator.join(row) for row in (("ecg_id", "AFIB", "LVH"), ("7", number, "1"))]
+        file.write_bytes(("\ufeff" + "".join(f"{row}\r\n" for row in rows)).encode())
+        predictions = read_predictions(file)
+        assert predictions.record_ids == ("7",) and predictions.scores is not None
+        assert predictions.scores[0, CODES.index("AFIB")] == 0.25 and predictions.scores[0, CODES.index("LVH")] == 1
+    file.write_text("id;question;answer\n7;?;AF, no LVH\n")
+    assert [row.answer for row in answer_rows(str(file))] == ["AF, no LVH"]
+
+
+def test_a_file_of_another_kind_is_named_as_such(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "scores.xlsx"
+    file.write_bytes(b"PK")
+    out = tmp_path / "out"
+    assert main(["evaluate", str(file), "--labels", "simulated", "--out", str(out)]) == 2
+    assert "no file of predictions or answers; save it as one of .parquet, .csv" in capsys.readouterr().err
+    assert not out.exists()
+    file = tmp_path / "small.csv"
+    file.write_text("ecg_id,norm\n1,0.5\n")
+    assert main(["evaluate", str(file), "--labels", "simulated", "--out", str(out)]) == 2
+    assert "and none of scores, named as `ecg-vlm list statements` prints" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("value", [1.5, -0.5, 37.0, float("nan")])

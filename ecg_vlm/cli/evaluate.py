@@ -122,7 +122,10 @@ def run(arguments: argparse.Namespace) -> None:
             a.previous = a.out  # it has finished: nothing is left to do but to print it
         models = [spec for spec in systems if not spec.endswith(RESULT_FILES)]
         if models and not a.data and not a.previous:
-            raise InputError(f"evaluate {models[0]}: --data is missing: the folder of the pages to judge on")
+            if Path(models[0]).is_file():
+                kinds = ", ".join(RESULT_FILES)
+                raise InputError(f"{models[0]}: no file of predictions or answers; save it as one of {kinds}")
+            raise InputError(f"evaluate {models[0]}: a model needs pages to judge on; name their folder with --data")
         pages = load_pages(a.data, a.folds, a.limit) if a.data else None
     if a.previous:
         report = evaluation.rejudge(a.previous, a.out, pages=pages, seed=a.seed)

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ecg_vlm.pictures.labelled_picture import LabelledPicture, picture_path
+from eval.answer_files import table_delimiter
 from eval.parser.parse import parse
 from render.dataset.llava import guess_form, guess_task
 from render.dialogues.language import language_of
@@ -173,8 +174,7 @@ def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    head = text.partition("\n")[0]
-    delimiter = max(",;\t", key=head.count)  # spreadsheets of some countries write semicolons
+    delimiter = table_delimiter(text.partition("\n")[0], path.name)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     line = 1
     names: list[str] = []

@@ -317,7 +317,11 @@ def open_dataset(folder: str | Path, cache_folder: Path | None = None) -> datase
     """
     folder = user_path(folder)
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such data set folder; create one with: ecg-vlm render simulated {folder}")
+        from render.sources.registry import SOURCE_KINDS
+
+        has_records = str(folder).partition(":")[0] in SOURCE_KINDS  # "ptbxl:DIR" in place of its pages
+        words = f"{folder} pages" if has_records else f"SOURCE {folder}"
+        raise InputError(f"{folder}: no such data set folder; create one with: ecg-vlm render {words}")
     if not (folder / "manifest.json").exists():
         hint = (
             "it was not finished; run the same render command with --resume"

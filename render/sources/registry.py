@@ -27,9 +27,10 @@ _FORMS = (
 )
 PICTURE_KINDS = ("pictures", "llava")
 """Kinds of sources without waveforms, which `ecg_vlm.pictures` opens."""
+SOURCE_KINDS = ("simulated", "ptbxl", "mimic", "wfdb", "files", *PICTURE_KINDS)
+"""The words before the colon of a source."""
 
 _NO_URL = "source {spec}: only ptbxl:URL, mimic:URL, wfdb:URL and a .hea are read from a URL; download the files"
-_KINDS = ("simulated", "ptbxl", "mimic", "wfdb", "files", *PICTURE_KINDS)
 _USUAL_PICTURES = frozenset((".png", ".jpg", ".jpeg"))
 
 
@@ -256,7 +257,7 @@ def _unknown(spec: str, word: str) -> str:
         return f"source {spec!r} is the name of a record; did you mean {spec}.hea?"
     if spec.endswith((".json", ".jsonl")) and Path(spec).is_file():
         return f"source {spec!r} is a file without its kind; write llava:{spec}, or pictures:{spec} for a table"
-    near = nearest(word.lower(), _KINDS)
+    near = nearest(word.lower(), SOURCE_KINDS)
     suggestion = near if near in ("", "simulated") else f"{near}:{'FILE.json' if near == 'llava' else 'DIR'}"
     hint = f"did you mean {suggestion}? valid are" if near else "valid are"
     return f"source {spec!r} is unknown; {hint} {_FORMS}"
