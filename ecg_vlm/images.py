@@ -166,11 +166,16 @@ def expand_inputs(paths: Iterable[str | Path]) -> list[Path]:
     Raises `InputError` for a path that is not there and for a folder or a pattern without a file that can be read.
     """
     files: list[Path] = []
-    for path in map(Path, paths):
+    for word in paths:
+        path = Path(word)
+        if not str(word):  # of a variable of the shell without a value; as a path it would be this folder
+            raise InputError("the name of a picture is empty; write it out")
         if path.is_dir():
             inside = _readable(path.iterdir())
             if not inside:
-                raise InputError(f"{path}: no picture or waveform file in this folder; {_PICTURES_WORK}")
+                deeper = f'"{path}/**/*"' if any(item.is_dir() for item in path.iterdir()) else ""
+                mend = f"for those of its subfolders write {deeper}" if deeper else _PICTURES_WORK
+                raise InputError(f"{path}: no picture or waveform file in this folder; {mend}")
             files += inside
         elif glob.has_magic(str(path)) and not path.exists():
             inside = _readable(map(Path, glob.iglob(str(path), recursive=True)))

@@ -325,7 +325,8 @@ def _build(kind: type[Any], tree: Any, where: str, prefix: str) -> Any:
     keys = {f.name: f for f in fields(kind)}
     for key in tree:
         if key not in keys:
-            raise InputError(f"{where}: unknown key {prefix}{str(key)[:60]}{did_you_mean(str(key), keys)}")
+            hint = did_you_mean(f"{prefix}{key}", [f"{prefix}{name}" for name in keys])
+            raise InputError(f"{where}: unknown key {prefix}{str(key)[:60]}{hint}")
     values = {
         key: _value(hints[key], value, keys[key].metadata, where, f"{prefix}{key}") for key, value in tree.items()
     }

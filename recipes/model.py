@@ -185,7 +185,10 @@ def _reach_hub(base: str) -> dict[str, Any]:
         elif isinstance(error, (RepositoryNotFoundError, ValueError)):
             mend = "is no folder here and no model on huggingface.co; check the name (if it is private: hf auth login)"
         else:
-            mend = f"huggingface.co cannot be reached ({error}); connect, or name a folder that holds the model"
+            mend = (
+                f"is no folder here, and huggingface.co cannot be reached ({error}); check the path, or connect to "
+                "download a model of this name"
+            )
         raise InputError(f"model {base}: {mend}") from error
 
 

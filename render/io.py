@@ -119,7 +119,10 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     prefix, suffix = _partial_name(path)
-    handle, name = tempfile.mkstemp(suffix, prefix, path.parent)
+    try:
+        handle, name = tempfile.mkstemp(suffix, prefix, path.parent)
+    except OSError as error:  # its own message would name the temporary file
+        raise OSError(error.errno, error.strerror, str(path)) from error
     os.close(handle)
     partial = Path(name)
     try:
@@ -291,7 +294,9 @@ def require_empty(path: str | Path) -> None:
     Temporary files of a killed process do not count.
     """
     path = user_path(path)
-    if path.is_file() or (path.is_dir() and not all(_PARTIAL.fullmatch(item.name) for item in path.iterdir())):
+    if path.is_file():
+        raise InputError(f"{path}: already exists; name a new one, or remove this one first")
+    if path.is_dir() and not all(_PARTIAL.fullmatch(item.name) for item in path.iterdir()):
         raise InputError(f"{path}: already exists and is not empty; name a new folder, or remove this one first")
 
 

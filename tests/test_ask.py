@@ -234,8 +234,8 @@ def test_batch_goes_on_where_it_ended_and_refuses_another_request(page, tmp_path
     assert Path("out.jsonl").read_bytes() == b"".join(lines)
     assert main(["ask", "*.png", "Any infarction?", "--out", "out.jsonl", "--resume"]) == 2
     assert "was started with questions=" in capsys.readouterr().err
-    Path("notes.txt").write_text("mine, without a line break")
-    assert main(["ask", "*.png", "--out", "notes.txt", "--resume"]) == 2 and Path("notes.txt").read_text()
+    Path("notes.jsonl").write_text("mine, without a line break")
+    assert main(["ask", "*.png", "--out", "notes.jsonl", "--resume"]) == 2 and Path("notes.jsonl").read_text()
     assert "its last line is no answer" in capsys.readouterr().err
     with Image.open("b.png") as image:
         image.save("b.png", optimize=True)  # other bytes: another picture

@@ -32,6 +32,7 @@ from render.dataset.parquet import open_dataset
 from render.dataset.rows import Options, make_picture
 from render.dialogues.wording import OPEN_QUESTION
 from render.errors import InputError
+from render.io import atomic_write
 from render.pages.options import options_named
 from render.pages.style import sample_style
 from render.record import LEADS
@@ -197,11 +198,18 @@ def test_a_process_exits_with_the_code(tmp_path):
         (["finetun"], "finetun: no such command; did you mean finetune?"),
         (["render", "simulated", "x", "--widht", "500"], "unknown argument --widht; did you mean --width?"),
         (["baseline", "train", "fcn_wang", "--data", "simulated", "--out", "x", "--epoch=1x"], "1x"),
-        (["list", "layuots"], "invalid choice"),
+        (["list", "layuots"], "ecg-vlm: list: argument what: invalid choice"),
+        (["serve", "extra"], "unknown argument extra; see ecg-vlm serve --help"),
+        (["ask", "", "What?"], "the name of a picture is empty"),
+        (["ask", "What is the rhythm?", "a.png"], "if it is a question, name the image first: a.png"),
+        (["digitize", "a.jpg", "b.jpg"], "b.jpg: is the name of a file; name a folder for the results"),
+        (["compare", "a", "b", "--out", "x.pdf"], "--out x.pdf: the page is written as HTML; name an .html file"),
+        (["render", "simulated", "x.svg"], "x.svg: pages are written as .png or .jpg"),
+        (["render", "ptbxl:.", "x"], "no such file; name the folder of PTB-XL that has it"),
         (["render", "simulated"], "required: out"),
         (["render", "simulatd", "x"], "simulated"),
         (["render", "ptbxl:/nowhere", "x"], "/nowhere"),
-        (["render", "simulated", "x", "--folds", "0-3"], "0-3"),
+        (["render", "simulated", "x", "--folds", "0-3"], "argument --folds: '0-3': '0-3' is not"),
         (["render", "simulated", "x", "--limit", "0"], "'0' is not a whole number from 1"),
         (["render", "simulated", "x", "--width", "7"], "'7' is not a whole number from 300"),
         (["render", "simulated", "x", "--layout", "3x5"], "3x4"),
@@ -225,7 +233,7 @@ def test_wrong_words_are_one_line_and_write_nothing(words, message, capsys, tmp_
 
 
 def test_render_refuses_to_overwrite(page, pages, capsys):
-    assert "already exists and is not empty" in refused(capsys, "render", "simulated", page)
+    assert "already exists; name a new one" in refused(capsys, "render", "simulated", page)
     assert "already exists and is not empty" in refused(capsys, "render", "simulated", pages)
 
 
@@ -299,6 +307,8 @@ def test_ask_shows_the_page_as_it_was_read(page, tmp_path, capsys):
     assert (214, 39, 40) in colours and (31, 119, 180) in colours
     assert "--show is for one page" in refused(capsys, "ask", page, page, "--show", tmp_path / "x.png")
     assert "--engine ray answers into --out FILE.jsonl" in refused(capsys, "ask", page, "--engine", "ray")
+    assert "name a .png file" in refused(capsys, "ask", page, "--show", tmp_path / "x.jpg")
+    assert "name a .jsonl file" in refused(capsys, "ask", page, "--out", tmp_path / "x.csv")
     assert "--workers 2: one process holds a model here" in refused(capsys, "ask", page, "--workers", 2)
 
 
@@ -335,9 +345,37 @@ def test_digitize_writes_millivolts_of_every_page(page, tmp_path, capsys):
     run(capsys, "digitize", tmp_path / "a.png", tmp_path / "b.png", out, "--resume")
     assert before[out / "a.hea"] == (out / "a.hea").stat().st_mtime_ns
     assert before[out / "b.json"] != (out / "b.json").stat().st_mtime_ns
-    assert "two files of this name" in refused(
+    assert "their results would have one name" in refused(
         capsys, "digitize", tmp_path / "a.png", tmp_path / "a.png", tmp_path / "o2"
     )
+
+
+def test_digitize_leaves_nothing_of_a_picture_that_cannot_be_read(tmp_path, capsys):
+    picture = tmp_path / "scans" / "ward" / "b.png"
+    picture.parent.mkdir(parents=True)
+    picture.write_bytes(b"no picture")
+    assert "not an image that can be read" in refused(capsys, "digitize", picture, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert "is the name of a file" in refused(capsys, "digitize", picture, picture)
+    subfolders = f'for those of its subfolders write "{tmp_path / "scans"}/**/*"'
+    assert subfolders in refused(capsys, "digitize", tmp_path / "scans", tmp_path / "out")
+
+
+def test_a_log_file_has_the_last_line_of_a_progress_once(capsys):
+    with progress.progress_bar("pages") as show:
+        for count in (0, 2, 2, 2):
+            show("pages", count, 2)
+    assert capsys.readouterr().err.count("2/2 pages") == 1
+
+
+def test_a_file_that_cannot_be_written_is_named_and_not_its_temporary_file(tmp_path, monkeypatch):
+    def refuse(suffix: str, prefix: str, folder: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(folder / f"{prefix}x{suffix}"))
+
+    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    with pytest.raises(PermissionError) as failure, atomic_write(tmp_path / "a.png"):
+        pass
+    assert failure.value.filename == str(tmp_path / "a.png")
 
 
 def test_the_home_of_a_user_who_does_not_exist_is_a_missing_folder(tmp_path, capsys):

@@ -47,7 +47,7 @@ def test_every_shipped_recipe_loads_and_survives_saving(name, tmp_path):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.learning_rat=1", r"unknown key train\.learning_rat; did you mean learning_rate\?"),
+        ("train.learning_rat=1", r"unknown key train\.learning_rat; did you mean train\.learning_rate\?"),
         ("trian.epochs=1", "unknown key trian; did you mean train"),
         ("train.epochs=many", r"train\.epochs='many': expected a number"),
         ("lora.rank=0", "must lie between 1 and 1024"),

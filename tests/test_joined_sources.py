@@ -141,4 +141,4 @@ def test_several_folders_of_pages_are_judged_together(words, tmp_path, capsys):
     assert main(["evaluate", str(scores), *labels, "--out", a + "l"]) == 0
     assert main(["calibrate", str(scores), "--data", a, "--data", b]) == 0
     assert '"records": 4' in (report / "report.json").read_text()
-    assert "calibration.json" in capsys.readouterr().out
+    assert "calibration.json\nfitted on: " in capsys.readouterr().out

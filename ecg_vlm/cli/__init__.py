@@ -137,7 +137,8 @@ def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
     # argparse takes positionals in one place only; overrides of a recipe may stand behind options too.
     if rest and not (hasattr(arguments, "overrides") and all("=" in word and word[0] != "-" for word in rest)):
         option = rest[0].partition("=")[0]
-        raise InputError(f"unknown argument {option}{did_you_mean(option, arguments.options)}; see --help")
+        hint = did_you_mean(option, arguments.options)
+        raise InputError(f"unknown argument {option}{hint}; see {f'ecg-vlm {command}'.rstrip()} --help")
     if rest:
         arguments.overrides += rest
     return arguments

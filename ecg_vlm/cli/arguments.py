@@ -24,7 +24,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise the message as an `InputError`."""
-        raise InputError(f"{self.prog}: {message}; see {self.prog} --help")
+        raise InputError(f"{self.prog.removeprefix('ecg-vlm ')}: {message}; see {self.prog} --help")
 
     def option_strings(self) -> tuple[str, ...]:
         """Every option that this parser knows, for suggestions."""
@@ -145,7 +145,7 @@ def folds(text: str) -> tuple[int, ...]:
     try:
         return parse_folds(text)
     except InputError as error:  # argparse would replace the message of a ValueError by its own
-        raise argparse.ArgumentTypeError(str(error)) from error
+        raise argparse.ArgumentTypeError(str(error).removeprefix("--folds ")) from error
 
 
 def positive(text: str) -> int:

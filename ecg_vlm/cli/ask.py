@@ -138,6 +138,10 @@ def _require_possible(arguments: argparse.Namespace, files: Sequence[Path]) -> N
         raise InputError("--interactive prints its answers; leave out --json, --out, --show and --report")
     if a.interactive and str(files[0]) == "-":
         raise InputError("--interactive reads the questions from standard input; save the image as a file first")
+    if a.show and a.show.suffix.lower() != ".png":
+        raise InputError(f"--show {a.show}: the picture is written as PNG; name a .png file")
+    if a.out and a.out.suffix.lower() != ".jsonl":
+        raise InputError(f"--out {a.out}: answers are written as JSON Lines; name a .jsonl file")
     if a.report and a.report.suffix.lower() not in (".html", ".pdf"):
         raise InputError(f"{a.report}: a report is a .html or .pdf file; name one")
     if a.report and a.report.suffix.lower() == ".pdf" and find_spec("fpdf") is None:
@@ -280,6 +284,8 @@ def images_and_questions(words: Sequence[str]) -> tuple[list[str], list[str]]:
     Raises:
         InputError: For a file behind a question.
     """
+    if not _is_image(words[0]) and (behind := [word for word in words[1:] if _is_image(word)]):
+        raise InputError(f"{words[0]}: no such file; if it is a question, name the image first: {behind[0]}")
     images, questions = [words[0]], []
     for word in words[1:]:
         if not _is_image(word):
@@ -297,7 +303,7 @@ def _is_image(word: str) -> bool:
 
     if word == "-":
         return True
-    if len(word) > 1000 or "\n" in word or "\0" in word:
+    if not word or len(word) > 1000 or "\n" in word or "\0" in word:
         return False
     if Path(word).exists() or (_PATTERN.fullmatch(word) and not word.endswith("?")):
         return True

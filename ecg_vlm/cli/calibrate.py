@@ -37,4 +37,4 @@ def run(arguments: argparse.Namespace) -> None:
         pages = load_pages(a.data, a.folds, a.limit)
     with progress_bar("pages") as show:
         file, calibration = evaluation.calibrate(a.model, pages, a.out, force=a.force, loading=loading(a), show=show)
-    print(f"{file}: {calibration.summary()}")
+    print(file, *(f"{what}: {value}" for what, value in calibration.summary().items()), sep="\n")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ecg_vlm.cli.arguments import Parser, add_table, seed
 from ecg_vlm.cli.progress import waiting
+from render.errors import InputError
 
 HELP = "reports side by side"
 DESCRIPTION = "Put evaluations side by side, with paired differences where they judged the very same records."
@@ -21,13 +22,16 @@ EXAMPLES = """\
 def add_arguments(parser: Parser) -> None:
     """Report folders, file."""
     parser.add_argument("reports", nargs="+", type=Path, metavar="REPORT", help="folders written by ecg-vlm evaluate")
-    parser.add_argument("--out", type=Path, help="an .html file of it")
+    parser.add_argument("--out", type=Path, metavar="FILE.html", help="write them as a page, too")
     add_table(parser)
     parser.add_argument("--seed", type=seed, default=0, help="seed of the resamples")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Put reports side by side."""
+    out = arguments.out
+    if out and out.suffix.lower() != ".html":
+        raise InputError(f"--out {out}: the page is written as HTML; name an .html file")
     from eval.report.compare import compare_reports, comparison_text, write_comparison
     from eval.report.tables import comparison_tables, table_text
 
@@ -37,6 +41,6 @@ def run(arguments: argparse.Namespace) -> None:
         print(table_text(comparison_tables(comparison), arguments.table, comparison.verdict))
     else:
         print(comparison_text(comparison))
-    if arguments.out:
-        write_comparison(arguments.out, comparison)
-        print(f"\n{arguments.out}", file=sys.stderr if arguments.table else sys.stdout)
+    if out:
+        write_comparison(out, comparison)
+        print(f"\n{out}", file=sys.stderr if arguments.table else sys.stdout)

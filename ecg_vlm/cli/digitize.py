@@ -36,7 +36,7 @@ def add_arguments(parser: Parser) -> None:
         "images",
         nargs="+",
         metavar="IMAGE",
-        help="pictures, PDFs, waveform files, folders of them; - is standard input",
+        help="pictures, PDFs or waveform files of ECGs, folders of them, or patterns in quotes; - for standard input",
     )
     parser.add_argument("out", type=Path, metavar="OUT", help="folder of the results")
     add_sampling_rate(parser)
@@ -46,11 +46,13 @@ def add_arguments(parser: Parser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Digitize every page; a single file that cannot be read is an error, among several it is listed."""
-    from ecg_vlm.images import expand_inputs
+    from ecg_vlm.images import PICTURE_SUFFIXES, expand_inputs
     from render.io import require_empty, write_json
     from render.workers import run_tasks
 
     a = arguments
+    if a.out.is_file() or (a.out.suffix.lower() in PICTURE_SUFFIXES and not a.out.exists()):
+        raise InputError(f"{a.out}: is the name of a file; name a folder for the results behind the pictures")
     files = _named(expand_inputs(a.images))
     if not a.resume:
         require_empty(a.out)
@@ -59,14 +61,17 @@ def run(arguments: argparse.Namespace) -> None:
     with progress_bar("pictures") as show:
         run_tasks(digitize_file, tasks, a.workers, lambda count: show("pictures", count, len(tasks)))
     pages = [page for _, name in files for page in _result(a.out, name)["pages"]]
-    write_json(a.out / SUMMARY, {"pages": pages})
     refusals = [page for page in pages if page["refusal_reason"]]
+    if len(pages) == len(refusals) == 1:
+        _result_file(a.out, files[0][1]).unlink()
+        if not any(a.out.iterdir()):
+            a.out.rmdir()
+        raise InputError(refusals[0]["refusal_reason"])
+    write_json(a.out / SUMMARY, {"pages": pages})
     for page in pages if len(pages) <= 20 else []:
         print(_in_words(page))
     if len(refusals) == len(pages):
-        raise InputError(
-            refusals[0]["refusal_reason"] if len(pages) == 1 else f"none of {len(pages)} pages can be read"
-        )
+        raise InputError(f"none of {len(pages)} pages can be read; {a.out / SUMMARY} says why")
     if len(pages) > 1:
         print(f"{a.out}: {len(pages) - len(refusals)} of {len(pages)} pages digitized; see {a.out / SUMMARY}")
 
@@ -82,7 +87,8 @@ def _named(files: Sequence[Path]) -> list[tuple[Path, str]]:
     # the name of a WFDB record is one word
     names = ["stdin" if str(file) == "-" else re.sub(r"[^-\w]", "_", n) for file, n in zip(files, names, strict=True)]
     if double := [name for name, count in Counter(names).items() if count > 1]:
-        raise InputError(f"{double[0]}: two files of this name; digitize them into two folders")
+        first, second = [file for file, name in zip(files, names, strict=True) if name == double[0]][:2]
+        raise InputError(f"{first} and {second}: their results would have one name; digitize them into two folders")
     return list(zip(files, names, strict=True))
 
 

@@ -65,4 +65,5 @@ def run(arguments: argparse.Namespace) -> None:
         + (f"; loss {losses[0]:.3f} -> {losses[-1]:.3f}" if losses else "")
     )
     for figures in facts.validation[-1:]:
-        print("held out: " + ", ".join(f"{name} {value:.3f}" for name, value in figures.items() if name != "step"))
+        values = {name: f"{value:.3f}".removesuffix(".000") for name, value in figures.items() if name != "step"}
+        print("held out: " + ", ".join(f"{name} {value}" for name, value in values.items()))

@@ -164,6 +164,8 @@ def _progress_lines(unit: str) -> Show:
         if count < last or first < 0:
             start = last_line = now
             first = count
+        elif count == last == total:
+            return  # said already
         last = count
         if count < total and now - last_line < _LINE_EVERY_S:
             return

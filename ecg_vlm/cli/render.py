@@ -167,7 +167,7 @@ def run(arguments: argparse.Namespace) -> None:
         **{name: words for name, words in (("tasks", a.tasks), ("forms", a.forms)) if words},
     )
     suffix = a.out.suffix.lower()
-    if suffix not in _PICTURES and suffix in PICTURE_SUFFIXES:
+    if suffix not in _PICTURES and suffix in {*PICTURE_SUFFIXES, ".svg"}:
         raise InputError(f"{a.out}: pages are written as .png or .jpg; name one of these, or a folder")
     source = open_source(a.source, seed=a.seed, limit=a.limit, folds=a.folds, sampling_rate=a.sampling_rate)
     if a.preview:

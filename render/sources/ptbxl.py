@@ -72,7 +72,9 @@ class PtbXl:
         if (self.folder / "restored.csv").is_file():
             self.name = RESTORED
         self._rate = sampling_rate
-        self._table = CsvFile(self.folder / "ptbxl_database.csv", _COLUMNS, key="strat_fold", mend=_MEND)
+        table = self.folder / "ptbxl_database.csv"
+        mend = _MEND if table.is_file() else f"name the folder of PTB-XL that has it, or {_MEND}"
+        self._table = CsvFile(table, _COLUMNS, key="strat_fold", mend=mend)
         _check_statements(self.folder / "scp_statements.csv")
         self._rows = list(range(len(self._table)))
         if folds is not None:
