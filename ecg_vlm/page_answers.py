@@ -13,12 +13,13 @@ from ecg_vlm import __version__
 from ecg_vlm.answer_file import request_of
 from ecg_vlm.images import InputPage
 from ecg_vlm.page_reading import PageReading, read_page
+from ecg_vlm.questions import read_question
 from ecg_vlm.reader import QuestionAnswer
 from ecg_vlm.rhythm_strip import StripModel
 from ecg_vlm.statement_scores import StatementScores
 from ecg_vlm.translation import translate
 from eval.parser.parse import parse, refusal
-from render.dialogues.quantities import contradictions
+from render.dialogues.quantities import contradictions, misfit
 from render.dialogues.wording import OPEN_QUESTION
 from render.statements import STATEMENTS
 
@@ -204,12 +205,25 @@ def answer_page(
     return PageAnswers(page, request, reading, "", answers, values, page_warnings(reading, answers))
 
 
+def _number_warning(answer: QuestionAnswer, values: Mapping[str, float]) -> str:
+    """What an answer about a number says against what was measured, or ""."""
+    question = read_question(answer.question)
+    key = question.quantity
+    said = misfit(key, question.wording, answer.text, values[key]) if key in UNITS and key in values else ""
+    if not said:
+        return ""
+    name, unit = UNITS[key]
+    said += "" if '"' in said else unit
+    return f"{said} does not fit the measured {name} of {values[key]:.0f}{unit}; check it on the page"
+
+
 def page_warnings(reading: PageReading, answers: Sequence[QuestionAnswer]) -> tuple[str, ...]:
     """What was measured and what was answered, where they contradict each other (not what the model takes back itself);
     and ST elevation, wherever an answer calls the page normal, or does not speak of it."""
-    statements = [(answer, parse(answer.text, answer.question).present) for answer in answers]
     values = reading.measurements
-    warnings = dict.fromkeys(
+    warnings = dict.fromkeys(filter(None, (_number_warning(answer, values) for answer in answers)))
+    statements = [(answer, parse(answer.text, answer.question).present) for answer in answers]
+    warnings |= dict.fromkeys(
         f"{STATEMENTS[code].name} does not fit the measured {UNITS[key][0]} of {values[key]:.0f}{UNITS[key][1]}; "
         "check it on the page"
         for answer, codes in statements

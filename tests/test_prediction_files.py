@@ -154,6 +154,15 @@ def test_a_parquet_file_of_pandas_is_read(tmp_path: Path) -> None:
     assert "ignored: note" in predictions.notes
 
 
+def test_a_report_has_rows_for_the_statements_that_a_system_scores_alone(tmp_path: Path) -> None:
+    logits = _logits("all")
+    columns = ["AFIB", "SR"]
+    file = _csv(tmp_path / "two.csv", columns, logits[:, [CODES.index(code) for code in columns]])
+    _judge(tmp_path / "r", file)
+    html = (tmp_path / "r" / "report.html").read_text(encoding="utf-8")
+    assert [code for code in CODES if f"<td><b>{code}</b></td>" in html] == columns
+
+
 def test_tables_as_spreadsheets_write_them_are_read(tmp_path: Path) -> None:
     """Semicolons or tabs in a .csv, a byte order mark, Windows' line ends, commas in numbers."""
     file = tmp_path / "a.csv"

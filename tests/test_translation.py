@@ -44,7 +44,7 @@ MODULES = (
 ONLY_IN_COMMANDS = {  # folders and paths, which a browser does not send
     "{}: the name is no text in UTF-8; rename the file", "{}: no such folder; check the path",
     "{}: no waveform file in this folder or below; {} can be read",
-    "{}: cannot be read ({}); check the path and its permissions",
+    "{}: cannot be read ({}); check the path and its permissions", "the name of a picture is empty; write it out",
 }  # fmt: skip
 
 
@@ -162,6 +162,29 @@ def test_an_answer_that_a_measurement_contradicts_comes_with_a_warning() -> None
     (wide,) = warnings("This is a normal ECG.")
     assert "measured QRS of 142 ms" in wide
     assert page_warnings(PageReading(image, PICTURE), [QuestionAnswer(OPEN_QUESTION, "Sinus bradycardia.")]) == ()
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "said"),
+    [
+        ("What is the heart rate?", "About 85 beats per minute.", "85/min"),
+        ("What is the heart rate?", "About 79 beats per minute.", ""),  # nearer than both errors
+        ("What is the heart rate?", "I cannot tell.", ""),
+        ("Wie ist die Herzfrequenz?", "Etwa 60 Schläge pro Minute.", "60/min"),
+        ("Is the heart rate above 100 per minute?", "Yes.", '"Yes."'),
+        ("Is the heart rate above 100 per minute?", "No.", ""),
+        ("Is the QRS duration 120 ms or longer?", "No.", ""),  # 142 ms is too near
+        ("What is the QRS axis?", "About -170 degrees: extreme axis deviation.", ""),  # 175 is 15 degrees away
+        ("What is the QRS axis?", "About -90 degrees: left axis deviation.", "-90 degrees"),
+        ("What is the QT interval?", "400 ms.", ""),  # not measured
+    ],
+)
+def test_a_number_that_a_measurement_contradicts_comes_with_a_warning(question: str, answer: str, said: str) -> None:
+    measured = {"rate_bpm": 74.0, "qrs_ms": 142.0, "qrs_axis_deg": 175.0}
+    reading = PageReading(Image.new("RGB", (60, 30), "white"), PICTURE, None, "", measured)
+    warnings = page_warnings(reading, [QuestionAnswer(question, answer)])
+    assert [warning.partition(" does not fit the measured ")[0] for warning in warnings] == ([said] if said else [])
+    assert all("bitte auf dem Blatt nachmessen" in translate(warning, "de") for warning in warnings)
 
 
 ENGLISH = re.compile(r"\b(the|of|is|are|and|was|rhythm|read|page|each|model|from|not|with|no)\b", re.IGNORECASE)

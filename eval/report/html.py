@@ -291,9 +291,12 @@ def _with_enough_positives(report: Report, code: str, interval: Interval | None)
 
 
 def _statement_rows(report: Report) -> list[tuple[str, str, Statement]]:
-    """(group, code, statement) of every statement with a defined AUC: by group, then by number of positives."""
-    left_out = set(report.tasks["all"].left_out)
-    rows = [(_group(s), code, s) for code, s in STATEMENTS.items() if code not in left_out]
+    """(group, code, statement) of every statement of which a system has an AUC: by group, then by number of positives.
+
+    Not those that no record or every one has, nor those that no system scores.
+    """
+    scored = {code for system in report.systems for code in system.statement_auc or ()}
+    rows = [(_group(s), code, s) for code, s in STATEMENTS.items() if code in scored]
     order = ["Rhythm", *_GROUPS.values(), "Form"]
     return sorted(rows, key=lambda row: (order.index(row[0]), -report.positives[row[1]], row[1]))
 

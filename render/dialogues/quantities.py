@@ -6,6 +6,7 @@ percentile of the error of `render.measurements` against cardiologists on LUDB.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -93,6 +94,8 @@ _FILL = ("{Name} is ____ {unit}.", "Fill in the blank. {Name}: ____ {unit}.")
 AXES = ("Normal axis", "Left axis deviation", "Right axis deviation", "Extreme axis deviation")
 _AXIS_KEY = "qrs_axis_deg"
 _AXIS_GAP = "The QRS axis in the frontal plane: ____."
+_NUMBER = re.compile(r"(?<![\w.])[-−]?\d+(?:\.\d+)?(?![\w])")
+_VERDICTS = {"yes": True, "ja": True, "sí": True, "oui": True, "no": False, "nein": False, "non": False}
 _AXIS_BOUNDS = (-180.0, -90.0, -30.0, 90.0, 180.0)
 
 
@@ -178,6 +181,33 @@ def contradictions(measurements: Mapping[str, float], statements: Iterable[str])
         for key, least, most in IMPLIED_RANGES.get(code, ())
         if key in measurements and not least <= measurements[key] <= most
     ]
+
+
+def misfit(key: str, question: str, text: str, value: float) -> str:
+    """What an answer about a quantity says against the measured value: its one number, or a "Yes." or "No." to a limit.
+
+    Args:
+        key: of `QUANTITIES`.
+        question: in a wording of `question_forms`.
+        text: the answer, in any language.
+        value: as measured, in the quantity's unit.
+
+    Returns:
+        The number, or the word in quotation marks; "" where the answer is within twice the margin (its own error, and
+        that of the measurement), or says neither.
+    """
+    margin = 2 * QUANTITIES[key].margin
+    numbers = _NUMBER.findall(text)
+    if len(numbers) == 1:
+        difference = float(numbers[0].replace("−", "-")) - value
+        if key == _AXIS_KEY:
+            difference = (difference + 180) % 360 - 180
+        return numbers[0] if abs(difference) > margin else ""
+    verdict = _VERDICTS.get(text.strip().rstrip(".").lower())
+    for words, limit, above in QUANTITIES[key].bounds:
+        if words in question and abs(value - limit) > margin and verdict is ((value > limit) != above):
+            return f'"{text.strip()}"'
+    return ""
 
 
 def feature_questions(
