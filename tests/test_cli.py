@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -174,6 +175,15 @@ def test_completion_knows_commands_and_options(shell, capsys):
     assert code == 0 and "evaluate" in out and "per-record" in out
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_names_an_argument_by_what_it_is(command, capsys):
+    """FOLDER in place of folder, N in place of LIMIT: where help or an error says OUT, it is the same OUT."""
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    usage = capsys.readouterr().out.partition("\n\n")[0]
+    assert not re.search(r"--[a-z-]+ (LIMIT|SEED|WORKERS|WIDTH|[A-Z]+_[A-Z_]+)|[\[ ][a-z]+( \.\.\.)?\]?$", usage), usage
+
+
 def test_the_package_says_its_version_and_offers_the_reader(capsys):
     assert ecg_vlm.__version__ == version("ecg-vlm")
     assert ecg_vlm.Reader is Reader and ecg_vlm.open_image is open_image
@@ -206,7 +216,7 @@ def test_a_process_exits_with_the_code(tmp_path):
         (["compare", "a", "b", "--out", "x.pdf"], "--out x.pdf: the page is written as HTML; name an .html file"),
         (["render", "simulated", "x.svg"], "x.svg: pages are written as .png or .jpg"),
         (["render", "ptbxl:.", "x"], "no such file; name the folder of PTB-XL that has it"),
-        (["render", "simulated"], "required: out"),
+        (["render", "simulated"], "required: OUT"),
         (["render", "simulatd", "x"], "simulated"),
         (["render", "ptbxl:/nowhere", "x"], "/nowhere"),
         (["render", "simulated", "x", "--folds", "0-3"], "argument --folds: '0-3': '0-3' is not"),

@@ -15,11 +15,21 @@ if TYPE_CHECKING:
     from render.workers import Workers
 
 
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Help in which an option's value is called by what it is: --limit N, --folds FOLDS."""
+
+    def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
+        numbers: tuple[object, ...] = (positive, seed)
+        return {page_width: "PIXELS", folds: "FOLDS", minutes: "TIME", word_list: "WORDS"}.get(
+            action.type, "N" if action.type in numbers else super()._get_default_metavar_for_optional(action)
+        )
+
+
 class Parser(argparse.ArgumentParser):
     """argparse with its usage errors as one line, and examples below the help as they are written."""
 
     def __init__(self, **keywords: object) -> None:
-        keywords.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        keywords.setdefault("formatter_class", _HelpFormatter)
         super().__init__(**keywords)  # type: ignore[arg-type]
 
     def error(self, message: str) -> NoReturn:

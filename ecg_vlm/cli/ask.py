@@ -48,12 +48,12 @@ EXAMPLES = """\
 def add_arguments(parser: Parser) -> None:
     """Images, questions, model."""
     parser.add_argument(
-        "images", nargs="+", metavar="image",
+        "images", nargs="+", metavar="IMAGE",
         help="picture, PDF or waveform file of an ECG, a folder of them, or a pattern in quotes; - for standard input. "
         "What stands behind one image and is no file is a question",
     )  # fmt: skip
     parser.add_argument("-q", "--question", action="append", default=[], dest="questions", metavar="QUESTION",
-                        help="may be given several times (default: What does this ECG show?)")  # fmt: skip
+                        help="default: What does this ECG show? (repeatable)")  # fmt: skip
     parser.add_argument("--model", default="nano", help="nano (default), the folder of a run, or a hub id")
     add_loading(parser)
     parser.add_argument(
@@ -78,7 +78,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--report", type=Path, metavar="OUT.html", help="one printable page, .html or .pdf")
     parser.add_argument(
         "--language", choices=("en", "de"), default="en",
-        help="of warnings, reasons and the report; answers follow their questions, and JSON is in English",
+        help="of warnings, reasons and the report; an answer follows its question, and JSON is in English",
     )  # fmt: skip
     parser.add_argument(
         "--interactive", action="store_true", help="question after question; each sees the turns before it"

@@ -36,7 +36,7 @@ def add_arguments(parser: Parser) -> None:
     parser.set_defaults(verb=lambda arguments: parser.print_help())
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
     train = verbs.add_parser("train", help="records -> network", description="Train a network on records.")
-    train.add_argument("name", help="of `ecg-vlm list baselines`")
+    train.add_argument("name", metavar="NAME", help="of `ecg-vlm list baselines`")
     train.add_argument("--epochs", type=positive, help="passes over the records (default: as published)")
     train.add_argument(
         "--validate-folds",
@@ -50,7 +50,7 @@ def add_arguments(parser: Parser) -> None:
     pretrain = verbs.add_parser(
         "pretrain", help="records without labels -> encoder", description="Train an encoder on records without labels."
     )
-    pretrain.add_argument("name", help="ecg_jepa (XS) or ecg_jepa_s")
+    pretrain.add_argument("name", metavar="NAME", help="ecg_jepa (XS) or ecg_jepa_s")
     pretrain.add_argument("--steps", type=positive, help="default: as published, 100000")
     pretrain.add_argument("--batch", type=positive, help="records a step (default: as published, 2048)")
     pretrain.add_argument("--seconds", type=float, help="of a record that a step sees (default: as published, 10)")

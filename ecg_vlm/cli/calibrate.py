@@ -18,11 +18,15 @@ EXAMPLES = """\
 
 def add_arguments(parser: Parser) -> None:
     """Model, validation pages, file."""
-    parser.add_argument("model", help="the folder of a run, a hub id, or scores in a .parquet or .csv file")
+    parser.add_argument(
+        "model", metavar="MODEL", help="the folder of a run, a hub id, or scores in a .parquet or .csv file"
+    )
     add_data(parser, "data set folder of validation pages")
     parser.add_argument("--folds", type=folds, default=(), help="these PTB-XL folds only")
     parser.add_argument("--limit", type=positive, default=0, help="the first N pages only")
-    parser.add_argument("--out", type=Path, help="the file (default: calibration.json beside the model)")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE.json", help="the file (default: calibration.json beside the model)"
+    )
     add_loading(parser)
     parser.add_argument("--force", action="store_true", help="even on records the model was tuned on")
 

@@ -21,7 +21,7 @@ EXAMPLES = """\
 
 def add_arguments(parser: Parser) -> None:
     """Recipe and overrides."""
-    parser.add_argument("recipe", nargs="?", help="a recipe file, or the name of one that ships")
+    parser.add_argument("recipe", metavar="RECIPE", nargs="?", help="a recipe file, or the name of one that ships")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="override any key of the recipe")
     parser.add_argument("--json", action="store_true", help="one JSON object")
 

@@ -37,6 +37,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "model",
         nargs="*",
+        metavar="MODEL",
         help="nano, the folder of a run, a hub id, or a file: probabilities or logits of statements, subclasses or "
         "superclasses (.csv, .parquet, .npy), answers in words (.jsonl, .json, .csv); more than one are compared",
     )
@@ -79,7 +80,9 @@ def add_arguments(parser: Parser) -> None:
         metavar="SOURCE",
         help="where the pages' records are: other layout and style too (repeatable)",
     )
-    parser.add_argument("--calibration", type=Path, help="calibration.json (default: the one beside the model)")
+    parser.add_argument(
+        "--calibration", type=Path, metavar="FILE.json", help="calibration.json (default: the one beside the model)"
+    )
     parser.add_argument("--figures", action="store_true", help="the report's figures as SVG and PDF in OUT/figures too")
     add_table(parser)
     add_loading(parser)

@@ -24,7 +24,9 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("out", type=Path, metavar="OUT", help="folder of the export")
     parser.add_argument("--merge", action="store_true", help="the whole model with the adapter in its weights")
     add_loading(parser, batch=False)
-    parser.add_argument("--report", type=Path, help="report.json of an evaluation, for the model card")
+    parser.add_argument(
+        "--report", type=Path, metavar="FILE.json", help="report.json of an evaluation, for the model card"
+    )
     add_push(parser, "--push", "export")
 
 

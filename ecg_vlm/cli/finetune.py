@@ -22,7 +22,9 @@ EXAMPLES = """\
 
 def add_arguments(parser: Parser) -> None:
     """Recipe, overrides, folder, limits."""
-    parser.add_argument("recipe", help="a recipe file, or the name of one that ships (quickstart, ptbxl, nano ...)")
+    parser.add_argument(
+        "recipe", metavar="RECIPE", help="a recipe file, or the name of one that ships (quickstart, ptbxl, nano ...)"
+    )
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="override any key of the recipe")
     parser.add_argument("--out", type=Path, help="folder of the run (default runs/NAME)")
     parser.add_argument("--max-steps", type=positive, help="take exactly N optimizer steps (train.max_steps=N)")

@@ -30,12 +30,13 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "file",
         nargs="?",
+        metavar="FILE",
         default="-",
         help="text lines, JSONL, a JSON list or CSV, with an answer and perhaps a question, an id and a record_id; "
         "- for standard input",
     )
     parser.add_argument("--statements", type=word_list, default=(), metavar="CODES", help="these codes only: AFIB,LVH")
-    parser.add_argument("--out", type=Path, help="a .jsonl or .csv file (default: JSONL on the screen)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="a .jsonl or .csv file (default: JSONL on the screen)")
     parser.add_argument(
         "--cautious",
         action="store_true",

@@ -63,6 +63,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "out",
         type=folder_or_url,
+        metavar="OUT",
         help="folder or URL (s3:// ...) of the new data set, or a .png for one page of one record",
     )
     add_sampling_rate(parser)
@@ -70,7 +71,9 @@ def add_arguments(parser: Parser) -> None:
         "--limit", type=positive, help="the first N records of each source (simulated: how many, default 1000)"
     )
     parser.add_argument("--folds", type=folds, help="folds of PTB-XL or of a table of pictures, for example 1-8")
-    parser.add_argument("--images", type=Path, help="folder of the pictures of llava:FILE.json (default: the file's)")
+    parser.add_argument(
+        "--images", type=Path, metavar="DIR", help="folder of the pictures of llava:FILE.json (default: the file's)"
+    )
     parser.add_argument(
         "--straighten", action="store_true", help="pictures drawn anew from their digitized leads, as ask shows them"
     )
@@ -103,7 +106,10 @@ def add_arguments(parser: Parser) -> None:
         help="share of pages that cannot be read (no ECG, turned, cut off) and whose answers say so (default 0)",
     )
     parser.add_argument(
-        "--dialogues", type=Path, help="ECGInstruct or LLaVA JSON that the pages get in place of composed dialogues"
+        "--dialogues",
+        type=Path,
+        metavar="FILE.json",
+        help="ECGInstruct or LLaVA JSON that the pages get in place of composed dialogues",
     )
     parser.add_argument(
         "--format",

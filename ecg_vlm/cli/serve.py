@@ -21,7 +21,7 @@ EXAMPLES = """\
 def add_arguments(parser: Parser) -> None:
     """Models, address, who may ask."""
     parser.add_argument("--model", action="append", dest="models", metavar="MODEL", help="nano (default), the folder "
-                        "of a run, or a hub id; may be repeated; with --backend its name there")  # fmt: skip
+                        "of a run, or a hub id; with --backend its name there (repeatable)")  # fmt: skip
     parser.add_argument("--backend", metavar="openai:URL", help="a server such as vLLM gives the answers; pages "
                         "are read and measured here. OPENAI_API_KEY is its key")  # fmt: skip
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default 127.0.0.1: this machine "
@@ -31,7 +31,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--token", help="that clients must send as a bearer; better in ECG_VLM_TOKEN, where no list of "
                         "processes shows it")  # fmt: skip
     parser.add_argument("--allowed-host", action="append", default=[], dest="names", metavar="NAME",
-                        help="a name of this server, behind a proxy for example; may be repeated")  # fmt: skip
+                        help="a name of this server, behind a proxy for example (repeatable)")  # fmt: skip
     parser.add_argument("--workers", type=positive, help="processes that read pages (default: one a core, at most 4)")
     parser.add_argument("--queue", type=positive, default=128, help="requests that may wait (default 128)")
 
