@@ -132,7 +132,8 @@ ACUTE = _words("acute acutely akut akuter akuten agudo aguda aigu aigue fresh fr
 """No statement says how old an infarction is."""
 PICTURES = _words("picture image photo page lead ableitung bild imagen")
 """Whether these are all right is a question about the picture."""
-SHORT_SLIPS = {"hart": "heart", "hearth": "heart", "wats": "what", "wat": "what", "abnormale": "abnormal"}
+SHORT_SLIPS = {"hart": "heart", "hearth": "heart", "wats": "what", "wat": "what", "waht": "what", "teh": "the",
+               "ther": "there", "abnormale": "abnormal"}  # fmt: skip
 """Slips in words of four letters or fewer, and those that another word is as near to."""
 
 _MARKS = {

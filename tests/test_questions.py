@@ -78,7 +78,8 @@ QUESTIONS = {
     ),
     "rate_bpm": (
         "What is the heart rate?", "heart rate", "HR?", "rate?", "How fast is it?", "How many beats per minute?",
-        "What's the pulse?", "bpm?", "what is the hart rate", "What is the ventricular rate?", "Heart rate in bpm?",
+        "What's the pulse?", "bpm?", "what is the hart rate", "waht is teh heart rate", "What is the ventricular rate?",
+        "Heart rate in bpm?",
         "How fast is the heart beating?", "Is the heart rate above 100 per minute?", "Is the rate below 60?",
         "Is the heart rate normal?", "Wie hoch ist die Herzfrequenz?", "Wie ist der Puls?", "Herzfrequenz?",
         "Wie schnell schlägt das Herz?", "¿Cuál es la frecuencia cardíaca?", "frecuencia?",
@@ -101,6 +102,7 @@ QUESTIONS = {
     "r_V5_mv": ("How tall is the R wave in V5?", "What is the amplitude of the R wave in lead V5?"),
     "AFIB": (
         "Is it AF?", "AF?", "afib", "A-fib?", "IS THIS ATRIAL FIBRILLATION", "is this atrial fibrilation",
+        "is ther atrail fibrilation",
         "Does the patient have atrial fibrillation?", "Is there any evidence of AFib?", "Do you see AF here?",
         "Could this be atrial fibrillation?", "Liegt Vorhofflimmern vor?", "Vorhofflimmern?", "Hat er Vorhofflimmern?",
         "Sehen Sie Vorhofflimmern?", "¿Hay fibrilación auricular?", "¿Tiene fibrilación auricular?",
