@@ -19,10 +19,10 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
     """Help in which an option's value is called by what it is: --limit N, --folds FOLDS."""
 
     def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
-        numbers: tuple[object, ...] = (positive, seed)
-        return {page_width: "PIXELS", folds: "FOLDS", minutes: "TIME", word_list: "WORDS"}.get(
-            action.type, "N" if action.type in numbers else super()._get_default_metavar_for_optional(action)
-        )
+        names: dict[object, str] = {
+            positive: "N", seed: "N", page_width: "PIXELS", folds: "FOLDS", minutes: "TIME", word_list: "WORDS",
+        }  # fmt: skip
+        return names.get(action.type) or super()._get_default_metavar_for_optional(action)
 
 
 class Parser(argparse.ArgumentParser):
