@@ -209,12 +209,12 @@ def _number_warning(answer: QuestionAnswer, values: Mapping[str, float]) -> str:
     """What an answer about a number says against what was measured, or ""."""
     question = read_question(answer.question)
     key = question.quantity
-    said = misfit(key, question.wording, answer.text, values[key]) if key in UNITS and key in values else ""
-    if not said:
+    claim = misfit(key, question.wording, answer.text, values[key]) if key in UNITS and key in values else ""
+    if not claim:
         return ""
     name, unit = UNITS[key]
-    said += "" if '"' in said else unit
-    return f"{said} does not fit the measured {name} of {values[key]:.0f}{unit}; check it on the page"
+    claim += "" if '"' in claim else unit
+    return f"{claim} does not fit the measured {name} of {values[key]:.0f}{unit}; check it on the page"
 
 
 def page_warnings(reading: PageReading, answers: Sequence[QuestionAnswer]) -> tuple[str, ...]:
