@@ -6,7 +6,8 @@ repository, one at a time. The tests run until the first fails, those first that
 has the libraries loaded already. A mutant that no test notices survives; its line is printed. Some survivors are equal
 to the original, and a person has to look. Not for every commit: a file takes minutes.
 
---sample N draws so many mutants at random; the default is all of them. The share has its 95 % interval (Wilson 1927).
+--sample N draws so many mutants at random, others with another --seed; the default is all of them. The share has its
+95 % interval (Wilson 1927).
 """
 
 from __future__ import annotations
@@ -154,12 +155,13 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("paths", nargs="+", type=Path, help="files or folders of the repository")
     parser.add_argument("--tests", nargs="+", required=True, help="test files that have to notice")
     parser.add_argument("--sample", type=int, help="so many mutants, drawn at random")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
     parser.add_argument("--most", type=float, default=0.05, help="largest share that may survive (default 0.05)")
     arguments = parser.parse_args(words)
     files = [f for p in arguments.paths for f in (sorted(p.rglob("*.py")) if p.is_dir() else [p])]
     everything = [mutant for file in files for mutant in mutants(file.resolve())]
     count = min(len(everything), arguments.sample or len(everything))
-    selection = random.Random(0).sample(everything, count)
+    selection = random.Random(arguments.seed).sample(everything, count)
     survivors = 0
     for name in _LIBRARIES:
         import_module(name)
