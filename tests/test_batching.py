@@ -6,6 +6,7 @@ from collections import Counter
 
 import datasets
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -193,3 +194,27 @@ def test_processes_and_accumulation_share_one_plan():
     plan = plan_batches(rows, BatchLimits(4), seed=0, per_step=2, epochs=1)
     assert plan.steps == 3 and len(plan.batches) == 6
     assert sorted(i for b in plan.batches for i in b) == list(range(21))
+
+
+def test_part_of_an_epoch_has_its_share_of_the_steps():
+    rows = tuple(PackedRow(i, (0,), 50) for i in range(16))
+    for epochs, per_step, batches in ((2.25, 1, 36), (0.5, 2, 8), (0.4, 2, 8), (1.0, 2, 16)):
+        plan = plan_batches(rows, BatchLimits(1), seed=0, per_step=per_step, epochs=epochs)
+        assert len(plan.batches) == batches
+    assert in_order(rows, BatchLimits(1)).steps == 16
+
+
+def test_a_row_is_filled_up_to_its_limit(encoder):
+    one = len(encoder(dialogue("No.")["messages"]).input_ids)
+    rows = pack_rows(pages_of([["No."] * 3]), encoder, 2 * one)
+    assert rows == (PackedRow(0, (0, 1), 2 * one), PackedRow(0, (2,), one))
+
+
+def test_pages_that_are_trained_on_alone_carry_targets(encoder):
+    pages = pages_of([["No."]])
+    rows = pack_rows(pages, encoder, 0)
+    collate = Collator(
+        dict.fromkeys(("train", "held out"), (pages, rows)), encoder, lambda page: {"wave": torch.ones(3)}
+    )
+    for split, has_targets in (("train", True), ("held out", False)):
+        assert ("wave" in collate([{"split": split, "rows": [0]}])) == has_targets

@@ -12,7 +12,16 @@ from PIL import Image
 from recipes.config import ModelPart
 from recipes.inference import answer_tokens, generate_answers, prefill, yes_probabilities
 from recipes.model import load_model, load_processor
-from recipes.packing import IGNORE_INDEX, Encoder, encode_dialogue, encode_prompt, pack, preprocess, render_chat
+from recipes.packing import (
+    IGNORE_INDEX,
+    Encoder,
+    _ending,
+    encode_dialogue,
+    encode_prompt,
+    pack,
+    preprocess,
+    render_chat,
+)
 from render.dialogues.wording import closed_question
 from render.errors import InputError
 
@@ -206,3 +215,10 @@ def test_a_chat_template_makes_texts_of_a_million_characters_at_most(processor):
         bare.chat_template = f"{{% set text = 'a' * {length} %}}{{{{ text }}}}"
         with pytest.raises(InputError, match="too many steps") if is_too_long else nullcontext():
             assert len(render_chat(bare, [{"role": "user", "content": "Rhythm?"}], prompt=True)) == length
+
+
+def test_a_chat_template_takes_a_hundred_thousand_steps_at_most():
+    for lines, ends in ((99_998, True), (99_999, False)):  # its call and its return are steps
+        program = compile("a = 1\n" * lines, "<template>", "exec")
+        with nullcontext() if ends else pytest.raises(InputError, match="too many steps"), _ending(f"{lines} lines"):
+            exec(program, {})
