@@ -10,6 +10,7 @@ import sys
 import textwrap
 from collections import Counter
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,11 @@ from eval.baselines.checkpoint import Epoch, Request, TrainedBaseline
 from eval.baselines.registry import BASELINES
 from eval.baselines.settings import SETTINGS, BaselineSettings
 from eval.baselines.train import (
+    _RECORDS_A_TASK,
+    _crop,
     _optimizer,
     _rate,
+    _scores,
     load,
     predict,
     predict_records,
@@ -220,6 +224,23 @@ def test_the_rate_is_that_of_one_cycle(steps: int) -> None:
             optimizer.step()
             schedule.step()
     assert lr == pytest.approx(1e-2 / 25e4)
+
+
+def test_a_cosine_rises_on_a_line_and_falls_to_nought() -> None:
+    recipe = BaselineSettings(lr=1e-3, schedule="cosine", warmup=0.1)
+    rates = [_rate(step, 100, recipe)[0] for step in range(100)]
+    assert rates[:10] == pytest.approx([1e-3 * k / 11 for k in range(1, 11)])
+    assert (rates[10], rates[55]) == pytest.approx((1e-3, 0.5e-3)) and 0 < rates[99] < 1e-6
+
+
+def test_a_crop_begins_anywhere_from_which_it_is_whole() -> None:
+    x = torch.arange(4.0).expand(64, LEAD_COUNT, 4)
+    assert set(_crop(x, 3)[:, 0, 0].tolist()) == {0.0, 1.0}
+    assert torch.equal(_crop(x, 4), x)
+
+
+def test_a_part_of_a_prediction_is_whole_batches() -> None:
+    assert _RECORDS_A_TASK % signature(_scores).parameters["batch"].default == 0
 
 
 def _plain_features(lead: np.ndarray) -> list[float]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ecg_vlm import provenance
 from ecg_vlm.pages import load_pages
 from ecg_vlm.provenance import TRAINING_FILE, contamination
 from eval.metrics.bootstrap import BootstrapSamples, calibration_error, reliability
@@ -22,7 +25,7 @@ from render.dataset.rows import Options
 from render.dialogues.quantities import consistent_quantities
 from render.errors import InputError
 from render.io import write_json
-from render.measurements import AMPLITUDES
+from render.measurements import AMPLITUDES, corrected_qt
 from render.pages.layout import sample_layout
 from render.pages.page import _span, draw
 from render.record import LEADS, EcgRecord
@@ -64,6 +67,20 @@ def test_predictions_that_say_what_their_network_was_trained_on_are_checked(tmp_
     write_json(tmp_path / TRAINING_FILE, {"record_ids": ["3", "4"], "patients": ["p2"]})
     with pytest.raises(InputError, match="tuned on 0 of the records and 1 of the patients judged here"):
         contamination(scores, records, force=False)
+
+
+def test_the_commit_of_a_report_is_that_of_the_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "ecg_vlm" / "provenance.py"))
+    (tmp_path / "ecg_vlm").mkdir()
+    assert provenance.commit() == "installed"
+    (tmp_path / "a").write_text("1")
+    identity = ("-c", "user.name=a", "-c", "user.email=a")
+    for words in (("init",), ("add", "a"), (*identity, "commit", "-m", "a")):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True, capture_output=True)
+    commit = provenance.commit()
+    assert re.fullmatch("[0-9a-f]{7,40}", commit)
+    (tmp_path / "a").write_text("2")
+    assert provenance.commit() == f"{commit}-dirty"
 
 
 class _Records:
@@ -179,6 +196,16 @@ def test_amplitudes_are_asked_about_from_a_tenth_to_eight_millivolts(mv: float, 
     assert len(AMPLITUDES) == 9
     for key in AMPLITUDES:
         assert consistent_quantities({key: mv}, ()) == ({key: mv} if credible else {})
+
+
+@pytest.mark.parametrize(
+    ("rate", "formulas"),
+    [(49.9, ""), (50, "F"), (59.9, "F"), (60, "BF"), (90, "BF"), (90.1, "F"), (110, "F"), (110.1, "")],
+)
+def test_each_formula_of_qtc_has_the_rates_at_which_it_holds(rate: float, formulas: str) -> None:
+    rr_s = 60 / rate
+    values = {"B": ("qtc_bazett_ms", 400 / rr_s ** (1 / 2)), "F": ("qtc_fridericia_ms", 400 / rr_s ** (1 / 3))}
+    assert corrected_qt({"rate_bpm": rate, "qt_ms": 400}) == pytest.approx(dict(values[name] for name in formulas))
 
 
 # Clinical criteria, on samples of 2 ms from the onset of the QRS on

@@ -30,7 +30,7 @@ from recipes.digitizer.layout import SINGLE_LEAD, Span, read_layout
 from recipes.digitizer.names import Name
 from recipes.digitizer.network import load_line_network, load_name_network
 from recipes.digitizer.picture import as_picture, block_mean, interpolate
-from recipes.digitizer.plausibility import limb_misfit
+from recipes.digitizer.plausibility import limb_misfit, shows_beats
 from recipes.digitizer.printed_scales import PrintedScales, scales_in
 from recipes.digitizer.refine import _without_marks, _without_other_traces, fit_pen
 from recipes.digitizer.result import DigitizedLead, DigitizedPage
@@ -1001,6 +1001,12 @@ def test_limb_leads_follow_from_two_of_them(layout: str, order: str) -> None:
 
     assert misfit({}) < 1e-6
     assert misfit({"I": "V1", "II": "V2", "aVF": "V3"}) > 0.3  # as where the picture cuts off a column
+
+
+def test_a_lead_alone_shows_beats_in_three_seconds_or_more() -> None:
+    rhythm, no_path = simulate(3, ["STACH"]).lead("II"), np.zeros((0, 2), np.float32)
+    for samples, has_beats in ((rhythm[:1500], True), (rhythm[:1499], False), (0 * rhythm, False)):
+        assert shows_beats(DigitizedLead("II", 0.0, samples, 1.0, (), no_path)) == has_beats
 
 
 @pytest.mark.parametrize("box", [(0.0, 0.38, 1.0, 1.0), (0.3, 0.0, 1.0, 1.0)])

@@ -452,3 +452,15 @@ def test_an_answer_is_compared_with_its_own_reference_before_that_of_its_record(
     metrics = answer_metrics(System("x", ("1", "2"), answers=answers), records, Sampling(20))
     assert metrics is not None and metrics.text is not None
     assert (metrics.text.pairs, metrics.text.rouge_l) == (2, 100.0)
+
+
+def test_one_negative_record_is_enough_for_an_average_precision() -> None:
+    y, s = np.array([[True], [True], [False]]), np.array([[0.9], [0.1], [0.5]])
+    point = bootstrap_rankings(y, s, resamples=1).average_precision.point[0]
+    assert point == pytest.approx(average_precision_score(y[:, 0], s[:, 0]), abs=1e-12)
+
+
+def test_signal_to_noise_ignores_an_offset_of_the_reference() -> None:
+    noisy = WAVE + np.tile([0.1, -0.1], 500)
+    plain = signal_to_noise_db([(WAVE, noisy)], RATE_HZ)
+    assert signal_to_noise_db([(WAVE + 5.0, noisy)], RATE_HZ) == pytest.approx(plain, abs=1e-6)
