@@ -14,6 +14,8 @@ from sklearn.metrics import (
     brier_score_loss,
     f1_score,
     hamming_loss,
+    precision_score,
+    recall_score,
     roc_auc_score,
     roc_curve,
 )
@@ -223,13 +225,25 @@ def test_decision_metrics_equal_scikit_learn_on_the_records_and_on_resamples() -
     random = np.random.default_rng(4)
     resamples = [np.arange(90), *(random.integers(0, 90, size=90) for _ in range(10))]
     for b, rows in enumerate(resamples):
-        f1, balanced_accuracy, hamming, exact = (
+        f1, precision, recall, balanced_accuracy, hamming, exact = (
             of.point if b == 0 else of.replicates[b - 1]
-            for of in (samples.f1, samples.balanced_accuracy, samples.hamming_loss, samples.exact_match)
+            for of in (
+                samples.f1,
+                samples.precision,
+                samples.recall,
+                samples.balanced_accuracy,
+                samples.hamming_loss,
+                samples.exact_match,
+            )
         )
+        assert [len(of) for of in (f1, precision, recall, balanced_accuracy, hamming, exact)] == [6, 6, 6, 6, 1, 1]
         for i in range(6):
             if 0 < y[rows, i].sum() < 90:
                 assert f1[i] == pytest.approx(f1_score(y[rows, i], d[rows, i]), abs=1e-12)
+                assert precision[i] == pytest.approx(
+                    precision_score(y[rows, i], d[rows, i], zero_division=0), abs=1e-12
+                )
+                assert recall[i] == pytest.approx(recall_score(y[rows, i], d[rows, i]), abs=1e-12)
                 reference = balanced_accuracy_score(y[rows, i], d[rows, i])
                 assert balanced_accuracy[i] == pytest.approx(reference, abs=1e-12)
             else:
