@@ -23,7 +23,7 @@ from eval.metrics.signal_to_noise import signal_to_noise_db
 from recipes.digitizer import training
 from recipes.digitizer.axes import redraw_axes
 from recipes.digitizer.crossings import _ends
-from recipes.digitizer.digitize import _name_strips, _page_start, _reaches_limit, _Reading, digitize
+from recipes.digitizer.digitize import _name_strips, _page, _page_start, _reaches_limit, _Reading, digitize
 from recipes.digitizer.frames import Frames, inside_frames
 from recipes.digitizer.grid import _FREQUENCIES, _Patch, _period, find_grid
 from recipes.digitizer.layout import SINGLE_LEAD, Span, read_layout
@@ -351,6 +351,19 @@ def test_a_line_of_print_that_is_taken_for_a_row_is_left_out_where_the_names_tel
     page = digitize(head)
     assert page.layout == "3x4+1R" and page.name_agreement > 0.9
     assert Case(record, head, geometry, page).decibels() >= 20
+
+
+def test_leads_of_less_than_a_second_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In blurred photos a pattern of the pixels may be taken for the grid, three times too wide."""
+    _, image, _ = picture_of("clean", "3x4+1R")
+
+    def short_page(*reading) -> DigitizedPage:
+        page = _page(*reading)
+        return replace(page, leads=tuple(replace(lead, millivolts=lead.millivolts[:400]) for lead in page.leads))
+
+    monkeypatch.setattr("recipes.digitizer.digitize._page", short_page)
+    with pytest.raises(InputError, match="leads of less than a second"):
+        digitize(image)
 
 
 def test_a_speck_beside_a_name_does_not_say_that_a_column_has_four() -> None:

@@ -48,6 +48,7 @@ _LEAST_SHEET, _MOST_SHEET, _SHEET_FILL = 0.03, 0.65, 0.6  # its share of the pic
 _FEWEST_ROWS = 3  # of an ECG, where two stand on a sheet
 _SHEET_CONTRAST, _EDGE_PX = 60.0, 4  # of 255; from a sheet's edge to either side, pixels of that picture
 _LONGEST_SECONDS = 13.0  # of columns that follow each other in time
+_LEAST_SECONDS = 1.0  # of a lead; columns of 2.5 s at 12.5 mm/s, taken for 25, have 1.25
 _STRIP_SHIFT_S = 0.1  # between a strip and the columns above
 _STRIP_RATIO = 1.8  # of a strip's length to a column's
 _ALIKE, _ALIKE_RATIO = 0.95, 0.4  # a strip's correlation with its lead's column; what it lacks against another's
@@ -215,6 +216,8 @@ def _digitize_light(upright: Image.Image) -> DigitizedPage:
         )
     rows = refine_rows(reading.ink, _ink_scale(reading.sheet), reading.rows, reading.layout.spans)
     page = _page(replace(reading, rows=tuple(rows)), reading.layout, grid)
+    if min((lead.seconds for lead in page.leads), default=0.0) < _LEAST_SECONDS:
+        raise InputError("leads of less than a second: the scale of the grid cannot be read; take a sharper picture")
     is_marked = page.gain_from == "pulse" or page.name_count > 0  # letters of a line are alike, as beats are
     if page.layout == SINGLE_LEAD and not (is_marked and all(map(shows_beats, page.leads))):
         raise InputError("one row of traces without a heartbeat; check that the picture shows an ECG, and all of it")
