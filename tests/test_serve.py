@@ -192,7 +192,8 @@ def test_pages_of_a_pdf(client, picture):
         assert reason in error_of(client.post("/v1/ask", json={"images": images, "page": page}))
 
 
-def test_nothing_is_written_to_disk(client, picture):
+def test_nothing_is_written_to_disk(client, picture, monkeypatch):
+    monkeypatch.setattr("sys.dont_write_bytecode", True)  # of modules that the first page imports
     images = [{"data": data_uri(picture_bytes(picture, "PDF", resolution=254))}]
     client.post("/v1/pages", json={"images": images})  # what is imported for PDF once
     files, watches = [], True
