@@ -330,8 +330,8 @@ def plan_batches(
     epoch = 0
     while len(batches) < size if steps else epoch < epochs:
         of_epoch = _epoch(rows, limits, np.random.default_rng([seed, epoch]), per_step)
-        steps_left = math.ceil(round(len(of_epoch) / per_step * (epochs - epoch), 9))
-        batches += of_epoch if steps else of_epoch[: steps_left * per_step]
+        share = 1.0 if steps else epochs - epoch
+        batches += of_epoch[: math.ceil(round(len(of_epoch) / per_step * share, 9)) * per_step]
         epoch += 1
     return Plan(rows, tuple(batches[:size] if steps else batches), per_step)
 

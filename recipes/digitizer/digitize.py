@@ -332,15 +332,14 @@ def _read(sheet: FlatSheet, quarters: int) -> _Reading:
         if layout is None:  # a row may have been overlooked
             others.append(beneath_frames(find_rows(ink, scale, regular=True), frames))
         for other in map(align_rows, others):
-            words = without_traces(whole, scale, other)
-            complete = _Reading(sheet, quarters, ink, words, tuple(other), read_layout(other, names), frames)
+            complete = replace(reading, rows=tuple(other), layout=read_layout(other, names))
             if complete.is_upright:
-                return complete
+                return replace(complete, print=without_traces(whole, scale, other))
     half = len(rows) // 2
     if layout is None and half >= _FEWEST_ROWS and len(rows) == 2 * half:  # as many rows as two sheets have
         middle = (rows[half - 1].level + rows[half].level) / 2
         if layout := read_layout(aligned[:half], [name for name in names if name.y < middle]):
-            return _Reading(sheet, quarters, ink, rest, tuple(aligned[:half]), layout, frames, sheets=2)
+            return replace(reading, rows=tuple(aligned[:half]), layout=layout, sheets=2)
     return reading
 
 

@@ -266,18 +266,20 @@ def _retrace(
         spans: the leads' places on the rows.
     """
     result = list(traced)
+    tried: dict[tuple[int, int, int], Array] = {}  # heights of the other rows, by which a row's new trace is determined
     for _ in range(_SWEEPS):
         before = list(result)
         for number, strokes in enumerate(common):
             crossed = _crossed(result, number, strokes, px_per_mm)
-            for span in spans:
-                if span.row != number:
-                    continue
-                first, last = max(0, round(span.x0 * px_per_mm)), min(ink.shape[1], round(span.x1 * px_per_mm))
+            for first, last in (_columns(span, ink, px_per_mm) for span in spans if span.row == number):
                 for begin, end in runs(crossed[first:last]):
-                    result[number] = _retrace_columns(
-                        ink, px_per_mm, result, number, slice(first + begin, first + end), apart
-                    )
+                    columns = slice(first + begin, first + end)
+                    others = np.array([t.row.y[2 * columns.start : 2 * columns.stop] for t in result])
+                    others[number] = 0.0
+                    place = (number, columns.start, columns.stop)
+                    if place not in tried or not np.array_equal(others, tried[place], equal_nan=True):
+                        result[number] = _retrace_columns(ink, px_per_mm, result, number, columns, apart)
+                        tried[place] = others
         if all(new is old for new, old in zip(result, before, strict=True)):
             break
     return result
@@ -321,18 +323,23 @@ def _refine_row(ink: InkMap, px_per_mm: float, row: Row, apart: float, spans: Se
     """The row traced again, each of its leads separately, since the strokes of two leads join at their common end."""
     places = (np.arange(2 * ink.shape[1]) - 0.5) / 2  # middles of the half columns
     y, strength, overlap = np.full(places.size, np.nan), np.zeros(places.size), np.zeros(places.size, dtype=np.bool_)
-    pens, blurs = [1.0], [_FIRST_BLUR]
-    for span in spans:
-        begin, end = max(0, round(span.x0 * px_per_mm)), min(ink.shape[1], round(span.x1 * px_per_mm))
+    pieces = []
+    for begin, end in (_columns(span, ink, px_per_mm) for span in spans):
         piece = _trace_piece(ink[:, begin:end], px_per_mm, row.level, apart)
         if piece is None:
             continue
         inside = slice(2 * begin, 2 * end)
         y[inside], strength[inside], overlap[inside] = piece.y, piece.strength, piece.overlap
-        pens.append(piece.pen)
-        blurs.append(piece.blur)
+        pieces.append(piece)
+    pen = float(np.median([piece.pen for piece in pieces] or [1.0]))
+    blur = float(np.median([piece.blur for piece in pieces] or [_FIRST_BLUR]))
     refined = replace(row, x=(places + 0.5) / px_per_mm, y=y, ink=strength, overlap=overlap)
-    return _Traced(refined, float(np.median(pens[1:] or pens)), float(np.median(blurs[1:] or blurs)))
+    return _Traced(refined, pen, blur)
+
+
+def _columns(span: Span, ink: InkMap, px_per_mm: float) -> tuple[int, int]:
+    """First column of the ink with a lead, and its end, excluded."""
+    return max(0, round(span.x0 * px_per_mm)), min(ink.shape[1], round(span.x1 * px_per_mm))
 
 
 @dataclass(frozen=True, eq=False)
