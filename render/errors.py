@@ -10,11 +10,13 @@ import re
 class InputError(ValueError):
     """The user's input is wrong. The message is one line: file, field, value and the mend.
 
-    The command line prints it and exits with code 2; it never becomes a traceback.
+    The command line prints it and exits with code 2; it never becomes a traceback. Of a long line, as of a file whose
+    only cell is the whole of it, the middle is left out.
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(str(message).split()))
+        line = " ".join(str(message).split())
+        super().__init__(line if len(line) <= 2000 else f"{line[:1500]} ... {line[-400:]}")
 
 
 class WorkFailed(RuntimeError):  # noqa: N818  # a full disk or a lost worker is no error of the program

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import math
+import os
 import re
 import warnings
 from collections import Counter
@@ -156,8 +157,8 @@ class PtbXl:
             try:
                 signal, file_rate = read_wfdb(header)
             except InputError as error:
-                # An interrupted download leaves an empty header without a signal file
-                if not isinstance(error, MissingRecordError) and header.with_suffix(".dat").is_file():
+                # An interrupted download leaves an empty header without a signal file; no file has a name that is too long
+                if not isinstance(error, MissingRecordError) and os.path.isfile(header.with_suffix(".dat")):
                     raise
                 missing.append(str(record))
                 continue
