@@ -15,7 +15,6 @@ match", "ECGBench accuracy", ...); "exact match" alone is ours, in which negatio
 
 from __future__ import annotations
 
-import ast
 import csv
 import json
 import math
@@ -35,6 +34,7 @@ from eval.metrics.bootstrap import bootstrap_decisions
 from eval.parser.choices import letter_picks, options_in
 from eval.parser.parse import parse, parse_yes_no, refusal
 from render.errors import InputError
+from render.io import python_literal
 from render.statements import STATEMENTS, task_labels
 from render.suggest import did_you_mean
 
@@ -413,10 +413,9 @@ def _template_classes(path: Path) -> dict[Any, tuple[str, ...]]:
     try:
         with table.open(encoding="utf-8", newline="") as stream:
             return {
-                int(row["template_id"]): (*map(str, ast.literal_eval(row["classes"])),)
-                for row in csv.DictReader(stream)
+                int(row["template_id"]): (*map(str, python_literal(row["classes"])),) for row in csv.DictReader(stream)
             }
-    except (KeyError, ValueError, SyntaxError, TypeError, csv.Error) as error:
+    except (KeyError, ValueError, TypeError, csv.Error) as error:
         raise InputError(f"{table}: needs the columns template_id and classes, a list ({error})") from error
 
 

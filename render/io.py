@@ -6,6 +6,7 @@ are; the next writer in the folder removes them.
 
 from __future__ import annotations
 
+import ast
 import atexit
 import glob
 import hashlib
@@ -15,6 +16,7 @@ import re
 import secrets
 import shutil
 import tempfile
+import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -87,6 +89,17 @@ def _copy_of_process(path: Path) -> Path:
 @cache
 def _transfers() -> Path:
     return temporary_folder("transfers")
+
+
+def python_literal(text: str) -> Any:
+    """What a literal of Python says, as "{'NORM': 100.0}"; for anything else, `ValueError`."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python's parser warns of odd escapes and numbers
+            return ast.literal_eval(text)
+    # Beyond ValueError and SyntaxError, deep nesting raises MemoryError or RecursionError.
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+        raise ValueError(f"{text[:60]!r} is no literal") from error
 
 
 def read_json_object(path: Path, mend: str) -> dict[str, Any]:

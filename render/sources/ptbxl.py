@@ -5,11 +5,9 @@ Source: Wagner et al., PTB-XL 1.0.3, https://physionet.org/content/ptb-xl/1.0.3/
 
 from __future__ import annotations
 
-import ast
 import math
 import os
 import re
-import warnings
 from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -18,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from render.errors import InputError
-from render.io import file_digest, local_copy, text_digest, user_path
+from render.io import file_digest, local_copy, python_literal, text_digest, user_path
 from render.record import HIGH_RATE_HZ, LOW_RATE_HZ, EcgRecord, RecordLabels, resample, sorted_statements
 from render.sources.csv_table import CsvFile
 from render.sources.wfdb_record import MissingRecordError, inside, read_wfdb
@@ -157,7 +155,7 @@ class PtbXl:
             try:
                 signal, file_rate = read_wfdb(header)
             except InputError as error:
-                # An interrupted download leaves an empty header without a signal file; no file has a name that is too long
+                # An interrupted download leaves an empty header without a signal file (False for names that are too long)
                 if not isinstance(error, MissingRecordError) and os.path.isfile(header.with_suffix(".dat")):
                     raise
                 missing.append(str(record))
@@ -184,11 +182,8 @@ def codes_in(text: str, where: str) -> tuple[str, ...]:
     if _PLAIN_CODES.fullmatch(text):  # the published form; Python's parser takes ten times as long
         return sorted_statements(code for code in _CODE.findall(text) if code in STATEMENTS)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Python's parser warns of odd escapes
-            codes = ast.literal_eval(text)
-    # Beyond ValueError and SyntaxError, deep nesting raises MemoryError or RecursionError.
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        codes = python_literal(text)
+    except ValueError:
         codes = None
     if not isinstance(codes, dict):
         raise InputError(f"{where}: scp_codes {text[:60]!r} is not a dict of codes; {_MEND}")
