@@ -32,7 +32,7 @@ from recipes.digitizer.network import load_line_network, load_name_network
 from recipes.digitizer.picture import as_picture, block_mean, interpolate
 from recipes.digitizer.plausibility import limb_misfit, shows_beats
 from recipes.digitizer.printed_scales import PrintedScales, scales_in
-from recipes.digitizer.refine import _without_marks, _without_other_traces, fit_pen
+from recipes.digitizer.refine import _touched, _Traced, _without_marks, _without_other_traces, fit_pen
 from recipes.digitizer.result import DigitizedLead, DigitizedPage
 from recipes.digitizer.straighten import _usual_step, ink_of, sheet_at_scale, straighten, tilt_of
 from recipes.digitizer.traces import (
@@ -233,6 +233,21 @@ def test_waves_that_cross_the_row_above_are_told_from_its_own() -> None:
     case = Case(record, Image.new("RGB", (1, 1)), picture.geometry, page)
     tall = [trace for trace in picture.geometry.leads if trace.lead in ("V4", "V5", "V6")]
     assert [signal_to_noise_db([case.pair(trace)], HIGH_RATE_HZ) > 20 for trace in tall] == [True] * 3
+
+
+def test_strokes_of_no_row_that_touch_a_trace_are_marked_where_they_are() -> None:
+    """A stroke of 5 mm from the first row's trace up, another that ends before the second row's, and a speck on it."""
+    places = np.arange(2000) / 16 + 1 / 32
+    rows = [Row(places, np.full(2000, y), y, 0.0, 125.0, np.ones(2000), np.zeros(2000, bool)) for y in (30.0, 60.0)]
+    ink = np.zeros((700, 1000), np.float32)
+    for level in (240, 480):
+        ink[level - 1 : level + 2] = 1.0
+    ink[200:240, 300:303] = 1.0
+    ink[430:470, 600:603] = 1.0
+    ink[481:489, 800:808] = 1.0
+    first, second = _touched(ink, 8.0, [_Traced(row, 3.0, 0.3) for row in rows])
+    assert np.flatnonzero(first).tolist() == [300, 301, 302]
+    assert not second.any()
 
 
 @pytest.mark.parametrize(("heights_mm", "is_mark"), [((5, 5, 5, 5, 5, 5), True), ((4, 4, 9, 12, 10, 6), False)])

@@ -547,7 +547,7 @@ def _assess(row: Row, inside: NDArray[np.bool_], present: NDArray[np.bool_]) -> 
     remarks = []
     if share < 0.95:
         remarks.append(f"{1 - share:.0%} of it cannot be read")
-    if overlap > 0.05:
+    if overlap > 0.015:
         remarks.append("other strokes or print touch it")
     if strength < _FAINT:
         remarks.append("faint")

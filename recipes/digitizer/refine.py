@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solveh_banded
-from scipy.ndimage import maximum_filter1d, minimum_filter1d, uniform_filter1d
+from scipy.ndimage import find_objects, label, maximum_filter1d, minimum_filter1d, uniform_filter1d
 
 from recipes.digitizer.crossings import separate_rows
 from recipes.digitizer.layout import Span
@@ -37,6 +37,7 @@ _SAME_MM, _SAME_SHARE = 10.0, 0.9
 _REACHED_MM, _AROUND_MM = 2.0, 2.0  # from a row's level to another's wave; columns on both sides of it
 _COVERED, _HIDDEN = 0.4, 0.3  # ink of others under which a row's own is not seen; what is taken for it
 _SWEEPS, _LEAST_GAIN_MM = 3, 1.0  # over all rows, at most; of a stroke that is one pixel wide, better explained
+_FOREIGN, _FOREIGN_MM, _ASIDE_PX = 0.5, 2.0, 2  # ink of a stroke of no row; its length at least; from a trace's drawing
 _MARK_INK = 0.3  # of a mark between leads; half of it at most beside the mark
 _MARK_ROWS, _MARK_REST = 0.6, 0.3  # share of the rows with a mark; of its length, a stroke's rest that is no part of it
 _MARK_ASIDE_MM, _LEAST_MARK_MM, _MARK_REACH_MM = 0.6, 1.5, 16.0  # to its bare sides; its length; from the row's level
@@ -222,9 +223,10 @@ def refine_rows(ink: InkMap, px_per_mm: float, rows: Sequence[Row], spans: Seque
         for number, row in enumerate(rows)
     ]
     traced = _retrace(plain, px_per_mm, traced, common, apart, spans)
+    foreign = _touched(plain, px_per_mm, traced)
     refined_rows = [
-        replace(trace.row, overlap=trace.row.overlap | strokes.repeat(2))
-        for trace, strokes in zip(traced, common, strict=True)
+        replace(trace.row, overlap=trace.row.overlap | (strokes | touched).repeat(2))
+        for trace, strokes, touched in zip(traced, common, foreign, strict=True)
     ]
     return [_without_other_traces(row, refined_rows, px_per_mm) for row in refined_rows]
 
@@ -237,11 +239,11 @@ class _Traced:
     pen: float
     blur: float
 
-    def drawn(self, columns: slice, ink: InkMap, px_per_mm: float) -> InkMap:
-        """What the row alone blackens in some columns of the ink."""
+    def drawn(self, columns: slice, ink: InkMap, px_per_mm: float, wider: float = 0.0) -> InkMap:
+        """What the row alone blackens in some columns of the ink, with a pen that is `wider` by so many pixels."""
         alone = np.zeros_like(ink[:, columns])
         y = self.row.y[2 * columns.start : 2 * columns.stop] * px_per_mm - 0.5
-        _draw(alone, y, self.pen, self.blur)
+        _draw(alone, y, self.pen + wider, self.blur)
         return alone
 
 
@@ -305,6 +307,21 @@ def _retrace_columns(
         np.abs(np.maximum(others, trace.drawn(columns, ink, px_per_mm)) - rest).sum() for trace in (current, again)
     )
     return again if then < now - _LEAST_GAIN_MM * px_per_mm else current
+
+
+def _touched(ink: InkMap, px_per_mm: float, traced: Sequence[_Traced]) -> list[NDArray[np.bool_]]:
+    """Columns (n,) of each row in which ink that no row draws touches its trace, as handwriting and print do."""
+    drawings = [trace.drawn(slice(0, ink.shape[1]), ink, px_per_mm, wider=2 * _ASIDE_PX) for trace in traced]
+    strokes, _ = label((ink > _FOREIGN) & (np.max(drawings, axis=0) < _FOREIGN), np.ones((3, 3)))
+    places = find_objects(strokes)
+    result = [np.zeros(ink.shape[1], dtype=np.bool_) for _ in traced]
+    for trace, touched in zip(traced, result, strict=True):
+        around = trace.drawn(slice(0, ink.shape[1]), ink, px_per_mm, wider=4 * _ASIDE_PX) > _FOREIGN
+        for number in np.unique(strokes[around])[1:]:
+            rows, columns = places[number - 1]
+            if max(rows.stop - rows.start, columns.stop - columns.start) > _FOREIGN_MM * px_per_mm:
+                touched[columns] = True
+    return result
 
 
 def _crossed(traced: Sequence[_Traced], number: int, strokes: NDArray[np.bool_], px_per_mm: float) -> NDArray[np.bool_]:

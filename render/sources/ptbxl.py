@@ -155,7 +155,7 @@ class PtbXl:
             try:
                 signal, file_rate = read_wfdb(header)
             except InputError as error:
-                # An interrupted download leaves an empty header without a signal file (False for names that are too long)
+                # An interrupted download leaves an empty header and no signal file; no file has a name of 300 letters
                 if not isinstance(error, MissingRecordError) and os.path.isfile(header.with_suffix(".dat")):
                     raise
                 missing.append(str(record))
