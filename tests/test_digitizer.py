@@ -1015,19 +1015,22 @@ def test_limb_leads_follow_from_two_of_them(layout: str, order: str) -> None:
     record, rows = simulate(3), PageOptions(layout, order=order).rows
     seconds = 10.0 / max(map(len, rows))
 
-    def misfit(names: Mapping[str, str]) -> float:
+    def misfit(names: Mapping[str, str], wander_mv: float = 0.0) -> float:
         leads = []
         for row in rows:
             for column, label in enumerate(row):
                 name = names.get(lead := label.removeprefix("-"), lead)
                 start, end = (round(500 * (column + k) * seconds) for k in (0, 1))
                 whole = len(row) == 1 and layout != "12x1"
-                leads.append((column, lead, record.lead(name) if whole else record.lead(name)[start:end]))
+                samples = record.lead(name) if whole else record.lead(name)[start:end]
+                wander = wander_mv * np.sin(np.linspace(0, 6, samples.size) + 2 * len(leads))  # creases of the paper
+                leads.append((column, lead, samples + wander))
         found = limb_misfit(leads)
         assert found is not None
         return found
 
     assert misfit({}) < 1e-6
+    assert misfit({}, wander_mv=0.2) < 0.3
     assert misfit({"I": "V1", "II": "V2", "aVF": "V3"}) > 0.3  # as where the picture cuts off a column
 
 
@@ -1088,6 +1091,11 @@ def test_axes_with_scales_of_their_own_are_read_by_the_grid_of_each() -> None:
         draw.line(list(zip(x, bottom - (signal - low) * px_per_mv, strict=True)), fill=(31, 119, 180), width=2)
         draw.rectangle([left, top, right, bottom], outline="black")
     draw.line([(left - 6, bottom), (left, bottom)], fill="black")  # a stroke of the last axis, in line with its frame
+    redrawn = redraw_axes(picture)
+    assert redrawn is not None
+    sheet, axes = np.asarray(redrawn[0].convert("L")), redrawn[1]
+    for left, top, right, bottom in (each.place for each in axes):  # as dark where axes become low or lines are crossed
+        assert sheet[top:bottom, left + 5 : right - 5].min(axis=0).max() < 30
     page = digitize(picture)
     assert (page.layout, page.name_count, page.gain_from, len(page.leads)) == ("12x1", 0, "grid", 12)
     pairs = [(record.lead(lead.lead), lead.millivolts) for lead in page.leads]

@@ -17,6 +17,7 @@ from render.record import HIGH_RATE_HZ
 ENOUGH_NAMES = 4
 """Printed names of leads that tell the layout, or that there is none."""
 _SMOOTH_S = 0.03  # of the steepness; a QRS complex is 0.08 to 0.12 s long
+_STEADY_S = 0.25  # standard deviation of the mean around a wave, which a QRS complex hardly moves
 _LEAST_SAMPLES = HIGH_RATE_HZ // 2
 _LEAST_ALONE_S = 3.0
 # Limb leads by I and II: III = II - I, and the augmented leads against the mean of the other two electrodes (Kligfield
@@ -56,6 +57,7 @@ def limb_misfit(leads: Iterable[tuple[Hashable, str, NDArray[np.floating]]]) -> 
 
     What I and II cannot explain of their variance, divided by what is expected of curves that share nothing: 0 of limb
     leads, about 1 of others. Of the columns with three limb leads or more that of the worst; None where there is none.
+    Their waves count, not where their baselines run: a crease of the paper moves those of each row differently.
 
     Args:
         leads: of each its column, its name and its samples; NaN where it cannot be read. A strip follows the columns.
@@ -71,7 +73,7 @@ def limb_misfit(leads: Iterable[tuple[Hashable, str, NDArray[np.floating]]]) -> 
         rows = rows[:, np.isfinite(rows).all(axis=0)]
         if len(rows) < 3 or rows.shape[1] < _LEAST_SAMPLES:
             continue
-        rows -= np.median(rows, axis=1, keepdims=True)
+        rows -= gaussian_filter1d(rows, _STEADY_S * HIGH_RATE_HZ, axis=1)
         by_two = np.array([_LIMB_LEADS[name] for name in limb])
         rest = rows - by_two @ (np.linalg.pinv(by_two) @ rows)
         expected = (1 - 2 / len(rows)) * float(rows.var(axis=1).sum())
