@@ -327,3 +327,13 @@ def test_what_was_supposed_is_denied_however_long_the_denial() -> None:
     for denial in ("It is not.", "The complex here in fact is not."):
         assert parse(f"If this were LBBB the QRS would be wide. {denial}").absent == ("CLBBB",)
     assert parse("If this were LBBB the QRS would be wide. It is.").absent == ()
+
+
+def test_a_no_before_a_noun_answers_no_question() -> None:
+    for answer, absent in (("No pauses.", ()), ("No.", ("AFIB",)), ("No it is not.", ("AFIB",))):
+        assert parse(answer, "Is there atrial fibrillation?").absent == absent
+
+
+def test_any_number_of_words_stands_between_i_do_not_think_and_what_is_not_thought() -> None:
+    for words in ("", "on balance", "on balance in this tracing"):
+        assert parse(f"I don't think {words} it is AF.").absent == ("AFIB",)

@@ -65,7 +65,7 @@ class Ellipsis(NamedTuple):
             adjectives = tuple(word for word in text.words[i : i + width] if word != ",")  # "(incomplete, right)"
             if text.words[end : end + 1] == [","]:  # "a right one, incomplete", "right, but incomplete"
                 last = end + 1 + (text.words[end + 1 : end + 2] == ["but"])
-                further = self._phrase((*text.words[last : last + 1], *adjectives))
+                further = self._phrase((text.words[last], *adjectives)) if last < len(text.words) else ()
                 if further and (last + 1 == len(text.words) or text.words[last + 1] in _SHORT_FORM_ENDS):
                     return Match(further, i, last + 1)
             sequence = self._phrase(adjectives)

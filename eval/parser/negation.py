@@ -436,7 +436,7 @@ def _before_cues(sentence: Sequence[Chunk], header: Status | None, status: dict[
             cue, skip = None, False
         elif chunk.kind == "colon" and _specifies(sentence, n):
             continue
-        elif chunk.kind == "colon" and cue and (not _directly_after_cue(sentence, n) or _has_object(sentence, n)):
+        elif chunk.kind == "colon" and cue and (not _cue_before(sentence, n) or _has_object(sentence, n)):
             cue = None  # "without flutter waves: SVT", "no major abnormality: sinus rhythm"
         elif _is_transparent(sentence, n, "uncertain" if doubt else cue) or (either and chunk.text == "with"):
             continue
@@ -497,19 +497,18 @@ def _is_transparent(sentence: Sequence[Chunk], n: int, cue: Status | None) -> bo
     if chunk.kind != "termination" or cue is None:
         return False
     subordinate = n > 0 and sentence[n - 1].text == "that" and chunk.text in _TRANSPARENT["uncertain"]
-    opinion = any(c.kind == "cue" and not _OPINIONS.isdisjoint(c.text.split()) for c in sentence[max(0, n - 3) : n])
+    before = _cue_before(sentence, n)
+    if before is None:
+        return False
+    opinion = not _OPINIONS.isdisjoint(before.text.split())
     words = _TRANSPARENT["uncertain" if opinion else cue] if cue in _TRANSPARENT else ()
-    return (subordinate or chunk.text in words) and _directly_after_cue(sentence, n)
+    return subordinate or chunk.text in words
 
 
-def _directly_after_cue(sentence: Sequence[Chunk], n: int) -> bool:
-    """Whether there is no finding between the last cue and the word at n."""
-    for chunk in reversed(sentence[:n]):
-        if chunk.kind == "cue":
-            return True
-        if chunk.kind not in ("word", "termination"):
-            return False
-    return False
+def _cue_before(sentence: Sequence[Chunk], n: int) -> Chunk | None:
+    """The last cue before the word at n, None where a finding or a mark stands between."""
+    last = next((chunk for chunk in reversed(sentence[:n]) if chunk.kind not in ("word", "termination")), None)
+    return last if last and last.kind == "cue" else None
 
 
 def _specifies(sentence: Sequence[Chunk], n: int) -> bool:
