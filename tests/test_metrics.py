@@ -35,6 +35,7 @@ from eval.metrics.bootstrap import (
     roc_auc,
 )
 from eval.metrics.controls import chance_range
+from eval.metrics.published import PUBLISHED_RESULTS
 from eval.metrics.signal_to_noise import MOST_DB, signal_to_noise_db
 from eval.metrics.system_metrics import confusable_pairs, curve_classes, roc_points
 from eval.report.gallery import worst_misses
@@ -409,6 +410,18 @@ def test_chance_range_holds_shuffled_scores_and_not_real_ones() -> None:
         low <= macro_auc(view.labels, view.scores(scores[random.permutation(120)])).value <= high for _ in range(60)
     )
     assert inside >= 50  # 57 expected
+
+
+def test_published_figures_have_the_three_digits_of_their_source() -> None:
+    best = PUBLISHED_RESULTS[0]
+    assert best.macro_auc == {
+        "all": 0.925, "diagnostic": 0.937, "subdiagnostic": 0.929, "superdiagnostic": 0.928, "form": 0.896,
+        "rhythm": 0.957,
+    }  # fmt: skip
+    assert best.half_width == {
+        "all": 0.007, "diagnostic": 0.008, "subdiagnostic": 0.014, "superdiagnostic": 0.005, "form": 0.012,
+        "rhythm": 0.019,
+    }  # fmt: skip
 
 
 # Signal-to-noise ratio of a digitized page

@@ -273,6 +273,7 @@ def test_figures_of_decisions_and_of_probabilities_never_share_a_place(tmp_path:
     first, second = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["systems"]
     hard = {"f1", "precision", "recall", "balanced_accuracy", "hamming_loss", "exact_match", "statement_f1"}
     assert set(first["thresholded"]) == hard
+    assert set(first["thresholded"]["statement_f1"]) == set(first["statement_auc"])
     assert not hard & (set(first) | set(first["probabilities"]))
     assert not {"macro_auc", "brier", "fmax", "average_precision"} & set(first["thresholded"])
     assert second["thresholded"] is None and second["calibrated"] is None
