@@ -85,11 +85,36 @@ fuzz: .venv/.complete
 # Changed lines that no test notices, a sample of each room; nightly, not for every commit.
 mutants: .venv/.complete
 	$(BIN)/python benchmarks/mutants.py eval/metrics --sample 60 --tests tests/test_metrics.py tests/test_calibration.py \
-	    tests/test_boundaries.py tests/test_report.py
-	$(BIN)/python benchmarks/mutants.py eval/parser --sample 60 --tests tests/test_parse.py tests/test_boundaries.py
-	$(BIN)/python benchmarks/mutants.py recipes/packing.py --sample 60 --tests tests/test_packing.py tests/test_batching.py
+	    tests/test_boundaries.py tests/test_evaluation.py::test_ecgbench_style_goes_wrong_where_the_parser_does_not \
+	    tests/test_evaluation.py::test_text_metrics_reward_shared_words_and_skip_what_has_no_reference \
+	    tests/test_evaluation.py::test_rouge_l_by_hand tests/test_evaluation.py::test_rouge_l_equals_the_package \
+	    tests/test_evaluation.py::test_calibration_is_frozen_beside_the_scores_and_refused_on_its_own_records \
+	    tests/test_evaluation.py::test_reports_on_the_same_records_are_compared_in_pairs \
+	    tests/test_unreadable.py::test_unreadable_pages_count_among_the_refusals_alone \
+	    tests/test_prediction_files.py::test_any_subset_of_the_statements_counts_and_the_rest_is_named \
+	    tests/test_prediction_files.py::test_classes_alone_are_judged_on_their_own_tasks \
+	    tests/test_tables.py::test_the_published_schema_is_that_of_the_code_and_fits_a_report \
+	    tests/test_report.py::test_headlines tests/test_report.py::test_text_table_is_narrow_and_complete \
+	    tests/test_report.py::test_the_report_says_what_the_metrics_say \
+	    tests/test_report.py::test_evaluations_that_cannot_be_judged_are_named \
+	    tests/test_report.py::test_figures_of_decisions_and_of_probabilities_never_share_a_place \
+	    tests/test_report.py::test_controls_say_whether_the_score_needs_the_page \
+	    tests/test_report.py::test_report_json_holds_everything_and_no_nan \
+	    tests/test_report.py::test_a_task_without_records_is_a_dash_and_no_error
+	$(BIN)/python benchmarks/mutants.py eval/parser --sample 60 --tests tests/test_parse.py tests/test_boundaries.py \
+	    tests/test_unreadable.py::test_refusals_are_told_from_findings \
+	    tests/test_unreadable.py::test_our_own_refusals_are_recognised_and_say_nothing_else \
+	    tests/test_questions.py::test_normality_is_the_same_in_yes_no_and_open_answers \
+	    tests/test_dialogues.py::test_a_choice_has_one_right_option_and_it_is_the_answer \
+	    tests/test_dialogues.py::test_composed_answers_say_exactly_the_statements \
+	    tests/test_dialogues.py::test_another_name_of_a_statement_means_that_statement \
+	    tests/test_acute_infarct.py::test_statements_agree_with_each_other \
+	    tests/test_limits.py::test_long_answers_are_read_in_a_second
+	$(BIN)/python benchmarks/mutants.py recipes/packing.py --sample 60 --tests tests/test_batching.py tests/test_packing.py
 	$(BIN)/python benchmarks/mutants.py render/pages --sample 60 --tests tests/test_page.py tests/test_layout.py \
-	    tests/test_geometry.py tests/test_boundaries.py tests/test_style.py tests/test_augment.py
+	    tests/test_geometry.py tests/test_style.py tests/test_boundaries.py tests/test_augment.py \
+	    tests/test_unreadable.py::test_a_turned_page_has_its_geometry_and_mask_turned_with_it \
+	    tests/test_unreadable.py::test_the_leads_named_are_those_of_which_most_is_gone
 
 # Licences of all that an install brings: docs/licences.md; fails where one is unknown or not compatible.
 licences: .venv/.complete

@@ -39,7 +39,9 @@ _COMPARISONS = {
 _OPERATORS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.BitAnd: ast.BitOr}
 _SECONDS = 120  # of CPU time: a change can make a loop endless
 _LIBRARIES = ("pytest", "numpy", "scipy.stats", "scipy.signal", "hypothesis", "PIL.Image", "pyarrow.parquet", "yaml",
-              "torch", "transformers", "datasets", "pandas", "sklearn.metrics", "numba")  # fmt: skip
+              "torch", "transformers.models.mllama.modeling_mllama", "transformers.models.mllama.processing_mllama",
+              "datasets", "pandas", "sklearn.metrics", "sklearn.linear_model", "sacrebleu", "matplotlib.pyplot",
+              "numba")  # fmt: skip
 
 
 @dataclass(frozen=True)
