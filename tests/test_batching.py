@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from hashlib import sha256
 
 import datasets
 import pytest
@@ -177,6 +178,13 @@ def test_epochs_differ_and_the_seed_decides():
     two = plan_batches(rows, BatchLimits(8), seed=0, per_step=1, epochs=2)
     assert two.batches[:8] != two.batches[8:]
     assert two.batches != plan_batches(rows, BatchLimits(8), seed=1, per_step=1, epochs=2).batches
+
+
+def test_the_plan_of_a_seed_stays_what_it_is():
+    """A run that resumes plans anew; its checkpoint knows the step alone."""
+    rows = tuple(PackedRow(i, (0,), 50 + i * 37 % 101) for i in range(300))
+    plan = plan_batches(rows, BatchLimits(8, 1000), seed=5, per_step=2, epochs=1.5)
+    assert sha256(repr(plan.batches).encode()).hexdigest()[:12] == "2a704e3e83ee"
 
 
 def test_rows_of_similar_length_share_a_batch():

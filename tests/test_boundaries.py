@@ -337,3 +337,13 @@ def test_a_no_before_a_noun_answers_no_question() -> None:
 def test_any_number_of_words_stands_between_i_do_not_think_and_what_is_not_thought() -> None:
     for words in ("", "on balance", "on balance in this tracing"):
         assert parse(f"I don't think {words} it is AF.").absent == ("AFIB",)
+
+
+def test_yes_to_an_either_or_states_neither_and_to_an_and_both() -> None:
+    assert parse("Yes.", "Atrial fibrillation and LVH?").present == ("AFIB", "LVH")
+    assert parse("Yes.", "Atrial fibrillation or LVH?").present == ()
+
+
+def test_boxes_count_whether_ticked_or_empty_ones_stand_alone() -> None:
+    assert parse("Rhythm: ☐ sinus ☐ AF").absent == ("AFIB", "SR")
+    assert parse("Rhythm: ☑ sinus ☑ AF").present == ("AFIB", "SR")

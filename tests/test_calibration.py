@@ -65,6 +65,16 @@ def test_platt_equals_logistic_regression_on_smoothed_targets() -> None:
     assert offset == pytest.approx(model.intercept_[0], abs=1e-4)
 
 
+def test_a_curve_is_fitted_in_a_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Hessian is exact: a wrong one gives the same curve, later."""
+    random, steps = np.random.default_rng(3), []
+    s = random.uniform(0.05, 0.95, 150)
+    solve = np.linalg.solve
+    monkeypatch.setattr(np.linalg, "solve", lambda *a: steps.append(1) or solve(*a))
+    fit_platt(random.random(150) < s**2, s)
+    assert len(steps) <= 8
+
+
 def test_few_positives_and_inverted_scores_get_an_offset_only() -> None:
     random = np.random.default_rng(4)
     s = random.uniform(0.05, 0.95, 200)

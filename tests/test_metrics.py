@@ -21,7 +21,7 @@ from sklearn.metrics import (
 )
 
 from ecg_vlm.control_pages import derangement
-from eval.metrics.answers import answer_metrics
+from eval.metrics.answers import answer_metrics, ecgbench_metrics
 from eval.metrics.bootstrap import (
     Bootstrap,
     Sampling,
@@ -312,9 +312,9 @@ def test_all_intervals_of_the_whole_test_fold_are_fast() -> None:
     y[:, 70] |= ~y.any(axis=1)
     s = random.random((2198, 71))
     start = time.process_time()
-    bootstrap_decisions(y, s > 0.5, CODES)
-    bootstrap_brier(y, s, CODES)
-    bootstrap_fmax(y, s)
+    bootstrap_decisions(y, s > 0.5, CODES, resamples=1000)
+    bootstrap_brier(y, s, CODES, resamples=1000)
+    bootstrap_fmax(y, s, resamples=1000)
     assert time.process_time() - start < 5  # 0.6 s where this was written
 
 
@@ -491,3 +491,14 @@ def test_signal_to_noise_ignores_an_offset_of_the_reference() -> None:
     noisy = WAVE + np.tile([0.1, -0.1], 500)
     plain = signal_to_noise_db([(WAVE, noisy)], RATE_HZ)
     assert signal_to_noise_db([(WAVE + 5.0, noisy)], RATE_HZ) == pytest.approx(plain, abs=1e-6)
+
+
+def test_as_many_resamples_are_drawn_as_were_asked_for() -> None:
+    y, s = _random(20, 1, seed=0)
+    assert bootstrap_rankings(y, s, resamples=300).auc.replicates.shape == (300, 1)
+
+
+def test_answers_about_records_without_a_superclass_have_no_figure() -> None:
+    metrics = ecgbench_metrics(["NORM"], [()])
+    assert metrics.records == 0
+    assert all(math.isnan(v) for v in (metrics.balanced_accuracy, metrics.f1, metrics.hamming_loss))

@@ -97,6 +97,12 @@ def test_no_dialogue_attends_to_another(nano, processor):
     assert torch.equal(logits[0], logits[1])
 
 
+def test_a_question_with_a_second_image_token_sees_the_image_once(processor):
+    _, tiles = preprocess(processor, [noise_page(0)])
+    prompt = encode_prompt(processor, "And <|image|> this?")
+    assert pack([[prompt]], tiles, processor)["cross_attention_mask"].max() == 1
+
+
 @torch.no_grad()
 def test_padding_and_neighbouring_images_change_nothing(nano, processor):
     short = encode_dialogue(processor, talk("Is this a normal ECG?", "No."))

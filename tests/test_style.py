@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from hashlib import sha256
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import features
 
 from render.dialogues.wording import label_of
 from render.errors import InputError
@@ -19,6 +21,7 @@ from render.pages.paper import PAPER_WORDS, Paper
 from render.pages.style import STYLE_PROPORTIONS, STYLE_WORDS, Style, sample_style
 from render.record import EcgRecord
 from render.simulator.simulate import simulate
+from tests.test_page import golden_record
 
 TEXTS = [word for word in PAPER_WORDS["text"].values() if word]
 
@@ -176,3 +179,30 @@ def test_mixed_layouts_fit_their_paper_and_keep_what_is_said() -> None:
     with pytest.raises(InputError, match="do not fit"):
         sample_layout("mixed,12x1,280x140mm", np.random.default_rng(0))
     assert sample_layout("cabrera", np.random.default_rng(0)) == layout_named("cabrera")
+
+
+# Digests of pages of `golden_record`, their geometry included, on every paper and in other layouts: a data set is
+# rendered again from its seed, so what a page's words mean stays what it is. Libraries as in `tests/test_page.py`.
+PAGES = {
+    "3x4+1R": "8d424e24ee07",
+    "6x2,cabrera,half-chest,separators": "9b6526871f63",
+    "12x1,50mm/s": "a90ac6a533fb",
+    "3x4+3R,A4,pulse-end,simultaneous": "d9c016496e78",
+    "6x2+1R,5mm/mV,no-names,Letter": "e85def44c2dd",
+    "3x1-rhythm,20mm/mV,no-pulse": "442c61f08c3a",
+}
+
+
+@pytest.mark.skipif(features.version("freetype2") != "2.14.3", reason="another FreeType draws other letters")
+@pytest.mark.parametrize("layout", PAGES)
+def test_the_page_of_some_words_stays_what_it_is(layout: str) -> None:
+    header = (("Rate", "83 bpm"), ("QRS", "92 ms"), ("Filter", "60 Hz notch"))
+    record = golden_record(500.0, age=63.0, sex="male", header=header)
+    words, digest = PAPER_WORDS, sha256()
+    papers = [Paper(colours, grid) for colours in words["colours"].values() for grid in words["grid"].values()]
+    for paper in (*papers, *(Paper(text=text, findings=True) for text in words["text"].values())):
+        page = draw(record, layout=layout, width=1001, paper=paper, mask=True)
+        assert page.mask is not None
+        digest.update(page.image.tobytes() + page.palette.tobytes() + page.mask.tobytes())
+        digest.update(page.geometry.to_json().encode())
+    assert digest.hexdigest()[:12] == PAGES[layout]

@@ -110,7 +110,7 @@ Statistic = Callable[[Floats], Floats]
 
 
 def bootstrap_statistic(
-    statistic: Statistic, classes: Sequence[str], n: int, *, resamples: int = 1000, seed: int = 0
+    statistic: Statistic, classes: Sequence[str], n: int, *, resamples: int, seed: int = 0
 ) -> BootstrapSamples:
     """Values of `statistic` on n records and on resamples of them, with replacement (Efron 1979).
 
@@ -175,7 +175,7 @@ def bootstrap_rankings(
     scores: NDArray[np.floating],
     classes: Sequence[str] | None = None,
     *,
-    resamples: int = 1000,
+    resamples: int,
     seed: int = 0,
 ) -> Rankings:
     """ROC AUC and average precision of every class on n records and on resamples of them; labels, scores: (n, c).
@@ -208,7 +208,7 @@ class Bin:
 
 
 def bootstrap_brier(
-    labels: Bools, scores: NDArray[np.floating], classes: Sequence[str], *, resamples: int = 1000, seed: int = 0
+    labels: Bools, scores: NDArray[np.floating], classes: Sequence[str], *, resamples: int, seed: int = 0
 ) -> BootstrapSamples:
     """Brier score of every class, mean of (p - y)^2 (Brier 1950), on n records and resamples; labels, scores: (n, c).
 
@@ -250,7 +250,7 @@ def reliability(labels: Bools, scores: NDArray[np.floating]) -> tuple[Bin, ...]:
 
 
 def bootstrap_fmax(
-    labels: Bools, scores: NDArray[np.floating], *, resamples: int = 1000, seed: int = 0
+    labels: Bools, scores: NDArray[np.floating], *, resamples: int, seed: int = 0
 ) -> BootstrapSamples:
     """Fmax on n records and resamples of them; labels, scores: (n, c), every record with at least one label.
 
@@ -295,7 +295,7 @@ class Decisions:
 
 
 def bootstrap_decisions(
-    labels: Bools, decisions: Bools, classes: Sequence[str], *, resamples: int = 1000, seed: int = 0
+    labels: Bools, decisions: Bools, classes: Sequence[str], *, resamples: int, seed: int = 0
 ) -> Decisions:
     """Metrics of decisions on n records and on resamples of them; labels, decisions: (n, c) bool.
 

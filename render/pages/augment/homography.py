@@ -115,5 +115,5 @@ def _crop(
     slack = np.stack([whole[:2] - scale * low, whole[2:] - scale * high])
     paper = np.stack([room * (1.0 - scale) + (scale - 1.0) * -whole[:2], (scale - 1.0) * -whole[:2]])
     lowest, highest = np.maximum(slack.min(axis=0), paper[0]), np.minimum(slack.max(axis=0), paper[1])
-    middle = (lowest + highest) / 2
-    return scale_and_shift(scale, middle + (highest - lowest) * rng.uniform(-0.4, 0.4, 2) * (highest > lowest)) @ matrix
+    shift = (lowest + highest) / 2 + (highest - lowest) * rng.uniform(-0.4, 0.4, 2)
+    return scale_and_shift(scale, shift) @ matrix
