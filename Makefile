@@ -110,7 +110,9 @@ mutants: .venv/.complete
 	    tests/test_dialogues.py::test_another_name_of_a_statement_means_that_statement \
 	    tests/test_acute_infarct.py::test_statements_agree_with_each_other \
 	    tests/test_limits.py::test_long_answers_are_read_in_a_second
-	$(BIN)/python benchmarks/mutants.py recipes/packing.py --sample 60 --tests tests/test_batching.py tests/test_packing.py
+	$(BIN)/python benchmarks/mutants.py recipes/packing.py --sample 60 --tests tests/test_batching.py tests/test_packing.py \
+	    tests/test_qwen3_vl.py::test_packed_dialogues_equal_separate_rows_of_stock_transformers \
+	    tests/test_qwen3_vl.py::test_no_dialogue_attends_to_another_and_all_see_the_image
 	$(BIN)/python benchmarks/mutants.py render/pages --sample 60 --tests tests/test_page.py tests/test_layout.py \
 	    tests/test_geometry.py tests/test_style.py tests/test_boundaries.py tests/test_augment.py \
 	    tests/test_unreadable.py::test_a_turned_page_has_its_geometry_and_mask_turned_with_it \

@@ -139,6 +139,11 @@ def test_readings_stay_what_they_are(path: Path) -> None:
     assert digest.hexdigest()[:12] == READINGS[path]
 
 
+def test_an_option_ends_where_the_next_begins() -> None:
+    options = options_in("Which is it? A. LBBB B. RBBB C. AF")
+    assert [(option.letter, option.text) for option in options] == [("A", "LBBB"), ("B", "RBBB"), ("C", "AF")]
+
+
 def test_an_answer_may_end_behind_a_comma() -> None:
     assert parse("Premature complexes: 5 ventricular,").present == ("PVC",)
 

@@ -249,9 +249,7 @@ def reliability(labels: Bools, scores: NDArray[np.floating]) -> tuple[Bin, ...]:
     return tuple(Bin(float(s[m].mean()), float(y[m].mean()), int(m.sum())) for m in members if m.any())
 
 
-def bootstrap_fmax(
-    labels: Bools, scores: NDArray[np.floating], *, resamples: int, seed: int = 0
-) -> BootstrapSamples:
+def bootstrap_fmax(labels: Bools, scores: NDArray[np.floating], *, resamples: int, seed: int = 0) -> BootstrapSamples:
     """Fmax on n records and resamples of them; labels, scores: (n, c), every record with at least one label.
 
     The benchmark's definition (Strodthoff et al. 2020): for each threshold 0, .01 ... 1, `p >= t`, precision is the
