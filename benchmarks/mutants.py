@@ -40,8 +40,8 @@ _OPERATORS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: as
 _SECONDS = 120  # of CPU time: a change can make a loop endless
 _LIBRARIES = ("pytest", "numpy", "scipy.stats", "scipy.signal", "hypothesis", "PIL.Image", "pyarrow.parquet", "yaml",
               "torch", "transformers.models.mllama.modeling_mllama", "transformers.models.mllama.processing_mllama",
-              "transformers.models.qwen3_vl.modeling_qwen3_vl", "datasets", "pandas", "sklearn.metrics", "sklearn.linear_model", "sacrebleu", "matplotlib.pyplot",
-              "numba")  # fmt: skip
+              "transformers.models.qwen3_vl.modeling_qwen3_vl", "datasets", "pandas", "sklearn.metrics",
+              "sklearn.linear_model", "sacrebleu", "matplotlib.pyplot", "numba")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,13 @@ def test_a_question_with_a_second_image_token_sees_the_image_once(processor):
     assert pack([[prompt]], tiles, processor)["cross_attention_mask"].max() == 1
 
 
+def test_padding_attends_to_itself_alone(processor):
+    dialogue = encode_dialogue(processor, talk("Why?", "No."))
+    mask = pack([[dialogue], [dialogue, dialogue]], [None, None], processor)["attention_mask"][0, 0]
+    count = len(dialogue.input_ids)
+    assert torch.equal(mask[count:], torch.eye(2 * count, dtype=torch.bool)[count:])
+
+
 @torch.no_grad()
 def test_padding_and_neighbouring_images_change_nothing(nano, processor):
     short = encode_dialogue(processor, talk("Is this a normal ECG?", "No."))
