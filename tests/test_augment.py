@@ -443,3 +443,12 @@ def test_the_shade_of_a_fold_ends_at_28_mm() -> None:
     marks._shade_fold(sheet, np.array([1.0, 0.0]), 200.0, marks._PER_MM / 4.0, gains, np.zeros(256))
     shaded = np.flatnonzero((sheet[..., :3] != 250).any(axis=(0, 2)))
     assert np.abs(shaded / 4.0 - 50.0).max() == pytest.approx(27.5, abs=0.3)
+
+
+def test_a_fold_is_uneven_along_its_length_whether_upright_or_level() -> None:
+    gains = marks._fold(1.0, random()).astype(np.float32)
+    wobble = random().uniform(-8.0, 8.0, 256)  # of the table's eighths of a millimetre
+    for normal, across in ((np.array([1.0, 0.0]), 1), (np.array([0.0, 1.0]), 0)):
+        sheet = np.full((300, 300, 4), 250, np.uint8)
+        marks._shade_fold(sheet, normal, 150.0, marks._PER_MM / 4.0, gains, wobble)
+        assert np.unique(sheet[..., 0].argmin(axis=across)).size > 3

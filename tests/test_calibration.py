@@ -121,6 +121,13 @@ def test_statements_without_positives_have_no_curve_and_are_never_called() -> No
     assert calibration.apply(np.full((1, 71), few.threshold))[0, WPW] == pytest.approx(0.5)
 
 
+def test_a_curve_alone_gives_the_probability_that_its_calibration_gives() -> None:
+    calibration = fit(*_validation())
+    for score in (0.0, 0.2, 0.5, 1.0):
+        together = calibration.apply(np.full((1, 71), score))[0, AFIB]
+        assert calibration.curves["AFIB"].apply(score) == pytest.approx(together, abs=1e-12)
+
+
 def test_a_calibration_file_is_read_back_and_knows_its_records(tmp_path: Path) -> None:
     system, records = _validation()
     calibration = fit(system, records)

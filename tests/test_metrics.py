@@ -24,6 +24,7 @@ from ecg_vlm.control_pages import derangement
 from eval.metrics.answers import answer_metrics, ecgbench_metrics
 from eval.metrics.bootstrap import (
     Bootstrap,
+    Interval,
     Sampling,
     bootstrap_brier,
     bootstrap_decisions,
@@ -35,6 +36,7 @@ from eval.metrics.bootstrap import (
     roc_auc,
 )
 from eval.metrics.controls import chance_range
+from eval.metrics.judge import Difference, headline
 from eval.metrics.published import PUBLISHED_RESULTS
 from eval.metrics.signal_to_noise import MOST_DB, signal_to_noise_db
 from eval.metrics.system_metrics import confusable_pairs, curve_classes, roc_points
@@ -343,6 +345,12 @@ def test_curves_of_superclasses_come_first_then_common_rhythms() -> None:
     ]
 
 
+def test_a_statement_of_half_of_the_records_has_a_curve_and_a_commoner_one_has_none() -> None:
+    half = [("AFIB",), ("AFIB",), ("LVH",), ("LVH",)]
+    assert ("all", "AFIB") in curve_classes(half)
+    assert ("all", "AFIB") not in curve_classes([*half, ("AFIB",)])
+
+
 def _swapped_neighbours() -> tuple[list[tuple[str, ...]], np.ndarray, np.ndarray]:
     """Eight pages with AFIB, eight with AFLT; every AFIB page is scored as flutter, and called so."""
     sets: list[tuple[str, ...]] = [*[("AFIB",)] * 8, *[("AFLT",)] * 8, *[("SR",)] * 4]
@@ -502,3 +510,10 @@ def test_answers_about_records_without_a_superclass_have_no_figure() -> None:
     metrics = ecgbench_metrics(["NORM"], [()])
     assert metrics.records == 0
     assert all(math.isnan(v) for v in (metrics.balanced_accuracy, metrics.f1, metrics.hamming_loss))
+
+
+@pytest.mark.parametrize(("value", "words"), [(0.05, "0.05 macro-AUC"), (0.0496, "0.050 macro-AUC")])
+def test_a_difference_below_a_twentieth_has_three_digits(value: float, words: str) -> None:
+    interval = Interval(value, value, value, value, value)
+    sentence = headline((), (Difference("a", "b", {"all": interval}),), "80 pages")
+    assert sentence.startswith(f"a beats b by {words} (95 % interval")
