@@ -85,6 +85,11 @@ def test_few_positives_and_inverted_scores_get_an_offset_only() -> None:
     assert fit_platt(s < 0.5, s)[0] == 1.0  # a negative slope would turn the ranking round
 
 
+def test_scores_of_nought_and_one_have_a_curve() -> None:
+    s = np.array([0.0, 1.0] * 20)
+    assert np.isfinite(fit_platt(np.arange(40) % 3 == 0, s)).all()
+
+
 @pytest.mark.parametrize("decimals", [None, 1])
 def test_the_threshold_has_the_highest_f1(decimals: int | None) -> None:
     random = np.random.default_rng(5)

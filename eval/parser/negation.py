@@ -873,7 +873,7 @@ def _last_in_bracket(sentence: Sequence[Chunk], n: int) -> Status | None:
 
 def _is_probability(sentence: Sequence[Chunk], n: int) -> bool:
     """Whether a share of less than all follows: "Atrial flutter: 60 %"; of premature beats it is their share."""
-    k = n + 1 if n + 1 < len(sentence) and sentence[n].kind in ("colon", "open") else n
+    k = n + 1 if sentence[n].kind in ("colon", "open") else n
     while k < len(sentence) and sentence[k].text in _ROUGHLY:
         k += 1
     share = sentence[k].text if k + 1 < len(sentence) and sentence[k + 1].text == "%" else ""
