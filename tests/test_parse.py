@@ -7,6 +7,7 @@ from functools import cache
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from eval.parser.choices import letter_picks, options_in
 from eval.parser.lexicon import expand, lexicon
 from eval.parser.parse import Finding, parse, parse_yes_no, refusal
+from eval.parser.tokenizer import _fold
 from render.dialogues.wording import OTHER_NAMES, closed_forms, closed_question
 from render.statements import STATEMENTS
 
@@ -137,6 +139,11 @@ def test_readings_stay_what_they_are(path: Path) -> None:
         for text in ((answer, question), (answer, "Does this ECG show atrial fibrillation?"), *halves):
             digest.update(repr(parse(*text).findings).encode())
     assert digest.hexdigest()[:12] == READINGS[path]
+
+
+@pytest.mark.parametrize("text", ["über", "Ischämie", "möglich"])
+def test_an_umlaut_in_two_characters_is_the_same_letter(text: str) -> None:
+    assert _fold(normalize("NFD", text))[0] == _fold(text)[0]
 
 
 def test_an_option_ends_where_the_next_begins() -> None:
