@@ -166,6 +166,7 @@ def test_nothing_to_calibrate_is_named() -> None:
         ({"curves": {"AFIBB": {}}}, "contains 'AFIBB'"),
         ({"curves": {"AFIB": {"slope": 1, "offset": 0, "threshold": 0.5}}}, "AFIB.positives' is None"),
         ({"curves": {"AFIB": {"slope": -1, "offset": 0, "threshold": 0.5, "positives": 3}}}, "slope -1.0"),
+        ({"curves": {"AFIB": {"slope": 0, "offset": 0, "threshold": 0.5, "positives": 3}}}, "slope 0.0"),
         ({"curves": {"AFIB": {"slope": float("nan"), "offset": 0, "threshold": 0.5, "positives": 3}}}, "slope' is nan"),
         ({"curves": {"AFIB": {"slope": 1, "offset": 0, "threshold": 2, "positives": 3}}}, "threshold 2.0"),
     ],
@@ -178,6 +179,15 @@ def test_a_damaged_file_is_named(tmp_path: Path, change: dict[str, object], mess
         read_calibration(path)
     assert message in str(error.value)
     assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("threshold", [0, 1])
+def test_a_threshold_may_be_nought_or_one(tmp_path: Path, threshold: float) -> None:
+    path = tmp_path / "calibration.json"
+    write_calibration(path, fit(*_validation(30)))
+    curve = {"slope": 1, "offset": 0, "threshold": threshold, "positives": 3}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "curves": {"AFIB": curve}}))
+    assert read_calibration(path).curves["AFIB"].threshold == threshold
 
 
 SMALL = fit(*_validation(30))
