@@ -21,6 +21,8 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 ID = "record_id"
+TASK_LABELS = dict(zip(LABEL_TASKS, ("all", "diagnostic", "subclass", "superclass", "form", "rhythm"), strict=True))
+"""Task -> its short name in tables."""
 _OPTIONAL_COLUMNS = ("folds", "patients", "references")
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 

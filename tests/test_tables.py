@@ -65,7 +65,8 @@ def test_latex_tables_have_booktabs_rules_intervals_and_escapes(report: Report) 
     assert len(rows) > 8 and all(len(re.findall(r"(?<!\\)&", row)) == 5 for row in rows)
     assert re.search(r"a\\_b \\& 50 \\% & \d\.\d{3} \(\d\.\d{3} to \d\.\d{3}\) &", text)
     assert re.search(r"minus part\| & (\$-\$|\+)\d\.\d{3} \(", text)
-    assert "records (classes) & 40 (4)" in text and "part|: means leave out the classes without scores: all 1" in text
+    assert "records (classes) & 40 (4)" in text
+    assert "part|: means are over the classes that it scores: all 3 of 4, rhythm 1 of 2." in text
     assert "words (30 records)" in text
     assert all(text.count(left) == text.count(right) for left, right in ("{}", "()"))
 
@@ -84,6 +85,8 @@ def test_csv_has_every_figure_to_the_last_digit(report: Report) -> None:
     assert float(first["value"]) == auc.value and float(first["low95"]) == auc.low95 and first["records"] == "40"
     (difference,) = [row for row in rows if row["minus"] == "part|" and row["task"] == "all"]
     assert float(difference["high95"]) == report.differences[0].macro_auc["all"].high95
+    (part,) = [row for row in rows if (row["system"], row["task"]) == ("part|", "all")]
+    assert (first["classes"], part["classes"], difference["classes"]) == ("4", "3", "3")
     (words,) = [row for row in rows if row["minus"] == "better words" and row["task"] == "all"]
     f1 = report.answer_differences[0].f1["all"]
     figures = [system.hard.decisions.f1["all"].value for system in report.systems if system.hard]

@@ -19,7 +19,7 @@ from eval.metrics.calibration import Calibration
 from eval.metrics.controls import Control, ControlMetrics, control_metrics
 from eval.metrics.published import PUBLISHED_CAVEAT, PUBLISHED_RESULTS, PublishedResult
 from eval.metrics.system_metrics import SystemMetrics, bootstrap_tasks, macro_differences, system_metrics
-from eval.types import LabelledRecords, System, TaskView, task_view
+from eval.types import TASK_LABELS, LabelledRecords, System, TaskView, task_view
 from render.errors import InputError
 from render.statements import LABEL_TASKS, STATEMENTS
 
@@ -118,6 +118,12 @@ class Report:
     meta: dict[str, object]
     answer_differences: tuple[AnswerDifference, ...] = ()
 
+    def scored_classes(self, task: str, *systems: SystemMetrics) -> int:
+        """How many of the judged classes of a task all of these systems score."""
+        facts = self.tasks[task]
+        missing = {*facts.left_out}.union(*(system.missing_classes.get(task, ()) for system in systems))
+        return facts.classes - len(missing)
+
     def to_json(self) -> str:
         """The report as JSON text; undefined figures are null."""
         return json.dumps(plain({"format": JSON_FORMAT, **asdict(self)}), ensure_ascii=False, indent=1) + "\n"
@@ -207,7 +213,7 @@ def headline(systems: Sequence[SystemMetrics], differences: Sequence[Difference]
 def _main_figure(macro_auc: Mapping[str, Interval]) -> tuple[str, Interval]:
     """The macro AUC over all statements or, where a system does not score these, of its first task; and its name."""
     task, figure = next(iter(macro_auc.items()))
-    return "macro-AUC" if task == "all" else f"macro-AUC ({task})", figure
+    return "macro-AUC" if task == "all" else f"macro-AUC ({TASK_LABELS[task]})", figure
 
 
 def _headline_of_words(systems: Sequence[SystemMetrics], noun: str) -> str:

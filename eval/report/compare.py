@@ -9,10 +9,10 @@ from typing import Any
 
 from eval.metrics.bootstrap import Interval, Sampling
 from eval.metrics.system_metrics import bootstrap_tasks, macro_differences
-from eval.report.html import TASK_LABELS, template
+from eval.report.html import template
 from eval.report.write import NO_INTERVAL, interval_lines, table_header
 from eval.storage import REPORT, SCORES, read_evaluation, read_report
-from eval.types import task_view
+from eval.types import TASK_LABELS, task_view
 from render.errors import InputError
 from render.io import atomic_write
 from render.statements import LABEL_TASKS

@@ -18,7 +18,8 @@ from eval.metrics.bootstrap import Interval
 from eval.metrics.judge import Report
 from eval.metrics.system_metrics import SystemMetrics
 from eval.report.charts import COLOURS, Look, axis_low
-from eval.report.html import TASK_LABELS, roc_curves
+from eval.report.html import roc_curves
+from eval.types import TASK_LABELS
 from render.io import atomic_write
 
 ONE_COLUMN_MM, TWO_COLUMNS_MM = 89.0, 183.0
@@ -77,7 +78,7 @@ def _save(figure: Figure, path: Path) -> Path:
 def _macro_auc(report: Report, systems: Sequence[SystemMetrics]) -> Figure:
     rows = [[(system.macro_auc or {}).get(task) for system in systems] for task in report.tasks]
     labels = [
-        f"{TASK_LABELS[task]} ({facts.classes - len(facts.left_out)}, n = {facts.records})"
+        f"{TASK_LABELS[task]} ({report.scored_classes(task)}, n = {facts.records})"
         for task, facts in report.tasks.items()
     ]
     looks = [Look(i) for i in range(len(systems))]

@@ -28,6 +28,7 @@ from eval.report.charts import (
 )
 from eval.report.explanations import EXPLANATIONS
 from eval.report.gallery import Example
+from eval.types import TASK_LABELS
 from render.statements import LABEL_TASKS, STATEMENTS, Statement
 
 WORST_PAIRS = 15
@@ -36,16 +37,6 @@ FEW_POSITIVES = 10
 TOO_FEW_POSITIVES = 3
 """A statement with fewer positives has no interval: resamples of one or two positives contain next to no information
 about others, and the bootstrap interval would be far too narrow."""
-
-TASK_LABELS = {
-    "all": "all",
-    "diagnostic": "diagnostic",
-    "subdiagnostic": "subclass",
-    "superdiagnostic": "superclass",
-    "form": "form",
-    "rhythm": "rhythm",
-}
-"""Task -> its short name in tables."""
 
 WITHOUT_INTERVAL = ("Calibration error (ECE), as given", "Calibration error (ECE), calibrated")
 """Metrics without an interval: resampling adds to a calibration error, so percentiles would not contain its value."""
@@ -90,6 +81,7 @@ def report_html(report: Report, examples: Sequence[Example] = ()) -> str:
         with_answers=[system for system in report.systems if system.hard],
         tasks=LABEL_TASKS,
         labels=TASK_LABELS,
+        means_of={system.name: missing_classes_text(report, system) for system in systems},
         ecgbench=ECGBENCH,
         names={code: statement.name for code, statement in STATEMENTS.items()},
         task_chart=Markup(_task_chart(report, systems)),
@@ -111,6 +103,17 @@ def report_html(report: Report, examples: Sequence[Example] = ()) -> str:
         explanations=EXPLANATIONS,
         examples=[(example, _data_uri(example.image_png)) for example in examples],
     )
+
+
+def missing_classes_text(report: Report, system: SystemMetrics) -> str:
+    """On how many of the judged classes a system's means rest, of the tasks in which it lacks some; "" where none."""
+    counts = {task: (report.scored_classes(task, system), report.scored_classes(task)) for task in LABEL_TASKS}
+    words = [
+        f"{TASK_LABELS[task]} {own} of {judged}"
+        for task, (own, judged) in counts.items()
+        if own < judged and task in (system.macro_auc or ())
+    ]
+    return f"means are over the classes that it scores: {', '.join(words)}" if words else ""
 
 
 def number(value: float | None) -> str:
@@ -158,7 +161,7 @@ def _task_chart(report: Report, systems: Sequence[SystemMetrics]) -> str:
     rows = [
         IntervalRow(
             TASK_LABELS[task],
-            f"{facts.classes - len(facts.left_out)} classes",
+            f"{report.scored_classes(task)} classes",
             str(facts.records),
             tuple(_cell(system.macro_auc, task) for system in systems),
         )

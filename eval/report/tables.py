@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from eval.metrics.bootstrap import Interval
 from eval.metrics.judge import Report
 from eval.report.compare import Comparison
-from eval.report.html import TASK_LABELS
-from eval.report.write import missing_classes_text
+from eval.report.html import missing_classes_text
+from eval.types import TASK_LABELS
 from render.statements import LABEL_TASKS
 
 TABLE_FORMATS = ("latex", "markdown", "csv")
@@ -36,12 +36,14 @@ class TableRow:
     Attributes:
         minus: of a difference, the system that is subtracted; "" for a system itself.
         records: that the figures rest on, where these differ between rows; 0 where they do not.
+        classes: task -> the classes that its figure rests on; empty where they are not known.
     """
 
     system: str
     figures: Mapping[str, Interval]
     minus: str = ""
     records: int = 0
+    classes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class ResultTable:
     """One metric of all systems.
 
     Attributes:
-        sizes: task -> (records, classes) that its figures rest on; empty where they differ between the rows.
+        sizes: task -> (records, classes) that are judged; empty where they differ between the rows.
         note: exceptions, for the caption.
     """
 
@@ -61,12 +63,16 @@ class ResultTable:
 
 def report_tables(report: Report) -> list[ResultTable]:
     """Macro-AUC of the systems with scores and their differences; F1, precision and recall of answers in words."""
-    sizes = {task: (facts.records, facts.classes - len(facts.left_out)) for task, facts in report.tasks.items()}
-    aucs = [TableRow(system.name, system.macro_auc) for system in report.systems if system.macro_auc]
-    aucs += [TableRow(d.first, d.macro_auc, d.second) for d in report.differences]
-    note = "".join(
-        f" {system.name}: {missing_classes_text(system)}." for system in report.systems if system.missing_classes
-    )
+    sizes = {task: (facts.records, report.scored_classes(task)) for task, facts in report.tasks.items()}
+    systems = {system.name: system for system in report.systems}
+
+    def classes(*names: str) -> dict[str, int]:
+        return {task: report.scored_classes(task, *(systems[name] for name in names)) for task in sizes}
+
+    aucs = [TableRow(s.name, s.macro_auc, classes=classes(s.name)) for s in report.systems if s.macro_auc]
+    aucs += [TableRow(d.first, d.macro_auc, d.second, classes=classes(d.first, d.second)) for d in report.differences]
+    notes = {name: missing_classes_text(report, system) for name, system in systems.items()}
+    note = "".join(f" {name}: {text}." for name, text in notes.items() if text)
     tables = [ResultTable("macro-AUC", aucs, sizes, note)] if aucs else []
     answers = {system.name: system.hard for system in report.systems if system.hard}
     for name in ("F1", "precision", "recall"):
@@ -105,8 +111,10 @@ def _csv(tables: Sequence[ResultTable]) -> str:
         for row in table.rows:
             for task, figure in row.figures.items():
                 numbers = ["" if math.isnan(v) else repr(v) for v in (figure.value, figure.low95, figure.high95)]
-                sizes = table.sizes.get(task, (row.records or "", ""))
-                lines.writerow([table.metric, row.system, row.minus, task, *numbers, *sizes])
+                records = table.sizes[task][0] if table.sizes else row.records or ""
+                lines.writerow(
+                    [table.metric, row.system, row.minus, task, *numbers, records, row.classes.get(task, "")]
+                )
     return text.getvalue().rstrip("\n")
 
 

@@ -12,7 +12,8 @@ from eval.metrics.bootstrap import Interval
 from eval.metrics.judge import Evaluation, Report, judge, plain
 from eval.metrics.system_metrics import SystemMetrics
 from eval.report.gallery import Example
-from eval.report.html import TASK_LABELS, report_html
+from eval.report.html import missing_classes_text, report_html
+from eval.types import TASK_LABELS
 from render.io import atomic_write
 from render.statements import LABEL_TASKS
 
@@ -59,29 +60,23 @@ def text_table(report: Report) -> str:
     for answers in report.answer_differences:
         title = f"{answers.first} minus {answers.second}, F1 of answers in words"
         lines += ["", title, *interval_lines("", answers.f1, width, "+")]
-    sizes = [f"{t.records} ({t.classes - len(t.left_out)})" for t in report.tasks.values()]
+    sizes = [f"{facts.records} ({report.scored_classes(task)})" for task, facts in report.tasks.items()]
     lines += ["", f"{'records (classes)':<{width}}" + "".join(f"{size:>11}" for size in sizes)]
     for system in report.systems:
-        if facts := system_facts(system):
+        if facts := system_facts(report, system):
             lines += ["", f"{system.name}: {'; '.join(facts)}"]
     lines += [f"\n! {line}" for line in report.warnings]
     return "\n".join(lines)
 
 
-def system_facts(system: SystemMetrics) -> list[str]:
+def system_facts(report: Report, system: SystemMetrics) -> list[str]:
     """What else there is to say of a system: its notes, tasks that lack a class, answers, refusals."""
     facts = [system.notes] if system.notes else []
-    facts += [missing_classes_text(system)] if system.missing_classes else []
+    facts += [text] if (text := missing_classes_text(report, system)) else []
     if system.hard:
         share = f"{100 * system.hard.unparsed:.1f} %"
         facts.append(f"{system.hard.answers} answers about {system.hard.records} records; in {share} nothing was read")
     return facts + (list(system.refusals.lines()) if system.refusals else [])
-
-
-def missing_classes_text(system: SystemMetrics) -> str:
-    """The number of classes without scores in each task that has any."""
-    counts = ", ".join(f"{TASK_LABELS[task]} {len(names)}" for task, names in system.missing_classes.items())
-    return f"means leave out the classes without scores: {counts}"
 
 
 def _word_lines(system: SystemMetrics, width: int) -> list[str]:
