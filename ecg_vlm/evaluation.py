@@ -108,6 +108,9 @@ def evaluate(
     calibrations = frozen_calibrations(names, records, first=calibration, force=force)
     _check_controls(model, controls, controls_source)
     control_images = altered_pages(pages, controls_source, seed) if controls else {}
+    given = {
+        spec: load_system(Path(spec), name, records) for spec, name in names.items() if spec.endswith(RESULT_FILES)
+    }
     with exclusive(out):
         request = evaluation_request(names, pages, [*control_images, controls_source], seed)
         request |= {"loading": dict(loading)} if loading else {}
@@ -117,11 +120,10 @@ def evaluate(
         for place, (spec, name) in enumerate(names.items()):
             options = None if place and spec == "nano" else loading
             reader: Reader | ReaderOnNodes | None = None
-            if not spec.endswith(RESULT_FILES):
-                reader = _load(spec, options) if workers is None else ReaderOnNodes(workers, spec, options or {})
-            if reader is None:
-                systems.append(load_system(Path(spec), name, records))
+            if spec in given:
+                systems.append(given[spec])
             else:
+                reader = _load(spec, options) if workers is None else ReaderOnNodes(workers, spec, options or {})
                 system = evaluate_model(reader, name, pages, records, show, work.results(f"system {place}"))
                 systems.append(replace(system, training=training(spec)))
             work.begin()

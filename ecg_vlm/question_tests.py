@@ -71,24 +71,26 @@ def judge_on_questions(
     names = system_names(systems)
     scores: dict[str, list[GroupScores]] = {}
     notes: list[str] = []
+    given = {system: answers_by_question(system) for system in names if system.endswith(RESULT_FILES)}
+    for system, answers in given.items():
+        if not any(question.id in answers for question in questions):
+            raise InputError(f"{system}: answers no question of {spec}; ids there are like {questions[0].id}")
+    images = _page_images(questions, pages) if len(given) < len(names) else {}
     with exclusive(out):
         asked = text_digest(*((question.id, question.prompt) for question in questions))
         request = {**systems_request(names), "test": spec, "questions": asked, "loading": dict(loading or {})}
         work = UnfinishedEvaluation(out, request, resume=resume)
         work.begin()
         for place, (system, name) in enumerate(names.items()):
-            if system.endswith(RESULT_FILES):
-                answers = answers_by_question(system)
+            if system in given:
+                answers = given[system]
             else:
-                images = _page_images(questions, pages)
                 notes += [contamination(system, pages.labelled_records(), force)] if pages else []
                 answers = _ask(
                     _load(system, loading), questions, images, work.results(f"system {place}"), partial(show, name)
                 )
                 _write_answers(out / f"answers-{place + 1}.jsonl", questions, answers)
             scores[name] = score_answers(questions, answers)
-            if not scores[name]:
-                raise InputError(f"{system}: answers no question of {spec}; ids there are like {questions[0].id}")
             count = sum(question.id in answers for question in questions)
             notes += (
                 [f"{name}: {count:,} of {len(questions):,} questions are answered"] if count < len(questions) else []
@@ -112,7 +114,7 @@ def result_text(result: TaskResult) -> str:
     """The scores as a table for the terminal, in per cent."""
     lines = []
     for name, groups in result.systems.items():
-        lines.append(f"{name} on {result.test}")
+        lines.append(f"{name} on {result.test}, in per cent")
         for scores in groups:
             figures = {"exact match": scores.exact_match, "unread": scores.unread_rate, "refused": scores.refusal_rate}
             cells = [f"{what} {100 * value:.1f}" for what, value in (figures | scores.official).items()]

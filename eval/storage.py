@@ -175,7 +175,7 @@ def load_system(file: Path, name: str, records: LabelledRecords) -> System:
     missing = [record_id for record_id in records.record_ids if record_id not in row]
     if missing:
         raise InputError(
-            f"{file}: no scores for {len(missing)} of the pages, record {missing[0]} first; predict them all"
+            f"{file}: no scores for {len(missing)} of the {records.noun}, record {missing[0]} first; predict them all"
         )
     order = [row[record_id] for record_id in records.record_ids]
     return System(

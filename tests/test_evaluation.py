@@ -469,9 +469,12 @@ def test_a_wrong_csv_is_one_line(pages: Pages, tmp_path: Path, edit: Edit, messa
 
 def test_a_csv_that_lacks_a_page_is_refused(pages: Pages, tmp_path: Path) -> None:
     file = _csv(tmp_path / "theirs.csv", pages, lambda rows: rows[:-2])
-    with pytest.raises(InputError, match="no scores for 2 of the pages"):
+    with pytest.raises(InputError, match="no scores for 2 of the held-out pages"):
         evaluate(str(file), pages, tmp_path / "a")
     assert not (tmp_path / "a").exists()
+    with pytest.raises(InputError, match="no scores for 2 of the held-out pages"):  # before the model looks at a page
+        evaluate("fake", pages, tmp_path / "b", compare=[str(file)])
+    assert not (tmp_path / "b").exists()
 
 
 # --- reports side by side

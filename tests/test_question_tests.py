@@ -233,6 +233,16 @@ def test_what_is_wrong_is_named(spec, message, tmp_path, monkeypatch):
         read_questions(spec)
 
 
+def test_a_wrong_file_of_answers_leaves_nothing_behind(ecgqa, tmp_path):
+    """Files are read before a model is asked, which may take hours."""
+    answers = tmp_path / "answers.jsonl"
+    for text, message in (('{"answer": "yes"}', "no id of the question"), ('{"id": "x", "answer": "yes"}', "like 0")):
+        answers.write_text(text)
+        with pytest.raises(InputError, match=message):
+            judge_on_questions(f"ecgqa:{ecgqa}", ["some/model", str(answers)], tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+
 def test_options_that_do_not_go_with_a_test(ecgqa, tmp_path, capsys):
     command = ["evaluate", "a.csv", "--task", f"ecgqa:{ecgqa}", "--out", f"{tmp_path / 'out'}", "--labels", "ptbxl:x"]
     assert main(command) == 2 and "--labels does not go with --task" in capsys.readouterr().err

@@ -133,6 +133,7 @@ def run(arguments: argparse.Namespace) -> None:
     if a.previous:
         report = evaluation.rejudge(a.previous, a.out, pages=pages, seed=a.seed)
     elif pages is None:
+        _refuse(a, ("controls", "controls_source", "calibration"), "files without --data PAGES")
         records = records_for(systems, a.labels, a.folds, a.limit)
         report = evaluation.judge_files(systems, records, a.out, force=a.force, seed=a.seed)
     else:
