@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
@@ -73,7 +73,13 @@ def read_predictions(path: Path, record_ids: Sequence[str] = ()) -> Predictions:
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         return predictions_in(table_of(read_parquet(path), path), path)
-    return predictions_in(_array_table(path, record_ids) if suffix == ".npy" else _csv_table(path), path)
+    if suffix != ".npy":
+        return predictions_in(_csv_table(path), path)
+    predictions = predictions_in(_array_table(path, record_ids), path)
+    if path.with_suffix(RECORD_IDS_SUFFIX).is_file():
+        return predictions
+    note = f"rows taken in the order of the judged records, as there is no {path.with_suffix(RECORD_IDS_SUFFIX).name}"
+    return replace(predictions, notes=(*predictions.notes, note))
 
 
 def predictions_in(table: PredictionTable, path: Path) -> Predictions:

@@ -108,6 +108,7 @@ def test_any_subset_of_the_statements_counts_and_the_rest_is_named(tmp_path: Pat
     assert again.scores is not None and np.isnan(again.scores[:, CODES.index("LVH")]).all()
     html = (tmp_path / "r" / "report.html").read_text(encoding="utf-8")
     assert "no score for AFIB, LVH" in html
+    assert f"means are over the classes that it scores: all 69 of 71, diagnostic {44 - 1} of 44" in html
 
 
 @pytest.mark.parametrize("task", ["superdiagnostic", "subdiagnostic"])
@@ -119,7 +120,7 @@ def test_classes_alone_are_judged_on_their_own_tasks(task: str, tmp_path: Path) 
     tasks = ["superdiagnostic"] if task == "superdiagnostic" else ["subdiagnostic", "superdiagnostic"]
     (difference,) = report.differences
     assert list(report.systems[0].macro_auc or {}) == tasks == list(difference.macro_auc)
-    assert f"macro-AUC ({tasks[0]})" in report.headline
+    assert f"macro-AUC ({'superclass' if task == 'superdiagnostic' else 'subclass'})" in report.headline
     again = read_evaluation(tmp_path / "r").systems[0]
     assert again.scores is None and np.array_equal(again.class_scores[task], values)
     assert list(again.class_scores) == tasks
@@ -132,12 +133,14 @@ def test_an_array_has_its_columns_and_records_beside_it(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"must stand in preds\.columns\.txt"):
         read_predictions(file, IDS)
     (tmp_path / "preds.columns.txt").write_text("\n".join(SUPERCLASSES))
-    assert read_predictions(file, IDS).record_ids == IDS
+    predictions = read_predictions(file, IDS)
+    assert predictions.record_ids == IDS
+    assert "in the order of the judged records, as there is no preds.records.txt" in predictions.notes[-1]
     with pytest.raises(InputError, match=r"has 60 records, but 59 are named; write preds\.records\.txt"):
         read_predictions(file, IDS[:-1])
     (tmp_path / "preds.records.txt").write_text("\n".join(reversed(IDS)))
     predictions = read_predictions(file, IDS)
-    assert predictions.record_ids == IDS[::-1]
+    assert predictions.record_ids == IDS[::-1] and not any("in the order" in note for note in predictions.notes)
     assert np.allclose(predictions.class_scores["superdiagnostic"], values)
     for array in (np.array(["a"]), np.zeros(3), np.array([{}], dtype=object)):
         np.save(file, array)
@@ -225,6 +228,15 @@ def test_answers_under_any_name_are_judged(form: str, tmp_path: Path, capsys: py
     hard = json.loads((out / "report.json").read_text())["systems"][0]["hard"]
     assert [s.name for s in read_evaluation(out).systems] == ["gpt"]
     assert hard["records"] == 50 and hard["decisions"]["f1"]["all"]["value"] > 0.8
+
+
+@pytest.mark.parametrize("option", [["--controls"], ["--controls-source", "simulated"], ["--calibration", "c.json"]])
+def test_an_option_that_needs_pages_is_refused_without(
+    option: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", "a.csv", "--labels", "ptbxl:x", "--out", str(tmp_path / "r"), *option]
+    assert main(words) == 2
+    assert f"{option[0]} does not go with files without --data PAGES" in capsys.readouterr().err
 
 
 def test_ids_are_matched_as_they_are_written_elsewhere() -> None:
