@@ -49,7 +49,7 @@ from eval.storage import (
 from eval.types import Answer, LabelledRecords, System
 from render.dialogues.wording import OPEN_QUESTION
 from render.errors import InputError
-from render.io import atomic_folder, exclusive
+from render.io import atomic_folder, exclusive, require_empty
 from render.statements import STATEMENTS
 from render.workers import Workers
 
@@ -274,11 +274,12 @@ def calibrate(
 
     Raises:
         InputError: For records that the model was tuned on (unless `force`), and when there is no place for the
-            file.
+            file, or there is one already.
     """
     file = out or calibration_path(model)
     if file is None:
         raise InputError(f"{model}: has no folder for a calibration; name a file with --out")
+    require_empty(file)
     records = pages.labelled_records()
     contamination(model, records, force)
     name = short_name(model)

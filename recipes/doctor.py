@@ -91,7 +91,9 @@ def doctor(
         for i, gpu in enumerate(here.gpus)
     ]
     if not here.gpus:
-        lines.append("no GPU that torch can use: nano works here; the 11 B needs a GPU")
+        lines.append(
+            "no GPU that torch can use: nano works here; larger models take minutes a page, if memory suffices"
+        )
     if find_spec("bitsandbytes") is None:
         lines.append("bitsandbytes is not installed: no 4-bit weights, no 8-bit optimizer (ecg-vlm[quantized])")
     if recipe is not None:
@@ -137,8 +139,8 @@ def _verdict(need: Footprint, here: Machine) -> str:
     aside = f", {_gb(_ALLOWANCE)} set aside for CUDA" if here.gpus else ""
     spare = here.room - need.total
     if spare >= 0:
-        return f"needs {_gb(need.total)} of {kind}: fits with {_gb(spare)} to spare{aside}"
-    return f"needs {_gb(need.total)} of {kind}: {_gb(-spare)} more than there is{aside}"
+        return f"needs {_gb(need.total)} of {kind}, which leaves {_gb(spare)} to spare{aside}"
+    return f"needs {_gb(need.total)} of {kind}, {_gb(-spare)} more than there is{aside}"
 
 
 def advice(recipe: Recipe, room: float) -> str:

@@ -132,10 +132,8 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     prefix, suffix = _partial_name(path)
-    try:
+    with _errors_name(path):
         handle, name = tempfile.mkstemp(suffix, prefix, path.parent)
-    except OSError as error:  # its own message would name the temporary file
-        raise OSError(error.errno, error.strerror, str(path)) from error
     os.close(handle)
     partial = Path(name)
     try:
@@ -144,6 +142,15 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _errors_name(path: Path) -> Iterator[None]:
+    """Let an error of the system name what was asked for, not the temporary file or folder beside it."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 @contextmanager
@@ -158,7 +165,8 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(path)
     prefix, suffix = _partial_name(path)
-    partial = Path(tempfile.mkdtemp(suffix, prefix, path.parent))
+    with _errors_name(path):
+        partial = Path(tempfile.mkdtemp(suffix, prefix, path.parent))
     handle = _lock(partial)
     try:
         yield partial

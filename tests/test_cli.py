@@ -33,7 +33,7 @@ from render.dataset.parquet import open_dataset
 from render.dataset.rows import Options, make_picture
 from render.dialogues.wording import OPEN_QUESTION
 from render.errors import InputError
-from render.io import atomic_write
+from render.io import atomic_folder, atomic_write
 from render.pages.options import options_named
 from render.pages.style import sample_style
 from render.record import LEADS
@@ -117,6 +117,27 @@ def test_every_command_has_examples_that_the_parser_takes():
             words = shlex.split(line.split("| ")[-1].split("> ")[0].strip(") "), comments=True)
             arguments = parse_arguments(words[words.index("ecg-vlm") + 1 :] if "ecg-vlm" in words else [name, "bash"])
             assert callable(arguments.run), line
+
+
+def test_a_file_that_exists_is_not_overwritten(page, tmp_path, capsys):
+    file = tmp_path / "a.txt"
+    file.write_text("AF\n")
+    for words in (
+        ("parse", file, "--out", "codes.csv"),
+        ("compare", "a", "b", "--out", "both.html"),
+        ("ask", page, "--report", "report.html"),
+        ("ask", page, "--show", "read.png"),
+    ):
+        out = tmp_path / words[-1]
+        out.write_text("mine")
+        assert f"{out}: already exists; name a new one" in refused(capsys, *words[:-1], out)
+        assert out.read_text() == "mine"
+
+
+def test_list_alone_prints_what_can_be_listed(capsys):
+    words = json.loads(run(capsys, "list", "--json")[1])
+    assert all(f"{word} " in run(capsys, "list")[1] and run(capsys, "list", word)[0] == 0 for word in words)
+    assert "layouts" in words and "harness" in words
 
 
 @pytest.mark.parametrize("what", ["layouts", "styles", "tasks", "forms", "statements", "recipes", "baselines"])
@@ -378,14 +399,19 @@ def test_a_log_file_has_the_last_line_of_a_progress_once(capsys):
     assert capsys.readouterr().err.count("2/2 pages") == 1
 
 
-def test_a_file_that_cannot_be_written_is_named_and_not_its_temporary_file(tmp_path, monkeypatch):
+def test_a_place_that_cannot_be_written_is_named_and_not_its_temporary_file(tmp_path, monkeypatch, capsys):
     def refuse(suffix: str, prefix: str, folder: Path) -> None:
         raise PermissionError(13, "Permission denied", str(folder / f"{prefix}x{suffix}"))
 
     monkeypatch.setattr("tempfile.mkstemp", refuse)
-    with pytest.raises(PermissionError) as failure, atomic_write(tmp_path / "a.png"):
-        pass
-    assert failure.value.filename == str(tmp_path / "a.png")
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)
+    for write in (atomic_write, atomic_folder):
+        with pytest.raises(PermissionError) as failure, write(tmp_path / "a.png"):
+            pass
+        assert failure.value.filename == str(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_text("AF\n")
+    out = tmp_path / "codes.csv"
+    assert f"{out}: Permission denied; name another place" in refused(capsys, "parse", tmp_path / "a.txt", "--out", out)
 
 
 def test_the_home_of_a_user_who_does_not_exist_is_a_missing_folder(tmp_path, capsys):

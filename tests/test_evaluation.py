@@ -344,6 +344,8 @@ def test_calibration_is_frozen_beside_the_scores_and_refused_on_its_own_records(
     path, calibration = calibrate(str(file), half)
     assert path == tmp_path / "cnn" / "calibration.json"
     assert len(calibration.record_ids) == 6
+    with pytest.raises(InputError, match=r"calibration\.json: already exists"):
+        calibrate(str(file), rest)
     report = evaluate(str(file), rest, tmp_path / "a")
     assert report.systems[0].calibration is not None and not report.warnings
     assert rejudge(tmp_path / "a", tmp_path / "b").to_json() == report.to_json()

@@ -164,7 +164,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="commands run in forked processes")
-@pytest.mark.parametrize(("fault", "ends"), [("read-only", 1), ("input-removed", 2), ("line-break", 0), ("long", 0)])
+@pytest.mark.parametrize(("fault", "ends"), [("read-only", 2), ("input-removed", 2), ("line-break", 0), ("long", 0)])
 def test_a_command_on_a_machine_that_fails(fault: str, ends: int, inputs: Path) -> None:
     outcome = try_command("parse", FAULTS.get(fault, lambda folder: None), inputs, ODD_NAMES.get(fault, ""))
     assert outcome.wrong == "" and outcome.code == ends and len(outcome.lines) == (ends > 0)

@@ -194,8 +194,14 @@ def test_doctor_says_what_fits():
     assert "GPU 0: a card, 12.0 GB of 12.0 GB free" in lines
     verdict = next(line for line in lines if line.startswith("needs"))
     need, spare = map(float, re.findall(r"([\d.]+) GB", verdict)[:2])
-    assert "fits with" in verdict and need + spare + 0.8 == pytest.approx(12, abs=0.2)
+    assert "GPU memory, which leaves" in verdict and need + spare + 0.8 == pytest.approx(12, abs=0.2)
     assert not any(line.startswith("change") for line in lines)
+
+
+def test_doctor_says_that_a_large_model_is_slow_where_its_memory_suffices_without_a_gpu():
+    lines = doctor.doctor(load_recipe("llama32-11b-qlora-12gb"), Machine(2, int(64 * GB), int(100 * GB), ()))
+    assert "no GPU that torch can use: nano works here; larger models take minutes a page, if memory suffices" in lines
+    assert any(re.search(r"needs [\d.]+ GB of main memory, which leaves [\d.]+ GB to spare$", line) for line in lines)
 
 
 def test_doctor_knows_cards_without_bfloat16():
@@ -205,7 +211,7 @@ def test_doctor_knows_cards_without_bfloat16():
         assert ("change: model.dtype=float16, as the GPU has no bfloat16" in lines) is is_old
         assert any(line.endswith("free, no bfloat16") for line in lines) is is_old
     lines = doctor.doctor(load_recipe("llama32-11b-qlora-12gb", ["model.dtype=float16"]), old)
-    assert any("fits with" in line for line in lines) and not any(line.startswith("change") for line in lines)
+    assert any("GB to spare" in line for line in lines) and not any(line.startswith("change") for line in lines)
 
 
 def test_the_11b_is_asked_and_evaluated_on_the_card_that_it_is_tuned_on():
@@ -222,7 +228,7 @@ def test_the_11b_is_asked_and_evaluated_on_the_card_that_it_is_tuned_on():
 def test_doctor_without_a_gpu_judges_main_memory():
     here = dataclasses.replace(card(1), gpus=())
     lines = doctor.doctor(load_recipe("quickstart"), here)
-    assert any("no GPU" in line for line in lines) and any("of main memory: fits" in line for line in lines)
+    assert any("no GPU" in line for line in lines) and any("of main memory, which leaves" in line for line in lines)
 
 
 def test_the_cache_of_meta_operations_changes_no_count(monkeypatch):

@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 the work failed, 2 the input is wrong (one line on stderr)
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import os
 import sys
@@ -38,6 +39,9 @@ _EXTRA_OF_PACKAGE = {
 
 
 _STORAGE_PACKAGES = ("botocore", "aiohttp", "gcsfs", "google", "azure", "adlfs")
+
+_WRONG_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
+"""What the system says of a place that a person named and that cannot be written: wrong input, not failed work."""
 
 _LESS_MEMORY = "close other programs, or take smaller pages, fewer --workers or a smaller recipe"
 _SMALLER_MODEL = "close other programs, or try --batch 1, --quantization nf4, --dtype bfloat16 or --device cpu"
@@ -78,7 +82,8 @@ def _main(argv: Sequence[str] | None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
-            return _fail(f"{error.filename or 'disk'}: {error.strerror}", 1)
+            mend = "; name another place" if error.errno in _WRONG_PLACE else ""
+            return _fail(f"{error.filename or 'disk'}: {error.strerror}{mend}", 2 if mend else 1)
         if line := _machine_failure(error, arguments):
             return _fail(line, 1)
         if _is_of_storage(error):

@@ -26,6 +26,7 @@ from ecg_vlm.cli.arguments import (
 )
 from ecg_vlm.cli.progress import print_note, progress_bar, waiting
 from render.errors import InputError
+from render.io import require_empty
 
 if TYPE_CHECKING:
     from ecg_vlm.answer_file import AnswerFile
@@ -146,6 +147,8 @@ def _require_possible(arguments: argparse.Namespace, files: Sequence[Path]) -> N
         raise InputError(f"{a.report}: a report is a .html or .pdf file; name one")
     if a.report and a.report.suffix.lower() == ".pdf" and find_spec("fpdf") is None:
         raise ModuleNotFoundError("a PDF needs fpdf2", name="fpdf")  # now, not behind the answer
+    for file in filter(None, (a.show, a.report)):
+        require_empty(file)
 
 
 def _open_results(arguments: argparse.Namespace) -> AnswerFile | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from ecg_vlm.cli.arguments import Parser, add_table, seed
 from ecg_vlm.cli.progress import waiting
 from render.errors import InputError
+from render.io import require_empty
 
 HELP = "reports side by side"
 DESCRIPTION = "Put evaluations side by side, with paired differences where they judged the very same records."
@@ -32,6 +33,8 @@ def run(arguments: argparse.Namespace) -> None:
     out = arguments.out
     if out and out.suffix.lower() != ".html":
         raise InputError(f"--out {out}: the page is written as HTML; name an .html file")
+    if out:
+        require_empty(out)
     from eval.report.compare import compare_reports, comparison_text, write_comparison
     from eval.report.tables import comparison_tables, table_text
 

@@ -17,13 +17,14 @@ EXAMPLES = """\
 
 def add_arguments(parser: Parser) -> None:
     """What to list."""
-    parser.add_argument("what", choices=tuple(_LISTS), help=", ".join(_LISTS))
+    names = tuple(_LISTS)
+    parser.add_argument("what", nargs="?", choices=names, help=f"{', '.join(names)} (default: these words)")
     parser.add_argument("--json", action="store_true", help="one JSON object")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Print names with what they mean."""
-    rows = _LISTS[arguments.what]()
+    rows = _LISTS[arguments.what]() if arguments.what else _WORDS
     if arguments.json:
         print(json.dumps(rows, ensure_ascii=False))
         return
@@ -99,6 +100,16 @@ def _harness() -> dict[str, str]:
     return {str(files("ecg_vlm") / "harness"): ""}  # the path alone, for --include_path "$(ecg-vlm list harness)"
 
 
+_WORDS = {
+    "layouts": "words of --layout",
+    "styles": "words of --style",
+    "tasks": "words of --tasks",
+    "forms": "words of --forms",
+    "statements": "codes of the 71 statements",
+    "recipes": "of finetune and doctor",
+    "baselines": "of baseline train and pretrain",
+    "harness": "folder of the task for lm-evaluation-harness",
+}
 _LISTS: Mapping[str, Callable[[], dict[str, str]]] = {
     "layouts": _layouts,
     "styles": _styles,

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 from ecg_vlm.cli.arguments import Parser, word_list
 from render.errors import InputError
-from render.io import atomic_write
+from render.io import atomic_write, require_empty
 
 HELP = "answers -> statement codes"
 DESCRIPTION = "Read statement codes from answers: present, absent, uncertain."
@@ -49,6 +49,8 @@ def run(arguments: argparse.Namespace) -> None:
     codes, out = _codes(arguments.statements), arguments.out
     if out and out.suffix not in (".csv", ".jsonl"):
         raise InputError(f"--out {out}: must end in .jsonl or .csv")
+    if out:
+        require_empty(out)
     rows = _rows(arguments.file, codes, arguments.cautious)
     if out is None:
         _write_jsonl(sys.stdout, rows)
