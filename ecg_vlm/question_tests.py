@@ -165,7 +165,7 @@ def _ask(
 
     def answer(page: str, of_page: Sequence[BenchmarkQuestion]) -> dict[str, Any]:
         prefill = reader.prefill([images[page]()])
-        texts = [question.text if reader.knows_few_wordings else question.prompt for question in of_page]
+        texts = [_plain(question.text) if reader.knows_few_wordings else question.prompt for question in of_page]
         return {"texts": [reader.answer(prefill, text).text for text in texts]}
 
     for page, of_page in _by_page(questions):
@@ -175,6 +175,11 @@ def _ask(
         answers.update(zip([question.id for question in of_page], texts, strict=True))
         show(len(answers), total)
     return answers
+
+
+def _plain(text: str) -> str:
+    """A question of ECG-QA, which calls whatever an ECG shows a symptom, in words that `ecg_vlm.questions` reads."""
+    return text.replace("-related symptoms", " signs").replace("symptoms", "signs")
 
 
 def _by_page(questions: Sequence[BenchmarkQuestion]) -> Iterator[tuple[str, list[BenchmarkQuestion]]]:

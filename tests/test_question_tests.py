@@ -14,7 +14,8 @@ from PIL import Image
 
 import ecg_vlm.harness
 from ecg_vlm.cli import main
-from ecg_vlm.question_tests import judge_on_questions
+from ecg_vlm.question_tests import _plain, judge_on_questions
+from ecg_vlm.questions import read_question
 from eval.question_sets import BenchmarkQuestion, answers_by_question, picked_options, read_questions, score_answers
 from render.errors import InputError
 
@@ -177,6 +178,16 @@ def test_a_model_answers_about_the_pages_that_are_there(tmp_path, monkeypatch):
     (tmp_path / "images/1.png").unlink()
     with pytest.raises(InputError, match="no page for any question"):
         judge_on_questions(f"ecgbench:{file}", ["some/model"], tmp_path / "none")
+
+
+def test_nano_reads_the_questions_of_ecgqa(ecgqa):
+    """All of ECG-QA's "Does this ECG show symptoms of ...?" were not understood, and counted as refused."""
+    texts = [
+        "Does this ECG show symptoms of atrial flutter?",
+        *(question.text for question in read_questions(f"ecgqa:{ecgqa}")),
+    ]
+    kinds = [read_question(_plain(text)).kind for text in texts]
+    assert kinds == ["statement", "statement", "statement", "unknown", "rhythm", "rhythm", "unknown", "statement"]
 
 
 def test_an_interrupted_test_goes_on_behind_the_last_page(tmp_path, monkeypatch):
