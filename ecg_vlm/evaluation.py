@@ -136,7 +136,7 @@ def evaluate(
         for control in control_scores:
             write_control(out, control, records)
         title = f"{names[model]} on {len(pages.rows)} ECG pages"
-        meta = _meta(model, pages, seed)
+        meta = _meta(model, pages, seed) | ({"loading": dict(loading)} if loading else {})
         evaluation = Evaluation(title, records, tuple(systems), calibrations, control_scores, contamination_lines, meta)
         report = _report(out, evaluation, pages, seed)
         work.remove()

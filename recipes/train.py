@@ -420,7 +420,7 @@ def _facts_before(recipe: Recipe, model: Any, pages: Any) -> dict[str, Any]:
         "base_sha256": "" if recipe.model.from_scratch else base_fingerprint(recipe.model.base),
         "pages": len(pages),
         "records": tuple(sorted(set(pages["record_id"]))),
-        "patients": tuple(sorted(set(pages["patient_id"]))),
+        "patients": tuple(sorted({patient for patient in pages["patient_id"] if patient})),
         "parameters": _parameters(model),
         "trained_parameters": sum(sizes.values()),
         "adapted_layers": dict(sorted(layers.items())),

@@ -176,7 +176,8 @@ def test_options_of_loading_are_for_every_model_but_a_nano_for_comparison(
 
     monkeypatch.setattr(evaluation, "_load", note)
     options = {"quantization": "nf4", "batch": 2}
-    evaluate("fake", pages, tmp_path / "a", compare=["other", "nano"], loading=options)
+    report = evaluate("fake", pages, tmp_path / "a", compare=["other", "nano"], loading=options)
+    assert report.meta["loading"] == options  # 4-bit figures are not those of the model as it was tuned
     assert calls == [("fake", options), ("other", options), ("nano", None)]
     evaluate("nano", pages, tmp_path / "b", loading=options)
     assert calls[-1] == ("nano", options)

@@ -292,6 +292,11 @@ def test_held_out_rows_in_other_forms_have_the_loss_of_the_same_pages(rows, page
     assert losses["both"] == pytest.approx(losses["pages"], abs=1e-4)
 
 
+def test_rows_of_nobody_count_as_no_patient(rows, tmp_path, tiny):
+    facts = finetune(tiny(f"data.train={rows}", max_steps=1), tmp_path / "run")
+    assert facts.records and facts.patients == ()
+
+
 def test_rows_without_labels_have_no_macro_auc(rows, pages, tmp_path, tiny):
     assert validation(str(rows)) is None and validation(f"{rows}, {pages}") is not None
     recipe = tiny(f"data.validation={rows}", validate_every=2, keep="macro_auc")
