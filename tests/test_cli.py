@@ -134,6 +134,12 @@ def test_a_file_that_exists_is_not_overwritten(page, tmp_path, capsys):
         assert out.read_text() == "mine"
 
 
+def test_a_place_below_a_file_is_wrong_input(tmp_path, capsys):
+    file = tmp_path / "a.txt"
+    file.write_text("AF\n")
+    assert f"{file}: File exists; name another place" in refused(capsys, "parse", file, "--out", file / "codes.csv")
+
+
 def test_list_alone_prints_what_can_be_listed(capsys):
     words = json.loads(run(capsys, "list", "--json")[1])
     assert all(f"{word} " in run(capsys, "list")[1] and run(capsys, "list", word)[0] == 0 for word in words)

@@ -40,7 +40,7 @@ _EXTRA_OF_PACKAGE = {
 
 _STORAGE_PACKAGES = ("botocore", "aiohttp", "gcsfs", "google", "azure", "adlfs")
 
-_WRONG_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
+_WRONG_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
 """What the system says of a place that a person named and that cannot be written: wrong input, not failed work."""
 
 _LESS_MEMORY = "close other programs, or take smaller pages, fewer --workers or a smaller recipe"
