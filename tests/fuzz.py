@@ -394,6 +394,7 @@ def observe_input(reader: Reader, folder: Path, file: str, content: bytes) -> st
 
 def main(words: Sequence[str] | None = None) -> int:
     """Print one line a reader; exit code 1 where an input failed."""
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # as the command line does
     from tests.fuzz_readers import READERS
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -497,3 +497,10 @@ def test_pdf_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = [sys.executable, "-c", program]
     process = subprocess.run(command, input=(tmp_path / "nest.pdf").read_bytes(), timeout=100, check=False)
     assert process.returncode == -signal.SIGXCPU
+
+
+def test_what_pillow_logs_of_a_damaged_file_is_not_printed() -> None:
+    kept = Path(__file__).parent / "corpus/images/samples-per-pixel/jpeg.tif"
+    code = "import sys; from ecg_vlm.images import iter_pages; list(iter_pages(sys.argv[1]))"
+    call = subprocess.run([sys.executable, "-c", code, str(kept)], capture_output=True, text=True, check=False)
+    assert "InputError" in call.stderr and "More samples" not in call.stderr

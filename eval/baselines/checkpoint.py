@@ -78,7 +78,9 @@ class Request:
 
     @classmethod
     def read(cls, about: dict[str, Any]) -> Request:
-        """From the JSON form of `asdict`."""
+        """From the JSON form of `asdict`. Raises ValueError where it names no classes."""
+        if not about["classes"]:
+            raise ValueError("no classes")
         return cls(**{**about, "classes": tuple(about["classes"]), "recipe": BaselineSettings(**about["recipe"])})
 
 
@@ -93,7 +95,9 @@ class PretrainingRequest:
 
     @classmethod
     def read(cls, about: dict[str, Any]) -> PretrainingRequest:
-        """From the JSON form of `asdict`."""
+        """From the JSON form of `asdict`. Raises ValueError where it names no classes."""
+        if not about["classes"]:
+            raise ValueError("no classes")
         settings = PretrainingSettings(**{**about["settings"], "momentum": tuple(about["settings"]["momentum"])})
         return cls(**{**about, "settings": settings})
 
