@@ -23,7 +23,15 @@ from eval.metrics.signal_to_noise import signal_to_noise_db
 from recipes.digitizer import training
 from recipes.digitizer.axes import redraw_axes
 from recipes.digitizer.crossings import _ends
-from recipes.digitizer.digitize import _name_strips, _page, _page_start, _reaches_limit, _Reading, digitize
+from recipes.digitizer.digitize import (
+    _end_at_one_height,
+    _name_strips,
+    _page,
+    _page_start,
+    _reaches_limit,
+    _Reading,
+    digitize,
+)
 from recipes.digitizer.frames import Frames, inside_frames
 from recipes.digitizer.grid import _FREQUENCIES, _Patch, _period, find_grid
 from recipes.digitizer.layout import SINGLE_LEAD, Span, read_layout
@@ -298,6 +306,16 @@ def test_waves_that_end_at_a_frame_are_noticed(frame_mm: float, reaches: bool) -
     reading = _Reading(sheet, 0, ink, ink, (row,), None, Frames(ends=(frame_mm, 70.0)))
     assert _reaches_limit(reading, row, every) is reaches
     assert not _reaches_limit(reading, row, every & (x < 40.0))
+
+
+def test_waves_that_a_panel_cuts_off_end_at_one_height() -> None:
+    x = np.arange(0.0, 250.0, 0.1)
+    heights = 16.0 + np.random.default_rng(0).normal(0, 0.4, 10)  # millimetres of ten R waves
+    y = 40.0 - sum(height * np.exp(-(((x - 12.5 - 25 * k) / 0.8) ** 2)) for k, height in enumerate(heights))
+    assert not _end_at_one_height(y)
+    assert _end_at_one_height(np.maximum(y, 25.0)) and _end_at_one_height(80 - np.maximum(y, 25.0))
+    assert not _end_at_one_height(np.maximum(y, 31.0))  # below 1 mV many waves are alike
+    assert not _end_at_one_height(np.maximum(y[x < 75], 25.0))  # three waves
 
 
 def test_the_upper_rows_of_twelve_are_not_two_columns() -> None:
