@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from numpy.typing import NDArray
 
 # Before torch is imported, and for the processes that tests start: their batches are tiny, and threads would wait for
@@ -20,6 +21,10 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 from recipes.model import base_fingerprint
 from render.record import LEADS
+
+# Hypothesis' table of letters takes seconds on a busy machine, which says nothing of a test.
+settings.register_profile("shared machine", suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared machine")
 
 _REAL = Path(os.environ.get("ECG_VLM_REAL_DATA", Path(__file__).parents[2] / "shared" / "data" / "ptb-xl"))
 _NO_BROWSER = "no browser: "

@@ -95,9 +95,7 @@ class PretrainingRequest:
 
     @classmethod
     def read(cls, about: dict[str, Any]) -> PretrainingRequest:
-        """From the JSON form of `asdict`. Raises ValueError where it names no classes."""
-        if not about["classes"]:
-            raise ValueError("no classes")
+        """From the JSON form of `asdict`."""
         settings = PretrainingSettings(**{**about["settings"], "momentum": tuple(about["settings"]["momentum"])})
         return cls(**{**about, "settings": settings})
 
