@@ -286,7 +286,7 @@ def test_of_a_page_that_is_cut_along_a_row_the_whole_rows_are_read_where_their_n
 def test_waves_that_the_edge_of_the_picture_cuts_off_are_named() -> None:
     _, image, geometry = picture_of("clean", "3x4+1R")
     first = min(round(trace.baseline_y) for trace in geometry.leads)
-    for above, cut_off in ((60, ""), (30, "I: waves reach"), (20, "I, aVR: waves reach")):
+    for above, cut_off in ((60, ""), (30, "I: waves end"), (20, "I, aVR: waves end")):
         page = digitize(image.crop((0, first - above, image.width, image.height)))
         remarks = [remark for remark in page.remarks if "may be cut off" in remark]
         assert len(remarks) == bool(cut_off) and all(remark.startswith(cut_off) for remark in remarks)
