@@ -113,7 +113,8 @@ def evaluate(
     }
     with exclusive(out):
         request = evaluation_request(names, pages, [*control_images, controls_source], seed)
-        request |= {"loading": dict(loading)} if loading else {}
+        loaded_as = {"loading": dict(loading)} if loading else {}
+        request |= loaded_as
         work = UnfinishedEvaluation(out, request, resume=resume)
         systems: list[System] = []
         control_scores: tuple[Control, ...] = ()
@@ -136,7 +137,7 @@ def evaluate(
         for control in control_scores:
             write_control(out, control, records)
         title = f"{names[model]} on {len(pages.rows)} ECG pages"
-        meta = _meta(model, pages, seed) | ({"loading": dict(loading)} if loading else {})
+        meta = _meta(model, pages, seed) | loaded_as
         evaluation = Evaluation(title, records, tuple(systems), calibrations, control_scores, contamination_lines, meta)
         report = _report(out, evaluation, pages, seed)
         work.remove()

@@ -38,6 +38,8 @@ MOST_BYTES = 256 << 20  # of one file: it is decoded from memory
 STDIN = "-"
 """The path that stands for standard input."""
 
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # Python would print what Pillow logs of a damaged file
+
 PICTURE_SUFFIXES = frozenset(
     (
         ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".webp", ".bmp", ".dib", ".gif", ".heic", ".heif",
@@ -47,7 +49,6 @@ PICTURE_SUFFIXES = frozenset(
 """How the names of files end that `iter_pages` reads as pictures."""
 
 # Named, as Pillow would else try 40 formats, and start Ghostscript for PostScript called page.png. JPEG includes MPO.
-logging.getLogger("PIL").addHandler(logging.NullHandler())  # Python would print what Pillow logs of a damaged file
 _FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "DIB", "GIF", "PPM", "JPEG2000")
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 _DEPTHS = (0xFF, 0x3FF, 0xFFF, 0x3FFF, 0xFFFF)  # white in 8, 10, 12, 14 and 16 bits

@@ -24,7 +24,7 @@ def add_arguments(parser: Parser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print names with what they mean."""
-    rows = _LISTS[arguments.what]() if arguments.what else _WORDS
+    rows = _LISTS[arguments.what][1]() if arguments.what else {name: what for name, (what, _) in _LISTS.items()}
     if arguments.json:
         print(json.dumps(rows, ensure_ascii=False))
         return
@@ -100,23 +100,14 @@ def _harness() -> dict[str, str]:
     return {str(files("ecg_vlm") / "harness"): ""}  # the path alone, for --include_path "$(ecg-vlm list harness)"
 
 
-_WORDS = {
-    "layouts": "words of --layout",
-    "styles": "words of --style",
-    "tasks": "words of --tasks",
-    "forms": "words of --forms",
-    "statements": "codes of the 71 statements",
-    "recipes": "of finetune and doctor",
-    "baselines": "of baseline train and pretrain",
-    "harness": "folder of the task for lm-evaluation-harness",
+_LISTS: Mapping[str, tuple[str, Callable[[], dict[str, str]]]] = {
+    "layouts": ("words of --layout", _layouts),
+    "styles": ("words of --style", _styles),
+    "tasks": ("words of --tasks", _tasks),
+    "forms": ("words of --forms", _forms),
+    "statements": ("codes of the 71 statements", _statements),
+    "recipes": ("of finetune and doctor", _recipes),
+    "baselines": ("of baseline train and pretrain", _baselines),
+    "harness": ("folder of the task for lm-evaluation-harness", _harness),
 }
-_LISTS: Mapping[str, Callable[[], dict[str, str]]] = {
-    "layouts": _layouts,
-    "styles": _styles,
-    "tasks": _tasks,
-    "forms": _forms,
-    "statements": _statements,
-    "recipes": _recipes,
-    "baselines": _baselines,
-    "harness": _harness,
-}
+"""What can be listed -> what these are, and the list."""

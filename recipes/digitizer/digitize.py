@@ -63,11 +63,8 @@ _LEAST_LEAD_SHARE = 0.1  # of a lead's place that has a trace; a lead with less 
 _FAINT = 0.5  # mean ink of a trace
 _WAVE_MM, _LIMIT_MM = 3.0, 0.8  # from the row's level; from a frame's line, or the picture's edge, that cuts waves off
 _TALL_MM, _ALIKE_MM = 10.0, 0.15  # waves that can be cut off at one height; how far their tips may differ then
-_FEWEST_TIPS, _MOST_TIPS, _TIP = (
-    4,
-    0.6,
-    0.6,
-)  # that are alike; their share of all tips; where a tip begins, of the tallest
+_FEWEST_TIPS, _MOST_TIPS = 4, 0.6  # that are alike, and their share of all tips
+_TIP = 0.6  # of the tallest: where a tip begins
 _NO_NAME_REMARK = "no lead name could be read: the leads are those that usually stand in their places"
 _MOST_MISFIT = 0.75  # of limb leads, which have .1 mostly
 _MISFIT_REMARK = "the limb leads do not add up (I + III = II); check the leads"
@@ -539,7 +536,7 @@ def _end_at_one_height(y: NDArray[np.float64]) -> bool:
         if tallest < _TALL_MM:
             continue
         tips = np.array([height[start:end].max() for start, end in runs(height > _TIP * tallest)])
-        if _FEWEST_TIPS <= (tips > tallest - _ALIKE_MM).sum() >= _MOST_TIPS * tips.size:
+        if (tips > tallest - _ALIKE_MM).sum() >= max(_FEWEST_TIPS, _MOST_TIPS * tips.size):
             return True
     return False
 
