@@ -24,7 +24,8 @@ from eval.baselines.ecg_jepa import (
     block_mask,
     pick_tokens,
 )
-from eval.baselines.pretraining import Jepa, learning_rate, load_encoder, pretrain
+from eval.baselines.jepa_pretraining import Jepa, learning_rate
+from eval.baselines.pretraining import load_encoder, pretrain
 from eval.baselines.registry import BASELINES
 from eval.baselines.settings import SETTINGS, PretrainingSettings
 from eval.baselines.train import ten_seconds, train

@@ -1,4 +1,4 @@
-"""`ecg-vlm baseline pretrain|train|predict|explain`: the comparison systems, which read the waveform."""
+"""`ecg-vlm baseline pairs|pretrain|train|predict|retrieve|explain`: the comparison systems, which read the waveform."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ EXTRA = "eval"
 EXAMPLES = """\
   ecg-vlm baseline train resnet1d_wang --data ptbxl:DIR --folds 1-8 --out runs/cnn
   ecg-vlm baseline predict runs/cnn --data ptbxl:DIR --folds 9 --out predictions
-  ecg-vlm baseline explain runs/protoecgnet --data ptbxl:DIR --record 9 --out why.html"""
+  ecg-vlm baseline explain runs/protoecgnet --data ptbxl:DIR --record 9 --out why.html
+  ecg-vlm baseline pretrain more_nano --data ptbxl:DIR --folds 1-8 --out runs/more"""
 
 
 def add_arguments(parser: Parser) -> None:
@@ -48,12 +49,19 @@ def add_arguments(parser: Parser) -> None:
     )
     train.add_argument("--probe", action="store_true", help="train only the head, on the encoder of --from as it is")
     pretrain = verbs.add_parser(
-        "pretrain", help="records without labels -> encoder", description="Train an encoder on records without labels."
+        "pretrain",
+        help="records without labels -> encoder",
+        description="Train an encoder on records alone (ecg_jepa), or with reports and X-rays (more), without labels.",
     )
-    pretrain.add_argument("name", metavar="NAME", help="ecg_jepa (XS) or ecg_jepa_s")
-    pretrain.add_argument("--steps", type=positive, help="default: as published, 100000")
-    pretrain.add_argument("--batch", type=positive, help="records a step (default: as published, 2048)")
-    pretrain.add_argument("--seconds", type=float, help="of a record that a step sees (default: as published, 10)")
+    pretrain.add_argument("name", metavar="NAME", help="ecg_jepa (XS), ecg_jepa_s, more or more_nano")
+    pretrain.add_argument("--steps", type=positive, help="default: of ecg_jepa as published, 100000")
+    pretrain.add_argument("--batch", type=positive, help="records a step (default: of ecg_jepa as published, 2048)")
+    pretrain.add_argument("--seconds", type=float, help="of a record that a step of ecg_jepa sees (default: 10)")
+    pretrain.add_argument(
+        "--text",
+        metavar="MODEL",
+        help="text tower of more: a RoBERTa by hub id or folder, tuned by LoRA (default: a small one)",
+    )
     for verb in (train, pretrain):
         verb.add_argument("--resume", action="store_true", help="go on where a stopped run left off")
     predict = verbs.add_parser("predict", help="records -> scores.parquet", description="Score records.")
@@ -66,13 +74,40 @@ def add_arguments(parser: Parser) -> None:
     explain = verbs.add_parser(
         "explain",
         help="a record -> a page",
-        description="Show the segments of training records by which protoecgnet judges a record.",
+        description="Show the segments of training records protoecgnet judges a record by, or what more attends to.",
     )
-    explain.add_argument("name", type=Path, metavar="FOLDER", help="folder of a trained protoecgnet")
+    explain.add_argument("name", type=Path, metavar="FOLDER", help="of a trained protoecgnet or a pre-trained more")
     explain.add_argument("--record", required=True, metavar="ID", help="of the record")
-    for verb, function in ((train, _train), (pretrain, _pretrain), (predict, _predict), (explain, _explain)):
+    pairs = verbs.add_parser(
+        "pairs",
+        help="records with reports -> a table for more",
+        description="Write the table of pairs that more learns from: record, report, image.",
+    )
+    pairs.add_argument(
+        "--xrays", type=Path, metavar="DIR", help="MIMIC-CXR-JPG: of mimic:DIR's patients, within 60 days"
+    )
+    pairs.add_argument(
+        "--xray-reports", type=Path, metavar="DIR", help="reports of MIMIC-CXR, the folder with files/p10"
+    )
+    retrieve = verbs.add_parser(
+        "retrieve",
+        help="pairs -> how often the right one is found",
+        description="Search reports by ECG and the other way round, X-rays too: recall at 1, 5 and 10, beside chance.",
+    )
+    retrieve.add_argument("name", type=Path, metavar="FOLDER", help="of a pre-trained more")
+    for verb in (pretrain, retrieve, explain):
+        verb.add_argument(
+            "--pairs",
+            type=Path,
+            metavar="FILE",
+            help="CSV of record, report, image for more (default: the records' own)",
+        )
+    functions = {
+        train: _train, pretrain: _pretrain, predict: _predict, explain: _explain, pairs: _pairs, retrieve: _retrieve,
+    }  # fmt: skip
+    for verb, function in functions.items():
         add_data(verb, "simulated | ptbxl:DIR | mimic:DIR | wfdb:DIR")
-        verb.add_argument("--out", type=Path, required=True, help="folder of the result, or the page")
+        verb.add_argument("--out", type=Path, required=True, help="folder of the result; a file for a page or table")
         verb.add_argument("--folds", type=folds, help="PTB-XL folds, for example 1-8")
         verb.add_argument("--limit", type=positive, help="the first N records of each source")
         verb.add_argument("--seed", type=seed, default=0, help="seed of weights, crops and simulated records")
@@ -159,22 +194,35 @@ def _train(a: argparse.Namespace) -> None:
 
 
 def _pretrain(a: argparse.Namespace) -> None:
-    """Train an encoder on waveforms."""
-    from eval.baselines.settings import PretrainingSettings
+    """Train an encoder on waveforms, or on pairs."""
+    from dataclasses import fields, replace
+
+    from eval.baselines.settings import PRETRAININGS, ContrastiveSettings
     from render.io import require_empty
     from render.sources.registry import open_source
 
+    if a.name not in PRETRAININGS:
+        known = ", ".join(PRETRAININGS)
+        raise InputError(f"baseline {a.name}: is not pre-trained{did_you_mean(a.name, PRETRAININGS)}; there is {known}")
+    settings = PRETRAININGS[a.name]
+    given = {key: value for key in ("steps", "batch", "seconds", "text") if (value := getattr(a, key)) is not None}
+    takes_pairs = isinstance(settings, ContrastiveSettings)
+    foreign = [key for key in given if key not in {field.name for field in fields(settings)}]
+    if foreign or (a.pairs and not takes_pairs):
+        raise InputError(f"--{foreign[0] if foreign else 'pairs'}: is no option of {a.name}; leave it out")
     if not a.resume:
         require_empty(a.out)
-    options = {key: value for key in ("steps", "batch", "seconds") if (value := getattr(a, key)) is not None}
     source = open_source(a.data, seed=a.seed, limit=a.limit, folds=a.folds)
     with waiting("importing torch"):
+        from eval.baselines.pairs import Pairs
         from eval.baselines.pretraining import pretrain
+    if takes_pairs:
+        source = Pairs(source, a.pairs)
     with progress_bar("records") as show_record, progress_bar("hundredths") as show:
         pretrain(
             source,
             a.name,
-            PretrainingSettings(seed=a.seed, **options),
+            replace(settings, seed=a.seed, **given),
             a.out,
             resume=a.resume,
             reading=partial(show_record, "reading records"),
@@ -182,7 +230,49 @@ def _pretrain(a: argparse.Namespace) -> None:
                 f"{a.name}  {speed:.0f} records/s  loss {epoch.loss:.3f}", epoch.number, epoch.total
             ),
         )
-    print(f"{a.out}: {a.name} pre-trained on {len(source)} records; ecg-vlm baseline train takes it as --from")
+    what, then = ("pairs", "predict takes it as it is (zero-shot), and ") if takes_pairs else ("records", "")
+    print(f"{a.out}: {a.name} pre-trained on {len(source)} {what}; {then}ecg-vlm baseline train takes it as --from")
+
+
+def _pairs(a: argparse.Namespace) -> None:
+    """Write a table of pairs."""
+    from eval.baselines.pairs import mimic_pairs, reports_of, write
+    from render.io import require_empty
+    from render.sources.mimic import MimicIvEcg
+    from render.sources.registry import open_source
+
+    require_empty(a.out)
+    source = open_source(a.data, seed=a.seed, limit=a.limit, folds=a.folds)
+    if a.xray_reports and not a.xrays:
+        raise InputError("--xray-reports: needs --xrays DIR, the folder of MIMIC-CXR-JPG")
+    if a.xrays and not isinstance(source, MimicIvEcg):
+        raise InputError("--xrays: go with one --data mimic:DIR, all of it; MIMIC-CXR is of the same patients")
+    pairs = (
+        mimic_pairs(source, a.xrays, a.xray_reports)
+        if isinstance(source, MimicIvEcg) and a.xrays
+        else reports_of(source)
+    )
+    with progress_bar("pairs") as show:
+        count, images = write(a.out, pairs, lambda count: show("writing pairs", count, len(source)))
+    print(f"{a.out}: {count} pairs, {images} with an X-ray; {len(source) - count} records have no report")
+
+
+def _retrieve(a: argparse.Namespace) -> None:
+    """Measure how often the right report, ECG or X-ray is found."""
+    with waiting("importing torch"):
+        from eval.baselines.more_pretraining import load_more, retrieval
+        from eval.baselines.pairs import Pairs
+    from render.io import require_empty, write_json
+    from render.sources.registry import open_source
+
+    require_empty(a.out)
+    more = load_more(a.name)
+    pairs = Pairs(open_source(a.data, seed=a.seed, limit=a.limit, folds=a.folds), a.pairs)
+    found = retrieval(more, pairs)
+    write_json(a.out, {"pairs": len(pairs), **{what: [each._asdict() for each in row] for what, row in found.items()}})
+    for what, row in found.items():
+        print(f"{what:16}", "  ".join(f"R@{each.k} {each.found:.3f} (chance {each.chance:.3f})" for each in row))
+    print(f"{a.out}: {len(pairs)} pairs")
 
 
 def _predict(a: argparse.Namespace) -> None:
@@ -212,11 +302,21 @@ def _explain(a: argparse.Namespace) -> None:
     """Write the page about one record."""
     with waiting("importing torch"):
         from ecg_vlm.prototype_page import write_prototype_page
+        from eval.baselines import more
         from eval.baselines.train import load
     from render.sources.registry import open_source
 
-    sources = [open_source(spec, seed=a.seed, limit=a.limit, folds=a.folds) for spec in a.data]
-    write_prototype_page(a.out, load(a.name), sources, a.record)
+    model = load(a.name)
+    if model.name in more.SIZES:
+        from ecg_vlm.attention_page import write_attention_page
+        from eval.baselines.more_pretraining import load_more
+        from eval.baselines.pairs import Pairs
+
+        pairs = Pairs(open_source(a.data, seed=a.seed, limit=a.limit, folds=a.folds), a.pairs)
+        write_attention_page(a.out, load_more(a.name), model, pairs, a.record)
+    else:
+        sources = [open_source(spec, seed=a.seed, limit=a.limit, folds=a.folds) for spec in a.data]
+        write_prototype_page(a.out, model, sources, a.record)
     print(f"{a.out}: record {a.record}")
 
 

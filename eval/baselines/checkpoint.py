@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from eval.baselines.registry import BASELINES
-from eval.baselines.settings import BaselineSettings, PretrainingSettings
+from eval.baselines.settings import PRETRAININGS, BaselineSettings, ContrastiveSettings, PretrainingSettings
 from render.errors import InputError
 from render.io import atomic_write, require_same_request
 
@@ -89,15 +89,16 @@ class PretrainingRequest:
     """The request for a pre-training. records: their number; data: digest of their source."""
 
     name: str
-    settings: PretrainingSettings
+    settings: PretrainingSettings | ContrastiveSettings
     records: int
     data: str
 
     @classmethod
     def read(cls, about: dict[str, Any]) -> PretrainingRequest:
         """From the JSON form of `asdict`."""
-        settings = PretrainingSettings(**{**about["settings"], "momentum": tuple(about["settings"]["momentum"])})
-        return cls(**{**about, "settings": settings})
+        values = {key: tuple(value) if isinstance(value, list) else value for key, value in about["settings"].items()}
+        settings: Any = type(PRETRAININGS[about["name"]])
+        return cls(**{**about, "settings": settings(**values)})
 
 
 AnyRequest = Request | PretrainingRequest
@@ -129,6 +130,10 @@ class TrainedBaseline:
     @property
     def training(self) -> str:
         """What it was trained on, in a sentence for the report."""
+        if not self.epochs:
+            return (
+                f"{self.name} pre-trained with ecg-vlm on {self.request.records:,} pairs of ECG and report, zero-shot"
+            )
         epochs = f"{len(self.epochs)} epoch{'s' * (len(self.epochs) != 1)}"
         start = "a pre-trained encoder" if self.request.encoder else "random weights"
         return f"{self.name} trained with ecg-vlm from {start} on {self.request.records:,} waveforms, {epochs}"

@@ -7,7 +7,7 @@ and Insights from PTB-XL", and the configuration published with it; of the other
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 
@@ -54,7 +54,37 @@ class PretrainingSettings:
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class ContrastiveSettings:
+    """Settings of a pre-training on pairs, as published as far as we know them; stored beside the weights.
+
+    Attributes:
+        steps, batch: the paper's are not known to us.
+        lr: learning rate, the highest one.
+        text: a text tower of the hub or a folder, tuned by LoRA; "" for a small one that is trained here.
+    """
+
+    steps: int = 20_000
+    batch: int = 128
+    lr: float = 3e-5
+    weight_decay: float = 0.1
+    text: str = ""
+    seed: int = 0
+
+
+PRETRAININGS: Mapping[str, PretrainingSettings | ContrastiveSettings] = MappingProxyType(
+    {
+        "ecg_jepa": PretrainingSettings(),
+        "ecg_jepa_s": PretrainingSettings(),
+        "more": ContrastiveSettings(),
+        "more_nano": ContrastiveSettings(steps=2000, batch=64, lr=5e-4),
+    }
+)
+"""Name of a system that is pre-trained -> the settings."""
+
 _ECG_JEPA = BaselineSettings(epochs=74, lr=1e-3, schedule="cosine", warmup=0.02)  # 10,000 steps with PTB-XL's folds 1-8
+# Of its classifier the paper's settings are not known to us: those of its pre-training.
+_MORE = BaselineSettings(batch=64, lr=3e-5, weight_decay=0.1, schedule="cosine", warmup=0.05)
 
 SETTINGS: Mapping[str, BaselineSettings] = MappingProxyType(
     {
@@ -67,6 +97,8 @@ SETTINGS: Mapping[str, BaselineSettings] = MappingProxyType(
         "protoecgnet": BaselineSettings(200, 32, lr=1e-4, weight_decay=1.7e-4, optimizer="adam", schedule="cosine"),
         "ecg_jepa": _ECG_JEPA,
         "ecg_jepa_s": _ECG_JEPA,
+        "more": _MORE,
+        "more_nano": replace(_MORE, lr=5e-4),
     }
 )
 """Name -> the published settings. `eval.baselines.registry` has a system of each name."""

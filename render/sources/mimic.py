@@ -6,13 +6,14 @@ Source: Gow et al., MIMIC-IV-ECG 1.0, https://physionet.org/content/mimic-iv-ecg
 from __future__ import annotations
 
 import math
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 
 from render.errors import InputError
 from render.io import file_digest, local_copy, text_digest, user_path
-from render.record import EcgRecord
+from render.record import EcgRecord, RecordLabels
 from render.sources.csv_table import CsvFile
 from render.sources.mimic_statements import codes_in_line, statements_in
 from render.sources.wfdb_record import inside, read_wfdb
@@ -79,27 +80,33 @@ class MimicIvEcg:
 
     def read(self, i: int) -> EcgRecord:
         """Record i. Raises `MissingRecordError` when it is not on the disk, `InputError` when damaged."""
-        row = self._records.row(i)
+        row, machine = self._records.row(i), self._measurement_row(int(self._record_studies[i]))
         where = f"{self._records.path}: study_id {row['study_id'][:20]}"
         path = inside(self.folder, row["path"], f"{where}: path")
         signal, rate = read_wfdb(path.with_name(path.name + ".hea"))
-        machine = self._measurement_row(int(self._record_studies[i]))
-        lines = [machine[column].strip() for column in _REPORT_COLUMNS if machine.get(column, "").strip()]
         numbers = measurements(machine)
         return EcgRecord(
-            record_id=row["study_id"].strip(),
+            **_labels(row, machine)._asdict(),
             signal=signal,
             sampling_rate=rate,
-            source=self.name,
-            statements=statements_in(lines),
-            report="\n".join(lines),
             provenance="machine",
-            patient_id=row["subject_id"].strip(),
             header=_page_header(numbers, machine),
             measurements=numbers,
             measured_by="machine" if numbers else "",
-            unmapped_lines=tuple(line for line in lines if not codes_in_line(line)),
+            unmapped_lines=tuple(line for line in _lines(machine) if not codes_in_line(line)),
         )
+
+    def labels(self, i: int) -> RecordLabels:
+        """The labels of record i, which need not be on the disk."""
+        return _labels(self._records.row(i), self._measurement_row(int(self._record_studies[i])))
+
+    def taken(self, i: int) -> datetime | None:
+        """When record i was taken, by the patient's shifted calendar, which is that of all MIMIC's modules; None where
+        the table does not say."""
+        try:
+            return datetime.fromisoformat(self._records.row(i).get("ecg_time", "").strip())
+        except ValueError:
+            return None
 
     def _measurement_row(self, study: int) -> dict[str, str]:
         """The study's row of `machine_measurements.csv`, or {} where it has none."""
@@ -107,6 +114,22 @@ class MimicIvEcg:
         if index == len(self._studies) or self._studies[index] != study:
             return {}
         return self._machine.row(int(self._order[index]))
+
+
+def _labels(row: dict[str, str], machine: dict[str, str]) -> RecordLabels:
+    lines = _lines(machine)
+    return RecordLabels(
+        record_id=row["study_id"].strip(),
+        source=MimicIvEcg.name,
+        statements=statements_in(lines),
+        report="\n".join(lines),
+        patient_id=row["subject_id"].strip(),
+        fold=None,
+    )
+
+
+def _lines(machine: dict[str, str]) -> list[str]:
+    return [machine[column].strip() for column in _REPORT_COLUMNS if machine.get(column, "").strip()]
 
 
 def measurements(row: dict[str, str]) -> dict[str, float]:
