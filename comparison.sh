@@ -41,6 +41,13 @@ while read -r name epochs seeds; do
     done
     compare+=(--compare "$out/scores/0/$name/scores.parquet")
 done <<<"$systems"
+# MoRE learns from the records' reports and is judged as it then is, by the statements' names alone.
+run=$out/runs/0/more_nano scores=$out/scores/0/more_nano
+timed "$run.seconds" ecg-vlm baseline pretrain more_nano "${data[@]}" --folds 1-8 --out "$run" --resume \
+    ${STEPS:+--steps "$STEPS"} "${limit[@]}"
+[[ -f $scores/scores.parquet ]] ||
+    timed "$scores.seconds" ecg-vlm baseline predict "$run" "${data[@]}" --folds 9 --out "$scores" "${limit[@]}"
+compare+=(--compare "$scores/scores.parquet")
 [[ -f $out/report/report.json ]] || ecg-vlm evaluate "$real/run" --compare nano "${compare[@]}" --data "$real/held-out" --out "$out/report" --resume
 python benchmarks/comparison.py "$out"
 # The report's table goes into docs/results.md; not after a trial.

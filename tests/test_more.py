@@ -29,6 +29,7 @@ from eval.baselines.more_pretraining import (
     learning_rate,
     load_more,
     own_tokenizer,
+    part_of,
     retrieval,
     statement_vectors,
 )
@@ -137,6 +138,16 @@ def test_equal_reports_are_no_mistake_of_each_other() -> None:
     twins, same = torch.eye(4)[[0, 0, 1, 1]], torch.eye(2).repeat_interleave(2, 0).repeat_interleave(2, 1)
     assert float(contrast(twins, twins, same)) == pytest.approx(np.log(2), abs=1e-4)
     assert float(contrast(twins, twins.roll(2, 0), same)) > 40
+
+
+def test_every_second_report_gives_whole_clauses() -> None:
+    rng = np.random.default_rng(0)
+    report = "sinus rhythm. left axis deviation; lvh    alter unbest.\nnormal"
+    parts = [part_of(report, rng) for _ in range(400)]
+    assert 0.45 < parts.count(report) / 400 < 0.6
+    clauses = {clause.strip() for part in parts if part != report for clause in part.split(". ")}
+    assert clauses == {"sinus rhythm", "left axis deviation", "lvh", "alter unbest", "normal"}
+    assert {part_of("sinus rhythm.", rng) for _ in range(9)} == {"sinus rhythm."}
 
 
 def test_the_rate_restarts_after_a_seventh_and_three_sevenths() -> None:
@@ -378,7 +389,7 @@ def test_mimic_ecgs_meet_the_nearest_frontal_xray_within_sixty_days(tmp_path: Pa
         None,
         None,
     ]
-    assert [pair.report for pair in pairs] == ["Sinus rhythm FINDINGS: no effusion", *["Sinus rhythm"] * 3]
+    assert [pair.report for pair in pairs] == ["Sinus rhythm\nFINDINGS:\n no effusion", *["Sinus rhythm"] * 3]
     assert ecgs.taken(1) == datetime(2180, 6, 20, 8)
     assert ecgs.labels(0).statements == ("SR",)
     (tmp_path / "mimic-cxr-2.0.0-metadata.csv").write_text("dicom_id\n")

@@ -11,7 +11,8 @@ zero-shot classifier. `baseline train --from` takes the encoder alone and learns
 Left open by what we know of the paper, and our choice: positions are learnt; each query of each head leaves out keys of
 its own (DropKey, Li et al. 2022), the class token too; pictures are grey and so have one channel; the baseline is what
 two median filters leave (.2 and .6 s, de Chazal et al. 2004); equal reports are each other's match in the loss, as a
-third of PTB-XL's say no more than that the ECG is normal; restarts after 1/7 and 3/7 of the steps. The size `more_nano`
+third of PTB-XL's say no more than that the ECG is normal; every second report gives some of its clauses alone, as the
+statements' names are short; restarts after 1/7 and 3/7 of the steps. The size `more_nano`
 is ours, for a CPU.
 """
 
@@ -87,7 +88,7 @@ class Block(nn.Module):
 
 
 class Tower(nn.Module):
-    """What `embed` makes of an input, (B, width, up to 196 tokens), and a class token -> that token after the blocks."""
+    """What `embed` makes of an input, (B, width, N <= 196), and a class token -> that token after the blocks."""
 
     def __init__(self, size: MoreSize, embed: nn.Module) -> None:
         super().__init__()

@@ -7,6 +7,7 @@ reports' own words here, as wide and as deep as the ECG's blocks, all of it trai
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import permutations
 from pathlib import Path
@@ -56,6 +57,7 @@ _LONGEST = 128  # tokens of a report
 _VOCABULARY = 2000  # of the small tower
 _CYCLES = 3  # of the learning rate, each twice as long as the one before
 _GREY_LEVELS = 255.0
+_BETWEEN_CLAUSES = re.compile(r"[.;\n]+|\s{2,}")
 
 
 class TextEncoder(nn.Module):
@@ -109,9 +111,10 @@ class MorePretraining:
         torch.manual_seed(int(rng.integers(2**63)))  # of dropout
         rows = np.sort(rng.choice(len(signals), min(settings.batch, len(signals)), replace=False))
         reports = np.array([self._reports[row] for row in rows])
+        parts = np.array([part_of(report, rng) for report in reports])
         network = self.network.train()
-        notes = network.text(*_tokens(self.tokenizer, list(reports)))
-        same = torch.from_numpy(reports[:, None] == reports).float()
+        notes = network.text(*_tokens(self.tokenizer, list(parts)))
+        same = torch.from_numpy((reports[:, None] == reports) | (parts[:, None] == parts)).float()
         loss = contrast(notes, network.ecg(torch.from_numpy(signals[rows].astype(np.float32))), same)
         pictured = [i for i, row in enumerate(rows) if self._pairs.rows[row].image]
         if network.image is not None and len(pictured) > 1:
@@ -155,6 +158,15 @@ def learning_rate(step: int, settings: ContrastiveSettings) -> float:
             break
         step, length = step - round(length), 2 * length
     return half_cosine(settings.lr, 0.0, step / length)
+
+
+def part_of(report: str, rng: np.random.Generator) -> str:
+    """The whole report or, every second time, some of its clauses: a statement's name is as short."""
+    clauses = [clause for clause in _BETWEEN_CLAUSES.split(report) if clause.strip()]
+    stays = rng.random(len(clauses)) < 0.5
+    if len(clauses) < 2 or rng.random() < 0.5 or not stays.any():
+        return report
+    return ". ".join(clause for clause, stay in zip(clauses, stays, strict=True) if stay)
 
 
 class LoadedMore(NamedTuple):

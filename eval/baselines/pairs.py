@@ -73,7 +73,7 @@ class Pairs:
 def reports_of(source: Source) -> Iterator[Pair]:
     """Each record of a source with its own report."""
     for labels in record_labels(source):
-        yield Pair(labels.record_id, " ".join(labels.report.split()), "")
+        yield Pair(labels.record_id, labels.report.strip(), "")
 
 
 def mimic_pairs(ecgs: MimicIvEcg, xrays: Path, reports: Path | None) -> Iterator[Pair]:
@@ -104,7 +104,7 @@ def mimic_pairs(ecgs: MimicIvEcg, xrays: Path, reports: Path | None) -> Iterator
             image = str((user_path(xrays) / folder / f"{nearest[2]}.jpg").resolve())
             if reports is not None and (text := (user_path(reports) / folder).with_suffix(".txt")).is_file():
                 texts.append(text.read_text(encoding="utf-8", errors="replace"))
-        yield Pair(labels.record_id, " ".join("\n".join(texts).split()), image)
+        yield Pair(labels.record_id, "\n".join(texts).strip(), image)
 
 
 def write(path: Path, pairs: Iterable[Pair], progress: Callable[[int], None] = lambda count: None) -> tuple[int, int]:

@@ -77,7 +77,7 @@ PRETRAININGS: Mapping[str, PretrainingSettings | ContrastiveSettings] = MappingP
         "ecg_jepa": PretrainingSettings(),
         "ecg_jepa_s": PretrainingSettings(),
         "more": ContrastiveSettings(),
-        "more_nano": ContrastiveSettings(steps=2000, batch=64, lr=5e-4),
+        "more_nano": ContrastiveSettings(steps=700, batch=64, lr=1e-3),
     }
 )
 """Name of a system that is pre-trained -> the settings."""
@@ -98,7 +98,7 @@ SETTINGS: Mapping[str, BaselineSettings] = MappingProxyType(
         "ecg_jepa": _ECG_JEPA,
         "ecg_jepa_s": _ECG_JEPA,
         "more": _MORE,
-        "more_nano": replace(_MORE, lr=5e-4),
+        "more_nano": replace(_MORE, lr=1e-3),
     }
 )
 """Name -> the published settings. `eval.baselines.registry` has a system of each name."""
