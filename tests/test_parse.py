@@ -256,6 +256,9 @@ def test_replies_that_leave_out_their_noun(answer: str, question: str, present: 
         ("Ectopic atrial beats (3).", "PAC"),
         ("PVCs (2), PACs (0).", "PVC"),
         ("### T waves\nInverted in II, III and aVF", "INVT"),
+        ("Differential: 1. AF 2. flutter 3. MAT. I settle on AF.", "AFIB"),
+        ("DDx: (1) sinus tachycardia (2) flutter with 2:1 block. My pick is flutter.", "AFLT"),
+        ("Findings: 1) Sinus rhythm 2) LBBB 3) LVH", "CLBBB LVH SR"),
     ],
 )
 def test_hypotheses_signs_counts_and_headings(answer: str, present: str) -> None:

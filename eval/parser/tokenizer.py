@@ -88,6 +88,8 @@ _WRAPPED_AT = 50
 _NEAR = 60  # characters inspected on either side of a mark
 # "1." or "b)" or a star at the start of a line; "1. Grades" is an ordinal.
 _LIST_MARK = re.compile(r"(?:^|\n)[ \t>#*_]*(\(?(?:\d{1,2}|[a-h])[.)](?=\s)(?!\s*(?:grad|degree))|[*+](?=\s)|•)")
+# "Differential: 1. AF 2. flutter" on one line.
+_FIRST_OF_LINE = re.compile(r":[ \t*_]*(\(?1[.)])(?=\s)")
 _WORD_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789.")
 _BOXES = {"☑", "☐"}
 _BOX_ENDS = {*_BOXES, BREAK, ":"}
@@ -110,6 +112,21 @@ _WORD = re.compile(
 )
 
 
+def _marks_in_lines(text: str) -> dict[int, int]:
+    """Start -> end of the marks "1.", "2." ... of a list of two and more that goes on in the line of its heading."""
+    marks: dict[int, int] = {}
+    for first in _FIRST_OF_LINE.finditer(text):
+        line_end = text.find("\n", first.end())
+        run, number = {first.start(1): first.end(1)}, 2
+        while next_one := re.compile(rf"(?<=\s)\(?{number}[.)](?=\s)(?!\s*(?:grad|degree))").search(
+            text, max(run.values()), line_end if line_end >= 0 else len(text)
+        ):
+            run[next_one.start()] = next_one.end()
+            number += 1
+        marks |= run if number > 2 else {}
+    return marks
+
+
 def tokenize(answer: str) -> list[Token]:
     """Divide an answer into tokens. Sentence and line ends become `BREAK`, list marks `BULLET`, other marks stay."""
     plain_text, place = _fold(answer)
@@ -117,7 +134,7 @@ def tokenize(answer: str) -> list[Token]:
     out: list[Token] = []
     position = 0
     breaks = _line_ends(answer)
-    heads = {m.start(1): m.end(1) for m in _LIST_MARK.finditer(plain_text)}
+    heads = {m.start(1): m.end(1) for m in _LIST_MARK.finditer(plain_text)} | _marks_in_lines(plain_text)
     for match in _WORD.finditer(plain_text):
         at, after = match.span()
         if at < position:  # inside a list mark or a code
