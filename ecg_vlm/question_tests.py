@@ -179,7 +179,7 @@ def _ask(
 
 def _plain(text: str) -> str:
     """A question of ECG-QA, which calls whatever an ECG shows a symptom, in words that `ecg_vlm.questions` reads."""
-    return text.replace("-related symptoms", " signs").replace("symptoms", "signs")
+    return text.replace("-related symptom", " sign").replace("symptom", "sign")
 
 
 def _by_page(questions: Sequence[BenchmarkQuestion]) -> Iterator[tuple[str, list[BenchmarkQuestion]]]:

@@ -49,6 +49,11 @@ _GAP = re.compile(r"_{2,}|\.{4,}|…")
 _CONTROL = re.compile(r"<\|.*?\|>", re.DOTALL)
 _SENTENCE_END = re.compile(r"(?<=[?!])(?![?!\s])|(?<=[?!])\s+|(?<=[^\W\d]\.)\s+|\n\s*\n")
 _OR_NOT = re.compile(r"[\s,]+(?:or not|oder nicht|yes or no|ja oder nein)\b", re.IGNORECASE)
+_ALTERNATIVES = re.compile(
+    r"((?:which|what|welche[rs]?|que|qué|cu[aá]l|quel(?:le)?)\b[^,:?]*)[,:](?P<names>[^?]*\b(?:or|oder|ou|o)\b[^?]*)\??",
+    re.I,
+)
+_EITHER = frozenset(("form", "one", "two"))
 _TRAINED_OPTIONS = 4
 _SIMILAR = 0.82  # difflib's ratio of a word with a slip: one wrong letter of six
 
@@ -241,6 +246,7 @@ def _read_words(text: str) -> Question | None:
     language = vocabulary.language_of_question(all_words, text)
     return (
         _read_gap(text, all_words)
+        or _read_alternatives(text)
         or _read_quantity(text, frozenset(all_words), language)
         or _read_rhythm(text, frozenset(all_words), language)
         or _read_statements(text, terms, words)
@@ -264,6 +270,15 @@ def _read_gap(text: str, words: Sequence[str]) -> Question | None:
     if set(words) & vocabulary.RHYTHM and set(words) <= vocabulary.OPEN | vocabulary.RHYTHM | {"gapgap"}:
         return Question(text, "gap", wording=FILL_QUESTIONS["rhythm"][0])
     return None
+
+
+def _read_alternatives(text: str) -> Question | None:
+    """ "Which of the two is it, AF or flutter?": asked like "Is it AF or flutter?"."""
+    match = _ALTERNATIVES.fullmatch(text)
+    if not match or not {*_key(match[1])} <= vocabulary.OPEN | vocabulary.RHYTHM | vocabulary.FINDINGS | _EITHER:
+        return None
+    question = _read_words(f"Is it {match['names']}?")
+    return replace(question, text=text) if question and len(question.codes) > 1 and question.join != "any" else None
 
 
 def _read_statements(text: str, terms: Sequence[Chunk], words: Sequence[str]) -> Question | None:

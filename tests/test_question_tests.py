@@ -187,7 +187,7 @@ def test_nano_reads_the_questions_of_ecgqa(ecgqa):
         *(question.text for question in read_questions(f"ecgqa:{ecgqa}")),
     ]
     kinds = [read_question(_plain(text)).kind for text in texts]
-    assert kinds == ["statement", "statement", "statement", "unknown", "rhythm", "rhythm", "unknown", "statement"]
+    assert kinds == ["statement", "statement", "statement", "statement", "rhythm", "rhythm", "unknown", "statement"]
 
 
 def test_an_interrupted_test_goes_on_behind_the_last_page(tmp_path, monkeypatch):

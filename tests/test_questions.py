@@ -278,6 +278,26 @@ def asks(question: Question) -> str:
 CASES = [(text, expected) for table in (QUESTIONS, OTHERS) for expected, texts in table.items() for text in texts]
 
 
+@pytest.mark.parametrize(
+    ("text", "codes", "join"),
+    [
+        ("Which one is it, LBBB or RBBB?", ("CLBBB", "CRBBB"), "and"),
+        ("Which diagnostic sign does this ECG show, left anterior fascicular block or LVH?", ("LAFB", "LVH"), "and"),
+        ("What is the rhythm: AF or sinus rhythm?", ("AFIB", "SR"), "or"),
+        ("Welcher Rhythmus liegt vor, AF oder Sinusrhythmus?", ("AFIB", "SR"), "or"),
+        ("Which is worse, AF or flutter?", (), ""),
+        ("What is the treatment, AF or flutter?", (), ""),
+        ("Which one is it, LBBB or a tumor?", (), ""),
+    ],
+)
+def test_which_of_two_is_asked_like_whether_it_is_one_or_the_other(
+    text: str, codes: tuple[str, ...], join: str
+) -> None:
+    question = read_question(text)
+    assert (question.kind, question.codes, question.join) == ("statement" if codes else "unknown", codes, join)
+    assert question.text == text
+
+
 @pytest.mark.parametrize(("text", "expected"), CASES, ids=[text[:40] for text, _ in CASES])
 def test_questions_of_people_are_read(text: str, expected: str) -> None:
     assert asks(read_question(text)) == expected
