@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
@@ -324,6 +325,55 @@ def baselines() -> Reader:
     return Reader(files, lambda path: load(path.parent), "Expecting|delimiter|HeaderTooLarge|InvalidHeader", seconds=5)
 
 
+def pairs() -> Reader:
+    """Tables of pairs, and of X-rays that records are paired with."""
+    from eval.baselines.pairs import Pairs, mimic_pairs
+    from render.sources.mimic import MimicIvEcg
+    from render.sources.registry import open_source
+
+    source = open_source("simulated", limit=2)
+    rows = "".join(f'{source.read(i).record_id},"sinus rhythm. \nlvh",{i}.png\n' for i in range(2))
+    cxr = "dicom_id,subject_id,study_id,ViewPosition,StudyDate,StudyTime\n"
+    files = {
+        "pairs.csv": f"record,report,image\n{rows}".encode(),
+        "mimic-cxr-2.0.0-metadata.csv": f"{cxr}a,1,5,PA,21800506,213014.53\nb,1,6,AP,21800626,1\n".encode(),
+        "record_list.csv": _csv(_MIMIC | {"ecg_time": "2180-06-01 08:00:00"}),
+        "machine_measurements.csv": _csv(_MIMIC),
+    }
+
+    def read(path: Path) -> None:
+        if path.name == "pairs.csv":
+            found = Pairs(source, path)
+            assert len(found) and all(row.report.strip() for row in found.rows)
+        else:
+            assert list(mimic_pairs(MimicIvEcg(path.parent), path.parent, path.parent))
+
+    return Reader(files, read, r"column|UTF-8")
+
+
+def pretrainings() -> Reader:
+    """The folder of a pre-trained MoRE."""
+    from eval.baselines import more
+    from eval.baselines.more_pretraining import load_more
+    from eval.baselines.pairs import Pairs
+    from eval.baselines.pretraining import pretrain
+    from eval.baselines.settings import ContrastiveSettings
+    from render.sources.registry import open_source
+
+    tiny = patch.dict(more.SIZES, more_nano=more.MoreSize(24, 2, 2))
+    with tiny:
+        pairs_of_two, settings = Pairs(open_source("simulated", limit=2)), ContrastiveSettings(steps=1, batch=2)
+        files = _files_in(lambda folder: pretrain(pairs_of_two, "more_nano", settings, folder))
+
+    def read(path: Path) -> None:
+        with tiny:
+            load_more(path.parent)
+
+    names = ("pretraining.json", "towers.safetensors", "words.json")
+    first_check = "cannot be read as JSON|HeaderTooLarge|InvalidHeader"
+    return Reader({name: files[name] for name in names}, read, first_check, seconds=10)
+
+
 # Data sets and dialogues
 
 _TURNS = [
@@ -604,6 +654,8 @@ READERS: dict[str, Callable[[], Reader]] = {
     "runs": run_folders,
     "adapters": adapters,
     "baselines": baselines,
+    "pairs": pairs,
+    "pretrainings": pretrainings,
     "data-sets": data_sets,
     "llava": llava,
     "trl": trl_rows,

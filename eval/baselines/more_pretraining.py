@@ -7,18 +7,20 @@ reports' own words here, as wide and as deep as the ECG's blocks, all of it trai
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import permutations
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from huggingface_hub import snapshot_download
 from numpy.typing import NDArray
 from peft import LoraConfig, PeftModel, get_peft_model
 from PIL import Image, ImageOps, UnidentifiedImageError
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
@@ -47,14 +49,15 @@ from eval.baselines.settings import SETTINGS, ContrastiveSettings
 from eval.baselines.train import SECONDS, half_cosine, ten_seconds
 from eval.metrics.retrieval import Recall, recall
 from render.errors import InputError
-from render.io import atomic_folder, atomic_write, read_json_object
+from render.io import atomic_write, read_json_object, write_json
 from render.record import LOW_RATE_HZ, EcgRecord
 from render.statements import STATEMENTS, task_classes
 
-_TEXT, _TOWERS, _ABOUT = "text", "towers.safetensors", "pretraining.json"
+_WORDS, _TOWERS, _ABOUT = "words.json", "towers.safetensors", "pretraining.json"
 _LORA = LoraConfig(r=16, lora_alpha=8, lora_dropout=0.1, target_modules=["query", "value"])
 _LONGEST = 128  # tokens of a report
 _VOCABULARY = 2000  # of the small tower
+_SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]  # the numbers that RoBERTa expects
 _CYCLES = 3  # of the learning rate, each twice as long as the one before
 _GREY_LEVELS = 255.0
 _BETWEEN_CLAUSES = re.compile(r"[.;\n]+|\s{2,}")
@@ -133,8 +136,9 @@ class MorePretraining:
         learnt = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
         learnt |= {name for name, _ in network.named_buffers()}
         state = {name: values.contiguous() for name, values in network.state_dict().items() if name in learnt}
-        with atomic_folder(folder / _TEXT) as text:
-            self.tokenizer.save_pretrained(text)
+        if not self._settings.text:
+            words = json.loads(self.tokenizer.backend_tokenizer.to_str())["model"]
+            write_json(folder / _WORDS, {key: words[key] for key in ("vocab", "merges")})
         with atomic_write(folder / _TOWERS) as path:
             save_file(state, path)
         pairs, classes = self._pairs, task_classes("all")
@@ -147,7 +151,7 @@ class MorePretraining:
         request = Request(self._name, classes, SETTINGS[self._name], len(pairs), pairs.digest())
         ids = tuple(dict.fromkeys(row.record_id for row in pairs.rows))
         checkpoint.save(TrainedBaseline(classifier.eval(), request, (), ids, pairs.patients(ids)), folder)
-        return {"images": network.image is not None, "vocabulary": len(self.tokenizer)}
+        return {"images": network.image is not None}
 
 
 def learning_rate(step: int, settings: ContrastiveSettings) -> float:
@@ -184,13 +188,21 @@ def load_more(folder: Path) -> LoadedMore:
     if name not in SIZES:
         raise InputError(f"{folder}: of {name}, which has no text tower; name a pre-training of {' or '.join(SIZES)}")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder / _TEXT, trust_remote_code=False)
-        network = _network(name, about["settings"]["text"], about["vocabulary"], about["images"])
+        text = about["settings"]["text"]
+        if not isinstance(text, str):
+            raise ValueError(f"settings.text is {text!r}")
+        if text and not Path(text).is_dir():  # it was downloaded for the pre-training
+            text = snapshot_download(text, local_files_only=True)
+        words = {} if text else read_json_object(folder / _WORDS, "pre-train it again")
+        tokenizer = _tokenizer(text) if text else _of_words(words["vocab"], list(map(tuple, words["merges"])))
+        network = _network(name, text, len(tokenizer), about["images"])
         frozen = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
         missing, unexpected = network.load_state_dict(load_file(folder / _TOWERS), strict=False)
         if unexpected or set(missing) - frozen:
             raise ValueError("its tensors are not those of this network")
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # tokenizers and transformers raise whatever a damaged file leads to
         raise InputError(f"{folder}: not a pre-training of {name} ({error}); pre-train it again") from error
     return LoadedMore(name, network.eval(), tokenizer)
 
@@ -344,17 +356,27 @@ def _tokenizer(text: str) -> Any:
 
 def own_tokenizer(reports: Sequence[str]) -> Any:
     """Byte pairs of the reports and of the statements' names, in small letters."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()
-    tokenizer.decoder = decoders.ByteLevel()
-    special = ["<s>", "<pad>", "</s>", "<unk>"]  # the numbers that RoBERTa expects
+    tokenizer = _of_words().backend_tokenizer
     trainer = trainers.BpeTrainer(
-        vocab_size=_VOCABULARY, special_tokens=special, show_progress=False,
+        vocab_size=_VOCABULARY, special_tokens=_SPECIAL, show_progress=False,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     )  # fmt: skip
     names = [name for statement in STATEMENTS.values() for name in (statement.name, statement.german)]
     tokenizer.train_from_iterator([*reports, *names], trainer)
+    words = json.loads(tokenizer.to_str())["model"]
+    return _of_words(words["vocab"], list(map(tuple, words["merges"])))
+
+
+def _of_words(vocabulary: Mapping[str, int] = MappingProxyType({}), merges: Sequence[tuple[str, ...]] = ()) -> Any:
+    """The small tower's tokenizer. Raises ValueError for numbers that are not 0 to n - 1, the special tokens first."""
+    if vocabulary and sorted(vocabulary.values()) != list(range(len(vocabulary))):
+        raise ValueError("the words are not numbered")
+    if vocabulary and [vocabulary.get(token) for token in _SPECIAL] != list(range(len(_SPECIAL))):
+        raise ValueError("a special token is missing")
+    tokenizer = Tokenizer(models.BPE(dict(vocabulary), list(merges)))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()
+    tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
