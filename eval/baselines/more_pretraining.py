@@ -194,7 +194,7 @@ def load_more(folder: Path) -> LoadedMore:
         if text and not Path(text).is_dir():  # it was downloaded for the pre-training
             text = snapshot_download(text, local_files_only=True)
         words = {} if text else read_json_object(folder / _WORDS, "pre-train it again")
-        tokenizer = _tokenizer(text) if text else _of_words(words["vocab"], list(map(tuple, words["merges"])))
+        tokenizer = _tokenizer(text) if text else _of_words(words["vocab"], words["merges"])
         network = _network(name, text, len(tokenizer), about["images"])
         frozen = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
         missing, unexpected = network.load_state_dict(load_file(folder / _TOWERS), strict=False)
@@ -364,16 +364,16 @@ def own_tokenizer(reports: Sequence[str]) -> Any:
     names = [name for statement in STATEMENTS.values() for name in (statement.name, statement.german)]
     tokenizer.train_from_iterator([*reports, *names], trainer)
     words = json.loads(tokenizer.to_str())["model"]
-    return _of_words(words["vocab"], list(map(tuple, words["merges"])))
+    return _of_words(words["vocab"], words["merges"])
 
 
-def _of_words(vocabulary: Mapping[str, int] = MappingProxyType({}), merges: Sequence[tuple[str, ...]] = ()) -> Any:
+def _of_words(vocabulary: Mapping[str, int] = MappingProxyType({}), merges: Sequence[Sequence[str]] = ()) -> Any:
     """The small tower's tokenizer. Raises ValueError for numbers that are not 0 to n - 1, the special tokens first."""
     if vocabulary and sorted(vocabulary.values()) != list(range(len(vocabulary))):
         raise ValueError("the words are not numbered")
     if vocabulary and [vocabulary.get(token) for token in _SPECIAL] != list(range(len(_SPECIAL))):
         raise ValueError("a special token is missing")
-    tokenizer = Tokenizer(models.BPE(dict(vocabulary), list(merges)))
+    tokenizer = Tokenizer(models.BPE(dict(vocabulary), [(left, right) for left, right in merges]))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()
     tokenizer.decoder = decoders.ByteLevel()
