@@ -324,6 +324,14 @@ def test_projection_equals_the_obvious_form_of_it(ecg_mv: NDArray[np.float64]) -
     assert (result[(u < -1) | (v < -1) | (u > width) | (v > height)] == 128).all()
 
 
+def test_no_pixel_behind_the_last_one_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled, nothing would stop it; as Python it ends with an IndexError."""
+    monkeypatch.setattr(optics, "_bilinear", optics._bilinear.py_func)
+    page = np.full((3, 4), 0x40404040, np.uint32)
+    word = optics._at_edge.py_func(page.reshape(-1), np.uint64(4), 3.0, 2.0, 3.0, 2.0, np.uint64(0))
+    assert word == optics._wide(0x40404040)
+
+
 @pytest.mark.parametrize("preset", ["photo", "screen", "worn"])
 def test_the_mask_lies_where_the_ink_is(ecg_mv: NDArray[np.float64], preset: str) -> None:
     page = page_of(ecg_mv, mask=True)

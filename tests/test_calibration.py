@@ -169,6 +169,7 @@ def test_nothing_to_calibrate_is_named() -> None:
         ({"curves": {"AFIB": {"slope": 0, "offset": 0, "threshold": 0.5, "positives": 3}}}, "slope 0.0"),
         ({"curves": {"AFIB": {"slope": float("nan"), "offset": 0, "threshold": 0.5, "positives": 3}}}, "slope' is nan"),
         ({"curves": {"AFIB": {"slope": 1, "offset": 0, "threshold": 2, "positives": 3}}}, "threshold 2.0"),
+        ({"curves": {"AFIB": {"slope": 1e9, "offset": 0, "threshold": 0, "positives": 3}}}, "slope' is 1000000000.0"),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path: Path, change: dict[str, object], message: str) -> None:
@@ -188,6 +189,14 @@ def test_a_threshold_may_be_nought_or_one(tmp_path: Path, threshold: float) -> N
     curve = {"slope": 1, "offset": 0, "threshold": threshold, "positives": 3}
     path.write_text(json.dumps({**json.loads(path.read_text()), "curves": {"AFIB": curve}}))
     assert read_calibration(path).curves["AFIB"].threshold == threshold
+
+
+def test_a_number_of_a_curve_may_be_just_below_a_billion(tmp_path: Path) -> None:
+    path = tmp_path / "calibration.json"
+    write_calibration(path, fit(*_validation(30)))
+    curve = {"slope": 999_999_999, "offset": -999_999_999, "threshold": 0, "positives": 3}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "curves": {"AFIB": curve}}))
+    assert read_calibration(path).curves["AFIB"].slope == 999_999_999
 
 
 SMALL = fit(*_validation(30))

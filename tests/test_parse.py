@@ -285,6 +285,7 @@ def test_hypotheses_signs_counts_and_headings(answer: str, present: str) -> None
         ("~~AF~~ Flutter: 60 %, SVT: 30 %. PVCs (10 %).", "PVC", "AFIB", "AFLT SVTAC"),
         ("NSR, QTc 490 (↑), ST↓, -ve T in aVL, ∅ ischemic Δ, ? PE", "INVT LNGQT SR STD_", "ISC_", ""),
         ("WPW, which I consider unlikely because the PR is long.", "LPR", "WPW", ""),
+        ("Sinus rhythm, RVH in V1, is unlikely.", "SR", "RVH", ""),
         ("| Lead | Q |\n|---|---|\n| III | yes |\n| V1 | no |", "QWAVE", "", ""),
         ("| Wall | Ischaemia |\n|---|---|\n| Inferior | none |\n| Lateral | present |", "ISCLA", "ISCIN", ""),
         ("| Diagnosis | Probability |\n|---|---|\n| Anterior infarction | 0.7 |", "", "", "AMI"),
