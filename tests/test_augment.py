@@ -326,9 +326,10 @@ def test_projection_equals_the_obvious_form_of_it(ecg_mv: NDArray[np.float64]) -
 
 def test_no_pixel_behind_the_last_one_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compiled, nothing would stop it; as Python it ends with an IndexError."""
-    monkeypatch.setattr(optics, "_bilinear", optics._bilinear.py_func)
+    compiled: Any = optics
+    monkeypatch.setattr(optics, "_bilinear", compiled._bilinear.py_func)
     page = np.full((3, 4), 0x40404040, np.uint32)
-    word = optics._at_edge.py_func(page.reshape(-1), np.uint64(4), 3.0, 2.0, 3.0, 2.0, np.uint64(0))
+    word = compiled._at_edge.py_func(page.reshape(-1), np.uint64(4), 3.0, 2.0, 3.0, 2.0, np.uint64(0))
     assert word == optics._wide(0x40404040)
 
 
