@@ -28,8 +28,7 @@ EXTRA = "eval"
 EXAMPLES = """\
   ecg-vlm baseline train resnet1d_wang --data ptbxl:DIR --folds 1-8 --out runs/cnn
   ecg-vlm baseline predict runs/cnn --data ptbxl:DIR --folds 9 --out predictions
-  ecg-vlm baseline explain runs/protoecgnet --data ptbxl:DIR --record 9 --out why.html
-  ecg-vlm baseline pretrain more_nano --data ptbxl:DIR --folds 1-8 --out runs/more"""
+  ecg-vlm baseline explain runs/protoecgnet --data ptbxl:DIR --record 9 --out why.html"""
 
 
 def add_arguments(parser: Parser) -> None:
