@@ -374,7 +374,7 @@ def pretrainings() -> Reader:
         with tiny:
             load_more(path.parent)
 
-    names = ("pretraining.json", "towers.safetensors", "words.json")
+    names = ("pretraining.json", "encoder.safetensors", "towers.safetensors", "words.json")
     first_check = "cannot be read as JSON|HeaderTooLarge|InvalidHeader"
     return Reader({name: files[name] for name in names}, read, first_check, seconds=10)
 

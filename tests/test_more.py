@@ -298,8 +298,23 @@ def test_from_the_command_line(tiny: None, tmp_path: Path, capsys: pytest.Captur
     assert html.count("data:image/png") == 5  # four waveforms and the X-ray
     assert "<h2>Its own report: cosine" in html
     tuned = tmp_path / "tuned"
-    run("train", "more_nano", *data, "--from", more, "--epochs", 2, "--out", tuned, "--quiet")
-    assert "from a pre-trained encoder on 6 waveforms, 2 epochs" in load(tuned).training
+    run(
+        "train",
+        "more_nano",
+        "--data",
+        "simulated:AFIB,NORM",
+        "--limit",
+        4,
+        "--from",
+        more,
+        "--epochs",
+        2,
+        "--out",
+        tuned,
+        "--quiet",
+    )
+    assert "from a pre-trained encoder on 4 waveforms, 2 epochs" in load(tuned).training
+    assert set(load(tuned).record_ids) == {row["record"] for row in rows}  # two by their reports alone
 
 
 @pytest.mark.usefixtures("tiny")

@@ -145,7 +145,7 @@ def _train(a: argparse.Namespace) -> None:
     """Train a comparison system on waveforms."""
     from dataclasses import replace
 
-    from eval.baselines.settings import SETTINGS
+    from eval.baselines.settings import PRETRAININGS, SETTINGS, ContrastiveSettings
     from render.io import require_empty
 
     if a.name not in SETTINGS:
@@ -164,6 +164,8 @@ def _train(a: argparse.Namespace) -> None:
         from eval.baselines.pretraining import load_encoder
         from eval.baselines.registry import BASELINES
     encoder = load_encoder(a.encoder, a.name) if a.encoder else {}
+    # The reports that an encoder learnt from tell of their records, unlike signals alone.
+    seen = train.load(a.encoder) if a.encoder and isinstance(PRETRAININGS[a.name], ContrastiveSettings) else None
     rate = BASELINES[a.name].rate
     records = _waveforms(a, a.folds, rate)
     held_out = _waveforms(a, a.validate_folds, rate, judged=True) if a.validate_folds else None
@@ -184,8 +186,8 @@ def _train(a: argparse.Namespace) -> None:
             out=a.out,
             resume=a.resume,
             progress=report,
-            record_ids=records.record_ids,
-            patients=records.patients,
+            record_ids=[*records.record_ids, *(seen.record_ids if seen else ())],
+            patients=[*records.patients, *(seen.patients if seen else ())],
         )
     last = model.epochs[-1]
     auc = "" if last.validation_auc is None else f"; macro AUC {last.validation_auc:.3f} on the validation records"

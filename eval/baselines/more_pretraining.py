@@ -45,6 +45,7 @@ from eval.baselines.more import (
     relevance,
 )
 from eval.baselines.pairs import Pairs
+from eval.baselines.pretraining import load_encoder
 from eval.baselines.settings import SETTINGS, ContrastiveSettings
 from eval.baselines.train import SECONDS, half_cosine, ten_seconds
 from eval.metrics.retrieval import Recall, recall
@@ -133,9 +134,10 @@ class MorePretraining:
     def save(self, folder: Path) -> dict[str, Any]:
         """The other towers, the words of the text tower, and the zero-shot classifier as a trained baseline."""
         network = self.network.eval()
-        learnt = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
-        learnt |= {name for name, _ in network.named_buffers()}
-        state = {name: values.contiguous() for name, values in network.state_dict().items() if name in learnt}
+        kept = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+        kept |= {name for name, _ in network.named_buffers()}
+        kept -= {f"ecg.{name}" for name in self.encoder.state_dict()}  # in a file of its own
+        state = {name: values.contiguous() for name, values in network.state_dict().items() if name in kept}
         if not self._settings.text:
             words = json.loads(self.tokenizer.backend_tokenizer.to_str())["model"]
             write_json(folder / _WORDS, {key: words[key] for key in ("vocab", "merges")})
@@ -197,6 +199,8 @@ def load_more(folder: Path) -> LoadedMore:
         tokenizer = _tokenizer(text) if text else _of_words(words["vocab"], words["merges"])
         network = _network(name, text, len(tokenizer), about["images"])
         frozen = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
+        network.ecg.load_state_dict(load_encoder(folder, name))
+        frozen |= {f"ecg.{name}" for name in network.ecg.state_dict()}
         missing, unexpected = network.load_state_dict(load_file(folder / _TOWERS), strict=False)
         if unexpected or set(missing) - frozen:
             raise ValueError("its tensors are not those of this network")
