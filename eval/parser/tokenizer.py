@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import cache, lru_cache
 from typing import NamedTuple
@@ -90,6 +92,7 @@ _NEAR = 60  # characters inspected on either side of a mark
 _LIST_MARK = re.compile(r"(?:^|\n)[ \t>#*_]*(\(?(?:\d{1,2}|[a-h])[.)](?=\s)(?!\s*(?:grad|degree))|[*+](?=\s)|•)")
 # "Differential: 1. AF 2. flutter" on one line.
 _FIRST_OF_LINE = re.compile(r":[ \t*_]*(\(?1[.)])(?=\s)")
+_LATER_OF_LINE = re.compile(r"(?<=\s)\(?([1-9][0-9]*)[.)](?=\s)(?!\s*(?:grad|degree))")
 _WORD_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789.")
 _BOXES = {"☑", "☐"}
 _BOX_ENDS = {*_BOXES, BREAK, ":"}
@@ -115,15 +118,25 @@ _WORD = re.compile(
 def _marks_in_lines(text: str) -> dict[int, int]:
     """Start -> end of the marks "1.", "2." ... of a list of two and more that goes on in the line of its heading."""
     marks: dict[int, int] = {}
-    for first in _FIRST_OF_LINE.finditer(text):
-        line_end = text.find("\n", first.end())
-        run, number = {first.start(1): first.end(1)}, 2
-        while next_one := re.compile(rf"(?<=\s)\(?{number}[.)](?=\s)(?!\s*(?:grad|degree))").search(
-            text, max(run.values()), line_end if line_end >= 0 else len(text)
-        ):
-            run[next_one.start()] = next_one.end()
-            number += 1
-        marks |= run if number > 2 else {}
+    if not _FIRST_OF_LINE.search(text):
+        return marks
+    line_start = 0
+    for line in text.split("\n"):
+        later: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        for mark in _LATER_OF_LINE.finditer(line):
+            later[mark[1]].append((line_start + mark.start(), line_start + mark.end()))
+        for first in _FIRST_OF_LINE.finditer(line):
+            start, end, number = line_start + first.start(1), line_start + first.end(1), 1
+            while start not in marks:  # a mark of another list of the line goes on as that does
+                number += 1
+                place = bisect_left(later[str(number)], (end, 0))
+                is_last = place == len(later[str(number)])
+                if number > 2 or not is_last:
+                    marks[start] = end
+                if is_last:
+                    break
+                start, end = later[str(number)][place]
+        line_start += len(line) + 1
     return marks
 
 
