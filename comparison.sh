@@ -26,6 +26,11 @@ timed() { # a file, a command: adds the seconds to the file, those of all attemp
     return $status
 }
 
+predict() { # a run, a folder for its scores of fold 9
+    [[ -f $2/scores.parquet ]] ||
+        timed "$2.seconds" ecg-vlm baseline predict "$1" "${data[@]}" --folds 9 --out "$2" "${limit[@]}"
+}
+
 [[ -f $real/report/report.json ]] || OUT=$real bash real.sh "$@" # nano, tuned, and the pages of fold 9
 mkdir -p "$out"
 compare=()
@@ -36,8 +41,7 @@ while read -r name epochs seeds; do
         mkdir -p "$out/runs/$seed" "$out/scores/$seed"
         timed "$run.seconds" ecg-vlm baseline train "$name" "${data[@]}" --folds 1-8 --seed "$seed" --out "$run" --resume \
             --epochs "${EPOCHS:-$epochs}" "${limit[@]}"
-        [[ -f $scores/scores.parquet ]] ||
-            timed "$scores.seconds" ecg-vlm baseline predict "$run" "${data[@]}" --folds 9 --out "$scores" "${limit[@]}"
+        predict "$run" "$scores"
     done
     compare+=(--compare "$out/scores/0/$name/scores.parquet")
 done <<<"$systems"
@@ -45,8 +49,7 @@ done <<<"$systems"
 run=$out/runs/0/more_nano scores=$out/scores/0/more_nano
 timed "$run.seconds" ecg-vlm baseline pretrain more_nano "${data[@]}" --folds 1-8 --out "$run" --resume \
     ${STEPS:+--steps "$STEPS"} "${limit[@]}"
-[[ -f $scores/scores.parquet ]] ||
-    timed "$scores.seconds" ecg-vlm baseline predict "$run" "${data[@]}" --folds 9 --out "$scores" "${limit[@]}"
+predict "$run" "$scores"
 compare+=(--compare "$scores/scores.parquet")
 [[ -f $out/report/report.json ]] || ecg-vlm evaluate "$real/run" --compare nano "${compare[@]}" --data "$real/held-out" --out "$out/report" --resume
 python benchmarks/comparison.py "$out"

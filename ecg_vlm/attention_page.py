@@ -6,20 +6,17 @@ more a place speaks for it.
 
 from __future__ import annotations
 
-import base64
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageOps
 
-from ecg_vlm.page_report import DISCLAIMER
+from ecg_vlm.page_report import data_uri, render_page
 from eval.baselines.checkpoint import TrainedBaseline
-from eval.baselines.more import IMAGE_SIZE, TOKEN_SAMPLES, TOKEN_SPAN
-from eval.baselines.more_pretraining import LoadedMore, Relevance, explain_pair
+from eval.baselines.more import TOKEN_SAMPLES, TOKEN_SPAN
+from eval.baselines.more_pretraining import LoadedMore, Relevance, explain_pair, read_xray
 from eval.baselines.pairs import Pairs
 from eval.baselines.train import predict, ten_seconds
 from render.errors import InputError
@@ -31,18 +28,17 @@ from render.statements import STATEMENTS
 _STATEMENTS = 3  # on a page: the likeliest
 _WIDTH = 1120  # pixels: 4 a millimetre
 _MARK = (255, 214, 64)  # of what speaks most
+_COLOURS = 128  # of a picture
 
 
 @dataclass(frozen=True)
 class Section:
-    """A text, the ECG's cosine with it, its words with weights of 0 to 1, and pictures as data URIs ("" without)."""
+    """A text, what speaks for it, and that drawn as data URIs ("" without a picture)."""
 
     title: str
-    cosine: float
-    words: tuple[tuple[str, float], ...]
+    relevance: Relevance
     waveform: str
-    picture: str = ""
-    picture_cosine: float | None = None
+    picture: str
 
 
 def write_attention_page(
@@ -59,31 +55,20 @@ def write_attention_page(
     for k in np.argsort(-scores)[:_STATEMENTS]:
         name = STATEMENTS[zero_shot.classes[k]].name
         sections.append(_section(f"{name[0].upper()}{name[1:]}", record, explain_pair(more, record, name)))
-    environment = Environment(
-        loader=PackageLoader("ecg_vlm", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    html = environment.get_template("attention_page.html.j2").render(
+    html = render_page(
+        "attention_page.html.j2",
         record=record,
         labels=", ".join(STATEMENTS[code].name for code in record.statements) or "none",
         sections=sections,
-        name=more.name,
         training=zero_shot.training,
-        disclaimer=DISCLAIMER,
     )
     with atomic_write(file) as partial:
         partial.write_text(html, encoding="utf-8")
 
 
 def _section(title: str, record: EcgRecord, relevance: Relevance, image: str = "") -> Section:
-    return Section(
-        title=title,
-        cosine=relevance.cosine,
-        words=relevance.words,
-        waveform=_waveform(record, relevance.ecg),
-        picture="" if relevance.image is None else _picture(image, relevance.image),
-        picture_cosine=relevance.image_cosine,
-    )
+    picture = "" if relevance.image is None else _picture(image, relevance.image)
+    return Section(title, relevance, _waveform(record, relevance.ecg), picture)
 
 
 def _waveform(record: EcgRecord, weights: NDArray[np.float32]) -> str:
@@ -99,23 +84,16 @@ def _waveform(record: EcgRecord, weights: NDArray[np.float32]) -> str:
         for left, right, weight in zip(edges[:-1], edges[1:], of_steps, strict=True):
             if right > left:
                 ImageDraw.Draw(bands).rectangle((left, lead.box[1], right, lead.box[3]), fill=_mixed(float(weight)))
-    return _data_uri(ImageChops.multiply(page.to_pil(), bands))
+    return data_uri(ImageChops.multiply(page.to_pil(), bands), _COLOURS)
 
 
 def _picture(path: str, weights: NDArray[np.float32]) -> str:
-    with Image.open(path, formats=("PNG", "JPEG")) as file:
-        grey = ImageOps.pad(file.convert("L"), (IMAGE_SIZE, IMAGE_SIZE))
+    grey = read_xray(path)
     mark = Image.fromarray((255 * weights).astype(np.uint8)).resize(grey.size, Image.Resampling.BICUBIC)
     coloured = ImageOps.colorize(grey, "black", _MARK)
-    return _data_uri(Image.composite(coloured, grey.convert("RGB"), mark))
+    return data_uri(Image.composite(coloured, grey.convert("RGB"), mark), _COLOURS)
 
 
 def _mixed(weight: float) -> tuple[int, int, int]:
     red, green, blue = (round(255 + (channel - 255) * weight) for channel in _MARK)
     return red, green, blue
-
-
-def _data_uri(image: Image.Image) -> str:
-    stream = io.BytesIO()
-    image.quantize(128).save(stream, format="PNG")
-    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"

@@ -106,10 +106,10 @@ def write_page_report(file: Path, answers: PageAnswers, language: str = "en") ->
         partial.write_bytes(content)
 
 
-def data_uri(image: Image.Image) -> str:
-    """A picture as a PNG in a data URI."""
+def data_uri(image: Image.Image, colours: int = 0) -> str:
+    """A picture as a PNG in a data URI, with so many colours; 0 for all of them."""
     stream = io.BytesIO()
-    image.convert("RGB").save(stream, format="PNG")
+    (image.quantize(colours) if colours else image.convert("RGB")).save(stream, format="PNG")
     return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
@@ -123,14 +123,18 @@ def page_report_html(result: Mapping[str, Any], language: str = "en") -> str:
     Raises:
         InputError: When `result` is no object of `PageAnswers.to_json`.
     """
+    content = report_content(result, language)
+    picture = f"data:image/png;base64,{base64.b64encode(content.picture).decode()}" if content.picture else ""
+    return render_page("page_report.html.j2", report=content, picture=picture, caption=CAPTION)
+
+
+def render_page(template: str, **values: Any) -> str:
+    """A page from a template of this package, which escapes everything; it has the disclaimer, too."""
     environment = Environment(
         loader=PackageLoader("ecg_vlm", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    content = report_content(result, language)
-    picture = f"data:image/png;base64,{base64.b64encode(content.picture).decode()}" if content.picture else ""
-    template = environment.get_template("page_report.html.j2")
-    return template.render(report=content, picture=picture, caption=CAPTION, disclaimer=DISCLAIMER)
+    return environment.get_template(template).render(disclaimer=DISCLAIMER, **values)
 
 
 def page_report_pdf(result: Mapping[str, Any], language: str = "en") -> bytes:

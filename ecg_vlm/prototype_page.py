@@ -7,17 +7,14 @@ logit.
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image, ImageChops, ImageDraw
 
-from ecg_vlm.page_report import DISCLAIMER
+from ecg_vlm.page_report import data_uri, render_page
 from eval.baselines.checkpoint import TrainedBaseline
 from eval.baselines.protoecgnet import STRIDE, Explanation, ProtoEcgNet, explain, inputs
 from eval.baselines.train import SECONDS, ten_seconds
@@ -85,11 +82,8 @@ def write_prototype_page(file: Path, model: TrainedBaseline, sources: Sequence[S
     record = _find(sources, {record_id})[record_id]
     explanation = explain(network, inputs(ten_seconds(record)[None]))
     reasons = _reasons(network, model, explanation, record, sources)
-    environment = Environment(
-        loader=PackageLoader("ecg_vlm", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    html = environment.get_template("prototype_page.html.j2").render(
+    html = render_page(
+        "prototype_page.html.j2",
         record=record,
         labels=_names(record.statements),
         picture=_picture(record, None),
@@ -97,7 +91,6 @@ def write_prototype_page(file: Path, model: TrainedBaseline, sources: Sequence[S
         prototypes=explanation.contributions.shape[1],
         records=len(model.record_ids),
         epochs=len(model.epochs),
-        disclaimer=DISCLAIMER,
     )
     with atomic_write(file) as partial:
         partial.write_text(html, encoding="utf-8")
@@ -193,6 +186,4 @@ def _picture(record: EcgRecord, times: tuple[float, float] | None) -> str:
             (left, _), (right, _) = lead.to_page(np.array(times) - first / record.sampling_rate, np.zeros(2))
             ImageDraw.Draw(bands).rectangle((left, lead.box[1], right, lead.box[3]), fill=_BAND)
         image = ImageChops.multiply(page.to_pil(), bands)
-    stream = io.BytesIO()
-    image.quantize(64).save(stream, format="PNG")
-    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
+    return data_uri(image, colours=64)

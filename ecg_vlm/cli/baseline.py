@@ -145,7 +145,7 @@ def _train(a: argparse.Namespace) -> None:
     """Train a comparison system on waveforms."""
     from dataclasses import replace
 
-    from eval.baselines.settings import PRETRAININGS, SETTINGS, ContrastiveSettings
+    from eval.baselines.settings import SETTINGS
     from render.io import require_empty
 
     if a.name not in SETTINGS:
@@ -160,12 +160,12 @@ def _train(a: argparse.Namespace) -> None:
         require_empty(a.out)
     settings = replace(SETTINGS[a.name], seed=a.seed, **({"epochs": a.epochs} if a.epochs else {}))
     with waiting("importing torch"):
-        from eval.baselines import train
+        from eval.baselines import more, train
         from eval.baselines.pretraining import load_encoder
         from eval.baselines.registry import BASELINES
     encoder = load_encoder(a.encoder, a.name) if a.encoder else {}
     # The reports that an encoder learnt from tell of their records, unlike signals alone.
-    seen = train.load(a.encoder) if a.encoder and isinstance(PRETRAININGS[a.name], ContrastiveSettings) else None
+    seen = train.load(a.encoder) if a.encoder and a.name in more.SIZES else None
     rate = BASELINES[a.name].rate
     records = _waveforms(a, a.folds, rate)
     held_out = _waveforms(a, a.validate_folds, rate, judged=True) if a.validate_folds else None
@@ -246,13 +246,11 @@ def _pairs(a: argparse.Namespace) -> None:
     source = open_source(a.data, seed=a.seed, limit=a.limit, folds=a.folds)
     if a.xray_reports and not a.xrays:
         raise InputError("--xray-reports: needs --xrays DIR, the folder of MIMIC-CXR-JPG")
-    if a.xrays and not isinstance(source, MimicIvEcg):
-        raise InputError("--xrays: go with one --data mimic:DIR, all of it; MIMIC-CXR is of the same patients")
-    pairs = (
-        mimic_pairs(source, a.xrays, a.xray_reports)
-        if isinstance(source, MimicIvEcg) and a.xrays
-        else reports_of(source)
-    )
+    pairs = reports_of(source)
+    if a.xrays:
+        if not isinstance(source, MimicIvEcg):
+            raise InputError("--xrays: go with one --data mimic:DIR, all of it; MIMIC-CXR is of the same patients")
+        pairs = mimic_pairs(source, a.xrays, a.xray_reports)
     with progress_bar("pairs") as show:
         count, images = write(a.out, pairs, lambda count: show("writing pairs", count, len(source)))
     print(f"{a.out}: {count} pairs, {images} with an X-ray; {len(source) - count} records have no report")

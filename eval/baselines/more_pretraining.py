@@ -178,7 +178,6 @@ def part_of(report: str, rng: np.random.Generator) -> str:
 class LoadedMore(NamedTuple):
     """What `pretrain` wrote."""
 
-    name: str
     network: More
     tokenizer: Any
 
@@ -208,7 +207,7 @@ def load_more(folder: Path) -> LoadedMore:
         raise
     except Exception as error:  # tokenizers and transformers raise whatever a damaged file leads to
         raise InputError(f"{folder}: not a pre-training of {name} ({error}); pre-train it again") from error
-    return LoadedMore(name, network.eval(), tokenizer)
+    return LoadedMore(network.eval(), tokenizer)
 
 
 @torch.no_grad()
@@ -397,16 +396,16 @@ def _tokens(tokenizer: Any, texts: list[str]) -> tuple[Tensor, Tensor]:
 
 def _images(paths: Sequence[str]) -> Tensor:
     """(B, 1, 224, 224) of mean 0 and deviation 1, padded to squares. Raises `InputError` naming a file."""
-    return torch.from_numpy(np.stack([_image(path) for path in paths]))
+    grey = np.stack([np.asarray(read_xray(path), dtype=np.float32) for path in paths])[:, None] / _GREY_LEVELS
+    deviation = grey.std(axis=(2, 3), keepdims=True)
+    return torch.from_numpy((grey - grey.mean(axis=(2, 3), keepdims=True)) / np.maximum(deviation, 1e-3))
 
 
-def _image(path: str) -> NDArray[np.float32]:
-    side = (IMAGE_SIZE, IMAGE_SIZE)
+def read_xray(path: str) -> Image.Image:
+    """A picture in grey, padded to a square of 224 pixels. Raises `InputError` naming the file."""
     try:
         with Image.open(path, formats=("PNG", "JPEG")) as file:
             file.draft("L", (2 * IMAGE_SIZE, 2 * IMAGE_SIZE))
-            picture = ImageOps.pad(file.convert("L"), side)
+            return ImageOps.pad(file.convert("L"), (IMAGE_SIZE, IMAGE_SIZE))
     except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: not a PNG or JPEG ({error}); mend the table of pairs") from error
-    grey = np.asarray(picture, dtype=np.float32) / _GREY_LEVELS
-    return np.asarray((grey - grey.mean()) / max(float(grey.std()), 1e-3), dtype=np.float32)[None]
