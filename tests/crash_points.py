@@ -198,6 +198,7 @@ def kill_server(run: Callable[[bool], int], out: Path, count: int, port: int) ->
         if left := files_of(out.parent):
             failures.append(f"after {moment:.2f} s: left {sorted(left)}")
         _empty(out.parent)
+        print(f"{number} of {count} kills, {time.monotonic() - begin:.0f} s, failures: {failures}", file=sys.stderr)
     return {"kills": count, "after an answer": answers - 1, "seconds": round(seconds, 2), "failures": failures}
 
 
