@@ -15,6 +15,7 @@ from recipes.run_folder import is_run, read_run
 from render.dataset.parquet import dataset_digest
 from render.errors import InputError
 from render.io import read_json_object, text_digest
+from render.record import SIMULATED_ID
 
 RESULT_FILES = (".parquet", ".csv", ".tsv", ".npy", ".json", ".jsonl")
 """Suffixes of files of predictions and of answers, which may be named in place of a model."""
@@ -22,6 +23,7 @@ RESULT_FILES = (".parquet", ".csv", ".tsv", ".npy", ".json", ".jsonl")
 TRAINING_FILE = "training.json"
 """Beside predictions: record_ids and patients of the training, written by `ecg-vlm baseline predict`."""
 
+_NANO = "nano was trained on simulated ECGs of this project alone, on no real record"
 _PACKAGES = ("ecg-vlm", "torch", "transformers", "peft", "trl", "numpy")
 _REMEDY = "judge other pages (--folds, --data), or add --force, and the report will have a warning"
 
@@ -38,6 +40,10 @@ def contamination(model: str, records: LabelledRecords, force: bool) -> str:
         known_records, known_patients = (tuple(map(str, about.get(key) or ())) for key in ("record_ids", "patients"))
     elif model.endswith(RESULT_FILES):
         return f"{model}: not checked; a file does not say what its model was trained on"
+    elif model == "nano":
+        if simulated := sum(record_id.startswith(SIMULATED_ID) for record_id in records.record_ids):
+            return f"{_NANO}; not checked for the {simulated:,} simulated records judged here"
+        return f"{_NANO}; none is judged here"
     elif not is_run(model):
         return f"{model}: not checked; only runs of ecg-vlm finetune say what they were tuned on"
     else:
@@ -146,13 +152,12 @@ def tuning(model: str) -> dict[str, object]:
 
 def training(model: str) -> str:
     """What a model was trained on, in a sentence; "" where that is not known here."""
-    nano = "nano was trained on simulated ECGs of this project alone, on no real record"
     if model == "nano":
-        return nano
+        return _NANO
     if not is_run(model):
         return ""
     facts = read_run(Path(model))
-    base = f"; {nano}" if facts.base == "nano" else f"; what {facts.base} had learnt before is not known here"
+    base = f"; {_NANO}" if facts.base == "nano" else f"; what {facts.base} had learnt before is not known here"
     records = f"{len(facts.records):,} records and {len(facts.patients):,} patients"
     return f"tuned from {Path(facts.base).name} with ecg-vlm on {facts.pages:,} pages of {records}{base}"
 

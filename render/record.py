@@ -18,6 +18,9 @@ LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V
 HIGH_RATE_HZ, LOW_RATE_HZ = 500, 100
 """The two sampling rates at which PTB-XL is published (Wagner et al. 2020), in hertz."""
 
+SIMULATED_ID = "sim-"
+"""What the id of every simulated record begins with."""
+
 # An ECG page shows 10 s; two thirds of a second is the shortest trace that can hold one beat at 90/min.
 _SHORTEST_SECONDS = 0.66
 # Surface QRS complexes stay below 10 mV; beyond 100 mV the file's unit or gain is wrong (microvolts read as mV).

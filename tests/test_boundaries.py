@@ -58,6 +58,12 @@ def test_other_records_of_a_patient_that_a_model_was_tuned_on_are_refused(tmp_pa
         contamination(str(run), same, force=False)
 
 
+def test_nano_has_seen_no_real_record() -> None:
+    records = LabelledRecords(("1", "sim-3-0"), (("SR",), ("SR",)), "d")
+    assert contamination("nano", records.select([0]), force=False).endswith("on no real record; none is judged here")
+    assert "not checked for the 1 simulated records" in contamination("nano", records, force=False)
+
+
 def test_predictions_that_say_what_their_network_was_trained_on_are_checked(tmp_path: Path) -> None:
     scores = str(tmp_path / "scores.parquet")
     records = LabelledRecords(("1", "2"), (("SR",), ("SR",)), "d", folds=(9, 9), patients=("p1", "p2"))

@@ -223,7 +223,7 @@ def test_answers_under_any_name_are_judged(form: str, tmp_path: Path, capsys: py
     text = capsys.readouterr().out
     for part in ("F1, macro", "precision, macro", "recall, macro", "50 answers about 50 records; in 4.0 % nothing"):
         assert part in text
-    assert "1 of 50 readable pages are refused wrongly" in text and "10 about other records left out" in text
+    assert "1 of 50 records: nothing but refusals" in text and "10 about other records left out" in text
     assert "fold 10; those in gpt" in text and "50 records" in text and "Macro-AUC" not in text
     hard = json.loads((out / "report.json").read_text())["systems"][0]["hard"]
     assert [s.name for s in read_evaluation(out).systems] == ["gpt"]

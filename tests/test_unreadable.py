@@ -357,7 +357,7 @@ def test_unreadable_pages_count_among_the_refusals_alone(
     assert sentence in text_table(first) and sentence in (tmp_path / "a" / "report.html").read_text()
     assert rejudge(tmp_path / "a", tmp_path / "b").to_json() == first.to_json()
     assert rejudge(tmp_path / "a" / "answers.jsonl", tmp_path / "c").systems[0].refusals == refusals
-    assert RefusalMetrics(0, 0, 4, 1).lines() == ("1 of 4 readable pages are refused wrongly (25.0 %)",)
+    assert RefusalMetrics(0, 0, 4, 1).lines() == ("1 of 4 records: nothing but refusals (25.0 %)",)
 
 
 def test_a_file_of_answers_says_which_pages_cannot_be_read(tmp_path: Path) -> None:

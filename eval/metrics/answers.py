@@ -106,10 +106,16 @@ class RefusalMetrics:
     wrongly_refused: int
 
     def lines(self) -> tuple[str, ...]:
-        """Both shares in words; a share of no page at all is left out."""
+        """Both shares in words; a share of no page at all is left out.
+
+        Without pages that cannot be read nothing says that the others are pages: a file of answers has records.
+        """
+        wrongly = (
+            "of {} readable pages are refused wrongly" if self.unreadable else "of {} records: nothing but refusals"
+        )
         shares = (
             (self.refused, self.unreadable, "of {} pages that cannot be read are refused"),
-            (self.wrongly_refused, self.readable, "of {} readable pages are refused wrongly"),
+            (self.wrongly_refused, self.readable, wrongly),
         )
         return tuple(f"{n} {words.format(of)} ({100 * n / of:.1f} %)" for n, of, words in shares if of)
 

@@ -18,7 +18,7 @@ from render.errors import InputError
 from render.io import text_digest
 from render.jit import jit
 from render.measurements import steady_rate
-from render.record import HIGH_RATE_HZ, EcgRecord
+from render.record import HIGH_RATE_HZ, SIMULATED_ID, EcgRecord
 from render.simulator.activation import activation, ectopic_qrs, p_wave
 from render.simulator.acute_infarct import (
     INFARCT_PREVALENCE,
@@ -69,7 +69,7 @@ def simulate(seed: int, statements: Sequence[str] | None = None) -> EcgRecord:
     Raises:
         InputError: For an unknown code, for two codes that contradict each other, and for a negative seed.
     """
-    return _record(_rng(seed), f"sim-{seed}", statements)
+    return _record(_rng(seed), f"{SIMULATED_ID}{seed}", statements)
 
 
 def simulate_infarct(seed: int, code: str | None = None, stage: str | None = None) -> EcgRecord:
@@ -82,7 +82,7 @@ def simulate_infarct(seed: int, code: str | None = None, stage: str | None = Non
     Raises:
         InputError: For an unknown territory or stage, and for a negative seed.
     """
-    return _infarct_record(_rng(seed), f"sim-{seed}", code, stage)
+    return _infarct_record(_rng(seed), f"{SIMULATED_ID}{seed}", code, stage)
 
 
 class SimulatedSource:
@@ -131,14 +131,14 @@ class SimulatedSource:
 
     def record_ids(self) -> list[str]:
         """They hold the seed and the record's number."""
-        return [f"sim-{self.seed}-{i}" for i in range(self.size)]
+        return [f"{SIMULATED_ID}{self.seed}-{i}" for i in range(self.size)]
 
     def read(self, i: int) -> EcgRecord:
         """Record i. Raises IndexError outside 0 <= i < size."""
         if not 0 <= i < self.size:
             raise IndexError(f"record {i} of {self.size} simulated records")
         word = self.statements[i % len(self.statements)] if self.statements else ANY
-        rng, record_id = _rng(self.seed, i), f"sim-{self.seed}-{i}"
+        rng, record_id = _rng(self.seed, i), f"{SIMULATED_ID}{self.seed}-{i}"
         if word.partition("-")[0] == ACUTE:
             return _infarct_record(rng, record_id, word.removeprefix(ACUTE).removeprefix("-") or None, None)
         return _record(rng, record_id, None if word == ANY else [word])
