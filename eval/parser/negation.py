@@ -623,7 +623,11 @@ def _after_cues(sentence: Sequence[Chunk], status: dict[int, Status | None]) -> 
     """Apply cues that follow their terms ("LVH and RVH are not seen", "AFIB?") to the terms before them."""
     for n, chunk in enumerate(sentence):
         new: Status | None = None
-        if chunk.kind == "question" and n == len(sentence) - 1 and not (is_question(sentence) or presupposes(sentence)):
+        if chunk.kind == "question" and (bracketed := _in_bracket(sentence, n)):
+            status.update((k, "uncertain") for k in bracketed if status.get(k) == "present")
+        elif (
+            chunk.kind == "question" and n == len(sentence) - 1 and not (is_question(sentence) or presupposes(sentence))
+        ):
             new = "uncertain"
         elif chunk.kind == "cue" and chunk.cue.kind == "unrelated" and chunk.cue.side == "after":
             status.update(dict.fromkeys(_subjects(sentence, n)[:1], None))
@@ -638,6 +642,14 @@ def _after_cues(sentence: Sequence[Chunk], status: dict[int, Status | None]) -> 
         for k in _subjects(sentence, n):
             if status.get(k) is not None and status[k] != "absent" and not sentence[k].meaning.opposites:
                 status[k] = new
+
+
+def _in_bracket(sentence: Sequence[Chunk], n: int) -> list[int]:
+    """The terms that a question mark at n asks about in a bracket: "ST depression (rate related? ischemia?)"."""
+    start = next((k for k in range(n - 1, -1, -1) if sentence[k].kind in ("open", "close", "question")), 0)
+    if not any(chunk.kind == "open" for chunk in sentence[1:n]) or sentence[start].kind == "close":
+        return []
+    return [k for k in range(start, n) if sentence[k].kind == "term"]
 
 
 def _subjects(sentence: Sequence[Chunk], n: int) -> list[int]:

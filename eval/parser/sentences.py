@@ -31,19 +31,28 @@ def split_sentences(chunks: Sequence[Chunk]) -> list[list[Chunk]]:
             out.append([])
         elif chunk.kind == "bullet" or (chunk.kind == "question" and out[-1] and out[-1][-1].kind in ("comma", "and")):
             out.append([chunk])  # "T inversion V1-V4, ? embolism" doubts what follows
+        elif chunk.kind == "close" and not out[-1] and n and chunks[n - 1].kind == "question":
+            continue  # "(Is there LVH?) No."
         else:
             out[-1].append(chunk)
             if len(out[-1]) >= _MAX_CHUNKS:
                 out.append([])
-            if chunk.kind == "question":
+            if chunk.kind == "question" and not _in_bracket(out[-1]):
                 # "?LVH" and "? old MI" doubt what follows; elsewhere a question mark ends its sentence.
                 is_first = all(c.kind == "bullet" for c in out[-1][:-1])
                 following = chunks[n + 1 : n + 2]
-                if not following or following[0].text == '"' or not (is_first or following[0].start == chunk.end):
+                apart = not following or following[0].text == '"' or following[0].kind == "close"
+                if apart or not (is_first or following[0].start == chunk.end):
                     out.append([])
             elif chunk.kind == "colon" and _reports_question(out[-1]):
                 out.append([])
     return [sentence for sentence in out if sentence]
+
+
+def _in_bracket(sentence: Sequence[Chunk]) -> bool:
+    """Whether a sentence ends within a bracket that it opened behind a finding: "ST depression (ischemia?"."""
+    last = next((chunk.kind for chunk in reversed(sentence) if chunk.kind in ("open", "close")), "close")
+    return last == "open" and sentence[0].kind != "open"
 
 
 def is_question(sentence: Sequence[Chunk]) -> bool:

@@ -32,7 +32,15 @@ BREAK = "\n"
 BULLET = "\x07"
 """Text of the token that opens a list item."""
 
-_SIGNS = {"∅": "no ", "↑": " increased ", "↓": " decreased ", "Δ": "change", "δ": "change"}  # of clinicians' notes
+_SIGNS = {
+    "∅": "no ",
+    "↑": " increased ",
+    "↓": " decreased ",
+    "Δ": "change",
+    "δ": "change",
+    "➕": " present: ",
+    "➖": " absent: ",
+}  # of clinicians' notes
 _LETTERS = {**_SIGNS, "ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "æ": "ae", "ø": "oe", "å": "a"}
 _MARKS = {"’": "'", "‘": "'", "´": "'", "`": "'", "“": '"', "”": '"', "‐": "-", "‑": "-", "−": "-", "–": "-", "—": "-",
           **dict.fromkeys("·▪▫‣◦●○⁃∙", "•"), "✖": "✗", "❎": "❌", "☓": "✗", "■": "☑", "□": "☐"}  # fmt: skip
@@ -63,7 +71,8 @@ _SAME = {
     "inf": "inferior", "ant": "anterior", "lat": "lateral", "sept": "septal",
     "nonspec": "nonspecific", "abn": "abnormality", "abnl": "abnormal", "nl": "normal", "repol": "repolarization",
     "hx": "history", "prev": "previous", "w": "with", "compl": "complete", "inkompl": "inkompletter",
-    "unvollst": "unvollstaendiger", "unspez": "unspezifische", "incompl": "incomplete", "chg": "change",
+    "unvollst": "unvollstaendiger", "unspez": "unspezifische", "incompl": "incomplete", "incomp": "incomplete",
+    "chg": "change",
     "elev": "elevation", "dep": "depression", "depr": "depression", "rythm": "rhythm", "rhythym": "rhythm",
     "recip": "reciprocal", "bifasc": "bifascicular", "indet": "indeterminate", "freq": "frequent",
     "favour": "favor", "favours": "favor", "favoured": "favored", "favouring": "favoring", "ondas": "onda",
