@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil  # type: ignore[import-untyped]
 import pyarrow.parquet as pq
 import pytest
@@ -82,6 +83,20 @@ class Gate:
         """How often record i was read."""
         file = self._folder / str(i)
         return file.read_text().count("\n") if file.exists() else 0
+
+
+class Hungry(Gate):
+    """The first reader of record 3 takes 5 GB, a little at a time, as long as it is let."""
+
+    def read(self, i: int) -> EcgRecord:
+        record = super().read(i)
+        if i == 3 and self.reads(i) == 1:
+            taken = []
+            for _ in range(40):
+                taken.append(np.ones(1 << 24))
+                time.sleep(0.1)
+            (self._folder / "let").touch()
+        return record
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -159,6 +174,22 @@ def test_without_an_address_a_cluster_of_this_machine_alone_makes_the_same_bytes
     monkeypatch.setattr(ray, "shutdown", shutdown)
     assert main([*arguments, "--workers", "1"]) == 0
     assert bytes_of(tmp_path / "pages") == local and found[0] > 3 and not ray.is_initialized()
+
+
+def test_a_task_that_takes_the_memory_is_ended_by_ray_and_made_again(
+    tmp_path: Path, place: str, local: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if os.environ.get("ECG_VLM_CLUSTER_TESTS") != "1":  # another process may take the memory that is left
+        pytest.skip("takes 2 GB until Ray ends it: make cluster")
+    memory = psutil.virtual_memory()
+    threshold = 1 - (memory.available - (3 << 29)) / memory.total  # Ray's limit is all memory in use and 1.5 GB more
+    monkeypatch.setenv("RAY_memory_usage_threshold", f"{threshold:.4f}")
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "50")
+    source = Hungry(tmp_path)
+    (tmp_path / "open").touch()
+    with ray_engine.ray_cluster(most=1) as cluster:
+        write_dataset(source, tmp_path / "pages", SMALL, workers=cluster)
+    assert bytes_of(tmp_path / "pages") == local and source.reads(3) > 1 and not (tmp_path / "let").exists()
 
 
 def test_a_lost_process_and_a_lost_node_change_no_byte(tmp_path: Path, nodes: Any, local: dict[str, bytes]) -> None:
