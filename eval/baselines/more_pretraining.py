@@ -186,7 +186,7 @@ def load_more(folder: Path) -> LoadedMore:
     """Read the towers of a pre-training. Raises `InputError` naming the file when a part is missing or damaged."""
     about = read_json_object(folder / _ABOUT, "name a folder that ecg-vlm baseline pretrain wrote")
     name = about.get("name")
-    if name not in SIZES:
+    if not isinstance(name, str) or name not in SIZES:
         raise InputError(f"{folder}: of {name}, which has no text tower; name a pre-training of {' or '.join(SIZES)}")
     try:
         text = about["settings"]["text"]

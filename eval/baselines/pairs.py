@@ -125,6 +125,8 @@ def _read(path: Path) -> Iterator[Pair]:
     table = CsvFile(path, COLUMNS, key="record", mend=_MEND)
     for i, record_id in enumerate(table.keys):
         row = table.row(i)
+        if "\0" in row["image"]:
+            raise InputError(f"{path}: record {record_id}: its image's name holds a zero byte, so it names no file")
         image = str((path.parent / row["image"]).resolve()) if row["image"] else ""
         yield Pair(record_id, row["report"], image)
 
