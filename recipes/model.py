@@ -347,8 +347,7 @@ def is_quantized(path: str, part: ModelPart) -> bool:
 def nf4_config(part: ModelPart) -> BitsAndBytesConfig:
     """4-bit NormalFloat, double-quantized, computing in the part's type (Dettmers et al. 2023, QLoRA).
 
-    The bytes are stored as numbers of that type where FSDP shards the model: it joins all weights of a layer in one
-    tensor, and divides only numbers with a fraction.
+    The bytes are stored as numbers of that type where FSDP shards the model: it divides only numbers with a fraction.
 
     Raises:
         InputError: When bitsandbytes is not installed.

@@ -5,17 +5,10 @@ only the first one writes and reports. Two GPUs, the model on each:
 
     accelerate launch --multi_gpu --num_processes 2 -m ecg_vlm.cli finetune RECIPE
 
-and the model sharded over them (FSDP2):
+and the model sharded over them (FSDP2), in 4 bits, too:
 
     accelerate launch --use_fsdp --num_processes 2 --fsdp_version 2 --fsdp_auto_wrap_policy TRANSFORMER_BASED_WRAP
-        --fsdp_state_dict_type FULL_STATE_DICT -m ecg_vlm.cli finetune RECIPE
-
-in 4 bits (FSDP1; one dtype for all weights of a layer, hence `model.dtype=bfloat16`):
-
-    accelerate launch --use_fsdp --num_processes 2 --mixed_precision bf16 --fsdp_version 1
-        --fsdp_auto_wrap_policy TRANSFORMER_BASED_WRAP --fsdp_state_dict_type FULL_STATE_DICT
-        --fsdp_use_orig_params false --fsdp_cpu_ram_efficient_loading true --fsdp_sync_module_states true
-        -m ecg_vlm.cli finetune RECIPE
+        --fsdp_state_dict_type FULL_STATE_DICT --fsdp_cpu_ram_efficient_loading false -m ecg_vlm.cli finetune RECIPE
 """
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         self.model_accepts_loss_kwargs = True  # TRL's head does, whatever the model says: one mean over a whole step
         self._validate, self._reading, self._muon = validate, reading, muon
         self._plus, self._keep, self._patience = plus, keep, patience
-        if not self.is_fsdp_enabled:  # a sharded layer has one type
+        if not self.is_fsdp_enabled or self.accelerator.is_fsdp2:  # FSDP1 takes one type a layer
             _train_in_float32(self.model)
         self._answers = _AnswerTokens(self.model)
         self._into_staging = False

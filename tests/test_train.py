@@ -646,8 +646,9 @@ PartialState.__init__, Trainer.training_step = prepare_as_with_gpus, training_st
 
 
 @pytest.mark.skipif(os.environ.get("ECG_VLM_CLUSTER_TESTS") != "1", reason="takes a minute: make cluster")
-def test_a_sharded_model_reaches_the_losses_of_one_process(tmp_path, tiny):
-    recipe = tiny("lora.dropout=0.0", save_every=1)
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_a_sharded_model_reaches_the_losses_of_one_process(tmp_path, tiny, quantization):
+    recipe = tiny("lora.dropout=0.0", f"model.quantization={quantization}", save_every=1)
     two = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, gradient_accumulation_steps=2))
     alone = finetune(two, tmp_path / "alone")
     limit = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, max_minutes=1e-6))

@@ -161,8 +161,9 @@ def _messages(turns: Any, where: str) -> list[dict[str, str]]:
         if role is None or not isinstance(content, str):
             raise InputError(f"{where}: messages have a role (system, user, assistant) and a text as content")
         messages.append({"role": role, "content": content.replace("<image>", "").strip()})
-    if not any(message["role"] == "assistant" for message in messages):
-        raise InputError(f"{where}: has no assistant's turn; add an answer or remove the row")
+    for role, missing in (("assistant", "an answer"), ("user", "a question")):
+        if not any(message["role"] == role for message in messages):
+            raise InputError(f"{where}: has no {role}'s turn; add {missing} or remove the row")
     return messages
 
 
