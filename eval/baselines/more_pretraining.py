@@ -371,11 +371,16 @@ def own_tokenizer(reports: Sequence[str]) -> Any:
 
 
 def _of_words(vocabulary: Mapping[str, int] = MappingProxyType({}), merges: Sequence[Sequence[str]] = ()) -> Any:
-    """The small tower's tokenizer. Raises ValueError for numbers that are not 0 to n - 1, the special tokens first."""
+    """The small tower's tokenizer. Raises ValueError for words that are none: tokenizers ends with a panic on some.
+
+    They are numbered from 0 to n - 1, the special tokens first, and a merge joins two words to a third.
+    """
     if vocabulary and sorted(vocabulary.values()) != list(range(len(vocabulary))):
         raise ValueError("the words are not numbered")
     if vocabulary and [vocabulary.get(token) for token in _SPECIAL] != list(range(len(_SPECIAL))):
         raise ValueError("a special token is missing")
+    if not all({left, right, left + right} <= vocabulary.keys() for left, right in merges):
+        raise ValueError("a merge is of words that are missing")
     tokenizer = Tokenizer(models.BPE(dict(vocabulary), [(left, right) for left, right in merges]))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()

@@ -141,7 +141,11 @@ def _metadata(folder: Path) -> Iterator[dict[str, str]]:
             rows = csv.DictReader(file)
             if missing := needed - set(rows.fieldnames or ()):
                 raise InputError(f"{path}: column {min(missing)!r} is missing; download it again")
-            yield from ({name: row[name] or "" for name in needed} for row in rows)
+            for row in rows:
+                cells = {name: row[name] or "" for name in needed}
+                if any("\0" in cell for cell in cells.values()):
+                    raise InputError(f"{path}: line {rows.line_num}: holds a zero byte; download it again")
+                yield cells
     except (OSError, EOFError, csv.Error, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error}); download it again") from error
 

@@ -26,7 +26,7 @@ from render.dataset.parquet import (
     require_picture_columns,
 )
 from render.dataset.rows import IMAGE_STARTS, Options, schema
-from render.errors import InputError
+from render.errors import InputError, is_text
 from render.io import atomic_write, file_digest, text_digest, user_path
 
 if TYPE_CHECKING:
@@ -289,6 +289,9 @@ def _write_pages(source: _LlavaFile | _TrlRows, name: str, file: Path) -> None:
     """Write one row for each image, in the order of their first dialogues."""
     pages: dict[str, list[tuple[int, _Row]]] = {}
     for number, row in enumerate(source.rows()):
+        texts = [row.image, row.record_id, row.source, *(m["content"] for m in row.messages), *_statements(row)]
+        if not is_text("".join(texts)):
+            raise InputError(f"{name}: row {number + 1}: holds half a character, which is no text; remove it")
         pages.setdefault(row.image, []).append((number, row))
     if not pages:
         raise InputError(f"{name}: holds no row; {_FORMS_IN_WORDS}")
@@ -328,12 +331,16 @@ def _page(source: _LlavaFile | _TrlRows, image: str, rows: Sequence[tuple[int, _
 
 def _dialogue(row: _Row) -> dict[str, Any]:
     question, answer = (next(m["content"] for m in row.messages if m["role"] == r) for r in ("user", "assistant"))
-    statements = row.extras.get("statements")
     return {
         "task": guess_task(question, answer),
         "form": guess_form(question, answer),
         "messages": row.messages,
-        "statements": statements if isinstance(statements, list) else [],
+        "statements": _statements(row),
         "provenance": "machine",
         "language": "en",
     }
+
+
+def _statements(row: _Row) -> list[str]:
+    statements = row.extras.get("statements")
+    return [str(code) for code in statements] if isinstance(statements, list) else []
