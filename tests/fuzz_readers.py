@@ -6,10 +6,13 @@ import base64
 import csv
 import io
 import json
+import os
+import signal
 import struct
+import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, features
 
+from ecg_vlm import pdf_process
 from render.errors import InputError
 from render.record import LEADS, EcgRecord
 from render.statements import STATEMENTS
@@ -241,10 +245,55 @@ def heic() -> Reader:
     return Reader({"x.heic": buffer.getvalue()}, _read_pages, _NO_IMAGE)
 
 
+class _Fork:
+    """As `subprocess.Popen` of `pdf_process`, but a fork of this process, which has the library loaded."""
+
+    def __init__(self, command: Sequence[str], **_: Any) -> None:
+        (read, stdin), (stdout, write), (stderr, complain) = (os.pipe() for _ in range(3))
+        sys.stdout.flush()
+        self._pid, self.returncode = os.fork(), 1
+        if not self._pid:
+            for number, end in enumerate((read, write, complain)):
+                os.dup2(end, number)
+            for end in (read, stdin, stdout, write, stderr, complain):
+                os.close(end)
+            sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
+            try:
+                self.returncode = pdf_process.draw_pages(float(command[3]), *map(int, command[4:]))
+                sys.stdout.flush()
+            finally:
+                os._exit(self.returncode)
+        for end in (read, write, complain):
+            os.close(end)
+        self.stdin, self.stdout, self._stderr = open(stdin, "wb"), open(stdout, "rb"), open(stderr, "rb")  # noqa: SIM115
+
+    def kill(self) -> None:
+        """End it where it runs still."""
+        if self._pid:
+            os.kill(self._pid, signal.SIGKILL)
+
+    def communicate(self) -> tuple[bytes, bytes]:
+        """What it writes until its end, once."""
+        if not self._pid:
+            return b"", b""
+        written = self.stdout.read(), self._stderr.read()
+        self.stdout.close()
+        self._stderr.close()
+        self.returncode = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+        self._pid = 0
+        return written
+
+
 def pdfs() -> Reader:
-    """PDF; each in a process of its own, which takes most of the time."""
+    """PDF; each in a process of its own."""
+    import pypdfium2  # noqa: F401  # before the forks
+
+    def read(path: Path) -> None:
+        with patch("ecg_vlm.documents.subprocess.Popen", _Fork):
+            _read_pages(path)
+
     head = b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 90 60]/Contents 4 0 R>>"
-    return Reader({"x.pdf": pdf(head, stream(b"0 0 20 50 re f"))}, _read_pages, _NO_IMAGE)
+    return Reader({"x.pdf": pdf(head, stream(b"0 0 20 50 re f"))}, read, _NO_IMAGE)
 
 
 def dicom_images() -> Reader:
