@@ -33,6 +33,7 @@ from eval.metrics.answers import substring_labels
 from eval.metrics.bootstrap import bootstrap_decisions
 from eval.parser.choices import letter_picks, options_in
 from eval.parser.parse import parse, parse_yes_no, refusal
+from eval.parser.thoughts import without_thoughts
 from render.errors import InputError
 from render.io import python_literal
 from render.statements import STATEMENTS, task_labels
@@ -204,9 +205,9 @@ def picked_options(question: BenchmarkQuestion, answer: str) -> Picks:
 
     A closed question: by yes or no. Lettered options: the letters. Other options: those that the answer has in their
     own words, of two places that overlap the longer; without any, those whose statement the parser reads. What is
-    denied is not picked. The first 20,000 characters are read, as by `eval.parser.parse.parse`.
+    denied is not picked. The first 20,000 characters are read, without thoughts, as by `eval.parser.parse.parse`.
     """
-    answer = answer[:_LONGEST_ANSWER]
+    answer = without_thoughts(answer, _LONGEST_ANSWER)
     if refusal(answer):
         return frozenset()
     if question.group in _LETTERS:

@@ -34,6 +34,7 @@ UNSEEN8 = Path(__file__).parent / "answers_unseen8.csv"
 UNSEEN9 = Path(__file__).parent / "answers_unseen9.csv"
 UNSEEN10 = Path(__file__).parent / "answers_unseen10.csv"
 UNSEEN11 = Path(__file__).parent / "answers_unseen11.csv"
+UNSEEN12 = Path(__file__).parent / "answers_unseen12.csv"
 REFUSALS_UNSEEN = Path(__file__).parent / "refusals_unseen.csv"
 REFUSALS_UNSEEN2 = Path(__file__).parent / "refusals_unseen2.csv"
 REFUSALS = Path(__file__).parent / "refusals.csv"
@@ -85,6 +86,7 @@ def _figures(rows: list[dict[str, str]]) -> tuple[float, float, float, float]:
         (UNSEEN9, 566, 81, 0.7),
         (UNSEEN10, 99, 7, 0.66),
         (UNSEEN11, 107, 18, 0.7),
+        (UNSEEN12, 65, 15, 0.66),
     ],
 )
 def test_f1_on_written_answers(
@@ -118,18 +120,19 @@ def test_f1_on_written_answers(
 READINGS = {
     ANSWERS: "63ff07f82a4a",
     CHAT: "c4055c41691e",
-    UNSEEN: "9adf258aabbf",
-    UNSEEN2: "991294c05998",
-    UNSEEN3: "67253cd8a13e",
+    UNSEEN: "0ab6f3e1bb26",
+    UNSEEN2: "ffc525024090",
+    UNSEEN3: "0e4d27e3df20",
     UNSEEN4: "5779e0cd6e08",
-    UNSEEN5: "f963e3bc792e",
-    UNSEEN6: "92f7fdd9b99a",
+    UNSEEN5: "5aa563ec324b",
+    UNSEEN6: "19d30acea000",
     UNSEEN7: "b03d24a2538f",
-    UNSEEN7B: "d0ae617a8d72",
+    UNSEEN7B: "b577a0e83b40",
     UNSEEN8: "21b1300b2e18",
     UNSEEN9: "e3ddda82ac22",
     UNSEEN10: "4e5f0ce76265",
-    UNSEEN11: "c0ced7b69dc9",
+    UNSEEN11: "35310e9d547c",
+    UNSEEN12: "d3072530ea94",
 }
 
 
@@ -579,6 +582,50 @@ def test_general_terms_set_no_statement() -> None:
         "tachycardia",
     ):
         assert parse(f"There is {term}.").findings == ()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "<think>LVH? No: AF.</think>\n\nAtrial flutter.",
+        "LVH? No: AF.</think> Atrial flutter.",  # the chat template wrote the opening mark
+        "<THINKING>\nLVH\n</THINKING>Atrial flutter.",
+        "[THINK]Normal ECG[/THINK]Atrial flutter.",
+        "◁think▷LVH◁/think▷Atrial flutter.",
+        "<|channel|>analysis<|message|>LVH<|end|><|start|>assistant<|channel|>final<|message|>Atrial flutter.",
+        "<think>LVH</think><think>AF</think>Atrial flutter.",
+        "<think>LVH</think> Is it AF? <answer>Atrial flutter.</answer> AF was considered.",
+        "There is LVH. <answer>Atrial flutter.",
+        "<answer>LVH</answer> No: <answer>Atrial flutter.</answer>",
+        f"<think>{'AF, LVH. ' * 100_000}</think>Atrial flutter.",
+    ],
+)
+def test_thoughts_are_no_part_of_an_answer(answer: str) -> None:
+    result = parse(answer)
+    assert (result.present, result.absent, result.uncertain) == (("AFLT",), (), ())
+    assert [answer[slice(*finding.span)] for finding in result.findings] == ["Atrial flutter"]
+    assert parse(f"<think>AF</think> {'No. ' * 9000} AF.").present == ()  # the limit counts from the answer on
+
+
+@pytest.mark.parametrize("answer", ["<think>It is AF, since", " [THINK] AF", "<|channel|>analysis<|message|>AF"])
+def test_of_thoughts_alone_nothing_is_read(answer: str) -> None:
+    assert parse(answer, "Is it AF?").findings == ()
+    assert parse(f"LVH. {answer}").present == ("AFIB", "LVH")  # behind an answer they are none
+
+
+def test_a_refusal_behind_thoughts_is_one_and_within_them_is_none() -> None:
+    assert refusal("<think>There may be AF.</think>I can't interpret medical images.") == "declined"
+    assert refusal("<think>I can't interpret medical images, can I?</think>Atrial fibrillation.") == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "verdict"),
+    [("0.98", "present"), ("0.91", "present"), ("0.9", "uncertain"), ("0.1", "uncertain"), ("0.09", "absent"),
+     ("91 %", "present"), ("90%", "uncertain"), ("10 %", "uncertain"), ("9 %", "absent")],
+)  # fmt: skip
+def test_a_probability_asserts_doubts_or_denies(value: str, verdict: str) -> None:
+    assert getattr(parse(f'{{"AFIB": {value}, "SR": 0.5}}'), verdict) in (("AFIB",), ("AFIB", "SR"))
+    assert parse(f"PR: {value}").uncertain == ()  # seconds, as a rule
 
 
 def test_mentions_that_disagree() -> None:

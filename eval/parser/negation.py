@@ -42,6 +42,7 @@ _MAX_DOUBT = 7  # words of a sentence that only doubts the one before
 _RELATIVES = {"which", "where", "whose"}
 _ROUGHLY = set(word_tuple("at about around approximately roughly ca"))
 _ECTOPY = {"PVC", "PAC", "PRC(S)"}
+_MEASURED = _ECTOPY | {"LPR", "LNGQT"}  # a share of all beats or a length in seconds is no probability
 _CONCESSIONS = {"though", "although", "despite"}
 _CAUSES = {"because", "since", "basis"}
 _SIGNS = {"STE_", "STD_", "INVT", "QWAVE", "NT_", "LOWT", "TAB_", "NST_"}
@@ -83,6 +84,7 @@ _RETRACTIONS = (
     ),
     "that can not be right", "scratch that", "strike that", "i was wrong", "i was mistaken", "actually no",
 )  # fmt: skip
+_MARKS = {"comma", "open", "colon"}
 _CONTRADICTIONS = tuple(
     f"{words} "
     for words in (
@@ -151,6 +153,7 @@ def _mentions(sentence: Sequence[Chunk], header: Status | None) -> list[Mention]
     _last_value(sentence, status)
     _defining_signs(sentence, status)
     _concessions(sentence, status)
+    _corrections(sentence, status)
     mentions = [
         _mention(sentence, n, value)
         for n, chunk in enumerate(sentence)
@@ -236,11 +239,12 @@ def status_line(sentence: Sequence[Chunk]) -> Status | None:
 
 
 def takes_back(sentence: Sequence[Chunk]) -> bool:
-    """Whether a contradiction denies what it follows: "Edit: after correction it is not", not "... not new"."""
+    """Whether a contradiction denies what it follows: "After correction it is not", "Wait, no."; not "... not new"."""
     if _first_words(sentence).startswith(_RETRACTIONS):
         return True
     cue = next((n for n, chunk in enumerate(sentence) if chunk.kind == "cue" and chunk.cue.status == "absent"), 0)
-    return denies_before(sentence[: cue + 1]) and _ends_clause(sentence, cue)
+    is_no = sentence[cue].text in ("no", "nein") and not any(c.kind == "term" for c in sentence[:cue])  # "Wait, no."
+    return (is_no or denies_before(sentence[: cue + 1])) and _ends_clause(sentence, cue)
 
 
 def _ends_clause(sentence: Sequence[Chunk], n: int) -> bool:
@@ -795,8 +799,9 @@ def _values(sentence: Sequence[Chunk], status: dict[int, Status | None]) -> None
             status[n] = _VALUES[text]  # "LVH ✓", "LVH yes, RVH no"
         elif text == "0" and _ECTOPY & {*chunk.meaning.codes} and _ends_clause(sentence, k):
             status[n] = "absent"  # "PACs x 0"; of PTB-XL's codes 0 is a likelihood
-        if _is_probability(sentence, k) and not _ECTOPY & {*chunk.meaning.codes}:
-            status[n] = "uncertain" if status[n] == "present" else status[n]
+        probability = _probability(sentence, k)
+        if probability is not None and not _MEASURED & {*chunk.meaning.codes}:
+            status[n] = _join(_likelihood(probability), status[n])
             continue
         if k + 1 >= len(sentence) or sentence[k].kind not in ("colon", "open"):
             continue
@@ -871,6 +876,16 @@ def _concessions(sentence: Sequence[Chunk], status: dict[int, Status | None]) ->
             status[n] = None
 
 
+def _corrections(sentence: Sequence[Chunk], status: dict[int, Status | None]) -> None:
+    """Deny the term right before a correction, whose own term takes its place: "LVH, sorry, RVH"."""
+    for n, chunk in enumerate(sentence):
+        if chunk.kind == "cue" and chunk.cue.kind == "correction":
+            before = next((k for k in range(n - 1, -1, -1) if sentence[k].kind not in _MARKS), 0)
+            after = next((c for c in sentence[n + 1 :] if c.kind not in _MARKS), chunk)
+            if status.get(before) == "present" and after.kind == "term":
+                status[before] = "absent"
+
+
 def _signs_of(codes: set[str]) -> set[str]:
     return {sign for code in codes for sign in _DEFINING_SIGNS.get(code, ())}
 
@@ -883,13 +898,32 @@ def _last_in_bracket(sentence: Sequence[Chunk], n: int) -> Status | None:
     return _VALUES[sentence[end - 1].text] if sentence[end - 1].text in _ANSWERS else None
 
 
-def _is_probability(sentence: Sequence[Chunk], n: int) -> bool:
-    """Whether a share of less than all follows: "Atrial flutter: 60 %"; of premature beats it is their share."""
+def _probability(sentence: Sequence[Chunk], n: int) -> float | None:
+    """The probability that follows, above 0 and below 1: "Atrial flutter: 60 %", "AFLT": 0.6."""
     k = n + 1 if sentence[n].kind in ("colon", "open") else n
     while k < len(sentence) and sentence[k].text in _ROUGHLY:
         k += 1
-    share = sentence[k].text if k + 1 < len(sentence) and sentence[k + 1].text == "%" else ""
-    return share.isdigit() and 0 < int(share) < 100
+    number, following = ([chunk.text for chunk in sentence[k : k + 2]] + ["", ""])[:2]
+    if following == "%" and number.isdigit():
+        value = int(number) / 100
+    elif number == "0" and sentence[n].kind == "colon" and following.isdigit() and _is_decimal(sentence, k):
+        value = float(f"0.{following}")
+    else:
+        return None
+    return value if 0 < value < 1 else None
+
+
+def _is_decimal(sentence: Sequence[Chunk], k: int) -> bool:
+    """Whether the words at k and k + 1 are the sides of a decimal point, without a unit behind them."""
+    unit = next((c for c in sentence[k + 2 : k + 3] if c.kind == "word" and c.text != '"'), None)
+    return sentence[k].end + 1 == sentence[k + 1].start and not unit
+
+
+def _likelihood(probability: float) -> Status:
+    """What a probability says, in the lexicon of Panicek and Hricak (see `eval.parser.parse.parse`)."""
+    if probability < 0.1:  # "unlikely"
+        return "absent"
+    return "present" if probability > 0.9 else "uncertain"  # "consistent with" asserts
 
 
 def _value_cue(sentence: Sequence[Chunk], n: int) -> Status | None:

@@ -31,6 +31,7 @@ from eval.parser.negation import (
 )
 from eval.parser.refusals import besides_refusal, refusal_in
 from eval.parser.sentences import NO, YES, is_question, presupposes, split_sentences, without_remarks
+from eval.parser.thoughts import without_thoughts
 from eval.parser.tokenizer import word_tuple
 from eval.parser.yes_no import parse_yes_no, reply_status
 
@@ -99,7 +100,8 @@ class ParsedAnswer:
 def parse(answer: str, question: str = "", *, cautious: bool = False) -> ParsedAnswer:
     """Read all statements from `answer`. Never raises; an answer without any gives empty tuples.
 
-    Of an answer and of a question the first 20,000 characters are read, which takes half a second at most.
+    Of an answer and of a question the first 20,000 characters are read, which takes half a second at most. The thoughts
+    that a reasoning model writes before its answer are left out: see `eval.parser.thoughts`.
 
     question: the question, for answers that depend on it: the statement of a yes/no question ("No."), the options of
     a multiple choice ("B", "A and D", "none of the above"), the sentence of a gap ("The rhythm is ____."), the wave or
@@ -112,7 +114,7 @@ def parse(answer: str, question: str = "", *, cautious: bool = False) -> ParsedA
     "probable" are about 75 %, "possible" 50 %; the latter three doubt, and so do "suggests", "may represent" and
     "cannot exclude". cautious: count the assertive wording as doubt, too.
     """
-    answer, question = answer[:_LONGEST_TEXT], question[:_LONGEST_TEXT]
+    answer, question = without_thoughts(answer, _LONGEST_TEXT), question[:_LONGEST_TEXT]
     if refusal(answer):
         return ParsedAnswer((), (), (), ())
     text = without_options(answer)
@@ -141,7 +143,7 @@ def refusal(answer: str) -> str:
     see a doctor alone counts where the answer has no finding and no number. An answer that also states a finding is not
     a refusal: for "declined" a finding of any status, outside of advice and general remarks. Never raises.
     """
-    answer = answer[:_LONGEST_TEXT]
+    answer = without_thoughts(answer, _LONGEST_TEXT)
     kind = refusal_in(answer)
     if kind == "declined":
         findings = [m for m in _read(besides_refusal(answer))[0] if _QUALITY.isdisjoint(m.chunk.text.split())]
