@@ -78,7 +78,7 @@ faults: .venv/.complete
 
 # Every reader on changed files; INPUTS that get past the first check of each, at most SECONDS of CPU time for each.
 INPUTS ?= 10000
-SECONDS ?= 600
+SECONDS ?= 1800
 fuzz: .venv/.complete
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --inputs $(INPUTS) --seconds $(SECONDS)
 
