@@ -539,6 +539,7 @@ def test_text_metrics_reward_shared_words_and_skip_what_has_no_reference() -> No
     assert (round(same.bleu), round(same.chrf), round(same.rouge_l)) == (100, 100, 100)
     other = text_metrics(["Vorhofflimmern."], [reference])
     assert other is not None and other.bleu < 1 and other.rouge_l == 0
+    assert text_metrics([f"<think>LVH?</think>\n{reference}"], [reference]) == text_metrics([reference], [reference])
     umlaut = text_metrics(["überdrehter"], ["überdrehter"])
     assert umlaut is not None and umlaut.rouge_l == 100
     assert text_metrics(["x"], [""]) is None

@@ -13,6 +13,7 @@ import numpy as np
 
 from eval.metrics.bootstrap import BootstrapSamples, Decisions, Interval, Sampling, bootstrap_decisions
 from eval.parser.parse import refusal
+from eval.parser.thoughts import without_thoughts
 from eval.types import Answer, LabelledRecords, System, label_matrix, task_view
 from render.statements import LABEL_TASKS
 
@@ -262,9 +263,9 @@ def text_metrics(answers: Sequence[str], references: Sequence[str]) -> TextMetri
 
     BLEU: Papineni et al. 2002 as fixed by Post 2018 (sacrebleu, case-insensitive here: reports differ in capitals only
     by habit). chrF: Popovic 2015. ROUGE-L: see `rouge_l`. All three count shared words and letters: a report that
-    denies what the reference states scores high.
+    denies what the reference states scores high. Marked thoughts are no part of an answer.
     """
-    pairs = [(a, r) for a, r in zip(answers, references, strict=True) if r.strip()]
+    pairs = [(without_thoughts(a, len(a)).lstrip(), r) for a, r in zip(answers, references, strict=True) if r.strip()]
     if not pairs:
         return None
     from sacrebleu.metrics.bleu import BLEU  # slow to import
