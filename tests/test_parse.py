@@ -35,6 +35,7 @@ UNSEEN9 = Path(__file__).parent / "answers_unseen9.csv"
 UNSEEN10 = Path(__file__).parent / "answers_unseen10.csv"
 UNSEEN11 = Path(__file__).parent / "answers_unseen11.csv"
 UNSEEN12 = Path(__file__).parent / "answers_unseen12.csv"
+UNSEEN13 = Path(__file__).parent / "answers_unseen13.csv"
 REFUSALS_UNSEEN = Path(__file__).parent / "refusals_unseen.csv"
 REFUSALS_UNSEEN2 = Path(__file__).parent / "refusals_unseen2.csv"
 REFUSALS = Path(__file__).parent / "refusals.csv"
@@ -87,6 +88,7 @@ def _figures(rows: list[dict[str, str]]) -> tuple[float, float, float, float]:
         (UNSEEN10, 99, 7, 0.66),
         (UNSEEN11, 107, 18, 0.7),
         (UNSEEN12, 65, 15, 0.66),
+        (UNSEEN13, 30, 9, 0.92),
     ],
 )
 def test_f1_on_written_answers(
@@ -118,7 +120,7 @@ def test_f1_on_written_answers(
 # as replies to a question of yes or no, and of their halves, as a limit of tokens cuts them off. Figures of reports
 # stand on these readings. Who changes one on purpose pins its new digest and says so in the changelog.
 READINGS = {
-    ANSWERS: "63ff07f82a4a",
+    ANSWERS: "f44801c5704e",
     CHAT: "c4055c41691e",
     UNSEEN: "0ab6f3e1bb26",
     UNSEEN2: "ffc525024090",
@@ -133,6 +135,7 @@ READINGS = {
     UNSEEN10: "4e5f0ce76265",
     UNSEEN11: "35310e9d547c",
     UNSEEN12: "d3072530ea94",
+    UNSEEN13: "05fe08997b96",
 }
 
 
@@ -626,6 +629,31 @@ def test_a_refusal_behind_thoughts_is_one_and_within_them_is_none() -> None:
 def test_a_probability_asserts_doubts_or_denies(value: str, verdict: str) -> None:
     assert getattr(parse(f'{{"AFIB": {value}, "SR": 0.5}}'), verdict) in (("AFIB",), ("AFIB", "SR"))
     assert parse(f"PR: {value}").uncertain == ()  # seconds, as a rule
+
+
+def test_advice_states_nothing() -> None:
+    advice = (
+        "Next steps: check electrolytes and consider pacing.\n**Recommendations:**\n- Holter to look for AF\n- LVH?\n"
+    )
+    result = parse(f"RBBB.\n{advice}Conclusion: sinus rhythm.")
+    assert (result.present, result.absent, result.uncertain) == (("CRBBB", "SR"), (), ())
+    assert parse("Assessment and plan: AF.\nStep 2: LVH\nFurther findings: PVCs").present == ("AFIB", "LVH", "PVC")
+
+
+@pytest.mark.parametrize("where", ["in the presence of", "in the setting of", "in the context of", "in the face of"])
+def test_a_circumstance_is_not_denied(where: str) -> None:
+    result = parse(f"No ST elevation {where} LBBB.")
+    assert (result.present, result.absent) == (("CLBBB",), ("STE_",))
+
+
+def test_what_stands_before_an_expectation_counts() -> None:
+    assert parse("LVH is present, although one would expect taller R waves.").present == ("LVH",)
+    assert parse("If it were AF, one would expect an irregular rhythm.").findings == ()
+
+
+def test_a_normal_ecg_to_compare_with_is_not_this_one() -> None:
+    assert parse("This differs from a normal ECG in two ways.").findings == ()
+    assert parse("This is a normal ECG.").present == ("NORM",)
 
 
 def test_mentions_that_disagree() -> None:

@@ -85,6 +85,7 @@ _RETRACTIONS = (
     "that can not be right", "scratch that", "strike that", "i was wrong", "i was mistaken", "actually no",
 )  # fmt: skip
 _MARKS = {"comma", "open", "colon"}
+_EXPECTATIONS = set(word_tuple("but although though however yet as since because while whereas"))
 _CONTRADICTIONS = tuple(
     f"{words} "
     for words in (
@@ -315,6 +316,8 @@ def _without_hypothesis(sentence: Sequence[Chunk]) -> Sequence[Chunk]:
             would = about_this and any(c.text == "would" for c in sentence[:n])
             if bare or has_term == (chunk.cue.side == "after") or would:
                 before = sentence[: _clause_start(sentence, n)] if about_this else []
+                if n and sentence[n - 1].text in _EXPECTATIONS:  # "AVNRT is possible, but one would expect ..."
+                    before = sentence[: n - 1]
                 rest = _resolution(sentence[n + 1 :], about_this)
                 has_pointer = bool(rest) and rest[0].text in _POINTERS
                 verb = rest[has_pointer : has_pointer + 1]

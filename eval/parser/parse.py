@@ -54,6 +54,10 @@ _EXCEPTIONS = {
     "with the exception of", "but for", "save for", "apart from", "aside from", "other than", "except", "mit ausnahme",
     "bis auf", "abgesehen von", "ausser", "salvo", "hormis",
 }  # fmt: skip
+_ADVICE = set(
+    word_tuple("recommendation recommendations management plan advice treatment therapy suggestion suggestions")
+    + word_tuple("workup empfehlung empfehlungen prozedere procedere")
+)
 _QUALITY = {"artifact", "noise", "placement", "misplacement", "reversal"}  # of a recording
 _KINDS = {"mobitz", "wenckebach"}
 _PARTS = set(word_tuple("qrs complex interval axis segment wave conduction"))  # "The QRS is otherwise unremarkable"
@@ -169,7 +173,7 @@ def _read(text: str, cautious: bool = False, subject: Sequence[str] = ()) -> tup
     question: list[Mention] = []
     supposition: list[Mention] = []
     start = 0  # of the mentions of the sentence before
-    final = title = False
+    final = title = advice = False
     sentences = split_sentences(chunks)
     for n, sentence in enumerate(sentences):
         final = final or concludes(sentence)
@@ -202,7 +206,9 @@ def _read(text: str, cautious: bool = False, subject: Sequence[str] = ()) -> tup
         current, header = read_sentence(sentence, header, asked=n > 0 and sentences[n - 1][-1].kind == "question")
         if current and _is_category(current[0]) and _labels(current[0], sentence):
             del current[0]
-        if (n and _judges_part(sentences[n - 1], sentence)) or _heads_normal_items(sentences, n):
+        heads_advice = _heads_advice(sentence)
+        advice = heads_advice or (advice and sentence[0].kind == "bullet")
+        if advice or (n and _judges_part(sentences[n - 1], sentence)) or _heads_normal_items(sentences, n):
             current = []
         title = len(current) == 1 and [chunk for chunk in sentence if chunk.kind != "bullet"] == [current[0].chunk]
         open_question = sentence[-1].kind == "question" and not presupposes(sentence)
@@ -247,6 +253,17 @@ def _judges_part(heading: Sequence[Chunk], sentence: Sequence[Chunk]) -> bool:
     content = [chunk for chunk in sentence if chunk.kind not in ("bullet", "break")]
     normal = len(content) == 1 and content[0].meaning.codes == ("NORM",) and _WHOLE.isdisjoint(content[0].text.split())
     return normal and is_heading and _WHOLE.isdisjoint(names)
+
+
+def _heads_advice(sentence: Sequence[Chunk]) -> bool:
+    """Whether a sentence begins as advice, as do the list items after it: "Next steps: consider pacing"."""
+    content = [chunk for chunk in sentence if chunk.kind not in ("bullet", "break")]
+    colon = next((n for n, chunk in enumerate(content) if chunk.kind == "colon"), len(content))
+    heading = content[:colon]
+    is_short = 0 < len(heading) <= 4 and all(c.kind in ("word", "and", "cue", "termination") for c in heading)
+    words = {chunk.text for chunk in heading}
+    advises = bool(words & _ADVICE) or (bool(words & {"step", "steps"}) and bool(words & {"next", "further"}))
+    return is_short and advises and not words & _WHOLE
 
 
 def _heads_normal_items(sentences: Sequence[Sequence[Chunk]], n: int) -> bool:
