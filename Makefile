@@ -91,6 +91,7 @@ mutants: .venv/.complete
 	    tests/test_evaluation.py::test_calibration_is_frozen_beside_the_scores_and_refused_on_its_own_records \
 	    tests/test_evaluation.py::test_reports_on_the_same_records_are_compared_in_pairs \
 	    tests/test_unreadable.py::test_unreadable_pages_count_among_the_refusals_alone \
+	    tests/test_more.py::test_recall_beside_chance \
 	    tests/test_prediction_files.py::test_any_subset_of_the_statements_counts_and_the_rest_is_named \
 	    tests/test_prediction_files.py::test_classes_alone_are_judged_on_their_own_tasks \
 	    tests/test_tables.py::test_the_published_schema_is_that_of_the_code_and_fits_a_report \

@@ -308,6 +308,16 @@ def test_fmax_is_sample_centric_and_equals_the_definition() -> None:
     assert mixed == pytest.approx(2 / 3)
 
 
+def test_fmax_where_precision_and_recall_are_low() -> None:
+    y, s = np.arange(40)[None] < 5, np.where((np.arange(40) >= 3) & (np.arange(40) < 8), 0.9, 0.0)[None]
+    assert bootstrap_fmax(y, s, resamples=1).point[0] == pytest.approx(0.4)  # 2 of 5 calls, 2 of 5 statements
+
+
+def test_a_class_that_is_called_once_has_its_precision() -> None:
+    decisions = bootstrap_decisions(np.array([[True], [False], [True]]), np.eye(3, 1, dtype=bool), "a", resamples=1)
+    assert decisions.precision.point.tolist() == [1.0]
+
+
 def test_all_intervals_of_the_whole_test_fold_are_fast() -> None:
     random = np.random.default_rng(0)
     y = random.random((2198, 71)) < np.geomspace(0.002, 0.4, 71)
@@ -418,6 +428,12 @@ def test_chance_range_holds_shuffled_scores_and_not_real_ones() -> None:
         low <= macro_auc(view.labels, view.scores(scores[random.permutation(120)])).value <= high for _ in range(60)
     )
     assert inside >= 50  # 57 expected
+
+
+def test_chance_of_few_records_lies_around_a_half() -> None:
+    view = task_view([("AFIB",)] * 4 + [("SR",)] * 8, "rhythm")
+    low, high = chance_range(view, np.random.default_rng(2).random((12, 71)), Sampling(2000))
+    assert low + high == pytest.approx(1, abs=0.04) and low < 0.25
 
 
 def test_published_figures_have_the_three_digits_of_their_source() -> None:
