@@ -637,6 +637,7 @@ def test_advice_states_nothing() -> None:
     )
     result = parse(f"RBBB.\n{advice}Conclusion: sinus rhythm.")
     assert (result.present, result.absent, result.uncertain) == (("CRBBB", "SR"), (), ())
+    assert parse("Plan: see a doctor. Exclude LVH.\n- Rest. Avoid AF.\n- LVH?").findings == ()
     assert parse("Assessment and plan: AF.\nStep 2: LVH\nFurther findings: PVCs").present == ("AFIB", "LVH", "PVC")
 
 

@@ -206,8 +206,8 @@ def _read(text: str, cautious: bool = False, subject: Sequence[str] = ()) -> tup
         current, header = read_sentence(sentence, header, asked=n > 0 and sentences[n - 1][-1].kind == "question")
         if current and _is_category(current[0]) and _labels(current[0], sentence):
             del current[0]
-        heads_advice = _heads_advice(sentence)
-        advice = heads_advice or (advice and sentence[0].kind == "bullet")
+        goes_on = sentence[0].kind == "bullet" or (n > 0 and _same_line(text, sentences[n - 1], sentence))
+        advice = _heads_advice(sentence) or (advice and goes_on)
         if advice or (n and _judges_part(sentences[n - 1], sentence)) or _heads_normal_items(sentences, n):
             current = []
         title = len(current) == 1 and [chunk for chunk in sentence if chunk.kind != "bullet"] == [current[0].chunk]
@@ -264,6 +264,10 @@ def _heads_advice(sentence: Sequence[Chunk]) -> bool:
     words = {chunk.text for chunk in heading}
     advises = bool(words & _ADVICE) or (bool(words & {"step", "steps"}) and bool(words & {"next", "further"}))
     return is_short and advises and not words & _WHOLE
+
+
+def _same_line(text: str, before: Sequence[Chunk], sentence: Sequence[Chunk]) -> bool:
+    return "\n" not in text[before[0].start : sentence[0].start]
 
 
 def _heads_normal_items(sentences: Sequence[Sequence[Chunk]], n: int) -> bool:
