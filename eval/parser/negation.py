@@ -85,6 +85,7 @@ _RETRACTIONS = (
     "that can not be right", "scratch that", "strike that", "i was wrong", "i was mistaken", "actually no",
 )  # fmt: skip
 _MARKS = {"comma", "open", "colon"}
+_CIRCUMSTANCES = {"in", "with", "during"}
 _EXPECTATIONS = set(word_tuple("but although though however yet as since because while whereas"))
 _CONTRADICTIONS = tuple(
     f"{words} "
@@ -332,7 +333,7 @@ def _is_conditional(sentence: Sequence[Chunk], n: int) -> bool:
     if sentence[n].text == "would":
         return n > 0 and sentence[n - 1].kind == "term"
     follows = n + 1 < len(sentence) and sentence[n + 1].kind in ("lead", "term")
-    return follows and any("would" in chunk.text.split() for chunk in sentence[n:])
+    return follows and (n == 0 or any("would" in chunk.text.split() for chunk in sentence[n:]))
 
 
 def _clause_start(sentence: Sequence[Chunk], n: int) -> int:
@@ -564,6 +565,8 @@ def _looks_left(sentence: Sequence[Chunk], n: int) -> bool:
 def _looks_right(sentence: Sequence[Chunk], n: int) -> bool:
     """Whether a cue applies to what follows; a cue of both sides does when a term is close on its right."""
     side = sentence[n].cue.side
+    if side == "after" and sentence[n].text.split()[-1] in _CIRCUMSTANCES:
+        return False  # "The ST segment cannot be assessed in paced beats"
     if not any(chunk.kind == "term" for chunk in sentence[:n]):
         return side != "after" or sentence[n].cue.kind != "present"
     if side != "both" or sentence[n - 1].kind == "and":  # "sinus rhythm and borderline intervals"
