@@ -468,3 +468,17 @@ def test_a_fold_is_uneven_along_its_length_whether_upright_or_level() -> None:
         sheet = np.full((300, 300, 4), 250, np.uint8)
         marks._shade_fold(sheet, normal, 150.0, marks._PER_MM / 4.0, gains, wobble)
         assert np.unique(sheet[..., 0].argmin(axis=across)).size > 3
+
+
+def test_a_shaken_camera_blurs_along_a_line_around_each_place() -> None:
+    x, y, weights = optics._motion(6.0, 0.7)
+    means = [float((weights * way).sum() / weights.sum()) for way in (x, y)]
+    assert means == pytest.approx([0.0, 0.0], abs=1e-9)
+    along = x * math.cos(0.7) + y * math.sin(0.7)
+    assert float((weights * along**2).sum() / weights.sum()) == pytest.approx(6**2 / 12, abs=0.25)
+
+
+def test_scribbles_are_ticks_rings_and_underlines() -> None:
+    shapes = [marks._scribble(np.random.default_rng(seed), 0.5, 8.0).shape for seed in range(40)]
+    ratios = sorted(height / width for height, width in shapes)
+    assert ratios[0] < 0.4 < 0.6 < ratios[20] and 1.0 < ratios[-1] < 1.4  # the tallest are ticks
