@@ -57,7 +57,8 @@ class Agreement:
 
     Attributes:
         largest: the largest difference, as a share of the logits' standard deviation.
-        same_token: share of positions at which both give the same token the highest logit.
+        same_token: share of positions at which both give the same token the highest logit, or the second one that the
+            first has within `_NEAR_TIE` of its highest.
         tokens: number of positions.
     """
 
@@ -67,7 +68,9 @@ class Agreement:
 
 
 # What rounding explains: the exported model adds the same numbers in another order (adapter), or rounds the sum of
-# weight and update to the weight's type once more (merged). 16-bit weights have 8 bits, so near-ties may change.
+# weight and update to the weight's type once more (merged). 16-bit weights have 8 bits, so near-ties may change: of a
+# model of random weights at 15 to 19 % of positions where the processor multiplies bfloat16 in tiles (AMX).
+_NEAR_TIE = 0.1  # standard deviations of the logits; the steps of bfloat16 at 4 to 8 of them are 0.016 and 0.03
 _LIMITS = {
     "float32": Agreement(1e-3, 0.99, 0),
     "float16": Agreement(0.05, 0.95, 0),
@@ -258,8 +261,9 @@ def _logits(model: Any, processor: Any, image: Image.Image, texts: list[str]) ->
 
 def _compare(first: list[Tensor], second: list[Tensor]) -> Agreement:
     a, b = torch.cat(first), torch.cat(second)
+    lost = (a.max(dim=-1).values - a.gather(-1, b.argmax(dim=-1, keepdim=True))[:, 0]) / a.std()
     return Agreement(
         largest=float((a - b).abs().max() / a.std()),
-        same_token=float((a.argmax(-1) == b.argmax(-1)).float().mean()),
+        same_token=float((lost <= _NEAR_TIE).float().mean()),
         tokens=len(a),
     )

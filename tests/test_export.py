@@ -350,3 +350,9 @@ def test_an_adapter_is_opened_by_its_hub_id_and_refused_where_it_is_not_whole(hu
     (hub.folder / "adapter_model.safetensors").write_bytes(b"x" * 40)
     with pytest.raises(InputError, match="the adapter does not fit"):
         Reader.load("me/ecg")
+
+
+def test_a_near_tie_counts_as_the_same_token_and_a_clear_order_does_not() -> None:
+    first = torch.tensor([[0.0, 10.0, 9.8], [0.0, 10.0, 8.0]])  # their deviation is 4.9
+    agreement = exporting._compare([first], [torch.tensor([[0.0, 9.8, 10.0], [0.0, 8.0, 10.0]])])
+    assert agreement.same_token == 0.5 and agreement.largest == pytest.approx(2 / float(first.std()))
