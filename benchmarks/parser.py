@@ -47,8 +47,8 @@ def speed(answers: list[tuple[str, str]], rounds: int) -> float:
 
 def long_texts() -> dict[str, str]:
     """Name -> a piece that is repeated to the length wanted."""
-    answers = [answer for answer, _ in read_answers("answers.csv") + read_answers("answers_chat.csv")]
-    answers = [answer for answer in answers if "</" not in answer]  # thoughts and what stands before them are not read
+    pairs = read_answers("answers.csv") + read_answers("answers_chat.csv")
+    answers = [answer for answer, _ in pairs if "</" not in answer]  # thoughts and what is before them are not read
     random.Random(0).shuffle(answers)
     return {
         "answers in a row": "\n".join(answers),

@@ -261,9 +261,10 @@ def _logits(model: Any, processor: Any, image: Image.Image, texts: list[str]) ->
 
 def _compare(first: list[Tensor], second: list[Tensor]) -> Agreement:
     a, b = torch.cat(first), torch.cat(second)
-    lost = (a.max(dim=-1).values - a.gather(-1, b.argmax(dim=-1, keepdim=True))[:, 0]) / a.std()
+    deviation = a.std()
+    lost = a.max(dim=-1).values - a.gather(-1, b.argmax(dim=-1, keepdim=True))[:, 0]
     return Agreement(
-        largest=float((a - b).abs().max() / a.std()),
-        same_token=float((lost <= _NEAR_TIE).float().mean()),
+        largest=float((a - b).abs().max() / deviation),
+        same_token=float((lost / deviation <= _NEAR_TIE).float().mean()),
         tokens=len(a),
     )

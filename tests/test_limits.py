@@ -39,6 +39,10 @@ def test_long_answers_are_read_in_a_second(unit: str) -> None:
     assert "AFIB" in parse("Atrial fibrillation. " + text).present
 
 
+def test_answers_that_begin_again_and_again_are_found_in_linear_time() -> None:
+    assert seconds(parse, "<answer>" * 125_000) < 3  # 40 where each looked for its end
+
+
 def test_lists_that_begin_in_the_same_line_again_and_again_are_marked_in_linear_time() -> None:
     assert seconds(tokenize, "Differential" + ": 1. " * 20_000) < 3  # 12 where each looked for its second item
 

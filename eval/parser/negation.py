@@ -29,6 +29,9 @@ _NO_VALUES = {"null", "unknown", "undetermined"}
 _TICKS = set("✓✔✅✗✘❌☐☑☒")
 _NOW = set(word_tuple("now currently today presently jetzt aktuell heute"))
 _TURNS = set(word_tuple("but however yet whereas while"))
+_EXPECTATIONS = _TURNS | set(word_tuple("although though as since because"))
+_CIRCUMSTANCES = {"in", "with", "during"}
+_MARKS = {"comma", "open", "colon"}
 _CONDITIONAL = set(word_tuple("would should could might if were had falls sollte"))
 _RESOLUTIONS = _TURNS | set(word_tuple("so therefore thus hence instead although though"))
 _STATES = [[subject, "is"] for subject in ("it", "this", "here", "there", "rhythm")]
@@ -84,9 +87,6 @@ _RETRACTIONS = (
     ),
     "that can not be right", "scratch that", "strike that", "i was wrong", "i was mistaken", "actually no",
 )  # fmt: skip
-_MARKS = {"comma", "open", "colon"}
-_CIRCUMSTANCES = {"in", "with", "during"}
-_EXPECTATIONS = set(word_tuple("but although though however yet as since because while whereas"))
 _CONTRADICTIONS = tuple(
     f"{words} "
     for words in (
@@ -921,8 +921,8 @@ def _probability(sentence: Sequence[Chunk], n: int) -> float | None:
 
 def _is_decimal(sentence: Sequence[Chunk], k: int) -> bool:
     """Whether the words at k and k + 1 are the sides of a decimal point, without a unit behind them."""
-    unit = next((c for c in sentence[k + 2 : k + 3] if c.kind == "word" and c.text != '"'), None)
-    return sentence[k].end + 1 == sentence[k + 1].start and not unit
+    has_unit = any(c.kind == "word" and c.text != '"' for c in sentence[k + 2 : k + 3])
+    return sentence[k].end + 1 == sentence[k + 1].start and not has_unit
 
 
 def _likelihood(probability: float) -> Status:

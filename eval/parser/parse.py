@@ -206,8 +206,7 @@ def _read(text: str, cautious: bool = False, subject: Sequence[str] = ()) -> tup
         current, header = read_sentence(sentence, header, asked=n > 0 and sentences[n - 1][-1].kind == "question")
         if current and _is_category(current[0]) and _labels(current[0], sentence):
             del current[0]
-        goes_on = sentence[0].kind == "bullet" or (n > 0 and _same_line(text, sentences[n - 1], sentence))
-        advice = _heads_advice(sentence) or (advice and goes_on)
+        advice = _heads_advice(sentence) or (advice and _goes_on(text, sentences[n - 1], sentence))
         if advice or (n and _judges_part(sentences[n - 1], sentence)) or _heads_normal_items(sentences, n):
             current = []
         title = len(current) == 1 and [chunk for chunk in sentence if chunk.kind != "bullet"] == [current[0].chunk]
@@ -266,8 +265,9 @@ def _heads_advice(sentence: Sequence[Chunk]) -> bool:
     return is_short and advises and not words & _WHOLE
 
 
-def _same_line(text: str, before: Sequence[Chunk], sentence: Sequence[Chunk]) -> bool:
-    return "\n" not in text[before[0].start : sentence[0].start]
+def _goes_on(text: str, before: Sequence[Chunk], sentence: Sequence[Chunk]) -> bool:
+    """Whether a sentence is a list item or stands in the line of the sentence before it."""
+    return sentence[0].kind == "bullet" or "\n" not in text[before[0].start : sentence[0].start]
 
 
 def _heads_normal_items(sentences: Sequence[Sequence[Chunk]], n: int) -> bool:

@@ -28,8 +28,9 @@ def without_thoughts(answer: str, longest: int) -> str:
         start = match.end()
     if not start and _BEGIN.match(answer):
         return ""
+    tagged = False
     for match in _ANSWER.finditer(answer, start):
-        start = match.end()
-        closing = _ANSWER_END.search(answer, start)
-        end = closing.start() if closing else len(answer)
+        start, tagged = match.end(), True
+    if tagged and (closing := _ANSWER_END.search(answer, start)):
+        end = closing.start()
     return " " * start + answer[start : min(end, start + longest)]
